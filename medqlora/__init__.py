@@ -1,0 +1,17 @@
+"""medqlora: QLoRA fine-tuning of language models on medical question answering, with PyTorch Lightning.
+
+Importing the package stays light: nothing here loads torch, transformers or Lightning. It only
+switches off the usage statistics of the libraries that would send them, before any is imported.
+"""
+
+import os
+
+__version__ = "0.1.0"
+
+for _name, _value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_name, _value)

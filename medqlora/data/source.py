@@ -1,0 +1,30 @@
+"""What a data source is to the rest of the project."""
+
+from abc import ABC, abstractmethod
+
+from medqlora.records import Splits
+
+
+class Source(ABC):
+    """Reads records from somewhere. A new dataset is a new file in this folder with one subclass.
+
+    Subclasses take plain values in their constructor (it is their command-line help), touch no file
+    before `read`, and read the same splits every time they are given the same values.
+    """
+
+    #: what the reports call it
+    name: str
+
+    @abstractmethod
+    def read(self) -> Splits:
+        """The three sets; `dev` or `test` may be empty, and no id is in two of them.
+
+        Raises:
+            InputError: a file is missing or malformed, or a record is not usable: names the file and
+                line (or record id), the value and the fix.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, object]:
+        """What decides the records read, as plain values, for caches and run records: the constructor's
+        values and, for local files, their size and SHA-256."""
