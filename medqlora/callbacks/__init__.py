@@ -1,0 +1,19 @@
+"""What is attached to every run."""
+
+from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
+from medqlora.callbacks.answers import Answers
+from medqlora.callbacks.gpu_memory import GPUMemory
+from medqlora.callbacks.progress import StepProgress
+from medqlora.callbacks.run_recorder import RunRecorder
+from medqlora.callbacks.test_report import EvaluationReport
+from medqlora.callbacks.throughput import Throughput
+
+__all__ = [
+    "AdapterCheckpoint",
+    "Answers",
+    "EvaluationReport",
+    "GPUMemory",
+    "RunRecorder",
+    "StepProgress",
+    "Throughput",
+]

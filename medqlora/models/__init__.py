@@ -1,0 +1,33 @@
+"""The models: a file a backend, and what every backend shares.
+
+The names are loaded when they are asked for: a backend pulls in transformers or Unsloth.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medqlora.models.backend import Backend
+    from medqlora.models.decoder import Decoder
+    from medqlora.models.lora import LoRA
+    from medqlora.models.tiny_backend import TinyLlama
+    from medqlora.models.transformers import Transformers
+    from medqlora.models.unsloth import Unsloth
+
+__all__ = ["Backend", "Decoder", "LoRA", "TinyLlama", "Transformers", "Unsloth"]
+
+_MODULES = {
+    "Backend": "backend",
+    "Decoder": "decoder",
+    "LoRA": "lora",
+    "TinyLlama": "tiny_backend",
+    "Transformers": "transformers",
+    "Unsloth": "unsloth",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

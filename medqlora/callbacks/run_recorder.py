@@ -1,0 +1,45 @@
+"""Keeps a run's `run.json` true: running, finished or failed, and the best score."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from medqlora.errors import InputError
+from medqlora.runs import RunRecord, now
+
+
+class RunRecorder(Callback):
+    """Writes the record when a fit starts and when it ends, well or not.
+
+    A run that was ended by wrong input leaves no record: it never ran.
+    """
+
+    def __init__(self) -> None:
+        self.record: RunRecord | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        backend: Any = pl_module.backend
+        self.record = RunRecord("fit", "running", backend.base, backend.identity())
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.record is None:
+            return
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
+            self.record.best = {str(checkpoint.monitor): float(checkpoint.best_model_score)}
+        self.record.state, self.record.finished = "finished", now()
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.record is None or isinstance(exception, InputError):
+            return
+        self.record.state, self.record.finished = "failed", now()
+        self.record.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self.record is not None and trainer.is_global_zero and trainer.log_dir:
+            self.record.write(Path(trainer.log_dir))

@@ -1,0 +1,117 @@
+"""The `medqlora` command: what it lists, how it fails, and which command does the work.
+
+Nothing heavy is imported before a command needs it, so that `medqlora --help` answers at once.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from medqlora import __version__
+from medqlora.errors import InputError
+
+#: command → (one line of help, module whose `run(command, arguments)` does it)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("train LoRA adapters on a quantized base", "medqlora.commands.verbs"),
+    "validate": ("score an adapter on the validation questions", "medqlora.commands.verbs"),
+    "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.verbs"),
+    "predict": ("answer the test questions into predictions.jsonl", "medqlora.commands.verbs"),
+    "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
+}
+
+_CONFIG_OPTIONS = ("--config", "-c")
+
+_USAGE = """usage: medqlora COMMAND [--config FILE ...] [--OPTION VALUE ...]
+
+QLoRA fine-tuning of language models on medical question answering.
+
+commands:
+{commands}
+
+`medqlora COMMAND --help` explains a command's options, and --debug shows where an error came from.
+Configurations compose, the later one wins: --config configs/qlora.yaml --config configs/colab_t4.yaml.
+Without --config the demo runs: configs/demo.yaml, on a CPU, without downloads.
+
+    medqlora fit  --config configs/qlora.yaml     # train Llama-3-8B on PubMedQA
+    medqlora test --config configs/qlora.yaml     # its accuracy on the official 500 test questions
+    tensorboard --logdir lightning_logs           # watch it
+"""
+
+
+def usage() -> str:
+    """The text of `medqlora --help`."""
+    width = max(len(command) for command in COMMANDS)
+    lines = (f"  {command:<{width}}  {line}" for command, (line, _) in COMMANDS.items())
+    return _USAGE.format(commands="\n".join(lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the return value is the process's exit code (0 done, 2 wrong input, 1 anything else)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"medqlora {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    try:
+        if command not in COMMANDS:
+            near = difflib.get_close_matches(command, COMMANDS, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise InputError(f"there is no command '{command}': {hint}")
+        return int(import_module(COMMANDS[command][1]).run(command, with_config(rest)))
+    except InputError as error:
+        if debug:
+            raise
+        print(f"medqlora: error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        print(f"medqlora: failed: {type(error).__name__}: {first} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def with_config(words: list[str]) -> list[str]:
+    """`words` with the demo's configuration in front when none is named.
+
+    Raises:
+        InputError: a named configuration doesn't exist, or `--config` names none.
+    """
+    if words and words[-1] in _CONFIG_OPTIONS:
+        raise InputError(f"{words[-1]}: the file is missing: name one, like configs/demo.yaml")
+    names = config_files(words)
+    for name in names:
+        if not Path(name).expanduser().is_file():
+            near = difflib.get_close_matches(name, [str(path) for path in Path("configs").glob("*.yaml")], 1)
+            hint = f"did you mean {near[0]}?" if near else "the ones that come along are in configs/"
+            raise InputError(f"--config: there is no file '{name}': {hint}")
+    if names or "-h" in words or "--help" in words:
+        return words
+    demo = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
+    if not demo.is_file():
+        return words
+    shown = os.path.relpath(demo)
+    print(f"No --config given: running the demo, {shown}", flush=True)
+    return ["--config", shown, *words]
+
+
+def config_files(words: Sequence[str]) -> list[str]:
+    """The files named by `--config FILE` or `--config=FILE`, in order: the last wins."""
+    names = []
+    for place, word in enumerate(words):
+        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word):
+            names.append(match[1])
+        elif word in _CONFIG_OPTIONS and place + 1 < len(words):
+            names.append(words[place + 1])
+    return names

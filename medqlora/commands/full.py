@@ -1,0 +1,51 @@
+"""`medqlora full`: fit, then test of the best adapter, then one summary."""
+
+from pathlib import Path
+from typing import Any
+
+from medqlora.commands.verbs import run_verb
+
+
+def run(command: str, words: list[str]) -> int:
+    """Trains and tests with the same options; see `medqlora.commands.verbs.run` for what it raises."""
+    fit = run_verb(["fit", *words], command)
+    if fit is None:  # --help
+        return 0
+    kept = _without(words, ("--ckpt_path", "--model.adapter"))
+    test = run_verb(["test", *kept, f"--model.adapter={fit.adapter_folder}"], command)
+    from medqlora.console import say
+
+    for line in summary(fit, test):
+        say(line)
+    return 0
+
+
+def summary(fit: Any, test: Any) -> list[str]:
+    """What was trained, how long it took, and what it is worth, a line each."""
+    trainable, total = fit.model.parameter_counts
+    report = test.report.scores
+    lines = ["", "Summary"]
+    lines.append(f"  base       {fit.model.backend.base}")
+    lines.append(f"  trained    {trainable:,} of {total:,} parameters, {fit.trainer.global_step} steps")
+    lines.append(f"  data       {len(fit.datamodule.train)} training questions, {report.n} test questions")
+    low, high = report.accuracy_ci95
+    lines.append(f"  accuracy   {report.accuracy:.1%} (95% {low:.1%} to {high:.1%})")
+    if report.base:
+        lines.append(f"  bare base  {report.base['accuracy']:.1%} (McNemar p {report.mcnemar_p:.2g})")
+    lines.append(f"  adapter    {fit.adapter_folder}")
+    lines.append(f"  report     {Path(str(test.trainer.log_dir)) / 'report.html'}")
+    return lines
+
+
+def _without(words: list[str], names: tuple[str, ...]) -> list[str]:
+    """`words` without these options and their values: they are of the fit alone."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in names:
+            skip = True
+        elif word.split("=", 1)[0] not in names:
+            kept.append(word)
+    return kept

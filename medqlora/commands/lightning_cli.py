@@ -1,0 +1,266 @@
+"""Lightning's verbs (fit, validate, test, predict) on our module and data, through LightningCLI."""
+
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from medqlora.callbacks import (
+    AdapterCheckpoint,
+    Answers,
+    EvaluationReport,
+    GPUMemory,
+    RunRecorder,
+    StepProgress,
+    Throughput,
+)
+from medqlora.console import say
+from medqlora.datamodule import PubMedQADataModule
+from medqlora.errors import InputError
+from medqlora.models.adapters import check_adapter_base, read_adapter
+from medqlora.module import QLoRAModule
+from medqlora.runs import newest_adapter
+
+#: what each verb needs of the data
+_STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
+
+_TRAINER_DEFAULTS = {
+    "num_sanity_val_steps": 0,  # the comparison of packed with single rows is a better one
+    "enable_model_summary": False,  # it counts a 4-bit weight's bytes; `_start` prints the parameters
+    "use_distributed_sampler": False,  # the loaders shard by themselves
+    "inference_mode": False,  # its tensors would break the next backward
+    "log_every_n_steps": 10,
+}
+
+
+class MedQLoRACLI(LightningCLI):
+    """Checks all that can be wrong before the first weight is loaded, then hands over to the Trainer.
+
+    Args:
+        args: the verb and its options.
+        command: what the user typed, for the run's record; "full" calls `fit` and `test`.
+    """
+
+    datamodule: PubMedQADataModule
+    model: QLoRAModule
+    trainer: Trainer
+
+    def __init__(self, args: list[str], command: str | None = None) -> None:
+        self.command = command or args[0]
+        _quiet()
+        super().__init__(
+            QLoRAModule,
+            PubMedQADataModule,
+            seed_everything_default=0,
+            trainer_defaults=_TRAINER_DEFAULTS,
+            save_config_kwargs={"overwrite": True},  # a resumed run goes on in its own folder
+            # no abbreviations: `--trainer.max_epoch` is a mistake to be told, not an option to be guessed
+            parser_kwargs={
+                "prog": "medqlora",
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                **{
+                    verb: {"prog": f"medqlora {verb}", "exit_on_error": False, "allow_abbrev": False}
+                    for verb in _STAGES
+                },
+            },
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(AdapterCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(GPUMemory, "gpu_memory")
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(StepProgress, "progress")
+        parser.add_lightning_class_args(EvaluationReport, "report")
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """Where a finished fit left its best adapter."""
+        checkpoint = self.trainer.checkpoint_callback
+        return checkpoint.adapter_folder if isinstance(checkpoint, AdapterCheckpoint) else None
+
+    @property
+    def report(self) -> EvaluationReport:
+        """The report of a finished test."""
+        return next(one for one in self.trainer.callbacks if isinstance(one, EvaluationReport))  # type: ignore[attr-defined]
+
+    def option_names(self, verb: str) -> list[str]:
+        """Every option of `verb`, as "model.lora.r"."""
+        actions = self._subcommand_parsers[verb]._actions
+        return [option.lstrip("-") for action in actions for option in action.option_strings]
+
+    @property
+    def verb(self) -> str:
+        return str(self.subcommand)
+
+    def before_instantiate_classes(self) -> None:
+        self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Gives the run its folder: a new one, or with `fit --ckpt_path` the one that the checkpoint is of."""
+        options = self._get(self.config_init, "trainer", default={})
+        if options.get("logger") in (None, True):
+            resumed = self._resumed_run() if self.verb == "fit" else None
+            root = Path(options.get("default_root_dir") or ".")
+            if resumed is None:
+                kwargs["logger"] = TensorBoardLogger(root, name="lightning_logs")
+            else:
+                # TensorBoard drops what the interrupted run logged after its checkpoint: no step twice
+                kwargs["logger"] = TensorBoardLogger(
+                    resumed.parent.parent,
+                    name=resumed.parent.name,
+                    version=resumed.name,
+                    purge_step=self._resumed_step(),
+                )
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            accelerator, devices = options.get("accelerator"), options.get("devices")
+            raise InputError(
+                f"--trainer.accelerator {accelerator}, --trainer.devices {devices}: not on this machine "
+                f"({' '.join(str(error).split())}): use --trainer.accelerator auto, or cpu"
+            ) from error
+
+    def _checkpoint(self) -> Path | None:
+        given = self._get(self.config_init, "ckpt_path")
+        if given is None:
+            return None
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"--ckpt_path: there is no file '{given}': give a .ckpt of a run's checkpoints/ folder"
+            )
+        return path
+
+    def _resumed_run(self) -> Path | None:
+        path = self._checkpoint()
+        if path is None or path.parent.name != "checkpoints":
+            return None
+        return path.parent.parent
+
+    def _resumed_step(self) -> int:
+        try:
+            step = torch.load(self._checkpoint(), map_location="cpu", weights_only=True)["global_step"]  # type: ignore[arg-type]
+        except Exception as error:
+            raise InputError(
+                f"--ckpt_path: '{self._checkpoint()}' is not a whole checkpoint: {error}"
+            ) from error
+        return int(step)
+
+    # ---- before a verb ---------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        self._start()
+
+    def before_validate(self) -> None:
+        self._start()
+
+    def before_test(self) -> None:
+        self._start()
+
+    def before_predict(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._checkpoint()
+        self.model.trainer = self.trainer
+        self.datamodule.trainer = self.trainer
+        self.datamodule.check()
+        self.model.check()
+        if self.verb != "fit":
+            self._choose_adapter()
+        tokenizer = self.model.backend.tokenizer()
+        self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
+        if self.verb == "fit":
+            # first, so that the record stands when another callback fails
+            self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
+        elif self.verb == "predict":
+            self.trainer.callbacks.append(Answers())  # type: ignore[attr-defined]
+
+    def _choose_adapter(self) -> None:
+        """`--ckpt_path`, `--model.adapter`, or the newest finished run's on this base; says which."""
+        backend, given = self.model.backend, self.model.adapter
+        if self._get(self.config_init, "ckpt_path") is not None:
+            if given is not None:
+                raise InputError(f"--model.adapter {given} and --ckpt_path are both given: leave one out")
+            say(f"Evaluating the checkpoint {self._checkpoint()}")
+        elif given == "none":
+            say(f"Evaluating the bare base {backend.base}")
+        elif given is not None:
+            check_adapter_base(given, backend.base, backend.identity())
+            say(f"Evaluating the adapter {given}")
+        else:
+            root = Path(str(self.trainer.log_dir)).parent
+            found = newest_adapter(root, backend.identity())
+            if found is None:
+                raise InputError(
+                    f"--model.adapter: {root} holds no finished run on the base '{backend.base}': train one with "
+                    "`medqlora fit`, name an adapter's folder, or pass 'none' for the bare base"
+                )
+            self.model.adapter = str(found)
+            say(f"Evaluating the newest finished run's adapter, {found}")
+        if self.model.adapter not in (None, "none"):
+            trained_with = read_adapter(self.model.adapter).get("prompt", {}).get("name")
+            if trained_with not in (None, self.datamodule.prompt_name):
+                say(
+                    f"Note: trained with the prompt '{trained_with}', asked with '{self.datamodule.prompt_name}'"
+                )
+
+    # ---- after a verb ----------------------------------------------------------------------------
+
+    def after_fit(self) -> None:
+        checkpoint = self.trainer.checkpoint_callback
+        run = Path(str(self.trainer.log_dir))
+        assert isinstance(checkpoint, AdapterCheckpoint)
+        best = checkpoint.best_model_score
+        say("")
+        if best is not None:
+            say(f"Best {checkpoint.monitor}: {float(best):.4f}  ({Path(checkpoint.best_model_path).name})")
+        say(f"Run:     {run}")
+        if checkpoint.adapter_folder is not None:
+            say(f"Adapter: {checkpoint.adapter_folder}")
+        if self.command == "fit":
+            configs = " ".join(f"--config {path}" for path in self._config_paths())
+            say(f"Next:    medqlora test {configs}".rstrip())
+            say(f"         tensorboard --logdir {run.parent}")
+
+    def _config_paths(self) -> list[str]:
+        paths = self._get(self.config, "config") or []
+        return [str(path.relative) if hasattr(path, "relative") else str(path) for path in paths]
+
+    def remove_empty_run(self) -> None:
+        """Takes back the folder of a run that ended on wrong input before it did anything."""
+        run = Path(str(self.trainer.log_dir or ""))
+        if (
+            self.trainer.global_step == 0
+            and run.name.startswith("version_")
+            and not (run / "checkpoints").exists()
+        ):
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def _quiet() -> None:
+    """Hides what is said on every run and means nothing to its user."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "💡" not in record.getMessage()
+    )
+    for message in (
+        ".*does not have many workers.*",
+        ".*is smaller than the logging interval.*",
+        ".*`self.log_dict.*",
+        "LightningCLI's args parameter is intended.*",
+        ".*could not find the monitored key.*",  # a run that ends before its first validation
+        ".*is_gradient_checkpointing.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

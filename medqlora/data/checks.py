@@ -1,0 +1,59 @@
+"""What has to hold for every source's sets, so that no answer leaks and no id is there twice."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from medqlora.errors import InputError
+from medqlora.records import Record
+
+
+def at(record: Record) -> str:
+    """A record's place for messages."""
+    return record.where or f"record {record.id}"
+
+
+def unique_ids(records: Iterable[Record], option: str) -> dict[str, Record]:
+    """id → record, in order.
+
+    Raises:
+        InputError: an id is there twice; names both places.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        first = found.setdefault(record.id, record)
+        if first is not record:
+            raise InputError(
+                f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option})"
+            )
+    return found
+
+
+def content(record: Record) -> tuple[str, ...]:
+    """What makes two records the same question, whatever their ids: the texts, but for case and white space."""
+    parts = (record.question, *record.contexts, *record.options.values())
+    return tuple(" ".join(part.split()).casefold() for part in parts)
+
+
+def reject_shared_content(
+    seen: Mapping[str, Sequence[Record]], held_out: Sequence[Record], name: str
+) -> None:
+    """No held-out question may be trained on, whatever id it goes by.
+
+    Two records are the same when question and contexts are, but for case and white space.
+
+    Args:
+        seen: the name of a set → its records; those that training or the choice of a checkpoint sees.
+        held_out: the records to be kept from it.
+        name: what the held-out set is called.
+
+    Raises:
+        InputError: a record is in both.
+    """
+    secret = {content(record): record for record in held_out}
+    for set_name, records in seen.items():
+        for record in records:
+            twin = secret.get(content(record))
+            if twin is not None:
+                raise InputError(
+                    f"{at(record)}: the {set_name} set holds the same question and context as {at(twin)} of the "
+                    f"{name} set: remove it, or its score means nothing"
+                )

@@ -1,0 +1,72 @@
+"""Small pieces of HTML. All text that comes in is escaped here, and nowhere else has to be."""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+#: control characters, lone surrogates, and the marks that turn the direction of the text around them
+_NOT_ALLOWED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+class Markup(str):
+    """Text that is HTML already. Made in this project's code only, never of data."""
+
+    __slots__ = ()
+
+
+def text(value: object) -> Markup:
+    """`value` escaped, in element and in attribute; characters that HTML does not allow become "�"."""
+    if isinstance(value, Markup):
+        return value
+    plain = _NOT_ALLOWED.sub("�", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+    return Markup(html.escape(plain, quote=True))
+
+
+def joined(parts: Iterable[object], between: str = "\n") -> Markup:
+    """The parts, escaped where they are no markup."""
+    return Markup(between.join(text(part) for part in parts))
+
+
+def element(tag: str, *content: object, **attributes: str) -> Markup:
+    """`<tag …>content</tag>`; a final underscore of an attribute's name is dropped (`class_`)."""
+    written = "".join(f' {name.rstrip("_")}="{text(value)}"' for name, value in attributes.items())
+    return Markup(f"<{tag}{written}>{joined(content, '')}</{tag}>")
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
+    """A table whose first column names the rows."""
+    top = element("tr", *(element("th", one, scope="col") for one in head))
+    body = [element("tr", *(element("td", one) for one in row)) for row in rows]
+    whole = [element("caption", caption)] if caption else []
+    whole += [element("thead", top), element("tbody", *body)]
+    return element("div", element("table", *whole), class_="scroll")
+
+
+def picture(svg: bytes, description: str, caption: str, *, wide: bool = False) -> Markup:
+    """A figure with the SVG as an image: what it contains can neither run nor load anything."""
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+    image = Markup(f'<img src="{source}" alt="{text(description)}">')
+    return element("figure", image, element("figcaption", caption), **({"class_": "wide"} if wide else {}))
+
+
+def fields(values: Mapping[str, Any]) -> Markup:
+    """Names and values; long texts, lists and mappings as preformatted text."""
+    parts: list[Markup] = []
+    for name, value in values.items():
+        if value is None or value == "" or value == {}:
+            continue
+        if isinstance(value, str) and "\n" not in value:
+            shown: Markup = text(value)
+        elif isinstance(value, (int, float, bool)):
+            shown = text(value)
+        elif isinstance(value, str):
+            shown = element("pre", value)
+        elif isinstance(value, Mapping) and all(isinstance(one, (str, int, float)) for one in value.values()):
+            shown = element("pre", "\n".join(f"{key} {one}" for key, one in value.items()))
+        else:
+            shown = element("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        parts += [element("dt", name.replace("_", " ")), element("dd", shown)]
+    return element("dl", *parts)

@@ -1,0 +1,217 @@
+"""`report.html`: one page with everything in it, which loads nothing and runs nothing."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from medqlora.evaluation.blocks import decision_of
+from medqlora.evaluation.markup import Markup, element, fields, joined, picture, text
+from medqlora.evaluation.page_tables import (
+    calibration_table,
+    class_table,
+    comparison_table,
+    group_table,
+)
+from medqlora.evaluation.plots import figures, svg
+from medqlora.evaluation.scores import Scores, decided
+from medqlora.evaluation.wording import NOT_ADVICE, caution, percent, points, span, verdict
+from medqlora.records import Prediction, Record
+
+#: how many errors the page shows
+ERRORS_SHOWN = 10
+
+_CAPTIONS = {
+    "reliability": "Mean confidence and accuracy of 15 bins of equal width. On the diagonal, a confidence of 80% "
+    "means right four times in five.",
+    "risk_coverage": "From left to right, less and less sure answers are let through.",
+    "confidence": "Confidence is the share of the decision in the probability of all labels.",
+    "confusion": "Rows are the right answers, columns the decisions; counts and shares of the row. What could "
+    "not be read is in the last column.",
+    "confusion_base": "The same questions and prompts with the adapter switched off.",
+    "by_topic": "The most frequent headings; a question counts in each of its own. With so many groups some lie "
+    "far from the mean by chance.",
+    "by_context_length": "Number of questions in brackets; neighbours with few questions are merged.",
+}
+_WIDE = {"by_topic"}
+
+
+def render(
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    base: Sequence[Prediction] | None,
+    run_info: Mapping[str, Any],
+) -> str:
+    """The page.
+
+    Args:
+        scores: of these predictions.
+        predictions: one a question, as the model made them.
+        records: the questions.
+        base: the bare base's predictions.
+        run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
+    """
+    report = scores.to_json()
+    name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    template = Template(files("medqlora.evaluation").joinpath("page.html").read_text("utf-8"))
+    cautions = joined((element("p", one) for one in (caution(scores.n), *verdict(report))), "")
+    by = {
+        "likelihood": "the likeliest label",
+        "generation": "the generated text",
+        "exact_match": "exact match",
+    }
+    return template.substitute(
+        title=text(f"{name}: {percent(scores.accuracy)} accuracy"),
+        subtitle=text(
+            f"{scores.n} questions, decided by {by[scores.decided_by]}; "
+            f"{f'adapter {scores.adapter}' if scores.adapter else 'bare base, no adapter'}; seed {scores.seed}"
+        ),
+        headline=_headline(scores),
+        cautions=cautions,
+        not_advice=text(NOT_ADVICE),
+        sections=joined(
+            (
+                *_section("Against the baselines", comparison_table(report)),
+                *_section("By answer", class_table(report)),
+                *_section("Figures", _figures(scores, predictions)),
+                *_section("Calibration and selective answering", calibration_table(report)),
+                *_section(
+                    "By length of the prompt", group_table(report.get("by_context_length") or [], "tokens")
+                ),
+                *_section("By topic", _topics(report)),
+                *_section(_errors_title(scores), _errors(scores, predictions, records, base)),
+                *_section("What the numbers mean", _definitions(report)),
+                *_section("To repeat this run", fields({**_identity(scores), **run_info})),
+            )
+        ),
+    )
+
+
+def _section(title: str, content: Markup | None) -> list[Markup]:
+    return [] if not content else [element("section", element("h2", title), content)]
+
+
+def _headline(scores: Scores) -> Markup:
+    parts: list[object] = [element("b", percent(scores.accuracy)), f" accuracy, {span(scores.accuracy_ci95)}"]
+    if scores.base:
+        parts.append(f"; {points(scores.base['difference'])} points against the bare base")
+    return element("p", *parts, class_="headline")
+
+
+def _figures(scores: Scores, predictions: Sequence[Prediction]) -> Markup | None:
+    drawn = [
+        picture(
+            svg(figure), f"{name.replace('_', ' ')}. {_CAPTIONS[name]}", _CAPTIONS[name], wide=name in _WIDE
+        )
+        for name, figure in figures(scores, predictions).items()
+    ]
+    return element("div", *drawn, class_="figures") if drawn else None
+
+
+def _topics(report: Mapping[str, Any]) -> Markup | None:
+    rows = report["by_topic"]
+    if not rows:
+        return None
+    return element("details", element("summary", f"All {len(rows)} groups"), group_table(rows, "topic") or "")
+
+
+def _errors_title(scores: Scores) -> str:
+    return "The most confident errors" if scores.decided_by == "likelihood" else "Errors"
+
+
+def _errors(
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    base: Sequence[Prediction] | None,
+) -> Markup | None:
+    """The errors that the model was surest of (without label scores: the first), with their questions."""
+    if scores.decided_by == "exact_match":
+        return None
+    by_likelihood = scores.decided_by == "likelihood"
+    more = scores.more
+    compared = decided(predictions, more["normalisation"], more["prior"])
+    base_compared = decided(base or [], more["normalisation"], more["base_prior"])
+    base_said = {one.id: decision_of(one, by_likelihood) for one in base_compared}
+    by_id = {record.id: record for record in records}
+    wrong = [one for one in compared if decision_of(one, by_likelihood) != one.gold]
+    wrong.sort(key=lambda one: (-(one.confidence or 0.0), one.id))
+    if not wrong:
+        return element("p", "There were none.")
+    note = f"{min(ERRORS_SHOWN, len(wrong))} of {len(wrong)} wrong answers. "
+    note += "The dataset's answer may itself be wrong: read before judging."
+    shown = [_error(one, by_id[one.id], by_likelihood, base_said) for one in wrong[:ERRORS_SHOWN]]
+    return joined([element("p", note, class_="soft"), *shown])
+
+
+def _error(
+    one: Prediction, record: Record, by_likelihood: bool, base_said: Mapping[str, str | None]
+) -> Markup:
+    decision = decision_of(one, by_likelihood)
+    facts: list[object] = [
+        "Right: ",
+        element("b", one.gold),
+        " · decided: ",
+        element("b", decision or "unreadable"),
+    ]
+    if one.confidence is not None:
+        facts.append(f" · confidence {percent(one.confidence)}")
+    if one.id in base_said:
+        facts.append(f" · bare base: {base_said[one.id] or 'unreadable'}")
+    facts.append(f" · id {one.id}")
+    labels = record.context_labels if len(record.context_labels) == len(record.contexts) else ()
+    contexts = []
+    for place, passage in enumerate(record.contexts):
+        lead = [element("b", labels[place]), " "] if labels else []
+        contexts.append(element("p", *lead, passage))
+    options = [element("p", f"{label}. {option}") for label, option in record.options.items()]
+    parts = [element("p", record.question, class_="question"), *options, element("p", *facts, class_="small")]
+    if one.text is not None:
+        parts.append(element("p", "Generated: ", one.text or "(nothing)", class_="small"))
+    if contexts:
+        parts.append(element("details", element("summary", "Context"), *contexts))
+    if record.long_answer:
+        parts.append(
+            element(
+                "details",
+                element("summary", "The dataset's own conclusion"),
+                element("p", record.long_answer),
+            )
+        )
+    return element("article", *parts)
+
+
+def _definitions(report: Mapping[str, Any]) -> Markup:
+    lines = {
+        "accuracy": "share of all questions whose decision is the right one; what could not be read is wrong. "
+        "Interval: Wilson, 95%.",
+        "macro-F1": "mean F1 over all the labels of the task, each counting the same. Interval: percentile "
+        "bootstrap over questions, 2,000 draws.",
+        "difference": "accuracy minus the base's on the same questions. Interval: Newcombe's for paired "
+        "proportions; p: exact McNemar test.",
+        "ECE": "expected calibration error, 15 bins of equal width of the decision's confidence.",
+        "Brier": "mean over questions of the sum over labels of (probability - truth) squared: 0 is best, 2 worst.",
+        "NLL": "mean negative log of the right label's probability among the labels, in nats.",
+        "AURC": "mean risk over all coverages, from the surest answer to all of them; lower is better. Ties are "
+        "averaged.",
+        "temperature": "fitted on dev questions only, never on these.",
+        "ROUGE-L": "overlap of the generated rationale's wording with the reference; it does not judge truth.",
+    }  # fmt: skip
+    if report["decided_by"] == "exact_match":
+        lines = {
+            "accuracy": "share of answers with the same words as the reference.",
+            "ROUGE-L": lines["ROUGE-L"],
+        }
+    return fields(lines)
+
+
+def _identity(scores: Scores) -> dict[str, Any]:
+    return {
+        "dataset": scores.dataset,
+        "split": scores.split,
+        "adapter": scores.adapter or "none",
+        "seed": scores.seed,
+        "prompt_sha256": scores.prompt_sha256,
+        "normalisation": scores.more.get("normalisation"),
+    }

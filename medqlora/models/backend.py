@@ -1,0 +1,75 @@
+"""What a model backend is to the rest of the project."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from medqlora.models.decoder import Decoder
+from medqlora.models.lora import LoRA
+
+
+class Backend(ABC):
+    """Loads a 4-bit base with LoRA adapters. A new backend is a new file in this folder with one subclass.
+
+    Constructors take plain values (they are the command-line help) and touch no file.
+    """
+
+    #: the model's name on the Hub or a local folder, as the user gave it
+    base: str
+
+    @abstractmethod
+    def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
+        """Everything that can be known to be wrong before a weight is loaded.
+
+        Raises:
+            InputError: names the option, the value and the fix.
+        """
+
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The base's tokenizer (a transformers `PreTrainedTokenizerBase`).
+
+        Raises:
+            InputError: it can't be had.
+        """
+
+    @abstractmethod
+    def config(self) -> Any:
+        """The base's transformers configuration, without its weights.
+
+        Raises:
+            InputError: it can't be had.
+        """
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells this base from every other; runs, checkpoints and adapters carry it."""
+
+    @abstractmethod
+    def load(
+        self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> nn.Module:
+        """The quantized base on `device`.
+
+        Args:
+            lora: fresh adapters to train; None for none.
+            adapter: a folder in PEFT's format to put on instead; None for none.
+            device: where every weight goes.
+            dtype: what the quantized layers compute in, and the type of all that isn't quantized but the
+                adapters, which stay float32.
+            seed: of the adapters' initialisation.
+
+        Raises:
+            InputError: the base or the adapter can't be loaded as asked.
+        """
+
+    @abstractmethod
+    def decoder(self, model: nn.Module) -> Decoder:
+        """`model` as the training step and the scorer use it."""
+
+    @abstractmethod
+    def generating(self, model: nn.Module) -> AbstractContextManager[None]:
+        """While it is entered `model` can generate; afterwards it is as before, training included."""

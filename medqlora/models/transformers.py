@@ -1,0 +1,142 @@
+"""The backend on transformers, PEFT and bitsandbytes alone: runs on a CPU as on a GPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from medqlora.errors import InputError
+from medqlora.models import hub
+from medqlora.models.adapters import check_adapter_base
+from medqlora.models.backend import Backend
+from medqlora.models.decoder import Decoder
+from medqlora.models.lora import LoRA
+from medqlora.models.quantization import (
+    Quantization,
+    bitsandbytes_config,
+    check_quantization,
+    import_bitsandbytes,
+    settle,
+)
+
+
+class Transformers(Backend):
+    """A causal language model of transformers, its weights held in 4 bits by bitsandbytes.
+
+    Args:
+        base: the model's Hub name or folder.
+        quantization: nf4 (QLoRA's), fp4, int8, or none.
+        double_quantization: also quantize the scales of nf4 and fp4: 0.37 bit a parameter less.
+        gradient_checkpointing: keep only each layer's input and compute the rest again in the backward:
+            about a third more time for a fraction of the activations' memory.
+        attention: transformers' attention implementation; "auto" takes its fastest that the model has.
+        revision: a branch, tag or commit on the Hub.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        quantization: Quantization = "nf4",
+        double_quantization: bool = True,
+        gradient_checkpointing: bool = True,
+        attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
+        revision: str | None = None,
+    ) -> None:
+        self.base = base
+        self.quantization: Quantization = quantization
+        self.double_quantization = double_quantization
+        self.gradient_checkpointing = gradient_checkpointing
+        self.attention = attention
+        self.revision = revision
+
+    def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
+        import_bitsandbytes()
+        lora.check()
+        config = self.config()
+        check_quantization(self.base, config, self.quantization)
+        if self.attention == "flash_attention_2" and device.type != "cuda":
+            raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
+        lora.resolve(skeleton(config, self.base))
+
+    def tokenizer(self) -> Any:
+        return hub.load_tokenizer(self.base, self.revision)
+
+    def config(self) -> Any:
+        return hub.load_config(self.base, self.revision)
+
+    def identity(self) -> str:
+        return hub.identity(self.base, self.revision)
+
+    def load(
+        self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> nn.Module:
+        from transformers import AutoModelForCausalLM
+
+        import_bitsandbytes()
+        config = self.config()
+        # files that are quantized already bring their settings; an explicit None would hide them
+        quantization = bitsandbytes_config(self.quantization, self.double_quantization, dtype)
+        stored = getattr(config, "quantization_config", None) is not None
+        model = AutoModelForCausalLM.from_pretrained(
+            self.base,
+            revision=self.revision,
+            dtype=dtype,
+            **({} if stored or quantization is None else {"quantization_config": quantization}),
+            device_map={"": device},
+            attn_implementation=None if self.attention == "auto" else self.attention,
+        )
+        settle(model, device, dtype)
+        model.requires_grad_(False)
+        model.config.use_cache = False
+        if adapter is not None:
+            from peft import PeftModel
+
+            check_adapter_base(adapter, self.base, self.identity())
+            return PeftModel.from_pretrained(model, adapter, is_trainable=False)
+        if lora is None:
+            return model
+        from peft import get_peft_model
+
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            model = get_peft_model(model, lora.peft_config(lora.resolve(model)))
+        if self.gradient_checkpointing:
+            # transformers 5.23 renamed it; re-entrant checkpointing would mark a parameter ready twice under DDP
+            enable = (
+                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            )
+            enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        # transformers loads in eval mode, in which checkpointing is silently off
+        return model.train()
+
+    def decoder(self, model: nn.Module) -> Decoder:
+        return Decoder(model)
+
+    @contextmanager
+    def generating(self, model: nn.Module) -> Iterator[None]:
+        training = model.training
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
+
+def skeleton(config: Any, base: str) -> nn.Module:
+    """The model's modules without weights (on the meta device), for what can be asked of their names.
+
+    Raises:
+        InputError: transformers has no causal language model for this configuration.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            raise InputError(
+                f"--model.backend.base: '{base}' ({type(config).__name__}) is no causal language model"
+            ) from error

@@ -1,0 +1,158 @@
+"""The backend on Unsloth's patched models: faster and leaner on one GPU, and needs one.
+
+Unsloth has to be imported before transformers, PEFT and Lightning, which it patches; the command line does
+so when a configuration names this backend. https://github.com/unslothai/unsloth
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from medqlora.cache import cache_folder
+from medqlora.errors import InputError
+from medqlora.models import hub
+from medqlora.models.adapters import check_adapter_base
+from medqlora.models.backend import Backend
+from medqlora.models.decoder import Decoder
+from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
+from medqlora.models.quantization import check_quantization, settle
+
+
+def import_unsloth() -> Any:
+    """Unsloth's module, told to keep its compiled code in the cache folder and to send nothing.
+
+    Raises:
+        InputError: it is not installed, or there is no GPU (its import fails without).
+    """
+    if importlib.util.find_spec("unsloth") is None:
+        raise InputError(
+            "--model.backend medqlora.models.Unsloth: Unsloth is not installed: `pip install -e '.[unsloth]'`, "
+            "or add --config configs/no_unsloth.yaml"
+        )
+    if not torch.cuda.is_available():
+        raise InputError(
+            "--model.backend medqlora.models.Unsloth needs a CUDA GPU and none is found: add --config "
+            "configs/no_unsloth.yaml, or try configs/demo.yaml, which runs on a CPU"
+        )
+    rank = os.environ.get("LOCAL_RANK", "0")
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder("unsloth_compiled", rank)))
+    import unsloth
+
+    return unsloth
+
+
+class Unsloth(Backend):
+    """A model of Unsloth's `FastLanguageModel`, in NF4.
+
+    Args:
+        base: the model's Hub name or folder.
+        quantization: nf4, or none (16-bit base).
+        gradient_checkpointing: "unsloth" also moves the kept activations to the host; true keeps them on
+            the GPU; false keeps everything.
+        max_seq_length: the longest example, prompt and answer, that positions are prepared for, in tokens.
+        revision: a branch, tag or commit on the Hub.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        quantization: Literal["nf4", "none"] = "nf4",
+        gradient_checkpointing: Literal["unsloth"] | bool = "unsloth",
+        max_seq_length: int = 2048,
+        revision: str | None = None,
+    ) -> None:
+        self.base = base
+        self.quantization: Literal["nf4", "none"] = quantization
+        self.gradient_checkpointing = gradient_checkpointing
+        self.max_seq_length = max_seq_length
+        self.revision = revision
+
+    def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
+        import_unsloth()
+        lora.check()
+        if lora.use_dora:
+            raise InputError(
+                "--model.lora.use_dora: Unsloth has no DoRA: add --config configs/no_unsloth.yaml"
+            )
+        if device.type != "cuda":
+            raise InputError("--trainer.accelerator: Unsloth runs on CUDA GPUs alone")
+        if precision.startswith("32"):
+            raise InputError(f"--trainer.precision {precision}: Unsloth takes bf16-mixed or 16-mixed")
+        check_quantization(self.base, self.config(), self.quantization)
+        for name in lora.target_modules or ():
+            if name not in SEVEN_PROJECTIONS:
+                raise InputError(
+                    f"--model.lora.target_modules: Unsloth has no '{name}'; it takes {', '.join(SEVEN_PROJECTIONS)}"
+                )
+
+    def tokenizer(self) -> Any:
+        return hub.load_tokenizer(self.base, self.revision)
+
+    def config(self) -> Any:
+        return hub.load_config(self.base, self.revision)
+
+    def identity(self) -> str:
+        return hub.identity(self.base, self.revision)
+
+    def load(
+        self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> nn.Module:
+        fast = import_unsloth().FastLanguageModel
+        model, _ = fast.from_pretrained(
+            model_name=self.base,
+            revision=self.revision,
+            max_seq_length=self.max_seq_length,
+            dtype=dtype,
+            load_in_4bit=self.quantization == "nf4",
+            load_in_16bit=self.quantization == "none",
+            device_map={"": device.index or 0},
+            use_gradient_checkpointing=self.gradient_checkpointing,
+            random_state=seed,
+            use_exact_model_name=True,  # else it may fetch a model of its own choice instead of `base`
+        )
+        settle(model, device, dtype)
+        if adapter is not None:
+            from peft import PeftModel
+
+            check_adapter_base(adapter, self.base, self.identity())
+            # trainable, because Unsloth patches the adapter of a model in training form; nothing trains it
+            model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            model = fast.patch_peft_model(model, use_gradient_checkpointing=False)
+            return model.requires_grad_(False)
+        if lora is None:
+            return model
+        model = fast.get_peft_model(
+            model,
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.target_modules or SEVEN_PROJECTIONS),
+            bias="none",
+            use_gradient_checkpointing=self.gradient_checkpointing,
+            random_state=seed,
+            use_rslora=lora.use_rslora,
+            init_lora_weights=True if lora.init == "default" else lora.init,
+            max_seq_length=self.max_seq_length,
+        )
+        fast.for_training(model)
+        return model
+
+    def decoder(self, model: nn.Module) -> Decoder:
+        return Decoder(model, packed_lengths=True)
+
+    @contextmanager
+    def generating(self, model: nn.Module) -> Iterator[None]:
+        fast = import_unsloth().FastLanguageModel
+        training = model.training
+        fast.for_inference(model)
+        try:
+            yield
+        finally:
+            # `.train()` alone would leave checkpointing off and the decoding flag on
+            fast.for_training(model)
+            model.train(training)

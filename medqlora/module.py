@@ -1,0 +1,432 @@
+"""The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from medqlora.console import say
+from medqlora.data.loader import EvalBatch
+from medqlora.data.packing import StepBatch
+from medqlora.errors import InputError
+from medqlora.evaluation import quick_scores
+from medqlora.evaluation.evaluator import Evaluated, Evaluator
+from medqlora.evaluation.generation import generate
+from medqlora.models.adapters import trainable_state
+from medqlora.models.backend import Backend
+from medqlora.models.decoder import Decoder
+from medqlora.models.lora import LoRA
+from medqlora.models.quantization import count_parameters
+from medqlora.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
+from medqlora.packing_check import packing_works
+from medqlora.records import Prediction
+
+if TYPE_CHECKING:
+    from medqlora.datamodule import PubMedQADataModule
+
+_DTYPES = {
+    "16-mixed": torch.float16,
+    "bf16-mixed": torch.bfloat16,
+    "32-true": torch.float32,
+    "32": torch.float32,
+}
+
+
+class QLoRAModule(LightningModule):
+    """Trains LoRA adapters on a quantized base, one optimizer step a batch, and evaluates them.
+
+    The loss of a step is the sum over its completion tokens divided by their number in the whole step, so
+    micro-batch size and number of processes change memory and speed, never the mathematics.
+
+    Args:
+        backend: the model: `medqlora.models.Unsloth`, `medqlora.models.Transformers` or
+            `medqlora.models.TinyLlama`.
+        lora: the adapters that are trained.
+        adapter: evaluate this adapter folder (PEFT's format) instead; "none" for the bare base; null takes
+            the newest finished run's on the same base.
+        optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
+        learning_rate: the highest rate, for whichever optimizer.
+        weight_decay: AdamW's decoupled weight decay.
+        warmup_ratio: the share of all steps over which the rate rises; then it falls along a cosine.
+        max_grad_norm: the gradient's norm is clipped to it; 0 leaves it as it is.
+        generate: also let the model write its answers in evaluation; false scores labels alone.
+        max_new_tokens: where a written answer is cut.
+        compare_base: `test` also asks the base without the adapter.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        lora: LoRA = LoRA(),  # noqa: B008  # frozen
+        adapter: str | None = None,
+        optimizer: OptimizerName | OptimizerFactory = "adamw_8bit",
+        learning_rate: float = 2e-4,
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.03,
+        max_grad_norm: float = 1.0,
+        generate: bool = True,
+        max_new_tokens: int = 48,
+        compare_base: bool = True,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        # a checkpoint holds the adapter alone; `load_state_dict` checks that nothing else is missing
+        self.strict_loading = False
+        self.backend = backend
+        self.lora = lora
+        self.adapter = adapter
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.max_grad_norm = max_grad_norm
+        self.generate = generate
+        self.max_new_tokens = max_new_tokens
+        self.compare_base = compare_base
+        self.model: Any = None
+        #: what the progress bar shows: host floats, brought up to date at every logging step
+        self.shown: dict[str, float] = {}
+        #: parameters (trainable, total), known once the model is loaded
+        self.parameter_counts = (0, 0)
+        self.test_predictions: list[Prediction] = []
+        self.base_predictions: list[Prediction] = []
+        #: of the validation questions, their labels alone: what a temperature may be fitted on
+        self.dev_predictions: list[Prediction] = []
+        self._pending: list[
+            tuple[int, Tensor, Tensor, float]
+        ] = []  # step, loss, gradient norm, rate: not logged yet
+        self._packed: bool | None = None
+        self._random_state: dict[str, Any] | None = None
+        self._evaluated: list[Evaluated] = []
+        self._grad_norm = torch.zeros(())
+        self.skipped_steps = 0
+
+    # ---- the model -------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> "PubMedQADataModule":
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def dtype_of_base(self) -> torch.dtype:
+        return _DTYPES[str(self.trainer.precision)]
+
+    def check(self) -> None:
+        """Raises InputError for what can be known to be wrong before a weight is loaded."""
+        precision = str(self.trainer.precision)
+        if precision not in _DTYPES:
+            raise InputError(
+                f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
+            )
+        device = self.trainer.strategy.root_device
+        if device.type == "cpu" and precision == "16-mixed":
+            raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
+        for option, value, low in (
+            ("learning_rate", self.learning_rate, 0.0),
+            ("weight_decay", self.weight_decay, 0.0),
+            ("max_grad_norm", self.max_grad_norm, 0.0),
+            ("max_new_tokens", self.max_new_tokens, 1),
+        ):
+            if not (math.isfinite(value) and value >= low):
+                raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
+        if not 0 <= self.warmup_ratio < 1:
+            raise InputError(f"--model.warmup_ratio is {self.warmup_ratio}: it has to be in [0, 1)")
+        self.backend.check(self.lora, device=device, precision=precision)
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        named = None if self.adapter in (None, "none") else self.adapter
+        from_checkpoint = self.trainer.ckpt_path is not None  # a checkpoint's weights go into fresh adapters
+        fresh = self.trainer.state.fn == "fit" or from_checkpoint
+        self.model = self.backend.load(
+            lora=self.lora if fresh else None,
+            adapter=None if fresh else named,
+            device=self.trainer.strategy.root_device,
+            dtype=self.dtype_of_base,
+            seed=self.data.seed,
+        )
+        self.parameter_counts = count_parameters(self.model)
+        if fresh:
+            self._assert_trainable()
+            trainable, total = self.parameter_counts
+            say(f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})")
+
+    def _assert_trainable(self) -> None:
+        """What silently goes wrong elsewhere: training mode, and checkpointing that is really in force."""
+        assert self.parameter_counts[0] > 0, "no parameter is trainable"
+        wanted = bool(getattr(self.backend, "gradient_checkpointing", False))
+        layers = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
+        in_force = any(module.gradient_checkpointing and module.training for module in layers)
+        assert in_force == wanted, f"gradient checkpointing is {in_force}, asked for {wanted}"
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.backend.decoder(self.model)
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows are packed: as asked, and with "auto" as a comparison on this model shows."""
+        if self._packed is None:
+            asked = self.data.packing
+            if asked == "padded":
+                self._packed = False
+            else:
+                with self.trainer.precision_plugin.forward_context():
+                    difference = packing_works(self.model, self.decoder, self.data.probe(), self.device)
+                self._packed = difference is None
+                if asked == "packed" and difference is not None:
+                    raise InputError(
+                        f"--data.packing packed: this model's packed rows differ from single ones ({difference}): "
+                        "use padded"
+                    )
+                if difference is not None:
+                    say(f"Rows are padded: this model's packed rows differ from single ones ({difference})")
+        return self._packed
+
+    # ---- the step --------------------------------------------------------------------------------
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        `trainer.estimated_stepping_batches` would tell it too, but sets the loader up before a resumed
+        run's state is there, which is then lost (Lightning 2.6).
+        """
+        trainer: Any = self.trainer
+        limit, epoch = trainer.limit_train_batches, self.data.steps_per_epoch
+        epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
+        bounds = []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            bounds.append(trainer.max_epochs * epoch)
+        if trainer.max_steps >= 0:
+            bounds.append(trainer.max_steps)
+        if not bounds:
+            raise InputError(
+                "--trainer.max_epochs -1 without --trainer.max_steps: the learning rate needs an end"
+            )
+        return min(bounds)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(
+            self.optimizer, parameters, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+        )
+        total = self.total_steps()
+        scheduler = warmup_cosine(optimizer, warmup_steps=round(total * self.warmup_ratio), total_steps=total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        loss = torch.zeros((), device=self.device)
+        decoder = self.decoder
+        for micro in batch.micro_batches:
+            # DDP takes the mean over processes of what is a sum over them
+            part = decoder.loss_sum(micro) * (self.trainer.world_size / batch.completion_tokens)
+            with torch.autocast(self.device.type, enabled=False):  # a backward belongs outside of autocast
+                self.manual_backward(part)
+            loss += part.detach()
+        step, rate = self.trainer.global_step, optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = None if scaler is None else scaler.get_scale()
+        optimizer.step()  # type: ignore[union-attr]  # fp16's gradients are unscaled before `on_before_optimizer_step`
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        if scaler is not None and scaler.get_scale() < scale:
+            self.skipped_steps += 1  # an overflow: the scaler left the weights alone
+        else:
+            scheduler.step()  # type: ignore[union-attr]
+        self._pending.append((step, loss, self._grad_norm, rate))
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.flush_metrics()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        limit = self.max_grad_norm or math.inf
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+
+    def flush_metrics(self) -> None:
+        """Logs every step since the last call: one message from the device for all of them.
+
+        Raises:
+            FloatingPointError: a loss was not a finite number.
+        """
+        if not self._pending:
+            return
+        values = torch.stack(
+            [torch.stack((loss, norm.to(loss))) for _, loss, norm, _ in self._pending]
+        ).tolist()
+        pending, self._pending = self._pending, []
+        for (step, _, _, rate), (loss, norm) in zip(pending, values, strict=True):
+            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": rate}
+            if self.skipped_steps:
+                metrics["train/overflows"] = float(self.skipped_steps)
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step=step)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss of step {step} is {loss}: lower --model.learning_rate, or use "
+                    "--trainer.precision bf16-mixed instead of 16-mixed"
+                )
+            self.shown.update(loss=loss, lr=rate)
+
+    def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
+        if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have
+            _restore_random_state(self._random_state)
+            self._random_state = None
+
+    def on_train_epoch_end(self) -> None:
+        self.flush_metrics()
+
+    # ---- evaluation ------------------------------------------------------------------------------
+
+    def _evaluator(self) -> Evaluator:
+        tokenizer = self.backend.tokenizer()
+
+        def write(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+            with self.backend.generating(self.model):
+                return generate(
+                    self.model,
+                    prompts,
+                    max_new_tokens=self.max_new_tokens,
+                    end_token_ids=self.data.end_token_ids,
+                    pad_token_id=tokenizer.pad_token_id,
+                    device=self.device,
+                )
+
+        return Evaluator(
+            self.decoder,
+            write if self.generate else None,
+            tokenizer=tokenizer,
+            records=self.data.records,
+            micro_batch_tokens=self.data.micro_batch_tokens,
+            packed=self.packed,
+            pad_token_id=tokenizer.pad_token_id,
+            device=self.device,
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.flush_metrics()
+        self._evaluated = []
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        self._evaluated.append(self._evaluator().evaluate(batch.examples))
+
+    def on_validation_epoch_end(self) -> None:
+        predictions = [prediction for part in self._evaluated for prediction in part.predictions]
+        scores = quick_scores(predictions)
+        for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
+            scores.setdefault(name, scores.get(f"likelihood_{name}", 0.0))
+        metrics = {f"val/{name}": value for name, value in scores.items()}
+        tokens = sum(part.completion_tokens for part in self._evaluated)
+        if tokens:
+            metrics["val/loss"] = sum(part.completion_nll for part in self._evaluated) / tokens
+        self.log_dict(metrics, batch_size=len(predictions), rank_zero_only=True)
+        if "val/accuracy" in metrics:
+            self.shown["accuracy"] = metrics["val/accuracy"]
+        self._log_samples(predictions)
+        self._evaluated = []
+
+    def _log_samples(self, predictions: list[Prediction], count: int = 4) -> None:
+        for logger in self.loggers:
+            writer = getattr(logger, "experiment", None)
+            if not hasattr(writer, "add_text"):
+                continue
+            for prediction in sorted(predictions, key=lambda prediction: prediction.id)[:count]:
+                record = self.data.records[prediction.id]
+                text = f"**{record.question}**\n\ngold: {record.answer} {record.long_answer}\n\n"
+                text += f"model: {prediction.text or prediction.decision}"
+                writer.add_text(f"val/samples/{prediction.id}", text, self.trainer.global_step)  # type: ignore[union-attr]
+
+    def on_test_epoch_start(self) -> None:
+        self.test_predictions, self.base_predictions, self.dev_predictions = [], [], []
+
+    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        evaluator = self._evaluator()
+        if dataloader_idx == 1:
+            evaluator.generate = None
+            self.dev_predictions += evaluator.evaluate(batch.examples).predictions
+            return
+        self.test_predictions += evaluator.evaluate(batch.examples).predictions
+        if self.compares_base:
+            with self.model.disable_adapter():
+                self.base_predictions += evaluator.evaluate(batch.examples).predictions
+
+    @property
+    def compares_base(self) -> bool:
+        return self.compare_base and hasattr(self.model, "disable_adapter")
+
+    def on_predict_epoch_start(self) -> None:
+        self.test_predictions = []
+
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        self.test_predictions += self._evaluator().evaluate(batch.examples).predictions
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.flush_metrics()
+        checkpoint["state_dict"] = {
+            f"model.{name}": value for name, value in trainable_state(self.model).items()
+        }
+        checkpoint["medqlora"] = {
+            "base": self.backend.base,
+            "base_identity": self.backend.identity(),
+            "lora": {**vars(self.lora)},
+            "random_state": _random_state(self.device),
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("medqlora")
+        if saved is None:
+            raise InputError("--ckpt_path: this checkpoint was not written by medqlora")
+        if saved["base_identity"] != self.backend.identity():
+            raise InputError(
+                f"--ckpt_path: this checkpoint was trained on the base '{saved['base']}', not on "
+                f"'{self.backend.base}': pass that base as --model.backend.base, or another checkpoint"
+            )
+        for name, value in saved["lora"].items():
+            now = getattr(self.lora, name)
+            if now != value and name != "dropout":
+                raise InputError(f"--model.lora.{name} is {now}, but the checkpoint was trained with {value}")
+        self._random_state = saved["random_state"]
+        self.skipped_steps = saved["skipped_steps"]
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Takes an adapter's weights, all of them and nothing else; the base is loaded already.
+
+        Raises:
+            InputError: the adapters' names or shapes differ.
+        """
+        own = {f"model.{name}": value for name, value in trainable_state(self.model).items()}
+        different = sorted(own.keys() ^ state_dict.keys()) or sorted(
+            name for name in own if own[name].shape != state_dict[name].shape
+        )
+        if different:
+            raise InputError(
+                f"--ckpt_path: the checkpoint's adapters are not this model's ({len(different)} differ, "
+                f"the first is {different[0]}): pass the --model options that it was trained with"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state_dict[name])
+        return nn.modules.module._IncompatibleKeys([], [])
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,58 @@
+"""The optimizers by name, and the learning rate over a run."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from medqlora.models.quantization import import_bitsandbytes
+
+#: 8-bit state: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861; "paged" moves it to the host
+#: when the GPU is full
+OptimizerName = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
+#: what a `class_path` in a configuration becomes
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+def build_optimizer(
+    optimizer: OptimizerName | OptimizerFactory,
+    parameters: list[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+) -> Optimizer:
+    """The optimizer over `parameters`.
+
+    A factory (from a `class_path`) brings its own settings; the learning rate is `learning_rate` for all,
+    so that one option means the same everywhere.
+    """
+    if callable(optimizer):
+        built = optimizer(parameters)
+        for group in built.param_groups:
+            group["lr"] = learning_rate
+        return built
+    if optimizer == "adamw":
+        from torch.optim import AdamW
+
+        return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    optimizers = import_bitsandbytes().optim
+    kind = optimizers.PagedAdamW8bit if optimizer == "paged_adamw_8bit" else optimizers.AdamW8bit
+    return kind(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
+    """Linear from 0 to the full rate over `warmup_steps`, then half a cosine down to 0 at `total_steps`.
+
+    Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983, one cycle.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)  # the first step is not wasted at a rate of 0
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,75 @@
+"""Where the tests find real data, and what they share."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizer_families import FAMILIES, family
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: tests use no network
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The session's cache folder: no test reads or writes the user's."""
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDQLORA_CACHE", str(root))
+        yield root
+
+
+@pytest.fixture(scope="session")
+def pubmedqa_file() -> Path:
+    """The real `ori_pqal.json`."""
+    path = Path(os.environ.get("MEDQLORA_PUBMEDQA") or SHARED / "data" / "pubmedqa" / "ori_pqal.json")
+    if not path.is_file():
+        pytest.skip("no PubMedQA here: set MEDQLORA_PUBMEDQA to ori_pqal.json")
+    return path
+
+
+@pytest.fixture(scope="session")
+def official_test_ids(pubmedqa_file: Path) -> list[str]:
+    """The PMIDs of the official ground truth, which lies beside `ori_pqal.json`."""
+    path = pubmedqa_file.with_name("test_ground_truth.json")
+    if not path.is_file():
+        pytest.skip("no test_ground_truth.json beside PubMedQA's file")
+    return list(json.loads(path.read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer() -> Any:
+    """The real Llama-3 tokenizer (without chat template; this copy adds no BOS of itself)."""
+    path = Path(os.environ.get("MEDQLORA_LLAMA3_TOKENIZER") or SHARED / "tokenizers" / "llama3")
+    if not path.is_dir():
+        pytest.skip("no Llama-3 tokenizer here: set MEDQLORA_LLAMA3_TOKENIZER to its folder")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path)
+
+
+@pytest.fixture(params=FAMILIES)
+def any_tokenizer(request: pytest.FixtureRequest) -> Any:
+    """Each family's tokenizer in turn; not to be changed."""
+    return family(request.param)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Products this small are faster on one thread, by far so where other processes use the cores too."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family → the folder of a tiny random base of it."""
+    from tiny import FAMILIES, build_base
+
+    root = tmp_path_factory.mktemp("bases")
+    return {name: build_base(root / name, name) for name in FAMILIES}

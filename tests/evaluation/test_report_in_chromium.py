@@ -1,0 +1,77 @@
+"""The page as a real browser sees it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from evaluation_builders import random_predictions, records_of
+
+from medqlora.evaluation import score, write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install it to see the page in a browser"),
+]
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Headless Chromium on `page`, with a profile of its own and no network."""
+    return subprocess.run(
+        [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={page.parent / 'profile'}",
+            *options,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_a_browser_draws_every_figure_runs_no_script_and_asks_for_nothing(tmp_path: Path) -> None:
+    items, base = random_predictions(60), random_predictions(60, seed=1)
+    records = records_of(
+        items, question="<script>document.title = 'run'</script><img src=http://x.invalid/y.png>"
+    )
+    scores = score(items, records=records, base=base, dataset="PubMedQA", split="test")
+    page = write_report(tmp_path, scores, items, records, base)["report.html"]
+    # the copy that is opened carries a script of the test's own, let through by the policy, that reports
+    probe = (
+        "<script>addEventListener('load', () => { document.body.dataset.drawn = [...document.images].map("
+        "(one) => `${one.complete && one.naturalWidth > 50}`).join(); document.body.dataset.asked = "
+        "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).length; });</script>"
+    )
+    opened = page.with_name("opened.html")
+    html = page.read_text("utf-8").replace(
+        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
+    )
+    opened.write_text(html.replace("</head>", f"{probe}</head>"), "utf-8")
+    done = browse(opened, "--enable-logging=stderr", "--log-level=0", "--dump-dom")
+    drawn = re.search(r'data-drawn="([^"]*)"', done.stdout)
+    assert drawn is not None
+    assert drawn[1].split(",") == ["true"] * 7
+    assert 'data-asked="0"' in done.stdout
+    assert "<title>PubMedQA, test" in done.stdout
+    assert "CONSOLE" not in done.stderr
+
+
+def test_a_browser_takes_a_picture_of_the_page_as_written(tmp_path: Path) -> None:
+    items = random_predictions(60)
+    records = records_of(items)
+    page = write_report(tmp_path, score(items, records=records), items, records)["report.html"]
+    picture = tmp_path / "page.png"
+    done = browse(page, "--enable-logging=stderr", "--window-size=1150,2300", f"--screenshot={picture}")
+    assert picture.stat().st_size > 50_000
+    assert "CONSOLE" not in done.stderr

@@ -1,0 +1,91 @@
+"""The learning rate over a run, and the optimizers by name and by class."""
+
+import math
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import nn
+
+from medqlora.optim import build_optimizer, warmup_cosine
+
+
+def parameters() -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    return [
+        nn.Parameter(torch.randn(80, 64)),
+        nn.Parameter(torch.randn(3)),
+    ]  # the first is large enough for 8 bits
+
+
+def rates(warmup_steps: int, total_steps: int, steps: int, peak: float = 2.0) -> list[float]:
+    """The rate that each step is taken with."""
+    optimizer = torch.optim.SGD(parameters(), lr=peak)
+    scheduler = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
+    taken = []
+    for _ in range(steps):
+        taken.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return taken
+
+
+def test_the_rate_rises_in_equal_steps_to_the_peak_and_no_step_is_taken_at_zero() -> None:
+    assert rates(4, 20, 5) == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+
+
+def test_the_rate_falls_along_half_a_cosine_to_zero_and_stays_there() -> None:
+    taken = rates(4, 20, 24)
+    for step in range(4, 20):
+        assert taken[step] == pytest.approx(1 + math.cos(math.pi * (step - 4) / 16))
+    assert taken[12] == pytest.approx(1.0)  # half-way down: half the peak
+    assert taken[20:] == [0.0] * 4
+
+
+@pytest.mark.parametrize(("warmup", "total", "first"), [(0, 10, 2.0), (0, 1, 2.0), (1, 1, 1.0), (0, 0, 2.0)])
+def test_runs_of_a_step_or_without_warm_up_take_a_real_rate(warmup: int, total: int, first: float) -> None:
+    assert rates(warmup, total, 1) == pytest.approx([first])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adamw", "AdamW"), ("adamw_8bit", "AdamW8bit"), ("paged_adamw_8bit", "PagedAdamW8bit")],
+)
+def test_an_optimizer_is_found_by_name_with_the_rate_and_decay_asked_for(name: str, kind: str) -> None:
+    built = build_optimizer(name, parameters(), learning_rate=0.25, weight_decay=0.5)  # type: ignore[arg-type]
+    assert type(built).__name__ == kind
+    assert [(group["lr"], group["weight_decay"]) for group in built.param_groups] == [(0.25, 0.5)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit"])
+def test_its_first_step_is_adamws(name: str) -> None:
+    weights = parameters()
+    before = [weight.detach().clone() for weight in weights]
+    built = build_optimizer(name, weights, learning_rate=0.1, weight_decay=0.5)  # type: ignore[arg-type]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    built.step()
+    for weight, old in zip(weights, before, strict=True):
+        # Adam's first step is lr * sign(gradient); the decay is decoupled: lr * decay * weight
+        assert torch.allclose(weight, old * (1 - 0.1 * 0.5) - 0.1, atol=1e-4)
+
+
+def test_the_8_bit_optimizer_keeps_its_state_in_8_bits() -> None:
+    weights = parameters()
+    built = build_optimizer("adamw_8bit", weights, learning_rate=0.1, weight_decay=0.0)
+    weights[0].grad = torch.ones_like(weights[0])
+    built.step()
+    assert built.state[weights[0]]["state1"].dtype == torch.uint8
+
+
+def test_a_class_gets_the_one_learning_rate_and_keeps_its_own_settings() -> None:
+    def factory(weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(weights, lr=9.0, momentum=0.5, weight_decay=0.125)
+
+    built = build_optimizer(factory, parameters(), learning_rate=0.25, weight_decay=0.0)
+    group = built.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.25, 0.5, 0.125)
+    warmup_cosine(built, warmup_steps=1, total_steps=3)
+    assert built.param_groups[0]["lr"] == pytest.approx(
+        0.125
+    )  # the schedule multiplies that rate, not the class's
