@@ -5,13 +5,13 @@ Nothing heavy is imported before a command needs it, so that `medqlora --help` a
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from medqlora import __version__
+from medqlora.commands.config_files import CONFIG_OPTIONS, config_files
 from medqlora.errors import InputError
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
@@ -22,8 +22,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("answer the test questions into predictions.jsonl", "medqlora.commands.verbs"),
     "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
 }
-
-_CONFIG_OPTIONS = ("--config", "-c")
 
 _USAGE = """usage: medqlora COMMAND [--config FILE ...] [--OPTION VALUE ...]
 
@@ -88,7 +86,7 @@ def with_config(words: list[str]) -> list[str]:
     Raises:
         InputError: a named configuration doesn't exist, or `--config` names none.
     """
-    if words and words[-1] in _CONFIG_OPTIONS:
+    if words and words[-1] in CONFIG_OPTIONS:
         raise InputError(f"{words[-1]}: the file is missing: name one, like configs/demo.yaml")
     names = config_files(words)
     for name in names:
@@ -104,14 +102,3 @@ def with_config(words: list[str]) -> list[str]:
     shown = os.path.relpath(demo)
     print(f"No --config given: running the demo, {shown}", flush=True)
     return ["--config", shown, *words]
-
-
-def config_files(words: Sequence[str]) -> list[str]:
-    """The files named by `--config FILE` or `--config=FILE`, in order: the last wins."""
-    names = []
-    for place, word in enumerate(words):
-        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word):
-            names.append(match[1])
-        elif word in _CONFIG_OPTIONS and place + 1 < len(words):
-            names.append(words[place + 1])
-    return names

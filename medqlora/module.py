@@ -1,7 +1,6 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from medqlora import checkpoint as checkpoints
 from medqlora.console import say
 from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
@@ -123,9 +123,17 @@ class QLoRAModule(LightningModule):
             raise InputError(
                 f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
             )
-        device = self.trainer.strategy.root_device
-        if device.type == "cpu" and precision == "16-mixed":
-            raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
+        trainer: Any = self.trainer
+        if trainer.world_size > 1:
+            raise InputError(
+                f"--trainer.devices: {trainer.world_size} processes, and several are not supported yet: use 1"
+            )
+        if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                "--trainer.gradient_clip_val, --trainer.accumulate_grad_batches: a batch is a whole optimizer step "
+                "here: use --model.max_grad_norm, --data.batch_size and --data.micro_batch_tokens"
+            )
+        device = trainer.strategy.root_device
         for option, value, low in (
             ("learning_rate", self.learning_rate, 0.0),
             ("weight_decay", self.weight_decay, 0.0),
@@ -275,7 +283,7 @@ class QLoRAModule(LightningModule):
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have
-            _restore_random_state(self._random_state)
+            checkpoints.restore_random_state(self._random_state)
             self._random_state = None
 
     def on_train_epoch_end(self) -> None:
@@ -369,64 +377,22 @@ class QLoRAModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.flush_metrics()
-        checkpoint["state_dict"] = {
-            f"model.{name}": value for name, value in trainable_state(self.model).items()
-        }
-        checkpoint["medqlora"] = {
-            "base": self.backend.base,
-            "base_identity": self.backend.identity(),
-            "lora": {**vars(self.lora)},
-            "random_state": _random_state(self.device),
+        checkpoint["state_dict"] = self._adapter_state()
+        checkpoint[checkpoints.KEY] = {
+            **checkpoints.describe(self.backend, self.lora, self.device),
             "skipped_steps": self.skipped_steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("medqlora")
-        if saved is None:
-            raise InputError("--ckpt_path: this checkpoint was not written by medqlora")
-        if saved["base_identity"] != self.backend.identity():
-            raise InputError(
-                f"--ckpt_path: this checkpoint was trained on the base '{saved['base']}', not on "
-                f"'{self.backend.base}': pass that base as --model.backend.base, or another checkpoint"
-            )
-        for name, value in saved["lora"].items():
-            now = getattr(self.lora, name)
-            if now != value and name != "dropout":
-                raise InputError(f"--model.lora.{name} is {now}, but the checkpoint was trained with {value}")
+        checkpoints.check(checkpoint, self.backend, self.lora)
+        saved = checkpoint[checkpoints.KEY]
         self._random_state = saved["random_state"]
         self.skipped_steps = saved["skipped_steps"]
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Takes an adapter's weights, all of them and nothing else; the base is loaded already.
-
-        Raises:
-            InputError: the adapters' names or shapes differ.
-        """
-        own = {f"model.{name}": value for name, value in trainable_state(self.model).items()}
-        different = sorted(own.keys() ^ state_dict.keys()) or sorted(
-            name for name in own if own[name].shape != state_dict[name].shape
-        )
-        if different:
-            raise InputError(
-                f"--ckpt_path: the checkpoint's adapters are not this model's ({len(different)} differ, "
-                f"the first is {different[0]}): pass the --model options that it was trained with"
-            )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state_dict[name])
+        """Takes an adapter's weights; the base is loaded already. Raises InputError for another adapter's."""
+        checkpoints.copy_weights(state_dict, self._adapter_state())
         return nn.modules.module._IncompatibleKeys([], [])
 
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    def _adapter_state(self) -> dict[str, Tensor]:
+        return {f"model.{name}": value for name, value in trainable_state(self.model).items()}

@@ -14,7 +14,10 @@ def questions(count: int, start: int = 0) -> list[dict[str, Any]]:
         {
             "id": f"q{number}",
             "question": f"Does drug {number} help?",
-            "contexts": [f"Trial {number} of it. " * (1 + number % 4), f"The result was {labels[number % 3]}."],
+            "contexts": [
+                f"Trial {number} of it. " * (1 + number % 4),
+                f"The result was {labels[number % 3]}.",
+            ],
             "answer": labels[number % 3],
             "long_answer": f"The trial said {labels[number % 3]} of drug {number}.",
         }

@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 base, adapter, ids, out = sys.argv[1:5]
 quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                   bnb_4bit_compute_dtype=torch.float32)
-model = AutoModelForCausalLM.from_pretrained(base, quantization_config=quantization, dtype=torch.float32, device_map="cpu")
+model = AutoModelForCausalLM.from_pretrained(
+    base, quantization_config=quantization, dtype=torch.float32, device_map="cpu"
+)
 for module in model.modules():
     module.support_avx512bf16_for_cpu = False  # else bitsandbytes 0.50 computes in bf16 on some CPUs
 model = PeftModel.from_pretrained(model, adapter).eval()
@@ -31,7 +33,7 @@ def test_plain_peft_loads_the_adapter_and_gives_the_logits_of_the_run(
 ) -> None:
     cli = run("fit", [*options(tiny_bases["llama"], tmp_path), "--trainer.max_epochs=1"])
     adapter = Path(cli.trainer.log_dir) / "adapter"
-    ids = list(cli.datamodule.test_example.prompt) if hasattr(cli.datamodule, "test_example") else [0, 5, 9, 12, 7, 30]
+    ids = list(cli.datamodule.dev[0].prompt)
     with torch.no_grad():
         expected = cli.model.model.eval()(input_ids=torch.tensor([ids])).logits
     script = tmp_path / "reader.py"
@@ -43,8 +45,14 @@ def test_plain_peft_loads_the_adapter_and_gives_the_logits_of_the_run(
     torch.testing.assert_close(torch.load(out, weights_only=True), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_best_validation_chooses_the_adapter_that_is_exported(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
-    words = [*options(tiny_bases["llama"], tmp_path), "--checkpoint.monitor=val/loss", "--checkpoint.mode=max"]
+def test_the_best_validation_chooses_the_adapter_that_is_exported(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [
+        *options(tiny_bases["llama"], tmp_path),
+        "--checkpoint.monitor=val/loss",
+        "--checkpoint.mode=max",
+    ]
     cli = run("fit", [*words, "--trainer.max_epochs=3"])  # the highest loss: the first epoch's
     checkpoint = torch.load(cli.trainer.checkpoint_callback.best_model_path, weights_only=True)
     from safetensors.torch import load_file

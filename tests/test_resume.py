@@ -9,7 +9,9 @@ from harness import adapter_weights, options, run
 from medqlora.errors import InputError
 
 
-@pytest.mark.parametrize("stop", [3, 6, 7, 11])  # mid-epoch, at an epoch's end, just after it, in the last epoch
+@pytest.mark.parametrize(
+    "stop", [3, 6, 7, 11]
+)  # mid-epoch, at an epoch's end, just after it, in the last epoch
 def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_run(
     tiny_bases: dict[str, Path], tmp_path: Path, stop: int
 ) -> None:
@@ -21,7 +23,7 @@ def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_r
     extra = ["--model.lora.dropout=0.1", "--checkpoint.every_n_train_steps=1"]
     straight = run("fit", [*options(tiny_bases["llama"], whole), *extra])
     words = [*options(tiny_bases["llama"], parts), *extra]
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run("fit", [*words, "--trainer.callbacks=test_resume.StopAt", f"--trainer.callbacks.step={stop}"])
     folder = parts / "lightning_logs" / "version_0"
     last = folder / "checkpoints" / "last.ckpt"
@@ -44,7 +46,9 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_base(tiny_bases: dict[str, P
     assert checkpoint["state_dict"].keys() == {f"model.{name}" for name in adapter_weights(cli)}
 
 
-def test_a_checkpoint_of_another_base_or_shape_is_refused(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_base_or_shape_is_refused(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
     words = options(tiny_bases["llama"], tmp_path)
     cli = run("fit", [*words, "--trainer.max_steps=1"])
     last = Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt"
@@ -63,7 +67,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -78,7 +82,7 @@ def _stop_at() -> type:
 
         def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
             if trainer.global_step >= self.step:
-                raise Interruption
+                raise InterruptionError
 
     StopAt.__module__, StopAt.__qualname__ = __name__, "StopAt"
     return StopAt

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import adapter_weights, options, questions, run, write_rows
+from harness import adapter_weights, options, questions, run
 
 from medqlora.data import encode_all, lookup
 from medqlora.data.packing import StepBatch, step_batch
@@ -28,7 +28,13 @@ def load(base: Path, quantization: str = "nf4", **lora: Any) -> tuple[Transforme
 
 def examples(backend: Transformers, count: int = 8) -> list[Encoded]:
     records = [
-        Record(row["id"], row["question"], tuple(row["contexts"]), answer=row["answer"], long_answer=row["long_answer"])
+        Record(
+            row["id"],
+            row["question"],
+            tuple(row["contexts"]),
+            answer=row["answer"],
+            long_answer=row["long_answer"],
+        )
         for row in questions(count)
     ]
     return encode_all(records, lookup("medical"), backend.tokenizer(), 256, progress=False)
@@ -69,7 +75,9 @@ def test_overfitting_one_batch_takes_the_loss_below_a_hundredth_and_moves_the_ad
         if last < first / 100:
             break
     assert last < first / 100
-    assert all(torch.equal(frozen[name], model.state_dict()[name]) for name in frozen)  # the bytes of NF4 included
+    assert all(
+        torch.equal(frozen[name], model.state_dict()[name]) for name in frozen
+    )  # the bytes of NF4 included
     assert any(name.endswith("weight.absmax") for name in frozen)
     assert all(not torch.equal(adapters[name], value) for name, value in trainable_state(model).items())
 
@@ -82,10 +90,15 @@ def test_the_step_is_the_same_for_every_micro_batch_size_and_for_packed_and_padd
     with torch.no_grad():  # B is 0 at first, and A would have no gradient
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.05
+                )
     data = examples(backend)
     results = {
-        (tokens, packed): (step_loss(backend, model, step_batch(data, tokens, packed=packed, pad_token_id=2)), gradients(model))
+        (tokens, packed): (
+            step_loss(backend, model, step_batch(data, tokens, packed=packed, pad_token_id=2)),
+            gradients(model),
+        )
         for tokens, packed in itertools.product((1, 150, 400, 10_000), (True, False))
     }
     loss, expected = results[1, True]  # one example at a time
@@ -95,7 +108,9 @@ def test_the_step_is_the_same_for_every_micro_batch_size_and_for_packed_and_padd
             assert (other[name] - gradient).norm() <= 1e-5 * gradient.norm(), (tokens, packed, name)
 
 
-def test_validation_between_steps_changes_neither_the_base_nor_what_is_learned(tiny_bases: dict[str, Path]) -> None:
+def test_validation_between_steps_changes_neither_the_base_nor_what_is_learned(
+    tiny_bases: dict[str, Path],
+) -> None:
     """bitsandbytes 0.50 repacks weights in eval mode on CPUs with AVX512-BF16: gradients were silently wrong."""
 
     def train(validate: bool) -> tuple[float, dict[str, torch.Tensor]]:
@@ -128,7 +143,9 @@ def test_gradient_checkpointing_is_in_force_when_asked_for_and_gives_the_same_we
     words = options(tiny_bases["llama"], tmp_path)
     weights = []
     for wanted in ("true", "false"):
-        cli = run("fit", [*words, f"--model.backend.gradient_checkpointing={wanted}", "--trainer.max_steps=3"])
+        cli = run(
+            "fit", [*words, f"--model.backend.gradient_checkpointing={wanted}", "--trainer.max_steps=3"]
+        )
         layers = [m for m in cli.model.model.modules() if getattr(m, "gradient_checkpointing", False)]
         assert bool(layers) == (wanted == "true")
         weights.append(adapter_weights(cli))
@@ -138,7 +155,14 @@ def test_gradient_checkpointing_is_in_force_when_asked_for_and_gives_the_same_we
 
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
 def test_adapters_stay_in_float32(tiny_bases: dict[str, Path], tmp_path: Path, precision: str) -> None:
-    cli = run("fit", [*options(tiny_bases["llama"], tmp_path), f"--trainer.precision={precision}", "--trainer.max_steps=2"])
+    cli = run(
+        "fit",
+        [
+            *options(tiny_bases["llama"], tmp_path),
+            f"--trainer.precision={precision}",
+            "--trainer.max_steps=2",
+        ],
+    )
     assert {value.dtype for value in adapter_weights(cli).values()} == {torch.float32}
 
 
@@ -156,9 +180,13 @@ def test_the_loss_that_is_logged_is_that_of_a_plain_loop_over_the_same_model(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
     """The oracle: transformers' own forward, one example at a time, mean over the step's completion tokens."""
-    words = [*options(tiny_bases["llama"], tmp_path, train=4), "--trainer.max_epochs=5", "--model.optimizer=adamw"]
+    words = [
+        *options(tiny_bases["llama"], tmp_path, train=4),
+        "--trainer.max_epochs=5",
+        "--model.optimizer=adamw",
+    ]
     cli = run("fit", [*words, "--model.warmup_ratio=0", "--model.max_grad_norm=0"])
-    backend, model = load(tiny_bases["llama"], r=4, alpha=8)
+    _, model = load(tiny_bases["llama"], r=4, alpha=8)
     data = cli.datamodule.train
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0.0)
@@ -169,14 +197,20 @@ def test_the_loss_that_is_logged_is_that_of_a_plain_loop_over_the_same_model(
         for example in data:
             ids = torch.tensor([[*example.prompt, *example.completion]])
             logits = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
-            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(list(example.completion)), reduction="none"))
+            losses.append(
+                torch.nn.functional.cross_entropy(
+                    logits, torch.tensor(list(example.completion)), reduction="none"
+                )
+            )
         loss = torch.cat(losses).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         expected.append(loss.item())
-    assert [value for _, value in logged(Path(cli.trainer.log_dir), "train/loss")] == pytest.approx(expected, rel=1e-4)
+    assert [value for _, value in logged(Path(cli.trainer.log_dir), "train/loss")] == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def logged(run_folder: Path, name: str) -> list[tuple[int, float]]:

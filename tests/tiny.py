@@ -24,7 +24,9 @@ def build_tokenizer(texts: list[str], vocab_size: int = 600) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
 
 
 def build_base(folder: Path, family: str = "llama", seed: int = 0, layers: int = 2, **changes: Any) -> Path:
@@ -35,7 +37,9 @@ def build_base(folder: Path, family: str = "llama", seed: int = 0, layers: int =
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = build_tokenizer(["MEDICAL QUESTION: does it help?\nCONTEXT: the trial showed that\nANSWER: yes."])
+    tokenizer = build_tokenizer(
+        ["MEDICAL QUESTION: does it help?\nCONTEXT: the trial showed that\nANSWER: yes."]
+    )
     shape: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.evaluation import Scores, TrainingTrace, console_table, figures, overlap, score, write_report
 from medqlora.export import TRACE_FILE, versions
-from medqlora.records import Prediction
+from medqlora.records import Prediction, Record
 
 
 class EvaluationReport(Callback):
@@ -27,13 +28,16 @@ class EvaluationReport(Callback):
         self.scores: Scores | None = None
         self._overlap: dict[str, Any] | None = None
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compares what the adapter was trained on with the test questions, before any is asked."""
-        module: Any = pl_module
-        trace = Path(module.adapter or "none") / TRACE_FILE
+    def check_overlap(self, adapter: str | None, questions: Sequence[Record]) -> None:
+        """Compares what the adapter was trained on with the test questions; before a model is loaded.
+
+        Raises:
+            InputError: questions of the test set were trained on, and that is not allowed.
+        """
+        trace = Path(adapter or "none") / TRACE_FILE
         if not trace.is_file():
             return
-        found = overlap(TrainingTrace.load(trace), [module.data.records[one.id] for one in module.data.test])
+        found = overlap(TrainingTrace.load(trace), questions)
         self._overlap = found.to_json()
         if found.contaminated and not self.allow_overlap:
             raise InputError(

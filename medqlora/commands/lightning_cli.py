@@ -3,6 +3,7 @@
 import logging
 import shutil
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from medqlora import checkpoint
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
@@ -85,8 +87,8 @@ class MedQLoRACLI(LightningCLI):
     @property
     def adapter_folder(self) -> Path | None:
         """Where a finished fit left its best adapter."""
-        checkpoint = self.trainer.checkpoint_callback
-        return checkpoint.adapter_folder if isinstance(checkpoint, AdapterCheckpoint) else None
+        saver = self.trainer.checkpoint_callback
+        return saver.adapter_folder if isinstance(saver, AdapterCheckpoint) else None
 
     @property
     def report(self) -> EvaluationReport:
@@ -101,6 +103,9 @@ class MedQLoRACLI(LightningCLI):
     @property
     def verb(self) -> str:
         return str(self.subcommand)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read options from the checkpoint here, whole or not: `config.yaml` is the record."""
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
@@ -119,16 +124,20 @@ class MedQLoRACLI(LightningCLI):
                     resumed.parent.parent,
                     name=resumed.parent.name,
                     version=resumed.name,
-                    purge_step=self._resumed_step(),
+                    purge_step=(self._saved or {}).get("global_step"),
                 )
         try:
-            return super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
                 f"--trainer.accelerator {accelerator}, --trainer.devices {devices}: not on this machine "
                 f"({' '.join(str(error).split())}): use --trainer.accelerator auto, or cpu"
             ) from error
+        half = str(options.get("precision")) in ("16", "16-mixed")
+        if half and trainer.precision != "16-mixed":  # without CUDA Lightning takes bf16-mixed instead
+            raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
+        return trainer
 
     def _checkpoint(self) -> Path | None:
         given = self._get(self.config_init, "ckpt_path")
@@ -147,14 +156,20 @@ class MedQLoRACLI(LightningCLI):
             return None
         return path.parent.parent
 
-    def _resumed_step(self) -> int:
+    @cached_property
+    def _saved(self) -> dict[str, Any] | None:
+        """What the checkpoint says of itself, without its weights; None where none is given."""
+        path = self._checkpoint()
+        if path is None:
+            return None
         try:
-            step = torch.load(self._checkpoint(), map_location="cpu", weights_only=True)["global_step"]  # type: ignore[arg-type]
-        except Exception as error:
+            whole = dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # a damaged file raises whatever it happens to look like
             raise InputError(
-                f"--ckpt_path: '{self._checkpoint()}' is not a whole checkpoint: {error}"
+                f"--ckpt_path: '{path}' is not a whole checkpoint ({type(error).__name__}): give another one of "
+                "its folder, or leave the option out"
             ) from error
-        return int(step)
+        return {key: value for key, value in whole.items() if key in ("global_step", checkpoint.KEY)}
 
     # ---- before a verb ---------------------------------------------------------------------------
 
@@ -171,15 +186,19 @@ class MedQLoRACLI(LightningCLI):
         self._start()
 
     def _start(self) -> None:
-        self._checkpoint()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
         self.model.check()
+        if self._saved is not None:
+            checkpoint.check(self._saved, self.model.backend, self.model.lora)
         if self.verb != "fit":
             self._choose_adapter()
         tokenizer = self.model.backend.tokenizer()
         self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
+        if self.verb == "test":
+            questions = [self.datamodule.records[example.id] for example in self.datamodule.test]
+            self.report.check_overlap(self.model.adapter, questions)
         if self.verb == "fit":
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
@@ -218,16 +237,16 @@ class MedQLoRACLI(LightningCLI):
     # ---- after a verb ----------------------------------------------------------------------------
 
     def after_fit(self) -> None:
-        checkpoint = self.trainer.checkpoint_callback
+        saver = self.trainer.checkpoint_callback
         run = Path(str(self.trainer.log_dir))
-        assert isinstance(checkpoint, AdapterCheckpoint)
-        best = checkpoint.best_model_score
+        assert isinstance(saver, AdapterCheckpoint)
+        best = saver.best_model_score
         say("")
         if best is not None:
-            say(f"Best {checkpoint.monitor}: {float(best):.4f}  ({Path(checkpoint.best_model_path).name})")
+            say(f"Best {saver.monitor}: {float(best):.4f}  ({Path(saver.best_model_path).name})")
         say(f"Run:     {run}")
-        if checkpoint.adapter_folder is not None:
-            say(f"Adapter: {checkpoint.adapter_folder}")
+        if saver.adapter_folder is not None:
+            say(f"Adapter: {saver.adapter_folder}")
         if self.command == "fit":
             configs = " ".join(f"--config {path}" for path in self._config_paths())
             say(f"Next:    medqlora test {configs}".rstrip())
@@ -250,9 +269,8 @@ class MedQLoRACLI(LightningCLI):
 
 def _quiet() -> None:
     """Hides what is said on every run and means nothing to its user."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "💡" not in record.getMessage()
-    )
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_has_news)
     for message in (
         ".*does not have many workers.*",
         ".*is smaller than the logging interval.*",
@@ -262,5 +280,14 @@ def _quiet() -> None:
         ".*is_gradient_checkpointing.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*AMP with fp16 is not supported on CPU.*",  # it is an error here
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+_NO_NEWS = ("Seed set to", "GPU available", "TPU available", "`weights_only` was not set")
+
+
+def _has_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "💡" not in message and not message.startswith(_NO_NEWS)

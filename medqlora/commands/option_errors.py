@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from medqlora.cli import config_files
+from medqlora.commands.config_files import config_files
 
 _KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"^-?\s*Problem with given class_path '([^']+)':\s*")

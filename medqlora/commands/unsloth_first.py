@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from medqlora.cli import config_files
+from medqlora.commands.config_files import config_files
 from medqlora.errors import InputError
 
 

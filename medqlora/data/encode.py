@@ -73,7 +73,9 @@ def encode_all(
     from tqdm.auto import tqdm
 
     result: list[Encoded] = []
-    with tqdm(total=len(records), desc="tokenizing", unit=" records", disable=not progress) as bar:
+    with tqdm(
+        total=len(records), desc="tokenizing", unit=" records", disable=None if progress else True
+    ) as bar:
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
             result += encoder.encode(chunk)

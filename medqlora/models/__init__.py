@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from medqlora.models.backend import Backend
     from medqlora.models.decoder import Decoder
     from medqlora.models.lora import LoRA
-    from medqlora.models.tiny_backend import TinyLlama
+    from medqlora.models.tiny_llama import TinyLlama
     from medqlora.models.transformers import Transformers
     from medqlora.models.unsloth import Unsloth
 
@@ -19,7 +19,7 @@ _MODULES = {
     "Backend": "backend",
     "Decoder": "decoder",
     "LoRA": "lora",
-    "TinyLlama": "tiny_backend",
+    "TinyLlama": "tiny_llama",
     "Transformers": "transformers",
     "Unsloth": "unsloth",
 }

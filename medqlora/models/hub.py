@@ -18,7 +18,12 @@ def is_local(base: str) -> bool:
     return Path(base).expanduser().exists() or base.startswith((".", "/", "~"))
 
 
-def _resolve(base: str) -> str:
+def resolve(base: str) -> str:
+    """`base` as transformers takes it: a folder's path in full, or the Hub's name as it is.
+
+    Raises:
+        InputError: it is meant as a folder, and holds no model.
+    """
     if not is_local(base):
         return base
     folder = Path(base).expanduser()
@@ -57,7 +62,7 @@ def load_config(base: str, revision: str | None = None) -> Any:
     """
     from transformers import AutoConfig
 
-    path = _resolve(base)
+    path = resolve(base)
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
@@ -78,7 +83,7 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    path = _resolve(base)
+    path = resolve(base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
@@ -111,7 +116,7 @@ def identity(base: str, revision: str | None = None) -> str:
     Raises:
         InputError: there is no such folder, or a weight file in it is not whole.
     """
-    path = _resolve(base)
+    path = resolve(base)
     if path == base and not is_local(base):
         return base if revision is None else f"{base}@{revision}"
     folder = Path(path)

@@ -27,7 +27,9 @@ class LoRA:
             of a Llama-like block, or every linear layer of a block whose names differ.
         use_rslora: scale by alpha / sqrt(r): Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732.
         use_dora: also train each row's magnitude: Liu et al., 2024, https://arxiv.org/abs/2402.09353.
-        init: how A and B begin. "default" leaves the model's output unchanged at first (B = 0).
+        init: how A begins: "default" is Kaiming-uniform, "gaussian" normal; B is 0, so the model's output is
+            unchanged at first. Initialisations that rewrite the base (PiSSA, OLoRA) are left out: without its
+            adapter it would no longer be the base that `test` compares with.
     """
 
     r: int = 16
@@ -36,7 +38,7 @@ class LoRA:
     target_modules: list[str] | None = None
     use_rslora: bool = False
     use_dora: bool = False
-    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = "default"
+    init: Literal["default", "gaussian"] = "default"
 
     def check(self) -> None:
         """Raises InputError for values that no model takes."""

@@ -56,6 +56,10 @@ class Transformers(Backend):
         lora.check()
         config = self.config()
         check_quantization(self.base, config, self.quantization)
+        if lora.use_dora and self.quantization == "int8":
+            raise InputError(
+                "--model.lora.use_dora: PEFT has no DoRA on int8: use --model.backend.quantization nf4"
+            )
         if self.attention == "flash_attention_2" and device.type != "cuda":
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
         lora.resolve(skeleton(config, self.base))
@@ -79,13 +83,17 @@ class Transformers(Backend):
         # files that are quantized already bring their settings; an explicit None would hide them
         quantization = bitsandbytes_config(self.quantization, self.double_quantization, dtype)
         stored = getattr(config, "quantization_config", None) is not None
+        attention = None if self.attention == "auto" else self.attention
+        if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
+            # the sdpa of transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
+            attention = "eager"
         model = AutoModelForCausalLM.from_pretrained(
-            self.base,
+            hub.resolve(self.base),
             revision=self.revision,
             dtype=dtype,
             **({} if stored or quantization is None else {"quantization_config": quantization}),
             device_map={"": device},
-            attn_implementation=None if self.attention == "auto" else self.attention,
+            attn_implementation=attention,
         )
         settle(model, device, dtype)
         model.requires_grad_(False)

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bases: dict[str
     """The working folder, with a configuration that is right but for what a test adds."""
     monkeypatch.chdir(tmp_path)
     # Lightning's handlers write to the stderr of the moment of its import: another test's, closed by now
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     (tmp_path / "run.yaml").write_text(CONFIG.format(base=tiny_bases["llama"]))
     return tmp_path

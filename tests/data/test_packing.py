@@ -132,7 +132,7 @@ def test_neither_budget_nor_layout_nor_processes_change_what_a_step_learns(
     ]
     held = sum((pairs_of_step(share) for share in shares), Counter[tuple[int, int, int]]())
     assert held == Counter(pairs_by_hand(examples))
-    wanted = Counter(tuple([*example.prompt, *example.completion]) for example in examples)
+    wanted = Counter((*example.prompt, *example.completion) for example in examples)
     rows = Counter(
         tuple(row) for share in shares for micro in share.micro_batches for row in rows_held(micro)
     )

@@ -99,7 +99,9 @@ def test_the_bases_own_generation_settings_do_not_change_what_greedy_is(
 
 def test_generating_takes_a_training_model_and_gives_it_back_so(tiny_bases: dict[str, Path]) -> None:
     backend = Transformers(str(tiny_bases["llama"]), quantization="nf4")
-    model = backend.load(lora=LoRA(r=4, dropout=0.5), adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    model: Any = backend.load(
+        lora=LoRA(r=4, dropout=0.5), adapter=None, device=CPU, dtype=torch.float32, seed=0
+    )
     with backend.generating(model):
         assert not any(module.training for module in model.modules())
         texts = written(model, prompts(), [NEVER])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medqlora.data.packing import MicroBatch
 from medqlora.evaluation.scoring import Scored, score
 from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.records import Encoded
@@ -134,9 +135,12 @@ def test_one_token_labels_cost_no_pass_of_their_own(
     decoder, _ = loaded
     tokens: list[int] = []
     hidden = decoder.hidden
-    monkeypatch.setattr(
-        decoder, "hidden", lambda batch, rows: tokens.append(batch.input_ids.numel()) or hidden(batch, rows)
-    )
+
+    def counted(batch: MicroBatch, rows: torch.Tensor) -> torch.Tensor:
+        tokens.append(batch.input_ids.numel())
+        return hidden(batch, rows)
+
+    monkeypatch.setattr(decoder, "hidden", counted)
     score(decoder, [question(0, 9, 4, ONE)], micro_batch_tokens=100, packed=True, pad_token_id=2, device=CPU)
     assert tokens == [13]
 

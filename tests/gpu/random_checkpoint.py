@@ -30,10 +30,14 @@ def write(folder: Path, tokenizer: Path, shape: str) -> None:
     dtype = torch.bfloat16
     config = LlamaConfig(
         vocab_size=128256, rope_theta=500000.0, max_position_embeddings=8192, rms_norm_eps=1e-5, bos_token_id=128000,
-        eos_token_id=128001, tie_word_embeddings=False, dtype=dtype, architectures=["LlamaForCausalLM"], **SHAPES[shape],
+        eos_token_id=128001, tie_word_embeddings=False, dtype=dtype,
+        architectures=["LlamaForCausalLM"], **SHAPES[shape],
     )  # fmt: skip
     config.quantization_config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     ).to_dict()
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(device).manual_seed(0)
@@ -43,18 +47,23 @@ def write(folder: Path, tokenizer: Path, shape: str) -> None:
 
     d, ff, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim
     linears = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (kv, d), "self_attn.v_proj": (kv, d),
-               "self_attn.o_proj": (d, d), "mlp.gate_proj": (ff, d), "mlp.up_proj": (ff, d), "mlp.down_proj": (d, ff)}  # fmt: skip
+               "self_attn.o_proj": (d, d), "mlp.gate_proj": (ff, d), "mlp.up_proj": (ff, d),
+               "mlp.down_proj": (d, ff)}  # fmt: skip
     index: dict[str, str] = {}
 
     def save(number: int, tensors: dict[str, torch.Tensor]) -> None:
         name = f"model-{number:05d}-of-{config.num_hidden_layers + 1:05d}.safetensors"
-        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / name, {"format": "pt"})
+        save_file(
+            {key: value.cpu().contiguous() for key, value in tensors.items()}, folder / name, {"format": "pt"}
+        )
         index.update(dict.fromkeys(tensors, name))
 
     for layer in range(config.num_hidden_layers):
         tensors = {}
         for linear, size in linears.items():
-            packed, state = quantize_4bit(normal(*size), blocksize=64, quant_type="nf4", compress_statistics=True)
+            packed, state = quantize_4bit(
+                normal(*size), blocksize=64, quant_type="nf4", compress_statistics=True
+            )
             key = f"model.layers.{layer}.{linear}.weight"
             tensors[key] = packed
             tensors |= {f"{key}.{name}": value for name, value in state.as_dict(packed=True).items()}

@@ -1,6 +1,6 @@
 """The decoder's packed, headless passes give what plain transformers gives for each example alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from medqlora.data.packing import MicroBatch, micro_batch
 from medqlora.models import Decoder, LoRA, Transformers
+from medqlora.models.quantization import Quantization
 from medqlora.records import Encoded
 
 CPU = torch.device("cpu")
@@ -36,12 +37,8 @@ def randomise(model: Any) -> None:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
 
 
-def load(base: Path, quantization: str = "none", gradient_checkpointing: bool = False) -> Loaded:
-    backend = Transformers(
-        str(base),
-        quantization=quantization,
-        gradient_checkpointing=gradient_checkpointing,  # type: ignore[arg-type]
-    )
+def load(base: Path, quantization: Quantization = "none", gradient_checkpointing: bool = False) -> Loaded:
+    backend = Transformers(str(base), quantization, gradient_checkpointing=gradient_checkpointing)
     model = backend.load(lora=LoRA(r=4, alpha=8), adapter=None, device=CPU, dtype=torch.float32, seed=0)
     randomise(model)
     return backend.decoder(model), model
@@ -66,9 +63,9 @@ CASES = [(name, quantization) for name in (*FAMILIES, *VARIANTS) for quantizatio
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
-def loaded(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> Iterator[Loaded]:
+def loaded(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> Loaded:
     name, quantization = request.param
-    yield load(folders(name), quantization)
+    return load(folders(name), quantization)
 
 
 def examples(seed: int = 0) -> list[Encoded]:

@@ -1,0 +1,175 @@
+"""The demo's base: a small Llama with a tokenizer of its own, pretrained here on unlabelled invented texts.
+
+What it learns is to read and write such texts; the answers in them are drawn at random, so it knows none.
+"""
+
+import hashlib
+import json
+import math
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medqlora.cache import cache_folder
+from medqlora.data.prompts import lookup
+from medqlora.data.synthetic_trials import pretraining_trials
+
+#: raised when the texts or the training change in a way that `Recipe` doesn't hold
+VERSION = 1
+_BOS, _EOS, _PAD = "<s>", "</s>", "<pad>"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights.
+
+    Attributes:
+        texts: how many texts it is pretrained on, once each.
+        batch_size: texts a step.
+        learning_rate: AdamW's highest; linear warm-up, then half a cosine.
+        hidden_size, layers, heads, intermediate_size, vocabulary: the model's shape.
+        seed: of the texts, the weights and the order.
+    """
+
+    texts: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    hidden_size: int = 192
+    layers: int = 3
+    heads: int = 6
+    intermediate_size: int = 512
+    vocabulary: int = 800
+    seed: int = 0
+
+
+def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
+    """The folder of the base; built when the cache doesn't have it, with a progress bar.
+
+    It is written aside and renamed: a build that is killed leaves nothing, and of two at once one wins.
+
+    Raises:
+        OSError: the cache folder can't be written.
+    """
+    recipe = recipe or Recipe(seed=seed)
+    plain = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
+    folder = cache_folder("tiny_llama") / hashlib.sha256(plain.encode()).hexdigest()[:16]
+    if (folder / "config.json").is_file():
+        return folder
+    aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(recipe.seed)
+            model, tokenizer = _pretrain(recipe)
+        tokenizer.save_pretrained(aside)
+        model.save_pretrained(aside)
+        try:
+            aside.rename(folder)
+        except OSError:  # another process was first, with the same result
+            if not (folder / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _texts(recipe: Recipe) -> list[str]:
+    """A text a trial: the medical prompt and an answer that was drawn at random."""
+    prompt = lookup("medical")
+    return [
+        f"{prompt.body(trial.question, trial.contexts, trial.options, trial.labels)} "
+        f"{prompt.completion(str(trial.answer), trial.long_answer, trial.labels)}"
+        for trial in pretraining_trials(recipe.texts, recipe.seed)
+    ]
+
+
+def _tokenizer(texts: list[str], vocabulary: int) -> Any:
+    """Byte-level BPE: reads and gives back any text; " yes", " no" and " maybe" are a token each."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[_BOS, _EOS, _PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{_BOS} $A", pair=f"{_BOS} $A $B", special_tokens=[(_BOS, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        pad_token=_PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _pretrain(recipe: Recipe) -> tuple[Any, Any]:
+    from tqdm.auto import tqdm
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    texts = _texts(recipe)
+    tokenizer = _tokenizer(texts, recipe.vocabulary)
+    rows = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden_size,
+            intermediate_size=recipe.intermediate_size,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=4096,
+            tie_word_embeddings=False,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05
+    )
+    batches = list(_batches(rows, recipe, tokenizer.pad_token_id))
+    model.train()
+    for step, ids in enumerate(tqdm(batches, desc="building the demo's base", unit=" steps", disable=None)):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _factor(step, len(batches))
+        logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, :-1]
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval(), tokenizer
+
+
+def _batches(rows: list[list[int]], recipe: Recipe, pad: int) -> Iterator[Tensor]:
+    """[batch, longest] ids, texts of similar length together, the batches in random order."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    groups = [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
+    random.Random(recipe.seed).shuffle(groups)
+    for group in groups:
+        longest = max(len(rows[index]) for index in group)
+        yield torch.tensor([rows[index] + [pad] * (longest - len(rows[index])) for index in group])
+
+
+def _factor(step: int, steps: int) -> float:
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
