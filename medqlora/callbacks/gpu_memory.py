@@ -50,7 +50,7 @@ class GPUMemory(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end("test", trainer)
-        say(self.table())
+        say("\n" + self.table())
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if self._cuda is None:
@@ -58,7 +58,7 @@ class GPUMemory(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end("fit", trainer)
-        say(self.table())
+        say("\n" + self.table())
 
     def _reset(self) -> None:
         if self._cuda is not None:

@@ -50,6 +50,6 @@ def verdict(report: dict[str, Any]) -> list[str]:
     if p < 0.05 and (low > 0 or high < 0):
         side = "better" if base["difference"] > 0 else "worse"
         return [
-            f"Against the bare base it is {side}, by more than chance explains (p = {max(p, 0.001):.3f})."
+            f"Against the bare base it is {side}, by more than chance explains (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
         ]
     return ["The difference from the bare base may be chance."]
