@@ -29,7 +29,8 @@ class PubMedQADataModule(LightningDataModule):
         packing: "packed" rows hold several examples that don't see each other, "padded" rows one; "auto"
             packs where a comparison on the model at start shows that it makes no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
-        eval_batch_size: questions that are asked at once in evaluation.
+        eval_batch_size: questions that are asked at once in evaluation, at most; fewer where their prompts
+            have more than `micro_batch_tokens` together.
         seed: of the sample, the order of the examples and the adapters' initialisation.
     """
 
@@ -144,14 +145,18 @@ class PubMedQADataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.dev, self.eval_batch_size)
+        return EvalLoader(self.dev, self.eval_batch_size, self.micro_batch_tokens)
 
     def test_dataloader(self) -> list[EvalLoader]:
         """The test questions, then the validation questions, on which confidence is calibrated."""
-        return [EvalLoader(examples, self.eval_batch_size) for examples in (self.test, self.dev) if examples]
+        return [
+            EvalLoader(examples, self.eval_batch_size, self.micro_batch_tokens)
+            for examples in (self.test, self.dev)
+            if examples
+        ]
 
     def predict_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.test, self.eval_batch_size)
+        return EvalLoader(self.test, self.eval_batch_size, self.micro_batch_tokens)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if not isinstance(batch, StepBatch):

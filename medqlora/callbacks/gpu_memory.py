@@ -56,8 +56,10 @@ class GPUMemory(Callback):
         if self._cuda is None:
             self._record("fit")
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end("fit", trainer)  # at `on_fit_end` Lightning has moved the model off the GPU already
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("fit", trainer)
         say("\n" + self.table())
 
     def _reset(self) -> None:

@@ -10,6 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from medqlora.data.packing import StepBatch
 from medqlora.models.flops import StepFlops, step_flops
 
+#: dense 16-bit FLOP/s of what Lightning 2.6 doesn't know: NVIDIA's datasheet
+_PEAK_FLOPS = {"NVIDIA H200": 989.5e12}
+
 
 class Throughput(Callback):
     """Logs examples/s, tokens/s that are not padding, seconds a step and, on a GPU, FLOP utilisation.
@@ -35,7 +38,8 @@ class Throughput(Callback):
         model: Any = pl_module.model
         self._flops = step_flops(model)
         if pl_module.device.type == "cuda":
-            self._peak = get_available_flops(pl_module.device, torch.bfloat16)
+            known = _PEAK_FLOPS.get(torch.cuda.get_device_name(pl_module.device))
+            self._peak = known or get_available_flops(pl_module.device, torch.bfloat16)
         self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -109,15 +109,24 @@ class EvalLoader:
 
     Args:
         examples: the encoded set.
-        batch_size: examples in one group.
+        batch_size: examples in one group, at most.
+        tokens: prompt tokens of a group at most, padding counted: writing keeps keys and values of all of
+            them. A prompt of more is a group of its own.
         rank, world_size: which of the groups are this process's.
     """
 
     def __init__(
-        self, examples: Sequence[Encoded], batch_size: int, *, rank: int = 0, world_size: int = 1
+        self, examples: Sequence[Encoded], batch_size: int, tokens: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        order = sorted(range(len(examples)), key=lambda index: (-len(examples[index].prompt), index))
-        groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        groups: list[list[int]] = []
+        longest = 0
+        for index in sorted(range(len(examples)), key=lambda index: (-len(examples[index].prompt), index)):
+            # descending, so the first of a group is its longest
+            if groups and len(groups[-1]) < batch_size and longest * (len(groups[-1]) + 1) <= tokens:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+                longest = len(examples[index].prompt)
         self.batches = [
             EvalBatch(tuple(examples[index] for index in group)) for group in groups[rank::world_size]
         ]

@@ -140,7 +140,7 @@ def test_evaluation_asks_every_question_once_over_all_processes(
     count: int, batch_size: int, world_size: int
 ) -> None:
     loaders = [
-        EvalLoader(examples(count), batch_size, rank=rank, world_size=world_size)
+        EvalLoader(examples(count), batch_size, 10_000, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     asked = [example.id for each in loaders for batch in each for example in batch.examples]
@@ -150,5 +150,13 @@ def test_evaluation_asks_every_question_once_over_all_processes(
 
 
 def test_evaluation_groups_questions_of_similar_length_and_begins_with_the_longest() -> None:
-    lengths = [len(e.prompt) for batch in EvalLoader(examples(20), 4) for e in batch.examples]
+    lengths = [len(e.prompt) for batch in EvalLoader(examples(20), 4, 10_000) for e in batch.examples]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_evaluation_groups_stay_within_the_tokens_but_for_a_prompt_that_is_longer_by_itself() -> None:
+    data = examples(30)
+    for tokens in (1, 20, 50, 10_000):
+        for batch in EvalLoader(data, 4, tokens):
+            longest = max(len(example.prompt) for example in batch.examples)
+            assert len(batch.examples) == 1 or longest * len(batch.examples) <= tokens
