@@ -49,7 +49,6 @@ def verdict(report: dict[str, Any]) -> list[str]:
     low, high = base["difference_ci95"]
     if p < 0.05 and (low > 0 or high < 0):
         side = "better" if base["difference"] > 0 else "worse"
-        return [
-            f"Against the bare base it is {side}, by more than chance explains (p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
-        ]
+        shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+        return [f"Against the bare base it is {side}, by more than chance explains (p {shown})."]
     return ["The difference from the bare base may be chance."]
