@@ -88,6 +88,8 @@ class QLoRAModule(LightningModule):
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self.compare_base = compare_base
+        #: the checkpoint file whose weights are evaluated instead of an adapter's
+        self.checkpoint: str | None = None
         self.model: Any = None
         #: what the progress bar shows: host floats, brought up to date at every logging step
         self.shown: dict[str, float] = {}
@@ -150,8 +152,8 @@ class QLoRAModule(LightningModule):
         if self.model is not None:
             return
         named = None if self.adapter in (None, "none") else self.adapter
-        from_checkpoint = self.trainer.ckpt_path is not None  # a checkpoint's weights go into fresh adapters
-        fresh = self.trainer.state.fn == "fit" or from_checkpoint
+        # a checkpoint's weights go into fresh adapters
+        fresh = self.trainer.state.fn == "fit" or self.checkpoint is not None
         self.model = self.backend.load(
             lora=self.lora if fresh else None,
             adapter=None if fresh else named,
@@ -166,8 +168,7 @@ class QLoRAModule(LightningModule):
             say(f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})")
 
     def _assert_trainable(self) -> None:
-        """What silently goes wrong elsewhere: training mode, and checkpointing that is really in force."""
-        assert self.parameter_counts[0] > 0, "no parameter is trainable"
+        """What silently goes wrong elsewhere: checkpointing that is not in force."""
         wanted = bool(getattr(self.backend, "gradient_checkpointing", False))
         layers = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
         in_force = any(module.gradient_checkpointing and module.training for module in layers)
@@ -370,8 +371,9 @@ class QLoRAModule(LightningModule):
     def on_predict_epoch_start(self) -> None:
         self.test_predictions = []
 
-    def predict_step(self, batch: EvalBatch, batch_idx: int) -> None:
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
         self.test_predictions += self._evaluator().evaluate(batch.examples).predictions
+        return [example.id for example in batch.examples]
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -48,11 +48,17 @@ class AdapterCheckpoint(ModelCheckpoint):
         self.adapter_folder: Path | None = None
         self._exported: str | None = None
         self._newest_step = -1
+        self._stage = "fit"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and not getattr(pl_module, "data").dev:  # noqa: B009
             self.monitor = None  # nothing is validated: the newest checkpoint is the one that is kept
+        self._stage = stage
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._stage == "fit":  # `test --ckpt_path` keeps no checkpoints of its own
+            super().load_state_dict(state_dict)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         # Lightning's own `every_n_train_steps` would rank these steps by the score of an older validation

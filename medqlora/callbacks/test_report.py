@@ -55,7 +55,7 @@ class EvaluationReport(Callback):
         base = in_order(module.base_predictions, data.test) if module.base_predictions else None
         records = [data.records[one.id] for one in predictions]
         prompt = data.prompt.describe(module.backend.tokenizer())
-        adapter = module.adapter or str(trainer.ckpt_path or "none")
+        adapter = module.checkpoint or module.adapter or "none"
         self.scores = score(
             predictions,
             records=records,

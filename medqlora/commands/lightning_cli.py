@@ -114,7 +114,7 @@ class MedQLoRACLI(LightningCLI):
         """Gives the run its folder: a new one, or with `fit --ckpt_path` the one that the checkpoint is of."""
         options = self._get(self.config_init, "trainer", default={})
         if options.get("logger") in (None, True):
-            resumed = self._resumed_run() if self.verb == "fit" else None
+            resumed = self._run_of_checkpoint() if self.verb == "fit" else None
             root = Path(options.get("default_root_dir") or ".")
             if resumed is None:
                 kwargs["logger"] = TensorBoardLogger(root, name="lightning_logs")
@@ -150,7 +150,7 @@ class MedQLoRACLI(LightningCLI):
             )
         return path
 
-    def _resumed_run(self) -> Path | None:
+    def _run_of_checkpoint(self) -> Path | None:
         path = self._checkpoint()
         if path is None or path.parent.name != "checkpoints":
             return None
@@ -198,7 +198,9 @@ class MedQLoRACLI(LightningCLI):
         self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
         if self.verb == "test":
             questions = [self.datamodule.records[example.id] for example in self.datamodule.test]
-            self.report.check_overlap(self.model.adapter, questions)
+            # the trace of a checkpoint's training set lies with the adapter that its run exported
+            run = self._run_of_checkpoint()
+            self.report.check_overlap(self.model.adapter if run is None else str(run / "adapter"), questions)
         if self.verb == "fit":
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
@@ -211,7 +213,8 @@ class MedQLoRACLI(LightningCLI):
         if self._get(self.config_init, "ckpt_path") is not None:
             if given is not None:
                 raise InputError(f"--model.adapter {given} and --ckpt_path are both given: leave one out")
-            say(f"Evaluating the checkpoint {self._checkpoint()}")
+            self.model.checkpoint = str(self._checkpoint())
+            say(f"Evaluating the checkpoint {self.model.checkpoint}")
         elif given == "none":
             say(f"Evaluating the bare base {backend.base}")
         elif given is not None:
