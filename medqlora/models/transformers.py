@@ -29,6 +29,7 @@ class Transformers(Backend):
         base: the model's Hub name or folder.
         quantization: nf4 (QLoRA's), fp4, int8, or none.
         double_quantization: also quantize the scales of nf4 and fp4: 0.37 bit a parameter less.
+        compute_dtype: what the 4-bit layers multiply in; "auto" takes the precision of the run.
         gradient_checkpointing: keep only each layer's input and compute the rest again in the backward:
             about a third more time for a fraction of the activations' memory.
         attention: transformers' attention implementation; "auto" takes its fastest that the model has.
@@ -40,6 +41,7 @@ class Transformers(Backend):
         base: str,
         quantization: Quantization = "nf4",
         double_quantization: bool = True,
+        compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         gradient_checkpointing: bool = True,
         attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         revision: str | None = None,
@@ -47,6 +49,7 @@ class Transformers(Backend):
         self.base = base
         self.quantization: Quantization = quantization
         self.double_quantization = double_quantization
+        self.compute_dtype = compute_dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.attention = attention
         self.revision = revision
@@ -81,7 +84,8 @@ class Transformers(Backend):
         import_bitsandbytes()
         config = self.config()
         # files that are quantized already bring their settings; an explicit None would hide them
-        quantization = bitsandbytes_config(self.quantization, self.double_quantization, dtype)
+        multiplied_in = dtype if self.compute_dtype == "auto" else getattr(torch, self.compute_dtype)
+        quantization = bitsandbytes_config(self.quantization, self.double_quantization, multiplied_in)
         stored = getattr(config, "quantization_config", None) is not None
         attention = None if self.attention == "auto" else self.attention
         if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
@@ -95,7 +99,7 @@ class Transformers(Backend):
             device_map={"": device},
             attn_implementation=attention,
         )
-        settle(model, device, dtype)
+        settle(model, device, multiplied_in)
         model.requires_grad_(False)
         model.config.use_cache = False
         if adapter is not None:

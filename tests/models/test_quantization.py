@@ -152,3 +152,14 @@ def test_settling_a_model_without_4_bit_layers_changes_nothing() -> None:
     layer = torch.nn.Linear(2, 2)
     settle(layer, CPU, torch.float16)
     assert layer.weight.dtype == torch.float32
+
+
+def test_the_compute_type_is_the_runs_or_the_one_that_is_asked_for(tiny_bases: dict[str, Path]) -> None:
+    for asked, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        backend = Transformers(str(tiny_bases["llama"]), compute_dtype=asked)  # type: ignore[arg-type]
+        model = backend.load(
+            lora=LoRA(r=4), adapter=None, device=torch.device("cpu"), dtype=torch.float32, seed=0
+        )
+        linear4bit = import_bitsandbytes().nn.Linear4bit
+        layers = [module for module in model.modules() if isinstance(module, linear4bit)]
+        assert {module.compute_dtype for module in layers} == {expected}
