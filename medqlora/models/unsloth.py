@@ -126,19 +126,21 @@ class Unsloth(Backend):
             return model.requires_grad_(False)
         if lora is None:
             return model
-        model = fast.get_peft_model(
-            model,
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=list(lora.target_modules or SEVEN_PROJECTIONS),
-            bias="none",
-            use_gradient_checkpointing=self.gradient_checkpointing,
-            random_state=seed,
-            use_rslora=lora.use_rslora,
-            init_lora_weights=True if lora.init == "default" else lora.init,
-            max_seq_length=self.max_seq_length,
-        )
+        # Unsloth seeds the whole process with `random_state`; the run's own random numbers go on as they were
+        with torch.random.fork_rng(devices=[device]):
+            model = fast.get_peft_model(
+                model,
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=list(lora.target_modules or SEVEN_PROJECTIONS),
+                bias="none",
+                use_gradient_checkpointing=self.gradient_checkpointing,
+                random_state=seed,
+                use_rslora=lora.use_rslora,
+                init_lora_weights=True if lora.init == "default" else lora.init,
+                max_seq_length=self.max_seq_length,
+            )
         fast.for_training(model)
         return model
 
