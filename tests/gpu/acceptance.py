@@ -1,0 +1,493 @@
+"""The acceptance on a GPU: random weights of the Llama-3-8B shape, real questions, the real commands.
+
+    python tests/gpu/acceptance.py FOLDER --tokenizer DIR --data ori_pqal.json --shape 8b \
+        --stages checkpoint unsloth-16 unsloth-bf16 transformers-16+transformers-bf16 test resume overfit
+
+Each stage is a process of its own, with its log in FOLDER/STAGE.log and its figures in FOLDER/summary.json;
+one that fails doesn't stop the others. Stages joined by "+" run at the same time (their memory figures hold,
+their speeds don't). Options that are not known here go to every `medqlora` command. Without a GPU every
+stage runs on the CPU, in float32 and on the Transformers backend: that tries this script, not the product.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import medqlora
+
+ROOT = Path(medqlora.__file__).resolve().parent.parent
+#: what a fit may hold at `qlora.yaml`'s settings: issue 2
+LIMIT_GIB = 6.5
+#: the exact figures of the overfitted batch
+OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
+STAGES = (
+    "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
+    "validate", "resume", "overfit", "full", "fast",
+)  # fmt: skip
+
+
+@dataclass
+class Acceptance:
+    """What every stage needs to know.
+
+    Attributes:
+        folder: where all is written.
+        tokenizer: a folder with the tokenizer's files.
+        data: PubMedQA's `ori_pqal.json`.
+        shape: "8b" or "tiny".
+        samples: training questions of the short fits.
+        gpu: whether there is one.
+        more: options for every `medqlora` command.
+    """
+
+    folder: Path
+    tokenizer: Path
+    data: Path
+    shape: str
+    samples: int
+    gpu: bool
+    more: list[str]
+
+    @property
+    def base(self) -> Path:
+        return self.folder / f"base-{self.shape}"
+
+    # ---- the commands ----------------------------------------------------------------------------
+
+    def words(self, verb: str, stage: str, backend: str, precision: str) -> list[str]:
+        """`medqlora VERB` with the experiment's configuration, in the folder of `stage`."""
+        configs = ["qlora.yaml"]
+        if precision == "bf16-mixed":
+            configs.append("bf16.yaml")
+        if backend == "transformers" or not self.gpu:
+            configs.append("no_unsloth.yaml")
+        words = [verb, *(word for name in configs for word in ("--config", str(ROOT / "configs" / name)))]
+        words += [f"--model.backend.base={self.base}", f"--data.source.path={self.data}"]
+        words += [f"--trainer.default_root_dir={self.folder / stage}"]
+        if not self.gpu:
+            words += ["--trainer.accelerator=cpu", "--trainer.precision=32"]
+        return words
+
+    def fit(self, stage: str, backend: str, precision: str, *more: str) -> dict[str, Any]:
+        """A fit and its figures."""
+        words = self.words("fit", stage, backend, precision)
+        result = self.medqlora(stage, [*words, "--trainer.log_every_n_steps=5", *more])
+        result |= figures(self.run(stage))
+        result["within_limit"] = result.get("peak_gib", math.inf) <= LIMIT_GIB
+        return result
+
+    def short(self, stage: str, backend: str, precision: str) -> dict[str, Any]:
+        """As shipped, but on fewer questions and for two epochs."""
+        return self.fit(
+            stage, backend, precision, f"--data.train_samples={self.samples}", "--trainer.max_epochs=2"
+        )
+
+    def run(self, stage: str) -> Path:
+        """The newest run's folder of a stage."""
+        runs = (self.folder / stage / "lightning_logs").glob("version_*")
+        return max(
+            runs, key=lambda path: int(path.name.removeprefix("version_")), default=self.folder / "none"
+        )
+
+    def medqlora(self, stage: str, words: list[str]) -> dict[str, Any]:
+        return self.process(stage, [sys.executable, "-m", "medqlora", *words, *self.more])
+
+    def process(self, stage: str, command: list[str], until: Any = None) -> dict[str, Any]:
+        """Runs a command, its output in the stage's log.
+
+        Args:
+            until: asked twice a second; when it says yes the process is killed.
+        """
+        (self.folder / stage).mkdir(parents=True, exist_ok=True)
+        environment = {
+            "MEDQLORA_CACHE": str(self.folder / "cache"),
+            "UNSLOTH_COMPILE_LOCATION": str(self.folder / stage / "unsloth_compiled"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+        } | dict(os.environ)
+        started, killed = time.monotonic(), False
+        with (self.folder / f"{stage}.log").open("a", encoding="utf-8") as log:
+            log.write(f"\n$ {' '.join(command)}\n")
+            log.flush()
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+            while process.poll() is None:
+                time.sleep(0.2)
+                if until is not None and until():
+                    process.send_signal(signal.SIGKILL)
+                    killed = True
+                    process.wait()
+        result: dict[str, Any] = {
+            "exit_code": process.returncode,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        if killed:
+            result["killed"] = True
+        elif process.returncode:
+            text = (self.folder / f"{stage}.log").read_text(encoding="utf-8", errors="replace")
+            result["end_of_log"] = text.replace("\r", "\n").splitlines()[-40:]
+        return result
+
+    # ---- the stages ------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """Runs one of `STAGES`."""
+        if name.startswith(("unsloth-", "transformers-")):
+            backend, bits = name.split("-")
+            return self.short(name, backend, f"{bits}-mixed")
+        return getattr(self, name.replace("-", "_"))()
+
+    def checkpoint(self) -> dict[str, Any]:
+        script = Path(__file__).with_name("random_checkpoint.py")
+        return self.process(
+            "checkpoint", [sys.executable, str(script), str(self.base), str(self.tokenizer), self.shape]
+        )
+
+    def _test(self, stage: str, *more: str) -> dict[str, Any]:
+        words = self.words("test", stage, "unsloth", "bf16-mixed")
+        adapter = self.run("unsloth-bf16") / "adapter"
+        result = self.medqlora(stage, [*words, f"--model.adapter={adapter}", *more])
+        report = self.run(stage) / "test_report.json"
+        if report.is_file():
+            scores = json.loads(report.read_text(encoding="utf-8"))
+            names = (
+                "n",
+                "accuracy",
+                "accuracy_ci95",
+                "macro_f1",
+                "unparsed_fraction",
+                "nll",
+                "ece",
+                "mcnemar_p",
+            )
+            result["report"] = {key: scores[key] for key in names}
+            result["report"]["base_accuracy"] = (scores["base"] or {}).get("accuracy")
+            result["files"] = sorted(path.name for path in report.parent.iterdir())
+        return result | figures(self.run(stage))
+
+    def test(self) -> dict[str, Any]:
+        """All 500 by likelihood, with and without the adapter."""
+        return self._test("test", "--model.generate=false")
+
+    def test_written(self) -> dict[str, Any]:
+        """A part of the 500, the longest, with written answers."""
+        return self._test("test-written", "--trainer.limit_test_batches=8")
+
+    def validate(self) -> dict[str, Any]:
+        """The fold whose validation set holds the longest question, which decides the memory."""
+        words = self.words("validate", "validate", "unsloth", "16-mixed")
+        fold = longest_fold(self.data)
+        made = [self.run(stage) / "adapter" for stage in ("unsloth-16", "full")]
+        adapter = next((folder for folder in made if folder.is_dir()), "none")
+        result = self.medqlora(
+            "validate", [*words, f"--model.adapter={adapter}", f"--data.source.fold={fold}"]
+        )
+        return {"fold": fold} | result | figures(self.run("validate"))
+
+    def resume(self) -> dict[str, Any]:
+        """The fit of `unsloth-bf16` again, killed after its fifth step and resumed from there."""
+        more = [f"--data.train_samples={self.samples}", "--trainer.max_epochs=2", "--model.generate=false"]
+        more += ["--trainer.log_every_n_steps=5", "--checkpoint.every_n_train_steps=5", *self.more]
+        words = self.words("fit", "resume", "unsloth", "bf16-mixed") + more
+        known = set((self.folder / "resume").glob("lightning_logs/version_*"))
+
+        def begun() -> bool:
+            return any(
+                (run / "checkpoints" / "last.ckpt").is_file()
+                for run in (self.folder / "resume").glob("lightning_logs/version_*")
+                if run not in known
+            )
+
+        command = [sys.executable, "-m", "medqlora"]
+        first = self.process("resume", [*command, *words], until=begun)
+        checkpoint = self.run("resume") / "checkpoints" / "last.ckpt"
+        if not checkpoint.is_file():
+            return {"first": first, "exit_code": first["exit_code"] or 1}
+        sizes = {"last.ckpt": checkpoint.stat().st_size}
+        at = step_of(checkpoint)
+        second = self.process("resume", [*command, *words, f"--ckpt_path={checkpoint}"])
+        sizes |= {path.name: path.stat().st_size for path in sorted(checkpoint.parent.iterdir())}
+        result = {"first": first, "resumed_at_step": at, "checkpoint_bytes": sizes, **second}
+        result |= figures(self.run("resume"))
+        whole = figures(self.run("unsloth-bf16")).get("losses", {})
+        both = {step: (loss, whole[step]) for step, loss in result.get("losses", {}).items() if step in whole}
+        result["steps_compared"] = len(both)
+        result["largest_difference"] = max((abs(a / b - 1) for a, b in both.values()), default=None)
+        return result
+
+    def overfit(self) -> dict[str, Any]:
+        """One batch of four, ten times, under Lightning and in a plain loop."""
+        options = ["--data.train_samples=4", "--data.batch_size=4", f"--trainer.max_epochs={OVERFIT_STEPS}"]
+        options += [
+            "--model.warmup_ratio=0",
+            f"--model.learning_rate={OVERFIT_RATE}",
+            "--model.max_grad_norm=1",
+        ]
+        options += ["--trainer.log_every_n_steps=1", "--trainer.limit_val_batches=0"]
+        words = self.words("fit", "overfit", "unsloth", "bf16-mixed")
+        result = self.medqlora("overfit", [*words, *options])
+        lightning = figures(self.run("overfit")).get("losses", {})
+        target = self.folder / "overfit" / "plain.json"
+        command = [sys.executable, __file__, str(self.folder), "--tokenizer", str(self.tokenizer), "--data"]
+        plain = self.process(
+            "overfit-plain", [*command, str(self.data), "--shape", self.shape, "--stages", "plain"]
+        )
+        if target.is_file():
+            plain |= json.loads(target.read_text(encoding="utf-8"))
+            curves = {"differences": list(lightning.values()), "differences_of_rounding": plain["rows"]}
+            for name, losses in curves.items():
+                pairs = zip(losses, plain["whole"], strict=False)
+                result[name] = [round(a / b - 1, 5) for a, b in pairs]
+        result["exit_code"] = result["exit_code"] or plain["exit_code"]
+        return result | {"losses": lightning, "plain": plain}
+
+    def full(self) -> dict[str, Any]:
+        """All 450 questions, the longest among them, for one epoch, as shipped."""
+        return self.fit("full", "unsloth", "16-mixed", "--trainer.max_epochs=1")
+
+    def fast(self) -> dict[str, Any]:
+        """What the memory of a large GPU buys."""
+        more = ["--model.backend.gradient_checkpointing=false", "--data.micro_batch_tokens=8192"]
+        more += ["--data.batch_size=20", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
+        return self.fit("fast", "unsloth", "bf16-mixed", *more)
+
+    # ---- the plain loop --------------------------------------------------------------------------
+
+    def plain(self) -> None:
+        """The overfitted batch without Lightning and without this project's step: padded rows, the model's
+        own loss, torch's clipping, bitsandbytes' AdamW.
+
+        Its process is started by `overfit`; it writes the losses to `overfit/plain.json`.
+        """
+        if self.gpu:
+            import unsloth  # noqa: F401  # before transformers and PEFT
+
+        import bitsandbytes
+        import torch
+
+        from medqlora.data import PubMedQA
+        from medqlora.datamodule import PubMedQADataModule
+        from medqlora.models import LoRA, Transformers, Unsloth
+
+        base = str(self.base)
+        backend: Any = Unsloth(base) if self.gpu else Transformers(base)
+        data = PubMedQADataModule(PubMedQA(path=str(self.data), fold=0), train_samples=4)
+        tokenizer = backend.tokenizer()
+        data.read(tokenizer, ("train",))
+
+        device, dtype = (
+            (torch.device("cuda", 0), torch.bfloat16) if self.gpu else (torch.device("cpu"), torch.float32)
+        )
+        random.seed(0)
+        torch.manual_seed(0)
+        # Lightning calls `configure_model` in the device's context, and a seed draws other numbers on another device
+        with device:
+            model: Any = backend.load(lora=LoRA(), adapter=None, device=device, dtype=dtype, seed=0)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        begin = [parameter.detach().clone() for parameter in parameters]
+        tokens = sum(len(one.completion) for one in data.train)
+
+        def inputs(examples: Any) -> dict[str, Any]:
+            longest = max(len(one.prompt) + len(one.completion) for one in examples)
+            ids = torch.full((len(examples), longest), tokenizer.pad_token_id)
+            mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+            for row, one in enumerate(examples):
+                end = len(one.prompt) + len(one.completion)
+                ids[row, :end] = torch.tensor([*one.prompt, *one.completion])
+                mask[row, :end] = 1
+                labels[row, len(one.prompt) : end] = torch.tensor(list(one.completion))
+            tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            return {name: value.to(device) for name, value in tensors.items()} | {
+                "num_items_in_batch": tokens
+            }
+
+        def train(batches: list[Any]) -> list[float]:
+            with torch.no_grad():
+                for parameter, value in zip(parameters, begin, strict=True):
+                    parameter.copy_(value)
+            optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=OVERFIT_RATE, weight_decay=0.0)
+            losses = []
+            for step in range(OVERFIT_STEPS):
+                for group in optimizer.param_groups:
+                    group["lr"] = OVERFIT_RATE * 0.5 * (1 + math.cos(math.pi * step / OVERFIT_STEPS))
+                losses.append(0.0)
+                for batch in batches:
+                    with torch.autocast(device.type, dtype=dtype, enabled=self.gpu):
+                        loss = model(**inputs(batch)).loss
+                    loss.backward()
+                    losses[-1] += loss.item()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                print(f"step {step}: {losses[-1]:.5f}", flush=True)
+            return losses
+
+        # the same mathematics in another order of summation: how far rounding alone takes a curve
+        curves = {"whole": train([data.train]), "rows": train([[one] for one in data.train])}
+        target = self.folder / "overfit" / "plain.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(curves), encoding="utf-8")
+
+
+# ---- figures of a run ----------------------------------------------------------------------------
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """What a run's TensorBoard events say: losses, memory, speed, validation scores, seconds of the fit."""
+    if not run.is_dir():
+        return {}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    result: dict[str, Any] = {"run": str(run)}
+    memory: dict[str, dict[str, float]] = {}
+    for tag, points in scalars.items():
+        if tag.startswith("memory/"):
+            _, phase, name = tag.split("/")
+            memory.setdefault(phase, {})[name] = round(points[-1].value, 3)
+    if memory:
+        result["memory_gib"] = memory
+        peaks = [
+            memory[phase].get("peak_allocated_gib")
+            for phase in ("load", "fit", "validate")
+            if phase in memory
+        ]
+        known = [peak for peak in peaks if peak is not None]
+        if known:
+            result["peak_gib"] = max(known)
+    for name in ("train/loss", "train/grad_norm"):
+        if name in scalars:
+            short = {"train/loss": "losses", "train/grad_norm": "grad_norms"}[name]
+            result[short] = {point.step: round(point.value, 4) for point in scalars[name]}
+    if "train/overflows" in scalars:
+        result["overflows"] = scalars["train/overflows"][-1].value
+    speeds = [point.value for point in scalars.get("throughput/tokens_per_s", [])]
+    if speeds:
+        result["tokens_per_s"] = [round(speed) for speed in speeds]
+        result["tokens_per_s_median"] = round(statistics.median(speeds[1:] or speeds))
+    used = [point.value for point in scalars.get("throughput/flop_utilisation", [])]
+    if used:
+        result["flop_utilisation"] = round(statistics.median(used[1:] or used), 3)
+    scores = {
+        tag: [round(p.value, 4) for p in points] for tag, points in scalars.items() if tag.startswith("val/")
+    }
+    if scores:
+        result["validation"] = scores
+    record = run / "run.json"
+    if record.is_file():
+        from datetime import datetime
+
+        said = json.loads(record.read_text(encoding="utf-8"))
+        result["state"] = said["state"]
+        if said.get("finished"):
+            times = [datetime.fromisoformat(said[name]) for name in ("started", "finished")]
+            result["fit_seconds"] = (times[1] - times[0]).total_seconds()
+    return result
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint is of."""
+    import torch
+
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+
+
+def longest_fold(data: Path) -> int:
+    """The fold whose validation set holds the longest context."""
+    from medqlora.data import PubMedQA
+
+    lengths = []
+    for fold in range(10):
+        splits = PubMedQA(path=str(data), fold=fold).read()
+        lengths.append(max(sum(map(len, record.contexts)) for record in splits.dev))
+    return lengths.index(max(lengths))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages, and the hardware."""
+    import platform
+    from importlib.metadata import version
+    from importlib.util import find_spec
+
+    import torch
+
+    said = {"python": platform.python_version()}
+    packages = "torch lightning transformers peft bitsandbytes unsloth unsloth_zoo triton trl"
+    said |= {name: version(name) for name in packages.split() if find_spec(name)}
+    said["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    said["cuda"] = str(torch.version.cuda)
+    return said
+
+
+def main() -> int:
+    """Runs the stages; 0 when all of them ended well."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where everything is written; needs 8 GB for the 8b shape")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the Llama-3 tokenizer")
+    parser.add_argument("--data", type=Path, required=True, help="PubMedQA's ori_pqal.json")
+    parser.add_argument("--shape", choices=("8b", "tiny"), default="8b")
+    parser.add_argument("--samples", type=int, default=120, help="training questions of the short fits")
+    stages = f"of {', '.join(STAGES)}; A+B runs both at once"
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), help=stages)
+    options, more = parser.parse_known_args()
+    import torch
+
+    gpu = torch.cuda.is_available()
+    paths = [path.resolve() for path in (options.folder, options.tokenizer, options.data)]
+    acceptance = Acceptance(*paths, options.shape, options.samples, gpu, more)
+    if options.stages == ["plain"]:
+        acceptance.plain()
+        return 0
+    groups = [group.split("+") for group in options.stages]
+    for name in (name for group in groups for name in group):
+        if name not in STAGES:
+            parser.error(f"there is no stage '{name}': they are {', '.join(STAGES)}")
+    acceptance.folder.mkdir(parents=True, exist_ok=True)
+    path = acceptance.folder / "summary.json"
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    summary["versions"] = versions()
+    failed = []
+    for group in groups:
+        with ThreadPoolExecutor(len(group)) as pool:
+            for name, result in zip(group, pool.map(_guarded(acceptance), group), strict=True):
+                result["options"] = more
+                summary[name] = result
+                if result["exit_code"]:
+                    failed.append(name)
+                told = ("exit_code", "seconds", "fit_seconds", "peak_gib", "tokens_per_s_median", "error")
+                print(name, {key: result[key] for key in told if key in result}, flush=True)
+                path.write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")
+    print(f"failed: {', '.join(failed)}" if failed else "all stages ended well", flush=True)
+    return 1 if failed else 0
+
+
+def _guarded(acceptance: Acceptance) -> Any:
+    """A stage whose own mistakes are its result, so that the next one runs."""
+
+    def run(name: str) -> dict[str, Any]:
+        try:
+            return acceptance.stage(name)
+        except Exception as error:
+            return {"exit_code": 1, "error": f"{type(error).__name__}: {error}"}
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())
