@@ -29,7 +29,6 @@ import medqlora
 ROOT = Path(medqlora.__file__).resolve().parent.parent
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5
-#: the exact figures of the overfitted batch
 OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
 STAGES = (
     "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
@@ -262,8 +261,6 @@ class Acceptance:
         more = ["--model.backend.gradient_checkpointing=false", "--data.micro_batch_tokens=8192"]
         more += ["--data.batch_size=20", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
         return self.fit("fast", "unsloth", "bf16-mixed", *more)
-
-    # ---- the plain loop --------------------------------------------------------------------------
 
     def plain(self) -> None:
         """The overfitted batch without Lightning and without this project's step: padded rows, the model's
