@@ -126,8 +126,9 @@ class Unsloth(Backend):
             return model.requires_grad_(False)
         if lora is None:
             return model
-        # Unsloth seeds the whole process with `random_state`; the run's own random numbers go on as they were
+        # the adapters' beginning hangs on the seed alone, and the run's own random numbers go on as they were
         with torch.random.fork_rng(devices=[device]):
+            torch.manual_seed(seed)
             model = fast.get_peft_model(
                 model,
                 r=lora.r,
