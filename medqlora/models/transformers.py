@@ -59,6 +59,10 @@ class Transformers(Backend):
         lora.check()
         config = self.config()
         check_quantization(self.base, config, self.quantization)
+        if self.attention == "sdpa" and getattr(config.get_text_config(), "attn_logit_softcapping", None):
+            raise InputError(
+                f"--model.backend.attention sdpa: it would leave out the attention cap of '{self.base}': use auto"
+            )
         if lora.use_dora and self.quantization == "int8":
             raise InputError(
                 "--model.lora.use_dora: PEFT has no DoRA on int8: use --model.backend.quantization nf4"

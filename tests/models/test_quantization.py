@@ -163,3 +163,9 @@ def test_the_compute_type_is_the_runs_or_the_one_that_is_asked_for(tiny_bases: d
         linear4bit = import_bitsandbytes().nn.Linear4bit
         layers = [module for module in model.modules() if isinstance(module, linear4bit)]
         assert {module.compute_dtype for module in layers} == {expected}
+
+
+def test_attention_that_would_leave_out_a_models_cap_is_refused(tiny_bases: dict[str, Path]) -> None:
+    backend = Transformers(str(tiny_bases["gemma2"]), attention="sdpa")
+    with pytest.raises(InputError, match=r"--model\.backend\.attention sdpa: .* use auto"):
+        backend.check(LoRA(), device=torch.device("cpu"), precision="32-true")
