@@ -110,4 +110,5 @@ def _host_memory() -> dict[str, float]:
     # ru_maxrss is in KiB on Linux and in bytes on macOS: getrusage(2)
     unit = 1 if sys.platform == "darwin" else 1024
     lifetime = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
-    return {"resident": resident, "peak_resident": resident, "peak_of_process": lifetime}
+    # the kernel brings the lifetime's peak up to date now and then: it can lag behind
+    return {"resident": resident, "peak_resident": resident, "peak_of_process": max(lifetime, resident)}
