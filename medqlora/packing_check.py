@@ -33,7 +33,6 @@ def packing_works(
         alone = torch.cat([_hidden(decoder, [example], device) for example in examples])
     finally:
         model.train(training)
-    # relative to what rounding does: two examples that swap their neighbours must not matter either
     error = ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max().item()
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     tolerance = _TOLERANCE.get(dtype, 5e-2)
