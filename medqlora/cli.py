@@ -4,22 +4,20 @@ Nothing heavy is imported before a command needs it, so that `medqlora --help` a
 """
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from medqlora import __version__
-from medqlora.commands.config_files import CONFIG_OPTIONS, config_files
 from medqlora.errors import InputError
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("train LoRA adapters on a quantized base", "medqlora.commands.verbs"),
     "validate": ("score an adapter on the validation questions", "medqlora.commands.verbs"),
-    "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.verbs"),
-    "predict": ("answer the test questions into predictions.jsonl", "medqlora.commands.verbs"),
+    "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.test"),
+    "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
+    "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
     "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
 }
 
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(command, COMMANDS, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise InputError(f"there is no command '{command}': {hint}")
-        return int(import_module(COMMANDS[command][1]).run(command, with_config(rest)))
+        return int(import_module(COMMANDS[command][1]).run(command, rest))
     except InputError as error:
         if debug:
             raise
@@ -78,27 +76,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         print(f"medqlora: failed: {type(error).__name__}: {first} (--debug shows where)", file=sys.stderr)
         return 1
-
-
-def with_config(words: list[str]) -> list[str]:
-    """`words` with the demo's configuration in front when none is named.
-
-    Raises:
-        InputError: a named configuration doesn't exist, or `--config` names none.
-    """
-    if words and words[-1] in CONFIG_OPTIONS:
-        raise InputError(f"{words[-1]}: the file is missing: name one, like configs/demo.yaml")
-    names = config_files(words)
-    for name in names:
-        if not Path(name).expanduser().is_file():
-            near = difflib.get_close_matches(name, [str(path) for path in Path("configs").glob("*.yaml")], 1)
-            hint = f"did you mean {near[0]}?" if near else "the ones that come along are in configs/"
-            raise InputError(f"--config: there is no file '{name}': {hint}")
-    if names or "-h" in words or "--help" in words:
-        return words
-    demo = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
-    if not demo.is_file():
-        return words
-    shown = os.path.relpath(demo)
-    print(f"No --config given: running the demo, {shown}", flush=True)
-    return ["--config", shown, *words]

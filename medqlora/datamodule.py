@@ -2,17 +2,42 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
 
-from medqlora.data import Prompt, Source, encode_all, end_token_ids, lookup
+from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
+from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch
 from medqlora.errors import InputError
-from medqlora.records import Encoded, Record
+from medqlora.records import YES_NO_MAYBE, Encoded, Record
+
+#: micro-batches that evaluation fills from one group of questions
+_GROUP = 4
+
+
+class QuestionSet(NamedTuple):
+    """A set of questions that `test` asks.
+
+    Attributes:
+        source: where they come from.
+        prompt: how they are put.
+        records: by id, those of `test` and `dev`.
+        test: the questions.
+        dev: questions that the adapter did not learn, for the temperature; may be empty.
+        content_free: the prompt without a question in it, for the labels' prior; None where the questions
+            have different labels, or none.
+    """
+
+    source: Source
+    prompt: Prompt
+    records: Mapping[str, Record]
+    test: list[Encoded]
+    dev: list[Encoded]
+    content_free: Encoded | None
 
 
 class PubMedQADataModule(LightningDataModule):
@@ -21,6 +46,9 @@ class PubMedQADataModule(LightningDataModule):
     Args:
         source: where the records come from: `medqlora.data.PubMedQA`, `medqlora.data.JSONLines` or
             `medqlora.data.SyntheticTrials`.
+        benchmarks: more sources, whose test questions `test` asks too, on the same loaded model.
+        questions: a file of questions for `predict`, .jsonl, .json, .csv or .parquet, with a `question` and
+            where there are some `id`, `contexts` and `options`; null takes the source's test questions.
         prompt: medical, chat (the tokenizer's chat template), or lm_eval (lm-evaluation-harness's).
         max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
         batch_size: examples in one optimizer step, over all processes.
@@ -29,7 +57,7 @@ class PubMedQADataModule(LightningDataModule):
         packing: "packed" rows hold several examples that don't see each other, "padded" rows one; "auto"
             packs where a comparison on the model at start shows that it makes no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
-        eval_batch_size: questions that are asked at once in evaluation, at most; fewer where their prompts
+        eval_batch_size: answers that are written at once in evaluation, at most; fewer where their prompts
             have more than `micro_batch_tokens` together.
         seed: of the sample, the order of the examples and the adapters' initialisation.
     """
@@ -37,6 +65,8 @@ class PubMedQADataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
+        benchmarks: list[Source] | None = None,
+        questions: str | None = None,
         prompt: str = "medical",
         max_prompt_tokens: int = 1024,
         batch_size: int = 8,
@@ -48,6 +78,8 @@ class PubMedQADataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = source
+        self.benchmarks = benchmarks or []
+        self.questions = questions
         self.prompt_name = prompt
         self.max_prompt_tokens = max_prompt_tokens
         self.batch_size = batch_size
@@ -61,6 +93,8 @@ class PubMedQADataModule(LightningDataModule):
         self.train: list[Encoded] = []
         self.dev: list[Encoded] = []
         self.test: list[Encoded] = []
+        #: what `test` asks: the source's own set, then the benchmarks
+        self.sets: list[QuestionSet] = []
         self.prompt: Prompt | None = None
         #: what ends a generated answer
         self.end_token_ids: tuple[int, ...] = ()
@@ -79,19 +113,37 @@ class PubMedQADataModule(LightningDataModule):
             if value is not None and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
 
-    def read(self, tokenizer: Any, stages: tuple[str, ...], report: Callable[[str], None] = print) -> None:
+    def read(
+        self,
+        tokenizer: Any,
+        stages: tuple[str, ...],
+        report: Callable[[str], None] = print,
+        *,
+        trained: Collection[str] = (),
+        held_out: Collection[str] | None = None,
+    ) -> None:
         """Reads and tokenizes what `stages` ("train", "dev", "test") need; says what it found.
+
+        Args:
+            tokenizer: the base's.
+            stages: the sets to read.
+            report: where to say it.
+            trained: ids that the adapter under test learned: none of them may calibrate it.
+            held_out: ids that it was validated on, whatever fold the source is set to now; None takes the
+                source's dev set.
 
         Raises:
             InputError: a record or an option is wrong, or a set that is needed is empty.
         """
-        self.check()
-        self._tokenizer = tokenizer
-        self.prompt = lookup(self.prompt_name)
-        self.end_token_ids = end_token_ids(self.prompt, tokenizer)
+        self._begin(tokenizer)
         splits = self.source.read()._asdict()
+        for remark in self.source.remarks:
+            report(remark)
         if "train" in stages:
             splits["train"] = self._sample(splits["train"])
+        elif held_out is not None:
+            splits["dev"] = [one for one in (*splits["train"], *splits["dev"]) if one.id in held_out]
+        splits["dev"] = [one for one in splits["dev"] if one.id not in trained]
         for name in stages:
             records: list[Record] = splits[name]
             if not records:
@@ -100,10 +152,71 @@ class PubMedQADataModule(LightningDataModule):
                 raise InputError(
                     f"--data.source: {self.source.name} has no {name} records: check its options"
                 )
-            encoded = encode_all(records, self.prompt, tokenizer, self.max_prompt_tokens)
-            setattr(self, name, encoded)
-            self.records.update((record.id, record) for record in records)
-            report(_describe(self.source.name, name, records, encoded))
+            self._take(name, records, self.source.name, report)
+        self.sets = [self._question_set(self.source, self.records, self.test, self.dev)]
+
+    def read_benchmarks(self, report: Callable[[str], None] = print) -> None:
+        """Reads and tokenizes the test questions of `benchmarks`, after `read`.
+
+        Raises:
+            InputError: as `read`; or two sets have the same name.
+        """
+        for source in self.benchmarks:
+            if any(source.name == other.source.name for other in self.sets):
+                raise InputError(f"--data.benchmarks: {source.name} is asked twice: remove one")
+            records = source.read().test
+            for remark in source.remarks:
+                report(remark)
+            if not records:
+                raise InputError(f"--data.benchmarks: {source.name} has no test records: check its options")
+            encoded = encode_all(
+                records, source.prompt(self.prompt_name), self._tokenizer, self.max_prompt_tokens
+            )
+            report(_describe(source.name, "test", records, encoded))
+            self.sets.append(self._question_set(source, {one.id: one for one in records}, encoded, []))
+
+    def read_questions(
+        self,
+        tokenizer: Any,
+        labels: Sequence[str] = YES_NO_MAYBE,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """Reads and tokenizes the file `questions` in place of the source's test set.
+
+        Args:
+            tokenizer: the base's.
+            labels: the possible decisions of a question without options; none for free answers.
+            report: where to say what was found.
+
+        Raises:
+            InputError: the file or a question in it is wrong.
+        """
+        self._begin(tokenizer)
+        assert self.questions is not None
+        records = read_questions(self.questions, "--data.questions", labels)
+        self._take("test", records, self.questions, report)
+
+    def _begin(self, tokenizer: Any) -> None:
+        self.check()
+        self._tokenizer = tokenizer
+        self.prompt = self.source.prompt(self.prompt_name)
+        self.end_token_ids = end_token_ids(self.prompt, tokenizer)
+
+    def _take(self, name: str, records: list[Record], source: str, report: Callable[[str], None]) -> None:
+        assert self.prompt is not None
+        encoded = encode_all(records, self.prompt, self._tokenizer, self.max_prompt_tokens)
+        setattr(self, name, encoded)
+        self.records.update((record.id, record) for record in records)
+        report(_describe(source, name, records, encoded))
+
+    def _question_set(
+        self, source: Source, records: Mapping[str, Record], test: list[Encoded], dev: list[Encoded]
+    ) -> QuestionSet:
+        prompt = source.prompt(self.prompt_name)
+        asked = [records[example.id] for example in test]
+        blank = _content_free(asked)
+        free = None if blank is None else encode(blank, prompt, self._tokenizer, self.max_prompt_tokens)
+        return QuestionSet(source, prompt, records, test, dev, free)
 
     def _sample(self, records: list[Record]) -> list[Record]:
         if self.train_samples is None or self.train_samples == len(records):
@@ -145,23 +258,45 @@ class PubMedQADataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.dev, self.eval_batch_size, self.micro_batch_tokens)
+        return EvalLoader(self.dev, _GROUP * self.micro_batch_tokens)
+
+    @property
+    def test_parts(self) -> list[tuple[int, Literal["test", "dev"]]]:
+        """What each of the test loaders asks: the index of its set, and which part of that."""
+        parts: list[tuple[int, Literal["test", "dev"]]] = []
+        for index, one in enumerate(self.sets):
+            parts += [(index, "test"), (index, "dev")] if one.dev else [(index, "test")]
+        return parts
 
     def test_dataloader(self) -> list[EvalLoader]:
-        """The test questions, then the validation questions, on which confidence is calibrated."""
+        """Of each set the test questions, then those on which confidence is calibrated."""
+        tokens = _GROUP * self.micro_batch_tokens
         return [
-            EvalLoader(examples, self.eval_batch_size, self.micro_batch_tokens)
-            for examples in (self.test, self.dev)
-            if examples
+            EvalLoader(self.sets[index].test if part == "test" else self.sets[index].dev, tokens)
+            for index, part in self.test_parts
         ]
 
     def predict_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.test, self.eval_batch_size, self.micro_batch_tokens)
+        return EvalLoader(self.test, _GROUP * self.micro_batch_tokens, in_order=True)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if not isinstance(batch, StepBatch):
             return batch  # evaluation collates for itself
         return batch._replace(micro_batches=tuple(micro.to(device) for micro in batch.micro_batches))
+
+
+def _content_free(records: Sequence[Record]) -> Record | None:
+    """The set's question with nothing in it, as https://arxiv.org/abs/2102.09690 asks it ("N/A")."""
+    first = records[0] if records else None
+    if first is None or not first.labels or any(one.labels != first.labels for one in records):
+        return None
+    return Record(
+        id="content-free",
+        question="N/A",
+        contexts=("N/A",) if any(one.contexts for one in records) else (),
+        options=dict.fromkeys(first.options, "N/A"),
+        labels=first.labels,
+    )
 
 
 def _describe(source: str, split: str, records: list[Record], encoded: list[Encoded]) -> str:

@@ -30,6 +30,7 @@ def export_adapter(
     state: dict[str, Tensor],
     step: int,
     scores: dict[str, float],
+    calibration: dict[str, Any] | None,
     best: tuple[str | None, float | None],
 ) -> None:
     """Writes everything that loading and judging the adapter needs into `folder`, which exists.
@@ -41,6 +42,8 @@ def export_adapter(
         state: the adapter's weights by parameter name.
         step: the optimizer step that they are of.
         scores: the validation scores of these weights.
+        calibration: the temperature and the threshold of their answers, see `medqlora.answering`; None where
+            nothing was validated.
         best: the score that chose them: its name and value.
     """
     data, backend = module.data, module.backend
@@ -53,15 +56,19 @@ def export_adapter(
         "base": backend.base,
         "base_identity": backend.identity(),
         "backend": type(backend).__name__,
+        "backend_options": backend.options(),
         "lora": vars(module.lora),
         "prompt": data.prompt.describe(tokenizer),
         "data": {
             "name": data.source.name,
             **data.source.fingerprint(),
             "train_questions": len(data.train),
+            "with_contexts": any(data.records[example.id].contexts for example in data.train),
             "max_prompt_tokens": data.max_prompt_tokens,
         },
         "train_ids": [example.id for example in data.train],
+        "dev_ids": [example.id for example in data.dev],
+        "labels": list(_labels(data)),
         "training": {
             "step": step,
             "of_steps": module.total_steps(),
@@ -73,6 +80,7 @@ def export_adapter(
             "seed": data.seed,
         },
         "scores": scores,
+        "calibration": calibration,
         "chosen_by": {"score": best[0], "value": best[1]},
         "parameters": {"trainable": trainable, "total": total},
         "versions": versions(),
@@ -80,6 +88,28 @@ def export_adapter(
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(record), encoding="utf-8")
+
+
+def _labels(data: Any) -> tuple[str, ...]:
+    """The decisions that it learned for questions without options: what `ask` offers."""
+    found = [data.records[example.id] for example in data.train]
+    return next((one.labels for one in found if one.labels and not one.options), ())
+
+
+def _calibration_text(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "None: nothing was validated."
+    target = f"at most {found['target_risk']:.0%} wrong"
+    if not found["answered"]:
+        rule = f'no confidence was enough for {target}: every answer is "uncertain"'
+    else:
+        low, high = found["risk_ci95"]
+        rule = (
+            f"answers are given from a confidence of {found['threshold']:.3g} on, where {found['wrong']} of "
+            f"{found['answered']} were wrong (95% {low:.0%} to {high:.0%}; the target is {target}), and are "
+            '"uncertain" below'
+        )
+    return f"On the {found['n']} validation questions: temperature {found['temperature']:.3g}; {rule}."
 
 
 def _card(record: dict[str, Any]) -> str:
@@ -128,6 +158,10 @@ def _card(record: dict[str, Any]) -> str:
             table(scores) or "| none | no validation set |",
             "",
             "A validation set is small: read them with their uncertainty, and judge by `medqlora test`.",
+            "",
+            "## Confidence",
+            "",
+            _calibration_text(record["calibration"]),
             "",
             "## Training",
             "",

@@ -10,12 +10,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from medqlora import checkpoint as checkpoints
+from medqlora.answering import calibrate
 from medqlora.console import say
 from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
 from medqlora.errors import InputError
 from medqlora.evaluation import quick_scores
-from medqlora.evaluation.evaluator import Evaluated, Evaluator
+from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard
 from medqlora.evaluation.generation import generate
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
@@ -23,18 +24,12 @@ from medqlora.models.decoder import Decoder
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
+from medqlora.option_checks import DTYPES, check_options
 from medqlora.packing_check import packing_works
 from medqlora.records import Prediction
 
 if TYPE_CHECKING:
     from medqlora.datamodule import PubMedQADataModule
-
-_DTYPES = {
-    "16-mixed": torch.float16,
-    "bf16-mixed": torch.bfloat16,
-    "32-true": torch.float32,
-    "32": torch.float32,
-}
 
 
 class QLoRAModule(LightningModule):
@@ -57,6 +52,8 @@ class QLoRAModule(LightningModule):
         generate: also let the model write its answers in evaluation; false scores labels alone.
         max_new_tokens: where a written answer is cut.
         compare_base: `test` also asks the base without the adapter.
+        target_risk: an adapter's answers are given as "uncertain" below the confidence from which on at most
+            this share of the validation questions was answered wrongly.
     """
 
     def __init__(
@@ -72,6 +69,7 @@ class QLoRAModule(LightningModule):
         generate: bool = True,
         max_new_tokens: int = 48,
         compare_base: bool = True,
+        target_risk: float = 0.1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -88,6 +86,7 @@ class QLoRAModule(LightningModule):
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self.compare_base = compare_base
+        self.target_risk = target_risk
         #: the checkpoint file whose weights are evaluated instead of an adapter's
         self.checkpoint: str | None = None
         self.model: Any = None
@@ -95,10 +94,12 @@ class QLoRAModule(LightningModule):
         self.shown: dict[str, float] = {}
         #: parameters (trainable, total), known once the model is loaded
         self.parameter_counts = (0, 0)
-        self.test_predictions: list[Prediction] = []
-        self.base_predictions: list[Prediction] = []
-        #: of the validation questions, their labels alone: what a temperature may be fitted on
-        self.dev_predictions: list[Prediction] = []
+        #: what `test` heard, a question set each, in the order of the data's `sets`
+        self.heard: list[Heard] = []
+        #: what `predict` answered to the last group of questions
+        self.answered: list[Prediction] = []
+        #: the answers to the last validation, and the optimizer step of the weights that gave them
+        self.validated: tuple[int, list[Prediction]] = (-1, [])
         self._pending: list[
             tuple[int, Tensor, Tensor, float]
         ] = []  # step, loss, gradient norm, rate: not logged yet
@@ -116,37 +117,14 @@ class QLoRAModule(LightningModule):
 
     @property
     def dtype_of_base(self) -> torch.dtype:
-        return _DTYPES[str(self.trainer.precision)]
+        return DTYPES[str(self.trainer.precision)]
 
     def check(self) -> None:
         """Raises InputError for what can be known to be wrong before a weight is loaded."""
-        precision = str(self.trainer.precision)
-        if precision not in _DTYPES:
-            raise InputError(
-                f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
-            )
-        trainer: Any = self.trainer
-        if trainer.world_size > 1:
-            raise InputError(
-                f"--trainer.devices: {trainer.world_size} processes, and several are not supported yet: use 1"
-            )
-        if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
-            raise InputError(
-                "--trainer.gradient_clip_val, --trainer.accumulate_grad_batches: a batch is a whole optimizer step "
-                "here: use --model.max_grad_norm, --data.batch_size and --data.micro_batch_tokens"
-            )
-        device = trainer.strategy.root_device
-        for option, value, low in (
-            ("learning_rate", self.learning_rate, 0.0),
-            ("weight_decay", self.weight_decay, 0.0),
-            ("max_grad_norm", self.max_grad_norm, 0.0),
-            ("max_new_tokens", self.max_new_tokens, 1),
-        ):
-            if not (math.isfinite(value) and value >= low):
-                raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
-        if not 0 <= self.warmup_ratio < 1:
-            raise InputError(f"--model.warmup_ratio is {self.warmup_ratio}: it has to be in [0, 1)")
-        self.backend.check(self.lora, device=device, precision=precision)
+        check_options(self, self.trainer)
+        self.backend.check(
+            self.lora, device=self.trainer.strategy.root_device, precision=str(self.trainer.precision)
+        )
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -310,11 +288,11 @@ class QLoRAModule(LightningModule):
             self.decoder,
             write if self.generate else None,
             tokenizer=tokenizer,
-            records=self.data.records,
             micro_batch_tokens=self.data.micro_batch_tokens,
             packed=self.packed,
             pad_token_id=tokenizer.pad_token_id,
             device=self.device,
+            rows=self.data.eval_batch_size,
         )
 
     def on_validation_epoch_start(self) -> None:
@@ -322,7 +300,8 @@ class QLoRAModule(LightningModule):
         self._evaluated = []
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        self._evaluated.append(self._evaluator().evaluate(batch.examples))
+        evaluator = self._evaluator()
+        self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
 
     def on_validation_epoch_end(self) -> None:
         predictions = [prediction for part in self._evaluated for prediction in part.predictions]
@@ -337,7 +316,7 @@ class QLoRAModule(LightningModule):
         if "val/accuracy" in metrics:
             self.shown["accuracy"] = metrics["val/accuracy"]
         self._log_samples(predictions)
-        self._evaluated = []
+        self.validated, self._evaluated = (self.trainer.global_step, predictions), []
 
     def _log_samples(self, predictions: list[Prediction], count: int = 4) -> None:
         for logger in self.loggers:
@@ -351,29 +330,34 @@ class QLoRAModule(LightningModule):
                 writer.add_text(f"val/samples/{prediction.id}", text, self.trainer.global_step)  # type: ignore[union-attr]
 
     def on_test_epoch_start(self) -> None:
-        self.test_predictions, self.base_predictions, self.dev_predictions = [], [], []
+        evaluator = self._evaluator()
+        self.heard = [Heard() for _ in self.data.sets]
+        for one, heard in zip(self.data.sets, self.heard, strict=True):
+            if one.content_free is not None:
+                heard.prior = evaluator.prior(one.content_free)
+                if self.compares_base:
+                    with self.model.disable_adapter():
+                        heard.base_prior = evaluator.prior(one.content_free)
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        evaluator = self._evaluator()
-        if dataloader_idx == 1:
-            evaluator.generate = None
-            self.dev_predictions += evaluator.evaluate(batch.examples).predictions
+        index, part = self.data.test_parts[dataloader_idx]
+        records, heard, evaluator = self.data.sets[index].records, self.heard[index], self._evaluator()
+        if part == "dev":
+            heard.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
             return
-        self.test_predictions += evaluator.evaluate(batch.examples).predictions
+        heard.test += evaluator.evaluate(batch.examples, records).predictions
         if self.compares_base:
             with self.model.disable_adapter():
-                self.base_predictions += evaluator.evaluate(batch.examples).predictions
+                heard.base += evaluator.evaluate(batch.examples, records).predictions
 
     @property
     def compares_base(self) -> bool:
         return self.compare_base and hasattr(self.model, "disable_adapter")
 
-    def on_predict_epoch_start(self) -> None:
-        self.test_predictions = []
-
     def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
-        self.test_predictions += self._evaluator().evaluate(batch.examples).predictions
-        return [example.id for example in batch.examples]
+        # Lightning would walk through what is returned, and fails at a frozen dataclass
+        self.answered = self._evaluator().evaluate(batch.examples, self.data.records).predictions
+        return [one.id for one in self.answered]
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -383,7 +367,23 @@ class QLoRAModule(LightningModule):
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
             "skipped_steps": self.skipped_steps,
+            "validation": self._validation(),
         }
+
+    def _validation(self) -> dict[str, Any]:
+        """The scores of these very weights, and the calibration of their answers; {} without either."""
+        step, predictions = self.validated
+        if step != self.trainer.global_step:
+            return {}
+        metrics = self.trainer.callback_metrics
+        scores = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+        labelled = [
+            one
+            for one in predictions
+            if one.gold in one.labels and one.logprobs and all(map(math.isfinite, one.logprobs))
+        ]
+        found = calibrate(labelled, self.target_risk).to_json() if labelled else None
+        return {"scores": scores, "calibration": found}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check(checkpoint, self.backend, self.lora)

@@ -27,6 +27,8 @@ class Record:
         answer: the right decision (one of `labels`), or the free answer; None where it isn't known.
         long_answer: the rationale to be learned after the decision; may be empty. Gives the answer away.
         topics: MeSH headings or other groups to report by.
+        subject: what field the benchmark says the question is of ("clinical knowledge"); its own prompt
+            says it to the model. Empty for most.
         annotations: what human annotators decided, by the setting they worked in
             ({"reasoning_required": "yes", "reasoning_free": "no"}). Gives the answer away.
         where: "file:line" (or file and key) for messages.
@@ -43,6 +45,7 @@ class Record:
     topics: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
+    subject: str = ""
 
 
 class Splits(NamedTuple):

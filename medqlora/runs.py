@@ -62,8 +62,13 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def newest_adapter(root: Path, base_identity: str) -> Path | None:
-    """The `adapter/` of the fit under `root` that finished last on the same base; None where there is none."""
+def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
+    """The `adapter/` of the fit under `root` that finished last; None where there is none.
+
+    Args:
+        root: the folder with the runs' folders.
+        base_identity: of the base that it has to be trained on; None for any.
+    """
     found: list[tuple[str, int, Path]] = []
     for folder in root.glob("version_*"):
         record = read_run(folder)
@@ -72,7 +77,7 @@ def newest_adapter(root: Path, base_identity: str) -> Path | None:
             record is not None
             and record.get("command") == "fit"
             and record.get("state") == "finished"
-            and record.get("base_identity") == base_identity
+            and base_identity in (None, record.get("base_identity"))
             and (adapter / "adapter_config.json").is_file()
         ):
             number = folder.name.removeprefix("version_")

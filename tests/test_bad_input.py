@@ -322,5 +322,7 @@ def test_a_test_of_what_the_adapter_was_trained_on(
         f"--data.source.test={finished / 'train.jsonl'}",
     )
     line = refused("test", *mine, *swapped)
-    assert line.startswith("--model.adapter: 24 of the 24 test questions were in its training set")
+    assert line.startswith(
+        "--model.adapter: 24 of the 24 test questions of JSONLines were in its training set"
+    )
     assert "--report.allow_overlap true" in line

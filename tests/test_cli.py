@@ -10,6 +10,7 @@ import pytest
 
 import medqlora
 from medqlora import cli
+from medqlora.commands import config_files
 from medqlora.errors import InputError
 
 HEAVY = (
@@ -143,7 +144,7 @@ def test_config_without_a_file_is_not_taken_for_the_demo(capsys: pytest.CaptureF
 
 
 def test_without_a_configuration_the_demo_runs_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    words = cli.with_config(["--trainer.max_steps", "1"])
+    words = config_files.with_config(["--trainer.max_steps", "1"])
     assert words[0] == "--config"
     assert Path(words[1]).name == "demo.yaml"
     assert words[2:] == ["--trainer.max_steps", "1"]
@@ -152,7 +153,7 @@ def test_without_a_configuration_the_demo_runs_and_says_so(capsys: pytest.Captur
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--model.lora.r", "4", "--help"]])
 def test_help_on_a_command_names_no_demo(words: list[str]) -> None:
-    assert cli.with_config(words) == words
+    assert config_files.with_config(words) == words
 
 
 def test_configurations_are_found_in_the_order_in_which_they_win() -> None:
@@ -166,7 +167,7 @@ def test_configurations_are_found_in_the_order_in_which_they_win() -> None:
         "c.yaml",
         "--config=d.yaml",
     ]
-    assert cli.config_files(words) == ["a.yaml", "b.yaml", "c.yaml", "d.yaml"]
+    assert config_files.config_files(words) == ["a.yaml", "b.yaml", "c.yaml", "d.yaml"]
 
 
 # --- exit codes -------------------------------------------------------------------------------------

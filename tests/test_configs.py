@@ -18,10 +18,20 @@ from medqlora.optim import build_optimizer
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OVERLAYS = sorted({path.name for path in CONFIGS.glob("*.yaml")} - {"demo.yaml", "qlora.yaml"})
+WHOLE = {"demo.yaml", "qlora.yaml", "suite.yaml"}
+OVERLAYS = sorted({path.name for path in CONFIGS.glob("*.yaml")} - WHOLE)
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BACKENDS = (models.Unsloth, models.Transformers, models.TinyLlama)
-SOURCES = (data.PubMedQA, data.JSONLines, data.SyntheticTrials)
+SOURCES = (
+    data.PubMedQA,
+    data.JSONLines,
+    data.SyntheticTrials,
+    data.MedQA,
+    data.MedMCQA,
+    data.MedicalMMLU,
+    data.BioASQ,
+    data.Mirage,
+)
 
 
 class Built(MedQLoRACLI):
@@ -57,7 +67,9 @@ def read(*configs: str) -> Any:
 # ---- the files -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("configs", [("demo.yaml",), ("qlora.yaml",), *(("qlora.yaml", o) for o in OVERLAYS)])
+@pytest.mark.parametrize(
+    "configs", [*((name,) for name in sorted(WHOLE)), *(("qlora.yaml", o) for o in OVERLAYS)]
+)
 def test_every_configuration_is_read_and_built(tmp_path: Path, configs: tuple[str, ...]) -> None:
     cli = build(tmp_path, *configs)
     assert isinstance(cli.model.backend, models.Backend)
@@ -123,6 +135,16 @@ def test_an_overlay_changes_what_it_says_and_leaves_the_recipe(overlay: str, cha
     assert options.model.backend.init_args.quantization == "nf4"
 
 
+def test_the_suite_is_the_experiment_and_more_questions() -> None:
+    suite, experiment = read("suite.yaml").as_dict(), read("qlora.yaml").as_dict()
+    benchmarks = [one["class_path"].rsplit(".", 1)[1] for one in suite["data"].pop("benchmarks")]
+    assert benchmarks == ["MedQA", "MedMCQA", "MedicalMMLU"]
+    assert suite["model"].pop("generate") is False
+    del experiment["model"]["generate"], experiment["data"]["benchmarks"]
+    for group in ("model", "data", "trainer", "checkpoint", "seed_everything"):
+        assert suite[group] == experiment[group], group
+
+
 def test_every_overlay_says_how_it_is_composed() -> None:
     assert {"bf16.yaml", "colab_t4.yaml", "no_unsloth.yaml"} <= set(OVERLAYS)
     for name in OVERLAYS:
@@ -142,7 +164,7 @@ def test_an_optimizer_may_be_any_class(tmp_path: Path) -> None:
 
 # ---- the README ------------------------------------------------------------------------------------
 
-OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "throughput")
+OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "throughput", "answers")
 
 
 @cache

@@ -37,25 +37,13 @@ def test_a_checkpoint_and_the_adapter_that_was_exported_from_it_test_alike(words
     fit = run("fit", words)
     by_adapter = run("test", words)
     by_checkpoint = run("test", [*words, f"--ckpt_path={fit.trainer.checkpoint_callback.best_model_path}"])
-    for one, other in zip(
-        by_adapter.model.test_predictions, by_checkpoint.model.test_predictions, strict=True
-    ):
+    for one, other in zip(by_adapter.model.heard[0].test, by_checkpoint.model.heard[0].test, strict=True):
         assert one.id == other.id
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_the_base_without_its_adapter_answers_as_the_bare_base(words: list[str]) -> None:
     run("fit", words)
-    compared = run("test", words).model.base_predictions
-    bare = run("test", [*words, "--model.adapter=none"]).model.test_predictions
+    compared = run("test", words).model.heard[0].base
+    bare = run("test", [*words, "--model.adapter=none"]).model.heard[0].test
     assert [one.logprobs for one in compared] == [pytest.approx(one.logprobs, abs=1e-5) for one in bare]
-
-
-def test_predict_writes_a_line_a_question_in_order_each_with_the_disclaimer(words: list[str]) -> None:
-    run("fit", words)
-    cli = run("predict", words)
-    lines = (Path(cli.trainer.log_dir) / "predictions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["id"] for row in rows] == [f"q{number}" for number in range(2000, 2009)]
-    assert all("Not medical advice" in row["note"] for row in rows)
-    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from medqlora.checkpoint import KEY
 from medqlora.export import export_adapter
 
 
@@ -95,9 +96,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         run = Path(trainer.log_dir or trainer.default_root_dir)
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
-        scores = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
-        }
+        validation = checkpoint[KEY].get("validation", {})
         value = None if self.best_model_score is None else float(self.best_model_score)
         aside, folder, old = run / ".adapter.new", run / "adapter", run / ".adapter.old"
         for path in (aside, old):
@@ -108,7 +107,8 @@ class AdapterCheckpoint(ModelCheckpoint):
             aside,
             state=weights,
             step=checkpoint["global_step"],
-            scores=scores,
+            scores=validation.get("scores", {}),
+            calibration=validation.get("calibration"),
             best=(self.monitor, value),
         )
         if folder.exists():

@@ -1,36 +1,183 @@
-"""From the predictions of `predict` to a file."""
+"""From the predictions of `predict` to a file that grows as they come, and that can be gone on with."""
 
+import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.callbacks.test_report import in_order
+from medqlora.answering import (
+    NOTE,
+    Answer,
+    Calibration,
+    SafeReply,
+    answer_of,
+    check_note,
+    safe_answer,
+    screen,
+)
 from medqlora.console import say
-from medqlora.runs import write_text
-
-DISCLAIMER = "Not medical advice; consult a healthcare professional."
+from medqlora.errors import InputError
+from medqlora.models.adapters import RECORD_FILE, read_adapter
+from medqlora.records import Prediction, Record
 
 
 class Answers(Callback):
-    """Writes `predictions.jsonl`: a line a question, in the data's order, each with the disclaimer."""
+    """Writes a line a question, in the questions' order, each with the note that it is no medical advice.
+
+    A group of questions is on the disk as soon as it is answered. Run again with the same `path`, it goes on
+    after the last whole line.
+
+    Args:
+        path: where to; null for `predictions.jsonl` in the run's folder.
+        note: what every answer ends with; another wording, but never none.
+    """
+
+    def __init__(self, path: str | None = None, note: str = NOTE) -> None:
+        self.path = path
+        self.note = note
+        self._file: TextIO | None = None
+        self._place = Path()
+        self._by = ""
+        self._calibration: Calibration | None = None
+        self._waiting: list[Record] = []
+        self._refused: dict[str, SafeReply] = {}
+        self._written = 0
+        self._kinds: dict[str, int] = {}
+
+    def begin(self, trainer: Trainer, module: Any, data: Any, adapter: str | None) -> None:
+        """Finds out what is left to be asked, and leaves that alone in the data's `test`.
+
+        Args:
+            trainer: knows the run's folder.
+            module: the QLoRAModule.
+            data: the datamodule, its questions read.
+            adapter: the folder of the adapter that answers; None for the bare base.
+
+        Raises:
+            InputError: the note is none, or the file holds answers to other questions or by another model.
+        """
+        check_note(self.note, "--answers.note")
+        record = read_adapter(adapter) if adapter else {}
+        found = record.get("calibration")
+        self._calibration = (
+            None if found is None else Calibration.from_json(found, f"{adapter}/{RECORD_FILE}")
+        )
+        self._by = _answerer(module, data, adapter)
+        self._place = Path(self.path).expanduser() if self.path else _default(trainer)
+        asked = [data.records[example.id] for example in data.test]
+        done = self._resume(asked)
+        self._waiting = asked[done:]
+        for question in self._waiting:
+            reply = screen(question.question)
+            if reply is not None:
+                self._refused[question.id] = reply
+        left = {question.id for question in self._waiting} - self._refused.keys()
+        data.test = [example for example in data.test if example.id in left]
+        if done:
+            say(f"{self._place} holds {done} answers already: {len(self._waiting)} questions are left")
+        if not data.test:  # Lightning calls nothing when there is nothing to predict
+            self._finish()
+
+    def _resume(self, asked: Sequence[Record]) -> int:
+        """How many answers the file holds; a line that was cut off is taken away."""
+        if not self._place.exists():
+            return 0
+        try:
+            text = self._place.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise InputError(
+                f"--answers.path: {self._place} can't be read ({error.strerror}): name another"
+            ) from error
+        whole, end, _ = text.rpartition("\n")
+        lines = whole.split("\n") if end else []
+        for number, line in enumerate(lines, 1):
+            try:
+                answer = json.loads(line)
+                ident, by = answer["id"], answer["by"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{self._place}:{number}: no answer of `medqlora predict`: name another --answers.path"
+                ) from error
+            expected = asked[number - 1].id if number <= len(asked) else None
+            if ident != expected or by != self._by:
+                what = "by another adapter, base or prompt" if ident == expected else "to another question"
+                raise InputError(
+                    f"{self._place}:{number}: an answer {what}: name another --answers.path, or remove the file"
+                )
+        kept = f"{whole}{end}"
+        if kept != text:
+            with self._place.open("r+b") as stream:
+                stream.truncate(len(kept.encode("utf-8", "surrogateescape")))
+        return len(lines)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        module: Any = pl_module
+        for prediction in module.answered:
+            self._write_up_to(prediction)
+        self._flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: Any = pl_module
-        lines = [
-            {
-                "id": one.id,
-                "decision": one.decision,
-                "confidence": one.confidence,
-                "probabilities": dict(zip(one.labels, one.probabilities, strict=False)) or None,
-                "text": one.text,
-                "parsed": one.parsed,
-                "note": DISCLAIMER,
-            }
-            for one in in_order(module.test_predictions, module.data.test)
-        ]
-        path = Path(str(trainer.log_dir)) / "predictions.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        say(f"{len(lines)} answers: {path}\n{DISCLAIMER}")
+        self._finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write_up_to(self, prediction: Prediction) -> None:
+        """Writes the answer, and before it those to questions that the model was not asked."""
+        self._write_refused()
+        question = self._waiting.pop(0)
+        assert question.id == prediction.id, "predictions come in the questions' order"
+        self._write(answer_of(prediction, question, self._calibration, self.note))
+
+    def _write_refused(self) -> None:
+        while self._waiting and self._waiting[0].id in self._refused:
+            question = self._waiting.pop(0)
+            self._write(safe_answer(question, self._refused[question.id], self.note))
+
+    def _write(self, answer: Answer) -> None:
+        if self._file is None:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._place.open("a", encoding="utf-8", newline="\n")
+        line = {**answer.to_json(), "by": self._by}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._written += 1
+        self._kinds[answer.kind] = self._kinds.get(answer.kind, 0) + 1
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _finish(self) -> None:
+        self._write_refused()
+        self._flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self._kinds.items())
+        say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self._place}\n{self.note}")
+
+
+def _default(trainer: Trainer) -> Path:
+    return Path(str(trainer.log_dir)) / "predictions.jsonl"
+
+
+def _answerer(module: Any, data: Any, adapter: str | None) -> str:
+    """What decides an answer, in 16 hex digits: the base, the weights, and how it is asked."""
+    weights = module.checkpoint or (Path(adapter) / "adapter_model.safetensors" if adapter else None)
+    parts = [
+        module.backend.identity(),
+        "none" if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        data.prompt.sha256(module.backend.tokenizer()),
+        data.max_prompt_tokens,
+        module.max_new_tokens if module.generate else 0,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -2,17 +2,33 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.answering import Calibration
 from medqlora.console import say
+from medqlora.datamodule import QuestionSet
 from medqlora.errors import InputError
-from medqlora.evaluation import Scores, TrainingTrace, console_table, figures, overlap, score, write_report
+from medqlora.evaluation import (
+    Scores,
+    Tested,
+    TrainingTrace,
+    console_table,
+    figures,
+    overlap,
+    score,
+    suite_figure,
+    suite_table,
+    write_report,
+    write_suite,
+)
+from medqlora.evaluation.evaluator import Heard
 from medqlora.export import TRACE_FILE, versions
-from medqlora.records import Prediction, Record
+from medqlora.records import Prediction
 
 
 class EvaluationReport(Callback):
@@ -20,72 +36,148 @@ class EvaluationReport(Callback):
 
     Args:
         allow_overlap: report test questions that the adapter was trained on instead of refusing them.
+        normalisation: how the labels' log-likelihoods are compared: "none" as they are (as
+            lm-evaluation-harness does), "length" by the token.
+        prior_correction: compare them less those of the prompt without a question in it.
     """
 
-    def __init__(self, allow_overlap: bool = False) -> None:
+    def __init__(
+        self,
+        allow_overlap: bool = False,
+        normalisation: Literal["none", "length"] = "none",
+        prior_correction: bool = False,
+    ) -> None:
         self.allow_overlap = allow_overlap
-        #: the scores of the last test
-        self.scores: Scores | None = None
-        self._overlap: dict[str, Any] | None = None
+        self.normalisation: Literal["none", "length"] = normalisation
+        self.prior_correction = prior_correction
+        #: of each question set, what the last test found
+        self.tested: list[Tested] = []
+        self._overlap: dict[str, dict[str, Any]] = {}
+        self._started = 0.0
+        self._calibration: Calibration | None = None
 
-    def check_overlap(self, adapter: str | None, questions: Sequence[Record]) -> None:
+    @property
+    def scores(self) -> Scores:
+        """The scores of the last test on the source's own questions."""
+        return self.tested[0].scores
+
+    def check_prior(self, sets: Sequence[QuestionSet]) -> None:
+        """Raises InputError when the prior is to be corrected and a set has none."""
+        for one in sets:
+            if self.prior_correction and one.content_free is None:
+                raise InputError(
+                    f"--report.prior_correction true: the questions of {one.source.name} don't all have the same "
+                    "labels, so there is no one prior: leave it out"
+                )
+
+    def check_threshold(self, record: Mapping[str, Any], where: str) -> None:
+        """Takes the threshold that was saved with the adapter, to say how it holds on the test questions.
+
+        Args:
+            record: the adapter's own; may be empty.
+            where: its file, for messages.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        found = record.get("calibration")
+        self._calibration = None if found is None else Calibration.from_json(found, where)
+
+    def check_overlap(self, adapter: str | None, sets: Sequence[QuestionSet]) -> None:
         """Compares what the adapter was trained on with the test questions; before a model is loaded.
 
         Raises:
-            InputError: questions of the test set were trained on, and that is not allowed.
+            InputError: questions of a test set were trained on, and that is not allowed.
         """
         trace = Path(adapter or "none") / TRACE_FILE
         if not trace.is_file():
             return
-        found = overlap(TrainingTrace.load(trace), questions)
-        self._overlap = found.to_json()
-        if found.contaminated and not self.allow_overlap:
-            raise InputError(
-                f"--model.adapter: {len(found.contaminated)} of the {found.n} test questions were in its training "
-                f"set (the first is {found.contaminated[0]}): test on others, or pass --report.allow_overlap true "
-                "to have it reported"
-            )
+        trained = TrainingTrace.load(trace)
+        for one in sets:
+            found = overlap(trained, [one.records[example.id] for example in one.test])
+            self._overlap[one.source.name] = found.to_json()
+            if found.contaminated and not self.allow_overlap:
+                raise InputError(
+                    f"--model.adapter: {len(found.contaminated)} of the {found.n} test questions of "
+                    f"{one.source.name} were in its training set (the first is {found.contaminated[0]}): test on "
+                    "others, or pass --report.allow_overlap true to have it reported"
+                )
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         module: Any = pl_module
-        data = module.data
-        predictions = in_order(module.test_predictions, data.test)
-        base = in_order(module.base_predictions, data.test) if module.base_predictions else None
-        records = [data.records[one.id] for one in predictions]
-        prompt = data.prompt.describe(module.backend.tokenizer())
-        adapter = module.checkpoint or module.adapter or "none"
-        self.scores = score(
+        asking_s = time.perf_counter() - self._started  # every prediction is on the host by now
+        self.tested = [
+            self._tested(module, one, heard)
+            for one, heard in zip(module.data.sets, module.heard, strict=True)
+        ]
+        info = {**_run_info(module, str(trainer.precision)), "asking_s": round(asking_s, 2)}
+        folder = Path(str(trainer.log_dir))
+        first = self.tested[0]
+        first.scores.more["asking_s"] = info["asking_s"]
+        if len(self.tested) > 1:
+            paths = write_suite(folder, self.tested, info)
+        else:
+            paths = write_report(folder, first.scores, first.predictions, first.records, first.base, info)
+        for logger in trainer.loggers:
+            _log(logger, self.tested, trainer.global_step)
+        say("\n" + console_table(first.scores))
+        if len(self.tested) > 1:
+            say("\n" + suite_table(self.tested))
+        asked = sum(one.scores.n for one in self.tested)
+        say(f"Asked:   {asked} questions in {asking_s:.1f} s, after loading")
+        say(f"Report:  {paths['report.html']}")
+
+    def _tested(self, module: Any, asked: QuestionSet, heard: Heard) -> Tested:
+        predictions = in_order(heard.test, asked.test)
+        base = in_order(heard.base, asked.test) if heard.base else None
+        records = [asked.records[one.id] for one in predictions]
+        scores = score(
             predictions,
             records=records,
             base=base,
-            dev=module.dev_predictions or None,
-            seed=data.seed,
-            dataset=data.source.name,
+            dev=heard.dev or None,
+            seed=module.data.seed,
+            normalisation=self.normalisation,
+            prior=heard.prior if self.prior_correction else None,
+            base_prior=heard.base_prior if self.prior_correction and base else None,
+            dataset=asked.source.name,
             split="test",
-            prompt_sha256=prompt["sha256"],
-            adapter=adapter,
+            prompt_sha256=asked.prompt.sha256(module.backend.tokenizer()),
+            adapter=_adapter(module),
         )
-        self.scores.more["contamination"] = self._overlap
-        folder = Path(str(trainer.log_dir))
-        info = {
-            "command": shlex.join(["medqlora", *sys.argv[1:]]),
-            "base": module.backend.base,
-            "base_identity": module.backend.identity(),
-            "adapter": adapter,
-            "prompt": prompt,
-            "source": data.source.fingerprint(),
-            "max_prompt_tokens": data.max_prompt_tokens,
-            "precision": str(trainer.precision),
-            "seed": data.seed,
-            "versions": versions(),
-        }
-        paths = write_report(folder, self.scores, predictions, records, base, info)
-        for logger in trainer.loggers:
-            _log(logger, self.scores, predictions, trainer.global_step)
-        say("\n" + console_table(self.scores))
-        say(f"Report:  {paths['report.html']}")
+        scores.more["contamination"] = self._overlap.get(asked.source.name)
+        as_scored = self.normalisation == "none" and not self.prior_correction
+        scores.more["threshold"] = (
+            self._calibration.applied(predictions) if self._calibration and as_scored else None
+        )
+        return Tested(asked.source.name, scores, predictions, records, base)
+
+
+def _adapter(module: Any) -> str:
+    return str(module.checkpoint or module.adapter or "none")
+
+
+def _run_info(module: Any, precision: str) -> dict[str, Any]:
+    """What is needed to repeat the run."""
+    data = module.data
+    return {
+        "command": shlex.join(["medqlora", *sys.argv[1:]]),
+        "base": module.backend.base,
+        "base_identity": module.backend.identity(),
+        "adapter": _adapter(module),
+        "prompt": data.prompt.describe(module.backend.tokenizer()),
+        "source": data.source.fingerprint(),
+        "benchmarks": [one.fingerprint() for one in data.benchmarks],
+        "max_prompt_tokens": data.max_prompt_tokens,
+        "precision": precision,
+        "seed": data.seed,
+        "versions": versions(),
+    }
 
 
 def in_order(predictions: list[Prediction], examples: list[Any]) -> list[Prediction]:
@@ -94,15 +186,19 @@ def in_order(predictions: list[Prediction], examples: list[Any]) -> list[Predict
     return sorted(predictions, key=lambda prediction: place[prediction.id])
 
 
-def _log(logger: Any, scores: Scores, predictions: list[Prediction], step: int) -> None:
-    """The report's figures to a logger: numbers to any, pictures to TensorBoard."""
-    report = scores.to_json()
+def _log(logger: Any, tested: Sequence[Tested], step: int) -> None:
+    """The reports' figures to a logger: numbers to any, pictures to TensorBoard."""
     names = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p")
-    metrics = {f"test/{name}": float(report[name]) for name in names if report[name] is not None}
-    if scores.base:
-        metrics["test/base_accuracy"] = float(scores.base["accuracy"])
-    logger.log_metrics(metrics, step=step)
-    writer = getattr(logger, "experiment", None)
-    if hasattr(writer, "add_figure"):
-        for name, figure in figures(scores, predictions).items():
-            writer.add_figure(f"test/{name}", figure, step, close=False)  # type: ignore[union-attr]
+    for place, one in enumerate(tested):
+        under = "test" if place == 0 else f"test/{one.name.replace(' ', '_')}"
+        report = one.scores.to_json()
+        metrics = {f"{under}/{name}": float(report[name]) for name in names if report[name] is not None}
+        if one.scores.base:
+            metrics[f"{under}/base_accuracy"] = float(one.scores.base["accuracy"])
+        logger.log_metrics(metrics, step=step)
+        writer = getattr(logger, "experiment", None)
+        if hasattr(writer, "add_figure"):
+            for name, figure in figures(one.scores, one.predictions).items():
+                writer.add_figure(f"{under}/{name}", figure, step, close=False)  # type: ignore[union-attr]
+            if place == 0 and len(tested) > 1:
+                writer.add_figure("test/suite", suite_figure(tested), step, close=False)  # type: ignore[union-attr]

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from medqlora.commands.config_files import with_config
 from medqlora.commands.verbs import run_verb
 
 
 def run(command: str, words: list[str]) -> int:
     """Trains and tests with the same options; see `medqlora.commands.verbs.run` for what it raises."""
+    words = with_config(words)
     fit = run_verb(["fit", *words], command)
     if fit is None:  # --help
         return 0

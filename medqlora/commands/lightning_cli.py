@@ -26,8 +26,9 @@ from medqlora.callbacks import (
 from medqlora.console import say
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
-from medqlora.models.adapters import check_adapter_base, read_adapter
+from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
+from medqlora.records import YES_NO_MAYBE
 from medqlora.runs import newest_adapter
 
 #: what each verb needs of the data
@@ -83,6 +84,11 @@ class MedQLoRACLI(LightningCLI):
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(StepProgress, "progress")
         parser.add_lightning_class_args(EvaluationReport, "report")
+        parser.add_lightning_class_args(Answers, "answers")
+        parser.add_argument(
+            "--compare_base", type=bool, default=True, help="`test` also asks the base without the adapter."
+        )
+        parser.link_arguments("compare_base", "model.compare_base")
 
     @property
     def adapter_folder(self) -> Path | None:
@@ -195,17 +201,54 @@ class MedQLoRACLI(LightningCLI):
         if self.verb != "fit":
             self._choose_adapter()
         tokenizer = self.model.backend.tokenizer()
-        self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
         if self.verb == "test":
-            questions = [self.datamodule.records[example.id] for example in self.datamodule.test]
-            # the trace of a checkpoint's training set lies with the adapter that its run exported
-            run = self._run_of_checkpoint()
-            self.report.check_overlap(self.model.adapter if run is None else str(run / "adapter"), questions)
+            self._read_test(tokenizer)
+        elif self.verb == "predict":
+            self._read_questions(tokenizer)
+        else:
+            self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
         if self.verb == "fit":
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
-        elif self.verb == "predict":
-            self.trainer.callbacks.append(Answers())  # type: ignore[attr-defined]
+
+    def _read_test(self, tokenizer: Any) -> None:
+        record = self._adapter_record()
+        held_out = record.get("dev_ids")
+        self.datamodule.read(
+            tokenizer,
+            _STAGES["test"],
+            report=say,
+            trained=frozenset(record.get("train_ids", ())),
+            held_out=None if held_out is None else frozenset(held_out),
+        )
+        if not self.datamodule.dev:
+            say("No question was held out from this adapter's training: its confidence is not calibrated")
+        self.datamodule.read_benchmarks(report=say)
+        self.report.check_threshold(record, f"{self._adapter_place()}/{RECORD_FILE}")
+        self.report.check_prior(self.datamodule.sets)
+        self.report.check_overlap(self._adapter_place(), self.datamodule.sets)
+
+    def _read_questions(self, tokenizer: Any) -> None:
+        record = self._adapter_record()
+        if self.datamodule.questions is None:
+            self.datamodule.read(tokenizer, _STAGES["predict"], report=say)
+        else:
+            self.datamodule.read_questions(tokenizer, record.get("labels", YES_NO_MAYBE), report=say)
+        answers = next(one for one in self.trainer.callbacks if isinstance(one, Answers))  # type: ignore[attr-defined]
+        answers.begin(self.trainer, self.model, self.datamodule, self._adapter_place())
+
+    def _adapter_place(self) -> str | None:
+        """The folder that says what the weights under test were trained on; None for the bare base."""
+        run = self._run_of_checkpoint()  # what a checkpoint saw lies with the adapter that its run exported
+        if run is not None:
+            return str(run / "adapter")
+        return None if self.model.adapter in (None, "none") else self.model.adapter
+
+    def _adapter_record(self) -> dict[str, Any]:
+        place = self._adapter_place()
+        if place is None or not (Path(place) / "adapter_config.json").is_file():
+            return {}
+        return read_adapter(place)
 
     def _choose_adapter(self) -> None:
         """`--ckpt_path`, `--model.adapter`, or the newest finished run's on this base; says which."""
@@ -236,6 +279,11 @@ class MedQLoRACLI(LightningCLI):
                 say(
                     f"Note: trained with the prompt '{trained_with}', asked with '{self.datamodule.prompt_name}'"
                 )
+
+    def predict(self, **options: Any) -> None:
+        """Called in place of the Trainer's: what is answered already needs no model."""
+        if self.datamodule.test:
+            self.trainer.predict(**options)
 
     # ---- after a verb ----------------------------------------------------------------------------
 

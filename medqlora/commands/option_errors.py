@@ -27,9 +27,23 @@ _ABSENT = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _VALUE = re.compile(r"(?:Given value|Got value): (.*)$")
 _LITERAL = re.compile(r"typing\.Literal(\[[^\]]*\])")
 _SIMPLE = re.compile(r"Expected an? <class '([\w.]+)'>")
+_SOURCES = tuple(
+    f"medqlora.data.{name}"
+    for name in (
+        "PubMedQA",
+        "JSONLines",
+        "SyntheticTrials",
+        "MedQA",
+        "MedMCQA",
+        "MedicalMMLU",
+        "BioASQ",
+        "Mirage",
+    )
+)
 _OURS = {
     "model.backend": ("medqlora.models.Transformers", "medqlora.models.Unsloth", "medqlora.models.TinyLlama"),
-    "data.source": ("medqlora.data.PubMedQA", "medqlora.data.JSONLines", "medqlora.data.SyntheticTrials"),
+    "data.source": _SOURCES,
+    "data.benchmarks": _SOURCES,
 }
 _WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 

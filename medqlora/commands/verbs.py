@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
@@ -9,7 +10,7 @@ from medqlora.errors import InputError
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, data or models, after taking back an empty run folder."""
-    run_verb([command, *words])
+    run_verb([command, *with_config(words)])
     return 0
 
 

@@ -33,6 +33,32 @@ def content(record: Record) -> tuple[str, ...]:
     return tuple(" ".join(part.split()).casefold() for part in parts)
 
 
+def _leaks(record: Record) -> set[tuple[object, ...]]:
+    """What gives a multiple-choice question away: it with its options, in any order, or with its answer."""
+    parts = content(record)
+    asked, options = parts[: len(parts) - len(record.options)], parts[len(parts) - len(record.options) :]
+    keys: set[tuple[object, ...]] = {("options", asked, tuple(sorted(options)))}
+    if record.answer is not None:
+        right = record.options.get(record.answer, record.answer)
+        keys.add(("answer", asked, " ".join(right.split()).casefold()))
+    return keys
+
+
+def without_shared_content(records: Sequence[Record], held_out: Sequence[Record]) -> list[Record]:
+    """`records` without the questions that `held_out` holds too, for benchmarks that are known to repeat
+    some across their own splits.
+
+    Two questions are the same when their texts and contexts are, but for case and white space, and either
+    all their options, in whatever order, or their right answers too.
+
+    Args:
+        records: what training, or the choice of a checkpoint, sees.
+        held_out: the records to be kept from it.
+    """
+    secret = {key for record in held_out for key in _leaks(record)}
+    return [record for record in records if secret.isdisjoint(_leaks(record))]
+
+
 def reject_shared_content(
     seen: Mapping[str, Sequence[Record]], held_out: Sequence[Record], name: str
 ) -> None:

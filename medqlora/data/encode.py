@@ -1,8 +1,11 @@
 """A record to token ids: the prompt, the completion that is learned, and the labels that are scored."""
 
+import hashlib
+import sys
 from array import array
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from medqlora.data.encoded_cache import load, save, slot
@@ -26,7 +29,7 @@ def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: in
     The completion ends with the end token; it is empty where the answer isn't known.
 
     Args:
-        record: the record; only its question, contexts, options and labels reach the prompt.
+        record: the record; only its question, contexts, options, labels and subject reach the prompt.
         prompt: see `medqlora.data.prompts.lookup`.
         tokenizer: a fast tokenizer of transformers.
         max_prompt_tokens: the longest prompt, in tokens, its prefix included.
@@ -112,7 +115,13 @@ class _Encoder:
         end = self._text.until_control(frame.end)  # what a template puts after that is not the answer's
         self._end = "" if end is None else self._text.template(end)
         self._end_ids = [self._text.eos] if end is None else []
-        self.identity = [prompt.sha256(tokenizer), self._text.digest, list(frame), max_prompt_tokens]
+        self.identity = [
+            prompt.sha256(tokenizer),
+            _code(type(prompt).__module__),
+            self._text.digest,
+            list(frame),
+            max_prompt_tokens,
+        ]
         self._labels = cache(self._label_ids)
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
@@ -132,8 +141,8 @@ class _Encoder:
         return result
 
     def _body(self, record: Record, contexts: Sequence[str]) -> str:
-        # the only way from a record to a prompt: four fields that don't hold the answer
-        body = self._prompt.body(record.question, contexts, record.options, record.labels)
+        # the only way from a record to a prompt: five fields that don't hold the answer
+        body = self._prompt.body(record.question, contexts, record.options, record.labels, record.subject)
         return self._before + self._text.text(body) + self._after
 
     def _completion(self, record: Record) -> str:
@@ -228,6 +237,16 @@ class _Encoder:
                 f"{_at(record)}: {OPTION}: with this tokenizer the answer {record.answer!r} does not begin with "
                 f"the tokens that are scored for it after the prompt {self._prompt.name!r}: use another prompt"
             )
+
+
+@cache
+def _code(module: str) -> str:
+    """The SHA-256 of a module's file, in hex; "" where it has none. A set may bring a prompt of its own
+    (`Source.prompts`), and its `template` need not tell all that its `body` does."""
+    try:
+        return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
+    except (AttributeError, KeyError, OSError):
+        return ""
 
 
 def _at(record: Record) -> str:

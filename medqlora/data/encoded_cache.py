@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # what decides the ids besides the arguments; a change to one of them makes older files void
-_CODE = ("chat_template.py", "encode.py", "encoded_cache.py", "prompts.py", "tokens.py")
+_CODE = ("chat_template.py", "choice_prompt.py", "encode.py", "encoded_cache.py", "prompts.py", "tokens.py")
 
 
 def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
@@ -47,6 +47,7 @@ def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
             record.labels,
             record.answer,
             record.long_answer,
+            record.subject,
         ]
         digest.update(json.dumps(fields).encode() + b"\n")
     try:

@@ -64,6 +64,15 @@ def identity(row: Row, key: str, value: Any) -> str:
     return str(value).strip()
 
 
+def whole(value: object) -> int | None:
+    """A whole number, also as text (a CSV's) or as a float (pandas'); None for anything else."""
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def one_of(row: Row, key: str, value: Any, allowed: Sequence[str], fix: str = "correct it") -> str:
     """One of `allowed`.
 

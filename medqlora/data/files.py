@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -64,6 +64,29 @@ def read_rows(path: str, option: str) -> list[Row]:
     if not rows:
         raise InputError(f"{option}: {path} holds no rows: give a file with data")
     return rows
+
+
+def read_bare_csv(file: Path, option: str, columns: Sequence[str]) -> list[Row]:
+    """All rows of a CSV file without a header.
+
+    Args:
+        file: the file.
+        option: the option that named it, for messages.
+        columns: what its columns are called.
+
+    Raises:
+        InputError: it can't be read, or a row has another number of cells.
+    """
+    return _csv(file, _text(file, option), columns)
+
+
+def read_json(file: Path, option: str) -> Any:
+    """A JSON file as it is, for shapes that are no table.
+
+    Raises:
+        InputError: it can't be read, or is not JSON; names the line.
+    """
+    return _whole(file, _text(file, option))
 
 
 def data_files(path: str, option: str) -> list[Path]:
@@ -174,17 +197,25 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def _json(file: Path, text: str) -> list[Row]:
+def _whole(file: Path, text: str) -> Any:
     try:
-        whole = parse_json(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and error.lineno > 1:  # an object a line, whatever the extension says
-            return _jsonl(file, text)
         raise InputError(
             f"{file}:{error.lineno}: not JSON ({error.msg}, column {error.colno}): correct it"
         ) from error
     except ValueError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _json(file: Path, text: str) -> list[Row]:
+    try:
+        whole = _whole(file, text)
+    except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data" and cause.lineno > 1:
+            return _jsonl(file, text)  # an object a line, whatever the extension says
+        raise
     if isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
         pairs = enumerate(whole.items(), 1)
         return [Row(f"{file}: key {key}", number, key, value) for number, (key, value) in pairs]
@@ -227,17 +258,18 @@ def _jsonl(file: Path, text: str) -> list[Row]:
     return rows
 
 
-def _csv(file: Path, text: str) -> list[Row]:
+def _csv(file: Path, text: str, columns: Sequence[str] = ()) -> list[Row]:
     separator = "\t" if _kind(file) == ".tsv" else ","
     limit = csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a full text
     try:
-        return _csv_rows(file, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        return _csv_rows(file, reader, list(columns))
     finally:
         csv.field_size_limit(limit)
 
 
-def _csv_rows(file: Path, reader: Any) -> list[Row]:
-    header: list[str] = []
+def _csv_rows(file: Path, reader: Any, header: list[str]) -> list[Row]:
+    bare = bool(header)
     rows: list[Row] = []
     while True:
         line = reader.line_num + 1  # where the row begins; quoted fields may span lines
@@ -256,9 +288,9 @@ def _csv_rows(file: Path, reader: Any) -> list[Row]:
                 raise InputError(f"{file}:{line}: the column {twice!r} stands there twice: rename one")
             continue
         if len(cells) != len(header):
+            due = f"and {len(header)} are due" if bare else f"and the header {len(header)}"
             raise InputError(
-                f"{file}:{line}: has {len(cells)} cells, and the header {len(header)}: "
-                "quote the cells that hold a separator"
+                f"{file}:{line}: has {len(cells)} cells, {due}: quote the cells that hold a separator"
             )
         rows.append(Row(f"{file}:{line}", line, None, dict(zip(header, cells, strict=True))))
 

@@ -112,7 +112,7 @@ class JSONLines(Source):
         rows = files.read_rows(path, option)
         self._check_columns(rows, option)
         stem = Path(path).name.partition(".")[0]
-        records = [self._record(row, f"{stem}:{row.key or row.number}") for row in rows]
+        records = [self.record(row, f"{stem}:{row.key or row.number}") for row in rows]
         unique_ids(records, option)
         if name != "test":
             for record in records:
@@ -141,7 +141,12 @@ class JSONLines(Source):
                         f"{', '.join(sorted(there))}: map ours with --data.source.fields.{ours} COLUMN"
                     )
 
-    def _record(self, row: Row, default_id: str) -> Record:
+    def record(self, row: Row, default_id: str) -> Record:
+        """A row as a record.
+
+        Raises:
+            InputError: something in it is not as it should be.
+        """
         value = row.value
 
         def get(ours: str) -> Any:

@@ -105,28 +105,36 @@ class EvalBatch(NamedTuple):
 
 
 class EvalLoader:
-    """Yields every example once, in groups of similar length so that little is padded in generation.
+    """Yields every example once, in groups that fill a few micro-batches well.
 
     Args:
         examples: the encoded set.
-        batch_size: examples in one group, at most.
-        tokens: prompt tokens of a group at most, padding counted: writing keeps keys and values of all of
-            them. A prompt of more is a group of its own.
+        tokens: prompt tokens of a group, at most; a longer prompt is a group of its own.
+        in_order: keep the order of `examples`, so that answers can be written as they come; otherwise
+            the longest come first, so that memory is at its peak at once and little is padded in writing.
         rank, world_size: which of the groups are this process's.
     """
 
     def __init__(
-        self, examples: Sequence[Encoded], batch_size: int, tokens: int, *, rank: int = 0, world_size: int = 1
+        self,
+        examples: Sequence[Encoded],
+        tokens: int,
+        *,
+        in_order: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        order = list(range(len(examples)))
+        if not in_order:
+            order.sort(key=lambda index: (-len(examples[index].prompt), index))
         groups: list[list[int]] = []
-        longest = 0
-        for index in sorted(range(len(examples)), key=lambda index: (-len(examples[index].prompt), index)):
-            # descending, so the first of a group is its longest
-            if groups and len(groups[-1]) < batch_size and longest * (len(groups[-1]) + 1) <= tokens:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-                longest = len(examples[index].prompt)
+        used = 0
+        for index in order:
+            used += len(examples[index].prompt)
+            if not groups or used > tokens:
+                groups.append([])
+                used = len(examples[index].prompt)
+            groups[-1].append(index)
         self.batches = [
             EvalBatch(tuple(examples[index] for index in group)) for group in groups[rank::world_size]
         ]

@@ -19,7 +19,8 @@ class MicroBatch(NamedTuple):
     Attributes:
         input_ids: [1, T] packed or [n, L] padded, int64.
         position_ids: same shape, int64; restart at 0 with every example.
-        attention_mask: None packed (the restarting positions say it), [n, L] bool padded.
+        attention_mask: None packed (the restarting positions say it), [n, L] bool padded, [1, 1, T, T] bool
+            where prompts are shared (True: the row may look at the column).
         lengths: [n] int32, on the host: tokens of each example, the order of the rows.
         rows: [R] int64: where the hidden state predicts a completion token.
         targets: [R] int64: that token.
@@ -127,6 +128,49 @@ def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
     positions = torch.arange(longest).expand(len(examples), -1)
     return MicroBatch(
         input_ids, positions, mask, torch.tensor(lengths, dtype=torch.int32), _long(rows), _long(targets)
+    )
+
+
+def share_prompts(examples: Sequence[Sequence[Encoded]]) -> MicroBatch:
+    """One row in which each prompt stands once and several completions follow it side by side.
+
+    A completion sees its prompt and itself, at the positions that it would have alone; its last token is
+    only predicted, so it isn't there. `rows` and `targets` are in the order of the completions.
+
+    Args:
+        examples: groups with the same prompt.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    rows: list[int] = []
+    targets: list[int] = []
+    lengths: list[int] = []
+    spans: list[tuple[int, int, int, int]] = []  # prompt begin, prompt end, completion begin, completion end
+    for group in examples:
+        begin, prompt = len(ids), group[0].prompt
+        end = begin + len(prompt)
+        ids += prompt
+        positions += range(len(prompt))
+        spans.append((begin, end, begin, end))
+        for example in group:
+            start = len(ids)
+            ids += example.completion[:-1]
+            positions += range(len(prompt), len(prompt) + len(ids) - start)
+            spans.append((begin, end, start, len(ids)))
+            rows += [end - 1, *range(start, len(ids))]
+            targets += example.completion
+        lengths.append(len(ids) - begin)
+    mask = torch.zeros(len(ids), len(ids), dtype=torch.bool)
+    for begin, end, start, stop in spans:
+        mask[start:stop, begin:end] = True
+        mask[start:stop, start:stop] = True
+    return MicroBatch(
+        _long(ids)[None],
+        _long(positions)[None],
+        mask.tril_()[None, None],
+        torch.tensor(lengths, dtype=torch.int32),
+        _long(rows),
+        _long(targets),
     )
 
 

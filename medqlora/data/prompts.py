@@ -1,7 +1,7 @@
 """The three prompts, by name: what a model is asked, and how its answer is written.
 
-A prompt is given the question, the contexts, the options and the names of the labels, and nothing else
-of a record, so what gives the answer away (`long_answer`, `answer`, `annotations`) can't reach it.
+A prompt is given the question, the contexts, the options, the names of the labels and the subject, and
+nothing else of a record, so what gives the answer away (`long_answer`, `answer`, `annotations`) can't reach it.
 """
 
 import difflib
@@ -46,7 +46,12 @@ class Prompt(ABC):
 
     @abstractmethod
     def body(
-        self, question: str, contexts: Sequence[str], options: Mapping[str, str], labels: Sequence[str]
+        self,
+        question: str,
+        contexts: Sequence[str],
+        options: Mapping[str, str],
+        labels: Sequence[str],
+        subject: str = "",
     ) -> str:
         """The part of the prompt that holds the user's text. Nothing in it is a control token."""
 
@@ -108,7 +113,12 @@ class Medical(Prompt):
     name = "medical"
 
     def body(
-        self, question: str, contexts: Sequence[str], options: Mapping[str, str], labels: Sequence[str]
+        self,
+        question: str,
+        contexts: Sequence[str],
+        options: Mapping[str, str],
+        labels: Sequence[str],
+        subject: str = "",
     ) -> str:
         context = " ".join(part.strip() for part in contexts).strip()
         line = f"\nCONTEXT: {context}" if context else ""
@@ -134,7 +144,12 @@ class LMEval(Prompt):
     name = "lm_eval"
 
     def body(
-        self, question: str, contexts: Sequence[str], options: Mapping[str, str], labels: Sequence[str]
+        self,
+        question: str,
+        contexts: Sequence[str],
+        options: Mapping[str, str],
+        labels: Sequence[str],
+        subject: str = "",
     ) -> str:
         # nothing is stripped: the harness doesn't either
         context = "\n".join(contexts)
@@ -164,7 +179,12 @@ class Chat(Prompt):
     _FREE = "Answer the question."
 
     def body(
-        self, question: str, contexts: Sequence[str], options: Mapping[str, str], labels: Sequence[str]
+        self,
+        question: str,
+        contexts: Sequence[str],
+        options: Mapping[str, str],
+        labels: Sequence[str],
+        subject: str = "",
     ) -> str:
         context = "\n".join(part.strip() for part in contexts).strip()
         line = self._CONTEXT.replace("{contexts}", context) if context else ""

@@ -34,6 +34,7 @@ from typing import Any
 from medqlora.data import fields, files
 from medqlora.data.checks import at, reject_shared_content, unique_ids
 from medqlora.data.files import Row
+from medqlora.data.hub import read_hub
 from medqlora.data.source import Source
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record, Splits
@@ -281,21 +282,10 @@ def _letters(value: object) -> object:
 
 
 def _hub(config: str, revision: str | None) -> list[Row]:
-    import datasets
-
-    try:
-        table = datasets.load_dataset(HUB, config, split="train", revision=revision)
-        values = list(table)
-    except Exception as error:  # the Hub, its cache and the network each raise errors of their own
-        reason = (str(error).splitlines() or [""])[0]
+    if config == "pqa_labeled":
         file = DOWNLOAD.rsplit("/", 1)[1]
-        option, get = {
-            "pqa_labeled": ("path", f"download {DOWNLOAD} and pass --data.source.path {file}"),
-            "pqa_artificial": ("artificial", "pass a local copy: --data.source.artificial FILE"),
-            "pqa_unlabeled": ("unlabeled", "pass a local copy: --data.source.unlabeled FILE"),
-        }[config]
-        raise InputError(
-            f"--data.source.{option}: {HUB} ({config}, revision {revision or 'main'}) can't be read from the Hub "
-            f"({type(error).__name__}: {reason}): {get}"
-        ) from error
-    return [Row(f"{HUB}/{config}:{number}", number, None, value) for number, value in enumerate(values, 1)]
+        option, fix = "--data.source.path", f"download {DOWNLOAD} and pass --data.source.path {file}"
+    else:
+        option = f"--data.source.{config.removeprefix('pqa_')}"
+        fix = f"pass a local copy: {option} FILE"
+    return read_hub(HUB, config, "train", revision, option, fix)

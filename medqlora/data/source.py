@@ -1,7 +1,9 @@
 """What a data source is to the rest of the project."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from medqlora.data.prompts import Prompt, lookup
 from medqlora.records import Splits
 
 
@@ -14,6 +16,21 @@ class Source(ABC):
 
     #: what the reports call it
     name: str
+
+    #: prompts that stand in for `--data.prompt`'s of the same name where this set is asked: a benchmark's
+    #: own in lm-evaluation-harness as "lm_eval"
+    prompts: Mapping[str, Prompt] = {}
+
+    #: what `read` left out and why, a line each, for the person at the terminal; () before it
+    remarks: tuple[str, ...] = ()
+
+    def prompt(self, name: str) -> Prompt:
+        """The prompt that `--data.prompt` means for this set: its own of that name, or everyone's.
+
+        Raises:
+            InputError: there is none; names the nearest.
+        """
+        return self.prompts[name] if name in self.prompts else lookup(name)
 
     @abstractmethod
     def read(self) -> Splits:

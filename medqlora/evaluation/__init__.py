@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medqlora.evaluation.adjust import normalised as normalised
     from medqlora.evaluation.adjust import prior_corrected as prior_corrected
+    from medqlora.evaluation.aggregate_page import write_aggregate as write_aggregate
     from medqlora.evaluation.aggregation import aggregate as aggregate
     from medqlora.evaluation.aggregation import macro_average as macro_average
     from medqlora.evaluation.calibration import fit_temperature as fit_temperature
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
     from medqlora.evaluation.scores import decided as decided
     from medqlora.evaluation.scores import quick_scores as quick_scores
     from medqlora.evaluation.scores import score as score
+    from medqlora.evaluation.suite import write_suite as write_suite
+    from medqlora.evaluation.suite_console import aggregate_table as aggregate_table
+    from medqlora.evaluation.suite_console import suite_table as suite_table
+    from medqlora.evaluation.suite_plots import suite_figure as suite_figure
+    from medqlora.evaluation.suite_scores import Tested as Tested
 
 _HOMES = {
     "normalised": "adjust",
     "prior_corrected": "adjust",
+    "write_aggregate": "aggregate_page",
     "aggregate": "aggregation",
     "macro_average": "aggregation",
     "fit_temperature": "calibration",
@@ -44,6 +51,11 @@ _HOMES = {
     "decided": "scores",
     "quick_scores": "scores",
     "score": "scores",
+    "write_suite": "suite",
+    "aggregate_table": "suite_console",
+    "suite_table": "suite_console",
+    "suite_figure": "suite_plots",
+    "Tested": "suite_scores",
 }
 
 __all__ = sorted(_HOMES)

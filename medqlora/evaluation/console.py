@@ -13,7 +13,7 @@ def console_table(scores: Scores) -> str:
     report = scores.to_json()
     name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
     lines = [
-        _cut(f"{name}: {scores.n} questions, decided by {scores.decided_by.replace('_', ' ')}"),
+        cut(f"{name}: {scores.n} questions, decided by {scores.decided_by.replace('_', ' ')}"),
         "-" * WIDTH,
     ]
     lines += [
@@ -43,11 +43,9 @@ def console_table(scores: Scores) -> str:
         lines.append(f"{'class':<22}{'precision':>10}{'recall':>10}{'F1':>10}{'gold':>10}{'decided':>10}")
         for label, row in classes[: room - 1]:
             numbers = "".join(f"{row[key]:>10.3f}" for key in ("precision", "recall", "f1"))
-            lines.append(
-                f"{'  ' + _shown(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
-            )
+            lines.append(f"{'  ' + shown(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}")
     lines.append("-" * WIDTH)
-    lines += [_cut(one) for one in (caution(scores.n), *verdict(report))][:2]
+    lines += [cut(one) for one in (caution(scores.n), *verdict(report))][:2]
     lines.append("Not medical advice.")
     return "\n".join(lines)
 
@@ -72,15 +70,16 @@ def _calibration(report: dict[str, Any]) -> list[str]:
 
 
 def _line(name: str, value: str, detail: str) -> str:
-    return _cut(f"{_shown(name):<28}{value:>9}   {detail}".rstrip())
+    return cut(f"{shown(name):<28}{value:>9}   {detail}".rstrip())
 
 
-def _cut(line: str) -> str:
-    line = _shown(line)
+def cut(line: str) -> str:
+    """`line` without control characters and no wider than the table."""
+    line = shown(line)
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Without control characters: a label from a file could otherwise steer the terminal."""
     return "".join(one if one.isprintable() else "?" for one in text)
 

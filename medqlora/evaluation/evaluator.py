@@ -1,12 +1,14 @@
 """From encoded questions to predictions: scores the labels, and lets the model write."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from medqlora.evaluation.decisions import parse_decision
-from medqlora.evaluation.scoring import Decodes, score
+from medqlora.evaluation.generation import writing_groups
+from medqlora.evaluation.scoring import Decodes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
 
 #: prompts in, token ids of the texts out, in the same order
@@ -27,15 +29,34 @@ class Evaluated(NamedTuple):
     completion_tokens: int
 
 
+@dataclass
+class Heard:
+    """What the model answered to one question set.
+
+    Attributes:
+        test, base: with the adapter, and with it switched off (empty where that isn't asked).
+        dev: of the questions that the adapter did not learn, their labels alone: what a temperature may be
+            fitted on.
+        prior, base_prior: log p(label) of the prompt without a question in it, in nats.
+    """
+
+    test: list[Prediction] = field(default_factory=list)
+    base: list[Prediction] = field(default_factory=list)
+    dev: list[Prediction] = field(default_factory=list)
+    prior: tuple[float, ...] | None = None
+    base_prior: tuple[float, ...] | None = None
+
+
 class Evaluator:
-    """Asks one model. Validation, test and prediction all go through here.
+    """Asks one model. Validation, test, prediction and single questions all go through here.
 
     Args:
         decoder: for the log-likelihoods.
         generate: writes text; None scores labels alone.
         tokenizer: reads the text's tokens back.
-        records: by id, of every question that will be asked.
         micro_batch_tokens, packed, pad_token_id, device: as in `medqlora.evaluation.scoring.score`.
+        rows: prompts that are written at once, at most; fewer where they have more than
+            `micro_batch_tokens` together.
     """
 
     def __init__(
@@ -44,38 +65,42 @@ class Evaluator:
         generate: Generate | None,
         *,
         tokenizer: Any,
-        records: Mapping[str, Record],
         micro_batch_tokens: int,
         packed: bool,
         pad_token_id: int,
         device: torch.device,
+        rows: int,
     ) -> None:
         self.decoder = decoder
         self.generate = generate
         self.tokenizer = tokenizer
-        self.records = records
         self.micro_batch_tokens = micro_batch_tokens
         self.packed = packed
         self.pad_token_id = pad_token_id
         self.device = device
+        self.rows = rows
 
-    def evaluate(self, examples: Sequence[Encoded]) -> Evaluated:
-        """Scores, and where asked generates, for `examples` (one batch; best of similar length)."""
-        scored = score(
-            self.decoder,
-            examples,
-            micro_batch_tokens=self.micro_batch_tokens,
-            packed=self.packed,
-            pad_token_id=self.pad_token_id,
-            device=self.device,
-        )
-        texts: list[str | None] = [None] * len(examples)
-        if self.generate is not None:
-            written = self.generate([example.prompt for example in examples])
-            texts = [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in written]
+    def evaluate(
+        self,
+        examples: Sequence[Encoded],
+        records: Mapping[str, Record],
+        *,
+        write: bool = True,
+        completions: bool = False,
+    ) -> Evaluated:
+        """Scores, and where asked writes, for `examples`; the results are in their order.
+
+        Args:
+            examples: the questions.
+            records: by id, of these questions at least.
+            write: False scores labels alone, whatever `generate` is.
+            completions: also score the right completions, for the loss.
+        """
+        scored = self._score(examples, completions)
+        texts = self._write(examples) if write else [None] * len(examples)
         predictions = []
         for example, result, text in zip(examples, scored, texts, strict=True):
-            record = self.records[example.id]
+            record = records[example.id]
             parsed = None if text is None else parse_decision(text, record.labels, record.options)
             predictions.append(
                 Prediction(
@@ -94,3 +119,29 @@ class Evaluator:
             sum(result.completion_nll for result in scored),
             sum(result.completion_tokens for result in scored),
         )
+
+    def prior(self, content_free: Encoded) -> tuple[float, ...]:
+        """log p(label) in nats of a prompt without a question in it, one a label."""
+        return self._score([content_free], False)[0].label_logprobs
+
+    def _score(self, examples: Sequence[Encoded], completions: bool) -> list[Scored]:
+        return score(
+            self.decoder,
+            examples,
+            micro_batch_tokens=self.micro_batch_tokens,
+            packed=self.packed,
+            pad_token_id=self.pad_token_id,
+            device=self.device,
+            completions=completions,
+        )
+
+    def _write(self, examples: Sequence[Encoded]) -> list[str | None]:
+        texts: list[str | None] = [None] * len(examples)
+        if self.generate is None:
+            return texts
+        lengths = [len(example.prompt) for example in examples]
+        for group in writing_groups(lengths, self.rows, self.micro_batch_tokens):
+            written = self.generate([examples[index].prompt for index in group])
+            for index, ids in zip(group, written, strict=True):
+                texts[index] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return texts

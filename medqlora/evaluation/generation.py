@@ -6,6 +6,27 @@ from typing import Any
 import torch
 
 
+def writing_groups(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Indices of `lengths`, longest first, in groups that are written at once.
+
+    Args:
+        lengths: tokens of each prompt.
+        rows: prompts in a group, at most.
+        tokens: prompt tokens of a group at most, padding counted: writing keeps keys and values of all of
+            them. A longer prompt is a group of its own.
+    """
+    groups: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        # descending, so the first of a group is its longest
+        if groups and len(groups[-1]) < rows and longest * (len(groups[-1]) + 1) <= tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            longest = lengths[index]
+    return groups
+
+
 @torch.no_grad()
 def generate(
     model: Any,

@@ -52,44 +52,89 @@ def render(
         base: the bare base's predictions.
         run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
     """
-    report = scores.to_json()
     name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
+    return page(
+        title=f"{name}: {percent(scores.accuracy)} accuracy",
+        subtitle=_subtitle(scores),
+        headline=_headline(scores),
+        cautions=[caution(scores.n), *verdict(scores.to_json())],
+        sections=joined((*_sections(scores, predictions, records, base), *repeat)),
+    )
+
+
+def page(*, title: str, subtitle: str, headline: Markup, cautions: Sequence[str], sections: Markup) -> str:
+    """The frame of every page: what all of them say and how they look, around `sections`."""
     template = Template(files("medqlora.evaluation").joinpath("page.html").read_text("utf-8"))
-    cautions = joined((element("p", one) for one in (caution(scores.n), *verdict(report))), "")
+    return template.substitute(
+        title=text(title),
+        subtitle=text(subtitle),
+        headline=headline,
+        cautions=joined((element("p", one) for one in cautions), ""),
+        not_advice=text(NOT_ADVICE),
+        sections=sections,
+    )
+
+
+def set_report(
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    base: Sequence[Prediction] | None,
+) -> Markup:
+    """All that `render` shows of one question set, to stand in a page among others."""
+    cautions = [caution(scores.n), *verdict(scores.to_json())]
+    return joined(
+        (
+            element("p", _subtitle(scores), class_="soft"),
+            _headline(scores),
+            element("div", *(element("p", one) for one in cautions), class_="notice"),
+            *_sections(scores, predictions, records, base, "h3"),
+            *section("What was asked", fields(_identity(scores)), "h3"),
+        )
+    )
+
+
+def _subtitle(scores: Scores) -> str:
     by = {
         "likelihood": "the likeliest label",
         "generation": "the generated text",
         "exact_match": "exact match",
     }
-    return template.substitute(
-        title=text(f"{name}: {percent(scores.accuracy)} accuracy"),
-        subtitle=text(
-            f"{scores.n} questions, decided by {by[scores.decided_by]}; "
-            f"{f'adapter {scores.adapter}' if scores.adapter else 'bare base, no adapter'}; seed {scores.seed}"
-        ),
-        headline=_headline(scores),
-        cautions=cautions,
-        not_advice=text(NOT_ADVICE),
-        sections=joined(
-            (
-                *_section("Against the baselines", comparison_table(report)),
-                *_section("By answer", class_table(report)),
-                *_section("Figures", _figures(scores, predictions)),
-                *_section("Calibration and selective answering", calibration_table(report)),
-                *_section(
-                    "By length of the prompt", group_table(report.get("by_context_length") or [], "tokens")
-                ),
-                *_section("By topic", _topics(report)),
-                *_section(_errors_title(scores), _errors(scores, predictions, records, base)),
-                *_section("What the numbers mean", _definitions(report)),
-                *_section("To repeat this run", fields({**_identity(scores), **run_info})),
-            )
-        ),
-    )
+    adapter = f"adapter {scores.adapter}" if scores.adapter else "bare base, no adapter"
+    return f"{scores.n} questions, decided by {by[scores.decided_by]}; {adapter}; seed {scores.seed}"
 
 
-def _section(title: str, content: Markup | None) -> list[Markup]:
-    return [] if not content else [element("section", element("h2", title), content)]
+def _sections(
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    base: Sequence[Prediction] | None,
+    heading: str = "h2",
+) -> list[Markup]:
+    report = scores.to_json()
+    lengths = group_table(report.get("by_context_length") or [], "tokens")
+    contents = {
+        "Against the baselines": comparison_table(report),
+        "By answer": class_table(report),
+        "Figures": _figures(scores, predictions),
+        "Calibration and selective answering": calibration_table(report),
+        "By length of the prompt": lengths,
+        "By topic": _topics(report),
+        _errors_title(scores): _errors(scores, predictions, records, base),
+        "What the numbers mean": _definitions(report),
+    }
+    return [one for title, content in contents.items() for one in section(title, content, heading)]
+
+
+def section(title: str, content: Markup | None, heading: str = "h2") -> list[Markup]:
+    """A section under its heading; none without content."""
+    return [] if not content else [element("section", element(heading, title), content)]
+
+
+def folded(title: str, content: Markup) -> Markup:
+    """A part of the page that opens on a click, without a script."""
+    return element("details", element("summary", element("h2", title)), content, class_="set")
 
 
 def _headline(scores: Scores) -> Markup:

@@ -41,14 +41,15 @@ def _model_row(name: str, block: Mapping[str, Any], *, reads_text: bool = False)
     return [
         name,
         percent(block["accuracy"]),
-        _range(block["accuracy_ci95"]),
+        interval_text(block["accuracy_ci95"]),
         "" if f1 is None else percent(f1),
-        "" if interval is None else _range(interval),
+        "" if interval is None else interval_text(interval),
         "" if unread is None else percent(unread),
     ]
 
 
-def _range(interval: Sequence[float]) -> str:
+def interval_text(interval: Sequence[float]) -> str:
+    """[0.708, 0.784] → "70.8 to 78.4"."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
@@ -92,6 +93,8 @@ def calibration_table(report: Mapping[str, Any]) -> Markup | None:
         f"{percent(chosen['confidence_at_coverage'])}) gives {percent(chosen['accuracy_at_coverage'])} accuracy.",
         f"The labels together hold {percent(report['label_mass'])} of the model's probability on average.",
     ]
+    if report.get("threshold"):
+        sentences.append(_threshold(report["threshold"]))
     if report.get("rationale"):
         rationale = report["rationale"]
         sentences.append(
@@ -100,6 +103,18 @@ def calibration_table(report: Mapping[str, Any]) -> Markup | None:
         )
     return joined(
         [table(["", "ECE", "Brier", "NLL (nats)"], rows), *(element("p", one) for one in sentences)]
+    )
+
+
+def _threshold(found: Mapping[str, Any]) -> str:
+    """How the threshold that was saved with the adapter holds on these questions."""
+    if not found["answered"]:
+        return "Under the threshold saved with the adapter every answer is uncertain."
+    return (
+        f"Under the threshold saved with the adapter (confidence {percent(found['threshold'])} at temperature "
+        f"{found['temperature']:.2f}, for at most {percent(found['target_risk'])} wrong) {found['answered']} of "
+        f"{found['n']} questions are answered, {percent(found['risk'])} of them wrongly "
+        f"({interval_text(found['risk_ci95'])}); the others are uncertain."
     )
 
 
@@ -120,7 +135,7 @@ def group_table(rows: Sequence[Mapping[str, Any]], name: str) -> Markup | None:
                 else row["group"],
                 row["n"],
                 percent(row["accuracy"]),
-                _range(row["accuracy_ci95"]),
+                interval_text(row["accuracy_ci95"]),
             ]
             for row in rows
         ],

@@ -78,7 +78,8 @@ def drawable(text: str) -> str:
     return known if len(known) <= _TEXT_LENGTH else f"{known[: _TEXT_LENGTH - 3]}..."
 
 
-def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """An empty figure of `width` by `height` inches with the look that all share."""
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
@@ -91,7 +92,7 @@ def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def _reliability(report: dict[str, Any]) -> Figure:
-    figure, axes = _axes(5.2, 4.4, "Reliability of the confidence")
+    figure, axes = new_axes(5.2, 4.4, "Reliability of the confidence")
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", label="perfect")
     bins = [one for one in report["calibration"]["bins"] if one["n"]]
     accuracy = [one["accuracy"] for one in bins]
@@ -122,7 +123,7 @@ def _reliability(report: dict[str, Any]) -> Figure:
 
 
 def _risk_coverage(report: dict[str, Any]) -> Figure:
-    figure, axes = _axes(5.2, 4.4, "Risk if the least sure are declined")
+    figure, axes = new_axes(5.2, 4.4, "Risk if the least sure are declined")
     lines = [("this model", THIS, report["selective"])]
     if report["base"] and report["base"].get("selective"):
         lines.append(("bare base", BASE, report["base"]["selective"]))
@@ -147,7 +148,7 @@ def _risk_coverage(report: dict[str, Any]) -> Figure:
 
 
 def _confidence(report: dict[str, Any], predictions: Sequence[Prediction]) -> Figure:
-    figure, axes = _axes(5.2, 3.2, "How sure it is when right and when wrong")
+    figure, axes = new_axes(5.2, 3.2, "How sure it is when right and when wrong")
     compared = decided(predictions, report["normalisation"], report["prior"])
     values: dict[bool, list[float]] = {True: [], False: []}
     for one in compared:
@@ -163,7 +164,7 @@ def _confidence(report: dict[str, Any], predictions: Sequence[Prediction]) -> Fi
 
 def _confusion(matrix: dict[str, Any], title: str) -> Figure:
     rows, columns, counts = matrix["rows_gold"], matrix["columns_decision"], matrix["counts"]
-    figure, axes = _axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title or "Confusion matrix")
+    figure, axes = new_axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title or "Confusion matrix")
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
@@ -181,7 +182,7 @@ def _confusion(matrix: dict[str, Any], title: str) -> Figure:
 
 
 def _groups(rows: Sequence[dict[str, Any]], report: dict[str, Any], title: str) -> Figure:
-    figure, axes = _axes(7.2 if len(rows) > 8 else 5.2, 1.3 + 0.26 * len(rows), title)
+    figure, axes = new_axes(7.2 if len(rows) > 8 else 5.2, 1.3 + 0.26 * len(rows), title)
     places = list(range(len(rows)))[::-1]
     for place, row in zip(places, rows, strict=True):
         low, high = row["accuracy_ci95"]

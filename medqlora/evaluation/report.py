@@ -44,18 +44,41 @@ def write_report(
         OSError: the folder or a file can't be written.
         ValueError: the arguments don't belong together.
     """
-    matched_records(predictions, records)
-    if len(predictions) != scores.n:
-        raise ValueError(f"{len(predictions)} predictions, but scores of {scores.n}")
-    base = None if base is None else in_order_of(predictions, base)
+    base = base_in_order(scores, predictions, records, base)
     contents = {
         "test_report.json": json.dumps(scores.to_json(), indent=2, allow_nan=False) + "\n",
         "predictions.jsonl": "".join(
-            f"{json.dumps(line)}\n" for line in prediction_lines(scores, predictions, base)
+            f"{json.dumps(line)}\n" for line in prediction_lines(scores, predictions, base, records)
         ),
         "predictions_official.json": json.dumps(official_predictions(scores, predictions), indent=1) + "\n",
         "report.html": render(scores, predictions, records, base, run_info or {}),
     }
+    return write_files(folder, contents)
+
+
+def base_in_order(
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    base: Sequence[Prediction] | None,
+) -> list[Prediction] | None:
+    """`base` in the order of the predictions.
+
+    Raises:
+        ValueError: the arguments don't belong together.
+    """
+    matched_records(predictions, records)
+    if len(predictions) != scores.n:
+        raise ValueError(f"{len(predictions)} predictions, but scores of {scores.n}")
+    return None if base is None else in_order_of(predictions, base)
+
+
+def write_files(folder: Path, contents: Mapping[str, str]) -> dict[str, Path]:
+    """Writes texts under their names, each aside and renamed; name → path.
+
+    Raises:
+        OSError: the folder or a file can't be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, content in contents.items():
@@ -70,11 +93,14 @@ def write_report(
 
 
 def prediction_lines(
-    scores: Scores, predictions: Sequence[Prediction], base: Sequence[Prediction] | None
+    scores: Scores,
+    predictions: Sequence[Prediction],
+    base: Sequence[Prediction] | None,
+    records: Sequence[Record] = (),
 ) -> list[dict[str, Any]]:
     """A line of `predictions.jsonl` for each question, in order.
 
-    `logprobs` are as the model gave them; `probabilities`, `decision` and `confidence` follow the scores'
+    With `records`, a question that people have answered too has what they said, as `human`. `logprobs` are as the model gave them; `probabilities`, `decision` and `confidence` follow the scores'
     normalisation and prior.
     """
     if scores.decided_by == "exact_match":
@@ -90,6 +116,10 @@ def prediction_lines(
         compared = decided(base, normalisation, scores.more["base_prior"])
         for line, one, after in zip(lines, base, compared, strict=True):
             line["base"] = _answer(one, after, scores)
+    human = {record.id: dict(record.annotations) for record in records if record.annotations}
+    for line in lines:
+        if line["id"] in human:
+            line["human"] = human[line["id"]]
     return lines
 
 

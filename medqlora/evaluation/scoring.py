@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from medqlora.data.packing import MicroBatch, micro_batch, split_rows
+from medqlora.data.packing import MicroBatch, micro_batch, share_prompts, split_rows
 from medqlora.records import Encoded
 
 
@@ -18,6 +18,10 @@ class Decodes(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, V] float32."""
+
+    @property
+    def takes_any_mask(self) -> bool:
+        """Whether it obeys any [1, 1, T, T] mask."""
 
 
 class Scored(NamedTuple):
@@ -47,11 +51,13 @@ def score(
     packed: bool,
     pad_token_id: int,
     device: torch.device,
+    completions: bool = True,
 ) -> list[Scored]:
     """Scores each example's labels and completion.
 
     A label of one token is read off the last prompt position, in the pass that scores the completion
-    too. A label of several tokens goes through the model as prompt + label.
+    too. Labels of several tokens follow their prompt side by side, so that it goes through the model once;
+    where the model's attention can't do that, each goes through with a prompt of its own.
 
     Args:
         decoder: the model; the caller has put it into eval mode and entered its precision.
@@ -59,7 +65,11 @@ def score(
         micro_batch_tokens: tokens that go through the model at once.
         packed, pad_token_id: as in training.
         device: where the model is.
+        completions: whether the completions are wanted; without them only the prompts (and labels of several
+            tokens) go through the model.
     """
+    if not completions:
+        examples = [example._replace(completion=()) for example in examples]
     sequences: list[Encoded] = []
     owners: list[tuple[int, int]] = []  # (example, label), label -1 for the example itself
     singles: list[
@@ -80,13 +90,22 @@ def score(
 
     label_logprobs = [[0.0] * len(example.labels) for example in examples]
     nll = [0.0] * len(examples)
-    lengths = [len(sequence.prompt) + len(sequence.completion) for sequence in sequences]
-    for group in split_rows(lengths, micro_batch_tokens, packed=packed):
-        members = [sequences[item] for item in group]
-        batch = micro_batch(members, packed=packed, pad_token_id=pad_token_id)
-        counts = [len(member.completion) for member in members]
-        results = _score_batch(decoder, batch, counts, [singles[item] for item in group], device)
-        for item, (total, single_logprobs) in zip(group, results, strict=True):
+    shared = decoder.takes_any_mask and len(sequences) > len({index for index, _ in owners})
+    units = _units([index for index, _ in owners], shared)
+    lengths = [
+        len(sequences[unit[0]].prompt) + sum(len(sequences[item].completion) for item in unit)
+        for unit in units
+    ]
+    for group in split_rows(lengths, micro_batch_tokens, packed=packed or shared):
+        members = [[sequences[item] for item in units[place]] for place in group]
+        if shared:
+            batch = share_prompts(members)
+        else:
+            batch = micro_batch([one for (one,) in members], packed=packed, pad_token_id=pad_token_id)
+        items = [item for place in group for item in units[place]]
+        counts = [len(sequences[item].completion) for item in items]
+        results = _score_batch(decoder, batch, counts, [singles[item] for item in items], device)
+        for item, (total, single_logprobs) in zip(items, results, strict=True):
             index, number = owners[item]
             if number >= 0:
                 label_logprobs[index][number] = total
@@ -101,6 +120,17 @@ def score(
         )
         for index, example in enumerate(examples)
     ]
+
+
+def _units(owners: Sequence[int], shared: bool) -> list[list[int]]:
+    """Places of `owners` that go together: those of the same example where prompts are shared, else each alone."""
+    units: list[list[int]] = []
+    for place, owner in enumerate(owners):
+        if shared and place and owners[place - 1] == owner:
+            units[-1].append(place)
+        else:
+            units.append([place])
+    return units
 
 
 def _score_batch(

@@ -28,6 +28,11 @@ def span(interval: Sequence[float], *, signed: bool = False) -> str:
     return f"95% interval {low} to {high}"
 
 
+def p_value(value: float) -> str:
+    """0.0213 → "0.021"; what is smaller than can be shown is said so."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def smallest_difference(n: int) -> int:
     """The difference in points, rounded up, that a paired comparison of `n` questions finds 4 times in 5.
 

@@ -12,8 +12,12 @@ from medqlora.errors import InputError
 RECORD_FILE = "medqlora.json"
 
 
-def read_adapter(folder: str) -> dict[str, Any]:
+def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, Any]:
     """What the run that made the adapter recorded of itself; {} for an adapter made elsewhere.
+
+    Args:
+        folder: in PEFT's format.
+        option: what named it, for messages.
 
     Raises:
         InputError: the folder holds no adapter of PEFT's.
@@ -22,11 +26,24 @@ def read_adapter(folder: str) -> dict[str, Any]:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (path / name).is_file():
             raise InputError(
-                f"--model.adapter: '{folder}' holds no {name}: give the adapter/ folder of a finished run, "
-                "or 'none' for the bare base"
+                f"{option}: '{folder}' holds no {name}: give the adapter/ folder of a finished run"
+                + (", or 'none' for the bare base" if option == "--model.adapter" else "")
             )
     record = path / RECORD_FILE
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+
+
+def base_of(folder: str) -> str:
+    """The base that PEFT's own file names.
+
+    Raises:
+        InputError: it names none.
+    """
+    config = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{folder}/adapter_config.json names no base: pass --base")
+    return str(base)
 
 
 def check_adapter_base(folder: str, base: str, identity: str) -> None:

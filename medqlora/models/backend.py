@@ -1,5 +1,6 @@
 """What a model backend is to the rest of the project."""
 
+import inspect
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +20,10 @@ class Backend(ABC):
 
     #: the model's name on the Hub or a local folder, as the user gave it
     base: str
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's values: with them the same backend can be made again."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @abstractmethod
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:

@@ -30,6 +30,8 @@ class Decoder:
         self.body = getattr(base, base.base_model_prefix)
         self.head = base.get_output_embeddings()
         self.packed_lengths = packed_lengths
+        #: whether any [1, 1, T, T] mask is obeyed, as a prompt that several labels share needs it
+        self.takes_any_mask = not packed_lengths and base.config._attn_implementation == "sdpa"
         config = base.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         # Cohere multiplies its logits, Granite divides them

@@ -43,6 +43,9 @@ class TinyLlama(Backend):
         }
         self._inner: Transformers | None = None
 
+    def options(self) -> dict[str, Any]:
+        return {**self._options, "seed": self.seed}
+
     @property
     def base(self) -> str:  # type: ignore[override]
         """The folder of the built base; builds it when it isn't there."""

@@ -1,6 +1,8 @@
 """What the model is asked and what it learns, as token ids, for every family of tokenizers."""
 
 import copy
+import importlib
+import sys
 from array import array
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, LLAMA3_CHAT, family
 
 from medqlora.data import encoded_cache, prompts
+from medqlora.data.choice_prompt import LMEvalChoice
 from medqlora.data.encode import encode, encode_all, end_token_ids
 from medqlora.data.pubmedqa import PubMedQA
 from medqlora.data.tokens import text_tokenizer
@@ -334,6 +337,37 @@ def test_whatever_decides_the_ids_decides_the_cache_file(records, own_cache):
     assert len(list(own_cache.iterdir())) == 5
     all_([with_(record, where="elsewhere", topics=("x",)) for record in records])
     assert len(list(own_cache.iterdir())) == 5
+    all_([with_(records[0], subject="anatomy"), *records[1:]])  # a benchmark's own prompt says it
+    assert len(list(own_cache.iterdir())) == 6
+
+
+def test_a_prompt_of_a_sets_own_has_a_cache_file_of_its_own(records, own_cache):
+    own = LMEvalChoice("{subject}: {question}\n")
+    few = [with_(record, subject="anatomy") for record in records[:3]]
+    shown = decoded(family("llama3"), encode_all(few, own, family("llama3"), 60, progress=False)[0].prompt)
+    assert shown.endswith("anatomy: Question 0?\nAnswer:")
+    all_(few, name="lm_eval")
+    assert len(list(own_cache.iterdir())) == 2
+    encode_all(few, LMEvalChoice("{question}\n"), family("llama3"), 60, progress=False)
+    assert len(list(own_cache.iterdir())) == 3
+
+
+def test_a_changed_file_of_a_prompt_voids_what_was_encoded_with_it(records, own_cache, tmp_path, monkeypatch):
+    def loaded(text: str):
+        (tmp_path / "own_prompt.py").write_text(text)
+        sys.modules["medqlora.data.encode"]._code.cache_clear()
+        monkeypatch.delitem(sys.modules, "own_prompt", raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module("own_prompt").Own()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "from medqlora.data.prompts import LMEval\nclass Own(LMEval):\n    pass\n"
+    encode_all(records[:2], loaded(text), family("llama3"), 60, progress=False)
+    encode_all(records[:2], loaded(text), family("llama3"), 60, progress=False)
+    assert len(list(own_cache.iterdir())) == 1
+    encode_all(records[:2], loaded(text + "# changed\n"), family("llama3"), 60, progress=False)
+    assert len(list(own_cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])

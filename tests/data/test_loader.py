@@ -135,28 +135,36 @@ def test_processes_share_every_step_and_agree_on_it(count: int, batch_size: int,
         assert held == len(shares[0].ids)
 
 
-@given(st.integers(0, 25), st.integers(1, 6), st.integers(1, 4))
+@given(st.integers(0, 25), st.integers(1, 60), st.integers(1, 4), st.booleans())
 def test_evaluation_asks_every_question_once_over_all_processes(
-    count: int, batch_size: int, world_size: int
+    count: int, tokens: int, world_size: int, in_order: bool
 ) -> None:
     loaders = [
-        EvalLoader(examples(count), batch_size, 10_000, rank=rank, world_size=world_size)
+        EvalLoader(examples(count), tokens, in_order=in_order, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     asked = [example.id for each in loaders for batch in each for example in batch.examples]
     assert sorted(asked) == sorted(example.id for example in examples(count))
-    assert all(len(batch.examples) <= batch_size for each in loaders for batch in each)
     assert [len(each) for each in loaders] == [len(list(each)) for each in loaders]
 
 
-def test_evaluation_groups_questions_of_similar_length_and_begins_with_the_longest() -> None:
-    lengths = [len(e.prompt) for batch in EvalLoader(examples(20), 4, 10_000) for e in batch.examples]
+def test_evaluation_begins_with_the_longest_question() -> None:
+    lengths = [len(e.prompt) for batch in EvalLoader(examples(20), 50) for e in batch.examples]
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_evaluation_groups_stay_within_the_tokens_but_for_a_prompt_that_is_longer_by_itself() -> None:
-    data = examples(30)
+def test_answers_that_are_written_as_they_come_keep_the_order() -> None:
+    data = examples(20)
+    assert [e.id for batch in EvalLoader(data, 50, in_order=True) for e in batch.examples] == [
+        e.id for e in data
+    ]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_evaluation_groups_stay_within_the_tokens_but_for_a_prompt_that_is_longer_by_itself(
+    in_order: bool,
+) -> None:
     for tokens in (1, 20, 50, 10_000):
-        for batch in EvalLoader(data, 4, tokens):
-            longest = max(len(example.prompt) for example in batch.examples)
-            assert len(batch.examples) == 1 or longest * len(batch.examples) <= tokens
+        for batch in EvalLoader(examples(30), tokens, in_order=in_order):
+            total = sum(len(example.prompt) for example in batch.examples)
+            assert len(batch.examples) == 1 or total <= tokens

@@ -67,8 +67,8 @@ def test_medical_completions(answer, long_answer, labels, expected):
     assert prompts.lookup("medical").completion(answer, long_answer, labels) == expected
 
 
-def test_a_prompt_can_see_question_contexts_options_and_labels_alone():
-    allowed = ["self", "question", "contexts", "options", "labels"]
+def test_a_prompt_can_see_question_contexts_options_labels_and_subject_alone():
+    allowed = ["self", "question", "contexts", "options", "labels", "subject"]
     for name in prompts.names():
         assert list(inspect.signature(type(prompts.lookup(name)).body).parameters) == allowed
     plain = {
@@ -76,6 +76,7 @@ def test_a_prompt_can_see_question_contexts_options_and_labels_alone():
         "contexts": "Sequence",
         "options": "Mapping",
         "labels": "Sequence",
+        "subject": str,
         "return": str,
     }
     for key, kind in inspect.get_annotations(prompts.Prompt.body).items():
@@ -119,7 +120,7 @@ def test_every_other_field_of_a_record_leaves_the_prompt_as_it_is():
         "topics": (SENTINEL,),
     }
     free |= {"annotations": {"reasoning_free": SENTINEL}, "where": SENTINEL}
-    seen = {"question", "contexts", "options", "labels"}
+    seen = {"question", "contexts", "options", "labels", "subject"}
     assert {field.name for field in fields(Record)} == {*free, *seen}
     changed = Record(question=base.question, contexts=base.contexts, labels=base.labels, **free)
     for name in prompts.names():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from evaluation_builders import random_predictions, records_of
 
-from medqlora.evaluation import score, write_report
+from medqlora.evaluation import Tested, score, write_aggregate, write_report, write_suite
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -47,24 +47,44 @@ def test_a_browser_draws_every_figure_runs_no_script_and_asks_for_nothing(tmp_pa
     )
     scores = score(items, records=records, base=base, dataset="PubMedQA", split="test")
     page = write_report(tmp_path, scores, items, records, base)["report.html"]
+    done, drawn = opened(page)
+    assert drawn == ["true"] * 7
+    assert "<title>PubMedQA, test" in done.stdout
+
+
+def opened(page: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """The page after loading, and for each of its figures whether it was drawn; nothing was asked for."""
     # the copy that is opened carries a script of the test's own, let through by the policy, that reports
     probe = (
         "<script>addEventListener('load', () => { document.body.dataset.drawn = [...document.images].map("
         "(one) => `${one.complete && one.naturalWidth > 50}`).join(); document.body.dataset.asked = "
         "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).length; });</script>"
     )
-    opened = page.with_name("opened.html")
+    copy = page.with_name("opened.html")
     html = page.read_text("utf-8").replace(
         "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
     )
-    opened.write_text(html.replace("</head>", f"{probe}</head>"), "utf-8")
-    done = browse(opened, "--enable-logging=stderr", "--log-level=0", "--dump-dom")
+    copy.write_text(html.replace("</head>", f"{probe}</head>"), "utf-8")
+    done = browse(copy, "--enable-logging=stderr", "--log-level=0", "--dump-dom")
     drawn = re.search(r'data-drawn="([^"]*)"', done.stdout)
     assert drawn is not None
-    assert drawn[1].split(",") == ["true"] * 7
     assert 'data-asked="0"' in done.stdout
-    assert "<title>PubMedQA, test" in done.stdout
     assert "CONSOLE" not in done.stderr
+    return done, drawn[1].split(",")
+
+
+def test_a_browser_draws_the_pages_of_a_suite_and_of_several_adapters(tmp_path: Path) -> None:
+    tested, reports = [], []
+    for seed in range(2):
+        items, base = random_predictions(40, seed=seed), random_predictions(40, seed=9)
+        records = records_of(items)
+        scores = score(items, records=records, base=base, dataset="Trials", split="test")
+        tested.append(Tested(f"Set {seed}", scores, items, records, base))
+        reports.append(scores.to_json())
+    _, drawn = opened(write_suite(tmp_path / "suite", tested)["report.html"])
+    assert drawn == ["true"] * 15
+    _, drawn = opened(write_aggregate(tmp_path / "aggregate", reports)["aggregate.html"])
+    assert drawn == ["true"]
 
 
 def test_a_browser_takes_a_picture_of_the_page_as_written(tmp_path: Path) -> None:

@@ -129,20 +129,70 @@ def test_labels_that_are_the_whole_vocabulary_sum_to_one(loaded: tuple[Decoder, 
     assert torch.tensor(found.label_logprobs).exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_one_token_labels_cost_no_pass_of_their_own(
-    loaded: tuple[Decoder, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoder, _ = loaded
-    tokens: list[int] = []
-    hidden = decoder.hidden
+@pytest.fixture
+def tokens(loaded: tuple[Decoder, Any], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many went through the model, a pass each."""
+    counts: list[int] = []
+    hidden = loaded[0].hidden
 
     def counted(batch: MicroBatch, rows: torch.Tensor) -> torch.Tensor:
-        tokens.append(batch.input_ids.numel())
+        counts.append(batch.input_ids.numel())
         return hidden(batch, rows)
 
-    monkeypatch.setattr(decoder, "hidden", counted)
-    score(decoder, [question(0, 9, 4, ONE)], micro_batch_tokens=100, packed=True, pad_token_id=2, device=CPU)
+    monkeypatch.setattr(loaded[0], "hidden", counted)
+    return counts
+
+
+def test_one_token_labels_cost_no_pass_of_their_own(loaded: tuple[Decoder, Any], tokens: list[int]) -> None:
+    examples = [question(0, 9, 4, ONE)]
+    score(loaded[0], examples, micro_batch_tokens=100, packed=True, pad_token_id=2, device=CPU)
     assert tokens == [13]
+
+
+def test_labels_of_several_tokens_share_their_prompt(loaded: tuple[Decoder, Any], tokens: list[int]) -> None:
+    examples = [question(0, 9, 4, SEVERAL), question(1, 7, 0, SEVERAL)]
+    score(loaded[0], examples, micro_batch_tokens=100, packed=True, pad_token_id=2, device=CPU)
+    # each prompt once, and of each completion and label all but its last token, which is only predicted
+    assert tokens == [9 + 3 + 1 + 2 + 1 + 7 + 1 + 2 + 1]
+
+
+def test_where_prompts_cant_be_shared_each_label_has_one_of_its_own_and_scores_the_same(
+    loaded: tuple[Decoder, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, model = loaded
+    monkeypatch.setattr(decoder, "takes_any_mask", False)
+    found = score(decoder, QUESTIONS, micro_batch_tokens=64, packed=True, pad_token_id=2, device=CPU)
+    assert_scored(found, [reference(model, example) for example in QUESTIONS])
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma2"])
+def test_shared_prompts_score_so_in_every_family(family: str, tiny_bases: dict[str, Path]) -> None:
+    backend = Transformers(str(tiny_bases[family]), quantization="none")
+    model = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0).eval()
+    found = score(
+        backend.decoder(model), QUESTIONS, micro_batch_tokens=64, packed=True, pad_token_id=2, device=CPU
+    )
+    assert_scored(found, [reference(model, example) for example in QUESTIONS])
+
+
+def test_completions_that_are_not_wanted_do_not_go_through_the_model(
+    loaded: tuple[Decoder, Any], tokens: list[int]
+) -> None:
+    def scored(completions: bool) -> list[Scored]:
+        return score(
+            loaded[0],
+            [question(0, 9, 4, ONE)],
+            micro_batch_tokens=100,
+            packed=True,
+            pad_token_id=2,
+            device=CPU,
+            completions=completions,
+        )
+
+    [without], [whole] = scored(False), scored(True)
+    assert without.label_logprobs == pytest.approx(whole.label_logprobs, abs=1e-5)
+    assert (without.completion_nll, without.completion_tokens) == (0.0, 0)
+    assert tokens == [10, 13]
 
 
 def test_pieces_of_the_head_add_up_whatever_their_size(

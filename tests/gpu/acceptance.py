@@ -33,8 +33,14 @@ LIMIT_GIB = 6.5
 OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
 STAGES = (
     "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
-    "validate", "resume", "overfit", "full", "fast",
+    "validate", "resume", "overfit", "full", "fast", "speed-likelihood", "speed-compared", "speed-written",
 )  # fmt: skip
+#: what a test of all 500 questions may take in seconds, after loading, and in GiB above the loaded model: issue 3
+SPEED = {
+    "speed-likelihood": (12, 1.5, ["--compare_base=false", "--model.generate=false"]),
+    "speed-compared": (24, 1.5, ["--model.generate=false"]),
+    "speed-written": (90, math.inf, ["--compare_base=false", "--model.max_new_tokens=64"]),
+}
 
 
 @dataclass
@@ -144,6 +150,8 @@ class Acceptance:
 
     def stage(self, name: str) -> dict[str, Any]:
         """Runs one of `STAGES`."""
+        if name in SPEED:
+            return self.speed(name)
         if name.startswith(("unsloth-", "transformers-")):
             backend, bits = name.split("-")
             return self.short(name, backend, f"{bits}-mixed")
@@ -180,6 +188,21 @@ class Acceptance:
     def test(self) -> dict[str, Any]:
         """All 500 by likelihood, with and without the adapter."""
         return self._test("test", "--model.generate=false")
+
+    def speed(self, stage: str) -> dict[str, Any]:
+        """All 500, with the memory of a large GPU for what is written."""
+        seconds, gib, options = SPEED[stage]
+        if stage == "speed-written":
+            options = [*options, "--data.eval_batch_size=64", "--data.micro_batch_tokens=32768"]
+        else:
+            options = [*options, "--data.micro_batch_tokens=4096"]
+        result = self._test(stage, *options)
+        report = self.run(stage) / "test_report.json"
+        if report.is_file():
+            result["asking_s"] = json.loads(report.read_text(encoding="utf-8"))["asking_s"]
+            result["within_limit"] = result["asking_s"] <= seconds
+        result["limits"] = {"asking_s": seconds, "gib_above_load": gib if math.isfinite(gib) else None}
+        return result
 
     def test_written(self) -> dict[str, Any]:
         """A part of the 500, the longest, with written answers."""

@@ -1,0 +1,35 @@
+"""Rows of a dataset on the Hub of Hugging Face."""
+
+from medqlora.data.files import Row
+from medqlora.errors import InputError
+
+
+def read_hub(
+    repository: str, config: str | None, split: str, revision: str | None, option: str, fix: str
+) -> list[Row]:
+    """All rows of one split.
+
+    Args:
+        repository: the dataset's name ("qiaojin/PubMedQA").
+        config: its configuration; None for the only one.
+        split: the split ("train").
+        revision: the commit, branch or tag; the newest when None.
+        option: the option that asked for it, for messages.
+        fix: what to do where the Hub can't be reached, for messages: how to pass a local copy.
+
+    Raises:
+        InputError: it can't be read; one line that ends with `fix`.
+    """
+    import datasets
+
+    names = [repository] if config is None else [repository, config]
+    try:
+        values = list(datasets.load_dataset(*names, split=split, revision=revision))
+    except Exception as error:  # the Hub, its cache and the network each raise errors of their own
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{option}: {repository} ({config or split}, revision {revision or 'main'}) can't be read from the Hub "
+            f"({type(error).__name__}: {reason}): {fix}"
+        ) from error
+    place = "/".join([*names, split])
+    return [Row(f"{place}:{number}", number, None, value) for number, value in enumerate(values, 1)]

@@ -1,0 +1,48 @@
+"""A file of questions to be answered: nobody knows the answers, or they are not looked at.
+
+Source: the user's file. A row as JSONL; `question` alone is needed, and a CSV has the same columns:
+
+    {"id": "ward-7", "question": "Is aspirin of use here?", "contexts": ["METHODS …", "RESULTS …"]}
+    {"question": "Which drug is a beta blocker?", "options": {"A": "Aspirin", "B": "Atenolol"}}
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medqlora.data import files
+from medqlora.data.checks import unique_ids
+from medqlora.data.jsonlines import JSONLines
+from medqlora.errors import InputError
+from medqlora.records import Record
+
+_ANSWERS = ("answer", "long_answer")
+
+
+def read_questions(path: str, option: str, labels: Sequence[str]) -> list[Record]:
+    """The questions of a file, in its order.
+
+    Args:
+        path: .jsonl, .json, .csv, .tsv, .parquet or .arrow. `context` is taken for `contexts`.
+        option: the option that named it, for messages.
+        labels: the possible decisions of a question without options; none for free answers.
+
+    Raises:
+        InputError: the file or a row is not as it should be; names the place.
+    """
+    rows = files.read_rows(path, option)
+    there = {key for row in rows for key in row.value}
+    if "question" not in there:
+        raise InputError(
+            f"{option}: no row of {path} has the column 'question'; there are {', '.join(sorted(there))}: rename one"
+        )
+    context = "context" in there and "contexts" not in there
+    reader = JSONLines(path, fields={"contexts": "context"} if context else None)
+    stem = Path(path).name.partition(".")[0]
+    records = []
+    for row in rows:
+        asked = row._replace(value={key: value for key, value in row.value.items() if key not in _ANSWERS})
+        record = reader.record(asked, f"{stem}:{row.key or row.number}")
+        records.append(record if record.options else replace(record, labels=tuple(labels)))
+    unique_ids(records, option)
+    return records
