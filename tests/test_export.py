@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from harness import options, run
 
@@ -81,3 +82,24 @@ def test_the_folder_says_how_the_adapter_was_made(tiny_bases: dict[str, Path], t
     card = (folder / "README.md").read_text()
     assert "Not medical advice" in card
     assert f"| transformers | {record['versions']['transformers']} |" in card
+
+
+def test_the_best_adapter_is_there_as_soon_as_it_is_validated(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    from test_resume import InterruptionError
+
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.callbacks=test_resume.StopAt"]
+    with pytest.raises(InterruptionError):  # in the epoch after the first validation
+        run("fit", [*words, "--trainer.callbacks.step=6"])
+    record = tmp_path / "lightning_logs" / "version_0" / "adapter" / "medqlora.json"
+    assert json.loads(record.read_text())["training"]["step"] == 6
+
+
+def test_without_validation_the_newest_epoch_is_exported(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path, dev=0), "--data.source.dev_fraction=0"]
+    run("fit", words)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    record = json.loads((folder / "adapter" / "medqlora.json").read_text())
+    assert record["training"]["step"] == 12
+    assert (record["scores"], record["calibration"], record["dev_ids"]) == ({}, None, [])

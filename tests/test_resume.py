@@ -1,5 +1,6 @@
 """A run that was interrupted and resumed ends as one that never was."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_r
     assert Path(resumed.trainer.log_dir) == folder
     for name in ("train/loss", "train/learning_rate"):
         assert logged(Path(resumed.trainer.log_dir), name) == logged(Path(straight.trainer.log_dir), name)
+
+
+def test_the_best_adapter_keeps_its_own_scores_and_calibration_when_later_ones_are_worse(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    # the loss falls, and the highest is asked for: the first validation stays the best
+    best = ["--checkpoint.monitor=val/loss", "--checkpoint.mode=max", "--checkpoint.every_n_train_steps=1"]
+    words = [*options(tiny_bases["llama"], tmp_path), *best]
+    with pytest.raises(InterruptionError):
+        run("fit", [*words, "--trainer.callbacks=test_resume.StopAt", "--trainer.callbacks.step=8"])
+    folder = tmp_path / "lightning_logs" / "version_0"
+    record = folder / "adapter" / "medqlora.json"
+    before = json.loads(record.read_text())
+    resumed = run("fit", [*words, f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+    assert float(resumed.trainer.callback_metrics["val/loss"]) < before["scores"]["val/loss"]
+    after = json.loads(record.read_text())
+    for name in ("scores", "calibration", "chosen_by"):
+        assert after[name] == before[name], name
+    assert after["training"]["step"] == before["training"]["step"] == 6
 
 
 def test_a_checkpoint_holds_the_adapter_and_not_the_base(tiny_bases: dict[str, Path], tmp_path: Path) -> None:

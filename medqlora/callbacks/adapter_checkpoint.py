@@ -43,6 +43,9 @@ class AdapterCheckpoint(ModelCheckpoint):
             monitor=monitor,
             mode=mode,
             save_top_k=save_top_k,
+            # at the validation itself: Lightning would wait for the epoch's end, and a run that ends in
+            # between would have no best adapter
+            save_on_train_epoch_end=False,
         )
         self.every_n_steps = every_n_train_steps
         #: where the best adapter was written; None before the first
@@ -53,7 +56,8 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and not getattr(pl_module, "data").dev:  # noqa: B009
-            self.monitor = None  # nothing is validated: the newest checkpoint is the one that is kept
+            # nothing is validated: the newest checkpoint is the one that is kept
+            self.monitor, self._save_on_train_epoch_end = None, True
         self._stage = stage
         super().setup(trainer, pl_module, stage)
 
@@ -71,6 +75,10 @@ class AdapterCheckpoint(ModelCheckpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save_newest(trainer)
             self._export_if_new(trainer, pl_module, self.best_model_path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._export_if_new(trainer, pl_module, self.best_model_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)

@@ -328,6 +328,7 @@ def _quiet() -> None:
         ".*`self.log_dict.*",
         "LightningCLI's args parameter is intended.*",
         ".*could not find the monitored key.*",  # a run that ends before its first validation
+        ".*across ranks is zero.*",  # a run without validation
         ".*is_gradient_checkpointing.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*Checkpoint directory .* exists and is not empty.*",

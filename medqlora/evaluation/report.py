@@ -100,8 +100,8 @@ def prediction_lines(
 ) -> list[dict[str, Any]]:
     """A line of `predictions.jsonl` for each question, in order.
 
-    With `records`, a question that people have answered too has what they said, as `human`. `logprobs` are as the model gave them; `probabilities`, `decision` and `confidence` follow the scores'
-    normalisation and prior.
+    `logprobs` are as the model gave them; `probabilities`, `decision` and `confidence` follow the scores'
+    normalisation and prior. With `records`, what people said of a question stands there too, as `human`.
     """
     if scores.decided_by == "exact_match":
         return [{"id": one.id, "gold": one.gold, "text": one.text} for one in predictions]
