@@ -99,6 +99,7 @@ class PubMedQADataModule(LightningDataModule):
         #: what ends a generated answer
         self.end_token_ids: tuple[int, ...] = ()
         self._tokenizer: Any = None
+        self._loader: StepLoader | None = None
 
     def check(self) -> None:
         """Raises InputError for options that no data can make right."""
@@ -245,7 +246,7 @@ class PubMedQADataModule(LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         trainer: Any = self.trainer
-        return StepLoader(
+        self._loader = StepLoader(
             self.train,
             self.batch_size,
             self.micro_batch_tokens,
@@ -256,6 +257,19 @@ class PubMedQADataModule(LightningDataModule):
             world_size=trainer.world_size,
             current_epoch=lambda: trainer.current_epoch,
         )
+        return self._loader
+
+    def lower_micro_batch_tokens(self) -> None:
+        """Halves the budget of the steps that come."""
+        self.micro_batch_tokens = max(1, self.micro_batch_tokens // 2)
+        if self._loader is not None:
+            self._loader.micro_batch_tokens = self.micro_batch_tokens
+
+    def step_of(self, ids: Sequence[str]) -> StepBatch:
+        """The step over these training examples under the present budget."""
+        assert self._loader is not None
+        by_id = {example.id: example for example in self.train}
+        return self._loader.collate([by_id[ident] for ident in ids])
 
     def val_dataloader(self) -> EvalLoader:
         return EvalLoader(self.dev, _GROUP * self.micro_batch_tokens)

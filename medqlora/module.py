@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,19 +14,20 @@ from medqlora.answering import calibrate
 from medqlora.console import say
 from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
+from medqlora.engine_choice import Chosen, Engine, choose
 from medqlora.errors import InputError
 from medqlora.evaluation import quick_scores
 from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard
 from medqlora.evaluation.generation import generate
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
-from medqlora.models.decoder import Decoder
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
 from medqlora.option_checks import DTYPES, check_options
-from medqlora.packing_check import packing_works
+from medqlora.out_of_memory import split_further
 from medqlora.records import Prediction
+from medqlora.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
     from medqlora.datamodule import PubMedQADataModule
@@ -44,6 +45,11 @@ class QLoRAModule(LightningModule):
         lora: the adapters that are trained.
         adapter: evaluate this adapter folder (PEFT's format) instead; "none" for the bare base; null takes
             the newest finished run's on the same base.
+        engine: what runs the training step and the scoring: "fused" is this project's own path for Llama-like
+            4-bit models on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
+        checkpointing: of the fused engine: "full" keeps each layer's input alone and computes the rest again in
+            the backward, "none" keeps all, a number is of layers that compute again; "auto" does as
+            `backend.gradient_checkpointing` says. Memory and speed depend on it, the result does not.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
         learning_rate: the highest rate, for whichever optimizer.
         weight_decay: AdamW's decoupled weight decay.
@@ -61,6 +67,8 @@ class QLoRAModule(LightningModule):
         backend: Backend,
         lora: LoRA = LoRA(),  # noqa: B008  # frozen
         adapter: str | None = None,
+        engine: Engine = "auto",
+        checkpointing: Literal["auto", "full", "none"] | int = "auto",
         optimizer: OptimizerName | OptimizerFactory = "adamw_8bit",
         learning_rate: float = 2e-4,
         weight_decay: float = 0.0,
@@ -78,6 +86,8 @@ class QLoRAModule(LightningModule):
         self.backend = backend
         self.lora = lora
         self.adapter = adapter
+        self.engine: Engine = engine
+        self.checkpointing: Literal["auto", "full", "none"] | int = checkpointing
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -100,10 +110,8 @@ class QLoRAModule(LightningModule):
         self.answered: list[Prediction] = []
         #: the answers to the last validation, and the optimizer step of the weights that gave them
         self.validated: tuple[int, list[Prediction]] = (-1, [])
-        self._pending: list[
-            tuple[int, Tensor, Tensor, float]
-        ] = []  # step, loss, gradient norm, rate: not logged yet
-        self._packed: bool | None = None
+        self._metrics = StepMetrics()
+        self._chosen: Chosen | None = None
         self._random_state: dict[str, Any] | None = None
         self._evaluated: list[Evaluated] = []
         self._grad_norm = torch.zeros(())
@@ -153,28 +161,24 @@ class QLoRAModule(LightningModule):
         assert in_force == wanted, f"gradient checkpointing is {in_force}, asked for {wanted}"
 
     @property
-    def decoder(self) -> Decoder:
-        return self.backend.decoder(self.model)
+    def chosen(self) -> Chosen:
+        """The engine, and whether rows are packed: chosen once, on the loaded model."""
+        if self._chosen is None:
+            with self.trainer.precision_plugin.forward_context():
+                self._chosen = choose(
+                    self.model,
+                    self.backend,
+                    engine=self.engine,
+                    checkpointing=self.checkpointing,
+                    packing=self.data.packing,
+                    probe=self.data.probe(),
+                    device=self.device,
+                )
+        return self._chosen
 
     @property
     def packed(self) -> bool:
-        """Whether rows are packed: as asked, and with "auto" as a comparison on this model shows."""
-        if self._packed is None:
-            asked = self.data.packing
-            if asked == "padded":
-                self._packed = False
-            else:
-                with self.trainer.precision_plugin.forward_context():
-                    difference = packing_works(self.model, self.decoder, self.data.probe(), self.device)
-                self._packed = difference is None
-                if asked == "packed" and difference is not None:
-                    raise InputError(
-                        f"--data.packing packed: this model's packed rows differ from single ones ({difference}): "
-                        "use padded"
-                    )
-                if difference is not None:
-                    say(f"Rows are padded: this model's packed rows differ from single ones ({difference})")
-        return self._packed
+        return self.chosen.packed
 
     # ---- the step --------------------------------------------------------------------------------
 
@@ -209,14 +213,11 @@ class QLoRAModule(LightningModule):
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        loss = torch.zeros((), device=self.device)
-        decoder = self.decoder
-        for micro in batch.micro_batches:
-            # DDP takes the mean over processes of what is a sum over them
-            part = decoder.loss_sum(micro) * (self.trainer.world_size / batch.completion_tokens)
-            with torch.autocast(self.device.type, enabled=False):  # a backward belongs outside of autocast
-                self.manual_backward(part)
-            loss += part.detach()
+        loss = self._gradients(batch)
+        while loss is None:  # the handler is left first: it holds on to what the failed pass allocated
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            batch = split_further(batch, self.data, self.device)
+            loss = self._gradients(batch)
         step, rate = self.trainer.global_step, optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = None if scaler is None else scaler.get_scale()
@@ -226,9 +227,26 @@ class QLoRAModule(LightningModule):
             self.skipped_steps += 1  # an overflow: the scaler left the weights alone
         else:
             scheduler.step()  # type: ignore[union-attr]
-        self._pending.append((step, loss, self._grad_norm, rate))
+        self._metrics.add(step, loss, self._grad_norm, rate)
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.flush_metrics()
+
+    def _gradients(self, batch: StepBatch) -> Tensor | None:
+        """Adds the step's gradients up; its loss, or None where that took more memory than there is."""
+        loss = torch.zeros((), device=self.device)
+        decoder = self.chosen.decoder
+        try:
+            for micro in batch.micro_batches:
+                # DDP takes the mean over processes of what is a sum over them
+                part = decoder.loss_sum(micro) * (self.trainer.world_size / batch.completion_tokens)
+                with torch.autocast(
+                    self.device.type, enabled=False
+                ):  # a backward belongs outside of autocast
+                    self.manual_backward(part)
+                loss += part.detach()
+        except torch.OutOfMemoryError:
+            return None
+        return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         limit = self.max_grad_norm or math.inf
@@ -241,24 +259,7 @@ class QLoRAModule(LightningModule):
         Raises:
             FloatingPointError: a loss was not a finite number.
         """
-        if not self._pending:
-            return
-        values = torch.stack(
-            [torch.stack((loss, norm.to(loss))) for _, loss, norm, _ in self._pending]
-        ).tolist()
-        pending, self._pending = self._pending, []
-        for (step, _, _, rate), (loss, norm) in zip(pending, values, strict=True):
-            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": rate}
-            if self.skipped_steps:
-                metrics["train/overflows"] = float(self.skipped_steps)
-            for logger in self.loggers:
-                logger.log_metrics(metrics, step=step)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss of step {step} is {loss}: lower --model.learning_rate, or use "
-                    "--trainer.precision bf16-mixed instead of 16-mixed"
-                )
-            self.shown.update(loss=loss, lr=rate)
+        self.shown.update(self._metrics.flush(self.loggers, self.skipped_steps))
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have
@@ -285,7 +286,7 @@ class QLoRAModule(LightningModule):
                 )
 
         return Evaluator(
-            self.decoder,
+            self.chosen.decoder,
             write if self.generate else None,
             tokenizer=tokenizer,
             micro_batch_tokens=self.data.micro_batch_tokens,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from medqlora.data.packing import micro_batch
-from medqlora.models.decoder import Decoder
+from medqlora.evaluation.scoring import Decodes
 from medqlora.records import Encoded
 
 #: largest difference of hidden states, over their norm, that rounding explains: 32 layers of the
@@ -16,7 +16,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1.5e-1, torch.float16: 2e-2}
 
 @torch.no_grad()
 def packing_works(
-    model: nn.Module, decoder: Decoder, examples: Sequence[Encoded], device: torch.device
+    model: nn.Module, decoder: Decodes, plain: Decodes, examples: Sequence[Encoded], device: torch.device
 ) -> str | None:
     """None when packed rows give what single rows give; else how far they are apart.
 
@@ -24,13 +24,16 @@ def packing_works(
     attention or positions crossed examples would differ in every example but the first.
 
     Args:
+        model: put into eval mode meanwhile.
+        decoder: runs the pack.
+        plain: runs each example alone.
         examples: at least two, short ones for speed; of different lengths.
     """
     training = model.training
     model.eval()
     try:
         together = _hidden(decoder, examples, device)
-        alone = torch.cat([_hidden(decoder, [example], device) for example in examples])
+        alone = torch.cat([_hidden(plain, [example], device) for example in examples])
     finally:
         model.train(training)
     error = ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max().item()
@@ -43,6 +46,6 @@ def packing_works(
     )
 
 
-def _hidden(decoder: Decoder, examples: Sequence[Encoded], device: torch.device) -> Tensor:
+def _hidden(decoder: Decodes, examples: Sequence[Encoded], device: torch.device) -> Tensor:
     batch = micro_batch(examples, packed=True, pad_token_id=0).to(device)
     return decoder.hidden(batch, torch.arange(batch.input_ids.numel(), device=device)).float()

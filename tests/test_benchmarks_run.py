@@ -204,3 +204,57 @@ def test_a_test_of_an_adapter_with_other_dev_questions_is_calibrated_on_those_it
     assert [one.id for one in sorted(dev, key=lambda one: one.id)] == record["dev_ids"]
     assert report(cli)["temperature"]["value"] == pytest.approx(fit_temperature(dev))
     assert record["calibration"]["n"] == 6
+
+
+# ---- every benchmark, through the command ----------------------------------------------------------------
+
+
+def test_every_benchmark_is_asked_with_the_harness_prompts_and_stands_in_one_report(
+    words: list[str], tmp_path: Path
+) -> None:
+    def put(name: str, value: Any) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(value), encoding="utf-8")
+        return str(path)
+
+    letters = {letter: f"Drug {letter}" for letter in "ABCD"}
+    medqa = {"question": "What is given?", "options": letters, "answer": "Drug B", "answer_idx": "B"}
+    medmcqa = [
+        {"id": f"m{n}", "question": f"Nerve {n}?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": n}
+        for n in (1, 2, 4)  # the authors' count from 1
+    ]
+    mmlu = {"question": "Which bone?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": 2}
+    bioasq = {
+        "id": "b1",
+        "type": "yesno",
+        "body": "Is it a suppressor?",
+        "exact_answer": "yes",
+        "ideal_answer": ["It is."],
+        "snippets": [{"text": "It was lost.", "document": "http://www.ncbi.nlm.nih.gov/pubmed/1"}],
+    }
+    mirage = {"bioasq": {"x1": {"question": "Is it?", "options": {"A": "yes", "B": "no"}, "answer": "B"}}}
+    part = {"allow_partial": True}
+    sources = {
+        "MedQA": {"test": str(write_rows(tmp_path / "medqa.jsonl", [medqa])), **part},
+        "MedMCQA": {"test": put("medmcqa.json", medmcqa), **part},
+        "MedicalMMLU": {"test": str(write_rows(tmp_path / "mmlu.jsonl", [mmlu])), **part},
+        "BioASQ": {"test": put("bioasq.json", {"questions": [bioasq]})},
+        "Mirage": {"test": put("benchmark.json", mirage), "dataset": "bioasq", **part},
+    }
+    benchmarks = [{"class_path": f"medqlora.data.{k}", "init_args": v} for k, v in sources.items()]
+    config = put("all.yaml", {"data": {"benchmarks": benchmarks}})  # JSON is YAML
+    cli = run("test", [*words, f"--config={config}", "--model.adapter=none", "--data.prompt=lm_eval"])
+    sets = report(cli)["suite"]["sets"]
+    assert {name: one["n"] for name, one in sets.items()} == {
+        "JSONLines": 9,
+        "MedQA": 1,
+        "MedMCQA": 3,
+        "MMLU medical": 1,
+        "BioASQ": 1,
+        "MIRAGE bioasq": 1,
+    }
+    asked = {
+        one.source.name: cli.datamodule._tokenizer.decode(one.test[0].prompt) for one in cli.datamodule.sets
+    }
+    assert "multiple choice questions (with answers) about anatomy" in asked["MMLU medical"]
+    assert asked["MedQA"].endswith("\nD. Drug D\nAnswer:")

@@ -80,14 +80,18 @@ class StepLoader:
         while self._next < len(self):
             start = self._next * self.batch_size
             self._next += 1
-            yield step_batch(
-                [self.examples[index] for index in order[start : start + self.batch_size]],
-                self.micro_batch_tokens,
-                packed=self.packed,
-                pad_token_id=self.pad_token_id,
-                rank=self.rank,
-                world_size=self.world_size,
-            )
+            yield self.collate([self.examples[index] for index in order[start : start + self.batch_size]])
+
+    def collate(self, examples: Sequence[Encoded]) -> StepBatch:
+        """The step over `examples`, as this process's share."""
+        return step_batch(
+            examples,
+            self.micro_batch_tokens,
+            packed=self.packed,
+            pad_token_id=self.pad_token_id,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: the epoch, and the step of it that comes next."""

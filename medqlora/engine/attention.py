@@ -1,0 +1,115 @@
+"""Causal attention inside each example of a pack, and never across."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Segments(NamedTuple):
+    """Where examples begin, for queries and keys; n examples.
+
+    Attributes:
+        lengths: of the keys, on the host.
+        longest: the largest of them.
+        keys: [n + 1] int32: where each example's keys begin, and their number in all.
+        queries: the same of the queries. Where an example has fewer queries than keys, they are its last.
+    """
+
+    lengths: list[int]
+    longest: int
+    keys: Tensor
+    queries: Tensor
+
+
+class Attended(NamedTuple):
+    """What the backward needs beside the inputs.
+
+    Attributes:
+        out: [Q, H, d].
+        logsumexp: of flash attention, else empty.
+        random_state: the same.
+    """
+
+    out: Tensor
+    logsumexp: Tensor
+    random_state: Tensor
+
+
+def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether torch's own varlen flash attention takes these: an Ampere GPU or newer, and half precision."""
+    return (
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_width % 8 == 0
+        and head_width <= 256
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
+    """softmax(q kᵀ / √d) v in each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths."""
+    if not flash_runs(q.device, q.dtype, q.shape[-1]):
+        empty = q.new_empty(0)
+        return Attended(_blocks(q, k, v, segments), empty, empty)
+    # Dao, 2023, https://arxiv.org/abs/2307.08691; causal is aligned to each example's last query and key
+    out, logsumexp, random_state, _, _ = torch.ops.aten._flash_attention_forward(
+        q, k, v, segments.queries, segments.keys, segments.longest, segments.longest, 0.0, True, False
+    )
+    return Attended(out, logsumexp, random_state)
+
+
+def attend_backward(
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Attended, segments: Segments
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v from that of `attend`'s result [Q, H, d]."""
+    if not flash_runs(q.device, q.dtype, q.shape[-1]):
+        with torch.enable_grad():  # the blocks once more, with a graph: this path is for small machines
+            inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+            out = _blocks(inputs[0], inputs[1], inputs[2], segments)
+            d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
+        return d_q, d_k, d_v
+    unused = attended.random_state.new_empty(0)
+    return torch.ops.aten._flash_attention_backward(
+        gradient,
+        q,
+        k,
+        v,
+        attended.out,
+        attended.logsumexp,
+        segments.queries,
+        segments.keys,
+        segments.longest,
+        segments.longest,
+        0.0,
+        True,
+        attended.random_state,
+        unused,
+    )
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    """Example by example through SDPA: exact on every device, without a mask of a whole pack."""
+    counts = segments.lengths
+    if q.shape[0] != k.shape[0]:  # on a CPU alone: elsewhere this path is given every query
+        counts = segments.queries.diff().tolist()
+    groups = q.shape[1] // k.shape[1]
+    parts = []
+    for queries, keys, values in zip(
+        q.split(counts), k.split(segments.lengths), v.split(segments.lengths), strict=True
+    ):
+        rows, columns = len(queries), len(keys)
+        mask = None
+        if rows != columns:
+            mask = torch.ones(rows, columns, dtype=torch.bool, device=q.device).tril(columns - rows)
+        out = F.scaled_dot_product_attention(
+            queries.transpose(0, 1)[None],
+            keys.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            values.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+        )
+        parts.append(out[0].transpose(0, 1))
+    return torch.cat(parts) if parts else q

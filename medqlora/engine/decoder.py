@@ -1,0 +1,181 @@
+"""The fast counterpart of `medqlora.models.Decoder`: the same results from the same weights."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medqlora.data.packing import MicroBatch
+from medqlora.engine.attention import Segments
+from medqlora.engine.elementwise import elementwise, fastest
+from medqlora.engine.head import HeadLoss
+from medqlora.engine.layer import Layer, LayerFunction
+from medqlora.engine.projections import norm_of, rotary_frequencies
+from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
+from medqlora.engine.support import unsupported
+
+#: which layers run a second time in the backward instead of keeping their activations
+Checkpointing = Literal["full", "none"] | int
+
+
+class FusedDecoder:
+    """Runs a 4-bit Llama-like model's training step and packed scoring through its own decoder path.
+
+    Weights, adapters, saving and generation stay the model's: gradients arrive at PEFT's own parameters.
+    Each weight group is dequantized once a pass, with LoRA folded into the same product (`engine.group`);
+    attention never crosses from one packed example to the next; the last layer and the head run at the
+    rows that are wanted alone; nothing waits for the device.
+
+    Args:
+        model: a transformers causal language model in 4 bits, or a PEFT model around one. Its adapters
+            have to be in place; their values, the training mode and PEFT's `disable_adapter` may change.
+        checkpointing: "none" keeps every layer's activations, "full" each layer's input alone; a number is
+            of layers, from the first on, that keep their input alone. The last layer always keeps its own,
+            which are less than any other needs while it runs again.
+        compile: one kernel for what stands between two products (`torch.compile`).
+
+    Raises:
+        ValueError: `unsupported(model)` says why it can't be run.
+    """
+
+    def __init__(self, model: Any, *, checkpointing: Checkpointing = "full", compile: bool = False) -> None:
+        reason = unsupported(model)
+        if reason is not None:
+            raise ValueError(f"the fused engine can't run this model: {reason}")
+        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        body = getattr(base, base.base_model_prefix)
+        self.model = model
+        self.body = body
+        self.head = base.get_output_embeddings()
+        #: no mask at all: a scorer gives each label its own row of the pack
+        self.takes_any_mask = False
+        config = base.config.get_text_config()
+        self.dtype: torch.dtype = body.embed_tokens.weight.dtype
+        count = len(body.layers)
+        self.layers = [
+            Layer(module, number, last=number == count - 1, dtype=self.dtype)
+            for number, module in enumerate(body.layers)
+        ]
+        if isinstance(checkpointing, str):
+            checkpointing = count if checkpointing == "full" else 0
+        self.recomputed = min(checkpointing, count - 1)
+        self.functions = fastest(self.head.weight.device) if compile else elementwise("plain")
+        self.norm = norm_of(body.norm)
+        self.window = _window(config)
+        frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
+        self._frequencies = frequencies.to(self.head.weight.device)
+        groups = [group for layer in self.layers for group in layer.groups]
+        self._groups = groups
+        self._casts = _by_kind([cast for group in groups for cast in group.casts()])
+
+    # ---- the decoder's interface -------------------------------------------------------------------
+
+    def hidden(self, batch: MicroBatch, rows: Tensor) -> Tensor:
+        """[len(rows), D]: the last hidden states (after the final norm) at `rows` of the batch's tokens.
+
+        Raises:
+            ValueError: the batch is padded, or longer than the model's attention window.
+        """
+        self._check(batch)
+        segments = find_segments(batch.lengths, rows.device)
+        return self._hidden(batch, self._step(batch, segments, select_any(rows, segments)))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[R, V] float32 logits of hidden rows [R, D]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.to(self.dtype), self.head.weight).float()
+
+    def loss_sum(self, batch: MicroBatch) -> Tensor:
+        """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
+
+        Raises:
+            ValueError: as `hidden`; or `batch.rows` are not those that `pack` makes.
+        """
+        self._check(batch)
+        segments = find_segments(batch.lengths, batch.rows.device)
+        width = self.layers[0].first.heads.width
+        selection = select_completions(batch, segments, self.dtype, width)
+        hidden = self._hidden(batch, self._step(batch, segments, selection))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
+
+    # ---- one pass ----------------------------------------------------------------------------------
+
+    def _check(self, batch: MicroBatch) -> None:
+        if batch.attention_mask is not None:
+            raise ValueError("the fused engine takes packed micro-batches alone")
+        if self.window is not None and int(batch.lengths.max()) > self.window:
+            raise ValueError(
+                f"an example of {int(batch.lengths.max())} tokens, and the model attends within {self.window}"
+            )
+
+    def _step(self, batch: MicroBatch, segments: Segments, selection: Selection) -> Step:
+        angles = batch.position_ids[0].float()[:, None] * self._frequencies
+        return Step(
+            angles.cos() * self._factor,
+            angles.sin() * self._factor,
+            segments,
+            selection,
+            self._seed(),
+            self.functions,
+        )
+
+    def _seed(self) -> int | None:
+        """Of this pass's dropout, drawn from the CPU's random numbers; None where nothing is dropped."""
+        if not any(adapter.drop_rate for group in self._groups for adapter, _, _ in group.adapters):
+            return None
+        return int(torch.randint(1 << 62, ()))
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Casts the adapters' float32 weights into the groups' operands: once a pass, not once a product."""
+        active = not any(
+            getattr(module, "disable_adapters", False) for module in self.body.layers[0].modules()
+        )
+        for group in self._groups:
+            group.active = active
+        if not active or not self._casts:
+            return
+        for targets, weights, factor in self._casts:
+            if factor != 1:
+                weights = torch._foreach_mul(weights, factor)  # before they are rounded
+            torch._foreach_copy_(targets, weights)
+
+    def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
+        with torch.autocast(batch.input_ids.device.type, enabled=False):
+            self._refresh()
+            with torch.no_grad():
+                x = F.embedding(batch.input_ids[0], self.body.embed_tokens.weight)
+            for number, layer in enumerate(self.layers):
+                parameters = layer.parameters
+                if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
+                    x = LayerFunction.apply(x, layer, step, number < self.recomputed, *parameters)
+                else:
+                    with torch.no_grad():
+                        x = layer.forward(x, step)[0]
+            weight, eps = self.norm
+            wide = x.float()
+            normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
+            return normed.to(self.dtype)
+
+
+def _window(config: Any) -> int | None:
+    """The longest example whose tokens all see each other, None for any."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or not getattr(config, "use_sliding_window", True):
+        return None
+    kinds = getattr(config, "layer_types", None)
+    return None if kinds is not None and "sliding_attention" not in kinds else int(window)
+
+
+def _by_kind(
+    casts: list[tuple[Tensor, nn.Parameter, float]],
+) -> list[tuple[list[Tensor], list[Tensor], float]]:
+    """(where, what, times what), put together so that all but those into a block diagonal are a few launches."""
+    kinds: dict[tuple[bool, float], tuple[list[Tensor], list[Tensor]]] = {}
+    for target, weight, factor in casts:
+        targets, weights = kinds.setdefault((target.is_contiguous(), factor), ([], []))
+        targets.append(target)
+        weights.append(weight.detach())
+    return [(targets, weights, factor) for (_, factor), (targets, weights) in kinds.items()]

@@ -1,0 +1,137 @@
+"""One decoder layer, forward and backward, as a single node of the autograd graph."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from medqlora.engine.attention import Attended
+from medqlora.engine.attention_half import AttentionHalf, AttentionSaved, Heads
+from medqlora.engine.group import Group
+from medqlora.engine.mlp_half import HalfSaved, MLPHalf
+from medqlora.engine.projections import norm_of, projection
+from medqlora.engine.step import Step
+
+#: of each layer's dropout masks: one for each of its seven projections
+_SEEDS_A_LAYER = 8
+
+
+class Layer:
+    """A layer of a transformers decoder, on its own path over the same weights.
+
+    Args:
+        module: the model's `…DecoderLayer`.
+        number: its place in the decoder.
+        last: everything behind the attention, and q, run at the selected rows alone.
+        dtype: what it computes in.
+    """
+
+    def __init__(self, module: Any, number: int, *, last: bool, dtype: torch.dtype) -> None:
+        attention, mlp = module.self_attn, module.mlp
+        names = ("q_proj", "k_proj", "v_proj")
+        q, k, v = (projection(getattr(attention, name)) for name in names)
+        width: int = attention.head_dim
+        q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+        heads = Heads(
+            q.linear.out_features // width,
+            k.linear.out_features // width,
+            width,
+            None if q_norm is None else q_norm.weight,
+            None if k_norm is None else k_norm.weight,
+            1e-6 if q_norm is None else q_norm.variance_epsilon,
+        )
+        seed = number * _SEEDS_A_LAYER
+        groups = (Group([q], dtype), Group([k, v], dtype)) if last else (Group([q, k, v], dtype),)
+        self.first = AttentionHalf(groups, norm_of(module.input_layernorm), heads, seed)
+        self.second = MLPHalf(
+            Group([projection(attention.o_proj)], dtype),
+            Group([projection(mlp.gate_proj), projection(mlp.up_proj)], dtype),
+            Group([projection(mlp.down_proj)], dtype),
+            norm_of(module.post_attention_layernorm),
+            seed + 3,
+        )
+        self.last = last
+
+    @property
+    def groups(self) -> list[Group]:
+        return self.first.groups + self.second.groups
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The LoRA weights, in the order of `backward`'s gradients."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+    def forward(
+        self, x: Tensor, step: Step, *, whole: bool = True
+    ) -> tuple[Tensor, tuple[AttentionSaved, HalfSaved]]:
+        """The output [T, D] ([R, D] of the last layer) of x [T, D]; `whole=False` stops before down_proj."""
+        attended, of_first = self.first.forward(x, step)
+        residual = x
+        if self.last:
+            attended, residual = attended[step.selection.places], x[step.selection.rows]
+        y, of_second = self.second.forward(attended, residual, step.seed, step.functions, whole=whole)
+        return y, (of_first, of_second)
+
+    def backward(
+        self, dy: Tensor, x: Tensor, saved: tuple[AttentionSaved, HalfSaved], step: Step, *, needs_x: bool
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """x's gradient (None unless `needs_x`) and those of `parameters`."""
+        of_first, of_second = saved
+        d_attended, d_residual, of_lora = self.second.backward(dy, of_second, step.seed, step.functions)
+        if self.last:
+            selection = step.selection
+            whole = d_attended.new_zeros(of_first.q.shape[0], d_attended.shape[1])
+            d_attended = whole.index_add_(0, selection.places, d_attended)
+        d_normed, of_qkv = self.first.backward(d_attended, x, of_first, step, needs_x=needs_x)
+        d_x = None
+        if d_normed is not None:
+            d_x = torch.empty_like(x)
+            residual = None if self.last else d_residual
+            step.functions.rms_norm_backward(
+                x, self.first.norm_weight, self.first.eps, d_normed, residual, d_x
+            )
+            if self.last:
+                d_x.index_add_(0, step.selection.rows, d_residual)
+        return d_x, of_qkv + of_lora
+
+
+class LayerFunction(torch.autograd.Function):
+    """`Layer` in the graph: `apply(x, layer, step, recompute, *layer.parameters)`.
+
+    With `recompute` x alone is kept, and the layer runs again in the backward but for down_proj.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, layer: Layer, step: Step, recompute: bool, *parameters: Tensor
+    ) -> Tensor:
+        y, saved = layer.forward(x.detach(), step)
+        ctx.layer, ctx.step, ctx.recompute = layer, step, recompute
+        ctx.save_for_backward(x, *(() if recompute else _flatten(*saved)))
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        layer, step = ctx.layer, ctx.step
+        x, *flat = ctx.saved_tensors
+        x = x.detach()  # compiled functions would be compiled again for a tensor that has a graph
+        with torch.autocast(x.device.type, enabled=False):
+            saved = layer.forward(x, step, whole=False)[1] if ctx.recompute else _unflatten(flat)
+            d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
+        return d_x, None, None, None, *gradients
+
+
+def _flatten(first: AttentionSaved, second: HalfSaved) -> list[Tensor | None]:
+    q, k, v, attended, low, raw_q, raw_k = first
+    padded = low if len(low) == 2 else (*low, None)
+    # o_proj's input is what the attention gave, wherever it isn't a selection of it
+    return [q, k, v, *attended, *padded, raw_q, raw_k, *second]
+
+
+def _unflatten(flat: list[Any]) -> tuple[AttentionSaved, HalfSaved]:
+    q, k, v, out, logsumexp, random_state, low, low_kv, raw_q, raw_k, *second = flat
+    lows = (low,) if low_kv is None else (low, low_kv)
+    first = AttentionSaved(q, k, v, Attended(out, logsumexp, random_state), lows, raw_q, raw_k)
+    return first, HalfSaved(*second)

@@ -1,0 +1,110 @@
+"""Which engine runs a model, and whether its rows are packed: chosen on the model, before the first step."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from medqlora.console import say
+from medqlora.engine import Checkpointing, FusedDecoder, unsupported
+from medqlora.errors import InputError
+from medqlora.models import Backend, Decoder
+from medqlora.packing_check import packing_works
+from medqlora.records import Encoded
+
+Engine = Literal["auto", "fused", "native"]
+Packing = Literal["auto", "packed", "padded"]
+#: the oldest GPUs that the fused engine was tried on; older ones have no bfloat16 and no flash attention
+_CAPABILITY = (8, 0)
+
+
+class Chosen(NamedTuple):
+    """How a model is run.
+
+    Attributes:
+        decoder: runs its training step and scoring.
+        packed: whether its rows are packed.
+    """
+
+    decoder: Decoder | FusedDecoder
+    packed: bool
+
+
+def choose(
+    model: Any,
+    backend: Backend,
+    *,
+    engine: Engine,
+    checkpointing: Literal["auto"] | Checkpointing,
+    packing: Packing,
+    probe: Sequence[Encoded],
+    device: torch.device,
+) -> Chosen:
+    """Chooses, says what in a line, and compares packed rows with single rows of the model's own forward.
+
+    The fused engine, or packing, is left where its rows differ by more than rounding explains.
+
+    Args:
+        model: loaded, its adapters in place; the caller has entered its precision.
+        backend: that loaded it.
+        engine: "fused" is `medqlora.engine`, "native" the model's own forward, "auto" fused where it is known
+            to be faster.
+        checkpointing: of the fused engine, see `FusedDecoder`; "auto" as the backend's own is set.
+        packing: "auto" packs where that makes no difference.
+        probe: a few short examples of different lengths.
+        device: where the model is.
+
+    Raises:
+        InputError: what is asked for can't be run, or gives another result.
+    """
+    native = backend.decoder(model)
+    reason = _not_fused(model, device, engine, packing)
+    if reason is not None and engine == "fused":
+        raise InputError(f"--model.engine fused: not possible here: {reason}: use auto or native")
+    if reason is None:
+        if checkpointing == "auto":
+            checkpointing = "full" if getattr(backend, "gradient_checkpointing", True) else "none"
+        fused = FusedDecoder(model, checkpointing=checkpointing, compile=device.type == "cuda")
+        difference = packing_works(model, fused, native, probe, device)
+        if difference is None:
+            kept = len(fused.layers) - fused.recomputed
+            say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
+            return Chosen(fused, True)
+        if engine == "fused":
+            raise InputError(
+                f"--model.engine fused: its rows differ from the model's own ({difference}): use native"
+            )
+        reason = f"the fused engine's rows differ from the model's own: {difference}"
+    if engine == "auto":
+        say(f"Engine: native ({reason})")
+    return Chosen(native, packing != "padded" and _packs(model, native, packing, probe, device))
+
+
+def _not_fused(model: Any, device: torch.device, engine: Engine, packing: Packing) -> str | None:
+    """Why the fused engine isn't taken, before its rows are compared; None where it is."""
+    if engine == "native":
+        return "as asked"
+    if packing == "padded":
+        return "rows are to be padded"
+    if engine == "auto":
+        if device.type != "cuda":
+            return "the fused engine is for GPUs"
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _CAPABILITY:
+            return f"the GPU's compute capability is {capability[0]}.{capability[1]}"
+        if not torch.is_autocast_enabled(device.type):
+            return "the precision is 32"
+    return unsupported(model)
+
+
+def _packs(
+    model: Any, native: Decoder, packing: Packing, probe: Sequence[Encoded], device: torch.device
+) -> bool:
+    difference = packing_works(model, native, native, probe, device)
+    if difference is not None and packing == "packed":
+        raise InputError(
+            f"--data.packing packed: this model's packed rows differ from single ones ({difference}): use padded"
+        )
+    if difference is not None:
+        say(f"Rows are padded: this model's packed rows differ from single ones ({difference})")
+    return difference is None

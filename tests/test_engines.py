@@ -1,0 +1,110 @@
+"""The fused engine under the whole machinery: the same run as the native one, and interchangeable with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import adapter_weights, options, run
+
+from medqlora.errors import InputError
+
+
+@pytest.fixture
+def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
+    return options(tiny_bases["llama"], tmp_path)
+
+
+def losses(cli: Any) -> dict[int, float]:
+    from test_training import logged
+
+    return dict(logged(Path(cli.trainer.log_dir), "train/loss"))
+
+
+def test_both_engines_train_alike(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    native, fused = (run("fit", [*words, f"--model.engine={engine}"]) for engine in ("native", "fused"))
+    assert "Engine: fused; 2 of 2 layers keep their activations" in capsys.readouterr().out
+    assert losses(fused) == pytest.approx(losses(native), rel=1e-4)
+    for name, value in native.trainer.callback_metrics.items():
+        if name.startswith("val/"):
+            assert float(fused.trainer.callback_metrics[name]) == pytest.approx(float(value), rel=1e-3), name
+
+
+@pytest.mark.parametrize(("first", "then"), [("native", "fused"), ("fused", "native")])
+def test_a_checkpoint_of_one_engine_goes_on_under_the_other(
+    tiny_bases: dict[str, Path], tmp_path: Path, first: str, then: str
+) -> None:
+    from test_resume import InterruptionError
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    often = "--checkpoint.every_n_train_steps=1"
+    straight = run("fit", [*options(tiny_bases["llama"], whole), often, "--model.engine=native"])
+    words = [*options(tiny_bases["llama"], parts), often]
+    stop = ["--trainer.callbacks=test_resume.StopAt", "--trainer.callbacks.step=7"]
+    with pytest.raises(InterruptionError):
+        run("fit", [*words, f"--model.engine={first}", *stop])
+    last = parts / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    resumed = run("fit", [*words, f"--model.engine={then}", f"--ckpt_path={last}"])
+    assert losses(resumed) == pytest.approx(losses(straight), rel=1e-3)
+    for name, value in adapter_weights(straight).items():
+        assert torch.allclose(adapter_weights(resumed)[name], value, atol=2e-3), name
+
+
+def test_both_engines_test_alike_and_switch_the_adapter_off(words: list[str]) -> None:
+    run("fit", words)
+    native, fused = (
+        run("test", [*words, f"--model.engine={engine}", "--model.generate=false"]).model.heard[0]
+        for engine in ("native", "fused")
+    )
+    for part in ("test", "base", "dev"):
+        for one, other in zip(getattr(native, part), getattr(fused, part), strict=True):
+            assert one.id == other.id
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert [one.logprobs for one in fused.test] != [one.logprobs for one in fused.base]
+    assert fused.prior == pytest.approx(native.prior, abs=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", ["full", "none", "1"])
+def test_checkpointing_changes_memory_alone(words: list[str], checkpointing: str) -> None:
+    short = [*words, "--trainer.max_steps=3", "--trainer.limit_val_batches=0"]
+    native = run("fit", [*short, "--model.engine=native"])
+    fused = run("fit", [*short, "--model.engine=fused", f"--model.checkpointing={checkpointing}"])
+    assert losses(fused) == pytest.approx(losses(native), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.packing=padded", "--model.engine fused: not possible here: rows are to be padded"),
+        ("--model.lora.use_dora=true", "--model.engine fused: not possible here: "),
+        ("--model.backend.quantization=none", "--model.engine fused: not possible here: "),
+    ],
+)
+def test_what_it_cant_run_is_said_where_it_is_asked_for(words: list[str], option: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run("fit", [*words, "--model.engine=fused", option, "--trainer.max_steps=1"])
+
+
+@pytest.mark.parametrize(
+    "option", ["--model.lora.use_dora=true", "--data.packing=padded", "--trainer.max_steps=1"]
+)
+def test_auto_says_why_it_is_native(
+    words: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", [*words, option, "--trainer.max_steps=1", "--trainer.limit_val_batches=0"])
+    assert "Engine: native (" in capsys.readouterr().out
+
+
+def test_an_engine_whose_rows_differ_is_not_taken(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from medqlora.engine import FusedDecoder
+
+    original = FusedDecoder.hidden
+
+    def crossing(self: Any, batch: Any, rows: Any) -> Any:  # as if the pack were one example
+        return original(self, batch._replace(lengths=batch.lengths.sum()[None]), rows)
+
+    monkeypatch.setattr(FusedDecoder, "hidden", crossing)
+    with pytest.raises(InputError, match="its rows differ from the model's own"):
+        run("fit", [*words, "--model.engine=fused", "--trainer.max_steps=1"])
