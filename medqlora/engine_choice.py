@@ -63,7 +63,8 @@ def choose(
         raise InputError(f"--model.engine fused: not possible here: {reason}: use auto or native")
     if reason is None:
         if checkpointing == "auto":
-            checkpointing = "full" if getattr(backend, "gradient_checkpointing", True) else "none"
+            asked = getattr(backend, "gradient_checkpointing", True)
+            checkpointing = "offload" if asked == "unsloth" else "full" if asked else "none"
         fused = FusedDecoder(model, checkpointing=checkpointing, compile=device.type == "cuda")
         difference = packing_works(model, fused, native, probe, device)
         if difference is None:

@@ -48,7 +48,8 @@ class QLoRAModule(LightningModule):
         engine: what runs the training step and the scoring: "fused" is this project's own path for Llama-like
             4-bit models on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
         checkpointing: of the fused engine: "full" keeps each layer's input alone and computes the rest again in
-            the backward, "none" keeps all, a number is of layers that compute again; "auto" does as
+            the backward, "offload" keeps that in host memory, "none" keeps all, a number is of layers that
+            compute again; "auto" does as
             `backend.gradient_checkpointing` says. Memory and speed depend on it, the result does not.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
         learning_rate: the highest rate, for whichever optimizer.
@@ -68,7 +69,7 @@ class QLoRAModule(LightningModule):
         lora: LoRA = LoRA(),  # noqa: B008  # frozen
         adapter: str | None = None,
         engine: Engine = "auto",
-        checkpointing: Literal["auto", "full", "none"] | int = "auto",
+        checkpointing: Literal["auto", "offload", "full", "none"] | int = "auto",
         optimizer: OptimizerName | OptimizerFactory = "adamw_8bit",
         learning_rate: float = 2e-4,
         weight_decay: float = 0.0,
@@ -87,7 +88,7 @@ class QLoRAModule(LightningModule):
         self.lora = lora
         self.adapter = adapter
         self.engine: Engine = engine
-        self.checkpointing: Literal["auto", "full", "none"] | int = checkpointing
+        self.checkpointing: Literal["auto", "offload", "full", "none"] | int = checkpointing
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

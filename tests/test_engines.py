@@ -66,7 +66,7 @@ def test_both_engines_test_alike_and_switch_the_adapter_off(words: list[str]) ->
     assert fused.prior == pytest.approx(native.prior, abs=1e-4)
 
 
-@pytest.mark.parametrize("checkpointing", ["full", "none", "1"])
+@pytest.mark.parametrize("checkpointing", ["offload", "full", "none", "1"])
 def test_checkpointing_changes_memory_alone(words: list[str], checkpointing: str) -> None:
     short = [*words, "--trainer.max_steps=3", "--trainer.limit_val_batches=0"]
     native = run("fit", [*short, "--model.engine=native"])

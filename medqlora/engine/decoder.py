@@ -10,13 +10,13 @@ from medqlora.data.packing import MicroBatch
 from medqlora.engine.attention import Segments
 from medqlora.engine.elementwise import elementwise, fastest
 from medqlora.engine.head import HeadLoss
-from medqlora.engine.layer import Layer, LayerFunction
+from medqlora.engine.layer import Keep, Layer, LayerFunction
 from medqlora.engine.projections import norm_of, rotary_frequencies
 from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.engine.support import unsupported
 
 #: which layers run a second time in the backward instead of keeping their activations
-Checkpointing = Literal["full", "none"] | int
+Checkpointing = Literal["offload", "full", "none"] | int
 
 
 class FusedDecoder:
@@ -30,7 +30,8 @@ class FusedDecoder:
     Args:
         model: a transformers causal language model in 4 bits, or a PEFT model around one. Its adapters
             have to be in place; their values, the training mode and PEFT's `disable_adapter` may change.
-        checkpointing: "none" keeps every layer's activations, "full" each layer's input alone; a number is
+        checkpointing: "none" keeps every layer's activations, "full" each layer's input alone, "offload" that in
+            host memory; a number is
             of layers, from the first on, that keep their input alone. The last layer always keeps its own,
             which are less than any other needs while it runs again.
         compile: one kernel for what stands between two products (`torch.compile`).
@@ -57,8 +58,9 @@ class FusedDecoder:
             Layer(module, number, last=number == count - 1, dtype=self.dtype)
             for number, module in enumerate(body.layers)
         ]
+        self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
         if isinstance(checkpointing, str):
-            checkpointing = count if checkpointing == "full" else 0
+            checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
         self.functions = fastest(self.head.weight.device) if compile else elementwise("plain")
         self.norm = norm_of(body.norm)
@@ -138,9 +140,8 @@ class FusedDecoder:
         if not active or not self._casts:
             return
         for targets, weights, factor in self._casts:
-            if factor != 1:
-                weights = torch._foreach_mul(weights, factor)  # before they are rounded
-            torch._foreach_copy_(targets, weights)
+            # scaled before they are rounded
+            torch._foreach_copy_(targets, weights if factor == 1 else torch._foreach_mul(weights, factor))
 
     def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
         with torch.autocast(batch.input_ids.device.type, enabled=False):
@@ -150,7 +151,8 @@ class FusedDecoder:
             for number, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
-                    x = LayerFunction.apply(x, layer, step, number < self.recomputed, *parameters)
+                    keep: Keep = self._recomputed_keep if number < self.recomputed else "all"
+                    x = LayerFunction.apply(x, layer, step, keep, *parameters)
                 else:
                     with torch.no_grad():
                         x = layer.forward(x, step)[0]
@@ -177,5 +179,5 @@ def _by_kind(
     for target, weight, factor in casts:
         targets, weights = kinds.setdefault((target.is_contiguous(), factor), ([], []))
         targets.append(target)
-        weights.append(weight.detach())
+        weights.append(weight)
     return [(targets, weights, factor) for (_, factor), (targets, weights) in kinds.items()]

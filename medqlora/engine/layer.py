@@ -1,6 +1,6 @@
 """One decoder layer, forward and backward, as a single node of the autograd graph."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from medqlora.engine.mlp_half import HalfSaved, MLPHalf
 from medqlora.engine.projections import norm_of, projection
 from medqlora.engine.step import Step
 
+#: what of a layer waits for the backward
+Keep = Literal["all", "input", "offload"]
 #: of each layer's dropout masks: one for each of its seven projections
 _SEEDS_A_LAYER = 8
 
@@ -97,18 +99,18 @@ class Layer:
 
 
 class LayerFunction(torch.autograd.Function):
-    """`Layer` in the graph: `apply(x, layer, step, recompute, *layer.parameters)`.
+    """`Layer` in the graph: `apply(x, layer, step, keep, *layer.parameters)`.
 
-    With `recompute` x alone is kept, and the layer runs again in the backward but for down_proj.
+    With `keep` "all" the layer's activations are kept; with "input" x alone, and the layer runs again in the
+    backward but for down_proj; with "offload" x waits for that in host memory.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, layer: Layer, step: Step, recompute: bool, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Layer, step: Step, keep: Keep, *parameters: Tensor) -> Tensor:
         y, saved = layer.forward(x.detach(), step)
-        ctx.layer, ctx.step, ctx.recompute = layer, step, recompute
-        ctx.save_for_backward(x, *(() if recompute else _flatten(*saved)))
+        ctx.layer, ctx.step, ctx.keep, ctx.device = layer, step, keep, x.device
+        kept = _to_host(x) if keep == "offload" else x
+        ctx.save_for_backward(kept, *(_flatten(*saved) if keep == "all" else ()))
         return y
 
     @staticmethod
@@ -116,11 +118,18 @@ class LayerFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         layer, step = ctx.layer, ctx.step
         x, *flat = ctx.saved_tensors
-        x = x.detach()  # compiled functions would be compiled again for a tensor that has a graph
+        # compiled functions would be compiled again for a tensor that has a graph
+        x = x.detach().to(ctx.device, non_blocking=True)
         with torch.autocast(x.device.type, enabled=False):
-            saved = layer.forward(x, step, whole=False)[1] if ctx.recompute else _unflatten(flat)
+            saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, whole=False)[1]
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
         return d_x, None, None, None, *gradients
+
+
+def _to_host(x: Tensor) -> Tensor:
+    """A copy in host memory, which the device makes in its own time: on one stream, so x may go at once."""
+    host = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=x.device.type == "cuda")
+    return host.copy_(x.detach(), non_blocking=True)
 
 
 def _flatten(first: AttentionSaved, second: HalfSaved) -> list[Tensor | None]:

@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied": ("qwen2", {"tie_word_embeddings": True}),
     "one-head": ("llama", {"num_key_value_heads": 4, "hidden_act": "silu"}),
 }
-SETTINGS: list[Checkpointing] = ["none", "full", 1]
+SETTINGS: list[Checkpointing] = ["none", "full", "offload", 1]
 
 
 @pytest.fixture(scope="module")
