@@ -23,7 +23,7 @@ _LONGEST_WORD = 40  # characters; a cut steps back to the end of a word, but not
 def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> Encoded:
     """One record as token ids.
 
-    The prompt begins with the tokenizer's own prefix (BOS), once. Only the context is ever shortened, and
+    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Only the context is ever shortened, and
     only when the prompt, without the answer, exceeds `max_prompt_tokens`: every section then keeps at most
     c tokens, for the largest c that fits, so that short sections at the end (the results) survive whole.
     The completion ends with the end token; it is empty where the answer isn't known.
@@ -112,6 +112,7 @@ class _Encoder:
         self._before = self._text.template(frame.before)
         self._after = self._text.template(frame.after)
         self._delimiter = frame.delimiter
+        self._prefix = [] if frame.whole else list(self._text.prefix)
         end = self._text.until_control(frame.end)  # what a template puts after that is not the answer's
         self._end = "" if end is None else self._text.template(end)
         self._end_ids = [self._text.eos] if end is None else []
@@ -156,7 +157,7 @@ class _Encoder:
         return self._delimiter + self._text.text(answer) + self._end
 
     def _prefixed(self, ids: list[int]) -> list[int]:
-        prefix = list(self._text.prefix)
+        prefix = self._prefix
         return ids if ids[: len(prefix)] == prefix else prefix + ids
 
     def _fit_all(self, records: Sequence[Record]) -> list[tuple[str, list[int], int]]:

@@ -26,12 +26,14 @@ class Frame(NamedTuple):
         delimiter: what separates the prompt from the answer; belongs to the completion, since most
             tokenizers have " yes" as one token.
         end: what ends the answer; "" for the tokenizer's end-of-sequence token.
+        whole: whether the text is all that there is; else the tokenizer's own prefix (BOS) comes first.
     """
 
     before: str = ""
     after: str = ""
     delimiter: str = " "
     end: str = ""
+    whole: bool = False
 
 
 class Prompt(ABC):
@@ -193,7 +195,8 @@ class Chat(Prompt):
         return f"{line}Question: {question.strip()}{_option_lines(options)}\n\n{ask}"
 
     def frame(self, tokenizer: Any) -> Frame:
-        return Frame(*chat_frame(tokenizer))
+        # a chat template writes BOS where its model was trained with it
+        return Frame(*chat_frame(tokenizer), whole=True)
 
     def label(self, label: str) -> str:
         return label[:1].upper() + label[1:]

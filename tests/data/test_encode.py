@@ -70,6 +70,20 @@ def test_chat_prompt_and_completion_equal_the_finished_conversation_up_to_the_en
     assert mine[-1] == end_token_ids(prompt, any_tokenizer)[0]
 
 
+def test_a_chat_template_without_bos_gets_none() -> None:
+    from tokenizer_families import CHATML, family
+
+    tokenizer = copy.deepcopy(family("llama3"))  # it adds BOS to a text
+    tokenizer.chat_template = CHATML
+    prompt = prompts.lookup("chat")
+    talk = [{"role": "user", "content": prompt.body(RECORD.question, RECORD.contexts, {}, RECORD.labels)}]
+    whole = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    found = list(encode(RECORD, prompt, tokenizer, 1000).prompt)
+    assert found == whole
+    assert tokenizer.bos_token_id not in found
+    assert encode(RECORD, prompts.lookup("medical"), tokenizer, 1000).prompt[0] == tokenizer.bos_token_id
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_tokenizers_prefix_stands_there_once(any_tokenizer, name):
     bos = any_tokenizer.bos_token_id
