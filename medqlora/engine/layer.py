@@ -135,7 +135,6 @@ def _to_host(x: Tensor) -> Tensor:
 def _flatten(first: AttentionSaved, second: HalfSaved) -> list[Tensor | None]:
     q, k, v, attended, low, raw_q, raw_k = first
     padded = low if len(low) == 2 else (*low, None)
-    # o_proj's input is what the attention gave, wherever it isn't a selection of it
     return [q, k, v, *attended, *padded, raw_q, raw_k, *second]
 
 

@@ -12,8 +12,8 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-#: blocks of 64 values that one program handles, and its warps
-_BLOCKS, _WARPS = 64, 4
+#: blocks of 64 values that one program handles, and its warps: the fastest of seven pairs on an H200
+_BLOCKS, _WARPS = 32, 2
 
 
 def prepare(weights: Sequence[tuple[Tensor, Any]]) -> Callable[[Tensor], None]:
