@@ -182,3 +182,21 @@ def test_without_a_file_the_test_questions_are_answered_in_order(trained: list[s
     found = lines(Path(cli.trainer.log_dir) / "predictions.jsonl")
     assert [one["id"] for one in found] == [f"q{number}" for number in range(2000, 2009)]
     assert all("Not medical advice" in one["note"] for one in found)
+
+
+def test_a_checkpoint_answers_with_the_calibration_of_its_own_validation(
+    trained: list[str], tmp_path: Path
+) -> None:
+    folder = Path(trained[-2].split("=")[1]) / "lightning_logs" / "version_0"
+    [best] = (folder / "checkpoints").glob("epoch*.ckpt")
+    questions = write_rows(tmp_path / "ask.jsonl", asked(4))
+    found = {}
+    for name, weights in (
+        ("adapter", f"--model.adapter={folder / 'adapter'}"),
+        ("ckpt", f"--ckpt_path={best}"),
+    ):
+        out = tmp_path / f"{name}.jsonl"
+        run("predict", [*trained, f"--data.questions={questions}", f"--answers.path={out}", weights])
+        found[name] = [(one["decision"], one["kind"], one["caution"]) for one in lines(out)]
+    assert found["ckpt"] == found["adapter"]
+    assert found["ckpt"][0][2] == "6 development questions are too few, 20 are the least"

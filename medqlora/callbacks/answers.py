@@ -21,7 +21,6 @@ from medqlora.answering import (
 )
 from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE, read_adapter
 from medqlora.records import Prediction, Record
 
 
@@ -48,7 +47,14 @@ class Answers(Callback):
         self._written = 0
         self._kinds: dict[str, int] = {}
 
-    def begin(self, trainer: Trainer, module: Any, data: Any, adapter: str | None) -> None:
+    def begin(
+        self,
+        trainer: Trainer,
+        module: Any,
+        data: Any,
+        adapter: str | None,
+        calibration: Calibration | None,
+    ) -> None:
         """Finds out what is left to be asked, and leaves that alone in the data's `test`.
 
         Args:
@@ -56,16 +62,13 @@ class Answers(Callback):
             module: the QLoRAModule.
             data: the datamodule, its questions read.
             adapter: the folder of the adapter that answers; None for the bare base.
+            calibration: what was saved with the weights that answer.
 
         Raises:
             InputError: the note is none, or the file holds answers to other questions or by another model.
         """
         check_note(self.note, "--answers.note")
-        record = read_adapter(adapter) if adapter else {}
-        found = record.get("calibration")
-        self._calibration = (
-            None if found is None else Calibration.from_json(found, f"{adapter}/{RECORD_FILE}")
-        )
+        self._calibration = calibration
         self._by = _answerer(module, data, adapter)
         self._place = Path(self.path).expanduser() if self.path else _default(trainer)
         asked = [data.records[example.id] for example in data.test]

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,8 @@ class EvaluationReport(Callback):
         self.tested: list[Tested] = []
         self._overlap: dict[str, dict[str, Any]] = {}
         self._started = 0.0
-        self._calibration: Calibration | None = None
+        #: what was saved with the weights under test, to say how its threshold holds on the questions
+        self.calibration: Calibration | None = None
 
     @property
     def scores(self) -> Scores:
@@ -69,19 +70,6 @@ class EvaluationReport(Callback):
                     f"--report.prior_correction true: the questions of {one.source.name} don't all have the same "
                     "labels, so there is no one prior: leave it out"
                 )
-
-    def check_threshold(self, record: Mapping[str, Any], where: str) -> None:
-        """Takes the threshold that was saved with the adapter, to say how it holds on the test questions.
-
-        Args:
-            record: the adapter's own; may be empty.
-            where: its file, for messages.
-
-        Raises:
-            InputError: it is damaged.
-        """
-        found = record.get("calibration")
-        self._calibration = None if found is None else Calibration.from_json(found, where)
 
     def check_overlap(self, adapter: str | None, sets: Sequence[QuestionSet]) -> None:
         """Compares what the adapter was trained on with the test questions; before a model is loaded.
@@ -153,7 +141,7 @@ class EvaluationReport(Callback):
         scores.more["contamination"] = self._overlap.get(asked.source.name)
         as_scored = self.normalisation == "none" and not self.prior_correction
         scores.more["threshold"] = (
-            self._calibration.applied(predictions) if self._calibration and as_scored else None
+            self.calibration.applied(predictions) if self.calibration and as_scored else None
         )
         return Tested(asked.source.name, scores, predictions, records, base)
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from medqlora import checkpoint
+from medqlora.answering import Calibration
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
@@ -224,7 +225,7 @@ class MedQLoRACLI(LightningCLI):
         if not self.datamodule.dev:
             say("No question was held out from this adapter's training: its confidence is not calibrated")
         self.datamodule.read_benchmarks(report=say)
-        self.report.check_threshold(record, f"{self._adapter_place()}/{RECORD_FILE}")
+        self.report.calibration = self._calibration()
         self.report.check_prior(self.datamodule.sets)
         self.report.check_overlap(self._adapter_place(), self.datamodule.sets)
 
@@ -235,7 +236,7 @@ class MedQLoRACLI(LightningCLI):
         else:
             self.datamodule.read_questions(tokenizer, record.get("labels", YES_NO_MAYBE), report=say)
         answers = next(one for one in self.trainer.callbacks if isinstance(one, Answers))  # type: ignore[attr-defined]
-        answers.begin(self.trainer, self.model, self.datamodule, self._adapter_place())
+        answers.begin(self.trainer, self.model, self.datamodule, self._adapter_place(), self._calibration())
 
     def _adapter_place(self) -> str | None:
         """The folder that says what the weights under test were trained on; None for the bare base."""
@@ -243,6 +244,19 @@ class MedQLoRACLI(LightningCLI):
         if run is not None:
             return str(run / "adapter")
         return None if self.model.adapter in (None, "none") else self.model.adapter
+
+    def _calibration(self) -> Calibration | None:
+        """What the weights under test were found to be worth at their own validation.
+
+        Raises:
+            InputError: the record is damaged.
+        """
+        if self._saved is not None:  # of a checkpoint, which may be of another step than the adapter
+            found = self._saved[checkpoint.KEY].get("validation", {}).get("calibration")
+            where = str(self._checkpoint())
+        else:
+            found, where = self._adapter_record().get("calibration"), f"{self._adapter_place()}/{RECORD_FILE}"
+        return None if found is None else Calibration.from_json(found, where)
 
     def _adapter_record(self) -> dict[str, Any]:
         place = self._adapter_place()

@@ -23,10 +23,11 @@ _LONGEST_WORD = 40  # characters; a cut steps back to the end of a word, but not
 def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> Encoded:
     """One record as token ids.
 
-    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Only the context is ever shortened, and
-    only when the prompt, without the answer, exceeds `max_prompt_tokens`: every section then keeps at most
-    c tokens, for the largest c that fits, so that short sections at the end (the results) survive whole.
-    The completion ends with the end token; it is empty where the answer isn't known.
+    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Only
+    the context is ever shortened, and only when the prompt, without the answer, exceeds `max_prompt_tokens`:
+    every section then keeps at most c tokens, for the largest c that fits, so that short sections at the end
+    (the results) survive whole. The completion ends with the end token; it is empty where the answer isn't
+    known.
 
     Args:
         record: the record; only its question, contexts, options, labels and subject reach the prompt.
