@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.test"),
     "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
     "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
+    "bench": (
+        "speed and memory of a training step, here and beside other trainers",
+        "medqlora.commands.bench",
+    ),
     "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
 }
 

@@ -2,14 +2,14 @@
 
 import argparse
 import contextlib
-import difflib
 import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from medqlora.answering import NOTE, check_note, safe_answer, screen
+from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
 from medqlora.records import Record
 
@@ -20,18 +20,9 @@ _LOOP_HELP = """Type a question. Also:
   /quit                or Ctrl-D: the end; nothing is kept"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
-        known = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown.split("=")[0], known, 1) if unknown else []
-        hint = f"did you mean '{near[0]}'?" if near else "see medqlora ask --help"
-        raise InputError(f"{message}: {hint}")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = _Parser(
+    made = Parser(
         prog="medqlora ask",
         allow_abbrev=False,
         description="Answers a question with a trained adapter: the decision, how sure it is, and why. Without a "

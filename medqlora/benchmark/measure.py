@@ -1,0 +1,164 @@
+"""The speed and memory of this project's own training step, for one case."""
+
+import random
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medqlora.benchmark.case import Case
+from medqlora.benchmark.clock import (
+    Clock,
+    hardware,
+    matrix_product_flops,
+    peaks,
+    reset_peak,
+    summary,
+)
+from medqlora.benchmark.lengths import random_examples
+from medqlora.benchmark.random_model import add_adapters, build_base, checkpoint_layers
+from medqlora.data.packing import StepBatch, step_batch
+from medqlora.engine import FusedDecoder, unsupported
+from medqlora.errors import InputError
+from medqlora.models import Decoder
+from medqlora.models.flops import StepFlops, step_flops
+from medqlora.optim import build_optimizer
+from medqlora.records import Encoded
+
+#: of weights that aren't quantized, and of the products
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32": torch.float32}
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Speed, memory and utilisation of the case's steps.
+
+    Raises:
+        InputError: the fused engine doesn't run this shape, or the native one is asked for what it hasn't.
+        torch.OutOfMemoryError: it takes more memory than there is.
+    """
+    device, dtype = torch.device(case.device), DTYPES[case.precision]
+    ceiling = matrix_product_flops(device, dtype)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    model = add_adapters(build_base(case.shape, device=device, dtype=dtype, seed=case.seed), seed=case.seed)
+    decoder = _decoder(model, case)
+    config = model.get_base_model().config.get_text_config()
+    examples = random_examples(
+        vocab_size=config.vocab_size, longest=min(config.max_position_embeddings, case.micro_batch_tokens)
+    )
+    loaded = peaks(device)
+    steps = _Steps(model, decoder, case)
+    batches = step_batches(examples, case.micro_batch_tokens, case.batch_size, case.seed)
+    for _ in range(case.warm_up):
+        steps.run(next(batches))
+    timed = [next(batches) for _ in range(case.steps)]
+    reset_peak(device)
+    clock = Clock(device)
+    clock.mark()
+    for batch in timed:
+        loss = steps.run(batch)
+        clock.mark()
+    step_s, tokens = clock.between_s(), [batch.tokens for batch in timed]
+    flops = step_flops(model)
+    done = sum(_flops(flops, batch) for batch in timed)
+    return {
+        **summary(step_s, tokens),
+        **peaks(device),
+        "loaded_gib": next(iter(loaded.values())),
+        "flop_utilisation": round(done / sum(step_s) / ceiling, 4),
+        "matrix_product_tflops": round(ceiling / 1e12, 3),
+        "loss": round(loss.item(), 4),
+        "attention": _attention(model, case, device, dtype),
+        "hardware": hardware(device),
+    }
+
+
+def step_batches(
+    examples: list[Encoded], micro_batch_tokens: int, batch_size: int | None, seed: int
+) -> Iterator[StepBatch]:
+    """Optimizer steps without end, over the examples in one random order after another.
+
+    Args:
+        examples: what is drawn from.
+        micro_batch_tokens: the budget of a packed micro-batch.
+        batch_size: examples a step; None takes examples until the next would pass the budget, so that a step
+            is one full micro-batch.
+        seed: of the orders.
+    """
+    generator = random.Random(seed)
+    chosen: list[Encoded] = []
+    used = 0
+    while True:
+        for example in generator.sample(examples, len(examples)):
+            length = len(example.prompt) + len(example.completion)
+            full = used + length > micro_batch_tokens if batch_size is None else len(chosen) == batch_size
+            if chosen and full:
+                yield step_batch(chosen, micro_batch_tokens)
+                chosen, used = [], 0
+            chosen.append(example)
+            used += length
+
+
+class _Steps:
+    """Optimizer steps as `QLoRAModule.training_step` takes them: summed loss, clipped gradient, 8-bit AdamW."""
+
+    def __init__(self, model: Any, decoder: Any, case: Case) -> None:
+        self._decoder = decoder
+        self._device = torch.device(case.device)
+        self._dtype = DTYPES[case.precision]
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # the rate is small: random weights on random texts have nothing to learn
+        self._optimizer = build_optimizer(
+            "adamw_8bit", self._parameters, learning_rate=1e-5, weight_decay=0.0
+        )
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=case.precision == "16-mixed")
+
+    def run(self, batch: StepBatch) -> Tensor:
+        """One step; its loss, on the device."""
+        total = torch.zeros((), device=self._device)
+        for micro in batch.micro_batches:
+            mixed = self._dtype != torch.float32
+            with torch.autocast(self._device.type, dtype=self._dtype) if mixed else nullcontext():
+                loss = self._decoder.loss_sum(micro.to(self._device)) / batch.completion_tokens
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        return total
+
+
+def _decoder(model: Any, case: Case) -> Decoder | FusedDecoder:
+    kept = case.checkpointing
+    if case.trainer == "fused":
+        reason = unsupported(model)
+        if reason is not None:
+            raise InputError(f"--engine fused: it doesn't run this shape ({reason}): use native")
+        checkpointing: Any = int(kept) if kept.isdigit() else kept
+        return FusedDecoder(model, checkpointing=checkpointing, compile=case.compile)
+    if kept not in ("full", "none"):
+        raise InputError(f"--checkpointing {kept}: the native engine has full and none: add --engine fused")
+    if kept == "full":
+        checkpoint_layers(model)
+    return Decoder(model)
+
+
+def _flops(flops: StepFlops, batch: StepBatch) -> float:
+    lengths = [int(length) for micro in batch.micro_batches for length in micro.lengths]
+    return flops.step(lengths, batch.completion_tokens)
+
+
+def _attention(model: Any, case: Case, device: torch.device, dtype: torch.dtype) -> str:
+    """Which attention ran."""
+    config = model.get_base_model().config
+    if case.trainer == "native":
+        return f"transformers {config._attn_implementation}"
+    from medqlora.engine.attention import flash_runs
+
+    text = config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return "torch flash, varlen" if flash_runs(device, dtype, width) else "torch sdpa, an example at a time"

@@ -1,0 +1,72 @@
+"""What runs in a case's own process: `python -m medqlora.benchmark.worker JOB CASE_FILE RESULT_FILE`."""
+
+import contextlib
+import json
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medqlora.benchmark.case import PEERS, Case
+
+#: whose versions are told
+_PACKAGES = ("medqlora", "torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def work(job: str, case: Case) -> dict[str, Any]:
+    """Measures a case, or writes its checkpoint; heavy packages are imported here, Unsloth before the others."""
+    if job == "checkpoint":
+        import torch
+
+        from medqlora.benchmark.measure import DTYPES
+        from medqlora.benchmark.random_model import write_checkpoint
+
+        write_checkpoint(
+            case.shape, Path(case.folder), device=torch.device(case.device), dtype=DTYPES[case.precision]
+        )
+        return {"written": case.folder}
+    if case.trainer in PEERS:
+        from medqlora.benchmark.peers import measure_peer
+
+        return measure_peer(case)
+    from medqlora.benchmark.measure import measure
+
+    return measure(case)
+
+
+def main(job: str, question: str, answer: str) -> None:
+    case = Case(**json.loads(Path(question).read_text()))
+    try:
+        result = {**work(job, case), "versions": versions()}
+    except Exception as error:
+        traceback.print_exc()
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        why = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+        result = {"failed": "out of memory" if _out_of_memory(error) else why}
+        if type(error).__name__ == "InputError":
+            result = {"failed": str(error), "input_error": True}
+    Path(answer).write_text(json.dumps(result))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's own error, or what libraries make of it: bitsandbytes and cuBLAS allocate by themselves."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "cublas_status_alloc_failed" in text or "can't allocate memory" in text
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,169 @@
+"""`medqlora bench`: one command measures, says what it measured, and stops at what it can't before it begins."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from medqlora.benchmark.shapes import SHAPES
+from medqlora.cli import main
+from medqlora.commands.bench import parser
+
+QUICK = [
+    "--shape",
+    "tiny",
+    "--device",
+    "cpu",
+    "--warm_up",
+    "1",
+    "--steps",
+    "2",
+    "--micro_batch_tokens",
+    "512",
+]
+
+
+@pytest.mark.slow
+def test_it_measures_and_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", *QUICK, "--engine", "fused", "--checkpointing", "none", "--out", str(tmp_path)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "512 tokens, checkpointing none" in shown
+    assert "Attention of fused: torch sdpa" in shown
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert row["tokens_per_s"] > 0
+    assert row["steps"] == 2
+    assert row["hardware"]["device"] == "cpu"
+    assert row["versions"]["bitsandbytes"]
+    assert row["case"]["shape_name"] == "tiny"
+    assert (tmp_path / "bench.csv").read_text().count("\n") == 2
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_over_every_combination(tmp_path: Path) -> None:
+    assert main(["bench", "--sweep", *QUICK, "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert {(row["case"]["trainer"], row["case"]["checkpointing"]) for row in rows} == {
+        (engine, kept) for engine in ("fused", "native") for kept in ("full", "none")
+    }
+
+
+@pytest.mark.slow
+def test_a_configuration_gives_the_shape_without_a_weight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    values = {**SHAPES["tiny"][1], "num_hidden_layers": 1, "quantization_config": {"load_in_4bit": True}}
+    (base / "config.json").write_text(json.dumps(values))
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"model:\n  backend:\n    class_path: medqlora.models.Transformers\n    init_args:\n      base: {base}\n"
+    )
+    words = ["bench", "--config", str(config), *QUICK[2:], "--engine", "native", "--checkpointing", "none"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    (row,) = json.loads((tmp_path / "out" / "bench.json").read_text())["rows"]
+    assert row["case"]["shape"]["num_hidden_layers"] == 1
+    assert row["case"]["shape_name"] == str(base)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--swep"], "did you mean '--sweep'?"),
+        (["--shape", "llama"], "invalid choice: 'llama'"),
+        (["--steps", "0"], "--steps is 0: it has to be at least 1"),
+        (["--warm_up", "0"], "--warm_up is 0"),
+        (["--batch_size", "0"], "--batch_size is 0"),
+        (["--micro_batch_tokens", "100"], "--micro_batch_tokens 100: it has to be at least 256"),
+        (
+            ["--checkpointing", "half"],
+            "--checkpointing half: it is full, none, offload or a number of layers",
+        ),
+        (["--checkpointing", "offload"], "--checkpointing offload: the native engine has full and none"),
+        (["--shape", "tiny", "--config", "c.yaml"], "both say the shape: keep one"),
+        (["--config", "absent.yaml"], "--config absent.yaml: it can't be read"),
+        (["--only_peers"], "--only_peers: no trainer is named: add --peer all"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_run(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *words]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {backend: {init_args: {base: nowhere}}}", "there is no nowhere/config.json"),
+        ("model: {optimizer: adamw}", "no file sets model.backend.base"),
+        ("model: [", "it can't be read"),
+    ],
+)
+def test_a_configuration_without_a_shape_is_told(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(text)
+    assert main(["bench", "--config", "c.yaml"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="TRL is installed")
+def test_a_peer_that_is_not_installed_stops_the_command_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--shape", "tiny", "--peer", "all"]) == 2
+    captured = capsys.readouterr()
+    assert "the package 'trl' is not installed" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "pass --shape tiny"),
+        (["--shape", "tiny", "--device", "cuda"], "--device cuda: torch finds no CUDA"),
+    ],
+)
+def test_without_a_gpu_nothing_large_is_begun(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_teaches_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom medqlora.cli import main\n"
+        "try: main(['bench', '--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "medqlora bench --peer all" in ended.stdout
+    for action in parser()._actions:
+        assert action.help, action.dest
