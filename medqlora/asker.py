@@ -14,8 +14,8 @@ from medqlora.errors import InputError
 from medqlora.evaluation.evaluator import Evaluator
 from medqlora.evaluation.generation import generate
 from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
-from medqlora.option_checks import DTYPES
 from medqlora.records import YES_NO_MAYBE, Record
+from medqlora.training.option_checks import DTYPES
 
 #: tokens of a prompt where the adapter's record doesn't say
 _PROMPT_TOKENS = 1024

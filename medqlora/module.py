@@ -9,12 +9,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from medqlora import checkpoint as checkpoints
 from medqlora.answering import calibrate
 from medqlora.console import say
 from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
-from medqlora.engine_choice import Chosen, Engine, choose
 from medqlora.errors import InputError
 from medqlora.evaluation import quick_scores
 from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard
@@ -23,11 +21,13 @@ from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
-from medqlora.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
-from medqlora.option_checks import DTYPES, check_options
-from medqlora.out_of_memory import split_further
 from medqlora.records import Prediction
-from medqlora.step_metrics import StepMetrics
+from medqlora.training import checkpoint as checkpoints
+from medqlora.training.engine_choice import Chosen, Engine, choose
+from medqlora.training.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
+from medqlora.training.option_checks import DTYPES, check_options
+from medqlora.training.out_of_memory import split_further
+from medqlora.training.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
     from medqlora.datamodule import PubMedQADataModule

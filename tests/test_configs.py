@@ -13,7 +13,7 @@ import yaml
 from medqlora import data, models
 from medqlora.callbacks import AdapterCheckpoint, EvaluationReport, GPUMemory, StepProgress, Throughput
 from medqlora.commands.lightning_cli import MedQLoRACLI
-from medqlora.optim import build_optimizer
+from medqlora.training.optim import build_optimizer
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from medqlora.optim import build_optimizer, warmup_cosine
+from medqlora.training.optim import build_optimizer, warmup_cosine
 
 
 def parameters() -> list[nn.Parameter]:

@@ -12,8 +12,8 @@ from medqlora.data import encode_all, lookup
 from medqlora.data.packing import StepBatch, step_batch
 from medqlora.models import LoRA, Transformers
 from medqlora.models.adapters import trainable_state
-from medqlora.optim import build_optimizer
 from medqlora.records import Encoded, Record
+from medqlora.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 

@@ -24,8 +24,8 @@ from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
-from medqlora.optim import build_optimizer
 from medqlora.records import Encoded
+from medqlora.training.optim import build_optimizer
 
 #: of weights that aren't quantized, and of the products
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32": torch.float32}

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from medqlora.checkpoint import KEY
 from medqlora.export import export_adapter
+from medqlora.training.checkpoint import KEY
 
 
 class AdapterCheckpoint(ModelCheckpoint):

@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from medqlora import checkpoint
 from medqlora.answering import Calibration
 from medqlora.callbacks import (
     AdapterCheckpoint,
@@ -31,6 +30,7 @@ from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapt
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
 from medqlora.runs import newest_adapter
+from medqlora.training import checkpoint
 
 #: what each verb needs of the data
 _STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}

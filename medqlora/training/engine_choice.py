@@ -9,8 +9,8 @@ from medqlora.console import say
 from medqlora.engine import Checkpointing, FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Backend, Decoder
-from medqlora.packing_check import packing_works
 from medqlora.records import Encoded
+from medqlora.training.packing_check import packing_works
 
 Engine = Literal["auto", "fused", "native"]
 Packing = Literal["auto", "packed", "padded"]
