@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.test"),
     "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
     "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
+    "plan": ("memory and time that a fit will need, before a weight is loaded", "medqlora.commands.plan"),
     "bench": (
         "speed and memory of a training step, here and beside other trainers",
         "medqlora.commands.bench",

@@ -1,0 +1,298 @@
+"""`medqlora plan`: what a fit will need and how long it may take, before a weight is loaded."""
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from medqlora.commands.arguments import Parser
+from medqlora.commands.config_files import with_config
+from medqlora.commands.option_errors import one_line
+from medqlora.errors import InputError
+
+_GB, _GIB = 10**9, 2**30
+#: of a GPU's memory, what is left to its driver and to what the plan doesn't see
+_RESERVE = 0.06
+_UNITS = {"gib": _GIB, "gb": _GB, "mib": 2**20, "mb": 10**6}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of its own; all of `fit`'s go with them."""
+    made = Parser(
+        prog="medqlora plan",
+        allow_abbrev=False,
+        description="What `medqlora fit` with the same options will hold in memory, phase by phase, whether that fits "
+        "a GPU, what fits it at most, and how long it may take. No weight is loaded and no GPU is needed. "
+        "Every option of `medqlora fit` may follow.",
+    )
+    made.add_argument("--gpu", metavar="NAME", help="plan for this GPU, as h200 or rtx4090")
+    made.add_argument("--gpu-memory", metavar="SIZE", help="plan for so much memory, as 8GiB or 24GB")
+    made.add_argument("--json", action="store_true", help="print everything as one line of JSON")
+    return made
+
+
+def run(command: str, words: list[str]) -> int:
+    """Raises InputError for wrong options, or a model whose configuration can't be had."""
+    options, rest = parser().parse_known_args(words)
+    memory = None if options.gpu_memory is None else _bytes(options.gpu_memory)
+    from medqlora.planner.speed import gpu_named
+
+    gpu = None if options.gpu is None else gpu_named(options.gpu)
+    found = _plan(with_config(rest), gpu, memory)
+    if options.json:
+        print(json.dumps(found), flush=True)
+    else:
+        print("\n".join(_lines(found)), flush=True)
+    return 0
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
+    if match is None or match[2].lower() not in _UNITS or float(match[1]) == 0:
+        raise InputError(f"--gpu-memory {text}: give a number and GiB, GB, MiB or MB, as 8GiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _read(words: list[str]) -> Any:
+    """The options as `fit` reads them, with the module and the data built, and no Trainer."""
+    from jsonargparse import ArgumentError
+
+    from medqlora.commands.lightning_cli import MedQLoRACLI
+
+    class Read(MedQLoRACLI):
+        def instantiate_trainer(self, **options: Any) -> Any:
+            return None
+
+        def _run_subcommand(self, subcommand: str) -> None: ...
+
+    cli = Read.__new__(Read)
+    try:
+        cli.__init__(["fit", *words], "plan")  # type: ignore[misc]
+    except ArgumentError as error:
+        raise InputError(one_line(str(error), cli.option_names("fit"), words)) from error
+    return cli
+
+
+def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
+    import torch
+
+    from medqlora.planner import Shape, plan
+    from medqlora.planner.speed import tokens_per_s
+
+    cli = _read(words)
+    module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
+    data.check()
+    module.lora.check()
+    device = None
+    if gpu is None and memory is None and torch.cuda.is_available():
+        device, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+    elif gpu is not None:
+        memory = memory or int(gpu.memory_gb * _GB)
+    config, base_note = _configuration(module.backend)
+    shape = Shape.of(config)
+    lengths, length_note = _lengths(data, module)
+    width = 4 if str(trainer["precision"]) in ("None", "32", "32-true") else 2
+    fused = _fused(module, data, config, width, gpu)
+    setting = _setting(module, data, lengths, fused=fused, width=width)
+    found = plan(shape, setting)
+    steps = -(-len(lengths) // data.batch_size)
+    epochs = trainer["max_epochs"] if trainer["max_epochs"] is not None else 1
+    tokens = sum(prompt + completion for prompt, completion in lengths)
+    flops = shape.flops(module.lora.r, module.lora.target_modules)
+    total = flops.step([sum(one) for one in lengths], sum(completion for _, completion in lengths))
+    result: dict[str, Any] = {
+        "base": module.backend.base,
+        "notes": [note for note in (base_note, length_note) if note],
+        "engine": setting.engine,
+        "checkpointing": setting.checkpointing,
+        "largest_micro_batch": setting.tokens,
+        "phases": {name: dict(parts) for name, parts in found.phases.items()},
+        "peak": found.peak,
+        "memory": memory,
+        "device": device,
+        "fits": None if memory is None else found.peak <= (1 - _RESERVE) * memory,
+        "steps": steps * epochs,
+        "flops_per_step": total / steps,
+        "tokens": tokens * epochs,
+    }
+    if gpu is not None:
+        low, high = tokens_per_s(setting, total / tokens, gpu.tflops)
+        result["tokens_per_s"] = [low, high]
+        result["minutes"] = [tokens * epochs / high / 60, tokens * epochs / low / 60]
+    if memory is not None:
+        longest = max(sum(one) for one in lengths)
+        result["largest"] = _largest(shape, setting, int((1 - _RESERVE) * memory), longest)
+    parameters = (
+        shape.linear_parameters + shape.embedding_parameters + shape.head_parameters + shape.small_parameters
+    )
+    # bfloat16 weights and gradients, float32 master weights and Adam's two moments
+    dense = replace(setting, engine="native", quantization="none", checkpointing="full")
+    full = 16 * parameters + plan(shape, dense).phases["fit"]["activations"]
+    result["full_fine_tuning"] = {"peak": full, "saved": 1 - found.peak / full}
+    return result
+
+
+def _configuration(backend: Any) -> tuple[Any, str | None]:
+    """The base's configuration; where it can't be had, that of the published shape its name tells."""
+    from transformers import AutoConfig
+
+    from medqlora.benchmark.shapes import SHAPES
+
+    try:
+        return backend.config(), None
+    except InputError:
+        plain = re.sub(r"[^a-z0-9]+", "-", backend.base.lower())
+        for name, (_, values) in SHAPES.items():
+            if name != "tiny" and name in plain:
+                known = {key: value for key, value in values.items() if key != "model_type"}
+                note = f"{backend.base} can't be read here: planned with the published shape of {name}"
+                return AutoConfig.for_model(values["model_type"], **known), note
+        raise
+
+
+def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]:
+    """(prompt, completion) of each training example in tokens; PubMedQA's where they can't be read here."""
+    from medqlora.benchmark.lengths import random_examples
+
+    try:
+        data.read(module.backend.tokenizer(), ("train", "dev"), report=lambda line: None)
+        return [(len(one.prompt), len(one.completion)) for one in data.train], None
+    except InputError as error:
+        reason = str(error).partition(": ")[2].partition(":")[0]
+        examples = random_examples(vocab_size=2, longest=10_000)
+        note = (
+            f"the questions or their tokenizer can't be read here ({reason}): planned with PubMedQA's lengths"
+        )
+        return [(len(one.prompt), len(one.completion)) for one in examples], note
+
+
+def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
+    from medqlora.engine.support import ARCHITECTURES
+
+    quantization = getattr(module.backend, "quantization", "nf4")
+    possible = (
+        module.engine != "native"
+        and config.get_text_config().model_type in ARCHITECTURES
+        and quantization in ("nf4", "fp4")
+        and not module.lora.use_dora
+        and data.packing != "padded"
+    )
+    return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))
+
+
+def _setting(module: Any, data: Any, lengths: Sequence[tuple[int, int]], *, fused: bool, width: int) -> Any:
+    from medqlora.planner import Setting
+
+    tokens, rows = _largest_micro_batch(lengths, data)
+    asked = getattr(module.backend, "gradient_checkpointing", False)
+    checkpointing: Any = "offload" if asked == "unsloth" else "full" if asked else "none"
+    if fused and module.checkpointing != "auto":
+        checkpointing = module.checkpointing
+    prompts = sorted((prompt for prompt, _ in lengths), reverse=True)
+    at_once = max(1, min(data.eval_batch_size, data.micro_batch_tokens // prompts[0]))
+    return Setting(
+        quantization=getattr(module.backend, "quantization", "nf4"),
+        double_quantization=getattr(module.backend, "double_quantization", True),
+        width=width,
+        r=module.lora.r,
+        targets=module.lora.target_modules,
+        optimizer=module.optimizer if isinstance(module.optimizer, str) else "adamw",
+        engine="fused" if fused else "native",
+        checkpointing=checkpointing,
+        tokens=tokens,
+        loss_rows=rows,
+        score_tokens=data.micro_batch_tokens,
+        prompt_tokens=at_once * prompts[0] if module.generate else 0,
+        rows=at_once if module.generate else 0,
+        new_tokens=module.max_new_tokens,
+    )
+
+
+def _largest_micro_batch(lengths: Sequence[tuple[int, int]], data: Any) -> tuple[int, int]:
+    """Tokens of the largest micro-batch in the first epochs as they will be drawn, and its loss rows."""
+    from medqlora.data.loader import StepLoader
+    from medqlora.records import Encoded
+
+    examples = [
+        Encoded(str(n), range(prompt), range(completion)) for n, (prompt, completion) in enumerate(lengths)
+    ]
+    loader = StepLoader(examples, data.batch_size, data.micro_batch_tokens, seed=data.seed)
+    largest = (0, 0)
+    for _ in range(3):
+        for step in loader:
+            for micro in step.micro_batches:
+                largest = max(largest, (micro.input_ids.numel(), len(micro.targets)))
+    return largest
+
+
+def _largest(shape: Any, setting: Any, memory: int, longest: int) -> dict[str, int | None]:
+    """Checkpointing → the most tokens of a micro-batch that fit; None where not even the longest example does."""
+    from medqlora.planner import plan
+
+    share = setting.loss_rows / setting.tokens
+    kinds = ("none", "full", "offload") if setting.engine == "fused" else ("none", "full")
+    found: dict[str, int | None] = {}
+    for kind in kinds:
+        fits = None
+        for tokens in range(256, 32769, 256):
+            tried = replace(
+                setting,
+                checkpointing=kind,
+                tokens=tokens,
+                score_tokens=tokens,
+                loss_rows=round(share * tokens),
+            )
+            if tokens >= longest and plan(shape, tried).peak <= memory:
+                fits = tokens
+        found[kind] = fits
+    return found
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    phases = found["phases"]
+    unit, name_of_unit = (_GIB, "GiB") if found["peak"] >= _GIB else (2**20, "MiB")
+
+    def gib(value: float) -> str:
+        return f"{value / unit:.2f}"
+
+    parts = list(dict.fromkeys(part for one in phases.values() for part in one))
+    lines = [f"Plan for {found['base']}: {found['engine']} engine, checkpointing {found['checkpointing']}"]
+    lines += [f"Note: {note}" for note in found["notes"]]
+    lines += ["", f"{f'{name_of_unit}, at the peak of':<24}" + "".join(f"{name:>10}" for name in phases)]
+    for part in parts:
+        cells = (gib(one[part]) if part in one else "" for one in phases.values())
+        lines.append(f"  {part:<22}" + "".join(f"{cell:>10}" for cell in cells))
+    lines.append(f"  {'in all':<22}" + "".join(f"{gib(sum(one.values())):>10}" for one in phases.values()))
+    lines += [
+        "",
+        f"Peak:      {gib(found['peak'])} {name_of_unit}, with {found['largest_micro_batch']} tokens in the largest "
+        "micro-batch",
+    ]
+    if found["memory"] is not None:
+        where = found["device"] or "the given memory"
+        verdict = "fits" if found["fits"] else "does not fit"
+        lines.append(
+            f"           {verdict} {where} of {gib(found['memory'])} {name_of_unit}, {_RESERVE:.0%} of it left free"
+        )
+        for kind, tokens in found["largest"].items():
+            most = "no example fits" if tokens is None else f"--data.micro_batch_tokens {tokens} at most"
+            lines.append(f"           checkpointing {kind}: {most}")
+    full = found["full_fine_tuning"]
+    if full["saved"] > 0:
+        lines.append(
+            f"           full fine-tuning would take {gib(full['peak'])} {name_of_unit}: {full['saved']:.0%} saved"
+        )
+    lines.append(
+        f"Work:      {found['steps']} steps of {found['flops_per_step'] / 1e12:.1f} TFLOP, {found['tokens']:,} tokens"
+    )
+    if "minutes" in found:
+        low, high = found["tokens_per_s"]
+        fast, slow = found["minutes"]
+        lines.append(
+            f"Time:      {fast:.1f} to {slow:.1f} minutes of training at {low:,.0f} to {high:,.0f} tokens/s, without validation;"
+        )
+        lines.append("           an estimate, from what an H200 got done of its peak")
+    lines.append("Memory is what torch allocates; the GPU's own context takes about half a GiB more.")
+    return lines

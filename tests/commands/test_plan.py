@@ -1,0 +1,81 @@
+"""`medqlora plan`: memory and time before a weight is loaded, on a machine without a GPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import options
+
+from medqlora.cli import main
+
+QLORA = str(Path(__file__).parents[2] / "configs" / "qlora.yaml")
+GIB = 2**30
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["plan", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_experiment_is_planned_without_a_gpu_weights_or_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    assert (found["engine"], found["checkpointing"], found["steps"]) == ("fused", "offload", 171)
+    assert found["peak"] / GIB == pytest.approx(6.43, rel=0.05)  # as measured on an H200
+    assert found["fits"]
+    assert "published shape of llama-3-8b" in found["notes"][0]
+    assert found["full_fine_tuning"]["saved"] > 0.9
+
+
+def test_a_small_gpu_is_told_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    small = planned(capsys, "--config", QLORA, "--gpu-memory", "6GiB")
+    assert not small["fits"]
+    eight = planned(capsys, "--config", QLORA, "--gpu-memory", "8GiB")
+    assert eight["fits"]
+    assert eight["largest"]["none"] is None
+    assert eight["largest"]["full"] < eight["largest"]["offload"]
+    larger = planned(capsys, "--config", QLORA, "--gpu-memory", "80GB")["largest"]
+    assert 8192 <= larger["none"] < larger["full"]
+
+
+def test_an_old_gpu_runs_the_native_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(capsys, "--config", QLORA, "--gpu", "T4")["engine"] == "native"
+
+
+def test_a_local_model_and_its_questions_are_counted(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = planned(capsys, *options(tiny_bases["llama"], tmp_path))
+    assert found["notes"] == []
+    assert found["steps"] == 12
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", QLORA, "--gpu", "rtx4090"]) == 0
+    out = capsys.readouterr().out
+    for part in ("quantized weights", "optimizer", "keys and values", "Peak:", "Time:", "full fine-tuning"):
+        assert part in out
+    assert max(map(len, out.splitlines())) <= 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu-memory", "8 potatoes"], "--gpu-memory 8 potatoes: give a number and GiB"),
+        (["--gpu-memory", "0GiB"], "--gpu-memory 0GiB"),
+        (["--gpu", "h20"], "--gpu h20: not known: did you mean h200?"),
+        (["--model.lora.rank", "4"], "did you mean"),
+        (["--model.lora.r", "0"], "--model.lora.r is 0"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", QLORA, *words]) == 2
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert captured.count("\n") == 1
