@@ -27,6 +27,7 @@ from medqlora.training.engine_choice import Chosen, Engine, choose
 from medqlora.training.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
 from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
+from medqlora.training.samples import log_samples
 from medqlora.training.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -317,29 +318,19 @@ class QLoRAModule(LightningModule):
         self.log_dict(metrics, batch_size=len(predictions), rank_zero_only=True)
         if "val/accuracy" in metrics:
             self.shown["accuracy"] = metrics["val/accuracy"]
-        self._log_samples(predictions)
+        log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
         self.validated, self._evaluated = (self.trainer.global_step, predictions), []
-
-    def _log_samples(self, predictions: list[Prediction], count: int = 4) -> None:
-        for logger in self.loggers:
-            writer = getattr(logger, "experiment", None)
-            if not hasattr(writer, "add_text"):
-                continue
-            for prediction in sorted(predictions, key=lambda prediction: prediction.id)[:count]:
-                record = self.data.records[prediction.id]
-                text = f"**{record.question}**\n\ngold: {record.answer} {record.long_answer}\n\n"
-                text += f"model: {prediction.text or prediction.decision}"
-                writer.add_text(f"val/samples/{prediction.id}", text, self.trainer.global_step)  # type: ignore[union-attr]
 
     def on_test_epoch_start(self) -> None:
         evaluator = self._evaluator()
         self.heard = [Heard() for _ in self.data.sets]
-        for one, heard in zip(self.data.sets, self.heard, strict=True):
-            if one.content_free is not None:
-                heard.prior = evaluator.prior(one.content_free)
-                if self.compares_base:
-                    with self.model.disable_adapter():
-                        heard.base_prior = evaluator.prior(one.content_free)
+        with self.trainer.precision_plugin.forward_context():  # as the steps themselves are run
+            for one, heard in zip(self.data.sets, self.heard, strict=True):
+                if one.content_free is not None:
+                    heard.prior = evaluator.prior(one.content_free)
+                    if self.compares_base:
+                        with self.model.disable_adapter():
+                            heard.base_prior = evaluator.prior(one.content_free)
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         index, part = self.data.test_parts[dataloader_idx]
