@@ -1,7 +1,7 @@
 """The speed and memory of this project's own training step, for one case."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,6 +24,8 @@ from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
+from medqlora.planner import Setting, Shape, plan
+from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
 
@@ -61,11 +63,16 @@ def measure(case: Case) -> dict[str, Any]:
         loss = steps.run(batch)
         clock.mark()
     step_s, tokens = clock.between_s(), [batch.tokens for batch in timed]
+    planned = _planned_gib(config, case, timed)
+    found = peaks(device)
+    peak = found.get("peak_allocated_gib")
     flops = step_flops(model)
     done = sum(_flops(flops, batch) for batch in timed)
     return {
         **summary(step_s, tokens),
-        **peaks(device),
+        **found,
+        "planned_gib": round(planned, 3),
+        "plan_error": None if peak is None else round(planned / peak - 1, 4),
         "loaded_gib": next(iter(loaded.values())),
         "flop_utilisation": round(done / sum(step_s) / ceiling, 4),
         "matrix_product_tflops": round(ceiling / 1e12, 3),
@@ -145,6 +152,22 @@ def _decoder(model: Any, case: Case) -> Decoder | FusedDecoder:
     if kept == "full":
         checkpoint_layers(model)
     return Decoder(model)
+
+
+def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float:
+    """The peak that `medqlora plan` says of the largest of these micro-batches."""
+    kept = case.checkpointing
+    tokens, rows = max(
+        (int(micro.lengths.sum()), len(micro.targets)) for batch in timed for micro in batch.micro_batches
+    )
+    setting = Setting(
+        width=DTYPES[case.precision].itemsize,
+        engine="fused" if case.trainer == "fused" else "native",
+        checkpointing=int(kept) if kept.isdigit() else kept,  # type: ignore[arg-type]
+        tokens=tokens,
+        loss_rows=rows,
+    )
+    return plan(Shape.of(config), setting).total("fit") / GIB
 
 
 def _flops(flops: StepFlops, batch: StepBatch) -> float:

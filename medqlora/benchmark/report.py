@@ -8,7 +8,8 @@ from typing import Any
 
 _COLUMNS = (
     "trainer", "setting", "shape", "precision", "tokens_per_s", "tokens_per_s_median", "spread", "step_s",
-    "tokens_per_step", "steps", "peak_allocated_gib", "peak_reserved_gib", "peak_host_gib", "flop_utilisation",
+    "tokens_per_step", "steps", "peak_allocated_gib", "peak_reserved_gib", "peak_host_gib", "planned_gib",
+    "plan_error", "flop_utilisation",
     "matrix_product_tflops", "attention", "failed",
 )  # fmt: skip
 
@@ -37,7 +38,10 @@ def line(row: dict[str, Any]) -> str:
     if values["failed"] is not None:
         return f"{begin}{values['failed']}"
     peak, reserved = values["peak_allocated_gib"], values["peak_reserved_gib"]
+    error = values["plan_error"]
+    plan = f"{'':>7}" if error is None else f"{error:>+7.1%}"
     memory = f"{values['peak_host_gib']:>9.2f}{'':>10}" if peak is None else f"{peak:>9.2f}{reserved:>10.2f}"
+    memory += plan
     used = values["flop_utilisation"]
     share = f"{'':>7}" if used is None else f"{used:>7.1%}"
     return f"{begin}{values['tokens_per_s']:>9,.0f}{values['spread']:>6.0%}{values['step_s']:>9.3f}{memory}{share}"
@@ -45,7 +49,9 @@ def line(row: dict[str, Any]) -> str:
 
 def heading(device: str) -> str:
     """The names over the table's columns; memory in GiB."""
-    peak = f"{'peak GiB':>9}{'reserved':>10}" if device == "cuda" else f"{'host GiB':>9}{'':>10}"
+    peak = f"{'peak GiB':>9}{'reserved':>10}{'plan':>7}"
+    if device != "cuda":
+        peak = f"{'host GiB':>9}{'':>17}"
     return f"{'trainer':<12}{'setting':<44}{'tokens/s':>9}{'±':>6}{'s/step':>9}{peak}{'FLOPs':>7}"
 
 

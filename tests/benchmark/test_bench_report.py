@@ -16,9 +16,15 @@ CASES = [
 FIGURES = {
     "tokens_per_s": 16820.4, "tokens_per_s_median": 16800.0, "tokens_per_s_quartiles": [16700.0, 16868.0],
     "step_s": 0.468, "tokens_per_step": 8000.0, "steps": 12, "peak_allocated_gib": 58.2,
-    "peak_reserved_gib": 60.1, "flop_utilisation": 0.62, "matrix_product_tflops": 790.0, "attention": "flash",
+    "peak_reserved_gib": 60.1, "planned_gib": 59.1, "plan_error": 0.0155, "flop_utilisation": 0.62, "matrix_product_tflops": 790.0, "attention": "flash",
 }  # fmt: skip
-PEER = {**FIGURES, "flop_utilisation": None, "tokens_per_s": 1181.0, "peak_allocated_gib": 8.4}
+PEER = {
+    **FIGURES,
+    "plan_error": None,
+    "flop_utilisation": None,
+    "tokens_per_s": 1181.0,
+    "peak_allocated_gib": 8.4,
+}
 
 
 def rows() -> list[dict[str, Any]]:
@@ -40,9 +46,10 @@ def test_the_table_has_a_line_a_case_and_says_what_did_not_fit() -> None:
         "peak",
         "GiB",
         "reserved",
+        "plan",
         "FLOPs",
     ]
-    assert fused.split()[-6:] == ["16,820", "1%", "0.468", "58.20", "60.10", "62.0%"]
+    assert fused.split()[-7:] == ["16,820", "1%", "0.468", "58.20", "60.10", "+1.5%", "62.0%"]
     assert "8192 tokens, checkpointing none, compiled" in fused
     assert "2×4 cut at 256, checkpointing full" in peer
     assert native.endswith("out of memory")
