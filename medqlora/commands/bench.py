@@ -32,9 +32,9 @@ _EXAMPLES = """examples:
 
 Weights are random and so are the tokens: neither changes what a step costs, and nothing is downloaded. The
 lengths are PubMedQA's. Tokens are counted without padding; ± is the distance of the quartiles over the
-timed steps; FLOPs is the share of a large matrix product's speed, measured in the same process (what
-checkpointing computes again doesn't count); plan is how far `medqlora plan` is from the peak. Every case runs in its own process; one that runs out of
-memory is a row that says so.
+timed steps; plan is how far `medqlora plan` is from the peak; FLOPs is the share of a large matrix
+product's speed, measured in the same process (what checkpointing computes again doesn't count). Every case
+runs in its own process; one that runs out of memory is a row that says so.
 """
 
 
