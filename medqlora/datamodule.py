@@ -130,8 +130,8 @@ class PubMedQADataModule(LightningDataModule):
             stages: the sets to read.
             report: where to say it.
             trained: ids that the adapter under test learned: none of them may calibrate it.
-            held_out: ids that it was validated on, whatever fold the source is set to now; None takes the
-                source's dev set.
+            held_out: ids that it was validated on, whatever fold the source is set to now; None, or ids that
+                the source hasn't, take the source's dev set.
 
         Raises:
             InputError: a record or an option is wrong, or a set that is needed is empty.
@@ -143,7 +143,8 @@ class PubMedQADataModule(LightningDataModule):
         if "train" in stages:
             splits["train"] = self._sample(splits["train"])
         elif held_out is not None:
-            splits["dev"] = [one for one in (*splits["train"], *splits["dev"]) if one.id in held_out]
+            found = [one for one in (*splits["train"], *splits["dev"]) if one.id in held_out]
+            splits["dev"] = found or splits["dev"]  # of another source's adapter there are none
         splits["dev"] = [one for one in splits["dev"] if one.id not in trained]
         for name in stages:
             records: list[Record] = splits[name]

@@ -172,6 +172,7 @@ class Numbered(Source):
         ((), None, {10, 11, 12, 13}),  # the bare base: the source's own dev set
         (range(0, 10), range(10, 14), {10, 11, 12, 13}),
         (range(4, 14), range(0, 4), {0, 1, 2, 3}),  # an adapter of another fold: what that one held out
+        (range(50, 60), range(60, 64), {10, 11, 12, 13}),  # an adapter of another source
         (range(0, 14), None, set()),  # an adapter that learned all: nothing may calibrate it
         (range(0, 12), range(11, 14), {12, 13}),  # a record that contradicts itself: training wins
     ],
