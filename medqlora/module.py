@@ -205,9 +205,9 @@ class QLoRAModule(LightningModule):
         return min(bounds)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         optimizer = build_optimizer(
-            self.optimizer, parameters, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            self.optimizer, named, learning_rate=self.learning_rate, weight_decay=self.weight_decay
         )
         total = self.total_steps()
         scheduler = warmup_cosine(optimizer, warmup_steps=round(total * self.warmup_ratio), total_steps=total)
@@ -215,6 +215,8 @@ class QLoRAModule(LightningModule):
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        # Lightning takes every parameter's gradient away before an epoch: back into the one buffer with them
+        optimizer.zero_grad()  # type: ignore[union-attr]
         loss = self._gradients(batch)
         while loss is None:  # the handler is left first: it holds on to what the failed pass allocated
             optimizer.zero_grad()  # type: ignore[union-attr]
@@ -356,7 +358,8 @@ class QLoRAModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.flush_metrics()
-        checkpoint["state_dict"] = self._adapter_state()
+        # copies: a view would be saved with all of its buffer
+        checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
             "skipped_steps": self.skipped_steps,

@@ -157,7 +157,8 @@ def test_an_optimizer_may_be_any_class(tmp_path: Path) -> None:
     mine.write_text("model: {optimizer: {class_path: torch.optim.SGD, init_args: {momentum: 0.5}}}\n")
     given = [*words("demo.yaml"), f"--config={mine}", f"--trainer.default_root_dir={tmp_path}"]
     weight = torch.nn.Parameter(torch.zeros(2))
-    optimizer = build_optimizer(Built(given).model.optimizer, [weight], learning_rate=0.3, weight_decay=0.0)
+    chosen = Built(given).model.optimizer
+    optimizer = build_optimizer(chosen, [("weight", weight)], learning_rate=0.3, weight_decay=0.0)
     group = optimizer.param_groups[0]
     assert (type(optimizer).__name__, group["momentum"], group["lr"]) == ("SGD", 0.5, 0.3)
 

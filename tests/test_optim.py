@@ -18,6 +18,10 @@ def parameters() -> list[nn.Parameter]:
     ]  # the first is large enough for 8 bits
 
 
+def named(parameters: list[nn.Parameter]) -> list[tuple[str, nn.Parameter]]:
+    return [(f"layer.{number}", parameter) for number, parameter in enumerate(parameters)]
+
+
 def rates(warmup_steps: int, total_steps: int, steps: int, peak: float = 2.0) -> list[float]:
     """The rate that each step is taken with."""
     optimizer = torch.optim.SGD(parameters(), lr=peak)
@@ -52,8 +56,8 @@ def test_runs_of_a_step_or_without_warm_up_take_a_real_rate(warmup: int, total: 
     [("adamw", "AdamW"), ("adamw_8bit", "AdamW8bit"), ("paged_adamw_8bit", "PagedAdamW8bit")],
 )
 def test_an_optimizer_is_found_by_name_with_the_rate_and_decay_asked_for(name: str, kind: str) -> None:
-    built = build_optimizer(name, parameters(), learning_rate=0.25, weight_decay=0.5)  # type: ignore[arg-type]
-    assert type(built).__name__ == kind
+    built = build_optimizer(name, named(parameters()), learning_rate=0.25, weight_decay=0.5)  # type: ignore[arg-type]
+    assert type(built.inner).__name__ == kind  # type: ignore[attr-defined]
     assert [(group["lr"], group["weight_decay"]) for group in built.param_groups] == [(0.25, 0.5)]
 
 
@@ -61,9 +65,10 @@ def test_an_optimizer_is_found_by_name_with_the_rate_and_decay_asked_for(name: s
 def test_its_first_step_is_adamws(name: str) -> None:
     weights = parameters()
     before = [weight.detach().clone() for weight in weights]
-    built = build_optimizer(name, weights, learning_rate=0.1, weight_decay=0.5)  # type: ignore[arg-type]
+    built = build_optimizer(name, named(weights), learning_rate=0.1, weight_decay=0.5)  # type: ignore[arg-type]
     for weight in weights:
-        weight.grad = torch.ones_like(weight)
+        assert weight.grad is not None
+        weight.grad += torch.ones_like(weight)
     built.step()
     for weight, old in zip(weights, before, strict=True):
         # Adam's first step is lr * sign(gradient); the decay is decoupled: lr * decay * weight
@@ -72,17 +77,21 @@ def test_its_first_step_is_adamws(name: str) -> None:
 
 def test_the_8_bit_optimizer_keeps_its_state_in_8_bits() -> None:
     weights = parameters()
-    built = build_optimizer("adamw_8bit", weights, learning_rate=0.1, weight_decay=0.0)
-    weights[0].grad = torch.ones_like(weights[0])
+    built = build_optimizer("adamw_8bit", named(weights), learning_rate=0.1, weight_decay=0.0)
+    for weight in weights:
+        assert weight.grad is not None
+        weight.grad += torch.ones_like(weight)
     built.step()
-    assert built.state[weights[0]]["state1"].dtype == torch.uint8
+    state = built.state_dict()["state"]
+    assert state["layer.0"]["state1"].dtype == torch.uint8
+    assert state["layer.1"]["state1"].dtype == torch.float32  # too small for blocks to pay
 
 
 def test_a_class_gets_the_one_learning_rate_and_keeps_its_own_settings() -> None:
     def factory(weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(weights, lr=9.0, momentum=0.5, weight_decay=0.125)
 
-    built = build_optimizer(factory, parameters(), learning_rate=0.25, weight_decay=0.0)
+    built = build_optimizer(factory, named(parameters()), learning_rate=0.25, weight_decay=0.0)
     group = built.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.25, 0.5, 0.125)
     warmup_cosine(built, warmup_steps=1, total_steps=3)

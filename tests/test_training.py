@@ -64,7 +64,7 @@ def test_overfitting_one_batch_takes_the_loss_below_a_hundredth_and_moves_the_ad
     batch = step_batch(examples(backend, 4), 1000)
     frozen = {name: value.clone() for name, value in model.state_dict().items() if "lora" not in name}
     adapters = {name: value.clone() for name, value in trainable_state(model).items()}
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = build_optimizer("adamw_8bit", trained, learning_rate=1e-2, weight_decay=0.0)
     first = step_loss(backend, model, batch)
     last = first
@@ -116,9 +116,8 @@ def test_validation_between_steps_changes_neither_the_base_nor_what_is_learned(
     def train(validate: bool) -> tuple[float, dict[str, torch.Tensor]]:
         backend, model = load(tiny_bases["llama"])
         data = examples(backend)
-        optimizer = build_optimizer(
-            "adamw", [p for p in model.parameters() if p.requires_grad], learning_rate=5e-3, weight_decay=0.0
-        )
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        optimizer = build_optimizer("adamw", trained, learning_rate=5e-3, weight_decay=0.0)
         loss = 0.0
         for _ in range(3):
             if validate:

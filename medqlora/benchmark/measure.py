@@ -115,11 +115,9 @@ class _Steps:
         self._decoder = decoder
         self._device = torch.device(case.device)
         self._dtype = DTYPES[case.precision]
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = [one for one in model.named_parameters() if one[1].requires_grad]
         # the rate is small: random weights on random texts have nothing to learn
-        self._optimizer = build_optimizer(
-            "adamw_8bit", self._parameters, learning_rate=1e-5, weight_decay=0.0
-        )
+        self._optimizer = build_optimizer("adamw_8bit", named, learning_rate=1e-5, weight_decay=0.0)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=case.precision == "16-mixed")
 
     def run(self, batch: StepBatch) -> Tensor:
@@ -132,7 +130,7 @@ class _Steps:
             self._scaler.scale(loss).backward()
             total += loss.detach()
         self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        nn.utils.clip_grad_norm_(self._optimizer.param_groups[0]["params"], 1.0)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()

@@ -87,12 +87,15 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     fused = setting.engine == "fused"
     workspace = {"dequantized group": workspace_bytes(shape, setting)}
     casts = {"adapters' casts": cast_bytes(shape, setting)} if fused else {}
-    optimizer = {"optimizer": optimizer_bytes(shape, setting)}
+    optimizer = {
+        "optimizer": optimizer_bytes(shape, setting),
+        # a buffer that stays: `training.flat`
+        "gradients": shape.lora_parameters(setting.r, setting.targets) * 4,
+    }
     train = {
         **base,
         **casts,
         **optimizer,
-        "gradients": shape.lora_parameters(setting.r, setting.targets) * 4,
         **workspace,
         "activations": activation_bytes(shape, setting),
     }

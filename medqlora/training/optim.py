@@ -1,14 +1,15 @@
 """The optimizers by name, and the learning rate over a run."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medqlora.models.quantization import import_bitsandbytes
+from medqlora.training.flat import FlatOptimizer, FlatWeights
 
 #: 8-bit state: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861; "paged" moves it to the host
 #: when the GPU is full
@@ -19,28 +20,34 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 def build_optimizer(
     optimizer: OptimizerName | OptimizerFactory,
-    parameters: list[nn.Parameter],
+    named: Sequence[tuple[str, nn.Parameter]],
     *,
     learning_rate: float,
     weight_decay: float,
 ) -> Optimizer:
-    """The optimizer over `parameters`.
+    """The optimizer over the parameters of `named`, (name, parameter) each.
 
-    A factory (from a `class_path`) brings its own settings; the learning rate is `learning_rate` for all,
-    so that one option means the same everywhere.
+    The optimizers by name run on all weights as one buffer, which the parameters become views of
+    (`training.flat`). A factory (from a `class_path`) is given the parameters as they are, for it may treat each
+    as a whole, and brings its own settings; the learning rate is `learning_rate` for all, so that one option
+    means the same everywhere.
     """
     if callable(optimizer):
-        built = optimizer(parameters)
+        built = optimizer([parameter for _, parameter in named])
         for group in built.param_groups:
             group["lr"] = learning_rate
         return built
-    if optimizer == "adamw":
-        from torch.optim import AdamW
 
-        return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    optimizers = import_bitsandbytes().optim
-    kind = optimizers.PagedAdamW8bit if optimizer == "paged_adamw_8bit" else optimizers.AdamW8bit
-    return kind(parameters, lr=learning_rate, weight_decay=weight_decay)
+    def build(parts: list[Tensor]) -> Optimizer:
+        if optimizer == "adamw":
+            from torch.optim import AdamW
+
+            return AdamW(parts, lr=learning_rate, weight_decay=weight_decay)
+        optimizers = import_bitsandbytes().optim
+        kind = optimizers.PagedAdamW8bit if optimizer == "paged_adamw_8bit" else optimizers.AdamW8bit
+        return kind(parts, lr=learning_rate, weight_decay=weight_decay)
+
+    return FlatOptimizer(FlatWeights(named), build)
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:

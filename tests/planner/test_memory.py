@@ -69,10 +69,8 @@ def test_the_optimizers_state_has_the_planned_bytes(name: Any, tiny_bases: dict[
     backend = Transformers(str(tiny_bases["llama"]), gradient_checkpointing=False)
     # r=64 makes some tensors large enough for 8 bits, and leaves others in 32
     model = backend.load(lora=LoRA(r=64), adapter=None, device=CPU, dtype=torch.float32, seed=0)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = build_optimizer(name, parameters, learning_rate=1e-3, weight_decay=0.0)
-    for parameter in parameters:
-        parameter.grad = torch.ones_like(parameter)
+    named = [one for one in model.named_parameters() if one[1].requires_grad]
+    optimizer = build_optimizer(name, named, learning_rate=1e-3, weight_decay=0.0)
     optimizer.step()
     names = ("state1", "state2", "absmax1", "absmax2", "exp_avg", "exp_avg_sq")
     held = sum(
