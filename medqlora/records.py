@@ -56,6 +56,20 @@ class Splits(NamedTuple):
     test: list[Record]
 
 
+class BadRecord(NamedTuple):
+    """A record of a file that could not be used and was left out.
+
+    Attributes:
+        file: the file.
+        line: its line; where a record is no line of its own (JSON, Parquet, Arrow), its number from 1.
+        why: what is wrong with it and the fix, one line.
+    """
+
+    file: str
+    line: int
+    why: str
+
+
 class Encoded(NamedTuple):
     """A record as token ids, prompt and completion kept apart.
 

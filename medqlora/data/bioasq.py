@@ -21,6 +21,7 @@ from medqlora.data import benchmark, fields, files
 from medqlora.data.files import Row
 from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.source import Source
+from medqlora.data.wording import shown
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
@@ -105,8 +106,8 @@ def _rows(file: Path, option: str) -> list[Row]:
     rows = []
     for number, value in enumerate(questions, 1):
         if not isinstance(value, dict):
-            raise InputError(f"{file}: question {number} is {files.shown(value)}: each has to be an object")
-        rows.append(Row(f"{file}: question {number}", number, None, value))
+            raise InputError(f"{file}: question {number} is {shown(value)}: each has to be an object")
+        rows.append(Row(f"{file}: question {number}", number, None, value, str(file)))
     return rows
 
 

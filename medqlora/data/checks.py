@@ -1,9 +1,11 @@
 """What has to hold for every source's sets, so that no answer leaks and no id is there twice."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from medqlora.data.bad_records import refuse
+from medqlora.data.files import Row
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import BadRecord, Record
 
 
 def at(record: Record) -> str:
@@ -21,10 +23,45 @@ def unique_ids(records: Iterable[Record], option: str) -> dict[str, Record]:
     for record in records:
         first = found.setdefault(record.id, record)
         if first is not record:
-            raise InputError(
-                f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option})"
-            )
+            raise _stands_twice(record, first, option)
     return found
+
+
+def usable(
+    rows: Iterable[Row], build: Callable[[Row], Record], option: str, skipped: list[BadRecord] | None = None
+) -> list[tuple[Row, Record]]:
+    """The rows of a file that make a record, each with it, in order; no id is there twice.
+
+    Args:
+        rows: the rows.
+        build: a row as a record.
+        option: the option that named the file, for messages.
+        skipped: takes up what is left out: the rows that `build` refuses, and the second of an id.
+
+    Raises:
+        InputError: a row makes no record, or its id is there already, and `skipped` is None.
+    """
+    found: list[tuple[Row, Record]] = []
+    places: dict[str, Record] = {}
+    for row in rows:
+        file = row.file or row.where
+        try:
+            record = build(row)
+            if record.id in places:
+                raise _stands_twice(record, places[record.id], option)
+        except InputError as error:
+            why = str(error).removeprefix(f"{row.where}: ")
+            refuse(error, BadRecord(file, row.number, why), skipped)
+        else:
+            places[record.id] = record
+            found.append((row, record))
+    return found
+
+
+def _stands_twice(record: Record, first: Record, option: str) -> InputError:
+    return InputError(
+        f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option})"
+    )
 
 
 def content(record: Record) -> tuple[str, ...]:

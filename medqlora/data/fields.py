@@ -1,11 +1,20 @@
 """Single values of a row, checked: what isn't as it should be gets the row's place, the key and the fix."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from medqlora.data.files import Row, shown
+from medqlora.data.files import Row
+from medqlora.data.wording import listed, plain, shown
 from medqlora.errors import InputError
+
+LONGEST_NAME = 500  # characters of an id or a label; both stand in messages, tables and file names
+
+#: control characters, line and paragraph separators, halves of surrogate pairs, and the marks that turn the
+#: direction of the text around them (https://unicode.org/reports/tr36/, section 2.9)
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_WHOLE = re.compile(r"-?\d{1,40}")
 
 
 def is_missing(value: object) -> bool:
@@ -15,7 +24,7 @@ def is_missing(value: object) -> bool:
 
 def bad(row: Row, key: str, value: object, fix: str) -> InputError:
     """The message for a value that can't be used."""
-    return InputError(f"{row.where}: {key} is {shown(value)}: {fix}")
+    return InputError(f"{row.where}: {plain(key)} is {shown(value)}: {fix}")
 
 
 def text(row: Row, key: str, value: Any, *, needed: bool = False) -> str:
@@ -26,7 +35,7 @@ def text(row: Row, key: str, value: Any, *, needed: bool = False) -> str:
     """
     if is_missing(value):
         if needed:
-            raise InputError(f"{row.where}: {key} is missing or empty: every row needs one")
+            raise InputError(f"{row.where}: {plain(key)} is missing or empty: every row needs one")
         return ""
     if not isinstance(value, str):
         raise bad(row, key, value, "give a text")
@@ -52,22 +61,37 @@ def texts(row: Row, key: str, value: Any) -> tuple[str, ...]:
 
 
 def identity(row: Row, key: str, value: Any) -> str:
-    """An id: a text or a whole number.
+    """An id: a text or a whole number. Ids stand in tables and messages, so nothing in them is unseen.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is neither, too long, or holds control characters or marks of direction.
     """
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)  # pandas makes floats of a column of ids with a gap
     if isinstance(value, bool) or not isinstance(value, (str, int)) or is_missing(value):
         raise bad(row, key, value, "give a text or a whole number as id")
-    return str(value).strip()
+    return name(row, key, str(value).strip())
+
+
+def name(row: Row, key: str, value: str) -> str:
+    """A text that stands for a record or an answer elsewhere: an id, an option's letter.
+
+    Raises:
+        InputError: it is empty, too long, or holds control characters or marks of direction.
+    """
+    if not value.strip():
+        raise bad(row, key, value, "give it a name")
+    if len(value) > LONGEST_NAME:
+        raise bad(row, key, value, f"give {LONGEST_NAME} characters at most")
+    if _UNSEEN.search(value):
+        raise bad(row, key, value, "take out control characters and marks of direction")
+    return value
 
 
 def whole(value: object) -> int | None:
     """A whole number, also as text (a CSV's) or as a float (pandas'); None for anything else."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-        return int(value)
+    if isinstance(value, str):
+        return int(value) if _WHOLE.fullmatch(value.strip()) else None
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -80,9 +104,10 @@ def one_of(row: Row, key: str, value: Any, allowed: Sequence[str], fix: str = "c
         InputError: it isn't; names what is allowed.
     """
     if not isinstance(value, str) or value not in allowed:
-        near = [name for name in allowed if str(value).strip().lower() == name.lower()]
-        hint = f"write {near[0]!r}" if near else fix
+        written = value.strip().lower() if isinstance(value, str) else ""
+        near = [one for one in allowed if written == one.lower()]
+        hint = f"write {shown(near[0])}" if near else fix
         raise InputError(
-            f"{row.where}: {key} is {shown(value)}, which is none of {', '.join(allowed)}: {hint}"
+            f"{row.where}: {plain(key)} is {shown(value)}, which is none of {listed(allowed)}: {hint}"
         )
     return value

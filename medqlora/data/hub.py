@@ -32,4 +32,4 @@ def read_hub(
             f"({type(error).__name__}: {reason}): {fix}"
         ) from error
     place = "/".join([*names, split])
-    return [Row(f"{place}:{number}", number, None, value) for number, value in enumerate(values, 1)]
+    return [Row(f"{place}:{number}", number, None, value, place) for number, value in enumerate(values, 1)]

@@ -21,12 +21,15 @@ from typing import Any
 
 from medqlora.data import fields as values
 from medqlora.data import files
-from medqlora.data.checks import at, content, reject_shared_content, unique_ids
+from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
+from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
 from medqlora.data.files import Row
+from medqlora.data.json_text import parse_json
 from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.source import Source
+from medqlora.data.wording import listed
 from medqlora.errors import InputError
-from medqlora.records import YES_NO_MAYBE, Record, Splits
+from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 
 OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
 
@@ -48,6 +51,9 @@ class JSONLines(Source):
             and topics. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}.
         labels: the possible answers, in a fixed order. Without it yes, no, maybe, or for multiple choice the
             options' letters; an empty list means free answers.
+        on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
+            "skip" leaves it out, counts it and lists it in the run's folder. A question of a test set among
+            those to learn from is always an error, and so is a file without one good record.
     """
 
     name = "JSONLines"
@@ -60,7 +66,9 @@ class JSONLines(Source):
         dev_fraction: float = 0.1,
         fields: dict[str, str] | None = None,
         labels: list[str] | None = None,
+        on_bad_record: OnBadRecord = "error",
     ) -> None:
+        check_choice(on_bad_record)
         if not 0 <= dev_fraction < 1:
             raise InputError(
                 f"--data.source.dev_fraction: {dev_fraction} is no fraction: give 0 or more, below 1"
@@ -78,6 +86,8 @@ class JSONLines(Source):
         self._dev_fraction = dev_fraction
         self._fields = dict(fields or {})
         self._labels = None if labels is None else tuple(labels)
+        self._on_bad_record = on_bad_record
+        self.skipped: list[BadRecord] = []
 
     def fingerprint(self) -> dict[str, object]:
         return {
@@ -86,10 +96,12 @@ class JSONLines(Source):
             "dev_fraction": self._dev_fraction,
             "fields": self._fields,
             "labels": None if self._labels is None else list(self._labels),
+            "on_bad_record": self._on_bad_record,
             "files": {path: files.fingerprint(path) for path in self._paths.values() if path is not None},
         }
 
     def read(self) -> Splits:
+        self.skipped, self.remarks = [], ()
         sets = {name: self._read(name) for name in self._paths}
         if self._paths["dev"] is None and self._dev_fraction > 0:
             sets["train"], sets["dev"] = _set_aside(sets["train"], self._dev_fraction)
@@ -102,6 +114,7 @@ class JSONLines(Source):
         reject_shared_content({name: sets[name] for name in ("train", "dev")}, sets["test"], "test")
         if self._paths["dev"] is not None:
             reject_shared_content({"train": sets["train"]}, sets["dev"], "dev")
+        self.remarks = remarks_on(self.skipped)
         return Splits(**sets)
 
     def _read(self, name: str) -> list[Record]:
@@ -109,21 +122,27 @@ class JSONLines(Source):
         if path is None:
             return []
         option = f"--data.source.{name}"
-        rows = files.read_rows(path, option)
+        skipped: list[BadRecord] | None = [] if self._on_bad_record == "skip" else None
+        rows = files.read_rows(path, option, skipped)
         self._check_columns(rows, option)
         stem = Path(path).name.partition(".")[0]
-        records = [self.record(row, f"{stem}:{row.key or row.number}") for row in rows]
-        unique_ids(records, option)
+
+        def build(row: Row) -> Record:
+            record = self.record(row, f"{stem}:{row.key or row.number}")
+            if name != "test" and record.answer is None:
+                raise InputError(
+                    f"{row.where}: {self._column('answer')} is missing or empty: the {name} set needs answers"
+                )
+            return record
+
+        found = usable(rows, build, option, skipped)
+        if skipped and not found:
+            raise files.all_bad(path, option, skipped)
+        self.skipped += skipped or []
         if name != "test":
-            for record in records:
-                if record.answer is None:
-                    raise InputError(
-                        f"{at(record)}: {self._column('answer')} is missing or empty: the {name} set needs answers"
-                    )
-            reject_test_pmids(records, name)
-            for row, record in zip(rows, records, strict=True):
-                reject_test_pmids([replace(record, id=pmid) for pmid in _pmids(row)], name)
-        return records
+            for row, record in found:
+                reject_test_pmids([record, *(replace(record, id=pmid) for pmid in _pmids(row))], name)
+        return [record for _, record in found]
 
     def _column(self, ours: str) -> str:
         return self._fields.get(ours, ours)
@@ -137,8 +156,8 @@ class JSONLines(Source):
             for column in _columns(theirs) if ours == "options" else [theirs]:
                 if column not in there:
                     raise InputError(
-                        f"{option}: no row of {rows[0].where.rpartition(':')[0]} has the column {column!r}; there are "
-                        f"{', '.join(sorted(there))}: map ours with --data.source.fields.{ours} COLUMN"
+                        f"{option}: no row of {rows[0].file} has the column {column!r}; there are "
+                        f"{listed(sorted(there))}: map ours with --data.source.fields.{ours} COLUMN"
                     )
 
     def record(self, row: Row, default_id: str) -> Record:
@@ -161,8 +180,9 @@ class JSONLines(Source):
         given = get("id")
         if values.is_missing(given) and "id" in self._fields:
             raise InputError(f"{row.where}: {self._column('id')} is missing or empty: every row needs an id")
+        key, identity = ("key", default_id) if values.is_missing(given) else (self._column("id"), given)
         return Record(
-            id=default_id if values.is_missing(given) else values.identity(row, self._column("id"), given),
+            id=values.identity(row, key, identity),
             question=values.text(row, self._column("question"), get("question"), needed=True),
             contexts=texts("contexts"),
             options=options,
@@ -203,7 +223,10 @@ class JSONLines(Source):
         if len(given) < 2:
             raise values.bad(row, theirs, given, "give two options or more")
         return {
-            label: values.text(row, f"{theirs} {label}", text, needed=True) for label, text in given.items()
+            values.name(row, f"{theirs}: letter", label): values.text(
+                row, f"{theirs} {label}", text, needed=True
+            )
+            for label, text in given.items()
         }
 
     def _labels_of(self, row: Row, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -211,7 +234,7 @@ class JSONLines(Source):
             return YES_NO_MAYBE if self._labels is None else self._labels
         if self._labels and self._labels != tuple(options):
             raise InputError(
-                f"{row.where}: its options are {', '.join(options)}, and --data.source.labels has "
+                f"{row.where}: its options are {listed(options)}, and --data.source.labels has "
                 f"{', '.join(self._labels)}: leave --data.source.labels out for multiple choice"
             )
         return () if self._labels == () else tuple(options)
@@ -240,7 +263,7 @@ def _cell(row: Row, value: Any) -> Any:
     """A cell of a CSV holds lists and objects as JSON; any other text, "[12] patients" too, is itself."""
     if isinstance(value, str) and re.match(r"\s*[\[{]", value):
         try:
-            return files.parse_json(value)
+            return parse_json(value)
         except ValueError:
             return value
     return value

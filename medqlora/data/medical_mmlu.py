@@ -163,8 +163,10 @@ def _record(row: Row, subject: str, part: str, index: int) -> Record:
     """A row of either shape, with the id that MIRAGE gives it: `anatomy-000`."""
     value = row.value
     if "A" in value:  # the authors' CSV
-        texts = {letter: value[letter] for letter in benchmark.LETTERS}
-        answer = fields.one_of(row, "answer", value["answer"].strip(), benchmark.LETTERS)
+        texts = {letter: value.get(letter) for letter in benchmark.LETTERS}
+        given = value.get("answer")
+        given = given.strip() if isinstance(given, str) else given
+        answer = fields.one_of(row, "answer", given, benchmark.LETTERS)
     else:
         choices = value.get("choices")
         if not isinstance(choices, (list, tuple)):

@@ -23,6 +23,7 @@ from medqlora.data.files import Row
 from medqlora.data.hub import read_hub
 from medqlora.data.prompts import Prompt
 from medqlora.data.source import Source
+from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
@@ -122,7 +123,7 @@ def _counted_from(rows: Sequence[Row], option: str, path: str) -> int:
         )
     if 0 not in found and 4 not in found:
         raise InputError(
-            f"{option}: {path} has right options (cop) {', '.join(sorted(map(str, found)))} alone, which "
+            f"{option}: {path} has right options (cop) {listed(sorted(map(str, found)))} alone, which "
             "fits the Hub's count from 0 as well as the authors' from 1: give the whole file"
         )
     return 0 if 0 in found else 1

@@ -25,6 +25,7 @@ from medqlora.data.files import Row
 from medqlora.data.hub import read_hub
 from medqlora.data.prompts import Prompt
 from medqlora.data.source import Source
+from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
@@ -114,7 +115,7 @@ def _record(row: Row, part: str, index: int) -> Record:
     if not isinstance(given, dict) or "question" not in value:
         raise InputError(
             f"{row.where}: neither the authors' shape (question, options, answer_idx) nor the Hub's (sent1, "
-            f"ending0, label); its keys are {', '.join(list(value)[:8]) or 'none'}: read other data with "
+            f"ending0, label); its keys are {listed(list(value)[:8])}: read other data with "
             "class_path medqlora.data.JSONLines"
         )
     # a column of structs in Parquet has every letter in every row, null where the question has fewer

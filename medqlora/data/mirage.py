@@ -20,6 +20,7 @@ from medqlora.data import benchmark, fields, files, medical_mmlu, medmcqa, medqa
 from medqlora.data.checks import unique_ids
 from medqlora.data.files import Row
 from medqlora.data.source import Source
+from medqlora.data.wording import plain, shown
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
@@ -72,10 +73,10 @@ class Mirage(Source):
             )
         records = []
         for number, (key, value) in enumerate(held.items(), 1):
-            where = f"{file}: {self._dataset} {key}"
+            where = f"{file}: {self._dataset} {plain(key)}"
             if not isinstance(value, dict):
-                raise InputError(f"{where}: is {files.shown(value)}: each question has to be an object")
-            records.append(_record(Row(where, number, key, value), self._dataset))
+                raise InputError(f"{where}: is {shown(value)}: each question has to be an object")
+            records.append(_record(Row(where, number, key, value, str(file)), self._dataset))
         unique_ids(records, option)
         benchmark.check_size(
             len(records), SIZES[self._dataset], self.name, str(file), allow_partial=self._allow_partial
@@ -84,11 +85,14 @@ class Mirage(Source):
 
 
 def _record(row: Row, dataset: str) -> Record:
-    value, key = row.value, str(row.key)
+    value, key = row.value, fields.name(row, "key", str(row.key))
     given = value.get("options")
     if not isinstance(given, dict) or len(given) < 2:
         raise fields.bad(row, "options", given, "give an object of letters and texts")
-    options = {letter: fields.text(row, f"options {letter}", text) for letter, text in given.items()}
+    options = {
+        fields.name(row, "options: letter", letter): fields.text(row, f"options {letter}", text)
+        for letter, text in given.items()
+    }
     subject = key.rpartition("-")[0]
     if dataset == "mmlu" and subject not in medical_mmlu.SUBJECTS:
         raise InputError(

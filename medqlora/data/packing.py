@@ -24,6 +24,7 @@ class MicroBatch(NamedTuple):
         lengths: [n] int32, on the host: tokens of each example, the order of the rows.
         rows: [R] int64: where the hidden state predicts a completion token.
         targets: [R] int64: that token.
+        host_ids: `input_ids` on the host, where they are on a device; for embeddings that are kept there.
     """
 
     input_ids: Tensor
@@ -32,9 +33,10 @@ class MicroBatch(NamedTuple):
     lengths: Tensor
     rows: Tensor
     targets: Tensor
+    host_ids: Tensor | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """On `device`, but for `lengths`, which the host needs without asking the device."""
+        """On `device`, but for `lengths` and `host_ids`, which the host needs without asking the device."""
         return MicroBatch(
             self.input_ids.to(device, non_blocking=True),
             self.position_ids.to(device, non_blocking=True),
@@ -42,6 +44,7 @@ class MicroBatch(NamedTuple):
             self.lengths,
             self.rows.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
+            self.input_ids if self.input_ids.device.type == "cpu" else self.host_ids,
         )
 
 

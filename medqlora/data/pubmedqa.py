@@ -32,17 +32,20 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.data import fields, files
-from medqlora.data.checks import at, reject_shared_content, unique_ids
+from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
+from medqlora.data.checks import at, reject_shared_content, usable
 from medqlora.data.files import Row
 from medqlora.data.hub import read_hub
 from medqlora.data.source import Source
+from medqlora.data.wording import listed
 from medqlora.errors import InputError
-from medqlora.records import YES_NO_MAYBE, Record, Splits
+from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 
 HUB = "qiaojin/PubMedQA"
 DOWNLOAD = "https://raw.githubusercontent.com/pubmedqa/pubmedqa/master/data/ori_pqal.json"
 
-_PMID = re.compile(r"(?:.*/)?(?:pmid|pubmed)?[\s:_#-]*0*(\d+)(?:\.0)?/?", re.IGNORECASE)
+# no two repetitions beside each other take the same character: a long id takes linear time
+_PMID = re.compile(r"(?:.*/)?(?:pmid|pubmed)?[\s:_#-]*0*([1-9]\d*)(?:\.0)?/?", re.IGNORECASE)
 _PREDS = ("reasoning_required", "reasoning_free")
 
 
@@ -99,6 +102,9 @@ class PubMedQA(Source):
         revision: the Hub's commit, branch or tag to read; the newest when null.
         allow_partial: take a local copy that lacks some of the 1,000 questions. Scores are then not
             comparable with those of the official test set.
+        on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
+            "skip" leaves it out, counts it and lists it in the run's folder. Where that leaves fewer than
+            the 1,000 questions, allow_partial is needed as well.
     """
 
     name = "PubMedQA"
@@ -113,7 +119,9 @@ class PubMedQA(Source):
         unlabeled_samples: int | None = None,
         revision: str | None = None,
         allow_partial: bool = False,
+        on_bad_record: OnBadRecord = "error",
     ) -> None:
+        check_choice(on_bad_record)
         if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold <= 9:
             raise InputError(f"--data.source.fold: {fold!r} is no official fold: give 0 to 9")
         for option, count, of in (
@@ -132,7 +140,10 @@ class PubMedQA(Source):
             "unlabeled_samples": unlabeled_samples,
             "revision": revision,
             "allow_partial": allow_partial,
+            "on_bad_record": on_bad_record,
         }
+        self._skips = on_bad_record == "skip"
+        self.skipped: list[BadRecord] = []
         self._path, self._fold, self._revision, self._allow_partial = path, fold, revision, allow_partial
         self._extras = (
             ("artificial", "pqa_artificial", artificial, artificial_samples),
@@ -151,8 +162,8 @@ class PubMedQA(Source):
 
     def read(self) -> Splits:
         option = "--data.source.path"
-        rows = files.read_rows(self._path, option) if self._path else _hub("pqa_labeled", self._revision)
-        held = unique_ids((_record(row) for row in rows), option)
+        self.skipped, self.remarks = [], ()
+        held = {record.id: record for record in self._records(self._path, "pqa_labeled", "labeled", option)}
         folds, test_ids = official_folds(), official_test_ids()
         place = self._path or HUB
         official = {*test_ids, *(pmid for fold in folds for pmid in fold)}
@@ -167,8 +178,8 @@ class PubMedQA(Source):
         if missing and not self._allow_partial:
             raise InputError(
                 f"{option}: {place} lacks {len(missing)} of the 1,000 official questions (PMID {missing[0]}, …; "
-                f"{sum(pmid in missing for pmid in test_ids)} of them in the test set): get the whole file at "
-                f"{DOWNLOAD}, or pass --data.source.allow_partial true"
+                f"{sum(pmid in missing for pmid in test_ids)} of them in the test set{self._left_out()}): get the "
+                f"whole file at {DOWNLOAD}, or pass --data.source.allow_partial true"
             )
         train_ids = [pmid for number, fold in enumerate(folds) if number != self._fold for pmid in fold]
         ids = (train_ids, folds[self._fold], test_ids)
@@ -181,12 +192,28 @@ class PubMedQA(Source):
         for extra, config, path, count in self._extras:
             if path is not None:
                 splits.train.extend(self._extra(extra, config, path, count, splits))
+        self.remarks = remarks_on(self.skipped)
         return splits
+
+    def _left_out(self) -> str:
+        if not self.skipped:
+            return ""
+        first = self.skipped[0]
+        return f"; left out as bad: {len(self.skipped):,}, the first {first.file}:{first.line}: {first.why}"
+
+    def _records(self, path: str | None, config: str, kind: str, option: str) -> list[Record]:
+        """The records of a local file, or of the Hub without one; bad ones as `on_bad_record` says."""
+        skipped: list[BadRecord] | None = [] if self._skips else None
+        rows = _hub(config, self._revision) if path is None else files.read_rows(path, option, skipped)
+        found = usable(rows, lambda row: _record(row, kind), option, skipped)
+        if skipped and not found:
+            raise files.all_bad(path or HUB, option, skipped)
+        self.skipped += skipped or []
+        return [record for _, record in found]
 
     def _extra(self, name: str, config: str, path: str, count: int | None, splits: Splits) -> list[Record]:
         option = f"--data.source.{name}"
-        rows = _hub(config, self._revision) if path == "hub" else files.read_rows(path, option)
-        records = list(unique_ids((_record(row, name) for row in rows), option).values())
+        records = self._records(None if path == "hub" else path, config, name, option)
         reject_test_pmids(records, name)
         taken = {record.id: record for part in splits for record in part}
         for record in records:
@@ -215,10 +242,9 @@ def _record(row: Row, kind: str = "labeled") -> Record:
             row, kind, "PMID", row.key, value, ("QUESTION", "CONTEXTS", "LABELS", "MESHES", "LONG_ANSWER")
         )
     if "pubid" not in value:
-        keys = ", ".join(list(value)[:6]) or "none"
         raise InputError(
             f"{row.where}: neither GitHub's shape (QUESTION, keyed by PMID) nor the Hub's (pubid, question); its keys "
-            f"are {keys}: read other data with class_path medqlora.data.JSONLines"
+            f"are {listed(list(value)[:6])}: read other data with class_path medqlora.data.JSONLines"
         )
     context = value.get("context")
     if not isinstance(context, dict):
@@ -239,7 +265,7 @@ def _build(
 ) -> Record:
     question, contexts, sections, meshes, long_answer = keys
     pmid = fields.identity(row, id_key, id_value)
-    if not pmid.isdecimal():
+    if not (pmid.isascii() and pmid.isdecimal()):
         raise fields.bad(row, id_key, id_value, "give a PMID")
     passages = fields.texts(row, contexts, value.get(contexts))
     names = fields.texts(row, sections, value.get(sections))

@@ -11,38 +11,47 @@ from dataclasses import replace
 from pathlib import Path
 
 from medqlora.data import files
-from medqlora.data.checks import unique_ids
+from medqlora.data.checks import usable
+from medqlora.data.files import Row
 from medqlora.data.jsonlines import JSONLines
+from medqlora.data.wording import listed
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import BadRecord, Record
 
 _ANSWERS = ("answer", "long_answer")
 
 
-def read_questions(path: str, option: str, labels: Sequence[str]) -> list[Record]:
+def read_questions(
+    path: str, option: str, labels: Sequence[str], skipped: list[BadRecord] | None = None
+) -> list[Record]:
     """The questions of a file, in its order.
 
     Args:
         path: .jsonl, .json, .csv, .tsv, .parquet or .arrow. `context` is taken for `contexts`.
         option: the option that named it, for messages.
         labels: the possible decisions of a question without options; none for free answers.
+        skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
 
     Raises:
-        InputError: the file or a row is not as it should be; names the place.
+        InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
     """
-    rows = files.read_rows(path, option)
+    already = len(skipped or ())
+    rows = files.read_rows(path, option, skipped)
     there = {key for row in rows for key in row.value}
     if "question" not in there:
         raise InputError(
-            f"{option}: no row of {path} has the column 'question'; there are {', '.join(sorted(there))}: rename one"
+            f"{option}: no row of {path} has the column 'question'; there are {listed(sorted(there))}: rename one"
         )
     context = "context" in there and "contexts" not in there
     reader = JSONLines(path, fields={"contexts": "context"} if context else None)
     stem = Path(path).name.partition(".")[0]
-    records = []
-    for row in rows:
+
+    def build(row: Row) -> Record:
         asked = row._replace(value={key: value for key, value in row.value.items() if key not in _ANSWERS})
         record = reader.record(asked, f"{stem}:{row.key or row.number}")
-        records.append(record if record.options else replace(record, labels=tuple(labels)))
-    unique_ids(records, option)
+        return record if record.options else replace(record, labels=tuple(labels))
+
+    records = [record for _, record in usable(rows, build, option, skipped)]
+    if skipped and not records:
+        raise files.all_bad(path, option, skipped[already:])
     return records

@@ -1,10 +1,10 @@
 """What a data source is to the rest of the project."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from medqlora.data.prompts import Prompt, lookup
-from medqlora.records import Splits
+from medqlora.records import BadRecord, Splits
 
 
 class Source(ABC):
@@ -23,6 +23,9 @@ class Source(ABC):
 
     #: what `read` left out and why, a line each, for the person at the terminal; () before it
     remarks: tuple[str, ...] = ()
+
+    #: the records that `read` left out because they can't be used (`on_bad_record: skip`); empty before it
+    skipped: Sequence[BadRecord] = ()
 
     def prompt(self, name: str) -> Prompt:
         """The prompt that `--data.prompt` means for this set: its own of that name, or everyone's.

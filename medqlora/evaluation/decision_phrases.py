@@ -46,7 +46,7 @@ BRIDGE = re.compile(
     r",|(?:to|for|of|based|in|here|given|from|with|that|after|according|(?:I|we)\s\w+)\b", re.IGNORECASE
 )
 LINE_START = re.compile(r"\n[ \t#*_>\"'-]*$")
-HEADING_END = re.compile(r"[*_:]{0,6}[ \t]*\n")
+HEADING_END = re.compile(r"[*_:]{0,6}[ \t]{0,40}\n")
 CHOOSE = re.compile(
     r"(?<![\w-])(?:I|we)(?:['’](?:d|ll)|\s(?:would|will|must|should|can))?"
     r"(?:\s(?:therefore|thus|confidently|then))?\s(?:answer|say|choose|select|pick|go\swith|conclude|opt\sfor"

@@ -74,7 +74,7 @@ class Values:
         self.options = [(_key(text), label) for label, text in options.items() if _key(text)]
         self.options.sort(key=lambda pair: -len(pair[0]))
         words = sorted(labels, key=len, reverse=True)
-        one = "|".join(r"\s+".join(map(re.escape, word.split())) for word in words if word.split())
+        one = "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
         #: a label anywhere; group 1 is the label
         self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){_BOUNDARY}", re.IGNORECASE)
         at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b))"

@@ -56,10 +56,16 @@ def parse_decision(text: str, labels: Sequence[str], options: Mapping[str, str] 
         return None
     values = values_for(tuple(labels), tuple((options or {}).items()))
     for part in _questions(_spoken(text)):
-        decision = _resolve(sorted(_candidates(part, values)))
+        decision = _resolve(sorted(_candidates(part, values), key=_order))
         if decision is not None:
             return decision
     return None
+
+
+def _order(candidate: Candidate) -> tuple[int, bool, str, int, bool]:
+    """The order of the text; at one place, several labels together (None) come first."""
+    at, label, strength, revises = candidate
+    return at, label is not None, label or "", strength, revises
 
 
 def _spoken(text: str) -> str:
@@ -260,7 +266,18 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
         before = text[max(0, end - len(key) - 12) : end].rstrip(" *_\"'`)].")
         if before.casefold().endswith(key) and not before[: len(before) - len(key)][-1:].isalnum():
             at = max(0, end - len(key) - 12)
-            return Candidate(at, label, ANNOUNCED, _revises(text, at))
+            letter = _letter_at_end(before[: len(before) - len(key)], values)
+            agreed = label if letter in (None, label) else None  # "A (Atenolol)", where that is option B
+            return Candidate(at, agreed, ANNOUNCED, _revises(text, at))
+    return None
+
+
+def _letter_at_end(before: str, values: Values) -> str | None:
+    """The letter that stands before an option's text, as in "B. Atenolol" and "(B) Atenolol"."""
+    before = before.rstrip(" *_\"'`)([]{}.:,–—-")
+    for found in values.word.finditer(before):
+        if found.end() == len(before) and len(found.group(1)) == 1 and found.group(1).isupper():
+            return values.by_key.get(found.group(1).casefold())
     return None
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medqlora.data.files import data_files, fingerprint, read_rows, shown
+from medqlora.data.files import data_files, fingerprint, read_rows
+from medqlora.data.wording import shown
 from medqlora.errors import InputError
 
 ROWS = [{"q": "Größe, µg?", "a": "yes"}, {"q": 'a "quoted"\nline', "a": "no"}]
@@ -111,7 +112,7 @@ def test_any_text_survives_jsonl(tmp_path, rows):
     [
         ("a.json", "{", r"a\.json:1: not JSON"),
         ("a.json", '[\n{"q": 1},\n{"q" 2}]', r"a\.json:3: not JSON"),
-        ("a.json", '{"1": {}, "1": {}}', r"a\.json: the key '1' stands there twice"),
+        ("a.json", '{"1": {}, "1": {}}', r"a\.json:1: the key '1' stands there twice"),
         ("a.json", "[1]", r"a\.json: item 1 is a number"),
         ("a.json", "3", r"a\.json: holds a JSON number"),
         ("a.json", '{"version": 1, "data": []}', r"an object whose 'version' is a number"),

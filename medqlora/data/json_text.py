@@ -1,0 +1,146 @@
+"""JSON as its standard has it, and the line of whatever is not: Python's own reader takes more than that.
+
+RFC 8259, https://www.rfc-editor.org/rfc/rfc8259: it has no NaN (section 6), a key stands once (section 4), and
+half of a surrogate pair is no character that any file could hold (section 8.2).
+"""
+
+import json
+import re
+from typing import Any, NoReturn
+
+from medqlora.data.wording import shown
+
+#: halves of a surrogate pair as an escape; whole pairs match too and are found to be right afterwards
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# unrolled, so that a string of 50 MB takes no memory to match
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?\d+|-?Infinity|NaN', re.DOTALL)
+_COLON = re.compile(r"\s*:")
+
+#: levels of lists and objects; Python's own limit is another one in each version, and none is needed in data
+DEEPEST = 100
+
+
+class MalformedError(ValueError):
+    """The text is JSON, but no JSON that can be used.
+
+    Attributes:
+        line: where, counted from 1; None where it can't be told.
+    """
+
+    def __init__(self, message: str, line: int | None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def parse_json(text: str) -> Any:
+    """JSON without NaN, without a key that stands twice, without halves of characters.
+
+    Raises:
+        ValueError: says what is wrong; a `json.JSONDecodeError` where the text isn't JSON at all, a
+            `MalformedError` where it is.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        if _HALF.search(text):
+            _whole_characters(value)
+        if text.count("[") + text.count("{") > DEEPEST:
+            _flat_enough(value)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        line = _too_deep(text)
+        raise MalformedError(f"it is nested too deep ({DEEPEST} levels at most): flatten it", line) from None
+    except _RefusedError as refused:
+        raise MalformedError(str(refused), _line(text, refused.kind, refused.found)) from None
+    except ValueError:  # Python reads whole numbers of 4,300 digits at most
+        raise MalformedError("a number there is too long: write it as a text", _long_number(text)) from None
+    return value
+
+
+class _RefusedError(ValueError):
+    def __init__(self, message: str, kind: str, found: str = "") -> None:
+        super().__init__(message)
+        self.kind, self.found = kind, found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RefusedError(f"the key {shown(key)} stands there twice: remove one", "key", key)
+            seen.add(key)
+    return result
+
+
+def _constant(name: str) -> NoReturn:
+    raise _RefusedError(f"{name} is not JSON: write null or a number", "constant", name)
+
+
+def _whole_characters(value: Any) -> None:
+    halves = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
+    if halves:
+        raise _RefusedError(
+            f"\\u{ord(halves[0]):04x} is half of a surrogate pair: write the whole character", "half"
+        )
+
+
+def _flat_enough(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _at(text: str, index: int) -> int:
+    return text.count("\n", 0, index) + 1
+
+
+def _line(text: str, kind: str, wanted: str) -> int | None:
+    """The line of the first token of this kind; a key counts where its object has it already."""
+    keys: list[set[str] | None] = []  # of each object that is open, None for a list
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in "{[":
+            keys.append(set() if token == "{" else None)
+        elif token in "}]":
+            if keys:
+                keys.pop()
+        elif token[0] != '"':
+            if kind == "constant" and token == wanted:
+                return _at(text, found.start())
+        elif kind == "half":
+            if _HALF.search(token) and _SURROGATE.search(json.loads(token)):
+                return _at(text, found.start())
+        elif kind == "key" and keys and keys[-1] is not None and _COLON.match(text, found.end()):
+            key = json.loads(token)
+            if key == wanted and key in keys[-1]:
+                return _at(text, found.start())
+            keys[-1].add(key)
+    return None
+
+
+def _too_deep(text: str) -> int | None:
+    depth = 0
+    for found in _TOKEN.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth > DEEPEST:
+            return _at(text, found.start())
+    return None
+
+
+def _long_number(text: str) -> int | None:
+    number = next(
+        (found for found in _TOKEN.finditer(text) if found[0][-1].isdigit() and len(found[0]) > 4000), None
+    )
+    return None if number is None else _at(text, number.start())
