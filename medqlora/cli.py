@@ -4,12 +4,14 @@ Nothing heavy is imported before a command needs it, so that `medqlora --help` a
 """
 
 import difflib
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
 from medqlora.errors import InputError
+from medqlora.runs import Interrupted
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -18,10 +20,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.test"),
     "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
     "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
+    "export": ("the adapter folder of a run, written again from a checkpoint", "medqlora.commands.export"),
     "plan": ("memory and time that a fit will need, before a weight is loaded", "medqlora.commands.plan"),
     "bench": (
         "speed and memory of a training step, here and beside other trainers",
         "medqlora.commands.bench",
+    ),
+    "doctor": (
+        "what is installed, what works here, and whether a fit would start",
+        "medqlora.commands.doctor",
+    ),
+    "runs": (
+        "the runs of a log folder: state, best score, size, how to go on",
+        "medqlora.commands.runs_list",
     ),
     "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
 }
@@ -73,6 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"medqlora: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        where = "with no checkpoint" if stop.step is None else f"with the checkpoint of step {stop.step}"
+        how = "" if stop.step is None else f": go on with `{_resume_command(words)}`"
+        print(f"medqlora: ended by {stop.signal.name} {where}{how}", file=sys.stderr)
+        return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
@@ -81,3 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         print(f"medqlora: failed: {type(error).__name__}: {first} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def _resume_command(words: list[str]) -> str:
+    """What goes on with the run that these words began: they, and `--ckpt_path last`."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
+            kept.append(word)
+        skip = not skip and word == "--ckpt_path"
+    return shlex.join(["medqlora", *kept, "--ckpt_path", "last"])

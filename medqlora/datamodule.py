@@ -14,6 +14,7 @@ from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
+from medqlora.training.fit_plan import DEFAULT_TOKENS
 
 #: micro-batches that evaluation fills from one group of questions
 _GROUP = 4
@@ -53,7 +54,7 @@ class PubMedQADataModule(LightningDataModule):
         max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
         batch_size: examples in one optimizer step, over all processes.
         micro_batch_tokens: tokens that go through the model at once: memory and speed depend on it, the
-            result does not.
+            result does not; "auto" takes what `medqlora plan` finds to be fastest in the GPU's free memory.
         packing: "packed" rows hold several examples that don't see each other, "padded" rows one; "auto"
             packs where a comparison on the model at start shows that it makes no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
@@ -70,7 +71,7 @@ class PubMedQADataModule(LightningDataModule):
         prompt: str = "medical",
         max_prompt_tokens: int = 1024,
         batch_size: int = 8,
-        micro_batch_tokens: int = 2048,
+        micro_batch_tokens: int | Literal["auto"] = 2048,
         packing: Literal["auto", "packed", "padded"] = "auto",
         train_samples: int | None = None,
         eval_batch_size: int = 16,
@@ -111,7 +112,7 @@ class PubMedQADataModule(LightningDataModule):
             "train_samples",
         ):
             value = getattr(self, option)
-            if value is not None and value < 1:
+            if value not in (None, "auto") and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
 
     def read(
@@ -247,11 +248,12 @@ class PubMedQADataModule(LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         trainer: Any = self.trainer
+        packed = module.packed  # settles `micro_batch_tokens` too
         self._loader = StepLoader(
             self.train,
             self.batch_size,
-            self.micro_batch_tokens,
-            packed=module.packed,
+            self.token_budget,
+            packed=packed,
             pad_token_id=self._tokenizer.pad_token_id,
             seed=self.seed,
             rank=trainer.global_rank,
@@ -260,11 +262,16 @@ class PubMedQADataModule(LightningDataModule):
         )
         return self._loader
 
+    @property
+    def token_budget(self) -> int:
+        """`micro_batch_tokens` as a number: the module settles "auto" before a loader is asked for."""
+        return DEFAULT_TOKENS if isinstance(self.micro_batch_tokens, str) else self.micro_batch_tokens
+
     def lower_micro_batch_tokens(self) -> None:
         """Halves the budget of the steps that come."""
-        self.micro_batch_tokens = max(1, self.micro_batch_tokens // 2)
+        self.micro_batch_tokens = max(1, self.token_budget // 2)
         if self._loader is not None:
-            self._loader.micro_batch_tokens = self.micro_batch_tokens
+            self._loader.micro_batch_tokens = self.token_budget
 
     def step_of(self, ids: Sequence[str]) -> StepBatch:
         """The step over these training examples under the present budget."""
@@ -273,7 +280,7 @@ class PubMedQADataModule(LightningDataModule):
         return self._loader.collate([by_id[ident] for ident in ids])
 
     def val_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.dev, _GROUP * self.micro_batch_tokens)
+        return EvalLoader(self.dev, _GROUP * self.token_budget)
 
     @property
     def test_parts(self) -> list[tuple[int, Literal["test", "dev"]]]:
@@ -285,14 +292,14 @@ class PubMedQADataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[EvalLoader]:
         """Of each set the test questions, then those on which confidence is calibrated."""
-        tokens = _GROUP * self.micro_batch_tokens
+        tokens = _GROUP * self.token_budget
         return [
             EvalLoader(self.sets[index].test if part == "test" else self.sets[index].dev, tokens)
             for index, part in self.test_parts
         ]
 
     def predict_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.test, _GROUP * self.micro_batch_tokens, in_order=True)
+        return EvalLoader(self.test, _GROUP * self.token_budget, in_order=True)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if not isinstance(batch, StepBatch):

@@ -12,6 +12,7 @@ from medqlora import __version__
 from medqlora.evaluation import TrainingTrace
 from medqlora.models.adapters import RECORD_FILE, save_adapter
 from medqlora.runs import now
+from medqlora.training.optim import total_steps
 
 #: ids and hashed runs of words of the training set, so that a test can tell what it has seen
 TRACE_FILE = "training_trace.npz"
@@ -71,7 +72,7 @@ def export_adapter(
         "labels": list(_labels(data)),
         "training": {
             "step": step,
-            "of_steps": module.total_steps(),
+            "of_steps": total_steps(module.trainer, module.data.steps_per_epoch),
             "epochs": module.trainer.max_epochs,
             "batch_size": data.batch_size,
             "learning_rate": module.learning_rate,

@@ -9,26 +9,37 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from medqlora.answering import calibrate
 from medqlora.console import say
 from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
-from medqlora.errors import InputError
+from medqlora.engine import FusedDecoder
 from medqlora.evaluation import quick_scores
 from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard
 from medqlora.evaluation.generation import generate
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
+from medqlora.models.host_weights import to_host
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.records import Prediction
 from medqlora.training import checkpoint as checkpoints
-from medqlora.training.engine_choice import Chosen, Engine, choose
-from medqlora.training.optim import OptimizerFactory, OptimizerName, build_optimizer, warmup_cosine
+from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
+from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
+from medqlora.training.flat import FlatOptimizer
+from medqlora.training.optim import (
+    OptimizerFactory,
+    OptimizerName,
+    build_optimizer,
+    total_steps,
+    warmup_cosine,
+)
 from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
+from medqlora.training.preflight import preflight
+from medqlora.training.random_state import restore_random_state
 from medqlora.training.samples import log_samples
 from medqlora.training.step_metrics import StepMetrics
+from medqlora.training.validated import validated
 
 if TYPE_CHECKING:
     from medqlora.datamodule import PubMedQADataModule
@@ -50,8 +61,14 @@ class QLoRAModule(LightningModule):
             4-bit models on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
         checkpointing: of the fused engine: "full" keeps each layer's input alone and computes the rest again in
             the backward, "offload" keeps that in host memory, "none" keeps all, a number is of layers that
-            compute again; "auto" does as
-            `backend.gradient_checkpointing` says. Memory and speed depend on it, the result does not.
+            compute again; "auto" computes as little again as the GPU's free memory allows. Memory and speed
+            depend on it, the result does not. The native engine does as `backend.gradient_checkpointing` says.
+        weights: of the fused engine: "nf4" dequantizes them in every product, "cached" once, for 16 bits a
+            weight more; "auto" caches where the memory allows. The numbers are the same.
+        embedding: "device", or "host" for host memory, from where its rows are gathered.
+        head: "device", or "host" for host memory, from where it is streamed at every use; both together take
+            2 GB less with Llama-3-8B, and some time.
+        preflight: on a GPU, run the longest training and validation batch once before the first step.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
         learning_rate: the highest rate, for whichever optimizer.
         weight_decay: AdamW's decoupled weight decay.
@@ -71,6 +88,10 @@ class QLoRAModule(LightningModule):
         adapter: str | None = None,
         engine: Engine = "auto",
         checkpointing: Literal["auto", "offload", "full", "none"] | int = "auto",
+        weights: Literal["auto", "nf4", "cached"] = "auto",
+        embedding: Literal["device", "host"] = "device",
+        head: Literal["device", "host"] = "device",
+        preflight: bool = True,
         optimizer: OptimizerName | OptimizerFactory = "adamw_8bit",
         learning_rate: float = 2e-4,
         weight_decay: float = 0.0,
@@ -90,6 +111,10 @@ class QLoRAModule(LightningModule):
         self.adapter = adapter
         self.engine: Engine = engine
         self.checkpointing: Literal["auto", "offload", "full", "none"] | int = checkpointing
+        self.weights = weights
+        self.embedding = embedding
+        self.head = head
+        self.preflight = preflight
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -112,6 +137,8 @@ class QLoRAModule(LightningModule):
         self.answered: list[Prediction] = []
         #: the answers to the last validation, and the optimizer step of the weights that gave them
         self.validated: tuple[int, list[Prediction]] = (-1, [])
+        #: what the fit was planned to take; None before, and where the model's shape isn't known
+        self.planned: FitPlan | None = None
         self._metrics = StepMetrics()
         self._chosen: Chosen | None = None
         self._random_state: dict[str, Any] | None = None
@@ -150,6 +177,7 @@ class QLoRAModule(LightningModule):
             seed=self.data.seed,
         )
         self.parameter_counts = count_parameters(self.model)
+        to_host(self.model, embedding=self.embedding == "host", head=self.head == "host")
         if fresh:
             self._assert_trainable()
             trainable, total = self.parameter_counts
@@ -171,7 +199,7 @@ class QLoRAModule(LightningModule):
                     self.model,
                     self.backend,
                     engine=self.engine,
-                    checkpointing=self.checkpointing,
+                    knobs=self._knobs,
                     packing=self.data.packing,
                     probe=self.data.probe(),
                     device=self.device,
@@ -182,34 +210,22 @@ class QLoRAModule(LightningModule):
     def packed(self) -> bool:
         return self.chosen.packed
 
+    def _knobs(self, fused: bool) -> Knobs:
+        if self.trainer.state.fn == "fit":
+            memory, width = usable_memory(self.device), self.dtype_of_base.itemsize
+            self.planned = settle_fit(self, self.data, fused=fused, width=width, memory=memory)
+        if self.planned is None:
+            return Knobs()
+        return Knobs(self.planned.setting.checkpointing, self.planned.setting.cached)
+
     # ---- the step --------------------------------------------------------------------------------
-
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run.
-
-        `trainer.estimated_stepping_batches` would tell it too, but sets the loader up before a resumed
-        run's state is there, which is then lost (Lightning 2.6).
-        """
-        trainer: Any = self.trainer
-        limit, epoch = trainer.limit_train_batches, self.data.steps_per_epoch
-        epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
-        bounds = []
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            bounds.append(trainer.max_epochs * epoch)
-        if trainer.max_steps >= 0:
-            bounds.append(trainer.max_steps)
-        if not bounds:
-            raise InputError(
-                "--trainer.max_epochs -1 without --trainer.max_steps: the learning rate needs an end"
-            )
-        return min(bounds)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         optimizer = build_optimizer(
             self.optimizer, named, learning_rate=self.learning_rate, weight_decay=self.weight_decay
         )
-        total = self.total_steps()
+        total = total_steps(self.trainer, self.data.steps_per_epoch)
         scheduler = warmup_cosine(optimizer, warmup_steps=round(total * self.warmup_ratio), total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -265,9 +281,15 @@ class QLoRAModule(LightningModule):
         """
         self.shown.update(self._metrics.flush(self.loggers, self.skipped_steps))
 
+    def on_train_start(self) -> None:
+        if isinstance(self.chosen.decoder, FusedDecoder):
+            self.chosen.decoder.accumulate = isinstance(self.trainer.optimizers[0], FlatOptimizer)
+        if self.preflight and self.planned is not None and self.device.type == "cuda":
+            preflight(self, self.data, self.planned)
+
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have
-            checkpoints.restore_random_state(self._random_state)
+            restore_random_state(self._random_state)
             self._random_state = None
 
     def on_train_epoch_end(self) -> None:
@@ -275,7 +297,8 @@ class QLoRAModule(LightningModule):
 
     # ---- evaluation ------------------------------------------------------------------------------
 
-    def _evaluator(self) -> Evaluator:
+    def evaluator(self) -> Evaluator:
+        """What asks the model, scores it and lets it write, as the options say."""
         tokenizer = self.backend.tokenizer()
 
         def write(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -293,7 +316,7 @@ class QLoRAModule(LightningModule):
             self.chosen.decoder,
             write if self.generate else None,
             tokenizer=tokenizer,
-            micro_batch_tokens=self.data.micro_batch_tokens,
+            micro_batch_tokens=self.data.token_budget,
             packed=self.packed,
             pad_token_id=tokenizer.pad_token_id,
             device=self.device,
@@ -305,7 +328,7 @@ class QLoRAModule(LightningModule):
         self._evaluated = []
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        evaluator = self._evaluator()
+        evaluator = self.evaluator()
         self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
 
     def on_validation_epoch_end(self) -> None:
@@ -324,7 +347,7 @@ class QLoRAModule(LightningModule):
         self.validated, self._evaluated = (self.trainer.global_step, predictions), []
 
     def on_test_epoch_start(self) -> None:
-        evaluator = self._evaluator()
+        evaluator = self.evaluator()
         self.heard = [Heard() for _ in self.data.sets]
         with self.trainer.precision_plugin.forward_context():  # as the steps themselves are run
             for one, heard in zip(self.data.sets, self.heard, strict=True):
@@ -336,7 +359,7 @@ class QLoRAModule(LightningModule):
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         index, part = self.data.test_parts[dataloader_idx]
-        records, heard, evaluator = self.data.sets[index].records, self.heard[index], self._evaluator()
+        records, heard, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
         if part == "dev":
             heard.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
             return
@@ -351,7 +374,7 @@ class QLoRAModule(LightningModule):
 
     def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
         # Lightning would walk through what is returned, and fails at a frozen dataclass
-        self.answered = self._evaluator().evaluate(batch.examples, self.data.records).predictions
+        self.answered = self.evaluator().evaluate(batch.examples, self.data.records).predictions
         return [one.id for one in self.answered]
 
     # ---- checkpoints -----------------------------------------------------------------------------
@@ -362,27 +385,18 @@ class QLoRAModule(LightningModule):
         checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
+            "definition": checkpoints.definition(self, self.data, str(self.trainer.precision)),
+            # resumed, and no step taken since: the generators are put back only as that begins
+            **({} if self._random_state is None else {"random_state": self._random_state}),
             "skipped_steps": self.skipped_steps,
-            "validation": self._validation(),
+            "validation": validated(self.validated[1], self.trainer.callback_metrics, self.target_risk)
+            if self.validated[0] == self.trainer.global_step
+            else {},
         }
 
-    def _validation(self) -> dict[str, Any]:
-        """The scores of these very weights, and the calibration of their answers; {} without either."""
-        step, predictions = self.validated
-        if step != self.trainer.global_step:
-            return {}
-        metrics = self.trainer.callback_metrics
-        scores = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
-        labelled = [
-            one
-            for one in predictions
-            if one.gold in one.labels and one.logprobs and all(map(math.isfinite, one.logprobs))
-        ]
-        found = calibrate(labelled, self.target_risk).to_json() if labelled else None
-        return {"scores": scores, "calibration": found}
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoints.check(checkpoint, self.backend, self.lora)
+        # the command line has compared the rest, and knows what may differ
+        checkpoints.check(checkpoint, self.backend, self.lora, anyway=True)
         saved = checkpoint[checkpoints.KEY]
         self._random_state = saved["random_state"]
         self.skipped_steps = saved["skipped_steps"]

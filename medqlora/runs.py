@@ -1,13 +1,39 @@
 """The folders of runs: what each says of itself, and which adapter `test` takes when none is named."""
 
+import contextlib
 import json
 import os
+import signal
+import socket
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 RUN_FILE = "run.json"
+#: a process that began so many seconds after the run's record is another one with its number
+_CLOCK_SLACK_S = 5
+
+
+class Interrupted(BaseException):
+    """A signal ended the run after a whole step; the command line turns it into the exit code.
+
+    Not an Exception, so that nothing on the way takes it for a failure.
+
+    Attributes:
+        signal: which.
+        step: the optimizer step of the newest checkpoint; None where there is none.
+    """
+
+    def __init__(self, number: int, step: int | None) -> None:
+        self.signal = signal.Signals(number)
+        self.step = step
+        super().__init__(f"{self.signal.name} after step {step}")
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell names it: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + self.signal.value
 
 
 def now() -> str:
@@ -18,11 +44,16 @@ def now() -> str:
 def write_text(path: Path, text: str) -> None:
     """Writes aside, flushes, then renames: a reader sees the old file or the new one, never a part."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a full disk it would be in the way of what comes
+            aside.unlink()
+        raise
 
 
 @dataclass
@@ -31,25 +62,31 @@ class RunRecord:
 
     Attributes:
         command: fit, test, ….
-        state: running, finished, or failed.
+        state: running, finished, failed, or interrupted (by a signal; a killed process says nothing, and its run
+            stays "running").
         base: the base as the user named it.
         base_identity: what tells it from others.
         started, finished: UTC times.
         best: the best validation scores, by name.
         error: what ended it, when it failed.
+        pid, host: the process that writes the record, and the machine it is on.
     """
 
     command: str
-    state: Literal["running", "finished", "failed"]
+    state: Literal["running", "finished", "failed", "interrupted"]
     base: str
     base_identity: str
     started: str = field(default_factory=now)
     finished: str | None = None
     best: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{RUN_FILE}.*"):  # of a process that was killed as it wrote
+            left.unlink(missing_ok=True)
         write_text(folder / RUN_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
 
@@ -60,6 +97,71 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def new_run_folder(root: Path) -> Path:
+    """Makes the next `version_N` under `root`; of two runs that start together each gets its own.
+
+    Args:
+        root: the log folder; made where only it is missing.
+
+    Raises:
+        OSError: it can't be made or written in.
+    """
+    root.mkdir(exist_ok=True)
+    number = max((_number(one) for one in root.glob("version_*")), default=-1) + 1
+    while True:
+        folder = root / f"version_{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process was first
+            number += 1
+        else:
+            return folder
+
+
+def _number(folder: Path) -> int:
+    number = folder.name.removeprefix("version_")
+    return int(number) if number.isascii() and number.isdigit() else -1
+
+
+def is_alive(record: dict[str, Any]) -> bool:
+    """Whether the process that wrote the record is there, on this machine, and not a later one with its number."""
+    pid = record.get("pid")
+    if record.get("state") != "running" or not isinstance(pid, int) or pid < 1:
+        return False
+    if record.get("host") != socket.gethostname():
+        return False
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and not yet fetched by what started it
+            return False
+        began = datetime.fromisoformat(str(record.get("started"))).timestamp()
+        return process.create_time() <= began + _CLOCK_SLACK_S
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, ValueError):
+        return True
+
+
+def fits(root: Path, base_identity: str) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders and records of the fits under `root` on this base, the one started last first.
+
+    A run that goes on at this moment, on this machine, is left out: it is not to be resumed.
+    """
+    found: list[tuple[str, int, Path, dict[str, Any]]] = []
+    for folder in root.glob("version_*"):
+        record = read_run(folder)
+        if (
+            record is not None
+            and record.get("command") == "fit"
+            and record.get("base_identity") == base_identity
+            and not is_alive(record)
+        ):
+            found.append((str(record.get("started")), _number(folder), folder, record))
+    return [one[2:] for one in sorted(found, key=lambda one: one[:2], reverse=True)]
 
 
 def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
@@ -80,6 +182,5 @@ def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
             and base_identity in (None, record.get("base_identity"))
             and (adapter / "adapter_config.json").is_file()
         ):
-            number = folder.name.removeprefix("version_")
-            found.append((str(record.get("finished")), int(number) if number.isdigit() else -1, adapter))
+            found.append((str(record.get("finished")), _number(folder), adapter))
     return max(found)[2] if found else None

@@ -74,6 +74,42 @@ def test_checkpointing_changes_memory_alone(words: list[str], checkpointing: str
     assert losses(fused) == pytest.approx(losses(native), rel=1e-4)
 
 
+def test_where_weights_wait_changes_memory_alone(words: list[str]) -> None:
+    short = [*words, "--trainer.max_steps=3", "--model.generate=true", "--trainer.val_check_interval=3"]
+    plain = run("fit", [*short, "--model.engine=native"])
+    knobs = ["--model.embedding=host", "--model.head=host"]
+    for engine in (["--model.engine=native"], ["--model.engine=fused", "--model.weights=cached"]):
+        other = run("fit", [*short, *engine, *knobs])
+        assert losses(other) == pytest.approx(losses(plain), rel=1e-4)
+        for name, value in plain.trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                assert float(other.trainer.callback_metrics[name]) == pytest.approx(float(value), rel=1e-3)
+
+
+def test_auto_takes_the_budget_and_the_layers_that_fit_and_the_loader_keeps_to_them(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [*words, "--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--model.engine=fused"]
+    auto = ["--data.micro_batch_tokens=auto"]
+    plenty = run("fit", [*short, *auto])  # on a CPU there is nothing to go by
+    assert plenty.datamodule.micro_batch_tokens == 2048
+    memory: dict[str, int] = {}
+    monkeypatch.setattr("medqlora.module.usable_memory", lambda device: memory["bytes"])
+    found = []
+    for memory["bytes"] in (10**10, 0):
+        cli = run("fit", [*short, *auto])
+        planned, budget = cli.model.planned, cli.datamodule.micro_batch_tokens
+        assert planned is not None
+        assert cli.datamodule._loader.micro_batch_tokens == budget == planned.micro_batch_tokens
+        found.append((budget, cli.model.chosen.decoder.recomputed, planned.setting.cached))
+    whole = max(len(one.prompt) + len(one.completion) for one in cli.datamodule.train)
+    (most, none_again, cached), (least, all_again, no_cache) = found
+    assert (none_again, cached) == (0, 2)
+    assert most > least == whole
+    assert (all_again, no_cache) == (1, 0)  # the last layer never computes again
+    assert "Plan: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

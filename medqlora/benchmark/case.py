@@ -19,6 +19,8 @@ class Case:
         shape_name: what the shape is called.
         checkpointing: "full", "none", "offload" (fused alone) or, for the fused engine, a number of layers;
             "unsloth" for that trainer's own.
+        weights: "nf4", or "cached" for the fused engine to keep them dequantized.
+        embedding, head: on the "device", or in "host" memory; of this project's engines.
         compile: the fused engine's kernels between products are compiled.
         micro_batch_tokens: of a packed micro-batch; for a peer, the length that it packs or cuts to.
         batch_size: examples a step; None for one full micro-batch a step. Of a peer that doesn't pack, the
@@ -37,6 +39,9 @@ class Case:
     shape: dict[str, Any]
     shape_name: str = ""
     checkpointing: str = "full"
+    weights: Literal["nf4", "cached"] = "nf4"
+    embedding: Literal["device", "host"] = "device"
+    head: Literal["device", "host"] = "device"
     compile: bool = False
     micro_batch_tokens: int = 8192
     batch_size: int | None = None
@@ -62,5 +67,11 @@ class Case:
                 rows = f"packed, {rows}"
             elif self.batch_size is not None:
                 rows += f", {self.batch_size} a step"
-        compiled = ", compiled" if self.compile and self.trainer == "fused" else ""
-        return f"{rows}, checkpointing {self.checkpointing}{compiled}"
+        where = {"embedding": self.embedding, "head": self.head}
+        hosted = " and ".join(name for name, place in where.items() if place == "host")
+        return (
+            f"{rows}, checkpointing {self.checkpointing}"
+            + (", weights cached" if self.weights == "cached" else "")
+            + (f", {hosted} on the host" if hosted else "")
+            + (", plain" if self.trainer == "fused" and not self.compile and self.device == "cuda" else "")
+        )

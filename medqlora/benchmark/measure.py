@@ -24,6 +24,7 @@ from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
+from medqlora.models.host_weights import to_host
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
@@ -45,6 +46,7 @@ def measure(case: Case) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     model = add_adapters(build_base(case.shape, device=device, dtype=dtype, seed=case.seed), seed=case.seed)
+    to_host(model, embedding=case.embedding == "host", head=case.head == "host")
     decoder = _decoder(model, case)
     config = model.get_base_model().config.get_text_config()
     examples = random_examples(
@@ -118,6 +120,8 @@ class _Steps:
         named = [one for one in model.named_parameters() if one[1].requires_grad]
         # the rate is small: random weights on random texts have nothing to learn
         self._optimizer = build_optimizer("adamw_8bit", named, learning_rate=1e-5, weight_decay=0.0)
+        if isinstance(decoder, FusedDecoder):
+            decoder.accumulate = True
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=case.precision == "16-mixed")
 
     def run(self, batch: StepBatch) -> Tensor:
@@ -144,7 +148,11 @@ def _decoder(model: Any, case: Case) -> Decoder | FusedDecoder:
         if reason is not None:
             raise InputError(f"--engine fused: it doesn't run this shape ({reason}): use native")
         checkpointing: Any = int(kept) if kept.isdigit() else kept
-        return FusedDecoder(model, checkpointing=checkpointing, compile=case.compile)
+        layers = model.get_base_model().config.get_text_config().num_hidden_layers
+        cached = layers if case.weights == "cached" else 0
+        return FusedDecoder(model, checkpointing=checkpointing, compile=case.compile, cached=cached)
+    if case.weights != "nf4":
+        raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
     if kept not in ("full", "none"):
         raise InputError(f"--checkpointing {kept}: the native engine has full and none: add --engine fused")
     if kept == "full":
@@ -162,6 +170,9 @@ def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float:
         width=DTYPES[case.precision].itemsize,
         engine="fused" if case.trainer == "fused" else "native",
         checkpointing=int(kept) if kept.isdigit() else kept,  # type: ignore[arg-type]
+        embedding=case.embedding,
+        head=case.head,
+        cached=config.num_hidden_layers if case.weights == "cached" else 0,
         tokens=tokens,
         loss_rows=rows,
     )

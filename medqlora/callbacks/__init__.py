@@ -5,6 +5,7 @@ from medqlora.callbacks.answers import Answers
 from medqlora.callbacks.gpu_memory import GPUMemory
 from medqlora.callbacks.progress import StepProgress
 from medqlora.callbacks.run_recorder import RunRecorder
+from medqlora.callbacks.signals import Signals
 from medqlora.callbacks.test_report import EvaluationReport
 from medqlora.callbacks.throughput import Throughput
 
@@ -14,6 +15,7 @@ __all__ = [
     "EvaluationReport",
     "GPUMemory",
     "RunRecorder",
+    "Signals",
     "StepProgress",
     "Throughput",
 ]

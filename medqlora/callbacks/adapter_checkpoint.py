@@ -1,15 +1,31 @@
 """Resumable checkpoints of the adapter, and the best one as a folder that PEFT loads."""
 
+import copy
 import shutil
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from medqlora.console import say
 from medqlora.export import export_adapter
-from medqlora.training.checkpoint import KEY
+from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
+from medqlora.training import curve
+from medqlora.training.checkpoint import KEY, adopt_rates
+from medqlora.training.checkpoint_files import read_checkpoint
+
+#: what a save that failed leaves as it was
+_KEPT = (
+    "best_k_models",
+    "best_model_path",
+    "best_model_score",
+    "current_score",
+    "kth_best_model_path",
+    "kth_value",
+    "last_model_path",
+)
 
 
 class AdapterCheckpoint(ModelCheckpoint):
@@ -23,8 +39,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         monitor: the validation score that tells which is best; without validation the last one is.
         mode: whether a higher or a lower score is better.
         save_top_k: how many of the best are kept.
-        every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is after each
-            validation and at the end.
+        every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is before and after each
+            validation, and at the end.
         dirpath: where to; null for `checkpoints/` in the run's folder.
     """
 
@@ -51,7 +67,11 @@ class AdapterCheckpoint(ModelCheckpoint):
         #: where the best adapter was written; None before the first
         self.adapter_folder: Path | None = None
         self._exported: str | None = None
-        self._newest_step = -1
+        #: the step of the newest checkpoint of this process; None before the first
+        self.newest_step: int | None = None
+        self._newest: tuple[int, bool] | None = None
+        self._validating = False
+        self._own_folder = dirpath is None
         self._stage = "fit"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -62,37 +82,147 @@ class AdapterCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self._stage == "fit":  # `test --ckpt_path` keeps no checkpoints of its own
-            super().load_state_dict(state_dict)
+        """Takes over what the best checkpoints are, as files of this run's folder, wherever that lies now.
+
+        A checkpoint's paths are not followed out of it: the file at one of them is removed one day.
+        """
+        if self._stage != "fit":  # `test --ckpt_path` keeps no checkpoints of its own
+            return
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            inside = folder / Path(path).name
+            return str(inside) if path and inside.is_file() else ""
+
+        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        best.pop("", None)
+        named = {name: here(state_dict.get(name, "")) for name in ("best_model_path", "kth_best_model_path")}
+        state = {**state_dict, **named, "best_k_models": best, "dirpath": self.dirpath}
+        if not named["best_model_path"]:
+            state["best_model_score"] = None
+        state["last_model_path"] = here(state_dict.get("last_model_path", ""))
+        super().load_state_dict(state)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit":
+            module: Any = pl_module
+            adopt_rates(checkpoint, module.learning_rate, module.weight_decay)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        module: Any = pl_module
+        module.flush_metrics()  # what the steps before it logged has to be in TensorBoard's files first
+        checkpoint["curve"] = curve.positions(trainer.loggers)
+        # what `medqlora export` needs beside the weights, without the base
+        checkpoint["export"] = {
+            "peft_config": _plain(module.model.peft_config["default"].to_dict()),
+            "parameters": list(module.parameter_counts),
+        }
+        # Lightning 2.6 takes a checkpoint from before a validation for one from after it, and would leave the
+        # validation out. What it knows is one in whose first batch it was interrupted: it begins again. From then
+        # on its totals tell of a batch that never ended, and each resume would validate again: they are evened.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        if self._validating:
+            none = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
+            progress["current"] = dict(none)
+            progress["total"] = {**none, "ready": 1, "started": 1}
+        else:
+            progress["total"] = dict.fromkeys(progress["total"], progress["total"]["completed"])
+
+    def epoch_or_validation_is_next(self, trainer: Trainer) -> bool:
+        """Whether more belongs to this step: Lightning can't resume between a step and what follows it.
+
+        A checkpoint from there would go on with the next step, without the validation and the epoch's end.
+        """
+        loop: Any = trainer.fit_loop.epoch_loop
+        return bool(
+            loop.batch_progress.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         # Lightning's own `every_n_train_steps` would rank these steps by the score of an older validation
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self._save_newest(trainer)
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if due and not self.epoch_or_validation_is_next(trainer):
+            self.save_newest(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A validation can take longer than what ends a run waits for: its steps are kept before it."""
+        ended = (
+            0 <= trainer.max_steps <= trainer.global_step
+        )  # Lightning would resume it as a run that is done
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not ended:
+            self._validating = True
+            try:
+                self.save_newest(trainer)
+            finally:
+                self._validating = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save_newest(trainer)
+            self.save_newest(trainer)
             self._export_if_new(trainer, pl_module, self.best_model_path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self.save_newest(trainer)
         self._export_if_new(trainer, pl_module, self.best_model_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        self._save_newest(trainer)
+        self.save_newest(trainer)
+        self.finish(trainer, pl_module)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Exports what is to be exported at the end; does nothing where that is done."""
         # a run that ends before its first validation has no best: its newest weights are what there is
         self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
 
-    def _save_newest(self, trainer: Trainer) -> None:
-        """Brings `last.ckpt` up to date, unless it is of this step already."""
-        if trainer.fast_dev_run or self._newest_step == trainer.global_step:  # type: ignore[attr-defined]
+    def file_exists(self, filepath: Any, trainer: Trainer) -> bool:
+        # in a run's own folder a file of this epoch and step is of an attempt that was interrupted: no "-v1"
+        return not self._own_folder and super().file_exists(filepath, trainer)
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        before = {name: copy.copy(getattr(self, name)) for name in _KEPT}
+        try:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        except OSError as error:
+            self._tell_full(error)
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    def save_newest(self, trainer: Trainer) -> None:
+        """Brings `last.ckpt` up to date, unless it is of this step already, and of after its validation."""
+        place = (trainer.global_step, self._validating)
+        if trainer.fast_dev_run or self._newest == place:  # type: ignore[attr-defined]
             return
         path = Path(str(self.dirpath)) / "last.ckpt"
-        trainer.save_checkpoint(path)
-        self.last_model_path, self._newest_step = str(path), trainer.global_step
+        before, self.last_model_path = self.last_model_path, str(path)
+        try:
+            trainer.save_checkpoint(path)
+        except OSError as error:
+            self.last_model_path = before
+            self._tell_full(error)
+        else:
+            self._newest, self.newest_step = place, trainer.global_step
+
+    def _tell_full(self, error: OSError) -> None:
+        """Raises `error` again where something else than room is missing."""
+        if not disk_full(error):
+            raise error
+        kept = (
+            "no checkpoint stands yet"
+            if self.newest_step is None
+            else f"that of step {self.newest_step} is kept"
+        )
+        say(
+            f"No room for a checkpoint in {self.dirpath} ({error.strerror}): {kept}, training goes on, and the next "
+            "save tries again: make room on that disk"
+        )
 
     def _export_if_new(self, trainer: Trainer, pl_module: Any, best: str) -> None:
         """Exports the weights of the checkpoint `best` when it is a new one.
@@ -102,7 +232,25 @@ class AdapterCheckpoint(ModelCheckpoint):
         if not trainer.is_global_zero or not best or best == self._exported:
             return
         run = Path(trainer.log_dir or trainer.default_root_dir)
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        try:
+            self.export(pl_module, run, Path(best))
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            shutil.rmtree(run / ".adapter.new", ignore_errors=True)
+            say(
+                f"No room for the adapter in {run} ({error.strerror}): training goes on; make room, and write it "
+                f"with `medqlora export --ckpt_path {best}`"
+            )
+
+    def export(self, pl_module: Any, run: Path, file: Path) -> None:
+        """Writes the weights of the checkpoint `file` as `<run>/adapter/`.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+            OSError: the adapter can't be written; the one that was there is left as it was.
+        """
+        checkpoint = read_checkpoint(file)
         weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
         validation = checkpoint[KEY].get("validation", {})
         value = None if self.best_model_score is None else float(self.best_model_score)
@@ -119,8 +267,18 @@ class AdapterCheckpoint(ModelCheckpoint):
             calibration=validation.get("calibration"),
             best=(self.monitor, value),
         )
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
+        write_folder_manifest(aside)
+        put_in_place(aside, folder, old)
         shutil.rmtree(old, ignore_errors=True)
-        self._exported, self.adapter_folder = best, folder
+        self._exported, self.adapter_folder = str(file), folder
+
+
+def _plain(value: Any) -> Any:
+    """PEFT's configuration with neither sets nor enumerations, which a checkpoint without pickle can't hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value.value) if isinstance(value, Enum) else value

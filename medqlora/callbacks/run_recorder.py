@@ -1,4 +1,4 @@
-"""Keeps a run's `run.json` true: running, finished or failed, and the best score."""
+"""Keeps a run's `run.json` true: running, finished, failed or interrupted, and the best score."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
 from medqlora.errors import InputError
-from medqlora.runs import RunRecord, now
+from medqlora.runs import Interrupted, RunRecord, now
 
 
 class RunRecorder(Callback):
@@ -28,6 +29,10 @@ class RunRecorder(Callback):
         if self.record is None:
             return
         checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, AdapterCheckpoint):
+            # a resumed run that had no step left comes here without `on_train_end`; and a run that says it is
+            # finished has its adapter
+            checkpoint.finish(trainer, pl_module)
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
             self.record.best = {str(checkpoint.monitor): float(checkpoint.best_model_score)}
         self.record.state, self.record.finished = "finished", now()
@@ -36,8 +41,9 @@ class RunRecorder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.record is None or isinstance(exception, InputError):
             return
-        self.record.state, self.record.finished = "failed", now()
-        self.record.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
+        stopped = isinstance(exception, (Interrupted, KeyboardInterrupt))
+        self.record.state, self.record.finished = "interrupted" if stopped else "failed", now()
+        self.record.error = None if stopped else f"{type(exception).__name__}: {exception}".splitlines()[0]
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:

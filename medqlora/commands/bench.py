@@ -72,6 +72,14 @@ def parser() -> argparse.ArgumentParser:
         help="tokens of a packed micro-batch (default: 8192)",
     )
     add(
+        "--weights",
+        choices=("nf4", "cached"),
+        default="nf4",
+        help="cached: the fused engine dequantizes once",
+    )
+    add("--embedding", choices=("device", "host"), default="device", help="host: kept in host memory")
+    add("--head", choices=("device", "host"), default="device", help="host: streamed from host memory")
+    add(
         "--batch_size",
         type=int,
         metavar="N",
@@ -157,6 +165,8 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
             raise InputError(
                 f"--checkpointing {kept}: the native engine has full and none: add --engine fused"
             )
+    if options.weights == "cached" and "native" in chosen["engine"]:
+        raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
     if options.shape is not None and options.config:
         raise InputError(f"--shape {options.shape} and --config: both say the shape: keep one")
     if options.only_peers and not options.peer:
@@ -180,6 +190,9 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
         Case(
             trainer=engine,
             checkpointing=str(kept),
+            weights=options.weights,
+            embedding=options.embedding,
+            head=options.head,
             compile=options.compile == "yes" or (options.compile == "auto" and device == "cuda"),
             micro_batch_tokens=budget,
             batch_size=options.batch_size,

@@ -1,5 +1,6 @@
 """Lightning's verbs (fit, validate, test, predict) on our module and data, through LightningCLI."""
 
+import contextlib
 import logging
 import shutil
 import warnings
@@ -7,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -20,17 +20,21 @@ from medqlora.callbacks import (
     EvaluationReport,
     GPUMemory,
     RunRecorder,
+    Signals,
     StepProgress,
     Throughput,
 )
 from medqlora.console import say
+from medqlora.data.bad_records import FILE_NAME, write_bad_records
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
+from medqlora.manifests import check_folder
 from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
-from medqlora.runs import newest_adapter
-from medqlora.training import checkpoint
+from medqlora.runs import fits, new_run_folder, newest_adapter
+from medqlora.training import checkpoint, curve
+from medqlora.training.checkpoint_files import CheckpointFiles, newest_whole, read_checkpoint, step_of
 
 #: what each verb needs of the data
 _STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
@@ -90,6 +94,12 @@ class MedQLoRACLI(LightningCLI):
             "--compare_base", type=bool, default=True, help="`test` also asks the base without the adapter."
         )
         parser.link_arguments("compare_base", "model.compare_base")
+        parser.add_argument(
+            "--resume_anyway",
+            type=bool,
+            default=False,
+            help="`fit --ckpt_path` goes on although options that define the run were changed.",
+        )
 
     @property
     def adapter_folder(self) -> Path | None:
@@ -120,19 +130,17 @@ class MedQLoRACLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the run its folder: a new one, or with `fit --ckpt_path` the one that the checkpoint is of."""
         options = self._get(self.config_init, "trainer", default={})
+        root = Path(options.get("default_root_dir") or ".")
+        self._resolve_last(root / "lightning_logs")
         if options.get("logger") in (None, True):
-            resumed = self._run_of_checkpoint() if self.verb == "fit" else None
-            root = Path(options.get("default_root_dir") or ".")
-            if resumed is None:
+            run = self._run_of_checkpoint() if self.verb == "fit" else None
+            if run is None:
                 kwargs["logger"] = TensorBoardLogger(root, name="lightning_logs")
             else:
-                # TensorBoard drops what the interrupted run logged after its checkpoint: no step twice
                 kwargs["logger"] = TensorBoardLogger(
-                    resumed.parent.parent,
-                    name=resumed.parent.name,
-                    version=resumed.name,
-                    purge_step=(self._saved or {}).get("global_step"),
+                    run.parent.parent, name=run.parent.name, version=run.name
                 )
+        kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
@@ -145,6 +153,43 @@ class MedQLoRACLI(LightningCLI):
         if half and trainer.precision != "16-mixed":  # without CUDA Lightning takes bf16-mixed instead
             raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
         return trainer
+
+    def _resolve_last(self, logs: Path) -> None:
+        """Puts a file in the place of `fit --ckpt_path last`; without the option, tells of a run to go on with.
+
+        Raises:
+            InputError: there is no unfinished run on this base, or it left no whole checkpoint.
+        """
+        given = self._get(self.config_init, "ckpt_path")
+        if self.verb != "fit" or given not in (None, "last") or not logs.is_dir():
+            if self.verb == "fit" and given == "last":
+                raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
+            return
+        found = fits(logs, self.model.backend.identity())
+        if given is None:
+            newest = next(iter(found), None)
+            if newest is not None and newest[1].get("state") != "finished":
+                whole = newest_whole(newest[0] / "checkpoints")
+                if whole is not None:
+                    say(
+                        f"Note: {newest[0]} was not finished (step {step_of(whole)}); this is a new run. To go on with "
+                        "that one, add --ckpt_path last"
+                    )
+            return
+        unfinished = next((folder for folder, record in found if record.get("state") != "finished"), None)
+        if unfinished is None:
+            raise InputError(
+                f"--ckpt_path last: {logs} holds no unfinished fit on the base '{self.model.backend.base}': leave "
+                "the option out, or name a checkpoint"
+            )
+        whole = newest_whole(unfinished / "checkpoints")
+        if whole is None:
+            raise InputError(
+                f"--ckpt_path last: {unfinished}, the newest unfinished run, left no whole checkpoint: leave the "
+                "option out, or name the checkpoint of another run"
+            )
+        say(f"Going on with {whole}, of step {step_of(whole)}")
+        self.config_init[self.subcommand]["ckpt_path"] = str(whole)
 
     def _checkpoint(self) -> Path | None:
         given = self._get(self.config_init, "ckpt_path")
@@ -169,14 +214,8 @@ class MedQLoRACLI(LightningCLI):
         path = self._checkpoint()
         if path is None:
             return None
-        try:
-            whole = dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # a damaged file raises whatever it happens to look like
-            raise InputError(
-                f"--ckpt_path: '{path}' is not a whole checkpoint ({type(error).__name__}): give another one of "
-                "its folder, or leave the option out"
-            ) from error
-        return {key: value for key, value in whole.items() if key in ("global_step", checkpoint.KEY)}
+        whole = read_checkpoint(path)
+        return {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
 
     # ---- before a verb ---------------------------------------------------------------------------
 
@@ -193,12 +232,14 @@ class MedQLoRACLI(LightningCLI):
         self._start()
 
     def _start(self) -> None:
+        self._make_folder()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
         self.model.check()
         if self._saved is not None:
-            checkpoint.check(self._saved, self.model.backend, self.model.lora)
+            anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
+            checkpoint.check(self._saved, self.model.backend, self.model.lora, anyway=anyway)
         if self.verb != "fit":
             self._choose_adapter()
         tokenizer = self.model.backend.tokenizer()
@@ -208,9 +249,39 @@ class MedQLoRACLI(LightningCLI):
             self._read_questions(tokenizer)
         else:
             self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
+        skipped = self.datamodule.source.skipped
+        if skipped and self.trainer.global_rank == 0:
+            write_bad_records(Path(str(self.trainer.log_dir)) / FILE_NAME, skipped)
         if self.verb == "fit":
+            self._resume()
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
+            self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
+
+    def _make_folder(self) -> None:
+        """Makes a new run's folder before any work; a logger's own number is a guess until it writes.
+
+        Raises:
+            InputError: it can't be made.
+        """
+        logger: Any = self.trainer.logger
+        if not isinstance(logger, TensorBoardLogger) or getattr(logger, "_version", None) is not None:
+            return  # the user's own logger, none, or the folder of the run that is resumed
+        self._new_folder = _made(Path(logger.save_dir))
+        logger._version = self._new_folder.name
+
+    def _resume(self) -> None:
+        """Compares the run with the checkpoint's, and takes from the curve what came after that."""
+        if self._saved is None:
+            return
+        now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
+        anyway = bool(self._get(self.config_init, "resume_anyway"))
+        different = checkpoint.check_definition(self._saved[checkpoint.KEY], now, anyway=anyway)
+        if different:
+            say(f"Going on with other values: {'; '.join(different)}")
+        run = self._run_of_checkpoint()
+        if run is not None and "curve" in self._saved:
+            curve.cut(run, self._saved["curve"])
 
     def _read_test(self, tokenizer: Any) -> None:
         record = self._adapter_record()
@@ -262,6 +333,7 @@ class MedQLoRACLI(LightningCLI):
         place = self._adapter_place()
         if place is None or not (Path(place) / "adapter_config.json").is_file():
             return {}
+        check_folder(place, "--model.adapter")
         return read_adapter(place)
 
     def _choose_adapter(self) -> None:
@@ -330,6 +402,30 @@ class MedQLoRACLI(LightningCLI):
             and not (run / "checkpoints").exists()
         ):
             shutil.rmtree(run, ignore_errors=True)
+        self.remove_empty_folder()
+
+    def remove_empty_folder(self) -> None:
+        """Takes back the folder that was made for the run, where nothing was written in it."""
+        folder: Path | None = getattr(self, "_new_folder", None)
+        if folder is not None:
+            for path in (folder, folder.parent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _made(root: Path) -> Path:
+    """The new run's folder; raises InputError where it can't be made."""
+    try:
+        return new_run_folder(root / "lightning_logs")
+    except OSError as error:
+        raise InputError(
+            f"--trainer.default_root_dir {root}: no run's folder can be made there ({error.strerror}): make it "
+            "and let it be written in, or name another"
+        ) from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _quiet() -> None:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,6 @@ from medqlora.commands.option_errors import one_line
 from medqlora.errors import InputError
 
 _GB, _GIB = 10**9, 2**30
-#: of a GPU's memory, what is left to its driver and to what the plan doesn't see
-_RESERVE = 0.06
 _UNITS = {"gib": _GIB, "gb": _GB, "mib": 2**20, "mb": 10**6}
 
 
@@ -79,7 +76,9 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
     import torch
 
     from medqlora.planner import Shape, plan
+    from medqlora.planner.fitting import RESERVE, largest_budgets
     from medqlora.planner.speed import tokens_per_s
+    from medqlora.training.fit_plan import plan_fit
 
     cli = _read(words)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
@@ -95,8 +94,9 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
     lengths, length_note = _lengths(data, module)
     width = 4 if str(trainer["precision"]) in ("None", "32", "32-true") else 2
     fused = _fused(module, data, config, width, gpu)
-    setting = _setting(module, data, lengths, fused=fused, width=width)
-    found = plan(shape, setting)
+    room = None if memory is None else int((1 - RESERVE) * memory)
+    fitted = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=room)
+    setting, found = fitted.setting, fitted.plan
     steps = -(-len(lengths) // data.batch_size)
     epochs = trainer["max_epochs"] if trainer["max_epochs"] is not None else 1
     tokens = sum(prompt + completion for prompt, completion in lengths)
@@ -107,12 +107,15 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
         "notes": [note for note in (base_note, length_note) if note],
         "engine": setting.engine,
         "checkpointing": setting.checkpointing,
+        "weights": "cached" if setting.cached else "nf4",
+        "micro_batch_tokens": fitted.micro_batch_tokens,
         "largest_micro_batch": setting.tokens,
         "phases": {name: dict(parts) for name, parts in found.phases.items()},
         "peak": found.peak,
         "memory": memory,
+        "reserve": RESERVE,
         "device": device,
-        "fits": None if memory is None else found.peak <= (1 - _RESERVE) * memory,
+        "fits": None if memory is None else found.peak <= (1 - RESERVE) * memory,
         "steps": steps * epochs,
         "flops_per_step": total / steps,
         "tokens": tokens * epochs,
@@ -121,9 +124,8 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
         low, high = tokens_per_s(setting, total / tokens, gpu.tflops)
         result["tokens_per_s"] = [low, high]
         result["minutes"] = [tokens * epochs / high / 60, tokens * epochs / low / 60]
-    if memory is not None:
-        longest = max(sum(one) for one in lengths)
-        result["largest"] = _largest(shape, setting, int((1 - _RESERVE) * memory), longest)
+    if room is not None:
+        result["largest"] = largest_budgets(shape, setting, room, fitted.work.longest)
     parameters = (
         shape.linear_parameters + shape.embedding_parameters + shape.head_parameters + shape.small_parameters
     )
@@ -179,72 +181,10 @@ def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
     return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))
 
 
-def _setting(module: Any, data: Any, lengths: Sequence[tuple[int, int]], *, fused: bool, width: int) -> Any:
-    from medqlora.planner import Setting
-
-    tokens, rows = _largest_micro_batch(lengths, data)
-    asked = getattr(module.backend, "gradient_checkpointing", False)
-    checkpointing: Any = "offload" if asked == "unsloth" else "full" if asked else "none"
-    if fused and module.checkpointing != "auto":
-        checkpointing = module.checkpointing
-    prompts = sorted((prompt for prompt, _ in lengths), reverse=True)
-    at_once = max(1, min(data.eval_batch_size, data.micro_batch_tokens // prompts[0]))
-    return Setting(
-        quantization=getattr(module.backend, "quantization", "nf4"),
-        double_quantization=getattr(module.backend, "double_quantization", True),
-        width=width,
-        r=module.lora.r,
-        targets=module.lora.target_modules,
-        optimizer=module.optimizer if isinstance(module.optimizer, str) else "adamw",
-        engine="fused" if fused else "native",
-        checkpointing=checkpointing,
-        tokens=tokens,
-        loss_rows=rows,
-        score_tokens=data.micro_batch_tokens,
-        prompt_tokens=at_once * prompts[0] if module.generate else 0,
-        rows=at_once if module.generate else 0,
-        new_tokens=module.max_new_tokens,
-    )
-
-
-def _largest_micro_batch(lengths: Sequence[tuple[int, int]], data: Any) -> tuple[int, int]:
-    """Tokens of the largest micro-batch in the first epochs as they will be drawn, and its loss rows."""
-    from medqlora.data.loader import StepLoader
-    from medqlora.records import Encoded
-
-    examples = [
-        Encoded(str(n), range(prompt), range(completion)) for n, (prompt, completion) in enumerate(lengths)
-    ]
-    loader = StepLoader(examples, data.batch_size, data.micro_batch_tokens, seed=data.seed)
-    largest = (0, 0)
-    for _ in range(3):
-        for step in loader:
-            for micro in step.micro_batches:
-                largest = max(largest, (micro.input_ids.numel(), len(micro.targets)))
-    return largest
-
-
-def _largest(shape: Any, setting: Any, memory: int, longest: int) -> dict[str, int | None]:
-    """Checkpointing → the most tokens of a micro-batch that fit; None where not even the longest example does."""
-    from medqlora.planner import plan
-
-    share = setting.loss_rows / setting.tokens
-    kinds = ("none", "full", "offload") if setting.engine == "fused" else ("none", "full")
-    found: dict[str, int | None] = {}
-    for kind in kinds:
-        fits = None
-        for tokens in range(256, 32769, 256):
-            tried = replace(
-                setting,
-                checkpointing=kind,
-                tokens=tokens,
-                score_tokens=tokens,
-                loss_rows=round(share * tokens),
-            )
-            if tokens >= longest and plan(shape, tried).peak <= memory:
-                fits = tokens
-        found[kind] = fits
-    return found
+def _kept(found: dict[str, Any]) -> str:
+    kept = found["checkpointing"]
+    words = f"of {kept} layers" if isinstance(kept, int) else str(kept)
+    return words + (", weights kept dequantized" if found["weights"] == "cached" else "")
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -255,7 +195,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         return f"{value / unit:.2f}"
 
     parts = list(dict.fromkeys(part for one in phases.values() for part in one))
-    lines = [f"Plan for {found['base']}: {found['engine']} engine, checkpointing {found['checkpointing']}"]
+    lines = [f"Plan for {found['base']}: {found['engine']} engine, checkpointing {_kept(found)}"]
     lines += [f"Note: {note}" for note in found["notes"]]
     lines += ["", f"{f'{name_of_unit}, at the peak of':<24}" + "".join(f"{name:>10}" for name in phases)]
     for part in parts:
@@ -269,10 +209,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["memory"] is not None:
         where = found["device"] or "the given memory"
-        verdict = "fits" if found["fits"] else "does not fit"
-        lines.append(
-            f"           {verdict} {where} of {gib(found['memory'])} {name_of_unit}, {_RESERVE:.0%} of it left free"
-        )
+        verdict, free = "fits" if found["fits"] else "does not fit", f"{found['reserve']:.0%} of it left free"
+        lines.append(f"           {verdict} {where} of {gib(found['memory'])} {name_of_unit}, {free}")
         for kind, tokens in found["largest"].items():
             most = "no example fits" if tokens is None else f"--data.micro_batch_tokens {tokens} at most"
             lines.append(f"           checkpointing {kind}: {most}")

@@ -38,4 +38,7 @@ def run_verb(words: list[str], command: str | None = None) -> Any:
         if hasattr(cli, "trainer"):
             cli.remove_empty_run()
         raise
+    except BaseException:
+        cli.remove_empty_folder()
+        raise
     return cli

@@ -10,10 +10,12 @@ from medqlora.data.packing import MicroBatch
 from medqlora.engine.attention import Segments
 from medqlora.engine.elementwise import elementwise, fastest
 from medqlora.engine.head import HeadLoss
+from medqlora.engine.host_head import HostHeadLoss
 from medqlora.engine.layer import Keep, Layer, LayerFunction
 from medqlora.engine.projections import norm_of, rotary_frequencies
 from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.engine.support import unsupported
+from medqlora.models.host_weights import HostEmbedding, HostHead
 
 #: which layers run a second time in the backward instead of keeping their activations
 Checkpointing = Literal["offload", "full", "none"] | int
@@ -35,12 +37,21 @@ class FusedDecoder:
             of layers, from the first on, that keep their input alone. The last layer always keeps its own,
             which are less than any other needs while it runs again.
         compile: one kernel for what stands between two products (`torch.compile`).
+        cached: layers, from the last on, whose weights stay dequantized: the same numbers, and no
+            dequantization, for 16 bits a weight.
 
     Raises:
         ValueError: `unsupported(model)` says why it can't be run.
     """
 
-    def __init__(self, model: Any, *, checkpointing: Checkpointing = "full", compile: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        checkpointing: Checkpointing = "full",
+        compile: bool = False,
+        cached: int = 0,
+    ) -> None:
         reason = unsupported(model)
         if reason is not None:
             raise ValueError(f"the fused engine can't run this model: {reason}")
@@ -49,24 +60,28 @@ class FusedDecoder:
         self.model = model
         self.body = body
         self.head = base.get_output_embeddings()
+        #: the backward adds LoRA's gradients to `.grad` itself, a few launches a layer, where each parameter has
+        #: one already; autograd is told of none
+        self.accumulate = False
         #: no mask at all: a scorer gives each label its own row of the pack
         self.takes_any_mask = False
         config = base.config.get_text_config()
         self.dtype: torch.dtype = body.embed_tokens.weight.dtype
         count = len(body.layers)
         self.layers = [
-            Layer(module, number, last=number == count - 1, dtype=self.dtype)
+            Layer(module, number, last=number == count - 1, dtype=self.dtype, cached=number >= count - cached)
             for number, module in enumerate(body.layers)
         ]
         self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
         if isinstance(checkpointing, str):
             checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
-        self.functions = fastest(self.head.weight.device) if compile else elementwise("plain")
         self.norm = norm_of(body.norm)
+        device = self.norm[0].device
+        self.functions = fastest(device) if compile else elementwise("plain")
         self.window = _window(config)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
-        self._frequencies = frequencies.to(self.head.weight.device)
+        self._frequencies = frequencies.to(device)
         groups = [group for layer in self.layers for group in layer.groups]
         self._groups = groups
         self._casts = _by_kind([cast for group in groups for cast in group.casts()])
@@ -86,7 +101,7 @@ class FusedDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, V] float32 logits of hidden rows [R, D]."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return F.linear(hidden.to(self.dtype), self.head.weight).float()
+            return self.head(hidden.to(self.dtype)).float()
 
     def loss_sum(self, batch: MicroBatch) -> Tensor:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
@@ -100,6 +115,8 @@ class FusedDecoder:
         selection = select_completions(batch, segments, self.dtype, width)
         hidden = self._hidden(batch, self._step(batch, segments, selection))
         with torch.autocast(hidden.device.type, enabled=False):
+            if isinstance(self.head, HostHead):
+                return HostHeadLoss.apply(hidden, self.head, batch.targets)
             return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
 
     # ---- one pass ----------------------------------------------------------------------------------
@@ -121,6 +138,7 @@ class FusedDecoder:
             selection,
             self._seed(),
             self.functions,
+            self.accumulate,
         )
 
     def _seed(self) -> int | None:
@@ -143,11 +161,19 @@ class FusedDecoder:
             # scaled before they are rounded
             torch._foreach_copy_(targets, weights if factor == 1 else torch._foreach_mul(weights, factor))
 
+    @torch.no_grad()
+    def _embedded(self, batch: MicroBatch) -> Tensor:
+        """[T, D]: the tokens' embeddings, on the device."""
+        embedding, ids = self.body.embed_tokens, batch.input_ids[0]
+        if not isinstance(embedding, HostEmbedding):
+            return F.embedding(ids, embedding.weight)
+        # the ids that the collator left on the host; asking the device for them would wait for it
+        return embedding.gather(ids.cpu() if batch.host_ids is None else batch.host_ids[0], ids.device)
+
     def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             self._refresh()
-            with torch.no_grad():
-                x = F.embedding(batch.input_ids[0], self.body.embed_tokens.weight)
+            x = self._embedded(batch)
             for number, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):

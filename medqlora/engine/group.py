@@ -55,9 +55,13 @@ class Group:
     Args:
         projections: in the order of their outputs.
         dtype: what is multiplied in.
+        cached: keep W dequantized, with B beside it and A below it: 16 bits a weight instead of a dequantization
+            in every product.
     """
 
-    def __init__(self, projections: Sequence[Projection], dtype: torch.dtype) -> None:
+    def __init__(
+        self, projections: Sequence[Projection], dtype: torch.dtype, *, cached: bool = False
+    ) -> None:
         self.projections = list(projections)
         first = self.projections[0].linear
         self.weights = FourBit([each.linear.weight for each in self.projections])
@@ -75,8 +79,16 @@ class Group:
             start += size
         # a row of a half-precision operand has to begin at a multiple of 16 bytes
         self.ranks = -(-rank // 8) * 8
-        self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
-        self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
+        self._whole: Tensor | None = None
+        if cached:
+            columns = -(-(self.inputs + self.ranks) // 64) * 64
+            self._whole = torch.zeros(self.outputs + self.ranks, columns, device=device, dtype=dtype)
+            self.weights.dequantize_into(self._whole[: self.outputs, : self.inputs])
+            self.down = self._whole[self.outputs :, : self.inputs]
+            self.up = self._whole[: self.outputs, self.inputs : self.inputs + self.ranks]
+        else:
+            self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
+            self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
         self.bias = self._bias(dtype)
         self.active = True
 
@@ -131,9 +143,7 @@ class Group:
         low = x[:, self.inputs :]
         if self.tail:
             self.compress(x[:, : self.inputs], seed, low)
-        weight = matrix(self.outputs, self.inputs + self.tail, x)
-        self.weights.dequantize_into(weight[:, : self.inputs])
-        weight[:, self.inputs :].copy_(self.up[:, : self.tail])
+        weight = self._beside(x)
         added = self.bias if residual is None else residual
         if tailed:
             y = self.gradient_operand(x.shape[0], x)
@@ -164,10 +174,7 @@ class Group:
         """x's gradient [T, in]; needs `compress_gradient` to have filled dy's tail."""
         dropped = self._drops(seed)
         tail = 0 if dropped else self.tail
-        weight = self.down.new_empty(self.outputs + tail, self.inputs)
-        self.weights.dequantize_into(weight[: self.outputs])
-        weight[self.outputs :].copy_(self.down[:tail])
-        dx = dy[:, : self.outputs + tail] @ weight
+        dx = dy[:, : self.outputs + tail] @ self._below(tail)
         if dropped:
             low = dy[:, self.outputs :]
             for number, (adapter, _, rank) in enumerate(self.adapters):
@@ -191,23 +198,39 @@ class Group:
         """
         if not self.tail:
             return [None] * len(self.parameters)
-        up = _product(dy[:, : self.outputs].t(), low)
+        up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
-        down = None if self._drops(seed) else _product(d_low.t(), x)
+        down = None if self._drops(seed) else product(d_low.t(), x)
         of_a: list[Tensor] = []
         of_b: list[Tensor] = []
         for number, (adapter, start, rank) in enumerate(self.adapters):
             ranks = slice(rank, rank + adapter.a.shape[0])
             of_a.append(
-                _product(d_low[:, ranks].t(), _drop(x, adapter, seed, number))
-                if down is None
-                else down[ranks]
+                product(d_low[:, ranks].t(), _drop(x, adapter, seed, number)) if down is None else down[ranks]
             )
             of_b.append(up[start : start + adapter.b.shape[0], ranks])
         torch._foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
     # ---- both --------------------------------------------------------------------------------------
+
+    def _beside(self, like: Tensor) -> Tensor:
+        """[W | B], [out, in + tail]."""
+        if self._whole is not None:
+            return self._whole[: self.outputs, : self.inputs + self.tail]
+        weight = matrix(self.outputs, self.inputs + self.tail, like)
+        self.weights.dequantize_into(weight[:, : self.inputs])
+        weight[:, self.inputs :].copy_(self.up[:, : self.tail])
+        return weight
+
+    def _below(self, tail: int) -> Tensor:
+        """[W; A], [out + tail, in]."""
+        if self._whole is not None:
+            return self._whole[: self.outputs + tail, : self.inputs]
+        weight = self.down.new_empty(self.outputs + tail, self.inputs)
+        self.weights.dequantize_into(weight[: self.outputs])
+        weight[self.outputs :].copy_(self.down[:tail])
+        return weight
 
     def _drops(self, seed: int | None) -> bool:
         return seed is not None and bool(self.tail) and any(each[0].drop_rate for each in self.adapters)
@@ -223,7 +246,7 @@ def _drop(x: Tensor, adapter: Adapter, seed: int | None, number: int) -> Tensor:
     return x * keep * (1 / (1 - rate))
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     """a b in float32, from half-precision operands without rounding in between where the device can."""
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)

@@ -1,5 +1,6 @@
 """One decoder layer, forward and backward, as a single node of the autograd graph."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from medqlora.engine.attention import Attended
 from medqlora.engine.attention_half import AttentionHalf, AttentionSaved, Heads
-from medqlora.engine.group import Group
+from medqlora.engine.group import Group, Projection
 from medqlora.engine.mlp_half import HalfSaved, MLPHalf
 from medqlora.engine.projections import norm_of, projection
 from medqlora.engine.step import Step
@@ -27,9 +28,12 @@ class Layer:
         number: its place in the decoder.
         last: everything behind the attention, and q, run at the selected rows alone.
         dtype: what it computes in.
+        cached: its weights stay dequantized.
     """
 
-    def __init__(self, module: Any, number: int, *, last: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, module: Any, number: int, *, last: bool, dtype: torch.dtype, cached: bool = False
+    ) -> None:
         attention, mlp = module.self_attn, module.mlp
         names = ("q_proj", "k_proj", "v_proj")
         q, k, v = (projection(getattr(attention, name)) for name in names)
@@ -44,12 +48,16 @@ class Layer:
             1e-6 if q_norm is None else q_norm.variance_epsilon,
         )
         seed = number * _SEEDS_A_LAYER
-        groups = (Group([q], dtype), Group([k, v], dtype)) if last else (Group([q, k, v], dtype),)
+
+        def group(*projections: Projection) -> Group:
+            return Group(projections, dtype, cached=cached)
+
+        groups = (group(q), group(k, v)) if last else (group(q, k, v),)
         self.first = AttentionHalf(groups, norm_of(module.input_layernorm), heads, seed)
         self.second = MLPHalf(
-            Group([projection(attention.o_proj)], dtype),
-            Group([projection(mlp.gate_proj), projection(mlp.up_proj)], dtype),
-            Group([projection(mlp.down_proj)], dtype),
+            group(projection(attention.o_proj)),
+            group(projection(mlp.gate_proj), projection(mlp.up_proj)),
+            group(projection(mlp.down_proj)),
             norm_of(module.post_attention_layernorm),
             seed + 3,
         )
@@ -123,7 +131,27 @@ class LayerFunction(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, whole=False)[1]
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
+            if step.accumulate:
+                _add(layer.parameters, gradients)
+                gradients = [None] * len(gradients)
         return d_x, None, None, None, *gradients
+
+
+def _add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    """Adds gradients where they belong: those that lie together in memory in one launch."""
+    together: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        held = parameter.grad
+        assert held is not None, "a gradient to add to was asked for, and there is none"
+        if gradient.is_contiguous():
+            together[0].append(held)
+            together[1].append(gradient)
+        else:
+            held.add_(gradient)
+    if together[0]:
+        torch._foreach_add_(*together)
 
 
 def _to_host(x: Tensor) -> Tensor:

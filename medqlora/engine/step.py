@@ -35,6 +35,7 @@ class Step(NamedTuple):
         selection: for the last layer.
         seed: of this pass's dropout; None for none.
         functions: plain or compiled.
+        accumulate: gradients of LoRA's weights are added where they lie, not handed to autograd.
     """
 
     cos: Tensor
@@ -43,6 +44,7 @@ class Step(NamedTuple):
     selection: Selection
     seed: int | None
     functions: Elementwise
+    accumulate: bool = False
 
 
 def find_segments(lengths: Tensor, device: torch.device) -> Segments:

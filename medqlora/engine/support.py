@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from medqlora.engine.projections import rope_type
+from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.models.quantization import import_bitsandbytes
 
@@ -34,9 +35,9 @@ def unsupported(model: Any) -> str | None:
         return f"its pretraining_tp is {config.pretraining_tp}"
     body = getattr(base, base.base_model_prefix)
     head = base.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None:
+    if type(head) not in (torch.nn.Linear, HostHead) or head.bias is not None:
         return f"its head is {type(head).__name__}, known is a Linear without bias"
-    if type(body.embed_tokens) is not torch.nn.Embedding:
+    if type(body.embed_tokens) not in (torch.nn.Embedding, HostEmbedding):
         return f"its embedding is {type(body.embed_tokens).__name__}, known is Embedding"
     dtype = body.embed_tokens.weight.dtype
     if head.weight.dtype != dtype or dtype not in (torch.float32, torch.bfloat16, torch.float16):

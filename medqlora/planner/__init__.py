@@ -3,7 +3,8 @@
 Counted from the model's configuration and the questions' lengths; no weight is loaded.
 """
 
+from medqlora.planner.fitting import Work, fill, with_budget
 from medqlora.planner.memory import Plan, Setting, plan
 from medqlora.planner.shape import Shape
 
-__all__ = ["Plan", "Setting", "Shape", "plan"]
+__all__ = ["Plan", "Setting", "Shape", "Work", "fill", "plan", "with_budget"]

@@ -37,6 +37,8 @@ class Setting:
         optimizer: adamw_8bit, paged_adamw_8bit (in host memory when need be; counted whole) or adamw.
         engine: fused or native.
         checkpointing: none, full, offload, or a number of layers that compute again.
+        embedding, head: on the device, or in host memory.
+        cached: layers whose weights the fused engine keeps dequantized.
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
         score_tokens: of the largest pass in evaluation.
@@ -52,6 +54,9 @@ class Setting:
     optimizer: str = "adamw_8bit"
     engine: Literal["fused", "native"] = "fused"
     checkpointing: Literal["none", "full", "offload"] | int = "full"
+    embedding: Literal["device", "host"] = "device"
+    head: Literal["device", "host"] = "device"
+    cached: int = 0
     tokens: int = 2048
     loss_rows: int = 300
     score_tokens: int = 2048
@@ -79,14 +84,17 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     base = {
         "quantized weights": shape.layers
         * sum(linear_bytes(out, into, setting) for out, into in shape.linears.values()),
-        "embedding": shape.embedding_parameters * setting.width,
-        "head": shape.head_parameters * setting.width,
+        "embedding": shape.embedding_parameters * setting.width * _embedding_stays(shape, setting),
+        "head": shape.head_parameters * setting.width * (setting.head == "device"),
         "norms and biases": shape.small_parameters * setting.width,
         "adapters": shape.lora_parameters(setting.r, setting.targets) * 4,
     }
     fused = setting.engine == "fused"
     workspace = {"dequantized group": workspace_bytes(shape, setting)}
     casts = {"adapters' casts": cast_bytes(shape, setting)} if fused else {}
+    if fused and setting.cached:  # A and B lie beside and below the weights then
+        casts["adapters' casts"] = casts["adapters' casts"] * max(0, shape.layers - setting.cached) // shape.layers
+        casts["dequantized weights"] = cached_bytes(shape, setting)
     optimizer = {
         "optimizer": optimizer_bytes(shape, setting),
         # a buffer that stays: `training.flat`
@@ -154,9 +162,19 @@ def cast_bytes(shape: Shape, setting: Setting) -> int:
     return shape.layers * total * setting.width
 
 
+def cached_bytes(shape: Shape, setting: Setting) -> int:
+    """Weights that stay dequantized, each group with B beside it and A below it."""
+    total = 0
+    for group in _GROUPS:
+        rank = _up(setting.r * sum(name in (setting.targets or SEVEN_PROJECTIONS) for name in group), 8)
+        outputs, inputs = sum(shape.linears[name][0] for name in group), shape.linears[group[0]][1]
+        total += (outputs + rank) * _up(inputs + rank, 64)
+    return min(setting.cached, shape.layers) * total * setting.width
+
+
 def workspace_bytes(shape: Shape, setting: Setting) -> int:
     """The largest group of weights while it is dequantized."""
-    if setting.quantization == "none":
+    if setting.quantization == "none" or (setting.engine == "fused" and setting.cached >= shape.layers):
         return 0
     return setting.width * max(sum(_size(shape, name) for name in group) for group in _GROUPS)
 
@@ -195,6 +213,11 @@ def activation_bytes(shape: Shape, setting: Setting) -> int:
     return setting.tokens * kept + setting.loss_rows * layer
 
 
+def _embedding_stays(shape: Shape, setting: Setting) -> bool:
+    """A weight that is the head's too leaves the device with both alone."""
+    return setting.embedding == "device" or (shape.tied and setting.head == "device")
+
+
 def _up(count: int, multiple: int) -> int:
     return ceil(count / multiple) * multiple
 
@@ -210,6 +233,12 @@ def _forward_bytes(shape: Shape, setting: Setting) -> int:
 
 
 def _logits_bytes(shape: Shape, setting: Setting) -> int:
-    """A piece of the head's rows, and the gradient of all of them."""
+    """A piece of the head's rows, and the gradient of all of them; or a piece of the head, at all rows."""
+    if setting.head == "host":
+        # medqlora.models.host_weights streams so many values at a time; logits in two types, and three sums
+        piece = (1 << 25) // shape.hidden
+        return (1 << 25) * setting.width + setting.loss_rows * (
+            piece * (setting.width + 4) + shape.hidden * 12
+        )
     rows = min(setting.loss_rows, max(1, (1 << 26) // shape.vocabulary))
     return rows * shape.vocabulary * setting.width + setting.loss_rows * shape.hidden * 6

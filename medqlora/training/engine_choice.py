@@ -1,6 +1,6 @@
 """Which engine runs a model, and whether its rows are packed: chosen on the model, before the first step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -30,12 +30,19 @@ class Chosen(NamedTuple):
     packed: bool
 
 
+class Knobs(NamedTuple):
+    """What the fused engine keeps, and where: see `FusedDecoder`."""
+
+    checkpointing: Checkpointing = "none"
+    cached: int = 0
+
+
 def choose(
     model: Any,
     backend: Backend,
     *,
     engine: Engine,
-    checkpointing: Literal["auto"] | Checkpointing,
+    knobs: Callable[[bool], Knobs],
     packing: Packing,
     probe: Sequence[Encoded],
     device: torch.device,
@@ -49,7 +56,7 @@ def choose(
         backend: that loaded it.
         engine: "fused" is `medqlora.engine`, "native" the model's own forward, "auto" fused where it is known
             to be faster.
-        checkpointing: of the fused engine, see `FusedDecoder`; "auto" as the backend's own is set.
+        knobs: called once with whether the fused engine is taken; what it then keeps.
         packing: "auto" packs where that makes no difference.
         probe: a few short examples of different lengths.
         device: where the model is.
@@ -62,10 +69,13 @@ def choose(
     if reason is not None and engine == "fused":
         raise InputError(f"--model.engine fused: not possible here: {reason}: use auto or native")
     if reason is None:
-        if checkpointing == "auto":
-            asked = getattr(backend, "gradient_checkpointing", True)
-            checkpointing = "offload" if asked == "unsloth" else "full" if asked else "none"
-        fused = FusedDecoder(model, checkpointing=checkpointing, compile=device.type == "cuda")
+        chosen = knobs(True)
+        fused = FusedDecoder(
+            model,
+            checkpointing=chosen.checkpointing,
+            compile=device.type == "cuda",
+            cached=chosen.cached,
+        )
         difference = packing_works(model, fused, native, probe, device)
         if difference is None:
             kept = len(fused.layers) - fused.recomputed
@@ -78,6 +88,7 @@ def choose(
         reason = f"the fused engine's rows differ from the model's own: {difference}"
     if engine == "auto":
         say(f"Engine: native ({reason})")
+    knobs(False)
     return Chosen(native, packing != "padded" and _packs(model, native, packing, probe, device))
 
 

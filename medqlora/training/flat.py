@@ -91,8 +91,19 @@ class FlatOptimizer(Optimizer):
         self.param_groups = self.inner.param_groups
         self.state = self.inner.state
 
+    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        return self.inner.step(closure)
+        inner: Any = self.inner
+        if not hasattr(inner, "update_step") or inner.is_paged or closure is not None:
+            return inner.step(closure)
+        # as bitsandbytes' own `step`, which waits for the device after every parameter: nothing here reads
+        # what it writes, and the host would begin the next step late
+        (group,) = inner.param_groups
+        for index, part in enumerate(self.flat.parts):
+            if part not in self.state:
+                self._begin(part, index)
+            inner.update_step(group, part, 0, index)
+        return None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Fills the gradients with zeros; they stay where they are."""

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from medqlora.errors import InputError
 from medqlora.models.quantization import import_bitsandbytes
 from medqlora.training.flat import FlatOptimizer, FlatWeights
 
@@ -48,6 +49,29 @@ def build_optimizer(
         return kind(parts, lr=learning_rate, weight_decay=weight_decay)
 
     return FlatOptimizer(FlatWeights(named), build)
+
+
+def total_steps(trainer: Any, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole run.
+
+    `trainer.estimated_stepping_batches` would tell it too, but sets the loader up before a resumed
+    run's state is there, which is then lost (Lightning 2.6).
+
+    Raises:
+        InputError: the Trainer has no end.
+    """
+    limit, epoch = trainer.limit_train_batches, steps_per_epoch
+    epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
+    bounds = []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        bounds.append(trainer.max_epochs * epoch)
+    if trainer.max_steps >= 0:
+        bounds.append(trainer.max_steps)
+    if not bounds:
+        raise InputError(
+            "--trainer.max_epochs -1 without --trainer.max_steps: the learning rate needs an end"
+        )
+    return min(bounds)
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:

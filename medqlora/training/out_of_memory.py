@@ -27,15 +27,15 @@ def split_further(batch: StepBatch, data: Any, device: torch.device) -> StepBatc
             f"out of memory with one example at a time ({longest} tokens): lower --data.max_prompt_tokens, or see the "
             "README for what takes less"
         )
-    before = data.micro_batch_tokens
+    before = data.token_budget
     smaller = data.step_of(batch.ids)  # of a batch that was made before the budget was lowered
     while len(smaller.micro_batches) <= len(batch.micro_batches):
         data.lower_micro_batch_tokens()
         smaller = data.step_of(batch.ids)
-    if data.micro_batch_tokens < before:
+    if data.token_budget < before:
         say(
             f"Out of memory: the step is done again, and the next ones, with --data.micro_batch_tokens "
-            f"{data.micro_batch_tokens} instead of {before}; the result is the same"
+            f"{data.token_budget} instead of {before}; the result is the same"
         )
     pieces = tuple(micro.to(device) for micro in smaller.micro_batches)
     return smaller._replace(micro_batches=pieces)

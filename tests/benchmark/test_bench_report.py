@@ -51,7 +51,7 @@ def test_the_table_has_a_line_a_case_and_says_what_did_not_fit() -> None:
         "FLOPs",
     ]
     assert fused.split()[-7:] == ["16,820", "1%", "0.468", "58.20", "60.10", "+1.5%", "62.0%"]
-    assert "8192 tokens, checkpointing none, compiled" in fused
+    assert "8192 tokens, checkpointing none" in fused
     assert "2×4 cut at 256, checkpointing full" in peer
     assert native.endswith("out of memory")
 

@@ -129,6 +129,29 @@ def test_packs_of_one_and_the_shortest_examples(
             assert (ours[key] - value).norm() <= 1e-5 * whole, key
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize("checkpointing", ["none", 1])
+def test_gradients_added_in_place_are_those_that_autograd_adds_up(
+    name: str, checkpointing: Checkpointing, folders: Callable[[str], Path]
+) -> None:
+    model = load(folders(name))
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    packs = [pack(examples()), pack(examples((8, 3), (2, 2), seed=3))]
+    found = []
+    for accumulate in (False, True):
+        fused = FusedDecoder(model, checkpointing=checkpointing)
+        fused.accumulate = accumulate
+        for parameter in trained.values():
+            parameter.grad = torch.ones_like(parameter)
+        for batch in packs:
+            fused.loss_sum(batch).backward()
+        found.append({name: parameter.grad for name, parameter in trained.items()})
+    for key, value in found[0].items():
+        assert value is not None
+        assert (value - 1).norm() > 0, key
+        assert torch.allclose(value, found[1][key], rtol=1e-6, atol=1e-7), key
+
+
 def test_a_pack_without_completions_has_no_loss_and_no_gradient(folders: Callable[[str], Path]) -> None:
     model = load(folders("llama"))
     loss = FusedDecoder(model).loss_sum(pack(examples((4, 0), (3, 0))))

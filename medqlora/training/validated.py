@@ -1,0 +1,30 @@
+"""What a validation found of the weights that a checkpoint holds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medqlora.answering import calibrate
+from medqlora.records import Prediction
+
+
+def validated(
+    predictions: Sequence[Prediction], metrics: Mapping[str, Any], target_risk: float
+) -> dict[str, Any]:
+    """The scores of these very weights, and the calibration of their answers.
+
+    Args:
+        predictions: the answers to the validation questions.
+        metrics: what the Trainer logged, among it "val/…".
+        target_risk: see `QLoRAModule`.
+    """
+    scores = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+    labelled = [
+        one
+        for one in predictions
+        if one.gold in one.labels and one.logprobs and all(map(math.isfinite, one.logprobs))
+    ]
+    return {
+        "scores": scores,
+        "calibration": calibrate(labelled, target_risk).to_json() if labelled else None,
+    }

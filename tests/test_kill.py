@@ -1,0 +1,165 @@
+"""A run that is killed again and again, wherever it stands, ends as one that never was."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import options
+from test_resume import same
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+EXTRA = [
+    "--model.lora.dropout=0.1",
+    "--trainer.max_epochs=4",
+    "--trainer.log_every_n_steps=4",
+    "--checkpoint.every_n_train_steps=2",
+    "--checkpoint.monitor=val/loss",
+    "--checkpoint.mode=min",
+]
+MOMENTS = ("step", "validation", "writing", "manifest")
+
+
+def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    log = (folder / "log.txt").open("ab")
+    with log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "medqlora", "fit", *words],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def run_folder(folder: Path) -> Path:
+    (run,) = (folder / "lightning_logs").glob("version_*")  # a resumed run goes on in its own
+    return run
+
+
+def manifest_step(run: Path) -> int:
+    try:
+        return int(json.loads((run / "checkpoints" / "last.ckpt.json").read_text())["step"])
+    except (OSError, ValueError):
+        return -1
+
+
+def wait(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
+    """Until `reached`; False where the process ended first."""
+    while not reached():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.0005)
+    return process.poll() is None
+
+
+def kill(process: subprocess.Popen[bytes], folder: Path, moment: str, draw: random.Random) -> bool:
+    """SIGKILL at the moment; False where the run had come to its end before."""
+    logs = folder / "lightning_logs"
+
+    def training() -> bool:
+        try:
+            run = run_folder(folder)
+            return json.loads((run / "run.json").read_text())["pid"] == process.pid and manifest_step(run) > 0
+        except (OSError, ValueError):
+            return False
+
+    if not wait(process, training):
+        return False
+    run = run_folder(folder)
+    before = manifest_step(run)
+    reached: dict[str, Callable[[], bool]] = {
+        "step": lambda: True,
+        # the checkpoint of an epoch's last step is written as its validation begins
+        "validation": lambda: manifest_step(run) != before and manifest_step(run) % 6 == 0,
+        "writing": lambda: any((run / "checkpoints").glob(".*.part")),
+        "manifest": lambda: any((run / "checkpoints").glob(".*.json.*")) or manifest_step(run) != before,
+    }
+    assert logs.is_dir()
+    if not wait(process, reached[moment]):
+        return False
+    time.sleep(draw.uniform(0, {"step": 0.6, "validation": 0.1}.get(moment, 0.003)))
+    if process.poll() is not None:
+        return False
+    process.kill()
+    return process.wait() == -9
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What the finished run left: weights, optimizer, rates, random numbers, curve, adapter."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = run_folder(folder)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("memory/", "throughput/"))]
+    return {
+        **{
+            key: checkpoint[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")
+        },
+        "random": checkpoint["medqlora"]["random_state"],
+        "curve": {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in sorted(tags)},
+        "adapter": (run / "adapter" / "adapter_model.safetensors").read_bytes(),
+        "left over": [str(path) for path in run.rglob(".*")],  # of writing, or of an export
+        "state": json.loads((run / "run.json").read_text())["state"],
+    }
+
+
+def killed_runs(base: Path, tmp_path: Path, kills: int, seed: int) -> dict[str, int]:
+    """Kills runs until so many kills are done, lets each come to its end, and compares; kills by moment."""
+    draw = random.Random(seed)
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    assert started([*options(base, straight), *EXTRA], straight).wait() == 0, (
+        straight / "log.txt"
+    ).read_text()
+    expected = outcome(straight)
+    assert expected["state"] == "finished"
+    assert [step for step, _ in expected["curve"]["train/loss"]] == list(range(24))
+    assert len(expected["curve"]["val/loss"]) == 4
+    done = dict.fromkeys(MOMENTS, 0)
+    attempts = 0
+    while sum(done.values()) < kills:
+        folder = tmp_path / f"killed_{attempts}"
+        folder.mkdir()
+        attempts += 1
+        words = [*options(base, folder), *EXTRA]
+        resume: list[str] = []
+        while True:
+            process = started([*words, *resume], folder)
+            moment = draw.choice(MOMENTS)
+            if sum(done.values()) < kills and kill(process, folder, moment, draw):
+                done[moment] += 1
+                resume = ["--ckpt_path", "last"]
+                if json.loads((run_folder(folder) / "run.json").read_text())["state"] == "finished":
+                    break  # killed after its end, as the process went away
+                continue
+            assert process.wait() == 0, (folder / "log.txt").read_text()[-3000:]
+            break
+        found = outcome(folder)
+        for key, value in expected.items():
+            assert same(found[key], value), f"{key} of run {attempts}: {done}\n{found[key]}\n{value}"[:3000]
+    return done
+
+
+def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_never_was(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    assert sum(killed_runs(tiny_bases["llama"], tmp_path, 3, seed=1).values()) == 3
+
+
+def test_twenty_five_kills_in_steps_validations_and_writing_lose_nothing(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    done = killed_runs(tiny_bases["llama"], tmp_path, 25, seed=2)
+    assert sum(done.values()) == 25
+    assert all(done.values()), done
