@@ -14,6 +14,7 @@ for _name, _value in {
     "UNSLOTH_DISABLE_STATISTICS": "1",
     "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets tells a server what is loaded
     # OpenMP's threads otherwise spin while they wait: a quarter faster on idle cores, several times slower
     # on cores that something else uses too
     "OMP_WAIT_POLICY": "PASSIVE",

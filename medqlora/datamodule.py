@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
-from medqlora.data.packing import StepBatch
+from medqlora.data.packing import StepBatch, step_batch
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
 from medqlora.training.fit_plan import DEFAULT_TOKENS
@@ -279,8 +279,29 @@ class PubMedQADataModule(LightningDataModule):
         by_id = {example.id: example for example in self.train}
         return self._loader.collate([by_id[ident] for ident in ids])
 
+    def alone(self, ids: Sequence[str]) -> StepBatch:
+        """The step over these training examples, all of it in this process."""
+        by_id = {example.id: example for example in self.train}
+        assert self._loader is not None
+        return step_batch(
+            [by_id[ident] for ident in ids],
+            self.token_budget,
+            packed=self._loader.packed,
+            pad_token_id=self._loader.pad_token_id,
+        )
+
+    def _evaluation(self, examples: Sequence[Encoded], *, in_order: bool = False) -> EvalLoader:
+        trainer: Any = self.trainer
+        return EvalLoader(
+            examples,
+            _GROUP * self.token_budget,
+            in_order=in_order,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
     def val_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.dev, _GROUP * self.token_budget)
+        return self._evaluation(self.dev)
 
     @property
     def test_parts(self) -> list[tuple[int, Literal["test", "dev"]]]:
@@ -292,14 +313,13 @@ class PubMedQADataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[EvalLoader]:
         """Of each set the test questions, then those on which confidence is calibrated."""
-        tokens = _GROUP * self.token_budget
         return [
-            EvalLoader(self.sets[index].test if part == "test" else self.sets[index].dev, tokens)
+            self._evaluation(self.sets[index].test if part == "test" else self.sets[index].dev)
             for index, part in self.test_parts
         ]
 
     def predict_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.test, _GROUP * self.token_budget, in_order=True)
+        return self._evaluation(self.test, in_order=True)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if not isinstance(batch, StepBatch):

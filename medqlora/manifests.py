@@ -88,15 +88,24 @@ def write_folder_manifest(folder: Path) -> None:
     flush(folder)
 
 
-def check_folder(
-    folder: str | Path, option: str, *, changeable: Iterable[str] = ("README.md", "medqlora.json")
-) -> None:
+def leaves(path: Path, folder: Path) -> bool:
+    """Whether what stands at `path`, in `folder`, is a link to something outside.
+
+    The Hub's cache is the one place where that is right: its snapshots are links into its own `blobs`.
+    """
+    target, inside = path.resolve(), folder.resolve()
+    if target.is_relative_to(inside):
+        return False
+    return inside.parent.name != "snapshots" or target.parent != inside.parent.parent / "blobs"
+
+
+def check_folder(folder: str | Path, option: str, *, changeable: Iterable[str] = ("README.md",)) -> None:
     """Checks a folder against its manifest; one without was made elsewhere, or before there were any.
 
     Args:
         folder: the adapter's.
         option: what named it, for messages.
-        changeable: files that people write in: the card, and the record with the threshold of its answers.
+        changeable: files that people write in: the card.
 
     Raises:
         InputError: a file is missing or is not what was written, or the manifest names one outside.
@@ -105,22 +114,28 @@ def check_folder(
     manifest = place / FOLDER_FILE
     if not manifest.is_file():
         return
+    changeable = frozenset(changeable)
+    if leaves(manifest, place):
+        raise InputError(f"{option}: {manifest} is a link out of its folder: {_NO_USE}")
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["files"].items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         entries = None
     if entries is None:
         raise InputError(f"{option}: {manifest} can't be read: the folder is damaged; {_REPEAT}")
     for name, entry in entries:
         if not plain_name(name):
             raise InputError(
-                f"{option}: {manifest} names {name!r}, which is no file of its folder: do not use this adapter"
+                f"{option}: {manifest} names {name!r}, which is no file of its folder: {_NO_USE}"
             )
+        if leaves(place / name, place):
+            raise InputError(f"{option}: {place / name} is a link out of its folder: {_NO_USE}")
         wrong = None if name in changeable else difference(place / name, entry)
         if wrong:
             raise InputError(f"{option}: {place / name} is damaged ({wrong}): {_REPEAT}")
 
 
+_NO_USE = "do not use this adapter, or write a new one with `medqlora export`"
 _REPEAT = "copy it again, or write it again with `medqlora export --ckpt_path FILE`, a .ckpt of its run"
 
 

@@ -1,7 +1,6 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,8 +13,7 @@ from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
 from medqlora.engine import FusedDecoder
 from medqlora.evaluation import quick_scores
-from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard
-from medqlora.evaluation.generation import generate
+from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.host_weights import to_host
@@ -23,6 +21,7 @@ from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.records import Prediction
 from medqlora.training import checkpoint as checkpoints
+from medqlora.training.asking import build_evaluator
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
@@ -36,9 +35,10 @@ from medqlora.training.optim import (
 from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.preflight import preflight
+from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.samples import log_samples
-from medqlora.training.step_metrics import StepMetrics
+from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.validated import validated
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class QLoRAModule(LightningModule):
         weight_decay: AdamW's decoupled weight decay.
         warmup_ratio: the share of all steps over which the rate rises; then it falls along a cosine.
         max_grad_norm: the gradient's norm is clipped to it; 0 leaves it as it is.
+        max_bad_steps: steps in a row whose loss or gradient is no finite number, and which are left out, before the
+            run is ended.
         generate: also let the model write its answers in evaluation; false scores labels alone.
         max_new_tokens: where a written answer is cut.
         compare_base: `test` also asks the base without the adapter.
@@ -97,6 +99,7 @@ class QLoRAModule(LightningModule):
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
         max_grad_norm: float = 1.0,
+        max_bad_steps: int = 10,
         generate: bool = True,
         max_new_tokens: int = 48,
         compare_base: bool = True,
@@ -120,6 +123,7 @@ class QLoRAModule(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.max_grad_norm = max_grad_norm
+        self.max_bad_steps = max_bad_steps
         self.generate = generate
         self.max_new_tokens = max_new_tokens
         self.compare_base = compare_base
@@ -141,9 +145,12 @@ class QLoRAModule(LightningModule):
         self.planned: FitPlan | None = None
         self._metrics = StepMetrics()
         self._chosen: Chosen | None = None
+        #: the signal that came to this process, and what all of them know to have come to any; 0 for none
+        self.signal = self.agreed_signal = 0
+        self._told = Told()
         self._random_state: dict[str, Any] | None = None
         self._evaluated: list[Evaluated] = []
-        self._grad_norm = torch.zeros(())
+        self._loss = self._grad_norm = torch.zeros(())
         self.skipped_steps = 0
 
     # ---- the model -------------------------------------------------------------------------------
@@ -213,7 +220,9 @@ class QLoRAModule(LightningModule):
     def _knobs(self, fused: bool) -> Knobs:
         if self.trainer.state.fn == "fit":
             memory, width = usable_memory(self.device), self.dtype_of_base.itemsize
-            self.planned = settle_fit(self, self.data, fused=fused, width=width, memory=memory)
+            self.planned = settle_fit(
+                self, self.data, fused=fused, width=width, memory=memory, devices=self.trainer.world_size
+            )
         if self.planned is None:
             return Knobs()
         return Knobs(self.planned.setting.checkpointing, self.planned.setting.cached)
@@ -238,18 +247,32 @@ class QLoRAModule(LightningModule):
             optimizer.zero_grad()  # type: ignore[union-attr]
             batch = split_further(batch, self.data, self.device)
             loss = self._gradients(batch)
+        if self.trainer.world_size > 1:
+            loss = self._sum_over_processes(optimizer, loss)
+        self._loss = loss
         step, rate = self.trainer.global_step, optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = None if scaler is None else scaler.get_scale()
         optimizer.step()  # type: ignore[union-attr]  # fp16's gradients are unscaled before `on_before_optimizer_step`
         optimizer.zero_grad()  # type: ignore[union-attr]
-        if scaler is not None and scaler.get_scale() < scale:
-            self.skipped_steps += 1  # an overflow: the scaler left the weights alone
+        overflow = scaler is not None and scaler.get_scale() < scale
+        if overflow:
+            self.skipped_steps += 1  # the scaler left the weights alone
         else:
             scheduler.step()  # type: ignore[union-attr]
-        self._metrics.add(step, loss, self._grad_norm, rate)
+        self._metrics.add(StepFigures(step, loss, self._grad_norm, rate, batch.ids, overflow))
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.flush_metrics()
+
+    def _sum_over_processes(self, optimizer: Any, loss: Tensor) -> Tensor:
+        """The whole step's gradients and loss, from each process's share."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        told = torch.stack((loss, loss.new_tensor(float(self.signal))))
+        loss, signal = sum_over_processes(optimizer, trained, told)
+        # read at the end of the next step, when it is there: nobody waits for it
+        self.agreed_signal = int(self._told.read())
+        self._told.send(signal)
+        return loss
 
     def _gradients(self, batch: StepBatch) -> Tensor | None:
         """Adds the step's gradients up; its loss, or None where that took more memory than there is."""
@@ -257,8 +280,7 @@ class QLoRAModule(LightningModule):
         decoder = self.chosen.decoder
         try:
             for micro in batch.micro_batches:
-                # DDP takes the mean over processes of what is a sum over them
-                part = decoder.loss_sum(micro) * (self.trainer.world_size / batch.completion_tokens)
+                part = decoder.loss_sum(micro) / batch.completion_tokens
                 with torch.autocast(
                     self.device.type, enabled=False
                 ):  # a backward belongs outside of autocast
@@ -269,17 +291,16 @@ class QLoRAModule(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        limit = self.max_grad_norm or math.inf
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self._grad_norm = clip_or_leave_out(parameters, self.max_grad_norm or math.inf, self._loss)
 
     def flush_metrics(self) -> None:
         """Logs every step since the last call: one message from the device for all of them.
 
         Raises:
-            FloatingPointError: a loss was not a finite number.
+            FloatingPointError: too many steps in a row had to be left out.
         """
-        self.shown.update(self._metrics.flush(self.loggers, self.skipped_steps))
+        self.shown.update(self._metrics.flush(self.loggers, self.skipped_steps, self.max_bad_steps))
 
     def on_train_start(self) -> None:
         if isinstance(self.chosen.decoder, FusedDecoder):
@@ -291,6 +312,9 @@ class QLoRAModule(LightningModule):
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have
             restore_random_state(self._random_state)
             self._random_state = None
+        if self.trainer.world_size > 1:  # each process its own masks, and the same ones after a resume
+            place = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
+            torch.manual_seed(self.data.seed * 1_000_003 + place)
 
     def on_train_epoch_end(self) -> None:
         self.flush_metrics()
@@ -298,49 +322,30 @@ class QLoRAModule(LightningModule):
     # ---- evaluation ------------------------------------------------------------------------------
 
     def evaluator(self) -> Evaluator:
-        """What asks the model, scores it and lets it write, as the options say."""
-        tokenizer = self.backend.tokenizer()
-
-        def write(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-            with self.backend.generating(self.model):
-                return generate(
-                    self.model,
-                    prompts,
-                    max_new_tokens=self.max_new_tokens,
-                    end_token_ids=self.data.end_token_ids,
-                    pad_token_id=tokenizer.pad_token_id,
-                    device=self.device,
-                )
-
-        return Evaluator(
-            self.chosen.decoder,
-            write if self.generate else None,
-            tokenizer=tokenizer,
-            micro_batch_tokens=self.data.token_budget,
-            packed=self.packed,
-            pad_token_id=tokenizer.pad_token_id,
-            device=self.device,
-            rows=self.data.eval_batch_size,
-        )
+        return build_evaluator(self, self.data)
 
     def on_validation_epoch_start(self) -> None:
         self.flush_metrics()
         self._evaluated = []
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        if not batch.examples:
+            return
         evaluator = self.evaluator()
         self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
 
     def on_validation_epoch_end(self) -> None:
-        predictions = [prediction for part in self._evaluated for prediction in part.predictions]
+        self._evaluated = gather(self._evaluated, self.trainer.world_size)
+        predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
         scores = quick_scores(predictions)
         for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
             scores.setdefault(name, scores.get(f"likelihood_{name}", 0.0))
         metrics = {f"val/{name}": value for name, value in scores.items()}
         tokens = sum(part.completion_tokens for part in self._evaluated)
         if tokens:
-            metrics["val/loss"] = sum(part.completion_nll for part in self._evaluated) / tokens
-        self.log_dict(metrics, batch_size=len(predictions), rank_zero_only=True)
+            # exact whatever the order, so that it doesn't hang on who evaluated what
+            metrics["val/loss"] = math.fsum(part.completion_nll for part in self._evaluated) / tokens
+        self.log_dict(metrics, batch_size=len(predictions))  # every process has all of them
         if "val/accuracy" in metrics:
             self.shown["accuracy"] = metrics["val/accuracy"]
         log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
@@ -358,6 +363,8 @@ class QLoRAModule(LightningModule):
                             heard.base_prior = evaluator.prior(one.content_free)
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not batch.examples:
+            return
         index, part = self.data.test_parts[dataloader_idx]
         records, heard, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
         if part == "dev":
@@ -367,6 +374,11 @@ class QLoRAModule(LightningModule):
         if self.compares_base:
             with self.model.disable_adapter():
                 heard.base += evaluator.evaluate(batch.examples, records).predictions
+
+    def on_test_epoch_end(self) -> None:
+        for heard in self.heard:
+            for part in ("dev", "test", "base"):
+                setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
 
     @property
     def compares_base(self) -> bool:

@@ -94,7 +94,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """A run's own record; None where the folder holds none that can be read."""
     try:
         record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

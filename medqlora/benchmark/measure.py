@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medqlora.benchmark.case import Case
 from medqlora.benchmark.clock import (
@@ -29,6 +29,7 @@ from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
+from medqlora.training.step_metrics import clip_or_leave_out
 
 #: of weights that aren't quantized, and of the products
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32": torch.float32}
@@ -134,7 +135,7 @@ class _Steps:
             self._scaler.scale(loss).backward()
             total += loss.detach()
         self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self._optimizer.param_groups[0]["params"], 1.0)
+        clip_or_leave_out(self._optimizer.param_groups[0]["params"], 1.0, total)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()

@@ -229,9 +229,9 @@ class AdapterCheckpoint(ModelCheckpoint):
 
         They are read from its file: the weights in memory may be those of a later step.
         """
+        run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by all processes: the first one tells
         if not trainer.is_global_zero or not best or best == self._exported:
             return
-        run = Path(trainer.log_dir or trainer.default_root_dir)
         try:
             self.export(pl_module, run, Path(best))
         except OSError as error:

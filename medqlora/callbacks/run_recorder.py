@@ -19,8 +19,11 @@ class RunRecorder(Callback):
 
     def __init__(self) -> None:
         self.record: RunRecord | None = None
+        self._folder: str | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # asked once, while all processes are here: the first one tells the others
+        self._folder = trainer.log_dir
         backend: Any = pl_module.backend
         self.record = RunRecord("fit", "running", backend.base, backend.identity())
         self._write(trainer)
@@ -47,5 +50,5 @@ class RunRecorder(Callback):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if self.record is not None and trainer.is_global_zero and trainer.log_dir:
-            self.record.write(Path(trainer.log_dir))
+        if self.record is not None and trainer.is_global_zero and self._folder:
+            self.record.write(Path(self._folder))

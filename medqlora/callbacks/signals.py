@@ -42,6 +42,13 @@ class Signals(Callback):
         self.received = number
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        module: Any = pl_module
+        if trainer.world_size > 1:
+            module.signal = self.received or 0
+            if module.agreed_signal:  # every process knows it after the same step
+                self.received = self.received or signal.SIGTERM
+            else:
+                return
         if self.received is None:
             return
         saver = trainer.checkpoint_callback
@@ -59,6 +66,9 @@ class Signals(Callback):
         self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:
+        module: Any = trainer.lightning_module
+        if trainer.world_size > 1 and not module.agreed_signal:
+            return
         if self.received is not None and trainer.state.fn == "fit":
             saver = trainer.checkpoint_callback
             step = saver.newest_step if isinstance(saver, AdapterCheckpoint) else None

@@ -26,9 +26,8 @@ from medqlora.evaluation import (
     write_report,
     write_suite,
 )
-from medqlora.evaluation.evaluator import Heard
+from medqlora.evaluation.evaluator import Heard, in_order
 from medqlora.export import TRACE_FILE, versions
-from medqlora.records import Prediction
 
 
 class EvaluationReport(Callback):
@@ -95,6 +94,7 @@ class EvaluationReport(Callback):
         self._started = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(str(trainer.log_dir))  # asked by all processes: the first one tells
         if not trainer.is_global_zero:
             return
         module: Any = pl_module
@@ -104,7 +104,6 @@ class EvaluationReport(Callback):
             for one, heard in zip(module.data.sets, module.heard, strict=True)
         ]
         info = {**_run_info(module, str(trainer.precision)), "asking_s": round(asking_s, 2)}
-        folder = Path(str(trainer.log_dir))
         first = self.tested[0]
         first.scores.more["asking_s"] = info["asking_s"]
         if len(self.tested) > 1:
@@ -166,12 +165,6 @@ def _run_info(module: Any, precision: str) -> dict[str, Any]:
         "seed": data.seed,
         "versions": versions(),
     }
-
-
-def in_order(predictions: list[Prediction], examples: list[Any]) -> list[Prediction]:
-    """The predictions in the order of the data set; evaluation asks by length."""
-    place = {example.id: number for number, example in enumerate(examples)}
-    return sorted(predictions, key=lambda prediction: place[prediction.id])
 
 
 def _log(logger: Any, tested: Sequence[Tested], step: int) -> None:

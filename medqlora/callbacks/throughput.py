@@ -32,7 +32,7 @@ class Throughput(Callback):
     def _restart(self) -> None:
         self._started = time.perf_counter()
         self._tokens = self._examples = self._steps = 0
-        self._work = 0.0
+        self._work = self._imbalance = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module.model
@@ -51,7 +51,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        self._tokens += batch.tokens
+        self._tokens += batch.all_tokens
+        self._imbalance += batch.imbalance
         self._examples += len(batch.ids)
         self._steps += 1
         if self._flops is not None:
@@ -69,6 +70,8 @@ class Throughput(Callback):
         }
         if self._peak:
             metrics["throughput/flop_utilisation"] = self._work / seconds / self._peak
+        if trainer.world_size > 1:  # tokens of the fullest process over the mean
+            metrics["throughput/imbalance"] = self._imbalance / self._steps
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
         shown: dict[str, float] = pl_module.shown  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import warnings
 from functools import cached_property
@@ -11,7 +12,9 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
 
 from medqlora.answering import Calibration
 from medqlora.callbacks import (
@@ -24,18 +27,21 @@ from medqlora.callbacks import (
     StepProgress,
     Throughput,
 )
+from medqlora.commands.config_files import check_classes
 from medqlora.console import say
 from medqlora.data.bad_records import FILE_NAME, write_bad_records
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
-from medqlora.manifests import check_folder
 from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
 from medqlora.runs import fits, new_run_folder, newest_adapter
 from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles, newest_whole, read_checkpoint, step_of
+from medqlora.training.processes import OneMessage
 
+#: tells the other processes of this machine which checkpoint the first one goes on with
+_RESUMED = "MEDQLORA_RESUMED"
 #: what each verb needs of the data
 _STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
 
@@ -125,6 +131,7 @@ class MedQLoRACLI(LightningCLI):
         """Lightning would read options from the checkpoint here, whole or not: `config.yaml` is the record."""
 
     def before_instantiate_classes(self) -> None:
+        check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -143,6 +150,8 @@ class MedQLoRACLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
+            if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
+                trainer = super().instantiate_trainer(**kwargs, strategy=OneMessage())
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
@@ -161,6 +170,11 @@ class MedQLoRACLI(LightningCLI):
             InputError: there is no unfinished run on this base, or it left no whole checkpoint.
         """
         given = self._get(self.config_init, "ckpt_path")
+        if self.verb == "fit" and given == "last" and _RESUMED in os.environ and "LOCAL_RANK" in os.environ:
+            self.config_init[self.subcommand]["ckpt_path"] = os.environ[
+                _RESUMED
+            ]  # the first process has begun it
+            return
         if self.verb != "fit" or given not in (None, "last") or not logs.is_dir():
             if self.verb == "fit" and given == "last":
                 raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
@@ -189,7 +203,7 @@ class MedQLoRACLI(LightningCLI):
                 "option out, or name the checkpoint of another run"
             )
         say(f"Going on with {whole}, of step {step_of(whole)}")
-        self.config_init[self.subcommand]["ckpt_path"] = str(whole)
+        self.config_init[self.subcommand]["ckpt_path"] = os.environ[_RESUMED] = str(whole)
 
     def _checkpoint(self) -> Path | None:
         given = self._get(self.config_init, "ckpt_path")
@@ -240,6 +254,8 @@ class MedQLoRACLI(LightningCLI):
         if self._saved is not None:
             anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
             checkpoint.check(self._saved, self.model.backend, self.model.lora, anyway=anyway)
+        if self.verb == "predict" and self.trainer.world_size > 1:
+            raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
         if self.verb != "fit":
             self._choose_adapter()
         tokenizer = self.model.backend.tokenizer()
@@ -267,6 +283,8 @@ class MedQLoRACLI(LightningCLI):
         logger: Any = self.trainer.logger
         if not isinstance(logger, TensorBoardLogger) or getattr(logger, "_version", None) is not None:
             return  # the user's own logger, none, or the folder of the run that is resumed
+        if self.trainer.global_rank != 0:
+            return  # the first process makes it, and tells its name
         self._new_folder = _made(Path(logger.save_dir))
         logger._version = self._new_folder.name
 
@@ -280,7 +298,7 @@ class MedQLoRACLI(LightningCLI):
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
         run = self._run_of_checkpoint()
-        if run is not None and "curve" in self._saved:
+        if run is not None and "curve" in self._saved and self.trainer.global_rank == 0:
             curve.cut(run, self._saved["curve"])
 
     def _read_test(self, tokenizer: Any) -> None:
@@ -333,7 +351,6 @@ class MedQLoRACLI(LightningCLI):
         place = self._adapter_place()
         if place is None or not (Path(place) / "adapter_config.json").is_file():
             return {}
-        check_folder(place, "--model.adapter")
         return read_adapter(place)
 
     def _choose_adapter(self) -> None:
@@ -395,7 +412,9 @@ class MedQLoRACLI(LightningCLI):
 
     def remove_empty_run(self) -> None:
         """Takes back the folder of a run that ended on wrong input before it did anything."""
-        run = Path(str(self.trainer.log_dir or ""))
+        if self.trainer.global_rank != 0:
+            return
+        run = Path(str(getattr(self.trainer.logger, "log_dir", "")))
         if (
             self.trainer.global_step == 0
             and run.name.startswith("version_")

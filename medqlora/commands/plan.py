@@ -26,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--gpu", metavar="NAME", help="plan for this GPU, as h200 or rtx4090")
     made.add_argument("--gpu-memory", metavar="SIZE", help="plan for so much memory, as 8GiB or 24GB")
+    made.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="GPUs that share each step, each with a base of its own (default: --trainer.devices, or 1)",
+    )
     made.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     return made
 
@@ -37,7 +43,9 @@ def run(command: str, words: list[str]) -> int:
     from medqlora.planner.speed import gpu_named
 
     gpu = None if options.gpu is None else gpu_named(options.gpu)
-    found = _plan(with_config(rest), gpu, memory)
+    if options.devices is not None and options.devices < 1:
+        raise InputError(f"--devices {options.devices}: give the number of GPUs, at least 1")
+    found = _plan(with_config(rest), gpu, memory, options.devices)
     if options.json:
         print(json.dumps(found), flush=True)
     else:
@@ -72,11 +80,11 @@ def _read(words: list[str]) -> Any:
     return cli
 
 
-def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
+def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
     from medqlora.planner import Shape, plan
-    from medqlora.planner.fitting import RESERVE, largest_budgets
+    from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
     from medqlora.planner.speed import tokens_per_s
     from medqlora.training.fit_plan import plan_fit
 
@@ -94,8 +102,11 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
     lengths, length_note = _lengths(data, module)
     width = 4 if str(trainer["precision"]) in ("None", "32", "32-true") else 2
     fused = _fused(module, data, config, width, gpu)
+    if devices is None:
+        given = str(trainer["devices"])
+        devices = int(given) if given.isdigit() else 1
     room = None if memory is None else int((1 - RESERVE) * memory)
-    fitted = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=room)
+    fitted = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=room, devices=devices)
     setting, found = fitted.setting, fitted.plan
     steps = -(-len(lengths) // data.batch_size)
     epochs = trainer["max_epochs"] if trainer["max_epochs"] is not None else 1
@@ -116,12 +127,17 @@ def _plan(words: list[str], gpu: Any, memory: int | None) -> dict[str, Any]:
         "reserve": RESERVE,
         "device": device,
         "fits": None if memory is None else found.peak <= (1 - RESERVE) * memory,
+        "devices": devices,
         "steps": steps * epochs,
         "flops_per_step": total / steps,
         "tokens": tokens * epochs,
     }
     if gpu is not None:
-        low, high = tokens_per_s(setting, total / tokens, gpu.tflops)
+        # the processes wait for the one with the most tokens
+        low, high = (
+            speed * devices / imbalance(fitted.work)
+            for speed in tokens_per_s(setting, total / tokens, gpu.tflops)
+        )
         result["tokens_per_s"] = [low, high]
         result["minutes"] = [tokens * epochs / high / 60, tokens * epochs / low / 60]
     if room is not None:
@@ -194,6 +210,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     def gib(value: float) -> str:
         return f"{value / unit:.2f}"
 
+    each = f" on each of {found['devices']} GPUs" if found["devices"] > 1 else ""
     parts = list(dict.fromkeys(part for one in phases.values() for part in one))
     lines = [f"Plan for {found['base']}: {found['engine']} engine, checkpointing {_kept(found)}"]
     lines += [f"Note: {note}" for note in found["notes"]]
@@ -204,8 +221,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"  {'in all':<22}" + "".join(f"{gib(sum(one.values())):>10}" for one in phases.values()))
     lines += [
         "",
-        f"Peak:      {gib(found['peak'])} {name_of_unit}, with {found['largest_micro_batch']} tokens in the largest "
-        "micro-batch",
+        f"Peak:      {gib(found['peak'])} {name_of_unit}{each}, with {found['largest_micro_batch']} tokens in the "
+        "largest micro-batch",
     ]
     if found["memory"] is not None:
         where = found["device"] or "the given memory"

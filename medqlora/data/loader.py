@@ -116,7 +116,7 @@ class EvalLoader:
         tokens: prompt tokens of a group, at most; a longer prompt is a group of its own.
         in_order: keep the order of `examples`, so that answers can be written as they come; otherwise
             the longest come first, so that memory is at its peak at once and little is padded in writing.
-        rank, world_size: which of the groups are this process's.
+        rank, world_size: which of the groups are this process's; where there are too few, an empty one.
     """
 
     def __init__(
@@ -139,9 +139,10 @@ class EvalLoader:
                 groups.append([])
                 used = len(examples[index].prompt)
             groups[-1].append(index)
-        self.batches = [
-            EvalBatch(tuple(examples[index] for index in group)) for group in groups[rank::world_size]
-        ]
+        mine = groups[rank::world_size]
+        if groups and not mine:
+            mine = [[]]  # Lightning would leave out the end of an evaluation too, where the processes meet
+        self.batches = [EvalBatch(tuple(examples[index] for index in group)) for group in mine]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -52,17 +52,35 @@ class StepBatch(NamedTuple):
     """Exactly one optimizer step.
 
     Attributes:
-        micro_batches: this process's share of the step, at least one example each.
+        micro_batches: this process's share of the step; none where it has no example.
         completion_tokens: tokens that carry loss in the whole step, over all micro-batches and processes:
             what the step's loss is divided by.
         tokens: tokens that are not padding in this process's share.
         ids: the records of the whole step, in the order they were drawn.
+        all_tokens: of all processes' shares.
+        imbalance: tokens of the largest share over the mean; 1 where all have the same.
     """
 
     micro_batches: tuple[MicroBatch, ...]
     completion_tokens: int
     tokens: int
     ids: tuple[str, ...]
+    all_tokens: int = 0
+    imbalance: float = 1.0
+
+
+def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
+    """Indices of `lengths` for each process: longest first, each to the process with the fewest tokens so far.
+
+    With fewer examples than processes some have none.
+    """
+    shares: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [0] * world_size
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        process = loads.index(min(loads))
+        loads[process] += lengths[index]
+        shares[process].append(index)
+    return [sorted(share) for share in shares]
 
 
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -212,18 +230,12 @@ def step_batch(
     """The step over `examples`, as the share of process `rank` of `world_size`.
 
     Every process gets the whole step's examples and takes its own, so that the number of completion
-    tokens needs no message between them. Examples are dealt out longest first, each to the process with
-    the fewest tokens so far, so that all finish together.
+    tokens needs no message between them; examples are dealt out so that all finish together.
     """
     lengths = [len(example.prompt) + len(example.completion) for example in examples]
-    loads = [0] * world_size
-    mine: list[int] = []
-    for index in sorted(range(len(examples)), key=lambda index: (-lengths[index], index)):
-        process = loads.index(min(loads))
-        loads[process] += lengths[index]
-        if process == rank:
-            mine.append(index)
-    mine.sort()
+    shares = deal(lengths, world_size)
+    mine = shares[rank]
+    loads = [sum(lengths[index] for index in share) for share in shares]
     return StepBatch(
         tuple(
             micro_batch([examples[mine[place]] for place in group], packed=packed, pad_token_id=pad_token_id)
@@ -232,6 +244,8 @@ def step_batch(
         sum(len(example.completion) for example in examples),
         loads[rank],
         tuple(example.id for example in examples),
+        sum(loads),
+        max(loads) * world_size / max(1, sum(loads)),
     )
 
 

@@ -145,3 +145,9 @@ class Evaluator:
             for index, ids in zip(group, written, strict=True):
                 texts[index] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return texts
+
+
+def in_order(predictions: Sequence[Prediction], examples: Sequence[Encoded]) -> list[Prediction]:
+    """The predictions in the order of the data set; evaluation asks by length, and each process some."""
+    place = {example.id: number for number, example in enumerate(examples)}
+    return sorted(predictions, key=lambda prediction: place[prediction.id])

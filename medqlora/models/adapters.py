@@ -1,15 +1,22 @@
 """Adapter folders in PEFT's format, and the same weights inside a checkpoint."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from medqlora.errors import InputError
+from medqlora.manifests import check_folder, leaves
 
 #: what this project writes beside PEFT's files
 RECORD_FILE = "medqlora.json"
+_CONFIG_FILE, _WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+#: PEFT's older format, which is pickled
+_PICKLE_FILE = "adapter_model.bin"
+#: whose modules PEFT may be told to import
+_LIBRARIES = ("transformers", "peft")
 
 
 def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, Any]:
@@ -19,18 +26,110 @@ def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, Any]
         folder: in PEFT's format.
         option: what named it, for messages.
 
+    The folder may come from anywhere: nothing is read outside it, and nothing in it is run.
+
     Raises:
-        InputError: the folder holds no adapter of PEFT's.
+        InputError: the folder holds no adapter of PEFT's, is not what its manifest says, or holds what could run
+            code.
     """
     path = Path(folder).expanduser()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    if (path / _PICKLE_FILE).exists():
+        raise InputError(
+            f"{option}: '{folder}' holds {_PICKLE_FILE}, a pickle, which can run code when it is read: keep "
+            f"{_WEIGHTS_FILE} alone, and have the weights saved as that where it is missing"
+        )
+    for name in (_CONFIG_FILE, _WEIGHTS_FILE):
         if not (path / name).is_file():
             raise InputError(
                 f"{option}: '{folder}' holds no {name}: give the adapter/ folder of a finished run"
                 + (", or 'none' for the bare base" if option == "--model.adapter" else "")
             )
+    _check(path, option, tuple(sorted(map(_state, path.iterdir()))))
     record = path / RECORD_FILE
-    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return _object(record, option) if record.is_file() else {}
+
+
+def _state(file: Path) -> tuple[str, int, int, int]:
+    """What changes when a file does."""
+    found = file.lstat()
+    return file.name, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ...]) -> None:
+    """Raises InputError as `read_adapter` does; a command asks several times, and digests the weights once.
+
+    Args:
+        folder: the adapter's.
+        option: what named it, for messages.
+        state: of its files; the key of the answer that is kept.
+    """
+    for name in (_CONFIG_FILE, _WEIGHTS_FILE, RECORD_FILE):
+        if leaves(folder / name, folder):
+            raise InputError(
+                f"{option}: {folder / name} is a link out of its folder: put the file itself there"
+            )
+    check_folder(folder, option)
+    _check_config(folder / _CONFIG_FILE, option)
+    _check_weights(folder / _WEIGHTS_FILE, option)
+    record = folder / RECORD_FILE
+    if record.is_file():
+        for key, value in _object(record, option).items():
+            if key in ("prompt", "data", "training", "backend_options") and not isinstance(value, dict):
+                raise InputError(
+                    f"{option}: {record}: {key} is no object: the record is damaged; copy it again"
+                )
+
+
+def _object(file: Path, option: str) -> dict[str, Any]:
+    """A JSON file's object."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{option}: {file} is no JSON object: the file is damaged; copy it again")
+    return found
+
+
+def _check_config(file: Path, option: str) -> None:
+    """Refuses the fields by which PEFT, or transformers, imports a module or reads other folders' adapters."""
+    config = _object(file, option)
+    kind = config.get("peft_type")
+    if kind != "LORA":  # X-LoRA and others name further folders, or read pickles
+        raise InputError(f"{option}: {file}: peft_type is {kind!r}: give a LoRA adapter")
+    mapping = config.get("auto_mapping") or {}
+    library = (
+        str(mapping.get("parent_library", "transformers")) if isinstance(mapping, dict) else str(mapping)
+    )
+    named = {
+        "auto_mapping": None if library.split(".")[0] in _LIBRARIES else library,
+        "auto_map": config.get("auto_map"),
+        "megatron_config": config.get("megatron_config"),  # with it, megatron_core is imported
+    }
+    for key, value in named.items():
+        if value is not None:
+            raise InputError(
+                f"{option}: {file}: {key} asks for code of its own ({str(value)[:80]!r}), which is never run: do "
+                "not use this adapter, or take the field out"
+            )
+
+
+def _check_weights(file: Path, option: str) -> None:
+    """Refuses a header that doesn't fit its file, before a length in it is believed."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as held:
+            names = held.keys()
+    except (SafetensorError, OSError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{option}: {file} is not a whole safetensors file ({why}): copy it again, or write it again with "
+            "`medqlora export`"
+        ) from error
+    if not names:
+        raise InputError(f"{option}: {file} holds no weights: give the adapter/ folder of a finished run")
 
 
 def base_of(folder: str) -> str:
@@ -39,11 +138,10 @@ def base_of(folder: str) -> str:
     Raises:
         InputError: it names none.
     """
-    config = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"{folder}/adapter_config.json names no base: pass --base")
-    return str(base)
+    base = _object(Path(folder).expanduser() / _CONFIG_FILE, "--adapter").get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise InputError(f"{folder}/{_CONFIG_FILE} names no base: pass --base")
+    return base
 
 
 def check_adapter_base(folder: str, base: str, identity: str) -> None:

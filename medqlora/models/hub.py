@@ -1,4 +1,9 @@
-"""Tokenizers and configurations from the Hub or a folder, and what tells one base from another."""
+"""Tokenizers and configurations from the Hub or a folder, and what tells one base from another.
+
+Code that a base brings along (`auto_map`) is never run: transformers' `trust_remote_code` has no option here,
+neither in a configuration nor on the command line, and is False wherever a base is first read. Left out, it would
+ask on the terminal.
+"""
 
 import hashlib
 import json
@@ -64,14 +69,36 @@ def load_config(base: str, revision: str | None = None) -> Any:
 
     path = resolve(base)
     try:
-        return AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if _asks_for_code(error):
+            raise _own_code(base) from error
         if is_local(base):
             raise InputError(
                 f"--model.backend.base: {base}/config.json can't be used ({_first_line(error)}): correct it, or "
                 "take a base of a family that this transformers knows"
             ) from error
         raise _unreachable(base, error) from error
+    if getattr(config, "auto_map", None):
+        from transformers import AutoModelForCausalLM
+
+        # a family that transformers knows needs none of it; of another its model would be read from the folder
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise _own_code(base)
+        del config.auto_map
+    return config
+
+
+def _asks_for_code(error: Exception) -> bool:
+    """transformers' refusal without `trust_remote_code` is a ValueError like others."""
+    return "trust_remote_code" in str(error)
+
+
+def _own_code(base: str) -> InputError:
+    return InputError(
+        f"--model.backend.base: '{base}' brings Python code of its own (auto_map), which is never run: take a base "
+        "of a family that this transformers knows"
+    )
 
 
 @lru_cache(maxsize=4)
@@ -85,8 +112,10 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
 
     path = resolve(base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if _asks_for_code(error):
+            raise _own_code(base) from error
         if is_local(base):
             raise InputError(
                 f"--model.backend.base: no tokenizer can be loaded from '{base}' ({_first_line(error)}): copy the "

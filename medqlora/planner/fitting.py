@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from medqlora.data.packing import split_by_budget
+from medqlora.data.packing import deal, split_by_budget
 from medqlora.planner.memory import Setting, plan
 from medqlora.planner.shape import Shape
 
@@ -29,12 +29,14 @@ class Work(NamedTuple):
         batch_size: examples a step.
         eval_batch_size: answers written at once, at most; 0 where none are.
         seed: of the examples' order.
+        devices: processes that share each step.
     """
 
     lengths: Sequence[tuple[int, int]]
     batch_size: int
     eval_batch_size: int
     seed: int
+    devices: int = 1
 
     @property
     def longest(self) -> int:
@@ -55,11 +57,23 @@ def largest_micro_batch(work: Work, micro_batch_tokens: int) -> tuple[int, list[
     largest: tuple[int, list[int]] = (0, [])
     for step in steps(work):
         sizes = [sum(work.lengths[index]) for index in step]
-        for group in split_by_budget(sizes, micro_batch_tokens):
-            tokens = sum(sizes[place] for place in group)
-            if tokens > largest[0]:
-                largest = (tokens, [step[place] for place in group])
+        for share in deal(sizes, work.devices):
+            for group in split_by_budget([sizes[place] for place in share], micro_batch_tokens):
+                places = [share[number] for number in group]
+                tokens = sum(sizes[place] for place in places)
+                if tokens > largest[0]:
+                    largest = (tokens, [step[place] for place in places])
     return largest
+
+
+def imbalance(work: Work) -> float:
+    """Tokens of the fullest device over the mean, over the first epochs; 1 for one device."""
+    fullest = total = 0
+    for step in steps(work):
+        sizes = [sum(work.lengths[index]) for index in step]
+        fullest += max(sum(sizes[place] for place in share) for share in deal(sizes, work.devices))
+        total += sum(sizes)
+    return fullest * work.devices / total
 
 
 def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Setting:
@@ -106,7 +120,7 @@ def fill(
     if micro_batch_tokens is not None:
         budgets = [micro_batch_tokens]
     else:
-        whole = max(sum(sum(work.lengths[index]) for index in step) for step in steps(work))
+        whole, _ = largest_micro_batch(work, sum(map(sum, work.lengths)))
         budgets = sorted({one for one in (*_BUDGETS, whole) if longest <= one <= whole} | {longest})
     best: tuple[float, int, Setting] | None = None
     least: tuple[int, int, Setting] | None = None

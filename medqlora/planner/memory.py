@@ -93,7 +93,9 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     workspace = {"dequantized group": workspace_bytes(shape, setting)}
     casts = {"adapters' casts": cast_bytes(shape, setting)} if fused else {}
     if fused and setting.cached:  # A and B lie beside and below the weights then
-        casts["adapters' casts"] = casts["adapters' casts"] * max(0, shape.layers - setting.cached) // shape.layers
+        casts["adapters' casts"] = (
+            casts["adapters' casts"] * max(0, shape.layers - setting.cached) // shape.layers
+        )
         casts["dequantized weights"] = cached_bytes(shape, setting)
     optimizer = {
         "optimizer": optimizer_bytes(shape, setting),

@@ -54,6 +54,7 @@ def plan_fit(
     fused: bool,
     width: int,
     memory: int | None,
+    devices: int = 1,
 ) -> FitPlan:
     """The plan of a fit, what is "auto" chosen by the memory that there is.
 
@@ -64,8 +65,9 @@ def plan_fit(
         fused: whether the fused engine will run it.
         width: bytes of what is multiplied.
         memory: that torch may allocate in all, in bytes; None takes the options' careful readings.
+        devices: GPUs that share each step, each with a base of its own.
     """
-    work = Work(lengths, data.batch_size, data.eval_batch_size if module.generate else 0, data.seed)
+    work = Work(lengths, data.batch_size, data.eval_batch_size if module.generate else 0, data.seed, devices)
     asked = getattr(module.backend, "gradient_checkpointing", False)
     checkpointing: Any = "offload" if asked == "unsloth" else "full" if asked else "none"
     if fused and module.checkpointing != "auto":
@@ -101,7 +103,9 @@ def plan_fit(
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 
-def settle_fit(module: Any, data: Any, *, fused: bool, width: int, memory: int | None) -> FitPlan | None:
+def settle_fit(
+    module: Any, data: Any, *, fused: bool, width: int, memory: int | None, devices: int = 1
+) -> FitPlan | None:
     """Plans, says it in a line, and puts a number in the place of an "auto" `data.micro_batch_tokens`.
 
     None, and nothing said, where the base isn't a Llama-like decoder, whose memory can't be told.
@@ -111,7 +115,7 @@ def settle_fit(module: Any, data: Any, *, fused: bool, width: int, memory: int |
         shape = Shape.of(module.backend.config())
     except AttributeError:
         return None
-    found = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=memory)
+    found = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=memory, devices=devices)
     data.micro_batch_tokens = found.micro_batch_tokens
     say(found.summary())
     return found

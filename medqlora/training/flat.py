@@ -27,6 +27,7 @@ class FlatWeights:
 
     Attributes:
         weights, gradients: [N] float32, with zeros between some weights.
+        message: the gradients and behind them `tail` [256], room for what processes tell each other beside.
         parts: what an elementwise optimizer is given: the large weights as one tensor, and each of fewer than
             4,096 values for itself, as bitsandbytes treats those otherwise. Views of `weights`, their `grad` of
             `gradients`.
@@ -43,7 +44,8 @@ class FlatWeights:
             size += -(-parameter.numel() // BLOCK) * BLOCK
         device = named[0][1].device
         self.weights = torch.zeros(size, device=device)
-        self.gradients = torch.zeros(size, device=device)
+        self.message = torch.zeros(size + BLOCK, device=device)
+        self.gradients, self.tail = self.message[:size], self.message[size:]
         with torch.no_grad():
             for parameter, start in self.places.values():
                 view = _at(self.weights, parameter, start)

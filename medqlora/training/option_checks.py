@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from medqlora.errors import InputError
+from medqlora.training.processes import OneMessage
 
 #: `--trainer.precision` → what the quantized layers compute in
 DTYPES = {
@@ -28,9 +29,10 @@ def check_options(module: Any, trainer: Any) -> None:
         raise InputError(
             f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
         )
-    if trainer.world_size > 1:
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, OneMessage):
         raise InputError(
-            f"--trainer.devices: {trainer.world_size} processes, and several are not supported yet: use 1"
+            f"--trainer.strategy {type(trainer.strategy).__name__}: each process holds a 4-bit base of its own: use "
+            "auto or ddp; what shards a base (fsdp, deepspeed) is not built"
         )
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
         raise InputError(
@@ -42,6 +44,7 @@ def check_options(module: Any, trainer: Any) -> None:
         ("weight_decay", 0.0),
         ("max_grad_norm", 0.0),
         ("max_new_tokens", 1),
+        ("max_bad_steps", 1),
     ):
         value = getattr(module, option)
         if not (math.isfinite(value) and value >= low):

@@ -40,7 +40,7 @@ def preflight(module: Any, data: Any, planned: FitPlan) -> dict[str, float]:
     while peak is None:
         old = data.token_budget
         tokens, indices = largest_micro_batch(planned.work, old)
-        batch = data.step_of([data.train[index].id for index in indices])
+        batch = data.alone([data.train[index].id for index in indices])
         # padded rows are grouped otherwise: the largest of the groups that these examples make
         micro = max(batch.micro_batches, key=lambda one: one.input_ids.numel())
         peak = _peak(partial(_step, module, micro), device)
@@ -91,7 +91,7 @@ def _evaluation(module: Any, data: Any) -> None:
     """One pass over the longest validation questions: as many as are scored and written at once."""
     if not data.dev:
         return
-    examples = next(iter(data.val_dataloader())).examples  # the longest come first
+    examples = sorted(data.dev, key=lambda one: -len(one.prompt))
     rows = max(1, min(data.eval_batch_size, data.token_budget // len(examples[0].prompt)))
     module.eval()
     try:

@@ -9,7 +9,7 @@ from medqlora.benchmark.lengths import random_examples
 from medqlora.benchmark.shapes import SHAPES
 from medqlora.data.loader import StepLoader
 from medqlora.planner import Setting, Shape, Work, fill, plan, with_budget
-from medqlora.planner.fitting import largest_budgets, largest_micro_batch, relative_time
+from medqlora.planner.fitting import imbalance, largest_budgets, largest_micro_batch, relative_time
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
 
@@ -64,6 +64,34 @@ def test_the_choice_fits_and_no_other_that_fits_is_faster(gib: float, shape: Sha
     assert peak <= memory
     assert relative_time(shape, chosen) <= min(relative_time(shape, one) for one in fitting) + 1e-9
     assert with_budget(chosen, work, budget).tokens == chosen.tokens
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 16])
+def test_devices_share_a_step_as_the_loaders_deal_it_out(work: Work, devices: int) -> None:
+    shared = work._replace(devices=devices)
+    examples = [
+        Encoded(str(number), list(range(prompt)), list(range(completion)))
+        for number, (prompt, completion) in enumerate(work.lengths)
+    ]
+    loaders = [
+        StepLoader(examples, work.batch_size, 2048, seed=work.seed, rank=rank, world_size=devices)
+        for rank in range(devices)
+    ]
+    epochs = [[list(loader) for _ in range(3)] for loader in loaders]
+    largest = max(
+        micro.input_ids.numel()
+        for steps in epochs
+        for epoch in steps
+        for one in epoch
+        for micro in one.micro_batches
+    )
+    assert largest_micro_batch(shared, 2048)[0] == largest
+    assert imbalance(shared) >= 1
+    flat = [one for epoch in epochs[0] for one in epoch]
+    waited = sum(one.imbalance * one.all_tokens for one in flat) / sum(one.all_tokens for one in flat)
+    assert imbalance(shared) == pytest.approx(waited)
+    for ranks in zip(*(steps[0] for steps in epochs), strict=True):
+        assert sum(one.tokens for one in ranks) == ranks[0].all_tokens
 
 
 def test_what_is_given_is_kept(shape: Shape, work: Work) -> None:

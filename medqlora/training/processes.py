@@ -1,0 +1,110 @@
+"""Several processes, each with its own base: what travels between them is one message a step."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import Tensor, nn
+
+from medqlora.training.flat import FlatOptimizer
+
+T = TypeVar("T")
+#: how long a process waits for the others: an evaluation may keep one of them busy for longer than the rest
+_PATIENCE = timedelta(minutes=30)
+
+
+class OneMessage(DDPStrategy):
+    """Lightning's DDP without torch's wrapper: the module adds gradients up itself, once a step.
+
+    The wrapper sends gradients in every backward, and wants as many of them from each process; here a process
+    may have more micro-batches than another, or none, and the fused engine's gradients don't pass through
+    autograd's hooks.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(timeout=_PATIENCE, **options)
+
+    def _setup_model(self, model: nn.Module) -> Any:
+        return model  # every process drew the same adapters from the same seed
+
+    def setup(self, trainer: Any) -> None:
+        """Without the wrapper; and without sending the base, which every process has read for itself."""
+        # Lightning would ask all processes, and the device, before each step whether one is to end: the step's
+        # own message says it
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
+        Strategy.setup(self, trainer)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Raises what the writing process met in all of them: one alone would leave the others waiting."""
+        error = None
+        try:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+        except OSError as found:
+            error = found
+        error = self.broadcast(error)
+        if error is not None:
+            raise error
+
+
+def _nothing() -> None: ...
+
+
+class Told:
+    """A number on its way from the device: read a step later, when it has long arrived, it keeps nobody waiting."""
+
+    def __init__(self) -> None:
+        self._value: Tensor | None = None
+        self._arrived: Any = None
+
+    def send(self, value: Tensor) -> None:
+        if value.device.type != "cuda":
+            self._value = value.clone()
+            return
+        self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+        self._value.copy_(value, non_blocking=True)
+        self._arrived = torch.cuda.Event()
+        self._arrived.record()
+
+    def read(self) -> float:
+        """The last number that was sent, 0 before the first."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return 0.0 if self._value is None else float(self._value)
+
+
+def sum_over_processes(optimizer: Any, parameters: Sequence[nn.Parameter], extra: Tensor) -> Tensor:
+    """Adds gradients, and `extra` [k] float32, up over all processes: one message.
+
+    Args:
+        optimizer: whose gradients; those of a `FlatOptimizer` lie in one buffer already.
+        parameters: the trained ones.
+        extra: what travels with them.
+
+    Returns:
+        The sum of `extra`.
+    """
+    flat = getattr(optimizer, "optimizer", optimizer)
+    if isinstance(flat, FlatOptimizer):
+        flat.flat.tail[: len(extra)].copy_(extra)
+        torch.distributed.all_reduce(flat.flat.message)
+        return flat.flat.tail[: len(extra)].clone()
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+    ]
+    message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), extra])
+    torch.distributed.all_reduce(message)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, message.split([*sizes, len(extra)]), strict=False):
+        parameter.grad = part.view_as(parameter).clone()
+    return message[-len(extra) :].clone()
+
+
+def gather(mine: list[T], world_size: int) -> list[T]:
+    """Everyone's items, on every process; no order is promised."""
+    if world_size == 1:
+        return mine
+    found: list[list[T] | None] = [None] * world_size
+    torch.distributed.all_gather_object(found, mine)
+    return [item for part in found if part is not None for item in part]

@@ -1,0 +1,188 @@
+"""Several processes take the same steps as one, and none of them is left waiting when another ends.
+
+Real processes on a CPU, with gloo: on GPUs the same code sends the same messages through NCCL.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import options
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+#: what the whole of a run with so few steps may take; a process that waits for another would wait longer
+LIMIT_S = 150
+
+
+def begin(verb: str, words: list[str], processes: int = 1) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "medqlora", verb, *words, f"--trainer.devices={processes}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it said. Everything that it began is ended if it takes too long."""
+    try:
+        said, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        said, _ = process.communicate()
+        raise AssertionError(f"it was still running after {LIMIT_S} s:\n{said}") from None
+    return said
+
+
+def run(verb: str, words: list[str], processes: int = 1) -> str:
+    process = begin(verb, words, processes)
+    said = finish(process)
+    assert process.returncode == 0, said
+    return said
+
+
+def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from test_training import logged
+
+    names = ("train/loss", "train/grad_norm", "train/learning_rate", "val/loss", "val/accuracy")
+    return {name: logged(folder, name) for name in names}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name, points in curve(one).items():
+        found = curve(other)[name]
+        assert [step for step, _ in found] == [step for step, _ in points], name
+        assert [value for _, value in found] == pytest.approx([value for _, value in points], rel=1e-4), name
+    expected = weights(one)
+    assert expected.keys() == weights(other).keys()
+    for name, value in weights(other).items():
+        assert (value - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Runs of one process, by examples a step."""
+    runs = {}
+    for batch_size in (3, 4):
+        folder = tmp_path_factory.mktemp(f"alone{batch_size}")
+        run("fit", [*options(tiny_bases["llama"], folder), f"--data.batch_size={batch_size}"])
+        runs[batch_size] = folder / "lightning_logs" / "version_0"
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("processes", "engine", "batch_size"),
+    [(2, "native", 4), (2, "fused", 4), (4, "native", 3)],  # three examples and four processes: one has none
+)
+def test_any_number_of_processes_takes_the_same_steps(
+    processes: int,
+    engine: str,
+    batch_size: int,
+    alone: dict[int, Path],
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), f"--data.batch_size={batch_size}"]
+    said = run("fit", [*words, f"--model.engine={engine}"], processes)
+    assert said.count("Trainable parameters") == 1  # the first process alone speaks
+    folders = list((tmp_path / "lightning_logs").iterdir())
+    assert [folder.name for folder in folders] == ["version_0"]
+    assert len(list(folders[0].glob("events*"))) == 1
+    assert_same_run(alone[batch_size], folders[0])
+
+
+def test_the_report_of_two_processes_is_that_of_one(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    reports = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        # so few tokens at once that there are several groups to share
+        words = [*options(tiny_bases["llama"], folder), "--data.micro_batch_tokens=60"]
+        run("test", [*words, f"--model.adapter={alone[4] / 'adapter'}"], processes)
+        (found,) = folder.rglob("test_report.json")
+        report = json.loads(found.read_text())
+        for name in ("asking_s", "info", "more", "run"):
+            report.pop(name, None)
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
+def test_torchrun_begins_the_processes_as_well(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [*command, "-m", "medqlora", "fit", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    said = finish(process)
+    assert process.returncode == 0, said
+    assert_same_run(alone[4], tmp_path / "lightning_logs" / "version_0")
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+LONG = ["--trainer.max_epochs=400", "--checkpoint.every_n_train_steps=1", "--trainer.limit_val_batches=0"]
+
+
+@pytest.mark.parametrize("victim", ["first", "other"])
+def test_when_one_process_dies_the_others_end_and_the_run_can_go_on(
+    victim: str, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = options(tiny_bases["llama"], tmp_path)
+    process = begin("fit", [*words, *LONG], 2)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    (other,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if any(word.startswith("medqlora") for word in child.cmdline())
+    ]
+    (other if victim == "other" else psutil.Process(process.pid)).send_signal(signal.SIGKILL)
+    finish(process)
+    assert process.returncode != 0
+    assert other.wait(LIMIT_S) != 0 if other.is_running() else True
+    # on another number of processes, and to its end
+    ended = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
+    said = run("fit", [*words, *ended, "--ckpt_path=last", "--resume_anyway=true"])
+    assert "Going on with" in said
+
+
+def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = options(tiny_bases["llama"], tmp_path)
+    process = begin("fit", [*words, *LONG], 2)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGTERM)
+    said = finish(process)
+    assert process.returncode == 143, said
+    assert "--ckpt_path last" in said
+    assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
