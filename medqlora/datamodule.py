@@ -96,6 +96,8 @@ class PubMedQADataModule(LightningDataModule):
         self.test: list[Encoded] = []
         #: what `test` asks: the source's own set, then the benchmarks
         self.sets: list[QuestionSet] = []
+        #: the source's test questions, whatever was asked for: none of them may be trained on
+        self.held_out: list[Record] = []
         self.prompt: Prompt | None = None
         #: what ends a generated answer
         self.end_token_ids: tuple[int, ...] = ()
@@ -139,6 +141,7 @@ class PubMedQADataModule(LightningDataModule):
         """
         self._begin(tokenizer)
         splits = self.source.read()._asdict()
+        self.held_out = splits["test"]
         for remark in self.source.remarks:
             report(remark)
         if "train" in stages:

@@ -34,6 +34,7 @@ from medqlora.training.optim import (
 )
 from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
+from medqlora.training.packing_check import check_largest_pack
 from medqlora.training.preflight import preflight
 from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
@@ -68,7 +69,8 @@ class QLoRAModule(LightningModule):
         embedding: "device", or "host" for host memory, from where its rows are gathered.
         head: "device", or "host" for host memory, from where it is streamed at every use; both together take
             2 GB less with Llama-3-8B, and some time.
-        preflight: on a GPU, run the longest training and validation batch once before the first step.
+        preflight: before the first step compare the loss of the largest pack with its examples' one by one, and
+            on a GPU run the longest training and validation batch once.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
         learning_rate: the highest rate, for whichever optimizer.
         weight_decay: AdamW's decoupled weight decay.
@@ -307,6 +309,8 @@ class QLoRAModule(LightningModule):
             self.chosen.decoder.accumulate = isinstance(self.trainer.optimizers[0], FlatOptimizer)
         if self.preflight and self.planned is not None and self.device.type == "cuda":
             preflight(self, self.data, self.planned)
+        if self.preflight and self.packed:
+            check_largest_pack(self, self.data)
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have

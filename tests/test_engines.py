@@ -144,3 +144,34 @@ def test_an_engine_whose_rows_differ_is_not_taken(words: list[str], monkeypatch:
     monkeypatch.setattr(FusedDecoder, "hidden", crossing)
     with pytest.raises(InputError, match="its rows differ from the model's own"):
         run("fit", [*words, "--model.engine=fused", "--trainer.max_steps=1"])
+
+
+@pytest.mark.parametrize("engine", ["fused", "native"])
+def test_a_large_pack_whose_loss_is_not_its_examples_is_refused_and_the_furthest_named(
+    engine: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe's few short rows are right, and the fourth example of a pack has other positions."""
+    from medqlora.engine import FusedDecoder
+    from medqlora.models import Decoder
+
+    decoder: Any = FusedDecoder if engine == "fused" else Decoder
+
+    def wrong(batch: Any) -> Any:
+        if len(batch.lengths) < 4:
+            return batch
+        start, stop = batch.lengths[:3].sum(), batch.lengths[:4].sum()
+        positions = batch.position_ids.clone()
+        positions[0, start:stop] *= 2
+        return batch._replace(position_ids=positions)
+
+    for name in ("loss_sum", "hidden"):
+        original = getattr(decoder, name)
+        monkeypatch.setattr(
+            decoder, name, lambda self, batch, *rows, run=original: run(self, wrong(batch), *rows)
+        )
+    with pytest.raises(
+        InputError,
+        match=r"loss of the largest pack, 4 examples, is .*furthest apart at .*train\.jsonl:\d+ \(id q",
+    ):
+        run("fit", [*words, f"--model.engine={engine}"])
+    run("fit", [*words, f"--model.engine={engine}", "--model.preflight=false", "--trainer.max_steps=1"])

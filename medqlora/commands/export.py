@@ -62,12 +62,13 @@ def _exporting() -> Any:
         """Reads options and data as `fit` does, and exports in its place."""
 
         def _resume(self) -> None:
-            assert self._saved is not None
+            saved = self._given.saved
+            assert saved is not None
             now = definition(self.model, self.datamodule, str(self.trainer.precision))
-            check_definition(self._saved[KEY], now, anyway=False)
+            check_definition(saved[KEY], now, anyway=False)
 
         def fit(self, **options: Any) -> None:
-            file, run, saver = self._checkpoint(), self._run_of_checkpoint(), self.trainer.checkpoint_callback
+            file, run, saver = self._given.path, self._given.run, self.trainer.checkpoint_callback
             assert file is not None
             assert run is not None
             assert isinstance(saver, AdapterCheckpoint)

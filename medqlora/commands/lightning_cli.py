@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import warnings
 from functools import cached_property
@@ -16,7 +15,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from medqlora.answering import Calibration
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
@@ -28,20 +26,20 @@ from medqlora.callbacks import (
     Throughput,
 )
 from medqlora.commands.config_files import check_classes
+from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
+from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
 from medqlora.data.bad_records import FILE_NAME, write_bad_records
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
-from medqlora.runs import fits, new_run_folder, newest_adapter
+from medqlora.runs import new_run_folder
 from medqlora.training import checkpoint, curve
-from medqlora.training.checkpoint_files import CheckpointFiles, newest_whole, read_checkpoint, step_of
+from medqlora.training.checkpoint_files import CheckpointFiles
+from medqlora.training.example_checks import check_examples
 from medqlora.training.processes import OneMessage
 
-#: tells the other processes of this machine which checkpoint the first one goes on with
-_RESUMED = "MEDQLORA_RESUMED"
 #: what each verb needs of the data
 _STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
 
@@ -138,9 +136,13 @@ class MedQLoRACLI(LightningCLI):
         """Gives the run its folder: a new one, or with `fit --ckpt_path` the one that the checkpoint is of."""
         options = self._get(self.config_init, "trainer", default={})
         root = Path(options.get("default_root_dir") or ".")
-        self._resolve_last(root / "lightning_logs")
+        if self.verb == "fit":
+            given = self._get(self.config_init, "ckpt_path")
+            self.config_init["fit"]["ckpt_path"] = choose_checkpoint(
+                given, root / "lightning_logs", self.model.backend
+            )
         if options.get("logger") in (None, True):
-            run = self._run_of_checkpoint() if self.verb == "fit" else None
+            run = self._given.run if self.verb == "fit" else None
             if run is None:
                 kwargs["logger"] = TensorBoardLogger(root, name="lightning_logs")
             else:
@@ -163,73 +165,10 @@ class MedQLoRACLI(LightningCLI):
             raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
         return trainer
 
-    def _resolve_last(self, logs: Path) -> None:
-        """Puts a file in the place of `fit --ckpt_path last`; without the option, tells of a run to go on with.
-
-        Raises:
-            InputError: there is no unfinished run on this base, or it left no whole checkpoint.
-        """
-        given = self._get(self.config_init, "ckpt_path")
-        if self.verb == "fit" and given == "last" and _RESUMED in os.environ and "LOCAL_RANK" in os.environ:
-            self.config_init[self.subcommand]["ckpt_path"] = os.environ[
-                _RESUMED
-            ]  # the first process has begun it
-            return
-        if self.verb != "fit" or given not in (None, "last") or not logs.is_dir():
-            if self.verb == "fit" and given == "last":
-                raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
-            return
-        found = fits(logs, self.model.backend.identity())
-        if given is None:
-            newest = next(iter(found), None)
-            if newest is not None and newest[1].get("state") != "finished":
-                whole = newest_whole(newest[0] / "checkpoints")
-                if whole is not None:
-                    say(
-                        f"Note: {newest[0]} was not finished (step {step_of(whole)}); this is a new run. To go on with "
-                        "that one, add --ckpt_path last"
-                    )
-            return
-        unfinished = next((folder for folder, record in found if record.get("state") != "finished"), None)
-        if unfinished is None:
-            raise InputError(
-                f"--ckpt_path last: {logs} holds no unfinished fit on the base '{self.model.backend.base}': leave "
-                "the option out, or name a checkpoint"
-            )
-        whole = newest_whole(unfinished / "checkpoints")
-        if whole is None:
-            raise InputError(
-                f"--ckpt_path last: {unfinished}, the newest unfinished run, left no whole checkpoint: leave the "
-                "option out, or name the checkpoint of another run"
-            )
-        say(f"Going on with {whole}, of step {step_of(whole)}")
-        self.config_init[self.subcommand]["ckpt_path"] = os.environ[_RESUMED] = str(whole)
-
-    def _checkpoint(self) -> Path | None:
-        given = self._get(self.config_init, "ckpt_path")
-        if given is None:
-            return None
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise InputError(
-                f"--ckpt_path: there is no file '{given}': give a .ckpt of a run's checkpoints/ folder"
-            )
-        return path
-
-    def _run_of_checkpoint(self) -> Path | None:
-        path = self._checkpoint()
-        if path is None or path.parent.name != "checkpoints":
-            return None
-        return path.parent.parent
-
     @cached_property
-    def _saved(self) -> dict[str, Any] | None:
-        """What the checkpoint says of itself, without its weights; None where none is given."""
-        path = self._checkpoint()
-        if path is None:
-            return None
-        whole = read_checkpoint(path)
-        return {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
+    def _given(self) -> GivenCheckpoint:
+        path = self._get(self.config_init, "ckpt_path")
+        return GivenCheckpoint(None if path is None else Path(path).expanduser())
 
     # ---- before a verb ---------------------------------------------------------------------------
 
@@ -251,13 +190,13 @@ class MedQLoRACLI(LightningCLI):
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
         self.model.check()
-        if self._saved is not None:
+        if self._given.saved is not None:
             anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
-            checkpoint.check(self._saved, self.model.backend, self.model.lora, anyway=anyway)
+            checkpoint.check(self._given.saved, self.model.backend, self.model.lora, anyway=anyway)
         if self.verb == "predict" and self.trainer.world_size > 1:
             raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
         if self.verb != "fit":
-            self._choose_adapter()
+            self._under_test.choose()
         tokenizer = self.model.backend.tokenizer()
         if self.verb == "test":
             self._read_test(tokenizer)
@@ -265,6 +204,9 @@ class MedQLoRACLI(LightningCLI):
             self._read_questions(tokenizer)
         else:
             self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
+        if self.verb == "fit":
+            for line in check_examples(self.datamodule, tokenizer):
+                say(line)
         skipped = self.datamodule.source.skipped
         if skipped and self.trainer.global_rank == 0:
             write_bad_records(Path(str(self.trainer.log_dir)) / FILE_NAME, skipped)
@@ -290,19 +232,25 @@ class MedQLoRACLI(LightningCLI):
 
     def _resume(self) -> None:
         """Compares the run with the checkpoint's, and takes from the curve what came after that."""
-        if self._saved is None:
+        saved, run = self._given.saved, self._given.run
+        if saved is None:
             return
         now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
         anyway = bool(self._get(self.config_init, "resume_anyway"))
-        different = checkpoint.check_definition(self._saved[checkpoint.KEY], now, anyway=anyway)
+        different = checkpoint.check_definition(saved[checkpoint.KEY], now, anyway=anyway)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
-        run = self._run_of_checkpoint()
-        if run is not None and "curve" in self._saved and self.trainer.global_rank == 0:
-            curve.cut(run, self._saved["curve"])
+        if run is not None and "curve" in saved and self.trainer.global_rank == 0:
+            curve.cut(run, saved["curve"])
+
+    @cached_property
+    def _under_test(self) -> UnderTest:
+        return UnderTest(
+            self.model, self.datamodule.prompt_name, self._given, Path(str(self.trainer.log_dir)).parent
+        )
 
     def _read_test(self, tokenizer: Any) -> None:
-        record = self._adapter_record()
+        record = self._under_test.record
         held_out = record.get("dev_ids")
         self.datamodule.read(
             tokenizer,
@@ -314,74 +262,20 @@ class MedQLoRACLI(LightningCLI):
         if not self.datamodule.dev:
             say("No question was held out from this adapter's training: its confidence is not calibrated")
         self.datamodule.read_benchmarks(report=say)
-        self.report.calibration = self._calibration()
+        self.report.calibration = self._under_test.calibration
         self.report.check_prior(self.datamodule.sets)
-        self.report.check_overlap(self._adapter_place(), self.datamodule.sets)
+        self.report.check_overlap(self._under_test.place, self.datamodule.sets)
 
     def _read_questions(self, tokenizer: Any) -> None:
-        record = self._adapter_record()
+        record = self._under_test.record
         if self.datamodule.questions is None:
             self.datamodule.read(tokenizer, _STAGES["predict"], report=say)
         else:
             self.datamodule.read_questions(tokenizer, record.get("labels", YES_NO_MAYBE), report=say)
         answers = next(one for one in self.trainer.callbacks if isinstance(one, Answers))  # type: ignore[attr-defined]
-        answers.begin(self.trainer, self.model, self.datamodule, self._adapter_place(), self._calibration())
-
-    def _adapter_place(self) -> str | None:
-        """The folder that says what the weights under test were trained on; None for the bare base."""
-        run = self._run_of_checkpoint()  # what a checkpoint saw lies with the adapter that its run exported
-        if run is not None:
-            return str(run / "adapter")
-        return None if self.model.adapter in (None, "none") else self.model.adapter
-
-    def _calibration(self) -> Calibration | None:
-        """What the weights under test were found to be worth at their own validation.
-
-        Raises:
-            InputError: the record is damaged.
-        """
-        if self._saved is not None:  # of a checkpoint, which may be of another step than the adapter
-            found = self._saved[checkpoint.KEY].get("validation", {}).get("calibration")
-            where = str(self._checkpoint())
-        else:
-            found, where = self._adapter_record().get("calibration"), f"{self._adapter_place()}/{RECORD_FILE}"
-        return None if found is None else Calibration.from_json(found, where)
-
-    def _adapter_record(self) -> dict[str, Any]:
-        place = self._adapter_place()
-        if place is None or not (Path(place) / "adapter_config.json").is_file():
-            return {}
-        return read_adapter(place)
-
-    def _choose_adapter(self) -> None:
-        """`--ckpt_path`, `--model.adapter`, or the newest finished run's on this base; says which."""
-        backend, given = self.model.backend, self.model.adapter
-        if self._get(self.config_init, "ckpt_path") is not None:
-            if given is not None:
-                raise InputError(f"--model.adapter {given} and --ckpt_path are both given: leave one out")
-            self.model.checkpoint = str(self._checkpoint())
-            say(f"Evaluating the checkpoint {self.model.checkpoint}")
-        elif given == "none":
-            say(f"Evaluating the bare base {backend.base}")
-        elif given is not None:
-            check_adapter_base(given, backend.base, backend.identity())
-            say(f"Evaluating the adapter {given}")
-        else:
-            root = Path(str(self.trainer.log_dir)).parent
-            found = newest_adapter(root, backend.identity())
-            if found is None:
-                raise InputError(
-                    f"--model.adapter: {root} holds no finished run on the base '{backend.base}': train one with "
-                    "`medqlora fit`, name an adapter's folder, or pass 'none' for the bare base"
-                )
-            self.model.adapter = str(found)
-            say(f"Evaluating the newest finished run's adapter, {found}")
-        if self.model.adapter not in (None, "none"):
-            trained_with = read_adapter(self.model.adapter).get("prompt", {}).get("name")
-            if trained_with not in (None, self.datamodule.prompt_name):
-                say(
-                    f"Note: trained with the prompt '{trained_with}', asked with '{self.datamodule.prompt_name}'"
-                )
+        answers.begin(
+            self.trainer, self.model, self.datamodule, self._under_test.place, self._under_test.calibration
+        )
 
     def predict(self, **options: Any) -> None:
         """Called in place of the Trainer's: what is answered already needs no model."""

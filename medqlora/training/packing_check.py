@@ -1,14 +1,21 @@
 """Whether a model takes packed rows: shown on the model itself, before the first step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medqlora.data.packing import micro_batch
+from medqlora.data.checks import at
+from medqlora.data.packing import MicroBatch, micro_batch
+from medqlora.errors import InputError
 from medqlora.evaluation.scoring import Decodes
-from medqlora.records import Encoded
+from medqlora.planner.fitting import Work, largest_micro_batch
+from medqlora.records import Encoded, Record
 
+#: largest difference of a pack's loss from its examples' one by one, over that, or over 1 nat a token where the
+#: loss is less: what is rounded in a token of hundreds is mostly gone in their sum
+_LOSS_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 #: largest difference of hidden states, over their norm, that rounding explains: 32 layers of the
 #: Llama-3-8B shape come to 6e-2 in bfloat16 on an H200, and float16 rounds 8 times finer
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1.5e-1, torch.float16: 2e-2}
@@ -46,6 +53,91 @@ def packing_works(
     )
 
 
+def check_largest_pack(module: Any, data: Any) -> None:
+    """Compares the loss of the largest pack that the first epochs hold with its examples' one by one.
+
+    Args:
+        module: the QLoRAModule, its engine chosen.
+        data: its datamodule, its training set read.
+
+    Raises:
+        InputError: they differ by more than rounding explains; names the example that differs most.
+    """
+    lengths = [(len(one.prompt), len(one.completion)) for one in data.train]
+    work = Work(lengths, data.batch_size, 0, data.seed, module.trainer.world_size)
+    _, places = largest_micro_batch(work, data.token_budget)
+    examples = [data.train[place] for place in places]
+    if len(examples) == 1:
+        return
+    training = module.model.training
+    module.model.eval()
+    try:
+        with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
+            compare_losses(
+                module.chosen.decoder,
+                module.backend.decoder(module.model),
+                examples,
+                data.records,
+                module.dtype_of_base,
+                module.device,
+            )
+    except torch.OutOfMemoryError:
+        return  # the first step will be taken in smaller packs
+    finally:
+        module.model.train(training)
+
+
+def compare_losses(
+    decoder: Any,
+    plain: Any,
+    examples: Sequence[Encoded],
+    records: Mapping[str, Record],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """As `check_largest_pack`, of the pack of these examples.
+
+    Args:
+        decoder: runs the pack.
+        plain: runs each example alone.
+        examples: of the pack.
+        records: by id, for the message.
+        dtype: what is multiplied in.
+        device: where the model is.
+
+    Raises:
+        InputError: as `check_largest_pack`.
+    """
+    together = float(decoder.loss_sum(_pack(examples, device)))
+    alone = sum(float(plain.loss_sum(_pack([example], device))) for example in examples)
+    tolerance = _LOSS_TOLERANCE.get(dtype, 1e-2)
+    tokens = sum(len(one.completion) for one in examples)
+    difference = abs(together - alone) / max(alone, tokens)
+    if difference <= tolerance:  # not a number is no agreement
+        return
+    worst = records[examples[_furthest(decoder, plain, examples, device)].id]
+    raise InputError(
+        f"--data.packing: the loss of the largest pack, {len(examples)} examples, is {together:.6g} together and "
+        f"{alone:.6g} one by one (relative difference {difference:.1e}, at most {tolerance:.0e} is rounding), "
+        f"furthest apart at {at(worst)} (id {worst.id}): use --data.packing padded"
+    )
+
+
+def _furthest(decoder: Decodes, plain: Decodes, examples: Sequence[Encoded], device: torch.device) -> int:
+    """The example whose hidden states differ most."""
+    together = _hidden(decoder, examples, device)
+    sizes = [len(one.prompt) + len(one.completion) for one in examples]
+    differences = []
+    for packed, example in zip(together.split(sizes), examples, strict=True):
+        single = _hidden(plain, [example], device)
+        differences.append(float(((packed - single).norm() / single.norm()).nan_to_num(nan=torch.inf)))
+    return max(range(len(examples)), key=differences.__getitem__)
+
+
+def _pack(examples: Sequence[Encoded], device: torch.device) -> MicroBatch:
+    return micro_batch(examples, packed=True, pad_token_id=0).to(device)
+
+
 def _hidden(decoder: Decodes, examples: Sequence[Encoded], device: torch.device) -> Tensor:
-    batch = micro_batch(examples, packed=True, pad_token_id=0).to(device)
+    batch = _pack(examples, device)
     return decoder.hidden(batch, torch.arange(batch.input_ids.numel(), device=device)).float()

@@ -1,0 +1,108 @@
+"""The checkpoint that a verb begins with: the one that is named, or the newest that an unfinished run left."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medqlora.console import say
+from medqlora.errors import InputError
+from medqlora.models.backend import Backend
+from medqlora.runs import fits
+from medqlora.training import checkpoint
+from medqlora.training.checkpoint_files import newest_whole, read_checkpoint, step_of
+
+#: tells the other processes of this machine which checkpoint the first one goes on with
+_RESUMED = "MEDQLORA_RESUMED"
+
+
+class GivenCheckpoint:
+    """What `--ckpt_path` names.
+
+    Args:
+        given: a .ckpt file; None where the option is left out.
+
+    Raises:
+        InputError: there is no such file.
+    """
+
+    def __init__(self, given: Path | None) -> None:
+        if given is not None and not given.is_file():
+            raise InputError(
+                f"--ckpt_path: there is no file '{given}': give a .ckpt of a run's checkpoints/ folder"
+            )
+        self.path = given
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of the run that wrote it; None where it lies elsewhere."""
+        if self.path is None or self.path.parent.name != "checkpoints":
+            return None
+        return self.path.parent.parent
+
+    @cached_property
+    def saved(self) -> dict[str, Any] | None:
+        """What the checkpoint says of itself, without its weights; None where none is given.
+
+        Raises:
+            InputError: the file is damaged, or no checkpoint.
+        """
+        if self.path is None:
+            return None
+        whole = read_checkpoint(self.path)
+        return {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
+
+
+def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:
+    """The file that a fit goes on with, for "last" the newest whole one of the newest unfinished run.
+
+    Without the option it tells of an unfinished run, and how to go on with that.
+
+    Args:
+        given: `--ckpt_path`.
+        logs: where the runs are.
+        backend: the base; other bases' runs don't count.
+
+    Raises:
+        InputError: "last", and there is no unfinished run on this base, or it left no whole checkpoint.
+    """
+    if given == "last":
+        if _RESUMED in os.environ and "LOCAL_RANK" in os.environ:
+            return os.environ[_RESUMED]  # the first process has begun it
+        return _last(logs, backend)
+    if given is None and logs.is_dir():
+        _tell_of_unfinished(logs, backend)
+    return given
+
+
+def _last(logs: Path, backend: Backend) -> str:
+    if not logs.is_dir():
+        raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
+    found = fits(logs, backend.identity())
+    unfinished = next((folder for folder, record in found if record.get("state") != "finished"), None)
+    if unfinished is None:
+        raise InputError(
+            f"--ckpt_path last: {logs} holds no unfinished fit on the base '{backend.base}': leave "
+            "the option out, or name a checkpoint"
+        )
+    whole = newest_whole(unfinished / "checkpoints")
+    if whole is None:
+        raise InputError(
+            f"--ckpt_path last: {unfinished}, the newest unfinished run, left no whole checkpoint: leave the "
+            "option out, or name the checkpoint of another run"
+        )
+    say(f"Going on with {whole}, of step {step_of(whole)}")
+    os.environ[_RESUMED] = str(whole)
+    return str(whole)
+
+
+def _tell_of_unfinished(logs: Path, backend: Backend) -> None:
+    newest = next(iter(fits(logs, backend.identity())), None)
+    if newest is None or newest[1].get("state") == "finished":
+        return
+    whole = newest_whole(newest[0] / "checkpoints")
+    if whole is not None:
+        say(
+            f"Note: {newest[0]} was not finished (step {step_of(whole)}); this is a new run. To go on with "
+            "that one, add --ckpt_path last"
+        )

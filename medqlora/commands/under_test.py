@@ -1,0 +1,93 @@
+"""The weights that `validate`, `test` and `predict` ask: a checkpoint's, an adapter's, or the bare base's."""
+
+from pathlib import Path
+from typing import Any
+
+from medqlora.answering import Calibration
+from medqlora.commands.given_checkpoint import GivenCheckpoint
+from medqlora.console import say
+from medqlora.errors import InputError
+from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
+from medqlora.module import QLoRAModule
+from medqlora.runs import newest_adapter
+from medqlora.training import checkpoint
+
+
+class UnderTest:
+    """What is asked, and what it says of itself.
+
+    Args:
+        module: gets the weights' place.
+        prompt: the name of the prompt that questions are put with.
+        given: `--ckpt_path`.
+        logs: where the runs are.
+    """
+
+    def __init__(self, module: QLoRAModule, prompt: str, given: GivenCheckpoint, logs: Path) -> None:
+        self.module = module
+        self.prompt = prompt
+        self.given = given
+        self.logs = logs
+
+    def choose(self) -> None:
+        """`--ckpt_path`, `--model.adapter`, or the newest finished run's on this base; says which.
+
+        Raises:
+            InputError: there is none, it is of another base, or two are named.
+        """
+        backend, adapter = self.module.backend, self.module.adapter
+        if self.given.path is not None:
+            if adapter is not None:
+                raise InputError(f"--model.adapter {adapter} and --ckpt_path are both given: leave one out")
+            self.module.checkpoint = str(self.given.path)
+            say(f"Evaluating the checkpoint {self.module.checkpoint}")
+        elif adapter == "none":
+            say(f"Evaluating the bare base {backend.base}")
+        elif adapter is not None:
+            check_adapter_base(adapter, backend.base, backend.identity())
+            say(f"Evaluating the adapter {adapter}")
+        else:
+            found = newest_adapter(self.logs, backend.identity())
+            if found is None:
+                raise InputError(
+                    f"--model.adapter: {self.logs} holds no finished run on the base '{backend.base}': train one "
+                    "with `medqlora fit`, name an adapter's folder, or pass 'none' for the bare base"
+                )
+            self.module.adapter = str(found)
+            say(f"Evaluating the newest finished run's adapter, {found}")
+        if self.module.adapter not in (None, "none"):
+            trained_with = read_adapter(self.module.adapter).get("prompt", {}).get("name")
+            if trained_with not in (None, self.prompt):
+                say(f"Note: trained with the prompt '{trained_with}', asked with '{self.prompt}'")
+
+    @property
+    def place(self) -> str | None:
+        """The folder that says what the weights were trained on; None for the bare base."""
+        if self.given.run is not None:  # what a checkpoint saw lies with the adapter that its run exported
+            return str(self.given.run / "adapter")
+        return None if self.module.adapter in (None, "none") else self.module.adapter
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the adapter's folder says of it, nothing for the bare base.
+
+        Raises:
+            InputError: the record is damaged.
+        """
+        if self.place is None or not (Path(self.place) / "adapter_config.json").is_file():
+            return {}
+        return read_adapter(self.place)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the weights were found to be worth at their own validation.
+
+        Raises:
+            InputError: the record is damaged.
+        """
+        if self.given.saved is not None:  # of a checkpoint, which may be of another step than the adapter
+            found = self.given.saved[checkpoint.KEY].get("validation", {}).get("calibration")
+            where = str(self.given.path)
+        else:
+            found, where = self.record.get("calibration"), f"{self.place}/{RECORD_FILE}"
+        return None if found is None else Calibration.from_json(found, where)
