@@ -11,7 +11,7 @@ from importlib import import_module
 
 from medqlora import __version__
 from medqlora.errors import InputError
-from medqlora.runs import Interrupted
+from medqlora.runs import FitError, Interrupted
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -91,12 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
+    except FitError as failure:
+        if debug:
+            raise
+        how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume_command(words)}`"
+        print(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)", file=sys.stderr)
+        return 1
     except Exception as error:
         if debug:
             raise
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        print(f"medqlora: failed: {type(error).__name__}: {first} (--debug shows where)", file=sys.stderr)
+        print(f"medqlora: failed: {_first_line(error)} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def _first_line(error: Exception) -> str:
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{type(error).__name__}: {first}"
 
 
 def _resume_command(words: list[str]) -> str:

@@ -36,6 +36,31 @@ class Interrupted(BaseException):
         return 128 + self.signal.value
 
 
+class FitError(Exception):
+    """An error ended a fit that had left a checkpoint; the command line says both.
+
+    Attributes:
+        error: what ended it.
+        step: the optimizer step of the newest checkpoint.
+    """
+
+    def __init__(self, error: Exception, step: int) -> None:
+        self.error = error
+        self.step = step
+        super().__init__(f"{type(error).__name__} after step {step}")
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM job that this process is of, a job array's as "17_3"; None outside of SLURM.
+
+    https://slurm.schedmd.com/sbatch.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def now() -> str:
     """The time as text, in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -70,6 +95,7 @@ class RunRecord:
         best: the best validation scores, by name.
         error: what ended it, when it failed.
         pid, host: the process that writes the record, and the machine it is on.
+        slurm_job: as `slurm_job` says.
     """
 
     command: str
@@ -82,6 +108,7 @@ class RunRecord:
     error: str | None = None
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
+    slurm_job: str | None = field(default_factory=slurm_job)
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

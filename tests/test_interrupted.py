@@ -1,14 +1,18 @@
 """SIGTERM and SIGINT: the step ends, a checkpoint is written, the exit code and one line say so."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from harness import options
+from lightning.pytorch import Callback
 from test_kill import EXTRA, manifest_step, outcome, run_folder, started, wait
 from test_resume import same
 
@@ -81,3 +85,77 @@ while True:
     assert process.wait(timeout=10) == 143
     assert time.monotonic() - begun < 2
     process.stdout.close()
+
+
+def test_a_job_that_slurm_requeues_goes_on_by_itself_in_its_own_folder(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's environment and a `scontrol` that writes down what it is asked; there is no SLURM here."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked.txt\n')
+    (tools / "scontrol").chmod(0o755)
+    job = {
+        **{"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "qlora"},
+        **{"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        **{"SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"},
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
+    code, line = interrupted(words, tmp_path, signal.SIGUSR1, 4)
+    assert code == 128 + signal.SIGUSR1, line
+    assert (tmp_path / "asked.txt").read_text() == "requeue 4711\n"
+    assert "SLURM starts job 4711 again" in (tmp_path / "log.txt").read_text()
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert started(words, tmp_path).wait() == 0  # the same script: nothing about a checkpoint
+    assert "SLURM has started this job again: going on with" in (tmp_path / "log.txt").read_text()
+    assert not list(tmp_path.glob("hpc_ckpt*"))  # Lightning's own
+    for name in (*job, "SLURM_RESTART_COUNT"):
+        if name != "PATH":
+            monkeypatch.delenv(name)
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    assert started([*options(tiny_bases["llama"], straight), *EXTRA], straight).wait() == 0
+    found, expected = outcome(tmp_path), outcome(straight)
+    for key, value in expected.items():
+        assert same(found[key], value), key
+
+
+def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """The error that torch raises for a CUDA error, here on a CPU, in the seventh step."""
+    words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
+    lost = ["--trainer.callbacks=test_interrupted.LostGPU"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "medqlora", "fit", *words, *lost],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(
+        "medqlora: failed: AcceleratorError: CUDA error: unspecified launch failure; the checkpoint of step 6 is "
+        "whole: go on with `medqlora fit "
+    )
+    record = json.loads((run_folder(tmp_path) / "run.json").read_text())
+    assert (record["state"], record["error"]) == (
+        "failed",
+        "AcceleratorError: CUDA error: unspecified launch failure",
+    )
+    assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
+
+
+class LostGPU(Callback):
+    """Fails inside of step 7's optimizer step, as a GPU does."""
+
+    def on_before_optimizer_step(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 7:
+            message = (
+                "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+            )
+            raise torch.AcceleratorError(message)

@@ -37,7 +37,8 @@ class GPUMemory(Callback):
         self._reset()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("load", trainer)
+        # a resumed run stands at step 0 still, and has logged this before
+        self._end("load", trainer, log=trainer.ckpt_path is None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end("load" if trainer.state.fn == "validate" else "fit", trainer)
@@ -74,11 +75,11 @@ class GPUMemory(Callback):
             for name, value in now.items()
         }
 
-    def _end(self, phase: str, trainer: Trainer) -> None:
+    def _end(self, phase: str, trainer: Trainer, *, log: bool = True) -> None:
         """Closes a phase: whatever peaked since the last call belongs to it."""
         self._record(phase)
         self._reset()
-        if self.log and trainer.loggers and phase in self.phases:
+        if self.log and log and trainer.loggers and phase in self.phases:
             metrics = {f"memory/{phase}/{name}_gib": value for name, value in self.phases[phase].items()}
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)

@@ -7,8 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
+from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.runs import Interrupted, RunRecord, now
+from medqlora.runs import RUN_FILE, Interrupted, RunRecord, now
 
 
 class RunRecorder(Callback):
@@ -39,7 +40,7 @@ class RunRecorder(Callback):
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
             self.record.best = {str(checkpoint.monitor): float(checkpoint.best_model_score)}
         self.record.state, self.record.finished = "finished", now()
-        self._write(trainer)
+        self._end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.record is None or isinstance(exception, InputError):
@@ -47,7 +48,17 @@ class RunRecorder(Callback):
         stopped = isinstance(exception, (Interrupted, KeyboardInterrupt))
         self.record.state, self.record.finished = "interrupted" if stopped else "failed", now()
         self.record.error = None if stopped else f"{type(exception).__name__}: {exception}".splitlines()[0]
-        self._write(trainer)
+        self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
+        """Writes how the run ended; a full disk hides no error, and takes no adapter back."""
+        try:
+            self._write(trainer)
+        except OSError as error:
+            say(
+                f"No room for {RUN_FILE} in {self._folder} ({error.strerror}): it says 'running' of a run that is "
+                f"{self.record.state if self.record else 'over'}: make room on that disk"
+            )
 
     def _write(self, trainer: Trainer) -> None:
         if self.record is not None and trainer.is_global_zero and self._folder:

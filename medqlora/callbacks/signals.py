@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT end a run after the step in progress, with a checkpoint."""
+"""SIGTERM and SIGINT end a run after the step in progress, with a checkpoint; SLURM's signal also requeues the job."""
 
 import os
 import signal
+import subprocess
 import threading
 from types import FrameType
 from typing import Any
@@ -10,7 +11,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
-from medqlora.runs import Interrupted
+from medqlora.console import say
+from medqlora.runs import Interrupted, slurm_job
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -20,21 +22,28 @@ class Signals(Callback):
 
     `trainer.should_stop` would let Lightning validate first, which may take longer than what sent the signal waits.
     Stands after AdapterCheckpoint in the Trainer's callbacks, so that a checkpoint due now is written already.
-    Under SLURM with requeueing Lightning's own handlers do this, and these stay away.
+
+    Under SLURM (Lightning's `SLURMEnvironment`, its `auto_requeue` and `requeue_signal`) the signal before a job's
+    end does the same and has the job requeued. Lightning's own handler writes its checkpoint within whatever step
+    the signal meets, and a second one of it: a run could not go on exactly.
     """
 
     def __init__(self) -> None:
         #: the signal that came; None before
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._requeues_at: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not at `on_fit_start`: Lightning puts its own handlers in place after that
         environment: Any = trainer._accelerator_connector.cluster_environment
-        requeued = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        if requeued or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        numbers: list[int] = [*SIGNALS]
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self._requeues_at = environment.requeue_signal
+            numbers += [] if self._requeues_at is None else [self._requeues_at]
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -72,6 +81,8 @@ class Signals(Callback):
         if self.received is not None and trainer.state.fn == "fit":
             saver = trainer.checkpoint_callback
             step = saver.newest_step if isinstance(saver, AdapterCheckpoint) else None
+            if self.received == self._requeues_at and trainer.is_global_zero:
+                _requeue()
             raise Interrupted(self.received, step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,3 +97,14 @@ class Signals(Callback):
             if signal.getsignal(number) == self._receive:
                 signal.signal(number, handler)
         self._before = {}
+
+
+def _requeue() -> None:
+    """Has SLURM start this job again: https://slurm.schedmd.com/scontrol.html#OPT_requeue."""
+    words = ["scontrol", "requeue", str(slurm_job())]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        why = done.stderr.strip() if done.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    say(f"SLURM starts job {words[-1]} again" if why is None else f"`{' '.join(words)}` failed: {why}")

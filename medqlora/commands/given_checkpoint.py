@@ -8,7 +8,7 @@ from typing import Any
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
-from medqlora.runs import fits
+from medqlora.runs import fits, slurm_job
 from medqlora.training import checkpoint
 from medqlora.training.checkpoint_files import newest_whole, read_checkpoint, step_of
 
@@ -56,7 +56,8 @@ class GivenCheckpoint:
 def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:
     """The file that a fit goes on with, for "last" the newest whole one of the newest unfinished run.
 
-    Without the option it tells of an unfinished run, and how to go on with that.
+    Without the option a job that SLURM has requeued goes on with its own run; else it tells of an unfinished run,
+    and how to go on with that.
 
     Args:
         given: `--ckpt_path`.
@@ -71,6 +72,10 @@ def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | 
             return os.environ[_RESUMED]  # the first process has begun it
         return _last(logs, backend)
     if given is None and logs.is_dir():
+        if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+            own = _of_this_job(logs, backend)
+            if own is not None:
+                return own
         _tell_of_unfinished(logs, backend)
     return given
 
@@ -94,6 +99,17 @@ def _last(logs: Path, backend: Backend) -> str:
     say(f"Going on with {whole}, of step {step_of(whole)}")
     os.environ[_RESUMED] = str(whole)
     return str(whole)
+
+
+def _of_this_job(logs: Path, backend: Backend) -> str | None:
+    """The newest whole checkpoint of the fit that this SLURM job began before it was requeued."""
+    for folder, record in fits(logs, backend.identity()):
+        if record.get("slurm_job") == slurm_job() and record.get("state") != "finished":
+            whole = newest_whole(folder / "checkpoints")
+            if whole is not None:
+                say(f"SLURM has started this job again: going on with {whole}, of step {step_of(whole)}")
+                return str(whole)
+    return None
 
 
 def _tell_of_unfinished(logs: Path, backend: Backend) -> None:

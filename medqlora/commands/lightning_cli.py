@@ -37,6 +37,7 @@ from medqlora.records import YES_NO_MAYBE
 from medqlora.runs import new_run_folder
 from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles
+from medqlora.training.event_files import EventFiles, silence_writer_threads
 from medqlora.training.example_checks import check_examples
 from medqlora.training.processes import OneMessage
 
@@ -144,11 +145,9 @@ class MedQLoRACLI(LightningCLI):
         if options.get("logger") in (None, True):
             run = self._given.run if self.verb == "fit" else None
             if run is None:
-                kwargs["logger"] = TensorBoardLogger(root, name="lightning_logs")
+                kwargs["logger"] = EventFiles(root, name="lightning_logs")
             else:
-                kwargs["logger"] = TensorBoardLogger(
-                    run.parent.parent, name=run.parent.name, version=run.name
-                )
+                kwargs["logger"] = EventFiles(run.parent.parent, name=run.parent.name, version=run.name)
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
@@ -304,6 +303,11 @@ class MedQLoRACLI(LightningCLI):
         paths = self._get(self.config, "config") or []
         return [str(path.relative) if hasattr(path, "relative") else str(path) for path in paths]
 
+    def newest_step(self) -> int | None:
+        """The optimizer step of the newest checkpoint that this fit has written; None without one."""
+        saver = getattr(getattr(self, "trainer", None), "checkpoint_callback", None)
+        return saver.newest_step if isinstance(saver, AdapterCheckpoint) and self.verb == "fit" else None
+
     def remove_empty_run(self) -> None:
         """Takes back the folder of a run that ended on wrong input before it did anything."""
         if self.trainer.global_rank != 0:
@@ -343,6 +347,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _quiet() -> None:
     """Hides what is said on every run and means nothing to its user."""
+    silence_writer_threads()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(_has_news)
     for message in (

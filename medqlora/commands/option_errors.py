@@ -20,6 +20,7 @@ _UNRECOGNIZED = re.compile(r"[Uu]nrecognized arguments: (\S+)")
 _SUBCOMMAND = re.compile(r"Subcommand '[^']+' does not accept option '([^']+)'")
 _NO_VALUE = re.compile(r"argument (--\S+): expected (?:one|at least one) argument")
 _REQUIRED = re.compile(r"following arguments are required: (\S+)|Option '(\S+)' is required")
+_GIVEN_CLASS = re.compile(r"class_path='([^']+)'")
 _NO_CLASS = re.compile(
     r"Problem with given class_path '([^']+)': No module named|Expected a dot import path string: (\S+)"
 )
@@ -66,7 +67,8 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
         return f"{_place(key, words)}: there is no such option{_nearest(key, options)}"
     if lacking := _NO_VALUE.search(message):
         return f"{lacking[1]}: its value is missing: write {lacking[1]} VALUE"
-    if required := _REQUIRED.search(message):
+    required = _REQUIRED.search(message)
+    if required and not _KEY.match(message):
         option = (required[1] or required[2]).split(".", 1)[-1]  # "fit.model.backend"
         return f"--{option} is missing: pass it, or a --config that sets it (configs/demo.yaml does)"
     whole, key, class_path = message, "", ""
@@ -86,6 +88,14 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
     if (nowhere := _NO_CLASS.search(whole)) and "Literal" not in whole:
         name = nowhere[1] or nowhere[2]
         return f"{_place(key, words)} {name}: there is no such class{_nearest_class(name, key)}"
+    if not class_path and (given := _GIVEN_CLASS.search(message)):  # where a union's types are gone through
+        class_path = given[1]
+    if required:
+        option = required[1] or required[2]
+        place = f"{_place(key, words)} {class_path}"
+        if not isinstance(_named(class_path), type):
+            return f"{place}: it is no class: name one"
+        return f"{place}: its option '{option}' is missing: write --{key}.{option} VALUE"
     if refused := _NOT_ACCEPTED.search(message):
         return (
             f"{_place(f'{key}.{refused[1]}', words)}: {class_path} has no option "
@@ -173,5 +183,10 @@ def _classes(module: str) -> list[str]:
 
 
 def _parameters(class_path: str) -> list[str]:
+    return list(inspect.signature(_named(class_path)).parameters)
+
+
+def _named(class_path: str) -> Any:
+    """What the parser has found under this name already."""
     module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(import_module(module), name)).parameters)
+    return getattr(import_module(module), name)

@@ -6,11 +6,27 @@ from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
+from medqlora.runs import FitError
 
 
 def run(command: str, words: list[str]) -> int:
-    """Raises InputError for wrong options, data or models, after taking back an empty run folder."""
-    run_verb([command, *with_config(words)])
+    """Runs it for the command line.
+
+    Raises:
+        InputError: options, data or models are wrong; an empty run folder has been taken back.
+        FitError: another error ended a fit that had left a checkpoint.
+    """
+    words = [command, *with_config(words)]
+    cli = _unborn(words)
+    try:
+        _run(cli, words, None)
+    except InputError:
+        raise
+    except Exception as error:
+        step = cli.newest_step()
+        if step is None:
+            raise
+        raise FitError(error, step) from error
     return 0
 
 
@@ -24,14 +40,24 @@ def run_verb(words: list[str], command: str | None = None) -> Any:
     Raises:
         InputError: as in `run`.
     """
-    import_unsloth_if_named(words)
-    from jsonargparse import ArgumentError
+    cli = _unborn(words)
+    _run(cli, words, command)
+    return cli
 
+
+def _unborn(words: list[str]) -> Any:
+    """The command before it begins: it does all in `__init__`, and what that leaves is wanted when it raises too."""
+    import_unsloth_if_named(words)
     from medqlora.commands.lightning_cli import MedQLoRACLI
 
-    cli = MedQLoRACLI.__new__(MedQLoRACLI)
+    return MedQLoRACLI.__new__(MedQLoRACLI)
+
+
+def _run(cli: Any, words: list[str], command: str | None) -> None:
+    from jsonargparse import ArgumentError
+
     try:
-        cli.__init__(words, command)  # type: ignore[misc]
+        cli.__init__(words, command)
     except ArgumentError as error:
         raise InputError(one_line(str(error), cli.option_names(words[0]), words)) from error
     except InputError:
@@ -41,4 +67,3 @@ def run_verb(words: list[str], command: str | None = None) -> Any:
     except BaseException:
         cli.remove_empty_folder()
         raise
-    return cli

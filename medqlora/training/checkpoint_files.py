@@ -150,7 +150,7 @@ def _manifest(path: Path) -> Path:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         entry = json.loads(_manifest(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 

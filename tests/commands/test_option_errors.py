@@ -192,6 +192,30 @@ def test_what_is_required_and_missing_is_named(folder: Path, capsys: pytest.Capt
     assert line == "--model.backend is missing: pass it, or a --config that sets it (configs/demo.yaml does)"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "backend: {class_path: medqlora.models.Transformers}",
+            "model.backend medqlora.models.Transformers: its option 'base' is missing: write --model.backend.base "
+            "VALUE",
+        ),
+        ("optimizer: {class_path: os.system}", "model.optimizer os.system: it is no class: name one"),
+        (
+            "optimizer: {class_path: torch.optim.SGD, init_args: {momentu: 3}}",
+            "model.optimizer.momentu: torch.optim.SGD has no option 'momentu': did you mean 'momentum'?",
+        ),
+    ],
+)
+def test_what_a_class_of_a_configuration_lacks_or_refuses_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (folder / "mine.yaml").write_text(f"model:\n  {text}\n")
+    words = ("fit", "--config", "mine.yaml", "--data.source", "medqlora.data.SyntheticTrials")
+    words += () if "backend" in text else ("--model.backend", "medqlora.models.TinyLlama")
+    assert refused(folder, capsys, *words) == f"mine.yaml:2: {message}"
+
+
 def test_a_value_for_what_has_options_of_its_own_names_them(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults import FAULTS
 from figures import figures, longest_fold, step_of, versions
 
 import medqlora
@@ -34,6 +34,7 @@ OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
 STAGES = (
     "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
     "validate", "resume", "overfit", "full", "fast", "speed-likelihood", "speed-compared", "speed-written",
+    *FAULTS,
 )  # fmt: skip
 #: what a test of all 500 questions may take in seconds, after loading, and in GiB above the loaded model: issue 3
 SPEED = {
@@ -121,7 +122,12 @@ class Acceptance:
             "UNSLOTH_COMPILE_LOCATION": str(self.folder / stage / "unsloth_compiled"),
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic products need
         } | dict(os.environ)
+        # for the callbacks of `faults`
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         started, killed = time.monotonic(), False
         with (self.folder / f"{stage}.log").open("a", encoding="utf-8") as log:
             log.write(f"\n$ {' '.join(command)}\n")
@@ -152,6 +158,8 @@ class Acceptance:
         """Runs one of `STAGES`."""
         if name in SPEED:
             return self.speed(name)
+        if name in FAULTS:
+            return FAULTS[name](self)
         if name.startswith(("unsloth-", "transformers-")):
             backend, bits = name.split("-")
             return self.short(name, backend, f"{bits}-mixed")
@@ -263,10 +271,9 @@ class Acceptance:
         result = self.medqlora("overfit", [*words, *options])
         lightning = figures(self.run("overfit")).get("losses", {})
         target = self.folder / "overfit" / "plain.json"
-        command = [sys.executable, __file__, str(self.folder), "--tokenizer", str(self.tokenizer), "--data"]
-        plain = self.process(
-            "overfit-plain", [*command, str(self.data), "--shape", self.shape, "--stages", "plain"]
-        )
+        script = Path(__file__).with_name("plain_loop.py")
+        command = [sys.executable, str(script), str(self.base), str(self.data), str(target)]
+        plain = self.process("overfit-plain", [*command, str(OVERFIT_STEPS), str(OVERFIT_RATE)])
         if target.is_file():
             plain |= json.loads(target.read_text(encoding="utf-8"))
             curves = {"differences": list(lightning.values()), "differences_of_rounding": plain["rows"]}
@@ -285,81 +292,6 @@ class Acceptance:
         more = ["--model.backend.gradient_checkpointing=false", "--data.micro_batch_tokens=8192"]
         more += ["--data.batch_size=20", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
         return self.fit("fast", "unsloth", "bf16-mixed", *more)
-
-    def plain(self) -> None:
-        """The overfitted batch without Lightning and without this project's step: padded rows, the model's
-        own loss, torch's clipping, bitsandbytes' AdamW.
-
-        Its process is started by `overfit`; it writes the losses to `overfit/plain.json`.
-        """
-        if self.gpu:
-            import unsloth  # noqa: F401  # before transformers and PEFT
-
-        import bitsandbytes
-        import torch
-
-        from medqlora.data import PubMedQA
-        from medqlora.datamodule import PubMedQADataModule
-        from medqlora.models import LoRA, Transformers, Unsloth
-
-        base = str(self.base)
-        backend: Any = Unsloth(base) if self.gpu else Transformers(base)
-        data = PubMedQADataModule(PubMedQA(path=str(self.data), fold=0), train_samples=4)
-        tokenizer = backend.tokenizer()
-        data.read(tokenizer, ("train",))
-
-        device, dtype = (
-            (torch.device("cuda", 0), torch.bfloat16) if self.gpu else (torch.device("cpu"), torch.float32)
-        )
-        random.seed(0)
-        torch.manual_seed(0)
-        # Lightning calls `configure_model` in the device's context, and a seed draws other numbers on another device
-        with device:
-            model: Any = backend.load(lora=LoRA(), adapter=None, device=device, dtype=dtype, seed=0)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        begin = [parameter.detach().clone() for parameter in parameters]
-        tokens = sum(len(one.completion) for one in data.train)
-
-        def inputs(examples: Any) -> dict[str, Any]:
-            longest = max(len(one.prompt) + len(one.completion) for one in examples)
-            ids = torch.full((len(examples), longest), tokenizer.pad_token_id)
-            mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-            for row, one in enumerate(examples):
-                end = len(one.prompt) + len(one.completion)
-                ids[row, :end] = torch.tensor([*one.prompt, *one.completion])
-                mask[row, :end] = 1
-                labels[row, len(one.prompt) : end] = torch.tensor(list(one.completion))
-            tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-            return {name: value.to(device) for name, value in tensors.items()} | {
-                "num_items_in_batch": tokens
-            }
-
-        def train(batches: list[Any]) -> list[float]:
-            with torch.no_grad():
-                for parameter, value in zip(parameters, begin, strict=True):
-                    parameter.copy_(value)
-            optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=OVERFIT_RATE, weight_decay=0.0)
-            losses = []
-            for step in range(OVERFIT_STEPS):
-                for group in optimizer.param_groups:
-                    group["lr"] = OVERFIT_RATE * 0.5 * (1 + math.cos(math.pi * step / OVERFIT_STEPS))
-                losses.append(0.0)
-                for batch in batches:
-                    with torch.autocast(device.type, dtype=dtype, enabled=self.gpu):
-                        loss = model(**inputs(batch)).loss
-                    loss.backward()
-                    losses[-1] += loss.item()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                print(f"step {step}: {losses[-1]:.5f}", flush=True)
-            return losses
-
-        # the same mathematics in another order of summation: how far rounding alone takes a curve
-        curves = {"whole": train([data.train]), "rows": train([[one] for one in data.train])}
-        target = self.folder / "overfit" / "plain.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(curves), encoding="utf-8")
 
 
 def main() -> int:
@@ -380,9 +312,6 @@ def main() -> int:
     gpu = torch.cuda.is_available()
     paths = [path.resolve() for path in (options.folder, options.tokenizer, options.data)]
     acceptance = Acceptance(*paths, options.shape, options.samples, gpu, more)
-    if options.stages == ["plain"]:
-        acceptance.plain()
-        return 0
     groups = [group.split("+") for group in options.stages]
     for name in (name for group in groups for name in group):
         if name not in STAGES:

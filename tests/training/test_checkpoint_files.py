@@ -45,7 +45,7 @@ def test_the_manifest_says_what_the_file_is(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.json"]
 
 
-def test_a_crash_at_any_system_call_of_a_save_leaves_a_whole_checkpoint(
+def test_a_save_that_ends_after_any_of_its_calls_leaves_a_whole_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files as they are at each rename, flush, unlink and open of a save are what a crash would leave."""
@@ -195,8 +195,9 @@ def test_a_save_that_finds_no_room_keeps_the_older_checkpoint_and_the_next_one_w
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts a small disk")
+@pytest.mark.parametrize("what", ["checkpoints", "the whole run"])
 def test_training_goes_on_over_a_full_disk_and_saves_when_there_is_room(
-    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -207,6 +208,8 @@ def test_training_goes_on_over_a_full_disk_and_saves_when_there_is_room(
         pytest.skip("no tmpfs can be mounted here")
     try:
         words = [*options(tiny_bases["llama"], tmp_path), f"--checkpoint.dirpath={disk / 'checkpoints'}"]
+        if what == "the whole run":  # its events and record too
+            words[-1] = f"--trainer.default_root_dir={disk}"
         words += ["--checkpoint.every_n_train_steps=1", f"--trainer.callbacks={__name__}.Filler"]
         cli = run("fit", [*words, f"--trainer.callbacks.file={disk / 'ballast'}"])
         shown = capsys.readouterr().out
@@ -214,8 +217,9 @@ def test_training_goes_on_over_a_full_disk_and_saves_when_there_is_room(
         assert "that of step 2 is kept" in shown
         assert cli.trainer.global_step == 12
         assert Filler.kept == 2
-        assert read_checkpoint(disk / "checkpoints" / "last.ckpt")["global_step"] == 12
-        assert not list((disk / "checkpoints").glob(".*"))
+        (last,) = disk.rglob("last.ckpt")
+        assert read_checkpoint(last)["global_step"] == 12
+        assert not list(last.parent.glob(".*"))
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -237,9 +241,8 @@ def _filler() -> type:
                     while True:
                         stream.write(bytes(1 << 12))
             elif trainer.global_step == 8:
-                type(self).kept = read_checkpoint(self.file.parent / "checkpoints" / "last.ckpt")[
-                    "global_step"
-                ]
+                (last,) = self.file.parent.rglob("last.ckpt")
+                type(self).kept = read_checkpoint(last)["global_step"]
                 self.file.unlink()
 
     Filler.__module__, Filler.__qualname__ = __name__, "Filler"
