@@ -16,14 +16,16 @@ import psutil
 import pytest
 from harness import options
 from safetensors.torch import load_file
+from test_kill import outcome, run_folder
+from test_resume import same
 
 pytestmark = pytest.mark.slow
 #: what the whole of a run with so few steps may take; a process that waits for another would wait longer
 LIMIT_S = 150
 
 
-def begin(verb: str, words: list[str], processes: int = 1) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def begin(verb: str, words: list[str], processes: int = 1, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
     command = [sys.executable, "-m", "medqlora", verb, *words, f"--trainer.devices={processes}"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -151,27 +153,75 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 LONG = ["--trainer.max_epochs=400", "--checkpoint.every_n_train_steps=1", "--trainer.limit_val_batches=0"]
 
 
-@pytest.mark.parametrize("victim", ["first", "other"])
-def test_when_one_process_dies_the_others_end_and_the_run_can_go_on(
-    victim: str, tiny_bases: dict[str, Path], tmp_path: Path
+def begin_to_end_at(
+    name: str, words: list[str], *, step: int, rank: int, **more: str
+) -> subprocess.Popen[str]:
+    """Two processes, of which one gets a signal in the middle of a step."""
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    at = {"name": name, "step": step, "rank": rank}
+    words = [*words, "--trainer.callbacks=signal_at.SignalAt"]
+    words += [f"--trainer.callbacks.{key}={value}" for key, value in at.items()]
+    return begin("fit", words, 2, PYTHONPATH=path, **more)
+
+
+def finish_lost(process: subprocess.Popen[str]) -> str:
+    """The one line of the process that lost another; nothing of either is left running."""
+    said = finish(process)  # to the end of what all of them say: one that were left would hold it open
+    (line,) = [line for line in said.splitlines() if line.startswith("medqlora: ")]
+    assert "Traceback" not in said
+    return line
+
+
+ENDED = "medqlora: failed: LostProcessError: another process has ended"
+
+
+def test_a_run_of_two_of_which_one_is_killed_ends_bit_for_bit_as_one_that_never_was(
+    tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    extra = ["--model.lora.dropout=0.1", "--checkpoint.every_n_train_steps=1"]
+    for folder in (straight, killed):
+        folder.mkdir()
+    other = begin("fit", [*options(tiny_bases["llama"], straight), *extra], 2)  # at the same time
+    words = [*options(tiny_bases["llama"], killed), *extra]
+    process = begin_to_end_at("SIGKILL", words, step=8, rank=1)
+    assert finish_lost(process).startswith(ENDED)
+    assert process.returncode == 1
+    said = finish(other)
+    assert other.returncode == 0, said
+    record = json.loads((run_folder(killed) / "run.json").read_text())
+    assert record["state"] == "failed"
+    assert record["error"].startswith("LostProcessError: another process has ended")
+    assert "last.ckpt, of step 8" in run("fit", [*words, "--ckpt_path=last"], 2)
+    expected, found = outcome(straight), outcome(killed)
+    assert [step for step, _ in expected["curve"]["train/loss"]] == list(range(12))
+    for key, value in expected.items():
+        assert same(found[key], value), f"{key}\n{found[key]}\n{value}"[:3000]
+
+
+def test_when_the_first_process_is_killed_the_other_ends_and_one_alone_goes_on_to_the_same_end(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--checkpoint.every_n_train_steps=1"]
+    process = begin_to_end_at("SIGKILL", words, step=8, rank=0)
+    assert finish_lost(process).startswith(ENDED)
+    assert process.returncode == -signal.SIGKILL
+    assert "last.ckpt, of step 8" in run("fit", [*words, "--ckpt_path=last"])
+    assert_same_run(alone[4], run_folder(tmp_path))
+
+
+def test_a_process_that_hangs_is_given_up_after_the_patience_and_ended(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    patience_s = 15  # in which the second one has to begin, too
     words = options(tiny_bases["llama"], tmp_path)
-    process = begin("fit", [*words, *LONG], 2)
-    folder = tmp_path / "lightning_logs" / "version_0"
-    wait_for(folder / "checkpoints" / "last.ckpt", process)
-    (other,) = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if any(word.startswith("medqlora") for word in child.cmdline())
-    ]
-    (other if victim == "other" else psutil.Process(process.pid)).send_signal(signal.SIGKILL)
-    finish(process)
-    assert process.returncode != 0
-    assert other.wait(LIMIT_S) != 0 if other.is_running() else True
-    # on another number of processes, and to its end
-    ended = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
-    said = run("fit", [*words, *ended, "--ckpt_path=last", "--resume_anyway=true"])
-    assert "Going on with" in said
+    process = begin_to_end_at("SIGSTOP", words, step=2, rank=1, MEDQLORA_PATIENCE_S=str(patience_s))
+    line = finish_lost(process)
+    assert (
+        f"LostProcessError: another process has not answered for {patience_s} s (MEDQLORA_PATIENCE_S)" in line
+    )
+    assert process.returncode == 1
 
 
 def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(

@@ -23,14 +23,15 @@ class Case:
         embedding, head: on the "device", or in "host" memory; of this project's engines.
         compile: the fused engine's kernels between products are compiled.
         micro_batch_tokens: of a packed micro-batch; for a peer, the length that it packs or cuts to.
-        batch_size: examples a step; None for one full micro-batch a step. Of a peer that doesn't pack, the
-            examples of a micro-batch.
+        batch_size: examples a step for each device; None for one full micro-batch a step on each. Of a peer that
+            doesn't pack, the examples of a micro-batch.
         accumulate: micro-batches a step, of a peer.
         packing: whether a peer packs.
         precision: as of Lightning's Trainer.
         warm_up: steps before any is timed.
         steps: that are timed.
         device: "cuda" or "cpu".
+        devices: GPUs that share each step, or processes on a CPU.
         seed: of weights, order and tokens.
         folder: a checkpoint of the shape, for a peer that loads one.
     """
@@ -51,6 +52,7 @@ class Case:
     warm_up: int = 4
     steps: int = 12
     device: str = "cpu"
+    devices: int = 1
     seed: int = 0
     folder: str = ""
 
@@ -62,11 +64,12 @@ class Case:
         if self.trainer in PEERS and not self.packing:
             rows = f"{self.batch_size}×{self.accumulate} cut at {self.micro_batch_tokens}"
         else:
-            rows = f"{self.micro_batch_tokens} tokens"
+            each = f"{self.devices} × " if self.devices > 1 else ""
+            rows = f"{each}{self.micro_batch_tokens} tokens"
             if self.trainer in PEERS:
                 rows = f"packed, {rows}"
             elif self.batch_size is not None:
-                rows += f", {self.batch_size} a step"
+                rows += f", {each}{self.batch_size} a step"
         where = {"embedding": self.embedding, "head": self.head}
         hosted = " and ".join(name for name, place in where.items() if place == "host")
         return (

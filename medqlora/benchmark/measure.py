@@ -15,11 +15,11 @@ from medqlora.benchmark.clock import (
     matrix_product_flops,
     peaks,
     reset_peak,
-    summary,
 )
 from medqlora.benchmark.lengths import random_examples
 from medqlora.benchmark.random_model import add_adapters, build_base, checkpoint_layers
-from medqlora.data.packing import StepBatch, step_batch
+from medqlora.benchmark.shares import combined
+from medqlora.data.packing import StepBatch, deal, step_batch
 from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Decoder
@@ -28,7 +28,9 @@ from medqlora.models.host_weights import to_host
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
+from medqlora.training.lost_process import together
 from medqlora.training.optim import build_optimizer
+from medqlora.training.processes import sum_over_processes
 from medqlora.training.step_metrics import clip_or_leave_out
 
 #: of weights that aren't quantized, and of the products
@@ -36,11 +38,17 @@ DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32": torch.f
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Speed, memory and utilisation of the case's steps.
+    """Speed, memory and utilisation of the case's steps, in this process. Raises as `measure_share`."""
+    return combined([measure_share(case)])
+
+
+def measure_share(case: Case, rank: int = 0) -> dict[str, Any]:
+    """What process `rank` of `case.devices` saw of the case's steps; with several, torch's process group is made.
 
     Raises:
         InputError: the fused engine doesn't run this shape, or the native one is asked for what it hasn't.
         torch.OutOfMemoryError: it takes more memory than there is.
+        LostProcessError: another process ended, or doesn't answer.
     """
     device, dtype = torch.device(case.device), DTYPES[case.precision]
     ceiling = matrix_product_flops(device, dtype)
@@ -55,78 +63,100 @@ def measure(case: Case) -> dict[str, Any]:
     )
     loaded = peaks(device)
     steps = _Steps(model, decoder, case)
-    batches = step_batches(examples, case.micro_batch_tokens, case.batch_size, case.seed)
+    batches = step_batches(
+        examples, case.micro_batch_tokens, case.batch_size, case.seed, rank=rank, devices=case.devices
+    )
     for _ in range(case.warm_up):
         steps.run(next(batches))
     timed = [next(batches) for _ in range(case.steps)]
     reset_peak(device)
+    if case.devices > 1:
+        with together():
+            torch.distributed.barrier()  # or the first step would count how much later another begins
     clock = Clock(device)
     clock.mark()
     for batch in timed:
-        loss = steps.run(batch)
+        loss = steps.run(batch, clock)
         clock.mark()
-    step_s, tokens = clock.between_s(), [batch.tokens for batch in timed]
-    planned = _planned_gib(config, case, timed)
-    found = peaks(device)
-    peak = found.get("peak_allocated_gib")
+    between_s = clock.between_s()
+    step_s = [computing + rest for computing, rest in zip(between_s[::2], between_s[1::2], strict=True)]
     flops = step_flops(model)
-    done = sum(_flops(flops, batch) for batch in timed)
     return {
-        **summary(step_s, tokens),
-        **found,
-        "planned_gib": round(planned, 3),
-        "plan_error": None if peak is None else round(planned / peak - 1, 4),
+        "step_s": step_s,
+        "computing_s": between_s[::2],
+        "tokens": [batch.all_tokens for batch in timed],
+        "flops": sum(_flops(flops, batch) for batch in timed),
+        "flops_per_s": ceiling,
+        "peaks": peaks(device),
+        "planned_gib": _planned_gib(config, case, timed),
         "loaded_gib": next(iter(loaded.values())),
-        "flop_utilisation": round(done / sum(step_s) / ceiling, 4),
-        "matrix_product_tflops": round(ceiling / 1e12, 3),
-        "loss": round(loss.item(), 4),
+        "loss": loss.item(),
         "attention": _attention(model, case, device, dtype),
         "hardware": hardware(device),
     }
 
 
 def step_batches(
-    examples: list[Encoded], micro_batch_tokens: int, batch_size: int | None, seed: int
+    examples: list[Encoded],
+    micro_batch_tokens: int,
+    batch_size: int | None,
+    seed: int,
+    *,
+    rank: int = 0,
+    devices: int = 1,
 ) -> Iterator[StepBatch]:
     """Optimizer steps without end, over the examples in one random order after another.
 
     Args:
         examples: what is drawn from.
         micro_batch_tokens: the budget of a packed micro-batch.
-        batch_size: examples a step; None takes examples until the next would pass the budget, so that a step
-            is one full micro-batch.
+        batch_size: examples a step for each device; None takes examples until with the next a device would
+            pass the budget, so that a step is one full micro-batch on each.
         seed: of the orders.
+        rank, devices: whose share of each step.
     """
     generator = random.Random(seed)
     chosen: list[Encoded] = []
-    used = 0
+    lengths: list[int] = []
     while True:
         for example in generator.sample(examples, len(examples)):
-            length = len(example.prompt) + len(example.completion)
-            full = used + length > micro_batch_tokens if batch_size is None else len(chosen) == batch_size
+            lengths.append(len(example.prompt) + len(example.completion))
+            full = (
+                _fullest(lengths, devices) > micro_batch_tokens
+                if batch_size is None
+                else len(chosen) == batch_size * devices
+            )
             if chosen and full:
-                yield step_batch(chosen, micro_batch_tokens)
-                chosen, used = [], 0
+                yield step_batch(chosen, micro_batch_tokens, rank=rank, world_size=devices)
+                chosen, lengths = [], lengths[-1:]
             chosen.append(example)
-            used += length
+
+
+def _fullest(lengths: Sequence[int], devices: int) -> int:
+    """Tokens of the largest share."""
+    return max(sum(lengths[index] for index in share) for share in deal(lengths, devices))
 
 
 class _Steps:
-    """Optimizer steps as `QLoRAModule.training_step` takes them: summed loss, clipped gradient, 8-bit AdamW."""
+    """Optimizer steps as `QLoRAModule.training_step` takes them: summed loss, one message between processes,
+    clipped gradient, 8-bit AdamW.
+    """
 
     def __init__(self, model: Any, decoder: Any, case: Case) -> None:
         self._decoder = decoder
         self._device = torch.device(case.device)
         self._dtype = DTYPES[case.precision]
+        self._devices = case.devices
         named = [one for one in model.named_parameters() if one[1].requires_grad]
+        self._parameters = [parameter for _, parameter in named]
         # the rate is small: random weights on random texts have nothing to learn
         self._optimizer = build_optimizer("adamw_8bit", named, learning_rate=1e-5, weight_decay=0.0)
         if isinstance(decoder, FusedDecoder):
             decoder.accumulate = True
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=case.precision == "16-mixed")
 
-    def run(self, batch: StepBatch) -> Tensor:
-        """One step; its loss, on the device."""
+    def run(self, batch: StepBatch, clock: Clock | None = None) -> Tensor:
+        """One step; its loss, on the device. A mark is set where this process has computed its share."""
         total = torch.zeros((), device=self._device)
         for micro in batch.micro_batches:
             mixed = self._dtype != torch.float32
@@ -134,6 +164,10 @@ class _Steps:
                 loss = self._decoder.loss_sum(micro.to(self._device)) / batch.completion_tokens
             self._scaler.scale(loss).backward()
             total += loss.detach()
+        if clock is not None:
+            clock.mark()
+        if self._devices > 1:
+            total = sum_over_processes(self._optimizer, self._parameters, total[None])[0]
         self._scaler.unscale_(self._optimizer)
         clip_or_leave_out(self._optimizer.param_groups[0]["params"], 1.0, total)
         self._scaler.step(self._optimizer)

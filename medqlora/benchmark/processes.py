@@ -1,5 +1,6 @@
 """A case in a process of its own, which begins clean and leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from medqlora.benchmark.case import Case
 
@@ -36,14 +39,21 @@ def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> d
                 return {"failed": f"it took longer than {limit_s:.0f} s"}
             finally:
                 if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                    _end(process)
         if answer.exists():
             return json.loads(answer.read_text())
         # killed from outside: on most machines the kernel, for the host's memory
         lines = log.read_text(errors="replace").strip().splitlines() or [""]
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return {"failed": f"its process {ended}: {lines[-1][:200]}"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With what it began: on several GPUs that is a process on each."""
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def run_cases(cases: list[Case], report: Callable[[Case, dict[str, Any]], None]) -> None:

@@ -10,7 +10,8 @@ _COLUMNS = (
     "trainer", "setting", "shape", "precision", "tokens_per_s", "tokens_per_s_median", "spread", "step_s",
     "tokens_per_step", "steps", "peak_allocated_gib", "peak_reserved_gib", "peak_host_gib", "planned_gib",
     "plan_error", "flop_utilisation",
-    "matrix_product_tflops", "attention", "failed",
+    "matrix_product_tflops", "attention", "devices", "tokens_per_s_per_device", "scaling", "quickest_waits",
+    "failed",
 )  # fmt: skip
 
 
@@ -26,13 +27,14 @@ def columns(row: dict[str, Any]) -> dict[str, Any]:
         "trainer": case["trainer"],
         "shape": case["shape_name"],
         "precision": case["precision"],
+        "devices": case["devices"],
         "spread": None if quartiles is None else round((quartiles[1] - quartiles[0]) / middle, 4),
     }
     return {name: values.get(name) for name in _COLUMNS}
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row of the table."""
+    """One row of the table; with several devices a second line, about them."""
     values = columns(row)
     begin = f"{values['trainer']:<12}{values['setting']:<44}"
     if values["failed"] is not None:
@@ -44,7 +46,19 @@ def line(row: dict[str, Any]) -> str:
     memory += plan
     used = values["flop_utilisation"]
     share = f"{'':>7}" if used is None else f"{used:>7.1%}"
-    return f"{begin}{values['tokens_per_s']:>9,.0f}{values['spread']:>6.0%}{values['step_s']:>9.3f}{memory}{share}"
+    speed = f"{values['tokens_per_s']:>9,.0f}{values['spread']:>6.0%}{values['step_s']:>9.3f}"
+    return f"{begin}{speed}{memory}{share}" + ("" if values["devices"] == 1 else f"\n{_shared(row)}")
+
+
+def _shared(row: dict[str, Any]) -> str:
+    """How well the devices share the steps."""
+    devices, kind = row["case"]["devices"], "GPUs" if row["case"]["device"] == "cuda" else "processes"
+    scaling = row.get("scaling")
+    return (
+        f"{'':<12}{devices} {kind}: {row['tokens_per_s_per_device']:,.0f} tokens/s each, "
+        + ("" if scaling is None else f"scaling {scaling:.2f} of {devices}, ")
+        + f"the quickest waits {row['quickest_waits']:.1%} of a step"
+    )
 
 
 def heading(device: str) -> str:
@@ -90,7 +104,8 @@ def write_plot(path: Path, rows: Sequence[dict[str, Any]]) -> bool:
         memory = values["peak_allocated_gib"] or values["peak_host_gib"]
         if values["failed"] is None and memory is not None:
             point = (memory, values["tokens_per_s"], values["setting"].replace("checkpointing ", ""))
-            measured.setdefault(values["trainer"], []).append(point)
+            several = f" × {values['devices']}" if values["devices"] > 1 else ""
+            measured.setdefault(values["trainer"] + several, []).append(point)
     if not measured:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg

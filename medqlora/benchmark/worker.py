@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.benchmark.case import PEERS, Case
+from medqlora.benchmark.failures import failure
 
 #: whose versions are told
 _PACKAGES = ("medqlora", "torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
@@ -39,6 +40,10 @@ def work(job: str, case: Case) -> dict[str, Any]:
         from medqlora.benchmark.peers import measure_peer
 
         return measure_peer(case)
+    if case.devices > 1:
+        from medqlora.benchmark.devices import measure_on_devices
+
+        return measure_on_devices(case)
     from medqlora.benchmark.measure import measure
 
     return measure(case)
@@ -50,22 +55,8 @@ def main(job: str, question: str, answer: str) -> None:
         result = {**work(job, case), "versions": versions()}
     except Exception as error:
         traceback.print_exc()
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        why = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
-        result = {"failed": "out of memory" if _out_of_memory(error) else why}
-        if type(error).__name__ == "InputError":
-            result = {"failed": str(error), "input_error": True}
+        result = failure(error)
     Path(answer).write_text(json.dumps(result))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch's own error, or what libraries make of it: bitsandbytes and cuBLAS allocate by themselves."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "cublas_status_alloc_failed" in text or "can't allocate memory" in text
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _EXAMPLES = """examples:
   medqlora bench --shape tiny                          a try in seconds, also on a CPU
   medqlora bench --config configs/qlora.yaml           the base that a configuration names by its folder
   medqlora bench --sweep --out frontier                speed over memory: frontier/bench.png
+  medqlora bench --devices 2                           two GPUs of this host, and what they gain over one
   medqlora bench --peer all                            TRL with PEFT and with Unsloth on the same records
 
 Weights are random and so are the tokens: neither changes what a step costs, and nothing is downloaded. The
@@ -35,6 +36,11 @@ lengths are PubMedQA's. Tokens are counted without padding; ± is the distance o
 timed steps; plan is how far `medqlora plan` is from the peak; FLOPs is the share of a large matrix
 product's speed, measured in the same process (what checkpointing computes again doesn't count). Every case
 runs in its own process; one that runs out of memory is a row that says so.
+
+With --devices each GPU has a process with a base of its own, and they take the steps of `medqlora fit
+--trainer.devices`: each its share of a step's examples, and one message for all gradients. Each GPU has as
+many tokens as one alone, which is measured first. Tokens are then of all GPUs, memory is of the fullest,
+scaling is how many times as fast as one they are, and the quickest waits for the others that share of a step.
 """
 
 
@@ -83,13 +89,22 @@ def parser() -> argparse.ArgumentParser:
         "--batch_size",
         type=int,
         metavar="N",
-        help="examples a step (default: as many as fill one micro-batch)",
+        help="examples a step, for each GPU (default: as many as fill one micro-batch)",
     )
     add("--compile", choices=("auto", "yes", "no"), default="auto", help="the fused engine's kernels")
     add("--precision", choices=("bf16-mixed", "16-mixed", "32"), help="default: bf16-mixed, on a CPU 32")
     add("--warm_up", type=int, default=4, metavar="N", help="steps before timing (default: %(default)s)")
     add("--steps", type=int, default=12, metavar="N", help="timed steps (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
+    add(
+        "--devices",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="GPUs of this host that share each step, or with --device cpu processes; one alone is measured too "
+        "(default: 1)",
+    )
     add("--sweep", action="store_true", help="a frontier: 1k to 8k tokens, checkpointing full and none")
     add(
         "--peer",
@@ -125,6 +140,7 @@ def run(command: str, words: list[str]) -> int:
 
     def report(case: Case, result: dict[str, Any]) -> None:
         rows.append({"case": case.to_json(), "setting": case.described(), **result})
+        _scale(rows)
         print(line(rows[-1]), flush=True)
         write_json(folder / "bench.json", rows)  # each time: a long sweep may be interrupted
         write_csv(folder / "bench.csv", rows)
@@ -153,6 +169,8 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
         or (swept if options.sweep else swept[-1:] if "tokens" in name else swept)
         for name, swept in SWEEP.items()
     }
+    if min(options.devices) < 1:
+        raise InputError(f"--devices {min(options.devices)}: it has to be at least 1")
     for budget in chosen["micro_batch_tokens"]:
         if budget < 256:
             raise InputError(
@@ -171,6 +189,11 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
         raise InputError(f"--shape {options.shape} and --config: both say the shape: keep one")
     if options.only_peers and not options.peer:
         raise InputError("--only_peers: no trainer is named: add --peer all")
+    most = max(options.devices)
+    if options.peer and most > 1:
+        raise InputError(
+            f"--devices {most} and --peer: those trainers are measured on one GPU: leave one out"
+        )
     name, shape = _shape(options)
     names = list(PEERS) if "all" in (options.peer or []) else list(dict.fromkeys(options.peer or []))
     if names:
@@ -196,10 +219,14 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
             compile=options.compile == "yes" or (options.compile == "auto" and device == "cuda"),
             micro_batch_tokens=budget,
             batch_size=options.batch_size,
+            devices=devices,
             **common,
         )
-        for engine, budget, kept in product(
-            chosen["engine"], chosen["micro_batch_tokens"], chosen["checkpointing"]
+        for engine, budget, kept, devices in product(
+            chosen["engine"],
+            chosen["micro_batch_tokens"],
+            chosen["checkpointing"],
+            sorted({1, *options.devices}),  # one alone is what several are compared with
         )
     ]
     peers = [case for peer in names for case in peer_cases(peer, chosen["micro_batch_tokens"], **common)]
@@ -220,6 +247,13 @@ def _device(options: argparse.Namespace) -> str:
     import torch
 
     cuda = torch.cuda.is_available()
+    most, found = max(options.devices), torch.cuda.device_count()
+    if most > max(1, found):
+        fix = f"use {found} at most" if found > 1 else "leave it out"
+        raise InputError(
+            f"--devices {most}: torch finds {found or 'no'} GPU{'s' if found > 1 else ''} here: {fix}, or try it with "
+            "--device cpu --shape tiny"
+        )
     if options.device == "cuda" and not cuda:
         raise InputError("--device cuda: torch finds no CUDA GPU here: use cpu, with --shape tiny")
     if not cuda and options.shape is None and not options.config:
@@ -244,6 +278,15 @@ def _run_peers(peers: list[Case], report: Callable[[Case, dict[str, Any]], None]
             return
     for case in loading:
         report(case, {"failed": f"its checkpoint was not written: {written['failed']}"})
+
+
+def _scale(rows: list[dict[str, Any]]) -> None:
+    """Gives the last row, if it is of several devices, its speed over that of one with the same load."""
+    row = rows[-1]
+    one = {**row["case"], "devices": 1}
+    alone = next((other for other in rows[:-1] if other["case"] == one), None)
+    if alone is not None and "tokens_per_s" in alone and "tokens_per_s" in row:
+        row["scaling"] = round(row["tokens_per_s"] / alone["tokens_per_s"], 3)
 
 
 def _print_where(rows: list[dict[str, Any]]) -> None:

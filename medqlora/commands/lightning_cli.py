@@ -149,10 +149,14 @@ class MedQLoRACLI(LightningCLI):
             else:
                 kwargs["logger"] = EventFiles(run.parent.parent, name=run.parent.name, version=run.name)
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
+        # Lightning adds its own to the list that it is given: a second Trainer would have them twice
+        callbacks = _as_list(options.get("callbacks"))
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs, callbacks=list(callbacks))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
-                trainer = super().instantiate_trainer(**kwargs, strategy=OneMessage())
+                trainer = super().instantiate_trainer(
+                    **kwargs, callbacks=list(callbacks), strategy=OneMessage()
+                )
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(

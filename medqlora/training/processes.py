@@ -1,18 +1,18 @@
 """Several processes, each with its own base: what travels between them is one message a step."""
 
+import signal
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 
 from medqlora.training.flat import FlatOptimizer
+from medqlora.training.lost_process import LostProcessError, patience, together
 
 T = TypeVar("T")
-#: how long a process waits for the others: an evaluation may keep one of them busy for longer than the rest
-_PATIENCE = timedelta(minutes=30)
 
 
 class OneMessage(DDPStrategy):
@@ -24,7 +24,7 @@ class OneMessage(DDPStrategy):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(timeout=_PATIENCE, **options)
+        super().__init__(timeout=patience(), **options)
 
     def _setup_model(self, model: nn.Module) -> Any:
         return model  # every process drew the same adapters from the same seed
@@ -35,6 +35,22 @@ class OneMessage(DDPStrategy):
         # own message says it
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
         Strategy.setup(self, trainer)
+
+    def barrier(self, name: str | None = None) -> None:
+        with together():
+            super().barrier(name)
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        with together():
+            return super().broadcast(obj, src)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends what the first process began: one that is stopped wouldn't hear of it."""
+        super().on_exception(exception)
+        if isinstance(exception, LostProcessError) and isinstance(self.launcher, _SubprocessScriptLauncher):
+            self.launcher.kill(signal.SIGKILL)
+            # Lightning's observer looks at this list, and would kill this process before it has spoken
+            self.launcher.procs.clear()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Raises what the writing process met in all of them: one alone would leave the others waiting."""
@@ -88,13 +104,15 @@ def sum_over_processes(optimizer: Any, parameters: Sequence[nn.Parameter], extra
     flat = getattr(optimizer, "optimizer", optimizer)
     if isinstance(flat, FlatOptimizer):
         flat.flat.tail[: len(extra)].copy_(extra)
-        torch.distributed.all_reduce(flat.flat.message)
+        with together():
+            torch.distributed.all_reduce(flat.flat.message)
         return flat.flat.tail[: len(extra)].clone()
     gradients = [
         torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
     ]
     message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), extra])
-    torch.distributed.all_reduce(message)
+    with together():
+        torch.distributed.all_reduce(message)
     sizes = [parameter.numel() for parameter in parameters]
     for parameter, part in zip(parameters, message.split([*sizes, len(extra)]), strict=False):
         parameter.grad = part.view_as(parameter).clone()
@@ -106,5 +124,6 @@ def gather(mine: list[T], world_size: int) -> list[T]:
     if world_size == 1:
         return mine
     found: list[list[T] | None] = [None] * world_size
-    torch.distributed.all_gather_object(found, mine)
+    with together():
+        torch.distributed.all_gather_object(found, mine)
     return [item for part in found if part is not None for item in part]

@@ -1,6 +1,7 @@
 """What is written says what was measured, and what was not."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,33 @@ def test_the_table_has_a_line_a_case_and_says_what_did_not_fit() -> None:
     assert "8192 tokens, checkpointing none" in fused
     assert "2×4 cut at 256, checkpointing full" in peer
     assert native.endswith("out of memory")
+
+
+def test_several_devices_have_a_line_of_their_own(tmp_path: Path) -> None:
+    case = dataclasses.replace(CASES[0], devices=2, device="cuda")
+    figures = {
+        **FIGURES,
+        "tokens_per_s": 33000.0,
+        "tokens_per_s_per_device": 16500.0,
+        "quickest_waits": 0.013,
+    }
+    row = {"case": case.to_json(), "setting": case.described(), **figures, "scaling": 1.942}
+    alone, several, about = table([rows()[0], row], "cuda").splitlines()[1:]
+    assert len(alone) == len(several)
+    assert "2 × 8192 tokens, checkpointing none" in several
+    assert about.strip() == (
+        "2 GPUs: 16,500 tokens/s each, scaling 1.94 of 2, the quickest waits 1.3% of a step"
+    )
+    assert len(about) <= len(several)
+    # one alone didn't fit, so that there is nothing to compare with
+    assert "scaling" not in table([{**row, "scaling": None}], "cuda")
+    assert table([{**row, "failed": "out of memory"}], "cuda").endswith("out of memory")
+    write_csv(tmp_path / "a.csv", [row])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        (read,) = csv.DictReader(file)
+    assert (read["devices"], read["tokens_per_s_per_device"], read["scaling"], read["quickest_waits"]) == (
+        "2", "16500.0", "1.942", "0.013",
+    )  # fmt: skip
 
 
 def test_csv_and_json_hold_every_row(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`medqlora bench`: one command measures, says what it measured, and stops at what it can't before it begins."""
 
+import csv
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -9,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from medqlora.benchmark.case import Case
+from medqlora.benchmark.measure import measure
 from medqlora.benchmark.shapes import SHAPES
 from medqlora.cli import main
-from medqlora.commands.bench import parser
+from medqlora.commands.bench import _cases, parser
 
 QUICK = [
     "--shape",
@@ -42,6 +46,43 @@ def test_it_measures_and_writes_what_it_found(tmp_path: Path, capsys: pytest.Cap
     assert row["case"]["shape_name"] == "tiny"
     assert (tmp_path / "bench.csv").read_text().count("\n") == 2
     assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one_and_are_compared_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--engine", "fused", "--checkpointing", "none", "--batch_size", "3", "--devices", "2"]
+    assert main(["bench", *QUICK, *words, "--out", str(tmp_path)]) == 0
+    alone, both = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert (alone["case"]["devices"], both["case"]["devices"]) == (1, 2)
+    same_steps = measure(Case(**{**alone["case"], "batch_size": 6}))  # as many examples, in one process
+    assert both["tokens_per_step"] == same_steps["tokens_per_step"]
+    assert both["loss"] == pytest.approx(same_steps["loss"], abs=2e-4)
+    assert both["loss"] != pytest.approx(alone["loss"], abs=2e-4)
+    assert both["tokens_per_s_per_device"] == pytest.approx(both["tokens_per_s"] / 2, abs=0.1)
+    assert both["scaling"] == pytest.approx(both["tokens_per_s"] / alone["tokens_per_s"], abs=1e-3)
+    assert 0 <= both["quickest_waits"] < 1
+    assert both["peak_host_gib"] > 0.05
+    assert "scaling" not in alone
+    shown = capsys.readouterr().out
+    assert "2 × 512 tokens, 2 × 3 a step, checkpointing none" in shown
+    assert f"scaling {both['scaling']:.2f} of 2, the quickest waits {both['quickest_waits']:.1%}" in shown
+    with (tmp_path / "bench.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [(row["devices"], row["scaling"]) for row in written] == [("1", ""), ("2", str(both["scaling"]))]
+
+
+def test_each_case_of_several_devices_follows_that_of_one_alone() -> None:
+    options = parser().parse_args(["--shape", "tiny", "--device", "cpu", "--sweep", "--devices", "4", "2"])
+    cases, peers = _cases(options)
+    assert peers == []
+    assert len(cases) == 2 * 2 * 4 * 3
+    for first in range(0, len(cases), 3):
+        assert [case.devices for case in cases[first : first + 3]] == [1, 2, 4]
+        assert (
+            len({dataclasses.replace(case, devices=1).described() for case in cases[first : first + 3]}) == 1
+        )
 
 
 @pytest.mark.slow
@@ -88,6 +129,11 @@ def test_a_configuration_gives_the_shape_without_a_weight(
         (["--checkpointing", "offload"], "--checkpointing offload: the native engine has full and none"),
         (["--shape", "tiny", "--config", "c.yaml"], "both say the shape: keep one"),
         (["--config", "absent.yaml"], "--config absent.yaml: it can't be read"),
+        (["--devices", "0"], "--devices 0: it has to be at least 1"),
+        (
+            ["--devices", "2", "--peer", "all"],
+            "--devices 2 and --peer: those trainers are measured on one GPU",
+        ),
         (["--only_peers"], "--only_peers: no trainer is named: add --peer all"),
     ],
 )
@@ -141,6 +187,10 @@ def test_a_peer_that_is_not_installed_stops_the_command_before_it_measures(
     [
         ([], "pass --shape tiny"),
         (["--shape", "tiny", "--device", "cuda"], "--device cuda: torch finds no CUDA"),
+        (
+            ["--devices", "2"],
+            "--devices 2: torch finds no GPU here: leave it out, or try it with --device cpu",
+        ),
     ],
 )
 def test_without_a_gpu_nothing_large_is_begun(
@@ -165,5 +215,6 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "medqlora bench --peer all" in ended.stdout
+    assert "medqlora bench --devices 2" in ended.stdout
     for action in parser()._actions:
         assert action.help, action.dest
