@@ -128,16 +128,18 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
 ) -> None:
     """The error that torch raises for a CUDA error, here on a CPU, in the seventh step."""
     words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
-    lost = ["--trainer.callbacks=test_interrupted.LostGPU"]
+    lost = ["--trainer.callbacks=test_interrupted.LostGPU", "--progress.refresh_rate=1"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
         [sys.executable, "-m", "medqlora", "fit", *words, *lost],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        check=False,
     )
     assert done.returncode == 1
-    line = done.stderr.strip().splitlines()[-1]
+    line = done.stdout.replace("\r", "\n").strip().splitlines()[-1]  # of its own: the bar has ended
     assert line.startswith(
         "medqlora: failed: AcceleratorError: CUDA error: unspecified launch failure; the checkpoint of step 6 is "
         "whole: go on with `medqlora fit "

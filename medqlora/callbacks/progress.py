@@ -22,3 +22,9 @@ class StepProgress(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown: dict[str, float] = getattr(pl_module, "shown", {})
         return {name: f"{value:.4g}" for name, value in shown.items()}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the bars: what is said of the exception has a line of its own."""
+        for bar in (self._train_progress_bar, self._val_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()

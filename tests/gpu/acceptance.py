@@ -24,17 +24,18 @@ from typing import Any
 
 from faults import FAULTS
 from figures import figures, longest_fold, step_of, versions
+from scaling import scaling
 
 import medqlora
 
-ROOT = Path(medqlora.__file__).resolve().parent.parent
+CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5
 OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
 STAGES = (
     "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
     "validate", "resume", "overfit", "full", "fast", "speed-likelihood", "speed-compared", "speed-written",
-    *FAULTS,
+    *FAULTS, "scaling",
 )  # fmt: skip
 #: what a test of all 500 questions may take in seconds, after loading, and in GiB above the loaded model: issue 3
 SPEED = {
@@ -67,6 +68,10 @@ class Acceptance:
     more: list[str]
 
     @property
+    def configs(self) -> Path:
+        return CONFIGS
+
+    @property
     def base(self) -> Path:
         return self.folder / f"base-{self.shape}"
 
@@ -79,7 +84,7 @@ class Acceptance:
             configs.append("bf16.yaml")
         if backend == "transformers" or not self.gpu:
             configs.append("no_unsloth.yaml")
-        words = [verb, *(word for name in configs for word in ("--config", str(ROOT / "configs" / name)))]
+        words = [verb, *(word for name in configs for word in ("--config", str(CONFIGS / name)))]
         words += [f"--model.backend.base={self.base}", f"--data.source.path={self.data}"]
         words += [f"--trainer.default_root_dir={self.folder / stage}"]
         if not self.gpu:
@@ -160,6 +165,8 @@ class Acceptance:
             return self.speed(name)
         if name in FAULTS:
             return FAULTS[name](self)
+        if name == "scaling":
+            return scaling(self)
         if name.startswith(("unsloth-", "transformers-")):
             backend, bits = name.split("-")
             return self.short(name, backend, f"{bits}-mixed")
