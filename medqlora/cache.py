@@ -1,6 +1,8 @@
 """Where files that can be made again are kept between runs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,3 +23,31 @@ def cache_folder(*parts: str) -> Path:
     folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def one_at_a_time(path: Path, making: str) -> Iterator[None]:
+    """Around the making of `path`: of several processes one makes it, and the others wait and find it made.
+
+    Where the file system knows no locks each makes its own, which is slower and no less right.
+
+    Args:
+        path: what is made, under the cache root; its name there is the lock's too.
+        making: what a process that waits says it waits for.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(cache_folder("locks") / f"{path.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another process that is {making}", flush=True)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from medqlora.cache import one_at_a_time
 from medqlora.data.encoded_cache import load, save, slot
 from medqlora.data.prompts import OPTION, Prompt
 from medqlora.data.tokens import TextTokenizer, text_tokenizer
@@ -69,11 +70,19 @@ def encode_all(
     """
     encoder = _Encoder(prompt, tokenizer, max_prompt_tokens)
     place = slot(records, encoder.identity) if cached and records else None
-    if place is not None:
-        found = load(place, records)
-        if found is not None:
-            return found
+    if place is None:
+        return _encode_all(encoder, records, progress)
+    found = load(place, records)
+    if found is None:
+        with one_at_a_time(place, f"tokenizing these {len(records)} records"):
+            found = load(place, records)  # the process that was waited for has made it
+            if found is None:
+                found = _encode_all(encoder, records, progress)
+                save(place, found)
+    return found
 
+
+def _encode_all(encoder: "_Encoder", records: Sequence[Record], progress: bool) -> list[Encoded]:
     from tqdm.auto import tqdm
 
     result: list[Encoded] = []
@@ -84,8 +93,6 @@ def encode_all(
             chunk = records[start : start + _CHUNK]
             result += encoder.encode(chunk)
             bar.update(len(chunk))
-    if place is not None:
-        save(place, result)
     return result
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medqlora.cache import cache_folder
+from medqlora.cache import cache_folder, one_at_a_time
 from medqlora.data.prompts import lookup
 from medqlora.data.synthetic_trials import pretraining_trials
 
@@ -53,7 +53,7 @@ class Recipe:
 def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
     """The folder of the base; built when the cache doesn't have it, with a progress bar.
 
-    It is written aside and renamed: a build that is killed leaves nothing, and of two at once one wins.
+    It is written aside and renamed: a build that is killed leaves nothing. Of several processes one builds it.
 
     Raises:
         OSError: the cache folder can't be written.
@@ -61,8 +61,14 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
     recipe = recipe or Recipe(seed=seed)
     plain = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
     folder = cache_folder("tiny_llama") / hashlib.sha256(plain.encode()).hexdigest()[:16]
-    if (folder / "config.json").is_file():
-        return folder
+    if not (folder / "config.json").is_file():
+        with one_at_a_time(folder, "building the demo's base"):
+            if not (folder / "config.json").is_file():  # the process that was waited for has built it
+                _build(recipe, folder)
+    return folder
+
+
+def _build(recipe: Recipe, folder: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -77,7 +83,6 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def _texts(recipe: Recipe) -> list[str]:

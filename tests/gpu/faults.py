@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 #: optimizer steps of both engines, and how far their losses may be apart: issue 4
 ENGINE_STEPS, APART = 30, 0.005
 #: of a run that is killed
-KILLS, KILLED_STEPS = 6, 24
+KILLS, KILLED_STEPS = 3, 24
 
 
 class LostGPU(Callback):
@@ -112,7 +112,8 @@ def kills(acceptance: Any) -> dict[str, Any]:
         rng = random.Random(0)
         for number in range(KILLS if stage == "kills" else 0):
             until = _Killer(acceptance, stage, (number + 1) * KILLED_STEPS // (KILLS + 1), rng.random())
-            done = acceptance.process(stage, [sys.executable, "-m", "medqlora", *words, *more], until=until)
+            command = [sys.executable, "-m", "medqlora", *words, *more, *acceptance.more]
+            done = acceptance.process(stage, command, until=until)
             result["killed_at"].append(until.step if done.get("killed") else None)
             more = ["--ckpt_path=last"]
         done = acceptance.medqlora(stage, [*words, *more])
