@@ -38,7 +38,8 @@ from medqlora.records import YES_NO_MAYBE
 from medqlora.runs import fits, new_run_folder, newest_adapter
 from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles, newest_whole, read_checkpoint, step_of
-from medqlora.training.processes import OneMessage
+from medqlora.training.option_checks import check_shared, check_strategy
+from medqlora.training.processes import OneBase, OneMessage
 
 #: tells the other processes of this machine which checkpoint the first one goes on with
 _RESUMED = "MEDQLORA_RESUMED"
@@ -148,10 +149,16 @@ class MedQLoRACLI(LightningCLI):
                     run.parent.parent, name=run.parent.name, version=run.name
                 )
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
+        check_strategy(options.get("strategy"))
+        one_base = options.get("strategy") == "fsdp"
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
+            trainer = super().instantiate_trainer(**kwargs, **({"strategy": "auto"} if one_base else {}))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
-                trainer = super().instantiate_trainer(**kwargs, strategy=OneMessage())
+                strategy = OneBase() if one_base else OneMessage()
+                trainer = super().instantiate_trainer(**kwargs, strategy=strategy)
+            elif one_base:
+                say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
@@ -250,6 +257,9 @@ class MedQLoRACLI(LightningCLI):
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
+        if isinstance(self.trainer.strategy, OneBase):
+            config = self.model.backend.config() if self.verb == "fit" else None
+            check_shared(self.model, self.datamodule, config)
         self.model.check()
         if self._saved is not None:
             anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
