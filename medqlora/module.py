@@ -1,6 +1,7 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,11 +20,12 @@ from medqlora.models.backend import Backend
 from medqlora.models.host_weights import to_host
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
+from medqlora.models.sharded import SharedBase, share_base
 from medqlora.records import Prediction
 from medqlora.training import checkpoint as checkpoints
 from medqlora.training.asking import build_evaluator
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
-from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
+from medqlora.training.fit_plan import FitPlan, settle_fit, size, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.optim import (
     OptimizerFactory,
@@ -36,7 +38,7 @@ from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.packing_check import check_largest_pack
 from medqlora.training.preflight import preflight
-from medqlora.training.processes import Told, gather, sum_over_processes
+from medqlora.training.processes import OneBase, Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.samples import log_samples
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
@@ -133,6 +135,8 @@ class QLoRAModule(LightningModule):
         #: the checkpoint file whose weights are evaluated instead of an adapter's
         self.checkpoint: str | None = None
         self.model: Any = None
+        #: the base's layers where they are spread over the processes
+        self.shared: SharedBase | None = None
         #: what the progress bar shows: host floats, brought up to date at every logging step
         self.shown: dict[str, float] = {}
         #: parameters (trainable, total), known once the model is loaded
@@ -178,15 +182,31 @@ class QLoRAModule(LightningModule):
         named = None if self.adapter in (None, "none") else self.adapter
         # a checkpoint's weights go into fresh adapters
         fresh = self.trainer.state.fn == "fit" or self.checkpoint is not None
-        self.model = self.backend.load(
-            lora=self.lora if fresh else None,
-            adapter=None if fresh else named,
-            device=self.trainer.strategy.root_device,
-            dtype=self.dtype_of_base,
-            seed=self.data.seed,
-        )
-        self.parameter_counts = count_parameters(self.model)
-        to_host(self.model, embedding=self.embedding == "host", head=self.head == "host")
+        strategy = self.trainer.strategy
+        device = strategy.root_device
+        one = strategy if isinstance(strategy, OneBase) else None
+        with nullcontext() if one is None else one.turn():
+            self.model = self.backend.load(
+                lora=self.lora if fresh else None,
+                adapter=None if fresh else named,
+                device=device if one is None else torch.device("cpu"),
+                dtype=self.dtype_of_base,
+                seed=self.data.seed,
+            )
+            self.parameter_counts = count_parameters(self.model)
+            to_host(
+                self.model,
+                embedding=self.embedding == "host",
+                head=self.head == "host",
+                pinned=device.type == "cuda",
+            )
+            if one is not None:
+                self.shared = share_base(self.model, device, one.host)
+        if self.shared is not None:
+            say(
+                f"Base:    each process keeps {size(self.shared.share_bytes)} of its layers' "
+                f"{size(self.shared.total_bytes)}"
+            )
         if fresh:
             self._assert_trainable()
             trainable, total = self.parameter_counts
@@ -204,14 +224,17 @@ class QLoRAModule(LightningModule):
         """The engine, and whether rows are packed: chosen once, on the loaded model."""
         if self._chosen is None:
             with self.trainer.precision_plugin.forward_context():
+                # the model's own backward would keep weights that are given back
+                needed = self.shared is not None and self.trainer.state.fn == "fit"
                 self._chosen = choose(
                     self.model,
                     self.backend,
-                    engine=self.engine,
+                    engine="fused" if needed else self.engine,
                     knobs=self._knobs,
                     packing=self.data.packing,
                     probe=self.data.probe(),
                     device=self.device,
+                    shared=self.shared,
                 )
         return self._chosen
 
@@ -223,7 +246,13 @@ class QLoRAModule(LightningModule):
         if self.trainer.state.fn == "fit":
             memory, width = usable_memory(self.device), self.dtype_of_base.itemsize
             self.planned = settle_fit(
-                self, self.data, fused=fused, width=width, memory=memory, devices=self.trainer.world_size
+                self,
+                self.data,
+                fused=fused,
+                width=width,
+                memory=memory,
+                devices=self.trainer.world_size,
+                spread=self.shared is not None,
             )
         if self.planned is None:
             return Knobs()
@@ -249,6 +278,7 @@ class QLoRAModule(LightningModule):
             optimizer.zero_grad()  # type: ignore[union-attr]
             batch = split_further(batch, self.data, self.device)
             loss = self._gradients(batch)
+        self.meet()
         if self.trainer.world_size > 1:
             loss = self._sum_over_processes(optimizer, loss)
         self._loss = loss
@@ -291,6 +321,11 @@ class QLoRAModule(LightningModule):
         except torch.OutOfMemoryError:
             return None
         return loss
+
+    def meet(self) -> None:
+        """Where processes share a base: this one has nothing left to run, and helps the others until they haven't."""
+        if self.shared is not None:
+            self.shared.meet()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -339,6 +374,7 @@ class QLoRAModule(LightningModule):
         self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
 
     def on_validation_epoch_end(self) -> None:
+        self.meet()
         self._evaluated = gather(self._evaluated, self.trainer.world_size)
         predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
         scores = quick_scores(predictions)
@@ -380,6 +416,7 @@ class QLoRAModule(LightningModule):
                 heard.base += evaluator.evaluate(batch.examples, records).predictions
 
     def on_test_epoch_end(self) -> None:
+        self.meet()
         for heard in self.heard:
             for part in ("dev", "test", "base"):
                 setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))

@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from medqlora.benchmark.case import Case
 from medqlora.benchmark.failures import failure
 from medqlora.benchmark.shares import combined
-from medqlora.training.lost_process import LostProcessError, patience
+from medqlora.lost_process import LostProcessError, patience
 
 #: how long the others may take to say what they saw, once one process has ended
 _GRACE_S = 5

@@ -22,13 +22,13 @@ from medqlora.benchmark.shares import combined
 from medqlora.data.packing import StepBatch, deal, step_batch
 from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
+from medqlora.lost_process import together
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
-from medqlora.training.lost_process import together
 from medqlora.training.optim import build_optimizer
 from medqlora.training.processes import sum_over_processes
 from medqlora.training.step_metrics import clip_or_leave_out

@@ -39,7 +39,8 @@ from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles
 from medqlora.training.event_files import EventFiles, silence_writer_threads
 from medqlora.training.example_checks import check_examples
-from medqlora.training.processes import OneMessage
+from medqlora.training.option_checks import check_shared, check_strategy
+from medqlora.training.processes import OneBase, OneMessage
 
 #: what each verb needs of the data
 _STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
@@ -149,14 +150,19 @@ class MedQLoRACLI(LightningCLI):
             else:
                 kwargs["logger"] = EventFiles(run.parent.parent, name=run.parent.name, version=run.name)
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
+        check_strategy(options.get("strategy"))
+        one_base = options.get("strategy") == "fsdp"
+        # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
+        strategy: dict[str, Any] = {"strategy": "auto"} if one_base else {}
         # Lightning adds its own to the list that it is given: a second Trainer would have them twice
         callbacks = _as_list(options.get("callbacks"))
         try:
-            trainer = super().instantiate_trainer(**kwargs, callbacks=list(callbacks))
+            trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
-                trainer = super().instantiate_trainer(
-                    **kwargs, callbacks=list(callbacks), strategy=OneMessage()
-                )
+                strategy = {"strategy": OneBase() if one_base else OneMessage()}
+                trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
+            elif one_base:
+                say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
@@ -192,6 +198,9 @@ class MedQLoRACLI(LightningCLI):
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
+        if isinstance(self.trainer.strategy, OneBase):
+            config = self.model.backend.config() if self.verb == "fit" else None
+            check_shared(self.model, self.datamodule, config)
         self.model.check()
         if self._given.saved is not None:
             anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))

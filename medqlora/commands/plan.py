@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         type=int,
         metavar="N",
-        help="GPUs that share each step, each with a base of its own (default: --trainer.devices, or 1)",
+        help="GPUs that share each step, and with --trainer.strategy fsdp the base, of which each else has its "
+        "own (default: --trainer.devices, or 1)",
     )
     made.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     return made
@@ -87,6 +88,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
     from medqlora.planner.speed import tokens_per_s
     from medqlora.training.fit_plan import plan_fit
+    from medqlora.training.option_checks import check_shared, check_strategy
 
     cli = _read(words)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
@@ -106,7 +108,21 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
         given = str(trainer["devices"])
         devices = int(given) if given.isdigit() else 1
     room = None if memory is None else int((1 - RESERVE) * memory)
-    fitted = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=room, devices=devices)
+    check_strategy(trainer["strategy"])
+    spread = trainer["strategy"] == "fsdp" and devices > 1
+    if spread:
+        check_shared(module, data, config)
+    fitted = plan_fit(
+        module,
+        data,
+        shape,
+        lengths,
+        fused=fused or spread,
+        width=width,
+        memory=room,
+        devices=devices,
+        spread=spread,
+    )
     setting, found = fitted.setting, fitted.plan
     steps = -(-len(lengths) // data.batch_size)
     epochs = trainer["max_epochs"] if trainer["max_epochs"] is not None else 1

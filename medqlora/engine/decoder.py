@@ -1,5 +1,7 @@
 """The fast counterpart of `medqlora.models.Decoder`: the same results from the same weights."""
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from medqlora.engine.projections import norm_of, rotary_frequencies
 from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.engine.support import unsupported
 from medqlora.models.host_weights import HostEmbedding, HostHead
+from medqlora.models.sharded import SharedBase
 
 #: which layers run a second time in the backward instead of keeping their activations
 Checkpointing = Literal["offload", "full", "none"] | int
@@ -39,6 +42,7 @@ class FusedDecoder:
         compile: one kernel for what stands between two products (`torch.compile`).
         cached: layers, from the last on, whose weights stay dequantized: the same numbers, and no
             dequantization, for 16 bits a weight.
+        shared: where the model's layers are spread over processes: gathers them, in step with the others.
 
     Raises:
         ValueError: `unsupported(model)` says why it can't be run.
@@ -51,6 +55,7 @@ class FusedDecoder:
         checkpointing: Checkpointing = "full",
         compile: bool = False,
         cached: int = 0,
+        shared: SharedBase | None = None,
     ) -> None:
         reason = unsupported(model)
         if reason is not None:
@@ -68,8 +73,16 @@ class FusedDecoder:
         config = base.config.get_text_config()
         self.dtype: torch.dtype = body.embed_tokens.weight.dtype
         count = len(body.layers)
+        self._shared = shared
         self.layers = [
-            Layer(module, number, last=number == count - 1, dtype=self.dtype, cached=number >= count - cached)
+            Layer(
+                module,
+                number,
+                last=number == count - 1,
+                dtype=self.dtype,
+                cached=number >= count - cached,
+                whole=nullcontext if shared is None else partial(shared.use, number),
+            )
             for number, module in enumerate(body.layers)
         ]
         self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
@@ -173,6 +186,8 @@ class FusedDecoder:
     def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             self._refresh()
+            if self._shared is not None:
+                self._shared.begin(backward=torch.is_grad_enabled())
             x = self._embedded(batch)
             for number, layer in enumerate(self.layers):
                 parameters = layer.parameters
@@ -180,7 +195,7 @@ class FusedDecoder:
                     keep: Keep = self._recomputed_keep if number < self.recomputed else "all"
                     x = LayerFunction.apply(x, layer, step, keep, *parameters)
                 else:
-                    with torch.no_grad():
+                    with torch.no_grad(), layer.whole():
                         x = layer.forward(x, step)[0]
             weight, eps = self.norm
             wide = x.float()

@@ -1,6 +1,7 @@
 """One decoder layer, forward and backward, as a single node of the autograd graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -29,10 +30,18 @@ class Layer:
         last: everything behind the attention, and q, run at the selected rows alone.
         dtype: what it computes in.
         cached: its weights stay dequantized.
+        whole: entered while its weights are used, forward or backward; of a base that is spread over processes.
     """
 
     def __init__(
-        self, module: Any, number: int, *, last: bool, dtype: torch.dtype, cached: bool = False
+        self,
+        module: Any,
+        number: int,
+        *,
+        last: bool,
+        dtype: torch.dtype,
+        cached: bool = False,
+        whole: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         attention, mlp = module.self_attn, module.mlp
         names = ("q_proj", "k_proj", "v_proj")
@@ -62,6 +71,7 @@ class Layer:
             seed + 3,
         )
         self.last = last
+        self.whole = whole
 
     @property
     def groups(self) -> list[Group]:
@@ -115,7 +125,8 @@ class LayerFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, step: Step, keep: Keep, *parameters: Tensor) -> Tensor:
-        y, saved = layer.forward(x.detach(), step)
+        with layer.whole():
+            y, saved = layer.forward(x.detach(), step)
         ctx.layer, ctx.step, ctx.keep, ctx.device = layer, step, keep, x.device
         kept = _to_host(x) if keep == "offload" else x
         ctx.save_for_backward(kept, *(_flatten(*saved) if keep == "all" else ()))
@@ -128,7 +139,7 @@ class LayerFunction(torch.autograd.Function):
         x, *flat = ctx.saved_tensors
         # compiled functions would be compiled again for a tensor that has a graph
         x = x.detach().to(ctx.device, non_blocking=True)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), layer.whole():
             saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, whole=False)[1]
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
             if step.accumulate:

@@ -20,6 +20,8 @@ class Backend(ABC):
 
     #: the model's name on the Hub or a local folder, as the user gave it
     base: str
+    #: whether a base that is loaded on the host may be spread over GPUs from there (`models.sharded`)
+    sharable: bool = False
 
     def options(self) -> dict[str, Any]:
         """The constructor's values: with them the same backend can be made again."""

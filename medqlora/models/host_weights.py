@@ -75,7 +75,7 @@ class _Streamed(torch.autograd.Function):
         return total.to(d_out.dtype), None
 
 
-def to_host(model: Any, *, embedding: bool, head: bool) -> None:
+def to_host(model: Any, *, embedding: bool, head: bool, pinned: bool = False) -> None:
     """Moves the embedding's weight, the head's, or both to the host; what is there already stays.
 
     The modules stay the same objects, with whatever is hooked to them. A head that is tied to the embedding
@@ -83,6 +83,7 @@ def to_host(model: Any, *, embedding: bool, head: bool) -> None:
 
     Args:
         model: a transformers causal language model, or a PEFT model around one.
+        pinned: in memory that a GPU reads by itself, though the model isn't on one yet.
 
     Raises:
         TypeError: they are of a kind that isn't known.
@@ -103,6 +104,6 @@ def to_host(model: Any, *, embedding: bool, head: bool) -> None:
         assert weight is not None
         if id(weight) not in moved:
             on_host = weight.detach().cpu()
-            moved[id(weight)] = on_host.pin_memory() if weight.is_cuda else on_host
+            moved[id(weight)] = on_host.pin_memory() if weight.is_cuda or pinned else on_host
         module.__class__ = hosted
         object.__setattr__(module, "weight", moved[id(weight)])

@@ -28,6 +28,8 @@ class TinyLlama(Backend):
         seed: of the pretraining.
     """
 
+    sharable = True
+
     def __init__(
         self,
         quantization: Quantization = "nf4",

@@ -36,6 +36,8 @@ class Transformers(Backend):
         revision: a branch, tag or commit on the Hub.
     """
 
+    sharable = True
+
     def __init__(
         self,
         base: str,

@@ -39,6 +39,7 @@ class Setting:
         checkpointing: none, full, offload, or a number of layers that compute again.
         embedding, head: on the device, or in host memory.
         cached: layers whose weights the fused engine keeps dequantized.
+        shares: GPUs that the layers' quantized weights are spread over; 1 for all of them on each.
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
         score_tokens: of the largest pass in evaluation.
@@ -57,6 +58,7 @@ class Setting:
     embedding: Literal["device", "host"] = "device"
     head: Literal["device", "host"] = "device"
     cached: int = 0
+    shares: int = 1
     tokens: int = 2048
     loss_rows: int = 300
     score_tokens: int = 2048
@@ -81,9 +83,9 @@ class Plan:
 
 def plan(shape: Shape, setting: Setting) -> Plan:
     """What each phase holds at its peak."""
+    layer = sum(linear_bytes(out, into, setting) for out, into in shape.linears.values())
     base = {
-        "quantized weights": shape.layers
-        * sum(linear_bytes(out, into, setting) for out, into in shape.linears.values()),
+        "quantized weights": ceil(shape.layers * layer / setting.shares),
         "embedding": shape.embedding_parameters * setting.width * _embedding_stays(shape, setting),
         "head": shape.head_parameters * setting.width * (setting.head == "device"),
         "norms and biases": shape.small_parameters * setting.width,
@@ -102,6 +104,8 @@ def plan(shape: Shape, setting: Setting) -> Plan:
         # a buffer that stays: `training.flat`
         "gradients": shape.lora_parameters(setting.r, setting.targets) * 4,
     }
+    if setting.shares > 1:  # the one that runs, and the one that is on its way
+        workspace["gathered layers"] = min(2, shape.layers) * layer
     train = {
         **base,
         **casts,
@@ -113,7 +117,8 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     train["logits"] = max(0, _logits_bytes(shape, setting) - workspace["dequantized group"])
     kept = {**base, **casts, **optimizer, **workspace}
     score = {**kept, "activations": setting.score_tokens * _forward_bytes(shape, setting)}
-    phases = {"load": base, "fit": train, "validate": score}
+    load = {**base, "gathered layers": layer} if setting.shares > 1 else base
+    phases = {"load": load, "fit": train, "validate": score}
     if setting.rows:
         cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
         held = setting.prompt_tokens + setting.rows * setting.new_tokens

@@ -9,6 +9,7 @@ from medqlora.console import say
 from medqlora.engine import Checkpointing, FusedDecoder, unsupported
 from medqlora.errors import InputError
 from medqlora.models import Backend, Decoder
+from medqlora.models.sharded import SharedBase
 from medqlora.records import Encoded
 from medqlora.training.packing_check import packing_works
 
@@ -46,6 +47,7 @@ def choose(
     packing: Packing,
     probe: Sequence[Encoded],
     device: torch.device,
+    shared: SharedBase | None = None,
 ) -> Chosen:
     """Chooses, says what in a line, and compares packed rows with single rows of the model's own forward.
 
@@ -60,6 +62,7 @@ def choose(
         packing: "auto" packs where that makes no difference.
         probe: a few short examples of different lengths.
         device: where the model is.
+        shared: where its layers are spread over processes; with it, "fused" is what training there needs.
 
     Raises:
         InputError: what is asked for can't be run, or gives another result.
@@ -67,7 +70,11 @@ def choose(
     native = backend.decoder(model)
     reason = _not_fused(model, device, engine, packing)
     if reason is not None and engine == "fused":
-        raise InputError(f"--model.engine fused: not possible here: {reason}: use auto or native")
+        raise InputError(
+            f"--model.engine fused: not possible here: {reason}: use auto or native"
+            if shared is None
+            else f"--trainer.strategy fsdp: it needs the fused engine, not possible here: {reason}: use ddp"
+        )
     if reason is None:
         chosen = knobs(True)
         fused = FusedDecoder(
@@ -75,6 +82,7 @@ def choose(
             checkpointing=chosen.checkpointing,
             compile=device.type == "cuda",
             cached=chosen.cached,
+            shared=shared,
         )
         difference = packing_works(model, fused, native, probe, device)
         if difference is None:

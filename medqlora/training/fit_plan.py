@@ -55,6 +55,7 @@ def plan_fit(
     width: int,
     memory: int | None,
     devices: int = 1,
+    spread: bool = False,
 ) -> FitPlan:
     """The plan of a fit, what is "auto" chosen by the memory that there is.
 
@@ -65,7 +66,8 @@ def plan_fit(
         fused: whether the fused engine will run it.
         width: bytes of what is multiplied.
         memory: that torch may allocate in all, in bytes; None takes the options' careful readings.
-        devices: GPUs that share each step, each with a base of its own.
+        devices: GPUs that share each step.
+        spread: whether they share one base too; else each has its own.
     """
     work = Work(lengths, data.batch_size, data.eval_batch_size if module.generate else 0, data.seed, devices)
     asked = getattr(module.backend, "gradient_checkpointing", False)
@@ -85,6 +87,7 @@ def plan_fit(
         head=module.head,
         cached=shape.layers if fused and module.weights == "cached" else 0,
         new_tokens=module.max_new_tokens,
+        shares=devices if spread else 1,
     )
     budget = None if data.micro_batch_tokens == "auto" else data.micro_batch_tokens
     if memory is None:
@@ -98,13 +101,20 @@ def plan_fit(
             memory,
             micro_batch_tokens=budget,
             checkpointing=fused and module.checkpointing == "auto",
-            weights=fused and module.weights == "auto",
+            weights=fused and module.weights == "auto" and not spread,
         )
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 
 def settle_fit(
-    module: Any, data: Any, *, fused: bool, width: int, memory: int | None, devices: int = 1
+    module: Any,
+    data: Any,
+    *,
+    fused: bool,
+    width: int,
+    memory: int | None,
+    devices: int = 1,
+    spread: bool = False,
 ) -> FitPlan | None:
     """Plans, says it in a line, and puts a number in the place of an "auto" `data.micro_batch_tokens`.
 
@@ -115,7 +125,17 @@ def settle_fit(
         shape = Shape.of(module.backend.config())
     except AttributeError:
         return None
-    found = plan_fit(module, data, shape, lengths, fused=fused, width=width, memory=memory, devices=devices)
+    found = plan_fit(
+        module,
+        data,
+        shape,
+        lengths,
+        fused=fused,
+        width=width,
+        memory=memory,
+        devices=devices,
+        spread=spread,
+    )
     data.micro_batch_tokens = found.micro_batch_tokens
     say(found.summary())
     return found

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from medqlora.engine.support import ARCHITECTURES
 from medqlora.errors import InputError
 from medqlora.training.processes import OneMessage
 
@@ -15,6 +16,71 @@ DTYPES = {
     "32-true": torch.float32,
     "32": torch.float32,
 }
+
+
+def check_strategy(given: Any) -> None:
+    """Raises InputError for what would shard a base in a way that a 4-bit one can't be.
+
+    Args:
+        given: `--trainer.strategy`, a name or Lightning's own object.
+    """
+    name = given if isinstance(given, str) else type(given).__name__
+    plain = name.lower()
+    if plain != "fsdp" and any(word in plain for word in ("fsdp", "deepspeed", "modelparallel")):
+        raise InputError(
+            f"--trainer.strategy {name}: it shards parameters, and a 4-bit weight would lose its scales: use fsdp, "
+            "which here shares out the base's layers as bytes"
+        )
+
+
+def check_shared(module: Any, data: Any, config: Any) -> None:
+    """Raises InputError for an option that doesn't go with `--trainer.strategy fsdp`.
+
+    Args:
+        module: the QLoRAModule.
+        data: its datamodule.
+        config: the base's, for what will be trained; None for what won't: scoring and writing can do with the
+            model's own forward.
+    """
+    backend = module.backend
+    if not backend.sharable:
+        raise InputError(
+            f"--trainer.strategy fsdp: {type(backend).__name__} loads a whole base onto each GPU: use "
+            "--model.backend medqlora.models.Transformers, or ddp"
+        )
+    quantization = backend.options().get("quantization")
+    if quantization not in ("nf4", "fp4"):
+        raise InputError(
+            f"--trainer.strategy fsdp: 4-bit layers alone are shared out, and --model.backend.quantization is "
+            f"{quantization}: use nf4, or ddp"
+        )
+    if module.weights == "cached":
+        raise InputError(
+            "--trainer.strategy fsdp: --model.weights cached would keep every layer whole, in 16 bits: use auto"
+        )
+    if config is None:
+        return
+    if module.engine == "native":
+        raise InputError(
+            "--trainer.strategy fsdp: --model.engine native keeps a layer's weights for its backward, and they are "
+            "given back: use auto, or --trainer.strategy ddp"
+        )
+    if data.packing == "padded":
+        raise InputError(
+            "--trainer.strategy fsdp: it trains with the fused engine, which takes no padded rows: use "
+            "--data.packing auto, or --trainer.strategy ddp"
+        )
+    if module.lora.use_dora:
+        raise InputError(
+            "--trainer.strategy fsdp: it trains with the fused engine, which has no DoRA: use --model.lora.use_dora "
+            "false, or --trainer.strategy ddp"
+        )
+    kind = config.get_text_config().model_type
+    if kind not in ARCHITECTURES:
+        raise InputError(
+            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(ARCHITECTURES)}, and "
+            f"'{backend.base}' is {kind}: use --trainer.strategy ddp"
+        )
 
 
 def check_options(module: Any, trainer: Any) -> None:
@@ -31,8 +97,8 @@ def check_options(module: Any, trainer: Any) -> None:
         )
     if trainer.world_size > 1 and not isinstance(trainer.strategy, OneMessage):
         raise InputError(
-            f"--trainer.strategy {type(trainer.strategy).__name__}: each process holds a 4-bit base of its own: use "
-            "auto or ddp; what shards a base (fsdp, deepspeed) is not built"
+            f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "
+            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU"
         )
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
         raise InputError(

@@ -55,8 +55,10 @@ def preflight(module: Any, data: Any, planned: FitPlan) -> dict[str, float]:
                 f"Preflight: {tokens} tokens at once are too many: micro-batches of {data.token_budget} tokens "
                 f"instead of {old}"
             )
+    module.meet()
     found["fit"] = peak
     written = _peak(partial(_evaluation, module, data), device)
+    module.meet()
     if written is None:
         raise torch.OutOfMemoryError(
             "out of memory in validation: lower --data.eval_batch_size or --data.micro_batch_tokens, or pass "

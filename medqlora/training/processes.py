@@ -1,7 +1,9 @@
-"""Several processes, each with its own base: what travels between them is one message a step."""
+"""Several processes, each with its own base or its share of one: of what is trained, one message a step travels."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -9,10 +11,12 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 
+from medqlora.lost_process import LostProcessError, patience, together
 from medqlora.training.flat import FlatOptimizer
-from medqlora.training.lost_process import LostProcessError, patience, together
 
 T = TypeVar("T")
+#: how long a process waits where all others of its machine load a large base before it, one after another
+_PATIENCE_LOADING = timedelta(hours=6)
 
 
 class OneMessage(DDPStrategy):
@@ -62,6 +66,38 @@ class OneMessage(DDPStrategy):
         error = self.broadcast(error)
         if error is not None:
             raise error
+
+
+class OneBase(OneMessage):
+    """The same with one 4-bit base for all: `--trainer.strategy fsdp`.
+
+    Lightning's own strategies of that name flatten parameters or make them torch's DTensors; a 4-bit weight is
+    then without its scales. Here the adapters are in every process, as ever, and the frozen layers are shared
+    out as bytes (`models.sharded`).
+    """
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        #: small messages that the device needn't know of; a process that ends is noticed whatever the patience
+        self.host = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE_LOADING)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Entered by one process of each machine at a time: the host holds one whole base, not several."""
+        turns = len(self.parallel_devices or ())
+        with together():
+            for _ in range(self.local_rank):
+                torch.distributed.barrier(self.host)
+        yield
+        with together():
+            for _ in range(self.local_rank, turns):
+                torch.distributed.barrier(self.host)
+
+    def teardown(self) -> None:
+        shared = getattr(self.lightning_module, "shared", None)
+        if shared is not None:
+            shared.discard()  # Lightning moves the model to the host: of these weights the bytes are elsewhere
+        super().teardown()
 
 
 def _nothing() -> None: ...

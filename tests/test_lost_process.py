@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medqlora.errors import InputError
-from medqlora.training.lost_process import LostProcessError, patience, together
+from medqlora.lost_process import LostProcessError, patience, together
 
 
 def test_the_patience_is_half_an_hour_or_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
