@@ -5,26 +5,21 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from medqlora.console import say
-from medqlora.data.loader import EvalBatch
 from medqlora.data.packing import StepBatch
 from medqlora.engine import FusedDecoder
-from medqlora.evaluation import quick_scores
-from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.host_weights import to_host
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase, share_base
-from medqlora.records import Prediction
 from medqlora.training import checkpoint as checkpoints
-from medqlora.training.asking import build_evaluator
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
+from medqlora.training.evaluation_steps import EvaluationSteps
 from medqlora.training.fit_plan import FitPlan, settle_fit, size, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.optim import (
@@ -38,9 +33,8 @@ from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.packing_check import check_largest_pack
 from medqlora.training.preflight import preflight
-from medqlora.training.processes import OneBase, Told, gather, sum_over_processes
+from medqlora.training.processes import OneBase, Told, sum_over_processes
 from medqlora.training.random_state import restore_random_state
-from medqlora.training.samples import log_samples
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.validated import validated
 
@@ -48,7 +42,7 @@ if TYPE_CHECKING:
     from medqlora.datamodule import PubMedQADataModule
 
 
-class QLoRAModule(LightningModule):
+class QLoRAModule(EvaluationSteps):
     """Trains LoRA adapters on a quantized base, one optimizer step a batch, and evaluates them.
 
     The loss of a step is the sum over its completion tokens divided by their number in the whole step, so
@@ -137,16 +131,8 @@ class QLoRAModule(LightningModule):
         self.model: Any = None
         #: the base's layers where they are spread over the processes
         self.shared: SharedBase | None = None
-        #: what the progress bar shows: host floats, brought up to date at every logging step
-        self.shown: dict[str, float] = {}
         #: parameters (trainable, total), known once the model is loaded
         self.parameter_counts = (0, 0)
-        #: what `test` heard, a question set each, in the order of the data's `sets`
-        self.heard: list[Heard] = []
-        #: what `predict` answered to the last group of questions
-        self.answered: list[Prediction] = []
-        #: the answers to the last validation, and the optimizer step of the weights that gave them
-        self.validated: tuple[int, list[Prediction]] = (-1, [])
         #: what the fit was planned to take; None before, and where the model's shape isn't known
         self.planned: FitPlan | None = None
         self._metrics = StepMetrics()
@@ -155,7 +141,6 @@ class QLoRAModule(LightningModule):
         self.signal = self.agreed_signal = 0
         self._told = Told()
         self._random_state: dict[str, Any] | None = None
-        self._evaluated: list[Evaluated] = []
         self._loss = self._grad_norm = torch.zeros(())
         self.skipped_steps = 0
 
@@ -357,78 +342,6 @@ class QLoRAModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.flush_metrics()
-
-    # ---- evaluation ------------------------------------------------------------------------------
-
-    def evaluator(self) -> Evaluator:
-        return build_evaluator(self, self.data)
-
-    def on_validation_epoch_start(self) -> None:
-        self.flush_metrics()
-        self._evaluated = []
-
-    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        if not batch.examples:
-            return
-        evaluator = self.evaluator()
-        self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
-
-    def on_validation_epoch_end(self) -> None:
-        self.meet()
-        self._evaluated = gather(self._evaluated, self.trainer.world_size)
-        predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
-        scores = quick_scores(predictions)
-        for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
-            scores.setdefault(name, scores.get(f"likelihood_{name}", 0.0))
-        metrics = {f"val/{name}": value for name, value in scores.items()}
-        tokens = sum(part.completion_tokens for part in self._evaluated)
-        if tokens:
-            # exact whatever the order, so that it doesn't hang on who evaluated what
-            metrics["val/loss"] = math.fsum(part.completion_nll for part in self._evaluated) / tokens
-        self.log_dict(metrics, batch_size=len(predictions))  # every process has all of them
-        if "val/accuracy" in metrics:
-            self.shown["accuracy"] = metrics["val/accuracy"]
-        log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
-        self.validated, self._evaluated = (self.trainer.global_step, predictions), []
-
-    def on_test_epoch_start(self) -> None:
-        evaluator = self.evaluator()
-        self.heard = [Heard() for _ in self.data.sets]
-        with self.trainer.precision_plugin.forward_context():  # as the steps themselves are run
-            for one, heard in zip(self.data.sets, self.heard, strict=True):
-                if one.content_free is not None:
-                    heard.prior = evaluator.prior(one.content_free)
-                    if self.compares_base:
-                        with self.model.disable_adapter():
-                            heard.base_prior = evaluator.prior(one.content_free)
-
-    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if not batch.examples:
-            return
-        index, part = self.data.test_parts[dataloader_idx]
-        records, heard, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
-        if part == "dev":
-            heard.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
-            return
-        heard.test += evaluator.evaluate(batch.examples, records).predictions
-        if self.compares_base:
-            with self.model.disable_adapter():
-                heard.base += evaluator.evaluate(batch.examples, records).predictions
-
-    def on_test_epoch_end(self) -> None:
-        self.meet()
-        for heard in self.heard:
-            for part in ("dev", "test", "base"):
-                setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
-
-    @property
-    def compares_base(self) -> bool:
-        return self.compare_base and hasattr(self.model, "disable_adapter")
-
-    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
-        # Lightning would walk through what is returned, and fails at a frozen dataclass
-        self.answered = self.evaluator().evaluate(batch.examples, self.data.records).predictions
-        return [one.id for one in self.answered]
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -4,28 +4,16 @@ import argparse
 import contextlib
 import io
 import json
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from medqlora.commands.arguments import Parser
 from medqlora.commands.config_files import config_files, with_config
-from medqlora.commands.doctor_checks import (
-    Finding,
-    attention,
-    bitsandbytes,
-    devices,
-    first_line,
-    folder,
-    hub,
-    malicious,
-    versions,
-    weights,
-)
-from medqlora.commands.option_errors import one_line
-from medqlora.commands.unsloth_first import import_unsloth_if_named
-from medqlora.errors import InputError
+from medqlora.commands.diagnosis.finding import Finding, first_line
+from medqlora.commands.diagnosis.folders import folders
+from medqlora.commands.diagnosis.hardware import devices
+from medqlora.commands.diagnosis.hub import hub
+from medqlora.commands.diagnosis.selftests import attention, bitsandbytes
+from medqlora.commands.diagnosis.trial import Trial
+from medqlora.commands.diagnosis.versions import malicious, versions
 
 _EXAMPLES = """examples:
   medqlora doctor                                      would the demo start here?
@@ -40,7 +28,6 @@ Options, model, tokenizer and questions are read as `medqlora fit` reads them, w
 configuration names on the Hub is asked there, and questions that aren't in the cache are fetched; otherwise
 no network is used. No run's folder is made, and the demo's base isn't built.
 """
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,7 +78,7 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
     if (bad := malicious()) is not None:  # its import alone may do the harm
         what = "not looked at: a malicious release is installed"
         return [*versions(), Finding("fit", "configuration", "wrong", what, f"remove {bad} first")]
-    trial = Trial()
+    trial = Trial([option for action in parser()._actions for option in action.option_strings])
     trial.run(words)  # first: Unsloth has to be imported before what the checks import
     found = versions(trial.needs)
     try:
@@ -112,7 +99,7 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
         found += bitsandbytes(own)
         if seen != own:
             found += bitsandbytes(seen, needed=False)
-    found += _folders(trial)
+    found += folders(trial)
     if trial.hub is not None:
         found.append(trial.hub)
     elif ask_hub:
@@ -120,247 +107,6 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
     else:
         found.append(Finding("Hub", "Hub", "note", "not asked (--hub asks it)"))
     return found + trial.found
-
-
-def _folders(trial: "Trial") -> list[Finding]:
-    option = "--trainer.default_root_dir"
-    found = [folder("logs", path, needed=True, option=option) for path in trial.log_folders]
-    for number, path in enumerate(trial.log_folders):
-        root = path.expanduser().parent
-        if path.name == "lightning_logs" and not root.exists():  # `fit` makes the last part alone
-            fix = f"make it, or name another with {option}"
-            found[number] = Finding("folders", "logs", "wrong", f"{path}: there is no folder '{root}'", fix)
-    if not trial.log_folders:
-        found.append(Finding("folders", "logs", "note", "--trainer.logger false: no run's folder is kept"))
-    if trial.checkpoints is not None:
-        found.append(folder("checkpoints", trial.checkpoints, needed=True, option="--checkpoint.dirpath"))
-    from medqlora.cache import cache_folder
-
-    try:
-        found.append(
-            folder("medqlora's cache", cache_folder(), needed=trial.needs_cache, option="MEDQLORA_CACHE")
-        )
-    except OSError as error:
-        place = f"{error.filename}: it can't be made ({error.strerror})"
-        fix = "make it writable for you, or name another folder in MEDQLORA_CACHE"
-        found.append(
-            Finding("folders", "medqlora's cache", "wrong" if trial.needs_cache else "note", place, fix)
-        )
-    try:
-        from huggingface_hub import constants
-    except Exception as error:
-        return [*found, Finding("folders", "HF_HOME", "note", f"huggingface_hub: {first_line(error)}")]
-    needed = trial.hub_base is not None and not trial.in_cache
-    home, cache = Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE)
-    found.append(folder("HF_HOME", home, needed=needed, option="HF_HOME"))
-    if not cache.is_relative_to(home):
-        found.append(folder("HF_HUB_CACHE", cache, needed=needed, option="HF_HUB_CACHE"))
-    return found
-
-
-class Trial:
-    """What `medqlora fit` does before it loads a weight, tried out.
-
-    Attributes:
-        found: what came of it.
-        device: where the fit would run; None where the options don't get so far.
-        log_folders: where runs land.
-        checkpoints: where they go instead of into the run's folder.
-        attention: what the backend asks for.
-        hub_base: the base, where it is the Hub's.
-        in_cache: whether its weights are on this machine.
-        hub: whether the Hub answers; asked where the base is the Hub's.
-        needs: optional packages that are used.
-        needs_cache: whether a fit can't do without medqlora's own cache folder.
-    """
-
-    def __init__(self) -> None:
-        self.found: list[Finding] = []
-        self.device: Any = None
-        self.log_folders = [Path("lightning_logs")]
-        self.checkpoints: Path | None = None
-        self.attention: str | None = None
-        self.hub_base: str | None = None
-        self.in_cache = False
-        self.hub: Finding | None = None
-        self.needs: frozenset[str] = frozenset()
-        self.needs_cache = False
-
-    def run(self, words: list[str]) -> None:
-        """Never raises but InputError, for a mistyped option."""
-        try:
-            cli = self._built(words)
-            self._look(cli)
-            if self.hub_base is not None:
-                self.hub = hub(needed=not self.in_cache)
-            with _without_hub(self.hub is not None and self.hub.state != "ok"):
-                self._start(cli)
-        except _MistypedError:
-            raise
-        except InputError as error:  # "where: what: the fix"
-            found, _, fix = str(error).rpartition(": ")
-            self.found.append(Finding("fit", "configuration", "wrong", found or str(error), fix))
-        except Exception as error:  # a package of which a part is missing, a file that may not be read, …
-            fix = "`medqlora fit` with the same options and --debug shows where it comes from"
-            self.found.append(Finding("fit", "configuration", "wrong", first_line(error), fix))
-
-    def _built(self, words: list[str]) -> Any:
-        """Trainer, module and data as `fit` builds them.
-
-        Raises:
-            InputError: an option is wrong, or Unsloth can't be had.
-        """
-        import_unsloth_if_named(words)
-        from jsonargparse import ArgumentError
-
-        from medqlora.commands.lightning_cli import MedQLoRACLI
-
-        trial = self
-
-        class Built(MedQLoRACLI):
-            def before_instantiate_classes(self) -> None:
-                super().before_instantiate_classes()
-                options = self.config["fit"]
-                trial.log_folders = _log_folders(options["trainer"])
-                dirpath = options["checkpoint"]["dirpath"]
-                trial.checkpoints = None if dirpath is None else Path(dirpath)
-                options["trainer"]["logger"] = False  # it would be given a run's folder
-
-            def _run_subcommand(self, subcommand: str) -> None: ...
-
-            def start(self) -> None:
-                self._start()
-
-        cli = Built.__new__(Built)
-        try:
-            cli.__init__(["fit", *words], "doctor")  # type: ignore[misc]
-        except ArgumentError as error:
-            own = [option for action in parser()._actions for option in action.option_strings]
-            known = [*cli.option_names("fit"), *(option.lstrip("-") for option in own)]
-            message = one_line(str(error), known, words)
-            option = message.partition(":")[0]
-            if "there is no such option" in message and any(word.split("=")[0] == option for word in words):
-                raise _MistypedError(message) from error
-            raise InputError(message) from error
-        return cli
-
-    def _look(self, cli: Any) -> None:
-        """What the other checks need to know of the configuration."""
-        from medqlora.models import TinyLlama, Transformers
-        from medqlora.models.hub import is_local
-
-        self.device = cli.trainer.strategy.root_device
-        backend = cli.model.backend
-        kind = type(backend).__name__
-        self.needs = frozenset({"unsloth"} if kind == "Unsloth" else ())
-        self.needs_cache = isinstance(backend, TinyLlama) or kind == "Unsloth"
-        if isinstance(backend, Transformers):
-            self.attention = backend.attention
-        if isinstance(backend, TinyLlama):
-            return
-        if not is_local(backend.base):
-            self.hub_base = backend.base
-            self.in_cache = _cached(backend.base, getattr(backend, "revision", None))
-        elif Path(backend.base).expanduser().is_dir():
-            self.found += weights(Path(backend.base).expanduser())
-
-    def _start(self, cli: Any) -> None:
-        """Everything up to the weights.
-
-        Raises:
-            InputError: what keeps the fit from starting.
-        """
-        from medqlora.models import TinyLlama
-
-        demo, said = isinstance(cli.model.backend, TinyLlama), io.StringIO()
-        built = not demo or _demo_base_is_built()
-        with contextlib.redirect_stdout(said):
-            if built:
-                cli.start()
-            else:
-                _start_without_base(cli)
-        self.found.append(
-            Finding("fit", "trainer", "ok", f"{self.device}, precision {cli.trainer.precision}")
-        )
-        if built:
-            self.found.append(Finding("fit", "base", "ok", str(cli.model.backend.base)))
-        else:
-            later = "the demo's is not built yet: the first fit does it, in about a minute"
-            self.found.append(Finding("fit", "base", "note", later))
-        self.found += [Finding("fit", "data", "ok", line) for line in said.getvalue().splitlines() if line]
-
-
-class _MistypedError(InputError):
-    """An option of the command line that neither `doctor` nor `fit` has."""
-
-
-def _log_folders(trainer: Any) -> list[Path]:
-    """Where runs land: the loggers' own folders, or `lightning_logs` under the default root."""
-    if trainer["logger"] is False:
-        return []
-    root = Path(trainer["default_root_dir"] or ".")
-    given = trainer["logger"] if isinstance(trainer["logger"], list) else [trainer["logger"]]
-    folders = []
-    for one in given:
-        options = None if one in (None, True) else one.get("init_args")
-        own = None if options is None else options.get("save_dir")
-        folders.append(root / "lightning_logs" if own is None else Path(own))
-    return list(dict.fromkeys(folders))
-
-
-def _cached(base: str, revision: str | None) -> bool:
-    """Whether the Hub's cache on this machine has the base's weights, or the list of their files."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(
-        isinstance(try_to_load_from_cache(base, name, revision=revision), str) for name in _WEIGHT_FILES
-    )
-
-
-@contextlib.contextmanager
-def _without_hub(unreachable: bool) -> Iterator[None]:
-    """While it is entered the Hub's files come from the cache alone: its client would try again for half a minute."""
-    if not unreachable:
-        yield
-        return
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _demo_base_is_built() -> bool:
-    from medqlora.cache import cache_folder
-
-    with contextlib.suppress(OSError):  # what is wrong with the folder is a line of its own
-        return any((cache_folder() / "tiny_llama").glob("[!.]*/config.json"))
-    return False
-
-
-def _start_without_base(cli: Any) -> None:
-    """As `fit` starts, with a Llama's configuration for the base that isn't built, and no token counted.
-
-    Raises:
-        InputError: what keeps the fit from starting.
-    """
-    from transformers import LlamaConfig
-
-    from medqlora.models import Transformers
-    from medqlora.training.option_checks import check_options
-
-    cli.datamodule.check()
-    check_options(cli.model, cli.trainer)
-    backend = cli.model.backend
-    options = {name: value for name, value in backend.options().items() if name != "seed"}
-    with tempfile.TemporaryDirectory(prefix="medqlora-doctor-") as base:
-        LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1).save_pretrained(base)
-        device, precision = cli.trainer.strategy.root_device, str(cli.trainer.precision)
-        Transformers(base, **options).check(cli.model.lora, device=device, precision=precision)
-    splits = cli.datamodule.source.read()
-    print(f"{len(splits.train)} training questions, {len(splits.dev)} for validation")
 
 
 # ---- what is printed ---------------------------------------------------------------------------------

@@ -361,7 +361,11 @@ def _as_list(value: Any) -> list[Any]:
 def _quiet() -> None:
     """Hides what is said on every run and means nothing to its user."""
     silence_writer_threads()
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
         logging.getLogger(name).addFilter(_has_news)
     for message in (
         ".*does not have many workers.*",

@@ -1,6 +1,5 @@
 """`medqlora doctor`: exit code 0 only where a fit would start, and a fix beside all that keeps it from starting."""
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -18,8 +17,9 @@ import torch
 from harness import options, run
 
 from medqlora.cli import main
-from medqlora.commands import doctor_checks
-from medqlora.commands.doctor_checks import Finding
+from medqlora.commands.diagnosis.finding import Finding
+from medqlora.commands.diagnosis.folders import folder
+from medqlora.commands.diagnosis.hub import hub
 from medqlora.errors import InputError
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
@@ -92,14 +92,6 @@ def test_a_local_base_and_its_questions_are_read_as_fit_reads_them(
     assert not (tmp_path / "lightning_logs").exists()
     assert str(tmp_path / "lightning_logs") in found["logs"].found
     assert run("fit", [*words, "--trainer.max_steps=1"]).trainer.global_step == 1  # it is true
-
-
-def test_the_versions_are_those_that_are_installed(capsys: pytest.CaptureFixture[str]) -> None:
-    found = {one.name: one for one in doctor_checks.versions()}
-    for name in ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets", "medqlora"):
-        assert found[name].state == "ok"
-        assert found[name].found == importlib.metadata.version(name)
-    assert {"unsloth", "triton", "flash-attn"} <= found.keys()
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +169,7 @@ def test_a_missing_root_folder_is_named(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_folder_on_a_file_system_that_takes_no_files_is_named() -> None:
     if not Path("/proc/self").is_dir():
         pytest.skip("no /proc here")
-    found = doctor_checks.folder("logs", Path("/proc/self/logs"), needed=True, option="--log")
+    found = folder("logs", Path("/proc/self/logs"), needed=True, option="--log")
     assert (found.state, "it can't be written" in found.found) == ("wrong", True)
     assert "--log" in str(found.fix)
 
@@ -256,128 +248,6 @@ def test_a_mistyped_option_gets_one_line_and_exit_code_2(
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
-@pytest.mark.skipif(doctor_checks._version("flash-attn") is not None, reason="flash-attn is installed")
-def test_a_configuration_that_needs_flash_attn_is_told_that_it_isnt_installed() -> None:
-    cpu = torch.device("cpu")
-    for wanted, state in (("flash_attention_2", "wrong"), ("auto", "note"), (None, "note")):
-        found = {one.name: one for one in doctor_checks.attention(cpu, wanted)}
-        assert found["flash-attn"].state == state
-        assert found["SDPA"].state == "ok"
-
-
-# ---- versions ----------------------------------------------------------------------------------------
-
-
-def install(folder: Path, name: str, version: str) -> None:
-    """What a package's installer leaves for `importlib.metadata`."""
-    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-
-
-@pytest.mark.parametrize("version", ["0.1.0", "99.0"])
-def test_a_version_outside_of_the_bounds_is_wrong_and_the_fix_installs_one_within(
-    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(tmp_path / "site", "peft", version)
-    install(tmp_path / "site", "scipy", version)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    found = {one.name: one for one in doctor_checks.versions()}
-    assert wrong(found) == {"peft", "scipy"}  # scipy is shown, though it isn't when all is well
-    bounds = next(text for text in importlib.metadata.requires("medqlora") or () if text.startswith("peft"))
-    fix = str(found["peft"].fix)
-    assert version in found["peft"].found
-    assert fix.startswith("pip install 'peft")
-    assert set(fix.removeprefix("pip install 'peft").rstrip("'").split(",")) == set(bounds[4:].split(","))
-
-
-def test_a_malicious_release_is_named_and_never_imported(tmp_path: Path) -> None:
-    site, trace = tmp_path / "site", tmp_path / "imported"
-    install(site, "lightning", "2.6.3")
-    (site / "lightning").mkdir()
-    (site / "lightning" / "__init__.py").write_text(f"open({str(trace)!r}, 'w')\n")
-    code = (
-        f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "from medqlora.cli import main; sys.exit(main(['doctor']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "2.6.3 was a malicious release" in done.stdout
-    assert "pip uninstall lightning" in done.stdout
-    assert not trace.exists()
-
-
-# ---- device ------------------------------------------------------------------------------------------
-
-
-@NO_GPU
-def test_a_driver_that_torch_cant_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    (before,) = doctor_checks.devices()
-    program.write_text("#!/bin/sh\necho 535.104.05\necho 535.104.05\n")
-    program.chmod(0o755)
-    (found,) = doctor_checks.devices()
-    assert "none found" in before.found
-    assert "the driver 535.104.05 is there" in found.found
-    assert "install torch's CUDA build" in found.found
-
-
-@NO_GPU
-@pytest.mark.parametrize("script", ["exit 9", "sleep 20", "echo; echo"])
-def test_an_nvidia_smi_that_fails_or_hangs_holds_nothing_up(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\n{script.replace('sleep', 'exec sleep')}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    monkeypatch.setattr(doctor_checks, "_SMI_LIMIT_S", 0.5)
-    (found,) = doctor_checks.devices()
-    assert "none found" in found.found
-
-
-def test_the_error_that_nf4_is_allowed_is_half_the_widest_gap_of_its_codes() -> None:
-    from medqlora.models.quantization import import_bitsandbytes
-
-    codes = import_bitsandbytes().functional.get_4bit_type("nf4", device="cpu").sort().values
-    assert float(codes.diff().max()) / 2 == pytest.approx(doctor_checks._NF4_ERROR, abs=1e-6)
-
-
-def test_a_bitsandbytes_that_gives_wrong_values_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medqlora.models.quantization import import_bitsandbytes
-
-    module, cpu = import_bitsandbytes(), torch.device("cpu")
-    assert [one.state for one in doctor_checks.bitsandbytes(cpu)] == ["ok", "ok"]
-    right = module.functional.dequantize_4bit
-    with monkeypatch.context() as patch:
-        patch.setattr(module.functional, "dequantize_4bit", lambda *given: right(*given).flip(0))
-        nf4, adamw = doctor_checks.bitsandbytes(cpu)
-        assert (nf4.state, adamw.state) == ("wrong", "ok")
-    with monkeypatch.context() as patch:
-        patch.setattr(module.functional, "dequantize_4bit", lambda *given: right(*given) * torch.nan)
-        assert doctor_checks.bitsandbytes(cpu)[0].state == "wrong"
-        assert doctor_checks.bitsandbytes(cpu, needed=False)[0].state == "note"
-    for broken in (torch.optim.SGD, torch.optim.AdamW):  # another step; the right one, with 32-bit state
-        with monkeypatch.context() as patch:
-            patch.setattr(module.optim, "AdamW8bit", broken)
-            nf4, adamw = doctor_checks.bitsandbytes(cpu)
-            assert (nf4.state, adamw.state) == ("ok", "wrong")
-
-
-def test_attention_that_sees_what_it_must_not_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    attend = torch.nn.functional.scaled_dot_product_attention
-
-    def leaks(*given: Any, is_causal: bool = False, **options: Any) -> torch.Tensor:
-        return attend(*given, is_causal=False, **options)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", leaks)
-    sdpa = doctor_checks.attention(torch.device("cpu"))[0]
-    assert (sdpa.name, sdpa.state) == ("SDPA", "wrong")
-
-
 # ---- the Hub -----------------------------------------------------------------------------------------
 
 
@@ -439,11 +309,11 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert doctor_checks.hub(needed=False, limit_s=0.3).state == "note"
-        found = doctor_checks.hub(needed=True, limit_s=0.3)
+        assert hub(needed=False, limit_s=0.3).state == "note"
+        found = hub(needed=True, limit_s=0.3)
     assert found.state == "wrong"
     monkeypatch.setenv("HF_ENDPOINT", "not an address")
-    assert doctor_checks.hub(needed=True).state == "wrong"
+    assert hub(needed=True).state == "wrong"
 
 
 @pytest.mark.usefixtures("_online")
@@ -497,6 +367,6 @@ def test_a_hub_that_is_switched_off_is_not_asked(
     address, asked = server
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.setenv(name, "1")
-    assert doctor_checks.hub(needed=False) == Finding("Hub", "Hub", "note", f"off by {name}")
-    assert doctor_checks.hub(needed=True).state == "wrong"
+    assert hub(needed=False) == Finding("Hub", "Hub", "note", f"off by {name}")
+    assert hub(needed=True).state == "wrong"
     assert asked == []

@@ -1,0 +1,1 @@
+"""What `medqlora doctor` looks at: a file a subject; a check gives findings and never raises."""

@@ -1,0 +1,47 @@
+"""Whether the base's weights are on this machine: in a folder, in the Hub's cache, or built for the demo."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from medqlora.commands.diagnosis.finding import Finding, first_line
+
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def weights(base: Path) -> Iterator[Finding]:
+    """What a local base lacks of its weights, before anything loads them."""
+    index = base / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            fix = "copy or download it again"
+            yield Finding("fit", "weights", "wrong", f"{index} can't be read ({first_line(error)})", fix)
+            return
+        missing = [name for name in names if not (base / name).is_file()]
+        if missing:
+            found = f"{base} lacks {len(missing)} of {len(names)} files, the first {missing[0]}"
+            yield Finding("fit", "weights", "wrong", found, "copy or download the base again")
+    elif not any(base.glob("*.safetensors")) and not any(base.glob("pytorch_model*.bin")):
+        found = f"{base} holds no weights (model.safetensors)"
+        yield Finding("fit", "weights", "wrong", found, "copy or download the base again")
+
+
+def cached(base: str, revision: str | None) -> bool:
+    """Whether the Hub's cache on this machine has the base's weights, or the list of their files."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(
+        isinstance(try_to_load_from_cache(base, name, revision=revision), str) for name in _WEIGHT_FILES
+    )
+
+
+def demo_base_is_built() -> bool:
+    """Whether a fit of the demo has left its base in medqlora's cache."""
+    from medqlora.cache import cache_folder
+
+    with contextlib.suppress(OSError):  # what is wrong with the folder is a line of its own
+        return any((cache_folder() / "tiny_llama").glob("[!.]*/config.json"))
+    return False

@@ -1,0 +1,122 @@
+"""What Lightning calls of the module in validation, test and prediction."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from medqlora.data.loader import EvalBatch
+from medqlora.evaluation import quick_scores
+from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
+from medqlora.records import Prediction
+from medqlora.training.asking import build_evaluator
+from medqlora.training.processes import gather
+from medqlora.training.samples import log_samples
+
+
+class EvaluationSteps(LightningModule):
+    """The half of `QLoRAModule` that asks the model; the other half trains it.
+
+    Attributes:
+        model: what is asked.
+        compare_base: `test` also asks the base without the adapter.
+        heard: what `test` heard, a question set each, in the order of the data's `sets`.
+        answered: what `predict` answered to the last group of questions.
+        validated: the answers to the last validation, and the optimizer step of the weights that gave them.
+        shown: what the progress bar shows: host floats, brought up to date at every logging step.
+    """
+
+    model: Any
+    compare_base: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Heard] = []
+        self.answered: list[Prediction] = []
+        self.validated: tuple[int, list[Prediction]] = (-1, [])
+        self.shown: dict[str, float] = {}
+        self._evaluated: list[Evaluated] = []
+
+    @property
+    @abstractmethod
+    def data(self) -> Any:
+        """The datamodule."""
+
+    @abstractmethod
+    def flush_metrics(self) -> None:
+        """Logs what the steps left."""
+
+    @abstractmethod
+    def meet(self) -> None:
+        """Waits for the other processes that share the base, and helps them."""
+
+    def evaluator(self) -> Evaluator:
+        return build_evaluator(self, self.data)
+
+    def on_validation_epoch_start(self) -> None:
+        self.flush_metrics()
+        self._evaluated = []
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        if not batch.examples:
+            return
+        evaluator = self.evaluator()
+        self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
+
+    def on_validation_epoch_end(self) -> None:
+        self.meet()
+        self._evaluated = gather(self._evaluated, self.trainer.world_size)
+        predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
+        scores = quick_scores(predictions)
+        for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
+            scores.setdefault(name, scores.get(f"likelihood_{name}", 0.0))
+        metrics = {f"val/{name}": value for name, value in scores.items()}
+        tokens = sum(part.completion_tokens for part in self._evaluated)
+        if tokens:
+            # exact whatever the order, so that it doesn't hang on who evaluated what
+            metrics["val/loss"] = math.fsum(part.completion_nll for part in self._evaluated) / tokens
+        self.log_dict(metrics, batch_size=len(predictions))  # every process has all of them
+        if "val/accuracy" in metrics:
+            self.shown["accuracy"] = metrics["val/accuracy"]
+        log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
+        self.validated, self._evaluated = (self.trainer.global_step, predictions), []
+
+    def on_test_epoch_start(self) -> None:
+        evaluator = self.evaluator()
+        self.heard = [Heard() for _ in self.data.sets]
+        with self.trainer.precision_plugin.forward_context():  # as the steps themselves are run
+            for one, heard in zip(self.data.sets, self.heard, strict=True):
+                if one.content_free is not None:
+                    heard.prior = evaluator.prior(one.content_free)
+                    if self.compares_base:
+                        with self.model.disable_adapter():
+                            heard.base_prior = evaluator.prior(one.content_free)
+
+    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not batch.examples:
+            return
+        index, part = self.data.test_parts[dataloader_idx]
+        records, heard, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
+        if part == "dev":
+            heard.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
+            return
+        heard.test += evaluator.evaluate(batch.examples, records).predictions
+        if self.compares_base:
+            with self.model.disable_adapter():
+                heard.base += evaluator.evaluate(batch.examples, records).predictions
+
+    def on_test_epoch_end(self) -> None:
+        self.meet()
+        for heard in self.heard:
+            for part in ("dev", "test", "base"):
+                setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
+
+    @property
+    def compares_base(self) -> bool:
+        return self.compare_base and hasattr(self.model, "disable_adapter")
+
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
+        # Lightning would walk through what is returned, and fails at a frozen dataclass
+        self.answered = self.evaluator().evaluate(batch.examples, self.data.records).predictions
+        return [one.id for one in self.answered]
