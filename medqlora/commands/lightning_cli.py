@@ -157,7 +157,7 @@ class MedQLoRACLI(LightningCLI):
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
                 strategy = OneBase() if one_base else OneMessage()
                 trainer = super().instantiate_trainer(**kwargs, strategy=strategy)
-            elif one_base:
+            elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
