@@ -1,7 +1,6 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,15 +12,15 @@ from medqlora.data.packing import StepBatch
 from medqlora.engine import FusedDecoder
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
-from medqlora.models.host_weights import to_host
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
-from medqlora.models.sharded import SharedBase, share_base
+from medqlora.models.sharded import SharedBase
 from medqlora.training import checkpoint as checkpoints
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
 from medqlora.training.evaluation_steps import EvaluationSteps
-from medqlora.training.fit_plan import FitPlan, settle_fit, size, usable_memory
+from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
+from medqlora.training.loading import load_model
 from medqlora.training.optim import (
     OptimizerFactory,
     OptimizerName,
@@ -33,7 +32,7 @@ from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.packing_check import check_largest_pack
 from medqlora.training.preflight import preflight
-from medqlora.training.processes import OneBase, Told, sum_over_processes
+from medqlora.training.processes import Told, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.validated import validated
@@ -167,31 +166,20 @@ class QLoRAModule(EvaluationSteps):
         named = None if self.adapter in (None, "none") else self.adapter
         # a checkpoint's weights go into fresh adapters
         fresh = self.trainer.state.fn == "fit" or self.checkpoint is not None
-        strategy = self.trainer.strategy
-        device = strategy.root_device
-        one = strategy if isinstance(strategy, OneBase) else None
-        with nullcontext() if one is None else one.turn():
-            self.model = self.backend.load(
+
+        def load(device: torch.device) -> nn.Module:
+            return self.backend.load(
                 lora=self.lora if fresh else None,
                 adapter=None if fresh else named,
-                device=device if one is None else torch.device("cpu"),
+                device=device,
                 dtype=self.dtype_of_base,
                 seed=self.data.seed,
             )
-            self.parameter_counts = count_parameters(self.model)
-            to_host(
-                self.model,
-                embedding=self.embedding == "host",
-                head=self.head == "host",
-                pinned=device.type == "cuda",
-            )
-            if one is not None:
-                self.shared = share_base(self.model, device, one.host)
-        if self.shared is not None:
-            say(
-                f"Base:    each process keeps {size(self.shared.share_bytes)} of its layers' "
-                f"{size(self.shared.total_bytes)}"
-            )
+
+        self.model, self.shared = load_model(
+            load, self.trainer.strategy, embedding=self.embedding, head=self.head
+        )
+        self.parameter_counts = count_parameters(self.model)
         if fresh:
             self._assert_trainable()
             trainable, total = self.parameter_counts

@@ -122,6 +122,14 @@ def main(base: str, store: str, rank: int) -> None:
     shared.meet()
     assert layers_bytes(model) == 0
 
+    with pytest.raises(
+        RuntimeError, match="wait for ever"
+    ):  # not a deadlock, where the processes are out of step
+        shared.begin(backward=rank == 0)
+    shared.begin(backward=False)
+    with pytest.raises(RuntimeError, match="out of its turn"), shared.use(1):
+        pass
+    shared.meet()
     with pytest.raises(RuntimeError, match="for a backward"):  # it would read what is no longer there
         model(torch.tensor([[5, 6]]))
     shared.discard()

@@ -161,7 +161,7 @@ class MedQLoRACLI(LightningCLI):
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
                 strategy = {"strategy": OneBase() if one_base else OneMessage()}
                 trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
-            elif one_base:
+            elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
         except (MisconfigurationException, ValueError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")

@@ -9,7 +9,10 @@ from harness import options
 
 from medqlora.cli import main
 
-QLORA = str(Path(__file__).parents[2] / "configs" / "qlora.yaml")
+CONFIGS = Path(__file__).parents[2] / "configs"
+QLORA, NO_UNSLOTH, LARGE_GPU = (
+    str(CONFIGS / f"{name}.yaml") for name in ("qlora", "no_unsloth", "large_gpu")
+)
 GIB = 2**30
 
 
@@ -39,6 +42,27 @@ def test_a_small_gpu_is_told_what_fits(capsys: pytest.CaptureFixture[str]) -> No
     assert eight["largest"]["full"] < eight["largest"]["offload"]
     larger = planned(capsys, "--config", QLORA, "--gpu-memory", "80GB")["largest"]
     assert 8192 <= larger["none"] < larger["full"]
+
+
+def test_a_base_of_70b_fits_two_small_gpus_that_share_it_and_none_that_has_it_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--config", QLORA, "--config", NO_UNSLOTH, "--config", LARGE_GPU, "--gpu-memory", "24GiB"]
+    words += ["--model.backend.base=meta-llama/Meta-Llama-3-70B", "--devices=2"]
+    words += ["--model.embedding=host", "--model.head=host"]
+    spread = planned(capsys, *words, "--trainer.strategy=fsdp")
+    assert spread["fits"]
+    whole = planned(capsys, *words)
+    assert not whole["fits"]
+    layer = whole["phases"]["load"]["quantized weights"] / 80
+    assert spread["phases"]["load"]["quantized weights"] == pytest.approx(40 * layer)
+    assert spread["phases"]["fit"]["gathered layers"] == pytest.approx(2 * layer)
+    assert "gathered layers" not in whole["phases"]["fit"]
+
+
+def test_what_a_shared_base_cannot_do_is_refused_in_the_plan_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", QLORA, "--devices=2", "--trainer.strategy=fsdp"]) == 2
+    assert "use --model.backend medqlora.models.Transformers" in capsys.readouterr().err
 
 
 def test_an_old_gpu_runs_the_native_engine(capsys: pytest.CaptureFixture[str]) -> None:

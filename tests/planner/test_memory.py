@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import build_base
 
 from medqlora.data.packing import pack
 from medqlora.engine import FusedDecoder
 from medqlora.models import LoRA, Transformers
 from medqlora.models.flops import step_flops
+from medqlora.models.sharded import ShardedLayer
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB, cast_bytes, layer_bytes, optimizer_bytes
 from medqlora.records import Encoded
@@ -49,6 +51,19 @@ def test_weights_are_counted_one_by_one(family: str, tiny_bases: dict[str, Path]
     )
     assert counted == frozen
     assert shape.flops(4) == step_flops(model)
+
+
+def test_a_share_of_a_spread_base_has_the_planned_bytes(tmp_path: Path) -> None:
+    # so large that where the weights begin in a layer's buffer, and the codes, weigh little
+    model = load(build_base(tmp_path, hidden_size=512, intermediate_size=1024))
+    layers = [ShardedLayer(one, CPU, 0, 4) for one in model.get_base_model().model.layers]
+    planned = plan(Shape.of(model.config), Setting(width=4, r=4, shares=4)).phases
+    assert sum(one.share.nbytes for one in layers) == pytest.approx(
+        planned["load"]["quantized weights"], rel=0.02
+    )
+    assert sum(one.total_bytes for one in layers) == pytest.approx(
+        planned["fit"]["gathered layers"], rel=0.02
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
