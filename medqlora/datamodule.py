@@ -103,6 +103,8 @@ class PubMedQADataModule(LightningDataModule):
         self.end_token_ids: tuple[int, ...] = ()
         self._tokenizer: Any = None
         self._loader: StepLoader | None = None
+        #: the budget before this process lowered its own: processes deal questions out by one that all have
+        self._dealt_by: int | None = None
 
     def check(self) -> None:
         """Raises InputError for options that no data can make right."""
@@ -271,7 +273,8 @@ class PubMedQADataModule(LightningDataModule):
         return DEFAULT_TOKENS if isinstance(self.micro_batch_tokens, str) else self.micro_batch_tokens
 
     def lower_micro_batch_tokens(self) -> None:
-        """Halves the budget of the steps that come."""
+        """Halves the budget of the steps that come, in this process alone."""
+        self._dealt_by = self._dealt_by or self.token_budget
         self.micro_batch_tokens = max(1, self.token_budget // 2)
         if self._loader is not None:
             self._loader.micro_batch_tokens = self.token_budget
@@ -297,7 +300,7 @@ class PubMedQADataModule(LightningDataModule):
         trainer: Any = self.trainer
         return EvalLoader(
             examples,
-            _GROUP * self.token_budget,
+            _GROUP * (self._dealt_by or self.token_budget),
             in_order=in_order,
             rank=trainer.global_rank,
             world_size=trainer.world_size,

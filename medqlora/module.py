@@ -32,7 +32,7 @@ from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.packing_check import check_largest_pack
 from medqlora.training.preflight import preflight
-from medqlora.training.processes import Told, sum_over_processes
+from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.validated import validated
@@ -217,13 +217,15 @@ class QLoRAModule(EvaluationSteps):
 
     def _knobs(self, fused: bool) -> Knobs:
         if self.trainer.state.fn == "fit":
-            memory, width = usable_memory(self.device), self.dtype_of_base.itemsize
+            width = self.dtype_of_base.itemsize
+            # the tightest process's, so that all of them choose alike
+            memory = min(gather([usable_memory(self.device) or math.inf], self.trainer.world_size))
             self.planned = settle_fit(
                 self,
                 self.data,
                 fused=fused,
                 width=width,
-                memory=memory,
+                memory=None if math.isinf(memory) else int(memory),
                 devices=self.trainer.world_size,
                 spread=self.shared is not None,
             )

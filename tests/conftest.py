@@ -10,6 +10,10 @@ import pytest
 from tokenizer_families import FAMILIES, family
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: tests use no network
+# which reads it once, and gives its log the stream of that moment: not in a test that takes either away
+import huggingface_hub.constants
+
+assert huggingface_hub.constants.HF_HUB_OFFLINE
 
 SHARED = Path(__file__).parents[2] / "shared"
 

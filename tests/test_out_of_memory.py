@@ -1,12 +1,16 @@
 """Running out of memory inside a step costs time and nothing else."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from harness import adapter_weights, options, run
+from harness import adapter_weights, options, questions, run, write_rows
+from tokenizer_families import family
 
+from medqlora.data import JSONLines
+from medqlora.datamodule import PubMedQADataModule
 from medqlora.models import Decoder
 
 
@@ -62,3 +66,23 @@ def test_an_example_that_does_not_fit_alone_ends_the_run_with_what_to_do(
     limit(monkeypatch, 60)
     with pytest.raises(torch.OutOfMemoryError, match=r"one example at a time \(\d+ tokens\): lower --data"):
         run("fit", words)
+
+
+def test_processes_of_which_one_lowered_its_budget_still_ask_every_question_once(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path / "train.jsonl", questions(60))
+    parts = []
+    for rank in range(2):
+        data = PubMedQADataModule(
+            JSONLines(str(tmp_path / "train.jsonl"), dev_fraction=0.5), micro_batch_tokens=60
+        )
+        data.read(family("llama3"), ("dev",), report=lambda line: None)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        if rank == 1:
+            data.lower_micro_batch_tokens()
+        assert data.token_budget == (60, 30)[rank]
+        parts += [example.id for batch in data.val_dataloader() for example in batch.examples]
+    assert len(data.val_dataloader()) > 0
+    assert sorted(parts) == sorted(example.id for example in data.dev)
+    assert len(parts) > 2
