@@ -219,7 +219,8 @@ class QLoRAModule(EvaluationSteps):
         if self.trainer.state.fn == "fit":
             width = self.dtype_of_base.itemsize
             # the tightest process's, so that all of them choose alike
-            memory = min(gather([usable_memory(self.device) or math.inf], self.trainer.world_size))
+            free = usable_memory(self.device)
+            memory = min(gather([math.inf if free is None else free], self.trainer.world_size))
             self.planned = settle_fit(
                 self,
                 self.data,
