@@ -50,9 +50,12 @@ def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> d
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """With what it began: on several GPUs that is a process on each."""
-    for one in (*psutil.Process(process.pid).children(recursive=True), process):
+    # the parent first: it would see a child's end, and do something about it
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
+            child.kill()
     process.wait()
 
 
