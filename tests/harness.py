@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from medqlora.cli import main
 from medqlora.commands.verbs import run_verb
 
 
@@ -77,6 +78,14 @@ progress: {refresh_rate: 0}
 def run(verb: str, words: list[str]) -> Any:
     """The finished command, with its `trainer` and `model`."""
     return run_verb([verb, *words])
+
+
+def refused(capsys: Any, *words: str) -> str:
+    """The one line with which a command that exits with 2 says why."""
+    assert main(list(words)) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1), shown
+    return shown.err
 
 
 def adapter_weights(cli: Any) -> dict[str, Any]:

@@ -35,6 +35,15 @@ def interrupted(words: list[str], folder: Path, number: signal.Signals, step: in
     return code, (folder / "log.txt").read_text().strip().splitlines()[-1]
 
 
+def assert_ends_as_one_never_interrupted(base: Path, folder: Path) -> None:
+    straight = folder / "straight"
+    straight.mkdir()
+    assert started([*options(base, straight), *EXTRA], straight).wait() == 0
+    found, expected = outcome(folder), outcome(straight)
+    for key, value in expected.items():
+        assert same(found[key], value), key
+
+
 @pytest.mark.parametrize(
     ("number", "code", "step"),
     [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 8), (signal.SIGTERM, 143, 6)],  # 6: in the validation
@@ -54,12 +63,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resumed_one_ends_as_if_
     record = json.loads((run / "run.json").read_text())
     assert (record["state"], record["error"]) == ("interrupted", None)
     assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    assert started([*options(tiny_bases["llama"], straight), *EXTRA], straight).wait() == 0
-    found, expected = outcome(tmp_path), outcome(straight)
-    for key, value in expected.items():
-        assert same(found[key], value), key
+    assert_ends_as_one_never_interrupted(tiny_bases["llama"], tmp_path)
 
 
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
@@ -115,12 +119,7 @@ def test_a_job_that_slurm_requeues_goes_on_by_itself_in_its_own_folder(
     for name in (*job, "SLURM_RESTART_COUNT"):
         if name != "PATH":
             monkeypatch.delenv(name)
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    assert started([*options(tiny_bases["llama"], straight), *EXTRA], straight).wait() == 0
-    found, expected = outcome(tmp_path), outcome(straight)
-    for key, value in expected.items():
-        assert same(found[key], value), key
+    assert_ends_as_one_never_interrupted(tiny_bases["llama"], tmp_path)
 
 
 def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(

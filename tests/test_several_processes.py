@@ -52,6 +52,15 @@ def run(verb: str, words: list[str], processes: int = 1) -> str:
     return said
 
 
+def figures(folder: Path) -> dict[str, Any]:
+    """A report without what differs from run to run."""
+    (found,) = folder.rglob("test_report.json")
+    report: dict[str, Any] = json.loads(found.read_text())
+    for name in ("asking_s", "info", "more", "run"):
+        report.pop(name, None)
+    return report
+
+
 def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from test_training import logged
 
@@ -116,11 +125,7 @@ def test_the_report_of_two_processes_is_that_of_one(
         # so few tokens at once that there are several groups to share
         words = [*options(tiny_bases["llama"], folder), "--data.micro_batch_tokens=60"]
         run("test", [*words, f"--model.adapter={alone[4] / 'adapter'}"], processes)
-        (found,) = folder.rglob("test_report.json")
-        report = json.loads(found.read_text())
-        for name in ("asking_s", "info", "more", "run"):
-            report.pop(name, None)
-        reports.append(report)
+        reports.append(figures(folder))
     assert reports[0] == reports[1]
 
 

@@ -3,7 +3,6 @@
 Real processes on a CPU, with gloo, as in `test_several_processes`.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import harness
 import pytest
 import torch
 from harness import options
-from test_several_processes import assert_same_run, finish, run
+from test_several_processes import assert_same_run, figures, finish, run
 from tiny import build_base
 
 from medqlora.errors import InputError
@@ -146,11 +145,7 @@ def test_the_report_of_a_spread_base_is_that_of_a_whole_one(
             harness.run("test", words)
         else:
             run("test", [*words, *SPREAD], 2)
-        (found,) = folder.rglob("test_report.json")
-        report = json.loads(found.read_text())
-        for name in ("asking_s", "info", "more", "run"):
-            report.pop(name, None)
-        reports.append(report)
+        reports.append(figures(folder))
     assert reports[0] == reports[1]
 
 

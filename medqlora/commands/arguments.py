@@ -8,7 +8,22 @@ from medqlora.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong as an InputError in one line, with the nearest option there is."""
+    """Says what is wrong as an InputError in one line, with the nearest option there is.
+
+    Args:
+        command: the word after `medqlora`.
+        description: what the command does.
+        examples: what stands below its options, line for line.
+    """
+
+    def __init__(self, command: str, description: str, examples: str | None = None) -> None:
+        super().__init__(
+            prog=f"medqlora {command}",
+            description=description,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""

@@ -23,9 +23,8 @@ _LOOP_HELP = """Type a question. Also:
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser(
-        prog="medqlora ask",
-        allow_abbrev=False,
-        description="Answers a question with a trained adapter: the decision, how sure it is, and why. Without a "
+        "ask",
+        "Answers a question with a trained adapter: the decision, how sure it is, and why. Without a\n"
         "question it asks for one after another. Not medical advice.",
     )
     made.add_argument("question", nargs="?", help="the question, in quotes")

@@ -47,12 +47,10 @@ scaling is how many times as fast as one they are, and the quickest waits for th
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser(
-        prog="medqlora bench",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Measures training steps: tokens a second, seconds a step, peak memory and FLOP utilisation.\n"
+        "bench",
+        "Measures training steps: tokens a second, seconds a step, peak memory and FLOP utilisation.\n"
         "Several values of an option give every combination.",
-        epilog=_EXAMPLES,
+        _EXAMPLES,
     )
     add = made.add_argument
     add("--shape", choices=tuple(SHAPES), help="a model's shape by name (default: llama-3-8b)")

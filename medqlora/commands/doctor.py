@@ -33,12 +33,10 @@ no network is used. No run's folder is made, and the demo's base isn't built.
 def parser() -> argparse.ArgumentParser:
     """The options of its own; all of `fit`'s go with them."""
     made = Parser(
-        prog="medqlora doctor",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Looks at versions, GPU, driver, attention, bitsandbytes, folders and the configuration, and says\n"
+        "doctor",
+        "Looks at versions, GPU, driver, attention, bitsandbytes, folders and the configuration, and says\n"
         "what is wrong and the fix. Every option of `medqlora fit` may follow.",
-        epilog=_EXAMPLES,
+        _EXAMPLES,
     )
     made.add_argument(
         "--config", action="append", metavar="FILE", help="a fit's configuration (default: the demo's)"

@@ -18,13 +18,7 @@ it was trained on. It becomes adapter/ in the run's folder, in place of the one 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = Parser(
-        prog="medqlora export",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Writes the adapter folder of a run from one of its checkpoints.",
-        epilog=_EXAMPLES,
-    )
+    made = Parser("export", "Writes the adapter folder of a run from one of its checkpoints.", _EXAMPLES)
     made.add_argument(
         "--ckpt_path", required=True, metavar="FILE", help="a .ckpt of a run's checkpoints/ folder"
     )

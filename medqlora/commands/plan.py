@@ -18,10 +18,9 @@ _UNITS = {"gib": _GIB, "gb": _GB, "mib": 2**20, "mb": 10**6}
 def parser() -> argparse.ArgumentParser:
     """The options of its own; all of `fit`'s go with them."""
     made = Parser(
-        prog="medqlora plan",
-        allow_abbrev=False,
-        description="What `medqlora fit` with the same options will hold in memory, phase by phase, whether that fits "
-        "a GPU, what fits it at most, and how long it may take. No weight is loaded and no GPU is needed. "
+        "plan",
+        "What `medqlora fit` with the same options will hold in memory, phase by phase, whether that fits a\n"
+        "GPU, what fits it at most, and how long it may take. No weight is loaded and no GPU is needed.\n"
         "Every option of `medqlora fit` may follow.",
     )
     made.add_argument("--gpu", metavar="NAME", help="plan for this GPU, as h200 or rtx4090")

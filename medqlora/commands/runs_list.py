@@ -40,11 +40,9 @@ _WIDEST = 36
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser(
-        prog="medqlora runs",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Lists runs: state, best validation score, base, size, and how to go on with an unfinished one.",
-        epilog=_EXAMPLES,
+        "runs",
+        "Lists runs: state, best validation score, base, size, and how to go on with an unfinished one.",
+        _EXAMPLES,
     )
     made.add_argument(
         "folder",

@@ -13,6 +13,11 @@ def at(record: Record) -> str:
     return record.where or f"record {record.id}"
 
 
+def at_with_id(record: Record) -> str:
+    """The same, where a message doesn't name the id already."""
+    return f"{record.where} (id {record.id})" if record.where else f"record {record.id}"
+
+
 def unique_ids(records: Iterable[Record], option: str) -> dict[str, Record]:
     """id → record, in order.
 

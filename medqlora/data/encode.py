@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.cache import one_at_a_time
+from medqlora.data.checks import at_with_id
 from medqlora.data.encoded_cache import load, save, slot
 from medqlora.data.prompts import OPTION, Prompt
 from medqlora.data.tokens import TextTokenizer, text_tokenizer
@@ -159,7 +160,7 @@ class _Encoder:
             return ""
         if record.labels and record.answer not in record.labels:
             raise InputError(
-                f"{_at(record)}: the answer {record.answer!r} is none of {', '.join(record.labels)}: correct it"
+                f"{at_with_id(record)}: the answer {record.answer!r} is none of {', '.join(record.labels)}: correct it"
             )
         answer = self._prompt.completion(record.answer, record.long_answer, record.labels)
         return self._delimiter + self._text.text(answer) + self._end
@@ -197,7 +198,7 @@ class _Encoder:
         best = at(0)
         if len(best[1]) > self._limit:
             raise InputError(
-                f"{_at(record)}: the question takes {len(best[1])} tokens without any context, and "
+                f"{at_with_id(record)}: the question takes {len(best[1])} tokens without any context, and "
                 f"{MAX_OPTION} is {self._limit}: raise it, or shorten the question"
             )
         low, high = 0, max(map(len, ends), default=0)  # the whole context is known not to fit
@@ -213,7 +214,7 @@ class _Encoder:
     def _after_prompt(self, prompt: list[int], joint: list[int], record: Record | None) -> list[int]:
         """What follows `prompt` in `joint`; the model is asked at that seam, so it has to be one."""
         if joint[: len(prompt)] != prompt or len(joint) == len(prompt):
-            at = f"{_at(record)}: " if record else ""
+            at = f"{at_with_id(record)}: " if record else ""
             raise InputError(
                 f"{at}{OPTION}: with this tokenizer the answer's beginning merges into the end of the prompt "
                 f"{self._prompt.name!r}: use another prompt"
@@ -243,7 +244,7 @@ class _Encoder:
         gold = labels[record.labels.index(str(record.answer))]
         if tuple(completion[: len(gold)]) != gold:
             raise InputError(
-                f"{_at(record)}: {OPTION}: with this tokenizer the answer {record.answer!r} does not begin with "
+                f"{at_with_id(record)}: {OPTION}: with this tokenizer the answer {record.answer!r} does not begin with "
                 f"the tokens that are scored for it after the prompt {self._prompt.name!r}: use another prompt"
             )
 
@@ -256,10 +257,6 @@ def _code(module: str) -> str:
         return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
     except (AttributeError, KeyError, OSError):
         return ""
-
-
-def _at(record: Record) -> str:
-    return f"{record.where} (id {record.id})" if record.where else f"record {record.id}"
 
 
 def _cut(text: str, ends: Sequence[int], cap: int) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
+from medqlora.data.checks import at_with_id
 from medqlora.errors import InputError
 from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, texts_of
 from medqlora.records import Encoded, Record
@@ -87,7 +88,7 @@ def check_answers(
                         f"the answer doesn't begin with the tokens of its label {record.answer!r}: {_STALE}"
                     )
             if fault is not None:
-                raise InputError(f"{_at(record)}: {fault}")
+                raise InputError(f"{at_with_id(record)}: {fault}")
             wanted = prompt.completion(record.answer or "", record.long_answer, record.labels)
             if text.strip() != wanted.strip():
                 doubtful.append(example)
@@ -102,7 +103,7 @@ def check_answers(
         for example, whole in zip(doubtful, again, strict=True):
             if list(example.completion) != list(whole.completion):
                 raise InputError(
-                    f"{_at(records[example.id])}: the answer's {len(example.completion)} tokens are not the "
+                    f"{at_with_id(records[example.id])}: the answer's {len(example.completion)} tokens are not the "
                     f"{len(whole.completion)} that it has in full: {_STALE}"
                 )
 
@@ -154,8 +155,8 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
     for record in train:
         if record.id in held_out:
             raise InputError(
-                f"{_at(record)}: the id is also in the test set, at {_at(held_out[record.id])}: remove it from the "
-                "training set, or the test score means nothing"
+                f"{at_with_id(record)}: the id is also in the test set, at {at_with_id(held_out[record.id])}: "
+                "remove it from the training set, or the test score means nothing"
             )
     runs, shared, _ = _shared_runs(train, test)
     if not shared.any():
@@ -166,14 +167,14 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
     if flagged and not isinstance(source, _OFFICIAL):
         twin = int(_shared_runs(train, [test[worst]])[2].argmax())
         raise InputError(
-            f"{_at(train[twin])}: holds text of the test question at {_at(test[worst])}; the training set has "
-            f"{shared[worst]:,} of its {runs[worst]:,} runs of {RUN_WORDS} words ({flagged:,} test questions have "
-            f"{FLAGGED_SHARE:.0%} or more of theirs there): remove it from one of the sets, or the test score "
-            "means nothing"
+            f"{at_with_id(train[twin])}: holds text of the test question at {at_with_id(test[worst])}; the "
+            f"training set has {shared[worst]:,} of its {runs[worst]:,} runs of {RUN_WORDS} words "
+            f"({flagged:,} test questions have {FLAGGED_SHARE:.0%} or more of theirs there): remove it from one of "
+            "the sets, or the test score means nothing"
         )
     line = (
         f"Note: {int((shared > 0).sum()):,} of {len(test):,} test questions share runs of {RUN_WORDS} words with "
-        f"the training set, at most {shares[worst]:.0%} of a question's ({_at(test[worst])})"
+        f"the training set, at most {shares[worst]:.0%} of a question's ({at_with_id(test[worst])})"
     )
     return [f"{line}; {flagged:,} share {FLAGGED_SHARE:.0%} or more" if flagged else line]
 
@@ -237,7 +238,3 @@ def _runs(
 
 def _chunks(examples: Sequence[Encoded]) -> Iterable[Sequence[Encoded]]:
     return (examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK))
-
-
-def _at(record: Record) -> str:
-    return f"{record.where} (id {record.id})" if record.where else f"record {record.id}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import options, run, write_rows
+from harness import options, refused, run, write_rows
 
 from medqlora.answering import NOTE
 from medqlora.cli import main
@@ -132,15 +132,13 @@ def test_the_loop_answers_until_its_input_ends_and_survives_mistakes(
 def test_wrong_input_gets_one_line_and_exit_code_2(
     logs: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ask", QUESTION, "--logs", str(logs), "--device", "cpu", *words]) == 2
-    captured = capsys.readouterr().err
-    assert message in captured
-    assert captured.count("\n") == 1
+    said = refused(capsys, "ask", QUESTION, "--logs", str(logs), "--device", "cpu", *words)
+    assert message in said
 
 
 def test_no_finished_run_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ask", QUESTION, "--logs", str(tmp_path)]) == 2
-    assert "holds no finished run: train one with `medqlora fit`" in capsys.readouterr().err
+    said = refused(capsys, "ask", QUESTION, "--logs", str(tmp_path))
+    assert "holds no finished run: train one with `medqlora fit`" in said
 
 
 def test_an_adapter_without_our_record_is_asked_on_the_base_that_it_names(

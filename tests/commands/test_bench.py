@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import refused
 
 from medqlora.benchmark.case import Case
 from medqlora.benchmark.measure import measure
@@ -145,11 +146,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", *words]) == 2
-    captured = capsys.readouterr()
-    assert said in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
+    assert said in refused(capsys, "bench", *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,8 +163,7 @@ def test_a_configuration_without_a_shape_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(text)
-    assert main(["bench", "--config", "c.yaml"]) == 2
-    assert said in capsys.readouterr().err
+    assert said in refused(capsys, "bench", "--config", "c.yaml")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="TRL is installed")
@@ -175,10 +171,8 @@ def test_a_peer_that_is_not_installed_stops_the_command_before_it_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "--shape", "tiny", "--peer", "all"]) == 2
-    captured = capsys.readouterr()
-    assert "the package 'trl' is not installed" in captured.err
-    assert captured.out == ""
+    said = refused(capsys, "bench", "--shape", "tiny", "--peer", "all")
+    assert "the package 'trl' is not installed" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -201,8 +195,7 @@ def test_without_a_gpu_nothing_large_is_begun(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert said in refused(capsys, "bench", *words)
     assert list(tmp_path.iterdir()) == []
 
 
