@@ -136,7 +136,7 @@ def new_run_folder(root: Path) -> Path:
         OSError: it can't be made or written in.
     """
     root.mkdir(exist_ok=True)
-    number = max((_number(one) for one in root.glob("version_*")), default=-1) + 1
+    number = max((version_number(one.name) for one in root.glob("version_*")), default=-1) + 1
     while True:
         folder = root / f"version_{number}"
         try:
@@ -147,8 +147,9 @@ def new_run_folder(root: Path) -> Path:
             return folder
 
 
-def _number(folder: Path) -> int:
-    number = folder.name.removeprefix("version_")
+def version_number(name: str) -> int:
+    """Of a run's folder; -1 where its name is another."""
+    number = name.removeprefix("version_")
     return int(number) if number.isascii() and number.isdigit() else -1
 
 
@@ -187,7 +188,7 @@ def fits(root: Path, base_identity: str) -> list[tuple[Path, dict[str, Any]]]:
             and record.get("base_identity") == base_identity
             and not is_alive(record)
         ):
-            found.append((str(record.get("started")), _number(folder), folder, record))
+            found.append((str(record.get("started")), version_number(folder.name), folder, record))
     return [one[2:] for one in sorted(found, key=lambda one: one[:2], reverse=True)]
 
 
@@ -209,5 +210,5 @@ def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
             and base_identity in (None, record.get("base_identity"))
             and (adapter / "adapter_config.json").is_file()
         ):
-            found.append((str(record.get("finished")), _number(folder), adapter))
+            found.append((str(record.get("finished")), version_number(folder.name), adapter))
     return max(found)[2] if found else None

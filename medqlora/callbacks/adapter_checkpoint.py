@@ -150,9 +150,8 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A validation can take longer than what ends a run waits for: its steps are kept before it."""
-        ended = (
-            0 <= trainer.max_steps <= trainer.global_step
-        )  # Lightning would resume it as a run that is done
+        # Lightning would resume a checkpoint of the last step as a run that is done
+        ended = 0 <= trainer.max_steps <= trainer.global_step
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not ended:
             self._validating = True
             try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
-from medqlora.runs import RUN_FILE, is_alive, read_run
+from medqlora.runs import RUN_FILE, is_alive, read_run, version_number
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs
@@ -93,12 +93,7 @@ def listed(root: Path) -> list[dict[str, Any]]:
     alone = (root / RUN_FILE).exists() or root.name.startswith("version_")
     folders = [root] if alone else [one for one in root.iterdir() if one.name.startswith("version_")]
     runs = [_readable(folder) for folder in folders if folder.is_dir()]
-    return sorted(runs, key=lambda one: (one["started"] or "", _number(one["run"])), reverse=True)
-
-
-def _number(name: str) -> int:
-    number = name.removeprefix("version_")
-    return int(number) if number.isascii() and number.isdigit() else -1
+    return sorted(runs, key=lambda one: (one["started"] or "", version_number(one["run"])), reverse=True)
 
 
 def _readable(folder: Path) -> dict[str, Any]:
