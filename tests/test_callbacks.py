@@ -1,5 +1,6 @@
 """Memory, throughput and the progress bar: what they say is what happened."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from harness import options, run
 from test_training import logged
 from torch.utils.flop_counter import FlopCounterMode
 
-from medqlora.callbacks import GPUMemory, StepProgress, Throughput
+from medqlora.callbacks import GPUMemory, StepProgress, Throughput, saver_of
+from medqlora.cli import main
 from medqlora.data.packing import pack
 from medqlora.models import Transformers
 from medqlora.models.flops import step_flops
@@ -43,6 +45,22 @@ def test_the_bar_shows_the_losses_that_were_logged(tiny_bases: dict[str, Path], 
     bar = next(one for one in cli.trainer.callbacks if isinstance(one, StepProgress))
     last = logged(Path(cli.trainer.log_dir), "train/loss")[-1][1]
     assert float(bar.get_metrics(cli.trainer, cli.model)["loss"]) == pytest.approx(last, rel=1e-3)
+
+
+def test_a_users_own_model_checkpoint_stands_beside_ours(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+    theirs = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
+    words = [*options(tiny_bases["llama"], tmp_path), theirs, "--trainer.callbacks.filename=theirs"]
+    words += ["--trainer.callbacks.monitor=val/loss", "--trainer.callbacks.mode=min"]
+    cli = run("fit", words)
+    folder = Path(cli.trainer.log_dir)
+    assert (folder / "checkpoints" / "theirs.ckpt").is_file()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert list(record["best"]) == ["val/accuracy"]
+    assert cli.adapter_folder == folder / "adapter"
+    first = (folder / "adapter" / "medqlora.json").read_text()
+    assert main(["export", "--ckpt_path", saver_of(cli.trainer).best_model_path]) == 0
+    assert (folder / "adapter" / "medqlora.json").read_text() == first
 
 
 def test_the_counted_work_of_a_forward_pass_is_torchs_own_count(tiny_bases: dict[str, Path]) -> None:

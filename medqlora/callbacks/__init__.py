@@ -1,6 +1,6 @@
 """What is attached to every run."""
 
-from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
+from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint, saver_of
 from medqlora.callbacks.answers import Answers
 from medqlora.callbacks.gpu_memory import GPUMemory
 from medqlora.callbacks.progress import StepProgress
@@ -18,4 +18,5 @@ __all__ = [
     "Signals",
     "StepProgress",
     "Throughput",
+    "saver_of",
 ]

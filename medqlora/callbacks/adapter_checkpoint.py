@@ -272,6 +272,11 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._exported, self.adapter_folder = str(file), folder
 
 
+def saver_of(trainer: Trainer) -> AdapterCheckpoint:
+    """Ours: `trainer.checkpoint_callback` is the first there is, which may be one that the user added."""
+    return next(one for one in trainer.callbacks if isinstance(one, AdapterCheckpoint))  # type: ignore[attr-defined]
+
+
 def _plain(value: Any) -> Any:
     """PEFT's configuration with neither sets nor enumerations, which a checkpoint without pickle can't hold."""
     if isinstance(value, dict):

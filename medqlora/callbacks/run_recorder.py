@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
+from medqlora.callbacks.adapter_checkpoint import saver_of
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.runs import RUN_FILE, Interrupted, RunRecord, now
@@ -32,13 +31,12 @@ class RunRecorder(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.record is None:
             return
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, AdapterCheckpoint):
-            # a resumed run that had no step left comes here without `on_train_end`; and a run that says it is
-            # finished has its adapter
-            checkpoint.finish(trainer, pl_module)
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
-            self.record.best = {str(checkpoint.monitor): float(checkpoint.best_model_score)}
+        saver = saver_of(trainer)
+        # a resumed run that had no step left comes here without `on_train_end`; and a run that says it is
+        # finished has its adapter
+        saver.finish(trainer, pl_module)
+        if saver.best_model_score is not None:
+            self.record.best = {str(saver.monitor): float(saver.best_model_score)}
         self.record.state, self.record.finished = "finished", now()
         self._end(trainer)
 

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
+from medqlora.callbacks.adapter_checkpoint import saver_of
 from medqlora.console import say
 from medqlora.runs import Interrupted, slurm_job
 
@@ -60,8 +60,8 @@ class Signals(Callback):
                 return
         if self.received is None:
             return
-        saver = trainer.checkpoint_callback
-        if isinstance(saver, AdapterCheckpoint) and not saver.epoch_or_validation_is_next(trainer):
+        saver = saver_of(trainer)
+        if not saver.epoch_or_validation_is_next(trainer):
             saver.save_newest(trainer)
             self._stop(trainer)
 
@@ -79,11 +79,9 @@ class Signals(Callback):
         if trainer.world_size > 1 and not module.agreed_signal:
             return
         if self.received is not None and trainer.state.fn == "fit":
-            saver = trainer.checkpoint_callback
-            step = saver.newest_step if isinstance(saver, AdapterCheckpoint) else None
             if self.received == self._requeues_at and trainer.is_global_zero:
                 _requeue()
-            raise Interrupted(self.received, step)
+            raise Interrupted(self.received, saver_of(trainer).newest_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()

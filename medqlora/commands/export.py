@@ -46,7 +46,7 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _exporting() -> Any:
-    from medqlora.callbacks import AdapterCheckpoint
+    from medqlora.callbacks import saver_of
     from medqlora.commands.lightning_cli import MedQLoRACLI
     from medqlora.console import say
     from medqlora.training.checkpoint import KEY, check_definition, definition
@@ -62,10 +62,9 @@ def _exporting() -> Any:
             check_definition(saved[KEY], now, anyway=False)
 
         def fit(self, **options: Any) -> None:
-            file, run, saver = self._given.path, self._given.run, self.trainer.checkpoint_callback
+            file, run, saver = self._given.path, self._given.run, saver_of(self.trainer)
             assert file is not None
             assert run is not None
-            assert isinstance(saver, AdapterCheckpoint)
             whole = read_checkpoint(file)
             if "export" not in whole:
                 raise InputError(
@@ -75,7 +74,7 @@ def _exporting() -> Any:
             self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]
             self.model.model = SavedAdapter(whole["export"]["peft_config"])
             self.model.parameter_counts = tuple(whole["export"]["parameters"])
-            states = [one for one in whole["callbacks"].values() if "best_model_score" in one]
+            states = [one for name, one in whole["callbacks"].items() if name.startswith("AdapterCheckpoint")]
             saver.best_model_score = states[0]["best_model_score"] if states else None
             saver.monitor = saver.monitor if self.datamodule.dev else None
             saver.export(self.model, run, file)

@@ -24,6 +24,7 @@ from medqlora.callbacks import (
     Signals,
     StepProgress,
     Throughput,
+    saver_of,
 )
 from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
@@ -110,8 +111,7 @@ class MedQLoRACLI(LightningCLI):
     @property
     def adapter_folder(self) -> Path | None:
         """Where a finished fit left its best adapter."""
-        saver = self.trainer.checkpoint_callback
-        return saver.adapter_folder if isinstance(saver, AdapterCheckpoint) else None
+        return saver_of(self.trainer).adapter_folder
 
     @property
     def report(self) -> EvaluationReport:
@@ -297,9 +297,8 @@ class MedQLoRACLI(LightningCLI):
     # ---- after a verb ----------------------------------------------------------------------------
 
     def after_fit(self) -> None:
-        saver = self.trainer.checkpoint_callback
+        saver = saver_of(self.trainer)
         run = Path(str(self.trainer.log_dir))
-        assert isinstance(saver, AdapterCheckpoint)
         best = saver.best_model_score
         say("")
         if best is not None:
@@ -318,8 +317,8 @@ class MedQLoRACLI(LightningCLI):
 
     def newest_step(self) -> int | None:
         """The optimizer step of the newest checkpoint that this fit has written; None without one."""
-        saver = getattr(getattr(self, "trainer", None), "checkpoint_callback", None)
-        return saver.newest_step if isinstance(saver, AdapterCheckpoint) and self.verb == "fit" else None
+        begun = hasattr(self, "trainer") and self.verb == "fit"
+        return saver_of(self.trainer).newest_step if begun else None
 
     def remove_empty_run(self) -> None:
         """Takes back the folder of a run that ended on wrong input before it did anything."""
