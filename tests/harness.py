@@ -80,11 +80,13 @@ def run(verb: str, words: list[str]) -> Any:
     return run_verb([verb, *words])
 
 
-def refused(capsys: Any, *words: str) -> str:
-    """The one line with which a command that exits with 2 says why."""
+def refused(capsys: Any, *words: str, reads: bool = False) -> str:
+    """The one line with which a command that exits with 2 says why; only one that `reads` has spoken before."""
+    capsys.readouterr()
     assert main(list(words)) == 2
     shown = capsys.readouterr()
-    assert (shown.out, shown.err.count("\n")) == ("", 1), shown
+    assert shown.err.count("\n") == 1, shown
+    assert reads or not shown.out, shown
     return shown.err
 
 

@@ -56,7 +56,7 @@ def build(folder: Path, *configs: str) -> Built:
 
 @cache
 def _parser() -> Any:
-    return Built([*words("demo.yaml"), "--trainer.logger=false"])
+    return Built(words("demo.yaml"))
 
 
 def read(*configs: str) -> Any:

@@ -10,11 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from medqlora.console import say
+from medqlora.errors import InputError
 from medqlora.export import export_adapter
 from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
 from medqlora.training import curve
 from medqlora.training.checkpoint import KEY, adopt_rates
 from medqlora.training.checkpoint_files import read_checkpoint
+from medqlora.training.validated import LOWER_IS_BETTER
 
 #: what a save that failed leaves as it was
 _KEPT = (
@@ -37,27 +39,38 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: the validation score that tells which is best; without validation the last one is.
-        mode: whether a higher or a lower score is better.
-        save_top_k: how many of the best are kept.
+        mode: whether a higher or a lower score is better; null goes by the score.
+        save_top_k: how many of the best are kept, -1 for all.
         every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is before and after each
             validation, and at the end.
         dirpath: where to; null for `checkpoints/` in the run's folder.
+
+    Raises:
+        InputError: a number is out of its range.
     """
 
     def __init__(
         self,
         monitor: str = "val/accuracy",
-        mode: Literal["max", "min"] = "max",
+        mode: Literal["max", "min"] | None = None,
         save_top_k: int = 1,
         every_n_train_steps: int | None = None,
         dirpath: str | None = None,
     ) -> None:
+        if save_top_k < -1:
+            raise InputError(
+                f"--checkpoint.save_top_k {save_top_k}: it has to be at least -1, which keeps all"
+            )
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise InputError(
+                f"--checkpoint.every_n_train_steps {every_n_train_steps}: it has to be at least 1"
+            )
         super().__init__(
             dirpath=dirpath,
             filename="epoch{epoch}-step{step}",
             auto_insert_metric_name=False,
             monitor=monitor,
-            mode=mode,
+            mode=mode or ("min" if monitor in LOWER_IS_BETTER else "max"),
             save_top_k=save_top_k,
             # at the validation itself: Lightning would wait for the epoch's end, and a run that ends in
             # between would have no best adapter

@@ -74,8 +74,7 @@ def check_classes(options: Any, expected: Mapping[str, type]) -> None:
         if not isinstance(value, Mapping) or not isinstance(value.get("class_path"), str):
             continue
         path = value["class_path"]
-        module, _, name = path.rpartition(".")
-        found = getattr(import_module(module), name, None) if module else None
+        found = named_object(path)
         kind = expected.get(option, object)
         if not isinstance(found, type) or not issubclass(found, kind):
             wanted = "class" if kind is object else f"subclass of {kind.__module__}.{kind.__qualname__}"
@@ -84,6 +83,12 @@ def check_classes(options: Any, expected: Mapping[str, type]) -> None:
         taken = inspect.signature(found).parameters.values() if extra else ()
         if extra and not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
             raise InputError(f"--{option}: {path} has no option '{next(iter(extra))}': leave dict_kwargs out")
+
+
+def named_object(path: str) -> Any:
+    """What a `class_path` names; None where its module has nothing of the name."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name, None) if module else None
 
 
 def _walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
@@ -26,8 +25,9 @@ from medqlora.callbacks import (
     Throughput,
     saver_of,
 )
-from medqlora.commands.config_files import check_classes
+from medqlora.commands.config_files import check_classes, named_object
 from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
+from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
 from medqlora.data.bad_records import FILE_NAME, write_bad_records
@@ -35,12 +35,12 @@ from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
-from medqlora.runs import new_run_folder
 from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles
-from medqlora.training.event_files import EventFiles, silence_writer_threads
+from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
-from medqlora.training.option_checks import check_shared, check_strategy
+from medqlora.training.optim import check_optimizer
+from medqlora.training.option_checks import check_monitor, check_shared, check_strategy, check_written
 from medqlora.training.processes import OneBase, OneMessage
 
 #: what each verb needs of the data
@@ -132,6 +132,10 @@ class MedQLoRACLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
+        settle_trainer(self.config[self.subcommand])
+        optimizer = self.config[self.subcommand]["model"]["optimizer"]
+        if not isinstance(optimizer, str):
+            check_optimizer(named_object(optimizer["class_path"]))
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -143,12 +147,8 @@ class MedQLoRACLI(LightningCLI):
             self.config_init["fit"]["ckpt_path"] = choose_checkpoint(
                 given, root / "lightning_logs", self.model.backend
             )
-        if options.get("logger") in (None, True):
-            run = self._given.run if self.verb == "fit" else None
-            if run is None:
-                kwargs["logger"] = EventFiles(root, name="lightning_logs")
-            else:
-                kwargs["logger"] = EventFiles(run.parent.parent, name=run.parent.name, version=run.name)
+        run = self._given.run if self.verb == "fit" else None
+        kwargs["logger"] = run_loggers(options.get("logger"), root, run)
         kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
         check_strategy(options.get("strategy"))
         one_base = options.get("strategy") == "fsdp"
@@ -194,7 +194,8 @@ class MedQLoRACLI(LightningCLI):
         self._start()
 
     def _start(self) -> None:
-        self._make_folder()
+        if self.trainer.global_rank == 0:  # the first process makes the run's folder, and tells its name
+            self._new_folder = make_folder(self.trainer.logger)
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
@@ -217,6 +218,8 @@ class MedQLoRACLI(LightningCLI):
         else:
             self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
         if self.verb == "fit":
+            if self.datamodule.dev:
+                check_monitor(str(saver_of(self.trainer).monitor), self.datamodule, self.model.generate)
             for line in check_examples(self.datamodule, tokenizer):
                 say(line)
         skipped = self.datamodule.source.skipped
@@ -227,20 +230,6 @@ class MedQLoRACLI(LightningCLI):
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
             self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
-
-    def _make_folder(self) -> None:
-        """Makes a new run's folder before any work; a logger's own number is a guess until it writes.
-
-        Raises:
-            InputError: it can't be made.
-        """
-        logger: Any = self.trainer.logger
-        if not isinstance(logger, TensorBoardLogger) or getattr(logger, "_version", None) is not None:
-            return  # the user's own logger, none, or the folder of the run that is resumed
-        if self.trainer.global_rank != 0:
-            return  # the first process makes it, and tells its name
-        self._new_folder = _made(Path(logger.save_dir))
-        logger._version = self._new_folder.name
 
     def _resume(self) -> None:
         """Compares the run with the checkpoint's, and takes from the curve what came after that."""
@@ -274,6 +263,7 @@ class MedQLoRACLI(LightningCLI):
         if not self.datamodule.dev:
             say("No question was held out from this adapter's training: its confidence is not calibrated")
         self.datamodule.read_benchmarks(report=say)
+        check_written(self.datamodule.sets, self.model.generate)
         self.report.calibration = self._under_test.calibration
         self.report.check_prior(self.datamodule.sets)
         self.report.check_overlap(self._under_test.place, self.datamodule.sets)
@@ -340,17 +330,6 @@ class MedQLoRACLI(LightningCLI):
             for path in (folder, folder.parent):
                 with contextlib.suppress(OSError):
                     path.rmdir()
-
-
-def _made(root: Path) -> Path:
-    """The new run's folder; raises InputError where it can't be made."""
-    try:
-        return new_run_folder(root / "lightning_logs")
-    except OSError as error:
-        raise InputError(
-            f"--trainer.default_root_dir {root}: no run's folder can be made there ({error.strerror}): make it "
-            "and let it be written in, or name another"
-        ) from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -196,8 +196,8 @@ def quick_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     """
     checked(predictions, "validation")
     if not predictions[0].labels:
-        whole = free_answer_scores(predictions, None, None)
-        return {"accuracy": whole["accuracy"]}
+        written = predictions[0].text is not None
+        return {"accuracy": free_answer_scores(predictions, None, None)["accuracy"]} if written else {}
     labels = list(dict.fromkeys(label for one in predictions for label in one.labels))
     gold = [str(one.gold) for one in predictions]
     quick: dict[str, float] = {}

@@ -70,7 +70,8 @@ class EvaluationSteps(LightningModule):
         predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
         scores = quick_scores(predictions)
         for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
-            scores.setdefault(name, scores.get(f"likelihood_{name}", 0.0))
+            if f"likelihood_{name}" in scores:
+                scores.setdefault(name, scores[f"likelihood_{name}"])
         metrics = {f"val/{name}": value for name, value in scores.items()}
         tokens = sum(part.completion_tokens for part in self._evaluated)
         if tokens:

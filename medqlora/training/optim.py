@@ -1,5 +1,6 @@
 """The optimizers by name, and the learning rate over a run."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -17,6 +18,16 @@ from medqlora.training.flat import FlatOptimizer, FlatWeights
 OptimizerName = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
 #: what a `class_path` in a configuration becomes
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+def check_optimizer(kind: type[Optimizer]) -> None:
+    """Raises InputError for one that computes the loss by itself, several times a step."""
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InputError(
+            f"--model.optimizer {kind.__module__}.{kind.__qualname__}: it asks for the loss again within a step, and "
+            "gradients are added up before it here: use adamw_8bit, or another that doesn't"
+        )
 
 
 def build_optimizer(

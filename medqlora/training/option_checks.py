@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from medqlora.data.checks import at_with_id
 from medqlora.engine.support import ARCHITECTURES
 from medqlora.errors import InputError
 from medqlora.training.processes import OneMessage
+from medqlora.training.validated import validation_scores
 
 #: `--trainer.precision` → what the quantized layers compute in
 DTYPES = {
@@ -81,6 +83,37 @@ def check_shared(module: Any, data: Any, config: Any) -> None:
             f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(ARCHITECTURES)}, and "
             f"'{backend.base}' is {kind}: use --trainer.strategy ddp"
         )
+
+
+def check_monitor(monitor: str, data: Any, generate: bool) -> None:
+    """Raises InputError for a score that the validation will not give; Lightning would find out after an epoch.
+
+    Args:
+        monitor: `--checkpoint.monitor`.
+        data: the datamodule, read.
+        generate: `--model.generate`.
+    """
+    known = validation_scores(labelled=bool(data.dev[0].labels), written=generate)
+    if monitor not in known:
+        raise InputError(
+            f"--checkpoint.monitor {monitor}: this validation gives {', '.join(known)}: name one of them"
+        )
+
+
+def check_written(sets: Any, generate: bool) -> None:
+    """Raises InputError for questions whose score is that of a text which would not be written.
+
+    Args:
+        sets: the datamodule's `sets`.
+        generate: `--model.generate`.
+    """
+    for one in sets:
+        free = next((example for example in one.test if not example.labels), None)
+        if free is not None and not generate:
+            raise InputError(
+                f"--model.generate false: {at_with_id(one.records[free.id])} has a free answer, and the score is that "
+                "of what the model writes: leave it out"
+            )
 
 
 def check_options(module: Any, trainer: Any) -> None:

@@ -7,6 +7,22 @@ from typing import Any
 from medqlora.answering import calibrate
 from medqlora.records import Prediction
 
+#: of the scores of a validation, those that are better when they are lower
+LOWER_IS_BETTER = ("val/loss", "val/unparsed_fraction")
+
+
+def validation_scores(*, labelled: bool, written: bool) -> tuple[str, ...]:
+    """The names of what a validation logs.
+
+    Args:
+        labelled: its questions have labels to choose from.
+        written: the model also writes its answers.
+    """
+    names = [("accuracy", labelled or written), ("macro_f1", labelled)]
+    names += [("likelihood_accuracy", labelled), ("likelihood_macro_f1", labelled)]
+    names += [("unparsed_fraction", labelled and written), ("loss", True)]
+    return tuple(f"val/{name}" for name, there in names if there)
+
 
 def validated(
     predictions: Sequence[Prediction], metrics: Mapping[str, Any], target_risk: float

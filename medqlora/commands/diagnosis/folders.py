@@ -21,8 +21,6 @@ def folders(trial: Trial) -> list[Finding]:
         if path.name == "lightning_logs" and not root.exists():  # `fit` makes the last part alone
             fix = f"make it, or name another with {option}"
             found[number] = Finding("folders", "logs", "wrong", f"{path}: there is no folder '{root}'", fix)
-    if not trial.log_folders:
-        found.append(Finding("folders", "logs", "note", "--trainer.logger false: no run's folder is kept"))
     if trial.checkpoints is not None:
         found.append(folder("checkpoints", trial.checkpoints, needed=True, option="--checkpoint.dirpath"))
     from medqlora.cache import cache_folder

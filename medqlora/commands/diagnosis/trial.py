@@ -156,15 +156,15 @@ class _MistypedError(InputError):
 
 def _log_folders(trainer: Any) -> list[Path]:
     """Where runs land: the loggers' own folders, or `lightning_logs` under the default root."""
-    if trainer["logger"] is False:
-        return []
+    from medqlora.commands.config_files import named_object
+    from medqlora.commands.trainer_options import OWN_FOLDER
+
     root = Path(trainer["default_root_dir"] or ".")
     given = trainer["logger"] if isinstance(trainer["logger"], list) else [trainer["logger"]]
-    folders = []
-    for one in given:
-        options = None if one in (None, True) else one.get("init_args")
-        own = None if options is None else options.get("save_dir")
-        folders.append(root / "lightning_logs" if own is None else Path(own))
+    named = [one for one in given if one not in (None, True)]
+    folders = [Path((one.get("init_args") or {}).get("save_dir") or root) for one in named]
+    if not named or not issubclass(named_object(named[0]["class_path"]), OWN_FOLDER):
+        folders.insert(0, root / "lightning_logs")
     return list(dict.fromkeys(folders))
 
 
