@@ -55,7 +55,11 @@ class OneMessage(DDPStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Ends what the first process began: one that is stopped wouldn't hear of it."""
         super().on_exception(exception)
-        if isinstance(exception, LostProcessError) and isinstance(self.launcher, _SubprocessScriptLauncher):
+        if not isinstance(exception, LostProcessError):
+            return
+        # on a GPU Lightning's tearing down waits for what is in flight, and that waits for the lost one
+        end_in_time(self, 1)
+        if isinstance(self.launcher, _SubprocessScriptLauncher):
             self.launcher.kill(signal.SIGKILL)
             # Lightning's observer looks at this list, and would kill this process before it has spoken
             self.launcher.procs.clear()
