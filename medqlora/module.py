@@ -322,6 +322,7 @@ class QLoRAModule(EvaluationSteps):
             preflight(self, self.data, self.planned)
         if self.preflight and self.packed:
             check_largest_pack(self, self.data)
+            self.meet()  # the pack is smaller in a process that has less room
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have

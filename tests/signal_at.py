@@ -1,7 +1,10 @@
-"""A callback for runs of several processes: one of them is ended, or stopped, at a chosen place."""
+"""Callbacks for runs of several processes: something befalls one of them at a chosen place."""
 
+import atexit
 import os
 import signal
+import threading
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -20,3 +23,28 @@ class SignalAt(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
             os.kill(os.getpid(), self.signal)
+
+
+class FailsAlone(Callback):
+    """An error in one process, which then ends as one with NCCL does: not before the others have ended too."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step = step
+        self.rank = rank
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            atexit.register(threading.Event().wait)
+            raise RuntimeError("of this process alone")
+
+
+class LowersItsBudget(Callback):
+    """What preflight does in the process whose GPU has less room."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == self.rank:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data.lower_micro_batch_tokens()

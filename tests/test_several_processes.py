@@ -26,6 +26,9 @@ LIMIT_S = 150
 
 def begin(verb: str, words: list[str], processes: int = 1, **more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    # for the callbacks of `signal_at`
+    here = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, here))
     command = [sys.executable, "-m", "medqlora", verb, *words, f"--trainer.devices={processes}"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -162,12 +165,10 @@ def begin_to_end_at(
     name: str, words: list[str], *, step: int, rank: int, **more: str
 ) -> subprocess.Popen[str]:
     """Two processes, of which one gets a signal in the middle of a step."""
-    here = str(Path(__file__).parent)
-    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     at = {"name": name, "step": step, "rank": rank}
     words = [*words, "--trainer.callbacks=signal_at.SignalAt"]
     words += [f"--trainer.callbacks.{key}={value}" for key, value in at.items()]
-    return begin("fit", words, 2, PYTHONPATH=path, **more)
+    return begin("fit", words, 2, **more)
 
 
 def finish_lost(process: subprocess.Popen[str]) -> str:
@@ -241,3 +242,25 @@ def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(
     assert process.returncode == 143, said
     assert "--ckpt_path last" in said
     assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_failed_alone_is_gone_though_its_end_would_wait_for_the_others(
+    rank: int, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.callbacks=signal_at.FailsAlone"]
+    words += ["--trainer.callbacks.step=2", f"--trainer.callbacks.rank={rank}"]
+    process = begin("fit", words, 2)
+    said = finish(process)
+    assert "medqlora: failed: RuntimeError: of this process alone" in said
+    assert process.returncode == 1
+
+
+def test_full_of_two_processes_tests_the_adapter_that_they_trained_and_says_it_once(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    said = run("full", [*options(tiny_bases["llama"], tmp_path), "--trainer.max_steps=2"], 2)
+    assert said.count("Summary") == 1
+    adapter = tmp_path / "lightning_logs" / "version_0" / "adapter"
+    assert said.count(f"Evaluating the adapter {adapter}") == 1
+    assert (tmp_path / "lightning_logs" / "version_1" / "test_report.json").is_file()

@@ -149,6 +149,16 @@ def test_the_report_of_a_spread_base_is_that_of_a_whole_one(
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
+def test_a_process_that_checks_a_smaller_pack_than_the_others_trains_on_with_them(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path, **SIZES), "--trainer.max_steps=2", *SPREAD]
+    words += ["--trainer.callbacks=signal_at.LowersItsBudget", "--trainer.callbacks.rank=1"]
+    said = run("fit", [*words, "--data.batch_size=8", "--data.micro_batch_tokens=400"], 2)
+    assert "Adapter:" in said
+
+
 # ---- what is refused ---------------------------------------------------------------------------------
 
 

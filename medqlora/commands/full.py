@@ -14,16 +14,21 @@ def run(command: str, words: list[str]) -> int:
     if fit is None:  # --help
         return 0
     kept = _without(words, ("--ckpt_path", "--model.adapter"))
-    test = run_verb(["test", *kept, f"--model.adapter={fit.adapter_folder}"], command)
+    # the first process has written it, and tells the others
+    adapter = fit.trainer.strategy.broadcast(fit.adapter_folder)
+    test = run_verb(["test", *kept, f"--model.adapter={adapter}"], command)
+    folder = Path(str(test.trainer.log_dir))  # asked by all processes: the first one tells
+    if not test.trainer.is_global_zero:  # the report is the first one's
+        return 0
     from medqlora.console import say
 
-    for line in summary(fit, test):
+    for line in summary(fit, test, folder):
         say(line)
     return 0
 
 
-def summary(fit: Any, test: Any) -> list[str]:
-    """What was trained, how long it took, and what it is worth, a line each."""
+def summary(fit: Any, test: Any, folder: Path) -> list[str]:
+    """What was trained, how long it took, and what it is worth, a line each; `folder` is the test's."""
     trainable, total = fit.model.parameter_counts
     report = test.report.scores
     lines = ["", "Summary"]
@@ -35,7 +40,7 @@ def summary(fit: Any, test: Any) -> list[str]:
     if report.base:
         lines.append(f"  bare base  {report.base['accuracy']:.1%} (McNemar p {report.mcnemar_p:.2g})")
     lines.append(f"  adapter    {fit.adapter_folder}")
-    lines.append(f"  report     {Path(str(test.trainer.log_dir)) / 'report.html'}")
+    lines.append(f"  report     {folder / 'report.html'}")
     return lines
 
 

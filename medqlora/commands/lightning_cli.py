@@ -223,8 +223,9 @@ class MedQLoRACLI(LightningCLI):
             for line in check_examples(self.datamodule, tokenizer):
                 say(line)
         skipped = self.datamodule.source.skipped
+        run = Path(str(self.trainer.log_dir))  # asked by all processes: in `full`'s test the first one tells
         if skipped and self.trainer.global_rank == 0:
-            write_bad_records(Path(str(self.trainer.log_dir)) / FILE_NAME, skipped)
+            write_bad_records(run / FILE_NAME, skipped)
         if self.verb == "fit":
             self._resume()
             # first, so that the record stands when another callback fails

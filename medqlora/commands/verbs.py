@@ -60,10 +60,26 @@ def _run(cli: Any, words: list[str], command: str | None) -> None:
         cli.__init__(words, command)
     except ArgumentError as error:
         raise InputError(one_line(str(error), cli.option_names(words[0]), words)) from error
-    except InputError:
+    except InputError as error:
+        _end_in_time(cli, error)
         if hasattr(cli, "trainer"):
             cli.remove_empty_run()
         raise
-    except BaseException:
+    except BaseException as error:
+        _end_in_time(cli, error)
         cli.remove_empty_folder()
         raise
+
+
+def _end_in_time(cli: Any, error: BaseException) -> None:
+    """One of several processes that fails is gone soon: its end may not wait for the others.
+
+    Lightning destroys NCCL's group as the process ends, which waits until the others do too
+    (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api/comms.html#ncclcommdestroy); they may be waiting
+    for this one.
+    """
+    if hasattr(cli, "trainer") and cli.trainer.world_size > 1:
+        from medqlora.training.processes import end_in_time
+
+        code = 2 if isinstance(error, InputError) else getattr(error, "exit_code", 1)
+        end_in_time(cli.trainer.strategy, code)

@@ -8,6 +8,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -39,11 +40,22 @@ def import_unsloth() -> Any:
             "--model.backend medqlora.models.Unsloth needs a CUDA GPU and none is found: add --config "
             "configs/no_unsloth.yaml, or try configs/demo.yaml, which runs on a CPU"
         )
-    rank = os.environ.get("LOCAL_RANK", "0")
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder("unsloth_compiled", rank)))
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = compile_folder()
     import unsloth
 
     return unsloth
+
+
+def compile_folder() -> str:
+    """Where Unsloth puts its compiled code: what `UNSLOTH_COMPILE_LOCATION` says, else a folder for each process.
+
+    Processes that Lightning begins have the first one's environment, and with it the first one's folder.
+    """
+    given = os.environ.get("UNSLOTH_COMPILE_LOCATION")
+    ours = cache_folder("unsloth_compiled")
+    if given is not None and Path(given).parent != ours:
+        return given
+    return str(cache_folder("unsloth_compiled", os.environ.get("LOCAL_RANK", "0")))
 
 
 class Unsloth(Backend):

@@ -1,6 +1,8 @@
 """Several processes, each with its own base or its share of one: of what is trained, one message a step travels."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +19,8 @@ from medqlora.training.flat import FlatOptimizer
 T = TypeVar("T")
 #: how long a process waits where all others of its machine load a large base before it, one after another
 _PATIENCE_LOADING = timedelta(hours=6)
+#: what a process that failed may take to end by itself
+_GRACE_S = 20.0
 
 
 class OneMessage(DDPStrategy):
@@ -51,7 +55,11 @@ class OneMessage(DDPStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Ends what the first process began: one that is stopped wouldn't hear of it."""
         super().on_exception(exception)
-        if isinstance(exception, LostProcessError) and isinstance(self.launcher, _SubprocessScriptLauncher):
+        if not isinstance(exception, LostProcessError):
+            return
+        # on a GPU Lightning's tearing down waits for what is in flight, and that waits for the lost one
+        end_in_time(self, 1)
+        if isinstance(self.launcher, _SubprocessScriptLauncher):
             self.launcher.kill(signal.SIGKILL)
             # Lightning's observer looks at this list, and would kill this process before it has spoken
             self.launcher.procs.clear()
@@ -101,6 +109,25 @@ class OneBase(OneMessage):
 
 
 def _nothing() -> None: ...
+
+
+def end_in_time(strategy: Any, code: int) -> None:
+    """Ends this process with `code`, and those that it began, unless it has ended by itself in a few seconds.
+
+    Args:
+        strategy: the Trainer's.
+        code: the exit code.
+    """
+
+    def end() -> None:
+        launcher = getattr(strategy, "launcher", None)
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
+        os._exit(code)
+
+    timer = threading.Timer(_GRACE_S, end)
+    timer.daemon = True  # it keeps no process that has ended
+    timer.start()
 
 
 class Told:
