@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,13 @@ def test_one_device_has_nothing_to_share_and_says_so(
     words = [*options(tiny_bases["llama"], tmp_path), *SPREAD, "--trainer.devices=1", "--trainer.max_steps=1"]
     assert harness.run("fit", [*words, "--trainer.limit_val_batches=0"]).model.shared is None
     assert "there is one device" in capsys.readouterr().out
+
+
+def test_a_refusal_before_the_processes_have_met_ends_none_of_them_later(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    words = [*options(tiny_bases["llama"], tmp_path), *SPREAD, "--trainer.devices=2", "--data.packing=padded"]
+    with pytest.raises(InputError, match="no padded rows"):
+        harness.run("fit", words)
+    assert threading.active_count() == before

@@ -114,10 +114,14 @@ def _nothing() -> None: ...
 def end_in_time(strategy: Any, code: int) -> None:
     """Ends this process with `code`, and those that it began, unless it has ended by itself in a few seconds.
 
+    Before it has met the others it waits for none of them, and is left alone.
+
     Args:
         strategy: the Trainer's.
         code: the exit code.
     """
+    if not torch.distributed.is_initialized():
+        return
 
     def end() -> None:
         launcher = getattr(strategy, "launcher", None)
