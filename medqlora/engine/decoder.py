@@ -97,6 +97,8 @@ class FusedDecoder:
         self._frequencies = frequencies.to(device)
         groups = [group for layer in self.layers for group in layer.groups]
         self._groups = groups
+        #: an adapted layer, which knows whether the adapters are switched off: PEFT tells all of them at once
+        self._adapted = next((one for one in body.layers.modules() if hasattr(one, "disable_adapters")), None)
         self._casts = _by_kind([cast for group in groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
@@ -163,9 +165,7 @@ class FusedDecoder:
     @torch.no_grad()
     def _refresh(self) -> None:
         """Casts the adapters' float32 weights into the groups' operands: once a pass, not once a product."""
-        active = not any(
-            getattr(module, "disable_adapters", False) for module in self.body.layers[0].modules()
-        )
+        active = not getattr(self._adapted, "disable_adapters", False)
         for group in self._groups:
             group.active = active
         if not active or not self._casts:

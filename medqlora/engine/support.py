@@ -34,6 +34,9 @@ def unsupported(model: Any) -> str | None:
     if getattr(config, "pretraining_tp", 1) != 1:
         return f"its pretraining_tp is {config.pretraining_tp}"
     body = getattr(base, base.base_model_prefix)
+    for name, module in body.named_modules():
+        if hasattr(module, "modules_to_save"):
+            return f"its adapter has weights of its own in place of {name}"
     head = base.get_output_embeddings()
     if type(head) not in (torch.nn.Linear, HostHead) or head.bias is not None:
         return f"its head is {type(head).__name__}, known is a Linear without bias"
@@ -50,7 +53,7 @@ def unsupported(model: Any) -> str | None:
             reason = _projection(module, dtype, biased=name in ("q_proj", "k_proj", "v_proj"))
             if reason is not None:
                 return f"{name} {reason}"
-            trained -= {id(parameter) for parameter in module.parameters()}
+            trained -= {id(parameter) for key, parameter in module.named_parameters() if "lora_" in key}
     if trained:
         return f"it trains {len(trained)} weights that are not LoRA's on {', '.join(SEVEN_PROJECTIONS)}"
     return None
