@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from harness import adapter_weights, options, run
+from tiny import build_base
 
 from medqlora.errors import InputError
 
@@ -175,3 +176,13 @@ def test_a_large_pack_whose_loss_is_not_its_examples_is_refused_and_the_furthest
     ):
         run("fit", [*words, f"--model.engine={engine}"])
     run("fit", [*words, f"--model.engine={engine}", "--model.preflight=false", "--trainer.max_steps=1"])
+
+
+def test_examples_beyond_the_models_window_are_refused_before_the_first_step(
+    words: list[str], tmp_path: Path
+) -> None:
+    base = build_base(tmp_path / "windowed", "mistral", layers=1, sliding_window=16)
+    with pytest.raises(
+        InputError, match=r"its attention sees the last 16 tokens, and the longest example has"
+    ):
+        run("fit", [*words, f"--model.backend.base={base}", "--model.engine=fused"])

@@ -103,7 +103,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     shape = Shape.of(config)
     lengths, length_note = _lengths(data, module)
     width = 4 if str(trainer["precision"]) in ("None", "32", "32-true") else 2
-    fused = _fused(module, data, config, width, gpu)
+    fused = _fused(module, data, config, width, gpu, longest=max(map(sum, lengths)))
     if devices is None:
         given = str(trainer["devices"])
         devices = int(given) if given.isdigit() else 1
@@ -199,8 +199,8 @@ def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]
         return [(len(one.prompt), len(one.completion)) for one in examples], note
 
 
-def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
-    from medqlora.engine.support import ARCHITECTURES
+def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any, longest: int) -> bool:
+    from medqlora.engine.support import ARCHITECTURES, attention_window
 
     quantization = getattr(module.backend, "quantization", "nf4")
     possible = (
@@ -208,6 +208,7 @@ def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
         and config.get_text_config().model_type in ARCHITECTURES
         and quantization in ("nf4", "fp4")
         and not module.lora.use_dora
+        and longest <= (attention_window(config.get_text_config()) or longest)
         and data.packing != "padded"
     )
     return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))

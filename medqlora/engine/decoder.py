@@ -16,7 +16,7 @@ from medqlora.engine.host_head import HostHeadLoss
 from medqlora.engine.layer import Keep, Layer, LayerFunction
 from medqlora.engine.projections import norm_of, rotary_frequencies
 from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
-from medqlora.engine.support import unsupported
+from medqlora.engine.support import attention_window, unsupported
 from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.sharded import SharedBase
 
@@ -92,7 +92,7 @@ class FusedDecoder:
         self.norm = norm_of(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        self.window = _window(config)
+        self.window = attention_window(config)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         groups = [group for layer in self.layers for group in layer.groups]
@@ -201,15 +201,6 @@ class FusedDecoder:
             wide = x.float()
             normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
             return normed.to(self.dtype)
-
-
-def _window(config: Any) -> int | None:
-    """The longest example whose tokens all see each other, None for any."""
-    window = getattr(config, "sliding_window", None)
-    if window is None or not getattr(config, "use_sliding_window", True):
-        return None
-    kinds = getattr(config, "layer_types", None)
-    return None if kinds is not None and "sliding_attention" not in kinds else int(window)
 
 
 def _by_kind(

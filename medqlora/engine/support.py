@@ -15,11 +15,21 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def unsupported(model: Any) -> str | None:
+def attention_window(config: Any) -> int | None:
+    """The longest example whose tokens all see each other, None for any; of a text model's configuration."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or not getattr(config, "use_sliding_window", True):
+        return None
+    kinds = getattr(config, "layer_types", None)
+    return None if kinds is not None and "sliding_attention" not in kinds else int(window)
+
+
+def unsupported(model: Any, longest: int = 0) -> str | None:
     """None for a model that `FusedDecoder` runs; else why not, in a few words.
 
     Args:
         model: a transformers causal language model in 4 bits, or a PEFT model around one.
+        longest: tokens of the longest example that will go through it.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
@@ -29,6 +39,9 @@ def unsupported(model: Any) -> str | None:
         return f"its rotary positions are {rope_type(config)}, known are {', '.join(_ROPE_TYPES)}"
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}, known is silu"
+    window = attention_window(config)
+    if window is not None and longest > window:
+        return f"its attention sees the last {window} tokens, and the longest example has {longest}"
     if getattr(config, "attention_dropout", 0):
         return f"its attention has a dropout of {config.attention_dropout}"
     if getattr(config, "pretraining_tp", 1) != 1:

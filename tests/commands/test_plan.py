@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from harness import options
+from tiny import build_base
 
 from medqlora.cli import main
 
@@ -67,6 +68,17 @@ def test_what_a_shared_base_cannot_do_is_refused_in_the_plan_too(capsys: pytest.
 
 def test_an_old_gpu_runs_the_native_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert planned(capsys, "--config", QLORA, "--gpu", "T4")["engine"] == "native"
+
+
+def test_a_window_that_examples_pass_is_for_the_native_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = []
+    for window in (16, 4096):
+        base = build_base(tmp_path / str(window), "mistral", sliding_window=window)
+        words = ["--trainer.precision=bf16-mixed", "--gpu=h200"]
+        engines.append(planned(capsys, *options(base, tmp_path), *words)["engine"])
+    assert engines == ["native", "fused"]
 
 
 def test_a_local_model_and_its_questions_are_counted(
