@@ -103,9 +103,17 @@ def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixtur
     [
         (["--gpu-memory", "8 potatoes"], "--gpu-memory 8 potatoes: give a number and GiB"),
         (["--gpu-memory", "0GiB"], "--gpu-memory 0GiB"),
+        (["--gpu-memory", "9" * 400 + "GiB"], ": give a number and GiB"),
         (["--gpu", "h20"], "--gpu h20: not known: did you mean h200?"),
         (["--model.lora.rank", "4"], "did you mean"),
         (["--model.lora.r", "0"], "--model.lora.r is 0"),
+        (["--model.lora.target_modules", "[q_prj]"], "no linear layer 'q_prj'; did you mean 'q_proj'?"),
+        (["--model.checkpointing", "-3"], "--model.checkpointing is -3"),
+        (
+            ["--trainer.precision", "bf16-true"],
+            "--trainer.precision bf16-true: the adapters are kept in float32",
+        ),
+        (["--trainer.max_epochs", "-1"], "--trainer.max_epochs -1 without --trainer.max_steps"),
     ],
 )
 def test_wrong_input_gets_one_line_and_exit_code_2(
@@ -115,3 +123,38 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     captured = capsys.readouterr().err
     assert message in captured
     assert captured.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral"])
+def test_a_model_whose_weights_it_cannot_count_is_not_planned_for(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    assert main(["plan", "--config", QLORA, "--config", NO_UNSLOTH, f"--model.backend.base={tmp_path}"]) == 2
+    captured = capsys.readouterr().err
+    assert f"'{tmp_path}' is {kind}" in captured
+    assert captured.count("\n") == 1
+
+
+def test_a_run_is_as_long_as_fit_would_make_it(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    for words, steps in (
+        (["--trainer.max_steps=20"], 20),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=500"], 500),
+        (["--trainer.limit_train_batches=10"], 30),
+        (["--trainer.limit_train_batches=0.5", "--trainer.max_epochs=2"], 56),
+    ):
+        found = planned(capsys, "--config", QLORA, "--gpu", "h200", *words)
+        assert found["steps"] == steps
+        assert found["minutes"][0] == pytest.approx(whole["minutes"][0] * steps / whole["steps"])
+
+
+def test_more_devices_than_a_step_has_examples_are_planned_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    some, many = (
+        planned(capsys, "--config", QLORA, "--gpu", "h200", f"--devices={devices}") for devices in (8, 10**7)
+    )
+    assert many["peak"] == some["peak"]  # a step has 8 examples
