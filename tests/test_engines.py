@@ -1,14 +1,17 @@
 """The fused engine under the whole machinery: the same run as the native one, and interchangeable with it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from harness import adapter_weights, options, run
 from tiny import build_base
+from transformers import AutoModelForCausalLM
 
 from medqlora.errors import InputError
+from medqlora.training.loading import load_model
 
 
 @pytest.fixture
@@ -85,6 +88,21 @@ def test_where_weights_wait_changes_memory_alone(words: list[str]) -> None:
         for name, value in plain.trainer.callback_metrics.items():
             if name.startswith("val/"):
                 assert float(other.trainer.callback_metrics[name]) == pytest.approx(float(value), rel=1e-3)
+
+
+def test_an_embedding_of_another_kind_is_refused_on_the_host(tiny_bases: dict[str, Path]) -> None:
+    class Scaled(torch.nn.Embedding):
+        """As Gemma's."""
+
+    def load(device: torch.device) -> Any:
+        model: Any = AutoModelForCausalLM.from_pretrained(tiny_bases["llama"])
+        model.get_input_embeddings().__class__ = Scaled
+        return model
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    load_model(load, strategy, embedding="device", head="host")
+    with pytest.raises(InputError, match=r"^--model.embedding host: .* its own is a Scaled, .*: use device$"):
+        load_model(load, strategy, embedding="host", head="device")
 
 
 def test_auto_takes_the_budget_and_the_layers_that_fit_and_the_loader_keeps_to_them(
