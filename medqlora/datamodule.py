@@ -250,6 +250,15 @@ class PubMedQADataModule(LightningDataModule):
         shortest = [by_length[length] for length in sorted(by_length)[:3]]
         return shortest * 2 if len(shortest) == 1 else shortest
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example of all that was read, with the longest of its possible ends."""
+        asked = [example for one in self.sets for example in one.test]
+        return max(
+            len(example.prompt) + max(map(len, (example.completion, *example.labels)))
+            for example in [*self.train, *self.dev, *self.test, *asked]
+        )
+
     def train_dataloader(self) -> StepLoader:
         module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         trainer: Any = self.trainer

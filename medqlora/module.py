@@ -206,6 +206,7 @@ class QLoRAModule(EvaluationSteps):
                     knobs=self._knobs,
                     packing=self.data.packing,
                     probe=self.data.probe(),
+                    longest=self.data.longest,
                     device=self.device,
                     shared=self.shared,
                 )

@@ -1,13 +1,17 @@
 """The fused engine under the whole machinery: the same run as the native one, and interchangeable with it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from harness import adapter_weights, options, run
+from tiny import build_base
+from transformers import AutoModelForCausalLM
 
 from medqlora.errors import InputError
+from medqlora.training.loading import load_model
 
 
 @pytest.fixture
@@ -84,6 +88,21 @@ def test_where_weights_wait_changes_memory_alone(words: list[str]) -> None:
         for name, value in plain.trainer.callback_metrics.items():
             if name.startswith("val/"):
                 assert float(other.trainer.callback_metrics[name]) == pytest.approx(float(value), rel=1e-3)
+
+
+def test_an_embedding_of_another_kind_is_refused_on_the_host(tiny_bases: dict[str, Path]) -> None:
+    class Scaled(torch.nn.Embedding):
+        """As Gemma's."""
+
+    def load(device: torch.device) -> Any:
+        model: Any = AutoModelForCausalLM.from_pretrained(tiny_bases["llama"])
+        model.get_input_embeddings().__class__ = Scaled
+        return model
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    load_model(load, strategy, embedding="device", head="host")
+    with pytest.raises(InputError, match=r"^--model.embedding host: .* its own is a Scaled, .*: use device$"):
+        load_model(load, strategy, embedding="host", head="device")
 
 
 def test_auto_takes_the_budget_and_the_layers_that_fit_and_the_loader_keeps_to_them(
@@ -175,3 +194,13 @@ def test_a_large_pack_whose_loss_is_not_its_examples_is_refused_and_the_furthest
     ):
         run("fit", [*words, f"--model.engine={engine}"])
     run("fit", [*words, f"--model.engine={engine}", "--model.preflight=false", "--trainer.max_steps=1"])
+
+
+def test_examples_beyond_the_models_window_are_refused_before_the_first_step(
+    words: list[str], tmp_path: Path
+) -> None:
+    base = build_base(tmp_path / "windowed", "mistral", layers=1, sliding_window=16)
+    with pytest.raises(
+        InputError, match=r"its attention sees the last 16 tokens, and the longest example has"
+    ):
+        run("fit", [*words, f"--model.backend.base={base}", "--model.engine=fused"])

@@ -195,8 +195,8 @@ def _decoder(model: Any, case: Case) -> Decoder | FusedDecoder:
     return Decoder(model)
 
 
-def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float:
-    """The peak that `medqlora plan` says of the largest of these micro-batches."""
+def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float | None:
+    """The peak that `medqlora plan` says of the largest of these micro-batches; None where it can't."""
     kept = case.checkpointing
     tokens, rows = max(
         (int(micro.lengths.sum()), len(micro.targets)) for batch in timed for micro in batch.micro_batches
@@ -211,7 +211,10 @@ def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float:
         tokens=tokens,
         loss_rows=rows,
     )
-    return plan(Shape.of(config), setting).total("fit") / GIB
+    try:
+        return plan(Shape.of(config), setting).total("fit") / GIB
+    except AttributeError:
+        return None
 
 
 def _flops(flops: StepFlops, batch: StepBatch) -> float:

@@ -16,7 +16,7 @@ def combined(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, several = shares[0], len(shares) > 1
     step_s = max((share["step_s"] for share in shares), key=sum)
     found = {name: max(share["peaks"][name] for share in shares) for name in first["peaks"]}
-    planned = max(share["planned_gib"] for share in shares)
+    planned = None if first["planned_gib"] is None else max(share["planned_gib"] for share in shares)
     peak = found.get("peak_allocated_gib")
     ceiling = sum(share["flops_per_s"] for share in shares)
     speed = summary(step_s, first["tokens"])
@@ -28,8 +28,8 @@ def combined(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         **speed,
         **found,
-        "planned_gib": round(planned, 3),
-        "plan_error": None if peak is None else round(planned / peak - 1, 4),
+        "planned_gib": None if planned is None else round(planned, 3),
+        "plan_error": None if planned is None or peak is None else round(planned / peak - 1, 4),
         "loaded_gib": max(share["loaded_gib"] for share in shares),
         "flop_utilisation": round(sum(share["flops"] for share in shares) / sum(step_s) / ceiling, 4),
         "matrix_product_tflops": round(ceiling / len(shares) / 1e12, 3),

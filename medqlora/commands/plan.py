@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from medqlora.commands.arguments import Parser
@@ -11,6 +13,8 @@ from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.errors import InputError
 
+#: `--trainer.precision` → the name that Lightning has for it
+_PRECISIONS = {"None": "32", "16": "16-mixed", "bf16": "bf16-mixed"}
 _GB, _GIB = 10**9, 2**30
 _UNITS = {"gib": _GIB, "gb": _GB, "mib": 2**20, "mb": 10**6}
 
@@ -55,7 +59,7 @@ def run(command: str, words: list[str]) -> int:
 
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
-    if match is None or match[2].lower() not in _UNITS or float(match[1]) == 0:
+    if match is None or match[2].lower() not in _UNITS or not 0 < float(match[1]) < math.inf:
         raise InputError(f"--gpu-memory {text}: give a number and GiB, GB, MiB or MB, as 8GiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
@@ -83,26 +87,45 @@ def _read(words: list[str]) -> Any:
 def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
+    from medqlora.models.transformers import skeleton
     from medqlora.planner import Shape, plan
     from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
     from medqlora.planner.speed import tokens_per_s
     from medqlora.training.fit_plan import plan_fit
-    from medqlora.training.option_checks import check_shared, check_strategy
+    from medqlora.training.optim import total_steps
+    from medqlora.training.option_checks import (
+        DTYPES,
+        check_checkpointing,
+        check_precision,
+        check_shared,
+        check_strategy,
+    )
 
     cli = _read(words)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
     data.check()
     module.lora.check()
+    check_checkpointing(module.checkpointing)
+    precision = _PRECISIONS.get(str(trainer["precision"]), str(trainer["precision"]))
+    check_precision(precision)
     device = None
     if gpu is None and memory is None and torch.cuda.is_available():
         device, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
     elif gpu is not None:
         memory = memory or int(gpu.memory_gb * _GB)
     config, base_note = _configuration(module.backend)
-    shape = Shape.of(config)
+    try:
+        shape = Shape.of(config)
+    except AttributeError as error:
+        raise InputError(
+            f"--model.backend.base: '{module.backend.base}' is {config.model_type}, whose memory can't be told: "
+            "a plan is of decoders with one MLP a layer, as Llama's, Mistral's and Qwen's"
+        ) from error
+    if module.lora.target_modules is not None:
+        module.lora.resolve(skeleton(config, module.backend.base))
     lengths, length_note = _lengths(data, module)
-    width = 4 if str(trainer["precision"]) in ("None", "32", "32-true") else 2
-    fused = _fused(module, data, config, width, gpu)
+    width = DTYPES[precision].itemsize
+    fused = _fused(module, data, config, width, gpu, longest=max(map(sum, lengths)))
     if devices is None:
         given = str(trainer["devices"])
         devices = int(given) if given.isdigit() else 1
@@ -124,7 +147,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     )
     setting, found = fitted.setting, fitted.plan
     steps = -(-len(lengths) // data.batch_size)
-    epochs = trainer["max_epochs"] if trainer["max_epochs"] is not None else 1
+    run = total_steps(_bounds(trainer), steps)
     tokens = sum(prompt + completion for prompt, completion in lengths)
     flops = shape.flops(module.lora.r, module.lora.target_modules)
     total = flops.step([sum(one) for one in lengths], sum(completion for _, completion in lengths))
@@ -143,9 +166,9 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
         "device": device,
         "fits": None if memory is None else found.peak <= (1 - RESERVE) * memory,
         "devices": devices,
-        "steps": steps * epochs,
+        "steps": run,
         "flops_per_step": total / steps,
-        "tokens": tokens * epochs,
+        "tokens": tokens * run // steps,
     }
     if gpu is not None:
         # the processes wait for the one with the most tokens
@@ -154,7 +177,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
             for speed in tokens_per_s(setting, total / tokens, gpu.tflops)
         )
         result["tokens_per_s"] = [low, high]
-        result["minutes"] = [tokens * epochs / high / 60, tokens * epochs / low / 60]
+        result["minutes"] = [tokens * run / steps / speed / 60 for speed in (high, low)]
     if room is not None:
         result["largest"] = largest_budgets(shape, setting, room, fitted.work.longest)
     parameters = (
@@ -165,6 +188,16 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     full = 16 * parameters + plan(shape, dense).phases["fit"]["activations"]
     result["full_fine_tuning"] = {"peak": full, "saved": 1 - found.peak / full}
     return result
+
+
+def _bounds(trainer: Any) -> Any:
+    """The options that end a run, with what Lightning puts in the place of those left out."""
+    epochs, most = trainer["max_epochs"], trainer["max_steps"]
+    if epochs is None:
+        epochs = 1000 if most == -1 else -1
+    limit = 1.0 if trainer["limit_train_batches"] is None else trainer["limit_train_batches"]
+    limit = int(limit) if limit > 1 else float(limit)  # a number of steps is read as a float too
+    return SimpleNamespace(max_epochs=epochs, max_steps=most, limit_train_batches=limit)
 
 
 def _configuration(backend: Any) -> tuple[Any, str | None]:
@@ -198,8 +231,8 @@ def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]
         return [(len(one.prompt), len(one.completion)) for one in examples], note
 
 
-def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
-    from medqlora.engine.support import ARCHITECTURES
+def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any, longest: int) -> bool:
+    from medqlora.engine.support import ARCHITECTURES, attention_window
 
     quantization = getattr(module.backend, "quantization", "nf4")
     possible = (
@@ -207,6 +240,7 @@ def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any) -> bool:
         and config.get_text_config().model_type in ARCHITECTURES
         and quantization in ("nf4", "fp4")
         and not module.lora.use_dora
+        and longest <= (attention_window(config.get_text_config()) or longest)
         and data.packing != "padded"
     )
     return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))

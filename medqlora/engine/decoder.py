@@ -16,7 +16,7 @@ from medqlora.engine.host_head import HostHeadLoss
 from medqlora.engine.layer import Keep, Layer, LayerFunction
 from medqlora.engine.projections import norm_of, rotary_frequencies
 from medqlora.engine.step import Selection, Step, find_segments, select_any, select_completions
-from medqlora.engine.support import unsupported
+from medqlora.engine.support import attention_window, unsupported
 from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.sharded import SharedBase
 
@@ -92,11 +92,13 @@ class FusedDecoder:
         self.norm = norm_of(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        self.window = _window(config)
+        self.window = attention_window(config)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         groups = [group for layer in self.layers for group in layer.groups]
         self._groups = groups
+        #: an adapted layer, which knows whether the adapters are switched off: PEFT tells all of them at once
+        self._adapted = next((one for one in body.layers.modules() if hasattr(one, "disable_adapters")), None)
         self._casts = _by_kind([cast for group in groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
@@ -163,9 +165,7 @@ class FusedDecoder:
     @torch.no_grad()
     def _refresh(self) -> None:
         """Casts the adapters' float32 weights into the groups' operands: once a pass, not once a product."""
-        active = not any(
-            getattr(module, "disable_adapters", False) for module in self.body.layers[0].modules()
-        )
+        active = not getattr(self._adapted, "disable_adapters", False)
         for group in self._groups:
             group.active = active
         if not active or not self._casts:
@@ -201,15 +201,6 @@ class FusedDecoder:
             wide = x.float()
             normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
             return normed.to(self.dtype)
-
-
-def _window(config: Any) -> int | None:
-    """The longest example whose tokens all see each other, None for any."""
-    window = getattr(config, "sliding_window", None)
-    if window is None or not getattr(config, "use_sliding_window", True):
-        return None
-    kinds = getattr(config, "layer_types", None)
-    return None if kinds is not None and "sliding_attention" not in kinds else int(window)
 
 
 def _by_kind(

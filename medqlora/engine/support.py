@@ -15,11 +15,21 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def unsupported(model: Any) -> str | None:
+def attention_window(config: Any) -> int | None:
+    """The longest example whose tokens all see each other, None for any; of a text model's configuration."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or not getattr(config, "use_sliding_window", True):
+        return None
+    kinds = getattr(config, "layer_types", None)
+    return None if kinds is not None and "sliding_attention" not in kinds else int(window)
+
+
+def unsupported(model: Any, longest: int = 0) -> str | None:
     """None for a model that `FusedDecoder` runs; else why not, in a few words.
 
     Args:
         model: a transformers causal language model in 4 bits, or a PEFT model around one.
+        longest: tokens of the longest example that will go through it.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
@@ -29,11 +39,17 @@ def unsupported(model: Any) -> str | None:
         return f"its rotary positions are {rope_type(config)}, known are {', '.join(_ROPE_TYPES)}"
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}, known is silu"
+    window = attention_window(config)
+    if window is not None and longest > window:
+        return f"its attention sees the last {window} tokens, and the longest example has {longest}"
     if getattr(config, "attention_dropout", 0):
         return f"its attention has a dropout of {config.attention_dropout}"
     if getattr(config, "pretraining_tp", 1) != 1:
         return f"its pretraining_tp is {config.pretraining_tp}"
     body = getattr(base, base.base_model_prefix)
+    for name, module in body.named_modules():
+        if hasattr(module, "modules_to_save"):
+            return f"its adapter has weights of its own in place of {name}"
     head = base.get_output_embeddings()
     if type(head) not in (torch.nn.Linear, HostHead) or head.bias is not None:
         return f"its head is {type(head).__name__}, known is a Linear without bias"
@@ -50,7 +66,7 @@ def unsupported(model: Any) -> str | None:
             reason = _projection(module, dtype, biased=name in ("q_proj", "k_proj", "v_proj"))
             if reason is not None:
                 return f"{name} {reason}"
-            trained -= {id(parameter) for parameter in module.parameters()}
+            trained -= {id(parameter) for key, parameter in module.named_parameters() if "lora_" in key}
     if trained:
         return f"it trains {len(trained)} weights that are not LoRA's on {', '.join(SEVEN_PROJECTIONS)}"
     return None

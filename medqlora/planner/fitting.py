@@ -52,12 +52,17 @@ def steps(work: Work, epochs: int = _EPOCHS) -> Iterator[list[int]]:
             yield order[start : start + work.batch_size]
 
 
+def _shares(work: Work, sizes: Sequence[int]) -> list[list[int]]:
+    """As `deal` gives a step's examples to the devices, without those that get none."""
+    return deal(sizes, min(work.devices, len(sizes)))
+
+
 def largest_micro_batch(work: Work, micro_batch_tokens: int) -> tuple[int, list[int]]:
     """Tokens of the largest packed micro-batch in the first epochs, and its examples."""
     largest: tuple[int, list[int]] = (0, [])
     for step in steps(work):
         sizes = [sum(work.lengths[index]) for index in step]
-        for share in deal(sizes, work.devices):
+        for share in _shares(work, sizes):
             for group in split_by_budget([sizes[place] for place in share], micro_batch_tokens):
                 places = [share[number] for number in group]
                 tokens = sum(sizes[place] for place in places)
@@ -71,7 +76,7 @@ def imbalance(work: Work) -> float:
     fullest = total = 0
     for step in steps(work):
         sizes = [sum(work.lengths[index]) for index in step]
-        fullest += max(sum(sizes[place] for place in share) for share in deal(sizes, work.devices))
+        fullest += max(sum(sizes[place] for place in share) for share in _shares(work, sizes))
         total += sum(sizes)
     return fullest * work.devices / total
 

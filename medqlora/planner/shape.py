@@ -38,6 +38,8 @@ class Shape:
             AttributeError: it isn't of a Llama-like decoder.
         """
         config = config.get_text_config()
+        if any("expert" in name for name in config.to_dict()):
+            raise AttributeError(f"{config.model_type} has experts, not one MLP a layer")
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,

@@ -46,6 +46,7 @@ def choose(
     knobs: Callable[[bool], Knobs],
     packing: Packing,
     probe: Sequence[Encoded],
+    longest: int,
     device: torch.device,
     shared: SharedBase | None = None,
 ) -> Chosen:
@@ -61,6 +62,7 @@ def choose(
         knobs: called once with whether the fused engine is taken; what it then keeps.
         packing: "auto" packs where that makes no difference.
         probe: a few short examples of different lengths.
+        longest: tokens of the longest example of all.
         device: where the model is.
         shared: where its layers are spread over processes; with it, "fused" is what training there needs.
 
@@ -68,7 +70,7 @@ def choose(
         InputError: what is asked for can't be run, or gives another result.
     """
     native = backend.decoder(model)
-    reason = _not_fused(model, device, engine, packing)
+    reason = _not_fused(model, device, engine, packing, longest)
     if reason is not None and engine == "fused":
         raise InputError(
             f"--model.engine fused: not possible here: {reason}: use auto or native"
@@ -100,7 +102,9 @@ def choose(
     return Chosen(native, packing != "padded" and _packs(model, native, packing, probe, device))
 
 
-def _not_fused(model: Any, device: torch.device, engine: Engine, packing: Packing) -> str | None:
+def _not_fused(
+    model: Any, device: torch.device, engine: Engine, packing: Packing, longest: int
+) -> str | None:
     """Why the fused engine isn't taken, before its rows are compared; None where it is."""
     if engine == "native":
         return "as asked"
@@ -114,7 +118,7 @@ def _not_fused(model: Any, device: torch.device, engine: Engine, packing: Packin
             return f"the GPU's compute capability is {capability[0]}.{capability[1]}"
         if not torch.is_autocast_enabled(device.type):
             return "the precision is 32"
-    return unsupported(model)
+    return unsupported(model, longest)
 
 
 def _packs(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from medqlora.console import say
+from medqlora.errors import InputError
 from medqlora.models.host_weights import to_host
 from medqlora.models.sharded import SharedBase, share_base
 from medqlora.training.fit_plan import size
@@ -23,18 +24,26 @@ def load_model(
         embedding, head: "device" or "host".
 
     Raises:
-        InputError: as the backend's `load`.
+        InputError: as the backend's `load`; or what is to stay on the host is of a kind that can't.
     """
     device = strategy.root_device
-    places = {"embedding": embedding == "host", "head": head == "host"}
     one = strategy if isinstance(strategy, OneBase) else None
     if one is None:
         model = load(device)
-        to_host(model, **places)
+        _to_host(model, embedding, head)
         return model, None
     with one.turn():
         model = load(torch.device("cpu"))
-        to_host(model, **places, pinned=device.type == "cuda")
+        _to_host(model, embedding, head, pinned=device.type == "cuda")
         shared = share_base(model, device, one.host)
     say(f"Base:    each process keeps {size(shared.share_bytes)} of its layers' {size(shared.total_bytes)}")
     return model, shared
+
+
+def _to_host(model: Any, embedding: str, head: str, *, pinned: bool = False) -> None:
+    places = {"embedding": embedding == "host", "head": head == "host"}
+    try:
+        to_host(model, **places, pinned=pinned)
+    except TypeError as error:
+        asked = ", ".join(f"--model.{name} host" for name, wanted in places.items() if wanted)
+        raise InputError(f"{asked}: not possible with this base: its own is a {error}: use device") from error

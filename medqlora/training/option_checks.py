@@ -116,6 +116,22 @@ def check_written(sets: Any, generate: bool) -> None:
             )
 
 
+def check_precision(given: str) -> None:
+    """Raises InputError for a `--trainer.precision` in which nothing is trained here."""
+    if given not in DTYPES:
+        raise InputError(
+            f"--trainer.precision {given}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
+        )
+
+
+def check_checkpointing(given: Any) -> None:
+    """Raises InputError for a number of layers that can't be."""
+    if isinstance(given, int) and given < 0:
+        raise InputError(
+            f"--model.checkpointing is {given}: it is a number of layers, at least 0, or auto, full, offload or none"
+        )
+
+
 def check_options(module: Any, trainer: Any) -> None:
     """Raises InputError for an option that can't be.
 
@@ -123,11 +139,8 @@ def check_options(module: Any, trainer: Any) -> None:
         module: the QLoRAModule, with its options as attributes.
         trainer: that it will be run by.
     """
-    precision = str(trainer.precision)
-    if precision not in DTYPES:
-        raise InputError(
-            f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
-        )
+    check_precision(str(trainer.precision))
+    check_checkpointing(module.checkpointing)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, OneMessage):
         raise InputError(
             f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from harness import options, refused
+from tiny import build_base
 
 from medqlora.cli import main
 
@@ -69,6 +70,17 @@ def test_an_old_gpu_runs_the_native_engine(capsys: pytest.CaptureFixture[str]) -
     assert planned(capsys, "--config", QLORA, "--gpu", "T4")["engine"] == "native"
 
 
+def test_a_window_that_examples_pass_is_for_the_native_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = []
+    for window in (16, 4096):
+        base = build_base(tmp_path / str(window), "mistral", sliding_window=window)
+        words = ["--trainer.precision=bf16-mixed", "--gpu=h200"]
+        engines.append(planned(capsys, *options(base, tmp_path), *words)["engine"])
+    assert engines == ["native", "fused"]
+
+
 def test_a_local_model_and_its_questions_are_counted(
     tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,12 +103,53 @@ def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixtur
     [
         (["--gpu-memory", "8 potatoes"], "--gpu-memory 8 potatoes: give a number and GiB"),
         (["--gpu-memory", "0GiB"], "--gpu-memory 0GiB"),
+        (["--gpu-memory", "9" * 400 + "GiB"], ": give a number and GiB"),
         (["--gpu", "h20"], "--gpu h20: not known: did you mean h200?"),
         (["--model.lora.rank", "4"], "did you mean"),
         (["--model.lora.r", "0"], "--model.lora.r is 0"),
+        (["--model.lora.target_modules", "[q_prj]"], "no linear layer 'q_prj'; did you mean 'q_proj'?"),
+        (["--model.checkpointing", "-3"], "--model.checkpointing is -3"),
+        (
+            ["--trainer.precision", "bf16-true"],
+            "--trainer.precision bf16-true: the adapters are kept in float32",
+        ),
+        (["--trainer.max_epochs", "-1"], "--trainer.max_epochs -1 without --trainer.max_steps"),
     ],
 )
 def test_wrong_input_gets_one_line_and_exit_code_2(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(capsys, "plan", "--config", QLORA, *words)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral"])
+def test_a_model_whose_weights_it_cannot_count_is_not_planned_for(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    words = ["--config", QLORA, "--config", NO_UNSLOTH, f"--model.backend.base={tmp_path}"]
+    assert f"'{tmp_path}' is {kind}" in refused(capsys, "plan", *words)
+
+
+def test_a_run_is_as_long_as_fit_would_make_it(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    for words, steps in (
+        (["--trainer.max_steps=20"], 20),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=500"], 500),
+        (["--trainer.limit_train_batches=10"], 30),
+        (["--trainer.limit_train_batches=0.5", "--trainer.max_epochs=2"], 56),
+    ):
+        found = planned(capsys, "--config", QLORA, "--gpu", "h200", *words)
+        assert found["steps"] == steps
+        assert found["minutes"][0] == pytest.approx(whole["minutes"][0] * steps / whole["steps"])
+
+
+def test_more_devices_than_a_step_has_examples_are_planned_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    some, many = (
+        planned(capsys, "--config", QLORA, "--gpu", "h200", f"--devices={devices}") for devices in (8, 10**7)
+    )
+    assert many["peak"] == some["peak"]  # a step has 8 examples

@@ -274,6 +274,23 @@ def test_with_the_adapters_disabled_it_is_the_base(folders: Callable[[str], Path
     assert torch.equal(fused.hidden(batch, rows), adapted)
 
 
+@torch.no_grad()
+def test_an_adapter_that_begins_at_a_later_layer_can_be_switched_off(folders: Callable[[str], Path]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    backend = Transformers(str(folders("llama")))
+    base: Any = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    config = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[1], init_lora_weights=False)
+    model: Any = get_peft_model(base, config).eval()
+    fused, decoder, batch = FusedDecoder(model), Decoder(model), pack(examples())
+    adapted = fused.loss_sum(batch).item()
+    with model.disable_adapter():
+        switched_off = fused.loss_sum(batch).item()
+        assert switched_off == pytest.approx(decoder.loss_sum(batch).item(), rel=1e-5)
+    assert adapted == pytest.approx(decoder.loss_sum(batch).item(), rel=1e-5)
+    assert adapted != pytest.approx(switched_off, rel=1e-4)
+
+
 def test_a_base_without_adapters_scores(folders: Callable[[str], Path]) -> None:
     backend = Transformers(str(folders("llama")))
     model = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
@@ -361,3 +378,25 @@ def test_models_it_does_not_know_are_named_with_the_reason(
     model = load(llama)
     model.get_base_model().model.layers[1].mlp.up_proj.base_layer.compute_dtype = torch.float16
     assert "up_proj computes in torch.float16" in str(unsupported(model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"modules_to_save": ["post_attention_layernorm"]}, "its adapter has weights of its own in place of"),
+        ({"modules_to_save": ["model.norm"]}, "its adapter has weights of its own in place of norm"),
+        ({"bias": "all"}, "it trains 9 weights that are not LoRA's"),
+    ],
+)
+def test_adapters_that_hold_more_than_lora_are_refused(
+    changes: dict[str, Any], reason: str, folders: Callable[[str], Path]
+) -> None:
+    """PEFT switches such weights on and off with the adapter; the engine reads the base's once."""
+    from peft import LoraConfig, get_peft_model
+
+    backend = Transformers(str(folders("qwen2")))
+    base: Any = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **changes))
+    if "modules_to_save" in changes:
+        model.requires_grad_(False)  # as an adapter that is evaluated
+    assert reason in str(unsupported(model))
