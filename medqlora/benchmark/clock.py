@@ -39,11 +39,6 @@ class Clock:
         return [after - before for before, after in zip(self._marks, self._marks[1:], strict=False)]
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def reset_peak(device: torch.device) -> None:
     """From here on a peak is counted; what the allocator keeps and nothing uses is given back first."""
     if device.type == "cuda":

@@ -56,11 +56,11 @@ def measure_share(case: Case, rank: int = 0) -> dict[str, Any]:
         torch.cuda.empty_cache()
     model = add_adapters(build_base(case.shape, device=device, dtype=dtype, seed=case.seed), seed=case.seed)
     to_host(model, embedding=case.embedding == "host", head=case.head == "host")
-    decoder = _decoder(model, case)
     config = model.get_base_model().config.get_text_config()
     examples = random_examples(
         vocab_size=config.vocab_size, longest=min(config.max_position_embeddings, case.micro_batch_tokens)
     )
+    decoder = _decoder(model, case, max(len(one.prompt) + len(one.completion) for one in examples))
     loaded = peaks(device)
     steps = _Steps(model, decoder, case)
     batches = step_batches(
@@ -176,10 +176,10 @@ class _Steps:
         return total
 
 
-def _decoder(model: Any, case: Case) -> Decoder | FusedDecoder:
+def _decoder(model: Any, case: Case, longest: int) -> Decoder | FusedDecoder:
     kept = case.checkpointing
     if case.trainer == "fused":
-        reason = unsupported(model)
+        reason = unsupported(model, longest)
         if reason is not None:
             raise InputError(f"--engine fused: it doesn't run this shape ({reason}): use native")
         checkpointing: Any = int(kept) if kept.isdigit() else kept

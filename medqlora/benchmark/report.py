@@ -69,11 +69,6 @@ def heading(device: str) -> str:
     return f"{'trainer':<12}{'setting':<44}{'tokens/s':>9}{'±':>6}{'s/step':>9}{peak}{'FLOPs':>7}"
 
 
-def table(rows: Sequence[dict[str, Any]], device: str) -> str:
-    """All rows under their heading."""
-    return "\n".join((heading(device), *(line(row) for row in rows)))
-
-
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Everything: each case, its figures, hardware, versions and attention path."""
     path.write_text(json.dumps({"rows": list(rows)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

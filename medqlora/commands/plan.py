@@ -232,15 +232,14 @@ def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]
 
 
 def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any, longest: int) -> bool:
-    from medqlora.engine.support import ARCHITECTURES, attention_window
+    from medqlora.engine.support import unsupported_shape
 
     quantization = getattr(module.backend, "quantization", "nf4")
     possible = (
         module.engine != "native"
-        and config.get_text_config().model_type in ARCHITECTURES
+        and unsupported_shape(config.get_text_config(), longest) is None
         and quantization in ("nf4", "fp4")
         and not module.lora.use_dora
-        and longest <= (attention_window(config.get_text_config()) or longest)
         and data.packing != "padded"
     )
     return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 #: logits that exist at one time: 512 rows of Llama-3's vocabulary, 131 MB in half precision
 _LOGITS = 1 << 26
 #: what float16 probabilities are multiplied by while they pass through the head: a small one would be 0
-_HALF_SCALE = 1024.0
+HALF_SCALE = 1024.0
 
 
 class HeadLoss(torch.autograd.Function):
@@ -29,7 +29,7 @@ class HeadLoss(torch.autograd.Function):
         rows = hidden.shape[0]
         losses = hidden.new_empty(rows, dtype=torch.float32)
         gradient = torch.empty_like(hidden, dtype=torch.float32) if wanted else None
-        scale = _HALF_SCALE if weight.dtype == torch.float16 else 1.0
+        scale = HALF_SCALE if weight.dtype == torch.float16 else 1.0
         size = max(1, _LOGITS // weight.shape[0])
         for start in range(0, rows, size):
             piece = slice(start, start + size)

@@ -7,10 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from medqlora.engine.group import product
+from medqlora.engine.head import HALF_SCALE
 from medqlora.models.host_weights import HostHead
-
-#: what float16 probabilities are multiplied by while they pass through the head: a small one would be 0
-_HALF_SCALE = 1024.0
 
 
 class HostHeadLoss(torch.autograd.Function):
@@ -25,7 +23,7 @@ class HostHeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: HostHead, targets: Tensor) -> Tensor:
         x = hidden.detach().to(head.weight.dtype)
-        scale = _HALF_SCALE if x.dtype == torch.float16 else 1.0
+        scale = HALF_SCALE if x.dtype == torch.float16 else 1.0
         top = x.new_full((len(x), 1), -torch.inf, dtype=torch.float32)
         total, of_target = torch.zeros_like(top), torch.zeros_like(top)
         mean = torch.zeros_like(x, dtype=torch.float32)

@@ -24,15 +24,8 @@ def attention_window(config: Any) -> int | None:
     return None if kinds is not None and "sliding_attention" not in kinds else int(window)
 
 
-def unsupported(model: Any, longest: int = 0) -> str | None:
-    """None for a model that `FusedDecoder` runs; else why not, in a few words.
-
-    Args:
-        model: a transformers causal language model in 4 bits, or a PEFT model around one.
-        longest: tokens of the longest example that will go through it.
-    """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config.get_text_config()
+def unsupported_shape(config: Any, longest: int = 0) -> str | None:
+    """What a text model's configuration alone has against it, as `unsupported` says it."""
     if config.model_type not in ARCHITECTURES:
         return f"its architecture is {config.model_type}, known are {', '.join(ARCHITECTURES)}"
     if rope_type(config) not in _ROPE_TYPES:
@@ -46,6 +39,20 @@ def unsupported(model: Any, longest: int = 0) -> str | None:
         return f"its attention has a dropout of {config.attention_dropout}"
     if getattr(config, "pretraining_tp", 1) != 1:
         return f"its pretraining_tp is {config.pretraining_tp}"
+    return None
+
+
+def unsupported(model: Any, longest: int = 0) -> str | None:
+    """None for a model that `FusedDecoder` runs; else why not, in a few words.
+
+    Args:
+        model: a transformers causal language model in 4 bits, or a PEFT model around one.
+        longest: tokens of the longest example that will go through it.
+    """
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    reason = unsupported_shape(base.config.get_text_config(), longest)
+    if reason is not None:
+        return reason
     body = getattr(base, base.base_model_prefix)
     for name, module in body.named_modules():
         if hasattr(module, "modules_to_save"):

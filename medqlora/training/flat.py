@@ -69,8 +69,9 @@ class FlatWeights:
 
     def attach(self) -> None:
         """Makes every parameter's gradient a view of the buffer, if something has put another in its place."""
+        begin, size = self.gradients.data_ptr(), self.gradients.element_size()
         for parameter, start in self.places.values():
-            if parameter.grad is None or parameter.grad.data_ptr() != self.gradients[start:].data_ptr():
+            if parameter.grad is None or parameter.grad.data_ptr() != begin + start * size:
                 parameter.grad = _at(self.gradients, parameter, start)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.benchmark import SHAPES, Case
-from medqlora.benchmark.report import frontier, table, write_csv, write_json, write_plot
+from medqlora.benchmark.report import frontier, heading, line, write_csv, write_json, write_plot
 
 CASES = [
     Case(trainer="fused", shape=SHAPES["tiny"][1], shape_name="tiny", checkpointing="none", compile=True),
@@ -35,6 +35,10 @@ def rows() -> list[dict[str, Any]]:
         {"case": case.to_json(), "setting": case.described(), **result}
         for case, result in zip(CASES, results, strict=True)
     ]
+
+
+def table(rows: list[dict[str, Any]], device: str) -> str:
+    return "\n".join((heading(device), *map(line, rows)))
 
 
 def test_the_table_has_a_line_a_case_and_says_what_did_not_fit() -> None:

@@ -80,3 +80,6 @@ def test_what_an_engine_does_not_have_is_said() -> None:
     shape = {**SHAPES["tiny"][1], "model_type": "gemma", "head_dim": 16}
     with pytest.raises(InputError, match="--engine fused: it doesn't run this shape"):
         measure(Case(trainer="fused", shape=shape, precision="32"))
+    windowed = {**SHAPES["tiny"][1], "model_type": "mistral", "sliding_window": 64}
+    with pytest.raises(InputError, match=r"it doesn't run this shape \(its attention sees the last 64"):
+        measure(Case(trainer="fused", shape=windowed, precision="32"))

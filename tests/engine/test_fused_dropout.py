@@ -51,8 +51,8 @@ def test_recomputed_layers_drop_what_they_dropped_before(model: Any) -> None:
         fused = FusedDecoder(model, checkpointing=checkpointing)
         torch.manual_seed(3)
         found.append(gradients(model, fused.loss_sum(pack(examples()))))
-    assert_same(found[1], found[0], 1e-6)
-    assert_same(found[2], found[0], 1e-6)
+    for other in found[1:]:
+        assert_same(other, found[0], 1e-6)
     second = gradients(model, fused.loss_sum(pack(examples())))  # the random numbers have gone on
     assert all((second[name] - value).norm() > 1e-2 * value.norm() for name, value in found[0].items())
 
