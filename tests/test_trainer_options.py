@@ -158,6 +158,15 @@ def test_what_a_run_cannot_do_without_is_said_before_anything_is_loaded(
     assert not (tmp_path / "lightning_logs").exists()
 
 
+@pytest.mark.parametrize(
+    ("verb", "limit"), [("fit", "limit_val_batches=0.5"), ("test", "limit_test_batches=3")]
+)
+def test_a_score_is_never_that_of_the_longest_or_shortest_questions(
+    verb: str, limit: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "questions are asked by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
+
+
 def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:
     cli = run("fit", [*words, "--trainer.fast_dev_run=true", "--trainer.logger=false"])
     assert cli.trainer.global_step == 1

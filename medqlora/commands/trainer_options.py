@@ -32,6 +32,12 @@ def settle_trainer(options: Any) -> None:
     for name, why in _NEEDED.items():
         if trainer[name] is False and not trainer["fast_dev_run"]:
             raise InputError(f"--trainer.{name} false: {why}: leave it out")
+    for name in ("limit_val_batches", "limit_test_batches"):
+        if trainer[name] not in (None, 0, 1.0) and not trainer["fast_dev_run"]:
+            raise InputError(
+                f"--trainer.{name} {trainer[name]}: questions are asked by length, and a score of the first of them "
+                "would be one of the longest or shortest: leave it out"
+            )
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 

@@ -101,11 +101,7 @@ def kills(acceptance: Any) -> dict[str, Any]:
     for stage in stages:
         words = acceptance.words("fit", stage, "unsloth", "bf16-mixed")
         words += [f"--trainer.max_steps={KILLED_STEPS}", "--trainer.log_every_n_steps=1"]
-        words += [
-            "--trainer.limit_val_batches=1",
-            "--trainer.val_check_interval=10",
-            "--model.generate=false",
-        ]
+        words += ["--trainer.val_check_interval=10", "--model.generate=false"]
         words += ["--checkpoint.every_n_train_steps=2", "--trainer.deterministic=true"]
         words += ["--model.lora.dropout=0.05", "--model.preflight=false"]
         more: list[str] = []
