@@ -32,6 +32,7 @@ class Case:
         steps: that are timed.
         device: "cuda" or "cpu".
         devices: GPUs that share each step, or processes on a CPU.
+        strategy: "ddp", each of them has a base of its own; "fsdp", they share one.
         seed: of weights, order and tokens.
         folder: a checkpoint of the shape, for a peer that loads one.
     """
@@ -53,6 +54,7 @@ class Case:
     steps: int = 12
     device: str = "cpu"
     devices: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     seed: int = 0
     folder: str = ""
 
@@ -76,5 +78,6 @@ class Case:
             f"{rows}, checkpointing {self.checkpointing}"
             + (", weights cached" if self.weights == "cached" else "")
             + (f", {hosted} on the host" if hosted else "")
+            + (", one base" if self.strategy == "fsdp" else "")
             + (", plain" if self.trainer == "fused" and not self.compile and self.device == "cuda" else "")
         )

@@ -22,10 +22,11 @@ from medqlora.benchmark.shares import combined
 from medqlora.data.packing import StepBatch, deal, step_batch
 from medqlora.engine import FusedDecoder, unsupported
 from medqlora.errors import InputError
-from medqlora.lost_process import together
+from medqlora.lost_process import patience, together
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
+from medqlora.models.sharded import ShardedLayer, SharedBase
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.records import Encoded
@@ -54,15 +55,15 @@ def measure_share(case: Case, rank: int = 0) -> dict[str, Any]:
     ceiling = matrix_product_flops(device, dtype)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    model = add_adapters(build_base(case.shape, device=device, dtype=dtype, seed=case.seed), seed=case.seed)
+    model, shared = _model(case, rank, device, dtype)
     to_host(model, embedding=case.embedding == "host", head=case.head == "host")
     config = model.get_base_model().config.get_text_config()
     examples = random_examples(
         vocab_size=config.vocab_size, longest=min(config.max_position_embeddings, case.micro_batch_tokens)
     )
-    decoder = _decoder(model, case, max(len(one.prompt) + len(one.completion) for one in examples))
+    decoder = _decoder(model, shared, case, max(len(one.prompt) + len(one.completion) for one in examples))
     loaded = peaks(device)
-    steps = _Steps(model, decoder, case)
+    steps = _Steps(model, decoder, shared, case)
     batches = step_batches(
         examples, case.micro_batch_tokens, case.batch_size, case.seed, rank=rank, devices=case.devices
     )
@@ -142,8 +143,9 @@ class _Steps:
     clipped gradient, 8-bit AdamW.
     """
 
-    def __init__(self, model: Any, decoder: Any, case: Case) -> None:
+    def __init__(self, model: Any, decoder: Any, shared: SharedBase | None, case: Case) -> None:
         self._decoder = decoder
+        self._shared = shared
         self._device = torch.device(case.device)
         self._dtype = DTYPES[case.precision]
         self._devices = case.devices
@@ -166,6 +168,8 @@ class _Steps:
             total += loss.detach()
         if clock is not None:
             clock.mark()
+        if self._shared is not None:
+            self._shared.meet()  # another may have more micro-batches of this step
         if self._devices > 1:
             total = sum_over_processes(self._optimizer, self._parameters, total[None])[0]
         self._scaler.unscale_(self._optimizer)
@@ -176,7 +180,24 @@ class _Steps:
         return total
 
 
-def _decoder(model: Any, case: Case, longest: int) -> Decoder | FusedDecoder:
+def _model(case: Case, rank: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, SharedBase | None]:
+    """The case's model with its adapters; where the devices share one, of each layer this one's part alone."""
+    if case.strategy == "ddp":
+        base = build_base(case.shape, device=device, dtype=dtype, seed=case.seed)
+        return add_adapters(base, seed=case.seed), None
+    layers: list[ShardedLayer] = []
+    base = build_base(
+        case.shape,
+        device=device,
+        dtype=dtype,
+        seed=case.seed,
+        quantized=lambda layer: layers.append(ShardedLayer(layer, device, rank, case.devices)),
+    )
+    host = torch.distributed.new_group(backend="gloo", timeout=patience())
+    return add_adapters(base, seed=case.seed), SharedBase(layers, host)
+
+
+def _decoder(model: Any, shared: SharedBase | None, case: Case, longest: int) -> Decoder | FusedDecoder:
     kept = case.checkpointing
     if case.trainer == "fused":
         reason = unsupported(model, longest)
@@ -185,7 +206,9 @@ def _decoder(model: Any, case: Case, longest: int) -> Decoder | FusedDecoder:
         checkpointing: Any = int(kept) if kept.isdigit() else kept
         layers = model.get_base_model().config.get_text_config().num_hidden_layers
         cached = layers if case.weights == "cached" else 0
-        return FusedDecoder(model, checkpointing=checkpointing, compile=case.compile, cached=cached)
+        return FusedDecoder(
+            model, checkpointing=checkpointing, compile=case.compile, cached=cached, shared=shared
+        )
     if case.weights != "nf4":
         raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
     if kept not in ("full", "none"):
@@ -208,6 +231,7 @@ def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float |
         embedding=case.embedding,
         head=case.head,
         cached=config.num_hidden_layers if case.weights == "cached" else 0,
+        shares=case.devices if case.strategy == "fsdp" else 1,
         tokens=tokens,
         loss_rows=rows,
     )

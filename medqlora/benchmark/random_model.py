@@ -1,6 +1,7 @@
 """A model of any decoder's shape with random 4-bit weights, made on the device one matrix at a time."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from medqlora.models.quantization import bitsandbytes_config, import_bitsandbyte
 _SPREAD = 0.02
 
 
-def build_base(shape: dict[str, Any], *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Any:
+def build_base(
+    shape: dict[str, Any],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+    quantized: Callable[[nn.Module], object] | None = None,
+) -> Any:
     """A causal language model of transformers, the linear layers of its blocks in NF4, doubly quantized.
 
     Each matrix is filled and quantized by itself, so that no more than one exists in 16 bits at a time,
@@ -26,6 +34,7 @@ def build_base(shape: dict[str, Any], *, device: torch.device, dtype: torch.dtyp
         device: where the weights are made and stay.
         dtype: of what isn't quantized, and what 4-bit layers multiply in.
         seed: of the weights.
+        quantized: given each decoder layer once its matrices are made, before those of the next.
 
     Raises:
         InputError: transformers has no causal language model of this shape, or it has none but odd layers.
@@ -45,6 +54,8 @@ def build_base(shape: dict[str, Any], *, device: torch.device, dtype: torch.dtyp
             for name, module in list(parent.named_children()):
                 if isinstance(module, nn.Linear):
                     setattr(parent, name, _quantized(module, normal, dtype))
+        if quantized is not None:
+            quantized(layer)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:

@@ -29,6 +29,8 @@ _EXAMPLES = """examples:
   medqlora bench --config configs/qlora.yaml           the base that a configuration names by its folder
   medqlora bench --sweep --out frontier                speed over memory: frontier/bench.png
   medqlora bench --devices 2                           two GPUs of this host, and what they gain over one
+  medqlora bench --devices 2 --strategy fsdp --engine fused --shape llama-3-70b --micro_batch_tokens 2048
+                                                       one base over both, for those that outgrow one GPU
   medqlora bench --peer all                            TRL with PEFT and with Unsloth on the same records
 
 Weights are random and so are the tokens: neither changes what a step costs, and nothing is downloaded. The
@@ -39,7 +41,8 @@ runs in its own process; one that runs out of memory is a row that says so.
 
 With --devices each GPU has a process with a base of its own, and they take the steps of `medqlora fit
 --trainer.devices`: each its share of a step's examples, and one message for all gradients. Each GPU has as
-many tokens as one alone, which is measured first. Tokens are then of all GPUs, memory is of the fullest,
+many tokens as one alone, which is measured first. With --strategy fsdp they share one base, and one alone has
+the whole of it; where that doesn't fit, its row says so. Tokens are then of all GPUs, memory is of the fullest,
 scaling is how many times as fast as one they are, and the quickest waits for the others that share of a step.
 """
 
@@ -102,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="GPUs of this host that share each step, or with --device cpu processes; one alone is measured too "
         "(default: 1)",
+    )
+    add(
+        "--strategy",
+        choices=("ddp", "fsdp"),
+        default="ddp",
+        help="of several: each has the whole base, or they share one (default: %(default)s)",
     )
     add("--sweep", action="store_true", help="a frontier: 1k to 8k tokens, checkpointing full and none")
     add(
@@ -183,6 +192,17 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
             )
     if options.weights == "cached" and "native" in chosen["engine"]:
         raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
+    if options.strategy == "fsdp":
+        if max(options.devices) == 1:
+            raise InputError(
+                "--strategy fsdp: there is one device, and nothing to share out: add --devices 2"
+            )
+        if "native" in chosen["engine"]:
+            raise InputError(
+                "--strategy fsdp: the fused engine alone trains a shared base: add --engine fused"
+            )
+        if options.weights == "cached":
+            raise InputError("--strategy fsdp: --weights cached would keep every layer whole: use nf4")
     if options.shape is not None and options.config:
         raise InputError(f"--shape {options.shape} and --config: both say the shape: keep one")
     if options.only_peers and not options.peer:
@@ -218,6 +238,7 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
             micro_batch_tokens=budget,
             batch_size=options.batch_size,
             devices=devices,
+            strategy=options.strategy if devices > 1 else "ddp",
             **common,
         )
         for engine, budget, kept, devices in product(
@@ -281,7 +302,7 @@ def _run_peers(peers: list[Case], report: Callable[[Case, dict[str, Any]], None]
 def _scale(rows: list[dict[str, Any]]) -> None:
     """Gives the last row, if it is of several devices, its speed over that of one with the same load."""
     row = rows[-1]
-    one = {**row["case"], "devices": 1}
+    one = {**row["case"], "devices": 1, "strategy": "ddp"}
     alone = next((other for other in rows[:-1] if other["case"] == one), None)
     if alone is not None and "tokens_per_s" in alone and "tokens_per_s" in row:
         row["scaling"] = round(row["tokens_per_s"] / alone["tokens_per_s"], 3)

@@ -1,14 +1,16 @@
 """What is timed is the training step, and the figures say what they are named for."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from medqlora.benchmark import SHAPES, Case
 from medqlora.benchmark.clock import Clock, matrix_product_flops, summary
 from medqlora.benchmark.lengths import random_examples
-from medqlora.benchmark.measure import measure, step_batches
+from medqlora.benchmark.measure import _planned_gib, measure, step_batches
 from medqlora.errors import InputError
 
 BUDGET = 1024
@@ -72,6 +74,20 @@ def test_marks_are_told_apart_in_order() -> None:
 def test_the_ceiling_is_what_this_machine_reaches() -> None:
     # any processor of today does more than 1 and less than 100,000 GFLOP/s on a thread
     assert 1e9 < matrix_product_flops(torch.device("cpu"), torch.float32) < 1e14
+
+
+def test_what_is_planned_of_one_base_is_without_the_others_shares() -> None:
+    shape = SHAPES["llama-3-70b"][1]
+    config = LlamaConfig(**shape)
+    batches = list(islice(step_batches(EXAMPLES, BUDGET, None, 0), 2))
+    both = replace(case("fused", precision="bf16-mixed"), devices=2)
+    whole = _planned_gib(config, both, batches)
+    half = _planned_gib(config, replace(both, strategy="fsdp"), batches)
+    assert whole is not None
+    assert half is not None
+    # 4 bits a weight, a float of 8 bits for 64 of them, a float of 32 bits for 256 of those
+    layer = (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672) * (4 + 8 / 64 + 32 / 64 / 256) / 8 / 2**30
+    assert whole - half == pytest.approx(40 * layer - 2 * layer, rel=1e-3)  # two are gathered at a time
 
 
 def test_what_an_engine_does_not_have_is_said() -> None:

@@ -88,6 +88,22 @@ def test_no_two_matrices_exist_unquantized_at_one_time() -> None:
     assert alive.most == len(kept)
 
 
+def test_a_layer_is_given_away_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    quantize = bnb.functional.quantize_4bit
+    monkeypatch.setattr(
+        bnb.functional, "quantize_4bit", lambda *words, **more: (made.append(1), quantize(*words, **more))[1]
+    )
+    given: list[tuple[Any, int]] = []
+    model = build_base(
+        {**TINY, "num_hidden_layers": 3},
+        device=CPU,
+        dtype=torch.float32,
+        quantized=lambda layer: given.append((layer, len(made))),
+    )
+    assert given == list(zip(model.model.layers, [7, 14, 21], strict=True))
+
+
 def test_a_written_checkpoint_loads_as_the_same_model(tmp_path: Path) -> None:
     write_checkpoint(TINY, tmp_path, device=CPU, dtype=torch.float32)
     loaded: Any = Transformers(str(tmp_path)).load(

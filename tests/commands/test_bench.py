@@ -14,6 +14,7 @@ from harness import refused
 
 from medqlora.benchmark.case import Case
 from medqlora.benchmark.measure import measure
+from medqlora.benchmark.processes import run_case
 from medqlora.benchmark.shapes import SHAPES
 from medqlora.cli import main
 from medqlora.commands.bench import _cases, parser
@@ -72,6 +73,21 @@ def test_two_processes_take_the_same_steps_as_one_and_are_compared_with_it(
     with (tmp_path / "bench.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
     assert [(row["devices"], row["scaling"]) for row in written] == [("1", ""), ("2", str(both["scaling"]))]
+
+
+@pytest.mark.slow
+def test_one_base_over_two_processes_takes_the_same_steps_as_two(tmp_path: Path) -> None:
+    words = ["--engine", "fused", "--checkpointing", "full", "--devices", "2", "--strategy", "fsdp"]
+    # with three examples each, one process may have more micro-batches than the other
+    words += ["--batch_size", "3"]
+    assert main(["bench", *QUICK, *words, "--out", str(tmp_path)]) == 0
+    alone, one = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert (alone["case"]["strategy"], one["case"]["strategy"]) == ("ddp", "fsdp")
+    assert one["setting"] == "2 × 512 tokens, 2 × 3 a step, checkpointing full, one base"
+    two = run_case(Case(**{**one["case"], "strategy": "ddp"}))
+    assert one["tokens_per_step"] == two["tokens_per_step"]
+    assert one["loss"] == two["loss"]
+    assert one["scaling"] == pytest.approx(one["tokens_per_s"] / alone["tokens_per_s"], abs=1e-3)
 
 
 def test_each_case_of_several_devices_follows_that_of_one_alone() -> None:
@@ -134,6 +150,12 @@ def test_a_configuration_gives_the_shape_without_a_weight(
         (
             ["--devices", "2", "--peer", "all"],
             "--devices 2 and --peer: those trainers are measured on one GPU",
+        ),
+        (["--strategy", "fsdp", "--engine", "fused"], "--strategy fsdp: there is one device"),
+        (["--strategy", "fsdp", "--devices", "2"], "--strategy fsdp: the fused engine alone"),
+        (
+            ["--strategy", "fsdp", "--devices", "2", "--engine", "fused", "--weights", "cached"],
+            "--strategy fsdp: --weights cached would keep every layer whole: use nf4",
         ),
         (["--only_peers"], "--only_peers: no trainer is named: add --peer all"),
     ],

@@ -24,10 +24,12 @@ from typing import Any
 
 from faults import FAULTS
 from figures import figures, longest_fold, step_of, versions
-from scaling import scaling
+from scaling import scaling, spread
 
 import medqlora
 
+#: stages for two GPUs of one host
+SEVERAL = {"scaling": scaling, "spread": spread}
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5
@@ -35,7 +37,7 @@ OVERFIT_STEPS, OVERFIT_RATE = 10, 2e-4
 STAGES = (
     "checkpoint", "unsloth-16", "unsloth-bf16", "transformers-16", "transformers-bf16", "test", "test-written",
     "validate", "resume", "overfit", "full", "fast", "speed-likelihood", "speed-compared", "speed-written",
-    *FAULTS, "scaling",
+    *FAULTS, *SEVERAL,
 )  # fmt: skip
 #: what a test of all 500 questions may take in seconds, after loading, and in GiB above the loaded model: issue 3
 SPEED = {
@@ -165,8 +167,8 @@ class Acceptance:
             return self.speed(name)
         if name in FAULTS:
             return FAULTS[name](self)
-        if name == "scaling":
-            return scaling(self)
+        if name in SEVERAL:
+            return SEVERAL[name](self)
         if name.startswith(("unsloth-", "transformers-")):
             backend, bits = name.split("-")
             return self.short(name, backend, f"{bits}-mixed")

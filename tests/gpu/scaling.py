@@ -1,48 +1,97 @@
-"""The acceptance on two GPUs of one host: what they gain, and that the run is the same one."""
+"""The acceptance on two GPUs of one host: what they gain, that the run is the same one, and one base over both."""
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from figures import figures
 
 #: two GPUs' tokens a second over one's, and their seconds over one's for a whole fit: issue 6
 SPEED, SECONDS = 1.9, 0.6
+#: what a GPU may hold of Llama-3-70B's shape with its base over two, and how far the plan may be from it
+GIB_OF_70B, APART = 24, 0.05
 
 
 def scaling(acceptance: Any) -> dict[str, Any]:
     """`bench --devices 2`, then a whole fit with one and with two."""
-    target = acceptance.folder / "scaling" / "bench"
-    words = ["bench", "--devices", "2", "--engine", "fused", "--checkpointing", "none", "--out", str(target)]
-    if acceptance.gpu:
-        words += ["--shape", "llama-3-8b", "--micro_batch_tokens", "8192"]
-    else:
-        words += ["--device", "cpu", "--shape", "tiny", "--micro_batch_tokens", "512", "--steps", "3"]
-    command = [sys.executable, "-m", "medqlora", *words]
-    result: dict[str, Any] = {"bench": acceptance.process("scaling", command)}
-    rows = json.loads((target / "bench.json").read_text(encoding="utf-8"))["rows"]
-    result["bench"]["rows"] = rows
+    rows, bench = _bench(acceptance, "scaling", "--checkpointing=none", "--shape=llama-3-8b", tokens=8192)
     ratio = rows[-1].get("scaling")
-    result["bench"]["within_limit"] = ratio is not None and ratio >= SPEED
-    result["exit_code"] = result["bench"]["exit_code"]
-    curves = []
+    bench["within_limit"] = ratio is not None and ratio >= SPEED
+    result: dict[str, Any] = {"bench": bench, "exit_code": bench["exit_code"]}
+    fits = _fits(acceptance, "scaling", "unsloth")
+    result["exit_code"] = result["exit_code"] or fits.pop("exit_code")
+    seconds = [fits[f"fit-{devices}"].get("fit_seconds") for devices in (1, 2)]
+    if all(seconds):
+        result["seconds_of_one"] = seconds[1] / seconds[0]
+        result["within_limit"] = result["seconds_of_one"] <= SECONDS
+    return result | fits
+
+
+def spread(acceptance: Any) -> dict[str, Any]:
+    """Llama-3-70B's shape over two GPUs, measured and planned; then a fit with one base on one and over two."""
+    hosted = ["--embedding=host", "--head=host"]
+    rows, bench = _bench(
+        acceptance, "spread", "--strategy=fsdp", "--shape=llama-3-70b", "--checkpointing=offload", *hosted,
+        tokens=2048,
+    )  # fmt: skip
+    reserved, error = rows[-1].get("peak_reserved_gib"), rows[-1].get("plan_error")
+    if reserved is not None:
+        bench["within_limit"] = reserved <= GIB_OF_70B and abs(error) <= APART
+    result: dict[str, Any] = {"bench": bench, "exit_code": bench["exit_code"]}
+    options = ["--trainer.strategy=fsdp", "--model.engine=fused", "--model.generate=false"]
+    # also without a GPU, where the others are in float32: the fused engine takes no base of another width
+    fits = _fits(acceptance, "spread", "transformers", *options, "--trainer.precision=bf16-mixed")
+    result["exit_code"] = result["exit_code"] or fits.pop("exit_code")
+    return result | fits
+
+
+def _bench(
+    acceptance: Any, stage: str, *options: str, tokens: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of a bench with one and with two devices, and how it ended; without GPUs of a tiny shape."""
+    target = acceptance.folder / stage / "bench"
+    words = ["bench", "--devices", "2", "--engine", "fused", "--out", str(target), *options]
+    if acceptance.gpu:
+        words += ["--micro_batch_tokens", str(tokens)]
+    else:
+        words = [word for word in words if not word.startswith("--shape")]
+        words += ["--device", "cpu", "--shape", "tiny", "--micro_batch_tokens", "512", "--steps", "3"]
+    ended = acceptance.process(stage, [sys.executable, "-m", "medqlora", *words])
+    rows = json.loads((target / "bench.json").read_text(encoding="utf-8"))["rows"]
+    return rows, {**ended, "rows": rows}
+
+
+def _fits(acceptance: Any, stage: str, backend: str, *options: str) -> dict[str, Any]:
+    """The same whole fit with one and with two devices, and how far their curves are apart."""
+    result: dict[str, Any] = {"exit_code": 0}
+    curves: list[dict[int, float]] = []
     for devices in (1, 2):
-        words = acceptance.words("fit", f"scaling-{devices}", "unsloth", "bf16-mixed")
+        words = acceptance.words("fit", f"{stage}-{devices}", backend, "bf16-mixed")
         if acceptance.gpu:
             words += ["--config", str(acceptance.configs / "large_gpu.yaml")]
         else:
             words += ["--data.train_samples=24"]
-        words += [f"--trainer.devices={devices}", "--trainer.log_every_n_steps=1"]
-        done = acceptance.medqlora(f"scaling-{devices}", words)
+        words += [f"--trainer.devices={devices}", "--trainer.log_every_n_steps=1", *options]
+        done = acceptance.medqlora(f"{stage}-{devices}", words)
         result["exit_code"] = result["exit_code"] or done["exit_code"]
-        found = figures(acceptance.run(f"scaling-{devices}"))
-        result[f"fit-{devices}"] = {**done, **found}
+        found = figures(acceptance.run(f"{stage}-{devices}"))
+        result[f"fit-{devices}"] = {**done, "planned": _planned(acceptance, f"{stage}-{devices}"), **found}
         curves.append(found.get("losses", {}))
-    both = [(curves[0][step], curves[1][step]) for step in curves[0] if step in curves[1]]
-    result["steps_compared"] = len(both)
-    result["largest_difference"] = max((abs(a / b - 1) for a, b in both), default=None)
-    seconds = [result[f"fit-{devices}"].get("fit_seconds") for devices in (1, 2)]
-    if all(seconds):
-        result["seconds_of_one"] = seconds[1] / seconds[0]
-        result["within_limit"] = result["seconds_of_one"] <= SECONDS
+    result |= _apart(curves)
     return result
+
+
+def _apart(curves: Sequence[dict[int, float]]) -> dict[str, Any]:
+    first, second = curves
+    both = [(first[step], second[step]) for step in first if step in second]
+    return {
+        "steps_compared": len(both),
+        "largest_difference": max((abs(a / b - 1) for a, b in both), default=None),
+    }
+
+
+def _planned(acceptance: Any, stage: str) -> list[str]:
+    """The lines in which a fit says what it plans, and what it found."""
+    text = (acceptance.folder / f"{stage}.log").read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.replace("\r", "\n").splitlines() if line.startswith(("Plan", "Preflight"))]
