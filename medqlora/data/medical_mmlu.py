@@ -13,17 +13,16 @@ and of https://huggingface.co/datasets/cais/mmlu: {"question": "A lesion causing
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medqlora.data import benchmark, fields, files
 from medqlora.data.choice_prompt import LMEvalChoice
+from medqlora.data.exam import Exam
 from medqlora.data.files import Row
-from medqlora.data.hub import read_hub
 from medqlora.data.prompts import Prompt
-from medqlora.data.source import Source
 from medqlora.errors import InputError
-from medqlora.records import Record, Splits
+from medqlora.records import Record
 
 HUB = "cais/mmlu"
 
@@ -37,7 +36,6 @@ SUBJECTS = {
     "professional_medicine": 272,
 }
 
-_SPLITS = {"train": "dev", "dev": "validation", "test": "test"}
 _CSV = {"train": "dev", "dev": "val", "test": "test"}
 _COLUMNS = ("question", "A", "B", "C", "D", "answer")
 
@@ -47,7 +45,7 @@ LM_EVAL = LMEvalChoice(
 )
 
 
-class MedicalMMLU(Source):
+class MedicalMMLU(Exam):
     """The six medical subjects of MMLU: 1,089 test questions.
 
     Each question's subject is its topic to report by. Questions of the training and dev set that the test set
@@ -68,63 +66,39 @@ class MedicalMMLU(Source):
     name = "MMLU medical"
     prompts: Mapping[str, Prompt] = {"lm_eval": LM_EVAL}
 
-    def __init__(
-        self,
-        test: str | None = None,
-        train: str | None = None,
-        dev: str | None = None,
-        revision: str | None = None,
-        allow_partial: bool = False,
-    ) -> None:
-        self._paths = {"test": test, "train": train, "dev": dev}
-        self._revision, self._allow_partial = revision, allow_partial
+    hub = HUB
+    splits: Mapping[str, str] = {"train": "dev", "dev": "validation", "test": "test"}
 
-    def fingerprint(self) -> dict[str, object]:
-        values = {**self._paths, "revision": self._revision, "allow_partial": self._allow_partial}
-        local: list[object] = []
-        for part, path in self._paths.items():
-            if path not in (None, benchmark.HUB_WORD):
-                local += list(_tables(str(path), part).values()) or [path]
-        return benchmark.fingerprint(self.name, values, local)
+    def _local_files(self, path: str, part: str) -> Sequence[str | Path]:
+        return list(_tables(path, part).values()) or [path]
 
-    def read(self) -> Splits:
-        splits = Splits(*(self._part(part) for part in Splits._fields))
-        held = Counter(record.subject for record in splits.test)
+    def _check_size(self, test: Sequence[Record]) -> None:
+        held = Counter(record.subject for record in test)
         for subject, size in SUBJECTS.items():
-            if held[_words(subject)] or not (self._allow_partial and splits.test):
-                benchmark.check_size(
-                    held[_words(subject)],
-                    size,
-                    f"MMLU's test set of {_words(subject)}",
-                    self._paths["test"] or HUB,
-                    allow_partial=self._allow_partial,
-                )
-        splits, self.remarks = benchmark.kept_apart(splits)
-        return splits
+            if held[_words(subject)] or not (self._allow_partial and test):
+                self._check_count(held[_words(subject)], size, f"MMLU's test set of {_words(subject)}")
 
-    def _part(self, part: str) -> list[Record]:
-        path, option = self._paths[part], f"--data.source.{part}"
-        if path is None and part != "test":
-            return []
-        if path is None or path == benchmark.HUB_WORD:
-            fix = benchmark.local_copy(option)
-            by_subject = {
-                subject: read_hub(HUB, subject, _SPLITS[part], self._revision, option, fix)
-                for subject in SUBJECTS
-            }
-        elif tables := _tables(path, part):
-            by_subject = {
-                subject: files.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
-            }
-        else:
-            if Path(path).expanduser().is_dir() and not _holds_table(path):
-                raise InputError(
-                    f"{option}: the folder {path} holds no <subject>_{_CSV[part]}.csv of "
-                    f"{', '.join(SUBJECTS)}: give the folder that has them"
-                )
-            by_subject = _grouped(files.read_rows(path, option))
+    def _from_hub(self, part: str, option: str) -> list[Record]:
+        return self._records(
+            {subject: self._hub_rows(part, option, config=subject) for subject in SUBJECTS}, part
+        )
+
+    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
+        tables = _tables(path, part)
+        if not tables and Path(path).expanduser().is_dir() and not _holds_table(path):
+            raise InputError(
+                f"{option}: the folder {path} holds no <subject>_{_CSV[part]}.csv of "
+                f"{', '.join(SUBJECTS)}: give the folder that has them"
+            )
+        by_subject = {
+            subject: files.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
+        } or _grouped(files.read_rows(path, option))
+        return self._records(by_subject, part)
+
+    def _records(self, by_subject: Mapping[str, Sequence[Row]], part: str) -> list[Record]:
+        asked = "" if part == "test" else f"{self.splits[part]}-"
         return [
-            _record(row, subject, part, index)
+            _record(row, subject, f"{subject}-{asked}{index:03d}")
             for subject, rows in by_subject.items()
             for index, row in enumerate(rows)
         ]
@@ -159,8 +133,8 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
     return by_subject
 
 
-def _record(row: Row, subject: str, part: str, index: int) -> Record:
-    """A row of either shape, with the id that MIRAGE gives it: `anatomy-000`."""
+def _record(row: Row, subject: str, id_: str) -> Record:
+    """A row of either shape; in the test set with the id that MIRAGE gives it: `anatomy-000`."""
     value = row.value
     if "A" in value:  # the authors' CSV
         texts = {letter: value.get(letter) for letter in benchmark.LETTERS}
@@ -175,7 +149,7 @@ def _record(row: Row, subject: str, part: str, index: int) -> Record:
         given = value.get("answer")
         answer = given if given in benchmark.LETTERS else benchmark.letter_of(row, "answer", given)
     return Record(
-        id=f"{subject}-{index:03d}" if part == "test" else f"{subject}-{_SPLITS[part]}-{index:03d}",
+        id=id_,
         question=fields.text(row, "question", value.get("question"), needed=True),
         options=benchmark.four_options(row, texts),
         labels=benchmark.LETTERS,

@@ -19,25 +19,23 @@ from collections.abc import Mapping, Sequence
 
 from medqlora.data import benchmark, fields, files
 from medqlora.data.choice_prompt import LMEvalChoice
+from medqlora.data.exam import Exam
 from medqlora.data.files import Row
-from medqlora.data.hub import read_hub
 from medqlora.data.prompts import Prompt
-from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
-from medqlora.records import Record, Splits
+from medqlora.records import Record
 
 HUB = "openlifescienceai/medmcqa"
 SIZE = 4183
 
-_SPLITS = {"train": "train", "test": "validation"}
 _OPTIONS = ("opa", "opb", "opc", "opd")
 
 #: the harness's medmcqa (`utils_medmcqa.py`)
 LM_EVAL = LMEvalChoice("Question: {question}\nChoices:\n")
 
 
-class MedMCQA(Source):
+class MedMCQA(Exam):
     """MedMCQA, tested on its 4,183 validation questions, as everyone does: its test split has no answers.
 
     Its subjects and topics are groups to report by, and so are the questions of choice_type "multi", which
@@ -58,6 +56,9 @@ class MedMCQA(Source):
     name = "MedMCQA"
     prompts: Mapping[str, Prompt] = {"lm_eval": LM_EVAL}
 
+    hub = HUB
+    splits: Mapping[str, str] = {"train": "train", "test": "validation"}
+
     def __init__(
         self,
         test: str | None = None,
@@ -71,36 +72,17 @@ class MedMCQA(Source):
                 "--data.source.dev: 'hub' is the validation split, and MedMCQA is tested on that: give a file of "
                 "other questions, or null"
             )
-        self._paths = {"test": test, "train": train, "dev": dev}
-        self._revision, self._allow_partial = revision, allow_partial
+        super().__init__(test, train, dev, revision, allow_partial)
 
-    def fingerprint(self) -> dict[str, object]:
-        values = {**self._paths, "revision": self._revision, "allow_partial": self._allow_partial}
-        return benchmark.fingerprint(self.name, values, self._paths.values())
+    def _check_size(self, test: Sequence[Record]) -> None:
+        self._check_count(len(test), SIZE, "MedMCQA's validation set")
 
-    def read(self) -> Splits:
-        splits = Splits(*(self._part(part) for part in Splits._fields))
-        benchmark.check_size(
-            len(splits.test),
-            SIZE,
-            "MedMCQA's validation set",
-            self._paths["test"] or HUB,
-            allow_partial=self._allow_partial,
-        )
-        splits, self.remarks = benchmark.kept_apart(splits)
-        return splits
+    def _from_hub(self, part: str, option: str) -> list[Record]:
+        return [_record(row, 0) for row in self._hub_rows(part, option)]
 
-    def _part(self, part: str) -> list[Record]:
-        path, option = self._paths[part], f"--data.source.{part}"
-        if path is None and part != "test":
-            return []
-        if path in (None, benchmark.HUB_WORD):
-            fix = benchmark.local_copy(option)
-            rows = read_hub(HUB, None, _SPLITS[part], self._revision, option, fix)
-            first = 0
-        else:
-            rows = files.read_rows(str(path), option)
-            first = _counted_from(rows, option, str(path))
+    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
+        rows = files.read_rows(path, option)
+        first = _counted_from(rows, option, path)
         return [_record(row, first) for row in rows]
 
 

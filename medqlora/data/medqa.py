@@ -17,28 +17,25 @@ and of https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options-hf, which lm
      "ending0": "Disclose the error …", "ending1": …, "ending2": …, "ending3": …, "label": 1}
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from medqlora.data import benchmark, fields, files
 from medqlora.data.choice_prompt import LMEvalChoice
+from medqlora.data.exam import Exam
 from medqlora.data.files import Row
-from medqlora.data.hub import read_hub
 from medqlora.data.prompts import Prompt
-from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
-from medqlora.records import Record, Splits
+from medqlora.records import Record
 
 HUB = "GBaker/MedQA-USMLE-4-options-hf"
 SIZE = 1273
-
-_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 #: the harness's medqa_4options (`preprocess_medqa.py`)
 LM_EVAL = LMEvalChoice("Question: {question}\n")
 
 
-class MedQA(Source):
+class MedQA(Exam):
     """MedQA with four options (USMLE): 1,273 test questions.
 
     Questions of the training and dev set that the test set holds too are left out and counted in
@@ -57,43 +54,21 @@ class MedQA(Source):
     name = "MedQA"
     prompts: Mapping[str, Prompt] = {"lm_eval": LM_EVAL}
 
-    def __init__(
-        self,
-        test: str | None = None,
-        train: str | None = None,
-        dev: str | None = None,
-        revision: str | None = None,
-        allow_partial: bool = False,
-    ) -> None:
-        self._paths = {"test": test, "train": train, "dev": dev}
-        self._revision, self._allow_partial = revision, allow_partial
+    hub = HUB
+    splits: Mapping[str, str] = {"train": "train", "dev": "validation", "test": "test"}
 
-    def fingerprint(self) -> dict[str, object]:
-        values = {**self._paths, "revision": self._revision, "allow_partial": self._allow_partial}
-        return benchmark.fingerprint(self.name, values, self._paths.values())
+    def _check_size(self, test: Sequence[Record]) -> None:
+        self._check_count(len(test), SIZE, "MedQA's test set")
 
-    def read(self) -> Splits:
-        splits = Splits(*(self._part(part) for part in Splits._fields))
-        benchmark.check_size(
-            len(splits.test),
-            SIZE,
-            "MedQA's test set",
-            self._paths["test"] or HUB,
-            allow_partial=self._allow_partial,
-        )
-        splits, self.remarks = benchmark.kept_apart(splits)
-        return splits
+    def _from_hub(self, part: str, option: str) -> list[Record]:
+        return _records(self._hub_rows(part, option), part)
 
-    def _part(self, part: str) -> list[Record]:
-        path, option = self._paths[part], f"--data.source.{part}"
-        if path is None and part != "test":
-            return []
-        if path in (None, benchmark.HUB_WORD):
-            fix = benchmark.local_copy(option)
-            rows = read_hub(HUB, None, _SPLITS[part], self._revision, option, fix)
-        else:
-            rows = files.read_rows(str(path), option)
-        return [_record(row, part, index) for index, row in enumerate(rows)]
+    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
+        return _records(files.read_rows(path, option), part)
+
+
+def _records(rows: Sequence[Row], part: str) -> list[Record]:
+    return [_record(row, part, index) for index, row in enumerate(rows)]
 
 
 def _record(row: Row, part: str, index: int) -> Record:
