@@ -1,12 +1,12 @@
 """Time, memory and a ceiling, on a GPU and on a CPU."""
 
-import resource
 import statistics
-import sys
 import time
 from typing import Any
 
 import torch
+
+from medqlora.host_memory import peak_gib
 
 GIB = 2**30
 
@@ -54,8 +54,7 @@ def peaks(device: torch.device) -> dict[str, float]:
             "peak_allocated_gib": round(torch.cuda.max_memory_allocated(device) / GIB, 3),
             "peak_reserved_gib": round(torch.cuda.max_memory_reserved(device) / GIB, 3),
         }
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    return {"peak_host_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 3)}
+    return {"peak_host_gib": round(peak_gib(), 3)}
 
 
 def matrix_product_flops(device: torch.device, dtype: torch.dtype) -> float:

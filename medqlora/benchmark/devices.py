@@ -37,7 +37,7 @@ def measure_on_devices(case: Case) -> dict[str, Any]:
         except (ProcessExitedException, ProcessRaisedException):
             failed = True
         files = [Path(folder, f"{rank}.json") for rank in range(case.devices)]
-        shares = [json.loads(file.read_text()) if file.exists() else None for file in files]
+        shares = [json.loads(file.read_text(encoding="utf-8")) if file.exists() else None for file in files]
     whole = [share for share in shares if share is not None]
     if failed or len(whole) < case.devices:
         return culprit([process.exitcode for process in context.processes], shares)
@@ -70,10 +70,10 @@ def _one(rank: int, case: Case, port: int, folder: str) -> None:
     """What each process runs; its share, or what went wrong, goes to a file."""
     answer = Path(folder, f"{rank}.json")
     try:
-        answer.write_text(json.dumps(_share(rank, case, port)))
+        answer.write_text(json.dumps(_share(rank, case, port)), encoding="utf-8")
     except Exception as error:
         traceback.print_exc()
-        answer.write_text(json.dumps(failure(error)))
+        answer.write_text(json.dumps(failure(error)), encoding="utf-8")
         raise
 
 

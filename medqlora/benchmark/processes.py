@@ -29,7 +29,7 @@ def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> d
     """
     with tempfile.TemporaryDirectory(prefix="medqlora-bench-") as folder:
         question, answer, log = (Path(folder, name) for name in ("case.json", "result.json", "log.txt"))
-        question.write_text(json.dumps(case.to_json()))
+        question.write_text(json.dumps(case.to_json()), encoding="utf-8")
         command = [sys.executable, "-m", "medqlora.benchmark.worker", job, str(question), str(answer)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
@@ -41,9 +41,9 @@ def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> d
                 if process.poll() is None:
                     _end(process)
         if answer.exists():
-            return json.loads(answer.read_text())
+            return json.loads(answer.read_text(encoding="utf-8"))
         # killed from outside: on most machines the kernel, for the host's memory
-        lines = log.read_text(errors="replace").strip().splitlines() or [""]
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return {"failed": f"its process {ended}: {lines[-1][:200]}"}
 

@@ -187,5 +187,7 @@ def write_checkpoint(
         whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
         save_file(whole, folder / name, {"format": "pt"})
         index.update(dict.fromkeys(whole, name))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index}), encoding="utf-8"
+    )
     build_tokenizer().save_pretrained(folder)

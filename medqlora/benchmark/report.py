@@ -71,7 +71,10 @@ def heading(device: str) -> str:
 
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Everything: each case, its figures, hardware, versions and attention path."""
-    path.write_text(json.dumps({"rows": list(rows)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    path.write_text(
+        json.dumps({"rows": list(rows)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -50,13 +50,13 @@ def work(job: str, case: Case) -> dict[str, Any]:
 
 
 def main(job: str, question: str, answer: str) -> None:
-    case = Case(**json.loads(Path(question).read_text()))
+    case = Case(**json.loads(Path(question).read_text(encoding="utf-8")))
     try:
         result = {**work(job, case), "versions": versions()}
     except Exception as error:
         traceback.print_exc()
         result = failure(error)
-    Path(answer).write_text(json.dumps(result))
+    Path(answer).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

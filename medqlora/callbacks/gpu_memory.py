@@ -1,15 +1,12 @@
 """How much memory each phase of a run took, on the GPU or, without one, of the process."""
 
-import os
-import resource
-import sys
 from typing import Any
 
-import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.console import say
+from medqlora.host_memory import peak_gib, resident_gib
 
 _GIB = 2**30
 
@@ -107,9 +104,5 @@ def _cuda_memory(device: torch.device) -> dict[str, float]:
 
 
 def _host_memory() -> dict[str, float]:
-    resident = psutil.Process(os.getpid()).memory_info().rss / _GIB
-    # ru_maxrss is in KiB on Linux and in bytes on macOS: getrusage(2)
-    unit = 1 if sys.platform == "darwin" else 1024
-    lifetime = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
-    # the kernel brings the lifetime's peak up to date now and then: it can lag behind
-    return {"resident": resident, "peak_resident": resident, "peak_of_process": max(lifetime, resident)}
+    resident = resident_gib()
+    return {"resident": resident, "peak_resident": resident, "peak_of_process": max(peak_gib(), resident)}
