@@ -208,6 +208,7 @@ class QLoRAModule(EvaluationSteps):
                     probe=self.data.probe(),
                     longest=self.data.longest,
                     device=self.device,
+                    agree=self._agree,
                     shared=self.shared,
                 )
         return self._chosen
@@ -215,6 +216,12 @@ class QLoRAModule(EvaluationSteps):
     @property
     def packed(self) -> bool:
         return self.chosen.packed
+
+    def _agree(self, reason: str | None) -> str | None:
+        """A process's reason against an engine, or packing, is everyone's; an evaluation has no steps to share."""
+        if self.trainer.state.fn != "fit":
+            return reason
+        return next(filter(None, gather([reason], self.trainer.world_size)), None)
 
     def _knobs(self, fused: bool) -> Knobs:
         if self.trainer.state.fn == "fit":

@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.engine import FusedDecoder
+
 
 class SignalAt(Callback):
     """Sends the process `rank` a signal in the middle of the step after `step`.
@@ -48,3 +50,19 @@ class LowersItsBudget(Callback):
         if trainer.global_rank == self.rank:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             data.lower_micro_batch_tokens()
+
+
+class OddGPU(Callback):
+    """What a GPU of another kind may do in one process: the fused engine's packed rows aren't the model's own."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.global_rank == self.rank:
+            hidden = FusedDecoder.hidden
+
+            def crossing(self: Any, batch: Any, rows: Any) -> Any:
+                return hidden(self, batch._replace(lengths=batch.lengths.sum()[None]), rows)
+
+            FusedDecoder.hidden = crossing  # type: ignore[method-assign]

@@ -264,3 +264,15 @@ def test_full_of_two_processes_tests_the_adapter_that_they_trained_and_says_it_o
     adapter = tmp_path / "lightning_logs" / "version_0" / "adapter"
     assert said.count(f"Evaluating the adapter {adapter}") == 1
     assert (tmp_path / "lightning_logs" / "version_1" / "test_report.json").is_file()
+
+
+def test_an_engine_that_one_process_cannot_trust_is_refused_by_all_with_one_line(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--model.engine=fused"]
+    process = begin("fit", [*words, "--trainer.callbacks=signal_at.OddGPU", "--trainer.callbacks.rank=1"], 2)
+    said = finish(process)
+    assert process.returncode == 2, said
+    lines = {line for line in said.splitlines() if line.startswith("medqlora: ")}
+    (line,) = lines
+    assert line.startswith("medqlora: error: --model.engine fused: its rows differ from the model's own (")

@@ -99,6 +99,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
         check_precision,
         check_shared,
         check_strategy,
+        check_weights,
     )
 
     cli = _read(words)
@@ -106,6 +107,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     data.check()
     module.lora.check()
     check_checkpointing(module.checkpointing)
+    check_weights(module.engine, module.weights)
     precision = _PRECISIONS.get(str(trainer["precision"]), str(trainer["precision"]))
     check_precision(precision)
     device = None

@@ -48,6 +48,7 @@ def choose(
     probe: Sequence[Encoded],
     longest: int,
     device: torch.device,
+    agree: Callable[[str | None], str | None] = lambda reason: reason,
     shared: SharedBase | None = None,
 ) -> Chosen:
     """Chooses, says what in a line, and compares packed rows with single rows of the model's own forward.
@@ -64,13 +65,15 @@ def choose(
         probe: a few short examples of different lengths.
         longest: tokens of the longest example of all.
         device: where the model is.
+        agree: given why this process can't do a thing, or None; returns why one of all processes can't, the same
+            in each. GPUs of different kinds may differ, and the processes of a fit are to run one engine.
         shared: where its layers are spread over processes; with it, "fused" is what training there needs.
 
     Raises:
         InputError: what is asked for can't be run, or gives another result.
     """
     native = backend.decoder(model)
-    reason = _not_fused(model, device, engine, packing, longest)
+    reason = agree(_not_fused(model, device, engine, packing, longest))
     if reason is not None and engine == "fused":
         raise InputError(
             f"--model.engine fused: not possible here: {reason}: use auto or native"
@@ -86,7 +89,7 @@ def choose(
             cached=chosen.cached,
             shared=shared,
         )
-        difference = packing_works(model, fused, native, probe, device)
+        difference = agree(packing_works(model, fused, native, probe, device))
         if difference is None:
             kept = len(fused.layers) - fused.recomputed
             say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
@@ -99,7 +102,10 @@ def choose(
     if engine == "auto":
         say(f"Engine: native ({reason})")
     knobs(False)
-    return Chosen(native, packing != "padded" and _packs(model, native, packing, probe, device))
+    if packing == "padded":
+        return Chosen(native, False)
+    difference = agree(packing_works(model, native, native, probe, device))
+    return Chosen(native, _packs(difference, packing))
 
 
 def _not_fused(
@@ -121,10 +127,8 @@ def _not_fused(
     return unsupported(model, longest)
 
 
-def _packs(
-    model: Any, native: Decoder, packing: Packing, probe: Sequence[Encoded], device: torch.device
-) -> bool:
-    difference = packing_works(model, native, native, probe, device)
+def _packs(difference: str | None, packing: Packing) -> bool:
+    """Whether rows of the model's own forward are packed; says so where they aren't."""
     if difference is not None and packing == "packed":
         raise InputError(
             f"--data.packing packed: this model's packed rows differ from single ones ({difference}): use padded"

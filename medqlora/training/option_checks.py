@@ -132,6 +132,12 @@ def check_checkpointing(given: Any) -> None:
         )
 
 
+def check_weights(engine: str, weights: str) -> None:
+    """Raises InputError for weights that `engine` doesn't keep."""
+    if engine == "native" and weights == "cached":
+        raise InputError("--model.weights cached: the native engine keeps none dequantized: use nf4 or auto")
+
+
 def check_options(module: Any, trainer: Any) -> None:
     """Raises InputError for an option that can't be.
 
@@ -141,6 +147,7 @@ def check_options(module: Any, trainer: Any) -> None:
     """
     check_precision(str(trainer.precision))
     check_checkpointing(module.checkpointing)
+    check_weights(module.engine, module.weights)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, OneMessage):
         raise InputError(
             f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "

@@ -116,6 +116,10 @@ def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixtur
         (["--model.lora.target_modules", "[q_prj]"], "no linear layer 'q_prj'; did you mean 'q_proj'?"),
         (["--model.checkpointing", "-3"], "--model.checkpointing is -3"),
         (
+            ["--model.engine", "native", "--model.weights", "cached"],
+            "--model.weights cached: the native engine",
+        ),
+        (
             ["--trainer.precision", "bf16-true"],
             "--trainer.precision bf16-true: the adapters are kept in float32",
         ),
