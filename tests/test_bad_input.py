@@ -134,6 +134,7 @@ def test_a_data_file_that_is_not_there(refused: Refused, words: list[str], tmp_p
     [
         (6, {"question": None}, "question is missing or empty", "every row needs one"),
         (6, {"question": "  "}, "question is missing or empty", "every row needs one"),
+        (6, {"question": "\u200b \ufeff\u2060"}, "question is missing or empty", "every row needs one"),
         (4, {"answer": "perhaps"}, "answer is 'perhaps', which is none of yes, no, maybe", "correct it"),
         (4, {"answer": None}, "answer is missing or empty", "needs answers"),
         (7, {"id": "q2"}, "the id q2 is already at", "each id may stand once"),
@@ -143,6 +144,7 @@ def test_a_data_file_that_is_not_there(refused: Refused, words: list[str], tmp_p
     ids=[
         "no question",
         "an empty question",
+        "a question that can't be seen",
         "a label outside its set",
         "no answer",
         "an id twice",

@@ -14,12 +14,14 @@ LONGEST_NAME = 500  # characters of an id or a label; both stand in messages, ta
 #: control characters, line and paragraph separators, halves of surrogate pairs, and the marks that turn the
 #: direction of the text around them (https://unicode.org/reports/tr36/, section 2.9)
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: spaces, soft hyphens, joiners and byte order marks: a text of nothing else shows nothing
+_BLANK = re.compile("[\\s\xad\u200b-\u200d\u2060-\u2064\ufeff]*")
 _WHOLE = re.compile(r"-?\d{1,40}")
 
 
 def is_missing(value: object) -> bool:
-    """None, an empty text, or the NaN that pandas writes for a missing cell."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+    """None, a text in which nothing can be seen, or the NaN that pandas writes for a missing cell."""
+    return value is None or (isinstance(value, str) and bool(_BLANK.fullmatch(value))) or value != value
 
 
 def bad(row: Row, key: str, value: object, fix: str) -> InputError:
