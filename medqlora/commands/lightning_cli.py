@@ -196,6 +196,9 @@ class MedQLoRACLI(LightningCLI):
     def _start(self) -> None:
         if self.trainer.global_rank == 0:  # the first process makes the run's folder, and tells its name
             self._new_folder = make_folder(self.trainer.logger)
+            folder = Path(str(getattr(self.trainer.logger, "log_dir", "")))
+            # a logger of the user's own may name one that is there: it is not the run's to take back
+            self._is_new = self._new_folder is not None or not folder.exists()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
@@ -313,7 +316,7 @@ class MedQLoRACLI(LightningCLI):
 
     def remove_empty_run(self) -> None:
         """Takes back the folder of a run that ended on wrong input before it did anything."""
-        if self.trainer.global_rank != 0:
+        if self.trainer.global_rank != 0 or not getattr(self, "_is_new", False):
             return
         run = Path(str(getattr(self.trainer.logger, "log_dir", "")))
         if (
