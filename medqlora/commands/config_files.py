@@ -22,7 +22,7 @@ def config_files(words: Sequence[str]) -> list[str]:
     """The files named by `--config FILE` or `--config=FILE`, in order: the last wins."""
     names = []
     for place, word in enumerate(words):
-        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word):
+        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word, re.DOTALL):
             names.append(match[1])
         elif word in CONFIG_OPTIONS and place + 1 < len(words):
             names.append(words[place + 1])
