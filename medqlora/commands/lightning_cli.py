@@ -26,7 +26,7 @@ from medqlora.callbacks import (
     saver_of,
 )
 from medqlora.commands.config_files import check_classes, named_object
-from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
+from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
@@ -240,6 +240,8 @@ class MedQLoRACLI(LightningCLI):
         saved, run = self._given.saved, self._given.run
         if saved is None:
             return
+        if run is not None and self.trainer.global_rank == 0:
+            check_free(run)
         now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
         anyway = bool(self._get(self.config_init, "resume_anyway"))
         different = checkpoint.check_definition(saved[checkpoint.KEY], now, anyway=anyway)
