@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that is not UTF-8 ends no command for a dash
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interrupting():
             return _run(words)

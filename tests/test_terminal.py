@@ -131,3 +131,15 @@ def test_ask_without_a_question_or_an_input_to_read_one_from_says_so(adapter: Pa
     assert done.returncode == 2
     assert b"there is no input to read one from" in done.stderr
     assert main(["ask", "  "]) == 2
+
+
+def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
+    (tmp_path / "version_0").mkdir()
+    for encoding in ("latin-1", "ascii"):
+        done = subprocess.run(
+            [*MEDQLORA, "runs", str(tmp_path)],
+            capture_output=True,
+            env=environment(PYTHONIOENCODING=encoding),
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"\\u2013" in done.stdout  # the dash of what isn't known

@@ -130,6 +130,12 @@ class MedQLoRACLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would read options from the checkpoint here, whole or not: `config.yaml` is the record."""
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if isinstance(seed, int) and not 0 <= seed < 2**32:  # what NumPy takes
+            raise InputError(f"--seed_everything {seed}: it has to be from 0 to {2**32 - 1}")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
@@ -163,7 +169,7 @@ class MedQLoRACLI(LightningCLI):
                 trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
                 f"--trainer.accelerator {accelerator}, --trainer.devices {devices}: not on this machine "
