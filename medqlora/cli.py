@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
-from medqlora.errors import InputError
+from medqlora.errors import InputError, printable
 from medqlora.runs import FitError, Interrupted, interrupting
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if debug:
             raise
-        print(f"medqlora: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"medqlora: error: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}", file=sys.stderr)
@@ -125,17 +125,9 @@ def _left(stop: Interrupted, words: list[str]) -> str:
     return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""
 
 
-def one_line(text: str) -> str:
-    """Without what a terminal would act on: values in it may come from anybody's file."""
-    text = " ".join(text.splitlines())
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
-
-
 def _first_line(error: Exception) -> str:
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{type(error).__name__}: {one_line(first)}"
+    return f"{type(error).__name__}: {printable(first)}"
 
 
 def _resume_command(words: list[str]) -> str:

@@ -1,6 +1,8 @@
 """What a terminal, a pipe or a signal does to a command: one line, an exit code that says which, no traceback."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,3 +145,19 @@ def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert b"\\u2013" in done.stdout  # the dash of what isn't known
+
+
+def test_what_is_said_of_a_strangers_adapter_moves_no_terminal(
+    adapter: Path, tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter, folder)
+    record = json.loads((folder / "medqlora.json").read_text())
+    record["prompt"]["name"] = "\x1b]0;title\x07"
+    (folder / "medqlora.json").write_text(json.dumps(record))
+    (folder / "manifest.json").unlink()
+    capsys.readouterr()
+    run("validate", [*options(tiny_bases["llama"], tmp_path), f"--model.adapter={folder}"])
+    shown = capsys.readouterr().out
+    assert "Note: trained with the prompt '\\x1b]0;title\\x07'" in shown
+    assert "\x1b" not in shown
