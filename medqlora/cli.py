@@ -4,14 +4,16 @@ Nothing heavy is imported before a command needs it, so that `medqlora --help` a
 """
 
 import difflib
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
-from medqlora.errors import InputError
-from medqlora.runs import FitError, Interrupted
+from medqlora.errors import InputError, printable
+from medqlora.runs import FitError, Interrupted, interrupting
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -66,31 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage(), end="")
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"medqlora {__version__}")
-        return 0
-    command, rest = words[0], words[1:]
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that is not UTF-8 ends no command for a dash
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
-            raise InputError(f"there is no command '{command}': {hint}")
-        return int(import_module(COMMANDS[command][1]).run(command, rest))
+        with interrupting():
+            return _run(words)
     except InputError as error:
         if debug:
             raise
-        print(f"medqlora: error: {error}", file=sys.stderr)
+        print(f"medqlora: error: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        where = "with no checkpoint" if stop.step is None else f"with the checkpoint of step {stop.step}"
-        how = "" if stop.step is None else f": go on with `{_resume_command(words)}`"
-        print(f"medqlora: ended by {stop.signal.name} {where}{how}", file=sys.stderr)
+        print(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}", file=sys.stderr)
         return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
+    except BrokenPipeError:  # what read the output has gone, as `head -1` does: there is no one to tell
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe: nor at the process's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, as a shell names it
     except FitError as failure:
         if debug:
             raise
@@ -100,13 +96,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whichever option gave it
+            print(f"medqlora: error: {str(error.filename)[:80]}…: the name is too long", file=sys.stderr)
+            return 2
         print(f"medqlora: failed: {_first_line(error)} (--debug shows where)", file=sys.stderr)
         return 1
 
 
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="", flush=True)
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"medqlora {__version__}", flush=True)
+        return 0
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise InputError(f"there is no command '{command}': {hint}")
+    return int(import_module(COMMANDS[command][1]).run(command, rest))
+
+
+def _left(stop: Interrupted, words: list[str]) -> str:
+    """What an interrupted command leaves to go on with, for the end of a line."""
+    if stop.step is not None:
+        return f" with the checkpoint of step {stop.step}: go on with `{_resume_command(words)}`"
+    return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""
+
+
 def _first_line(error: Exception) -> str:
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{type(error).__name__}: {first}"
+    return f"{type(error).__name__}: {printable(first)}"
 
 
 def _resume_command(words: list[str]) -> str:

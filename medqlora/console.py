@@ -2,8 +2,10 @@
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from medqlora.errors import printable
+
 
 @rank_zero_only
 def say(line: str) -> None:
     """Prints on the first process alone; at once, also into a pipe."""
-    print(line, flush=True)
+    print(printable(line), flush=True)

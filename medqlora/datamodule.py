@@ -118,6 +118,8 @@ class PubMedQADataModule(LightningDataModule):
             value = getattr(self, option)
             if value not in (None, "auto") and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        if not -(2**63) <= self.seed < 2**63:  # what torch takes
+            raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
 
     def read(
         self,

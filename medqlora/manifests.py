@@ -130,7 +130,10 @@ def check_folder(folder: str | Path, option: str, *, changeable: Iterable[str] =
             )
         if leaves(place / name, place):
             raise InputError(f"{option}: {place / name} is a link out of its folder: {_NO_USE}")
-        wrong = None if name in changeable else difference(place / name, entry)
+        try:
+            wrong = None if name in changeable else difference(place / name, entry)
+        except OSError as error:
+            wrong = f"it can't be read: {error.strerror}"
         if wrong:
             raise InputError(f"{option}: {place / name} is damaged ({wrong}): {_REPEAT}")
 
@@ -147,6 +150,8 @@ def put_in_place(new: Path, folder: Path, old: Path) -> None:
         folder: where it belongs; may be there.
         old: a name that is free.
     """
+    if folder.is_symlink() and not folder.exists():
+        folder.unlink()
     if not folder.exists():
         new.rename(folder)
     elif _exchange(new, folder):  # in one moment, so that `folder` is there at every other

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,6 +36,39 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """As a shell names it: 143 for SIGTERM, 130 for SIGINT."""
         return 128 + self.signal.value
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """SIGTERM and SIGINT raise `Interrupted` within; a second one is as it was before.
+
+    By itself Python knows the second alone, with a traceback, and Lightning, where it is not training, takes notice
+    of a SIGTERM and goes on. A process that another one began is left to that.
+    """
+    if threading.current_thread() is not threading.main_thread() or "LOCAL_RANK" in os.environ:
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # what was told to ignore it, as a shell does for what runs in the background, goes on doing so
+    before = {
+        one: signal.getsignal(one) for one in numbers if signal.getsignal(one) not in (signal.SIG_IGN, None)
+    }
+
+    def end(number: int, frame: Any) -> None:
+        put_back()
+        raise Interrupted(number, None)
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            if signal.getsignal(number) is end:
+                signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        put_back()
 
 
 class FitError(Exception):

@@ -75,6 +75,20 @@ def changed(number: int, **changes: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def test_the_folder_that_a_logger_of_the_users_own_names_is_not_taken_back(
+    refused: Refused, words: list[str], finished: Path
+) -> None:
+    held = finished / "lightning_logs" / "version_7"
+    held.mkdir()
+    (held / "test_report.json").write_text("{}", encoding="utf-8")
+    logger = ["--trainer.logger=lightning.pytorch.loggers.TensorBoardLogger"]
+    logger += [
+        f"--trainer.logger.{name}" for name in (f"save_dir={finished}", "name=lightning_logs", "version=7")
+    ]
+    # `refused` compares what there is before and after
+    assert "there is no file" in refused("fit", *words, *logger, "--data.source.train=/nowhere.jsonl")
+
+
 # ---- options ---------------------------------------------------------------------------------------
 
 

@@ -170,6 +170,29 @@ def test_configurations_are_found_in_the_order_in_which_they_win() -> None:
     assert config_files.config_files(words) == ["a.yaml", "b.yaml", "c.yaml", "d.yaml"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)),
+        "model: &m {backend: *m}\n",
+        f"model: {'[' * 3000}{']' * 3000}\n",
+    ],
+    ids=["aliases of aliases", "one that holds itself", "nesting"],
+)
+@pytest.mark.parametrize("command", ["fit", "plan"])
+def test_a_small_configuration_that_stands_for_a_large_one_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert cli.main([command, f"--config={tmp_path / 'mine.yaml'}"]) == 2
+    assert "stand for too many values" in capsys.readouterr().err
+
+
+def test_a_configuration_whose_name_has_a_line_break_is_one() -> None:
+    assert config_files.config_files(["--config=a\nb.yaml"]) == ["a\nb.yaml"]
+
+
 # --- exit codes -------------------------------------------------------------------------------------
 
 

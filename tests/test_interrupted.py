@@ -46,7 +46,12 @@ def assert_ends_as_one_never_interrupted(base: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code", "step"),
-    [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 8), (signal.SIGTERM, 143, 6)],  # 6: in the validation
+    [
+        (signal.SIGTERM, 143, 2),
+        (signal.SIGINT, 130, 8),
+        (signal.SIGTERM, 143, 6),  # in the validation
+        (signal.SIGHUP, 129, 2),  # a terminal that was closed
+    ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resumed_one_ends_as_if_none_had_come(
     tiny_bases: dict[str, Path], tmp_path: Path, number: signal.Signals, code: int, step: int

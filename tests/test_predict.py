@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,59 @@ def test_a_checkpoint_answers_with_the_calibration_of_its_own_validation(
         found[name] = [(one["decision"], one["kind"], one["caution"]) for one in lines(out)]
     assert found["ckpt"] == found["adapter"]
     assert found["ckpt"][0][2] == "6 development questions are too few, 20 are the least"
+
+
+def test_a_file_that_holds_no_answers_is_left_as_it_is(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # none has a line that ends: what was cut off of an answer begins as the answer does
+    questions = tmp_path / "ask.json"
+    questions.write_text(json.dumps(asked(3)), encoding="utf-8")
+    one = tmp_path / "one.jsonl"
+    one.write_text(json.dumps(asked(3)[0]), encoding="utf-8")
+    for source, out in ((questions, questions), (one, one), (questions, tmp_path / "notes.txt")):
+        if not out.exists():
+            out.write_text("of the patients", encoding="utf-8")
+        before = out.read_bytes()
+        words = [*trained, f"--data.questions={source}", f"--answers.path={out}"]
+        assert main(["predict", *words]) == 2
+        assert f"{out}:1: no answer of `medqlora predict`: name another" in capsys.readouterr().err
+        assert out.read_bytes() == before
+
+
+def test_every_cut_of_an_answer_is_answered_again(trained: list[str], tmp_path: Path) -> None:
+    rows = asked(3)[:1]
+    rows[0]["question"] = 'Does "Äspirin" hélp \u2028?'
+    questions, out = write_rows(tmp_path / "ask.jsonl", rows), tmp_path / "answers.jsonl"
+    words = [*trained, f"--data.questions={questions}", f"--answers.path={out}"]
+    run("predict", words)
+    whole = out.read_bytes()
+    for size in (1, 30, whole.index("Ä".encode()) + 1, 90, len(whole) - 1):
+        out.write_bytes(whole[:size])
+        run("predict", words)
+        assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "pipe", "file/answers.jsonl", "link", "folder"])
+def test_a_place_that_takes_no_answers_is_refused_before_a_model_is_loaded(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    questions = write_rows(tmp_path / "ask.jsonl", asked(3))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "answers.jsonl")
+    words = [*trained, f"--data.questions={questions}", f"--answers.path={tmp_path / place}"]
+    assert main(["predict", *words]) == 2
+    shown = capsys.readouterr()
+    assert f"--answers.path: {tmp_path / place}" in shown.err
+    assert "Engine" not in shown.out
+
+
+def test_nesting_without_end_is_no_answer(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, out = write_rows(tmp_path / "ask.jsonl", asked(3)), tmp_path / "answers.jsonl"
+    out.write_text("[" * 100_000 + "\n", encoding="utf-8")
+    assert main(["predict", *trained, f"--data.questions={questions}", f"--answers.path={out}"]) == 2
+    assert f"{out}:1: no answer of" in capsys.readouterr().err

@@ -193,6 +193,54 @@ def test_paths_in_a_checkpoint_do_not_lead_out_of_the_runs_folder(
     assert victim.read_text() == "not to be removed"
 
 
+def test_a_run_that_another_process_goes_on_with_is_not_taken_from_it(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = interrupted(tiny_bases["llama"], tmp_path)
+    run_ = tmp_path / "lightning_logs" / "version_0"
+    record = json.loads((run_ / "run.json").read_text())
+    record |= {"state": "running", "pid": os.getppid(), "host": socket.gethostname()}
+    record["started"] = "2999-01-01T00:00:00+00:00"
+    (run_ / "run.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in run_.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=rf"{run_} is still running, as process {os.getppid()}"):
+        run("fit", [*words, f"--ckpt_path={run_ / 'checkpoints' / 'last.ckpt'}"])
+    assert before == {path: path.read_bytes() for path in run_.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "config.yaml"])
+def test_a_run_whose_folder_cannot_be_written_is_refused_before_it_trains(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words = interrupted(tiny_bases["llama"], tmp_path)
+    place = tmp_path / "lightning_logs" / "version_0" / name
+    # root may write anywhere: what the system would say to others
+    really = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *mode, **how: really(path, *mode, **how) and Path(path) != place
+    )
+    with pytest.raises(InputError, match=rf"--ckpt_path: {place} can't be written"):
+        run("fit", [*words, "--ckpt_path=last"])
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_an_adapter_folder_that_is_a_link_ends_no_run(
+    tiny_bases: dict[str, Path], tmp_path: Path, target: str
+) -> None:
+    # each validation is the best: two exports and more
+    best = ["--checkpoint.monitor=val/loss", "--checkpoint.mode=min", "--trainer.val_check_interval=2"]
+    words = interrupted(tiny_bases["llama"], tmp_path, *best)
+    run_ = tmp_path / "lightning_logs" / "version_0"
+    (tmp_path / "elsewhere").mkdir()
+    if (run_ / "adapter").exists():
+        (run_ / "adapter").rename(tmp_path / "elsewhere" / "adapter")
+    (run_ / "adapter").symlink_to(tmp_path / target, target_is_directory=True)
+    run("fit", [*words, "--ckpt_path=last"])
+    assert (run_ / "adapter" / "adapter_config.json").is_file()
+    assert (tmp_path / "elsewhere").is_dir()
+    assert not [one for one in run_.iterdir() if one.name.startswith(".adapter")]
+
+
 def test_runs_that_start_together_get_a_folder_each(tmp_path: Path) -> None:
     logs = tmp_path / "lightning_logs"
     with ThreadPoolExecutor(8) as pool:

@@ -262,6 +262,15 @@ def record_of_another_shape(adapter: Path, mark: Path) -> None:
     signed(adapter)
 
 
+def record_with(key: str, value: Any) -> Callable[[Path, Path], None]:
+    def spoil(adapter: Path, mark: Path) -> None:
+        changed(adapter / "medqlora.json", **{key: value})
+        signed(adapter)
+
+    spoil.__name__ = f"record with {key} {value}"
+    return spoil
+
+
 def threshold_changed_afterwards(adapter: Path, mark: Path) -> None:
     changed(adapter / "medqlora.json", calibration={"threshold": 0.0})
 
@@ -306,6 +315,11 @@ SPOILT = [
     (config_that_is_a_list, "is no JSON object"),
     (nested_without_end, "is no JSON object"),
     (record_of_another_shape, "prompt is no object"),
+    (record_with("labels", 7), "labels is no list of texts"),
+    (record_with("labels", [1, 2]), "labels is no list of texts"),
+    (record_with("dev_ids", [["x"]]), "dev_ids is no list of texts"),
+    (record_with("train_ids", [{}]), "train_ids is no list of texts"),
+    (record_with("data", {"max_prompt_tokens": "many"}), "data.max_prompt_tokens is no whole number"),
     (threshold_changed_afterwards, "medqlora.json is damaged"),
     (manifest_that_leaves("../config.yaml"), "names '../config.yaml', which is no file of its folder"),
     (manifest_that_leaves("{outside}"), "which is no file of its folder"),

@@ -1,5 +1,6 @@
 """Options of Lightning's that meet ours: each does what it says, or is refused before a weight is loaded."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from test_training import logged
 
 from medqlora.callbacks import AdapterCheckpoint, StepProgress, saver_of
+from medqlora.errors import InputError
 from medqlora.runs import read_run
 
 
@@ -170,3 +172,26 @@ def test_a_score_is_never_that_of_the_longest_or_shortest_questions(
 def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:
     cli = run("fit", [*words, "--trainer.fast_dev_run=true", "--trainer.logger=false"])
     assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("trainer.max_epochs", "-5", "it has to be at least -1"),
+        ("trainer.log_every_n_steps", "0", "it has to be at least 1"),
+        ("trainer.check_val_every_n_epoch", "0", "it has to be at least 1"),
+        ("trainer.num_nodes", "0", "it has to be at least 1"),
+        ("trainer.val_check_interval", "0", "it has to be above 0"),
+        ("trainer.devices", "-3", "not on this machine"),
+        ("seed_everything", "-1", "it has to be from 0 to 4294967295"),
+        ("seed_everything", "4294967296", "it has to be from 0 to 4294967295"),
+        ("data.seed", str(2**63), "it has to be below 2**63"),
+    ],
+)
+def test_a_number_that_cannot_be_counted_with_is_wrong_input(
+    tiny_bases: dict[str, Path], tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)) as error:
+        run("fit", [*options(tiny_bases["llama"], tmp_path), f"--{option}={value}"])
+    assert f"--{option}" in str(error.value)
+    assert value in str(error.value)

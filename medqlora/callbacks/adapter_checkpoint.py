@@ -268,7 +268,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         value = None if self.best_model_score is None else float(self.best_model_score)
         aside, folder, old = run / ".adapter.new", run / "adapter", run / ".adapter.old"
         for path in (aside, old):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         aside.mkdir(parents=True)
         export_adapter(
             pl_module,
@@ -281,8 +281,16 @@ class AdapterCheckpoint(ModelCheckpoint):
         )
         write_folder_manifest(aside)
         put_in_place(aside, folder, old)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         self._exported, self.adapter_folder = str(file), folder
+
+
+def _remove(path: Path) -> None:
+    """Takes a folder away; of a link, which somebody made to keep `adapter/` elsewhere, the link alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def saver_of(trainer: Trainer) -> AdapterCheckpoint:

@@ -87,21 +87,23 @@ class Answers(Callback):
 
     def _resume(self, asked: Sequence[Record]) -> int:
         """How many answers the file holds; a line that was cut off is taken away."""
-        if not self._place.exists():
-            return 0
+        if (
+            self._place.exists() and not self._place.is_file()
+        ):  # a device may never end, and a pipe never begin
+            raise InputError(f"--answers.path: {self._place} is no file: name one")
         try:
-            text = self._place.read_text(encoding="utf-8", errors="surrogateescape")
+            text = self._text()
         except OSError as error:
             raise InputError(
-                f"--answers.path: {self._place} can't be read ({error.strerror}): name another"
+                f"--answers.path: {self._place} can't be written ({error.strerror}): name another"
             ) from error
-        whole, end, _ = text.rpartition("\n")
+        whole, end, rest = text.rpartition("\n")
         lines = whole.split("\n") if end else []
         for number, line in enumerate(lines, 1):
             try:
                 answer = json.loads(line)
                 ident, by = answer["id"], answer["by"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{self._place}:{number}: no answer of `medqlora predict`: name another --answers.path"
                 ) from error
@@ -111,11 +113,24 @@ class Answers(Callback):
                 raise InputError(
                     f"{self._place}:{number}: an answer {what}: name another --answers.path, or remove the file"
                 )
+        if rest and not lines and not (asked and _may_be_of(rest, asked[0])):
+            raise InputError(f"{self._place}:1: no answer of `medqlora predict`: name another --answers.path")
         kept = f"{whole}{end}"
-        if kept != text:
+        if rest:
             with self._place.open("r+b") as stream:
                 stream.truncate(len(kept.encode("utf-8", "surrogateescape")))
         return len(lines)
+
+    def _text(self) -> str:
+        """What the file holds; "" where there is none. Raises OSError, too where it could not be written later."""
+        held = self._place.exists()
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        with self._place.open("a+", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.seek(0)
+            text = stream.read()
+        if not held:
+            self._place.unlink()
+        return text
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
@@ -167,6 +182,15 @@ class Answers(Callback):
             self._file = None
         counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self._kinds.items())
         say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self._place}\n{self.note}")
+
+
+def _may_be_of(cut: str, question: Record) -> bool:
+    """Whether a line that was cut off is the beginning of an answer to the question; what is not, is not ours."""
+    begins = (
+        json.dumps({"id": question.id, "question": question.question}, ensure_ascii=False)[:-1] + ', "kind": '
+    )
+    size = min(len(cut.encode("utf-8", "surrogateescape")), len(begins.encode("utf-8")))
+    return cut.encode("utf-8", "surrogateescape")[:size] == begins.encode("utf-8")[:size]
 
 
 def _default(trainer: Trainer) -> Path:

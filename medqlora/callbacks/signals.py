@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run after the step in progress, with a checkpoint; SLURM's signal also requeues the job."""
+"""SIGTERM, SIGINT and SIGHUP end a run after its step, with a checkpoint; SLURM's signal also requeues the job."""
 
 import os
 import signal
@@ -14,7 +14,8 @@ from medqlora.callbacks.adapter_checkpoint import saver_of
 from medqlora.console import say
 from medqlora.runs import Interrupted, slurm_job
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: the last is of a terminal that was closed; Windows has none
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Signals(Callback):
@@ -43,6 +44,8 @@ class Signals(Callback):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeues_at = environment.requeue_signal
             numbers += [] if self._requeues_at is None else [self._requeues_at]
+        # `nohup` has it ignored, and so it stays
+        numbers = [one for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from medqlora.answering import NOTE, check_note, safe_answer, screen
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
 from medqlora.records import Record
+from medqlora.runs import Interrupted
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LOOP_HELP = """Type a question. Also:
@@ -81,6 +83,10 @@ def run(command: str, words: list[str]) -> int:
         if reply is not None:
             _show(safe_answer(_record(options, options.question, None), reply, options.note), options)
             return 0
+    elif sys.stdin is None:
+        raise InputError(
+            "the question is missing, and there is no input to read one from: write it after `ask`"
+        )
     context = None if options.context is None else context_of(options.context)
     asker = _asker(options)
     if options.question is None:
@@ -140,6 +146,9 @@ def _record(options: argparse.Namespace, question: str, context: str | None, lab
 
 
 def _answer(asker: Any, record: Record, options: argparse.Namespace) -> Any:
+    for text in (record.question, *record.contexts, *record.options.values()):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python keeps bytes that are no UTF-8
+            raise InputError(f"{text[:80]!r}: not a text in UTF-8: write it as one")
     labels = record.labels or asker.labels
     answer = asker.answer(
         Record(record.id, record.question, record.contexts, options=record.options, labels=labels),
@@ -164,11 +173,15 @@ def _loop(asker: Any, options: argparse.Namespace, context: str | None) -> int:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # arrow keys and this session's lines; nothing is written to disk
         say(_LOOP_HELP)
+    elif hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # `_answer` tells of a line that is no UTF-8
     history: list[tuple[str, str]] = []
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt, Interrupted) as end:
+            if isinstance(end, Interrupted) and end.signal is not signal.SIGINT:
+                raise
             say("")
             return 0
         word, _, rest = line.partition(" ")

@@ -13,16 +13,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from medqlora.errors import InputError
 
 CONFIG_OPTIONS = ("--config", "-c")
+#: values in a configuration, its aliases written out: ours have some hundred
+_MOST_VALUES = 100_000
 
 
 def config_files(words: Sequence[str]) -> list[str]:
     """The files named by `--config FILE` or `--config=FILE`, in order: the last wins."""
     names = []
     for place, word in enumerate(words):
-        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word):
+        if match := re.fullmatch(r"(?:--config|-c)=(.+)", word, re.DOTALL):
             names.append(match[1])
         elif word in CONFIG_OPTIONS and place + 1 < len(words):
             names.append(words[place + 1])
@@ -43,6 +47,7 @@ def with_config(words: list[str]) -> list[str]:
             near = difflib.get_close_matches(name, [str(path) for path in Path("configs").glob("*.yaml")], 1)
             hint = f"did you mean {near[0]}?" if near else "the ones that come along are in configs/"
             raise InputError(f"--config: there is no file '{name}': {hint}")
+        check_size(name)
     if names or "-h" in words or "--help" in words:
         return words
     demo = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -51,6 +56,35 @@ def with_config(words: list[str]) -> list[str]:
     shown = os.path.relpath(demo)
     print(f"No --config given: running the demo, {shown}", flush=True)
     return ["--config", shown, *words]
+
+
+def check_size(name: str) -> None:
+    """Refuses a small file that stands for more than can be held, by aliases of aliases or nesting.
+
+    Raises:
+        InputError: as said; what else is wrong with it is told where it is read.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES + 1  # of one that holds itself
+            pairs = isinstance(node, yaml.MappingNode)
+            parts = [one for pair in node.value for one in pair] if pairs else node.value
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    try:
+        node = yaml.compose(Path(name).expanduser().read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        many = node is not None and size(node) > _MOST_VALUES
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    except RecursionError:
+        many = True
+    if many:
+        raise InputError(f"{name}: its nesting or aliases stand for too many values: write it without them")
 
 
 def check_classes(options: Any, expected: Mapping[str, type]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
-from medqlora.runs import fits, slurm_job
+from medqlora.runs import fits, is_alive, read_run, slurm_job
 from medqlora.training import checkpoint
 from medqlora.training.checkpoint_files import newest_whole, read_checkpoint, step_of
 
@@ -51,6 +51,26 @@ class GivenCheckpoint:
             return None
         whole = read_checkpoint(self.path)
         return {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
+
+
+def check_free(run: Path) -> None:
+    """Whether a run can go on in its folder.
+
+    Raises:
+        InputError: another process goes on with it at this moment, each would take the other's files away; or the
+            folder can't be written.
+    """
+    record = read_run(run)
+    if record is not None and is_alive(record) and record.get("pid") != os.getpid():
+        raise InputError(
+            f"--ckpt_path: {run} is still running, as process {record['pid']}: wait for it, or end it first"
+        )
+    for path in (run, run / "checkpoints", run / "config.yaml", *run.glob("events.out.tfevents.*")):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InputError(
+                f"--ckpt_path: {path} can't be written, and a run goes on in its own folder: let it be written, or "
+                "copy the folder and name the copy's checkpoint"
+            )
 
 
 def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:

@@ -26,7 +26,7 @@ from medqlora.callbacks import (
     saver_of,
 )
 from medqlora.commands.config_files import check_classes, named_object
-from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
+from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
@@ -130,6 +130,12 @@ class MedQLoRACLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would read options from the checkpoint here, whole or not: `config.yaml` is the record."""
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if isinstance(seed, int) and not 0 <= seed < 2**32:  # what NumPy takes
+            raise InputError(f"--seed_everything {seed}: it has to be from 0 to {2**32 - 1}")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
@@ -163,7 +169,7 @@ class MedQLoRACLI(LightningCLI):
                 trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             accelerator, devices = options.get("accelerator"), options.get("devices")
             raise InputError(
                 f"--trainer.accelerator {accelerator}, --trainer.devices {devices}: not on this machine "
@@ -196,6 +202,9 @@ class MedQLoRACLI(LightningCLI):
     def _start(self) -> None:
         if self.trainer.global_rank == 0:  # the first process makes the run's folder, and tells its name
             self._new_folder = make_folder(self.trainer.logger)
+            folder = Path(str(getattr(self.trainer.logger, "log_dir", "")))
+            # a logger of the user's own may name one that is there: it is not the run's to take back
+            self._is_new = self._new_folder is not None or not folder.exists()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.datamodule.check()
@@ -237,6 +246,8 @@ class MedQLoRACLI(LightningCLI):
         saved, run = self._given.saved, self._given.run
         if saved is None:
             return
+        if run is not None and self.trainer.global_rank == 0:
+            check_free(run)
         now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
         anyway = bool(self._get(self.config_init, "resume_anyway"))
         different = checkpoint.check_definition(saved[checkpoint.KEY], now, anyway=anyway)
@@ -313,7 +324,7 @@ class MedQLoRACLI(LightningCLI):
 
     def remove_empty_run(self) -> None:
         """Takes back the folder of a run that ended on wrong input before it did anything."""
-        if self.trainer.global_rank != 0:
+        if self.trainer.global_rank != 0 or not getattr(self, "_is_new", False):
             return
         run = Path(str(getattr(self.trainer.logger, "log_dir", "")))
         if (

@@ -15,6 +15,14 @@ _NEEDED = {
     "logger": "a run's folder is where its logger writes",
     "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
 }
+#: option → the least that Lightning can count with; it would find out after the model is loaded, or say otherwise
+_LEAST = {
+    "max_epochs": -1,
+    "max_steps": -1,
+    "num_nodes": 1,
+    "log_every_n_steps": 1,
+    "check_val_every_n_epoch": 1,
+}
 
 
 def settle_trainer(options: Any) -> None:
@@ -32,6 +40,13 @@ def settle_trainer(options: Any) -> None:
     for name, why in _NEEDED.items():
         if trainer[name] is False and not trainer["fast_dev_run"]:
             raise InputError(f"--trainer.{name} false: {why}: leave it out")
+    for name, least in _LEAST.items():
+        if trainer[name] is not None and trainer[name] < least:
+            raise InputError(f"--trainer.{name} {trainer[name]}: it has to be at least {least}")
+    if trainer["val_check_interval"] == 0:
+        raise InputError(
+            "--trainer.val_check_interval 0: it has to be above 0, or left out for once an epoch"
+        )
     for name in ("limit_val_batches", "limit_test_batches"):
         if trainer[name] not in (None, 0, 1.0) and not trainer["fast_dev_run"]:
             raise InputError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from medqlora.commands.config_files import config_files
+from medqlora.commands.config_files import check_size, config_files
 from medqlora.errors import InputError
 
 
@@ -33,6 +33,7 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
 
 def _read(name: str) -> Any:
     """A configuration as plain values; what jsonargparse would take, or say without file and line, is told."""
+    check_size(name)
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8")
         loaded = yaml.safe_load(text)

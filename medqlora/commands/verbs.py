@@ -6,7 +6,7 @@ from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
-from medqlora.runs import FitError
+from medqlora.runs import FitError, Interrupted
 
 
 def run(command: str, words: list[str]) -> int:
@@ -21,6 +21,10 @@ def run(command: str, words: list[str]) -> int:
     try:
         _run(cli, words, None)
     except InputError:
+        raise
+    except Interrupted as stop:
+        if stop.step is None:  # it came before the first step, or after the last
+            stop.step = cli.newest_step()
         raise
     except Exception as error:
         step = cli.newest_step()

@@ -79,6 +79,17 @@ def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ..
                 raise InputError(
                     f"{option}: {record}: {key} is no object: the record is damaged; copy it again"
                 )
+            texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+            if key in ("labels", "train_ids", "dev_ids") and not texts:
+                raise InputError(
+                    f"{option}: {record}: {key} is no list of texts: the record is damaged; copy it again"
+                )
+            limit = value.get("max_prompt_tokens", 1) if key == "data" else 1
+            if not isinstance(limit, int):
+                raise InputError(
+                    f"{option}: {record}: data.max_prompt_tokens is no whole number: the record is damaged; copy it "
+                    "again"
+                )
 
 
 def _object(file: Path, option: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from harness import options, run
 
+from medqlora import manifests
 from medqlora.errors import InputError
 from medqlora.manifests import FOLDER_FILE, check_folder, put_in_place, write_folder_manifest
 from medqlora.training.checkpoint_files import (
@@ -150,6 +151,22 @@ def test_a_damaged_or_missing_file_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").unlink()
     with pytest.raises(InputError, match="it is not there"):
         check_folder(tmp_path, "--model.adapter")
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").write_text("as it was")
+    write_folder_manifest(tmp_path)
+
+    def denied(path: Path, *args: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # root may read anything: what the system would say to others
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "digest", denied)
+        with pytest.raises(InputError, match=r"weights is damaged .it can't be read: Permission denied"):
+            check_folder(tmp_path, "--model.adapter")
 
 
 def test_a_folder_is_replaced_in_one_moment(tmp_path: Path) -> None:
