@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
-from medqlora.errors import InputError, printable
+from medqlora.errors import InputError
 from medqlora.runs import FitError, Interrupted, interrupting
+from medqlora.terminal import printable, printable_line
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if debug:
             raise
-        print(f"medqlora: error: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
+        print(f"medqlora: error: {printable_line(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from medqlora.errors import printable
+from medqlora.terminal import printable
 
 
 @rank_zero_only

@@ -1,4 +1,4 @@
-"""The one exception for what the user can put right, and how what comes from elsewhere is shown."""
+"""The one exception for what the user can put right."""
 
 
 class InputError(Exception):
@@ -8,11 +8,3 @@ class InputError(Exception):
     `InputError("data.jsonl:17: the answer 'perhaps' is none of yes, no, maybe: correct it or pass "
     "--data.source.labels")`.
     """
-
-
-def printable(text: str) -> str:
-    """Lines without what a terminal would act on: values in them may come from anybody's file."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

@@ -11,6 +11,7 @@ from medqlora.answering.rationale import rationale_in
 from medqlora.answering.screen import SafeReply
 from medqlora.answering.threshold import Calibration, calibrated_probabilities
 from medqlora.records import Prediction, Record
+from medqlora.terminal import printable
 
 Kind = Literal["answer", "uncertain", "safe_reply"]
 #: the `decision` of an answer that isn't given
@@ -215,9 +216,8 @@ def _percent(value: float) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Line breaks stay; other control characters, which could steer a terminal, become question marks."""
-    lines = [line.expandtabs(4) for line in text.splitlines()]
-    return "\n".join("".join(one if one.isprintable() else "?" for one in line) for line in lines)
+    """Line breaks stay; other control characters could steer a terminal."""
+    return printable("\n".join(line.expandtabs(4) for line in text.splitlines()))
 
 
 def _writable(value: Any) -> Any:

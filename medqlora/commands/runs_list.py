@@ -14,6 +14,7 @@ from typing import Any
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
 from medqlora.runs import RUN_FILE, is_alive, read_run, version_number
+from medqlora.terminal import printable_line
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs
@@ -229,10 +230,10 @@ def _table(runs: list[dict[str, Any]]) -> list[str]:
         if one["damaged"]:
             lines.append(f"{indent}{one['damaged']}: what stands in this line is from the folder's files")
         if one["error"]:
-            lines.append(f"{indent}ended by {_printable(one['error'])[:120]}")
+            lines.append(f"{indent}ended by {printable_line(one['error'])[:120]}")
         if one["resume"]:
             when = "if it has ended" if one["state"] == "running or interrupted" else "go on"
-            lines.append(f"{indent}{when}: {_printable(one['resume'])}")
+            lines.append(f"{indent}{when}: {printable_line(one['resume'])}")
     return lines
 
 
@@ -240,13 +241,8 @@ def _shown(text: str | None) -> str:
     """A long path from its end, which is what tells bases apart."""
     if text is None:
         return _UNKNOWN
-    text = _printable(text)
+    text = printable_line(text)
     return text if len(text) <= _WIDEST else "…" + text[1 - _WIDEST :]
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would act on: a record may come from anywhere."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _size(count: int) -> str:

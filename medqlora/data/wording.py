@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from medqlora.terminal import printable
+
 
 def shown(value: object) -> str:
     """A value for a message, cut where it is long; what is not printable is escaped."""
@@ -26,5 +28,5 @@ def listed(names: Iterable[str]) -> str:
 def reason(error: BaseException) -> str:
     """A library's own words for what is wrong: their first line, cut where it is long."""
     lines = str(error).splitlines() or [""]
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in lines[0])
+    text = printable(lines[0])
     return (text if len(text) <= 200 else f"{text[:199]}…") or type(error).__name__

@@ -4,6 +4,7 @@ from typing import Any
 
 from medqlora.evaluation.scores import Scores
 from medqlora.evaluation.wording import caution, percent, points, span, verdict
+from medqlora.terminal import printable_line
 
 WIDTH = 80
 
@@ -43,7 +44,9 @@ def console_table(scores: Scores) -> str:
         lines.append(f"{'class':<22}{'precision':>10}{'recall':>10}{'F1':>10}{'gold':>10}{'decided':>10}")
         for label, row in classes[: room - 1]:
             numbers = "".join(f"{row[key]:>10.3f}" for key in ("precision", "recall", "f1"))
-            lines.append(f"{'  ' + shown(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}")
+            lines.append(
+                f"{'  ' + printable_line(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
+            )
     lines.append("-" * WIDTH)
     lines += [cut(one) for one in (caution(scores.n), *verdict(report))][:2]
     lines.append("Not medical advice.")
@@ -70,18 +73,13 @@ def _calibration(report: dict[str, Any]) -> list[str]:
 
 
 def _line(name: str, value: str, detail: str) -> str:
-    return cut(f"{shown(name):<28}{value:>9}   {detail}".rstrip())
+    return cut(f"{printable_line(name):<28}{value:>9}   {detail}".rstrip())
 
 
 def cut(line: str) -> str:
-    """`line` without control characters and no wider than the table."""
-    line = shown(line)
+    """`line`, with nothing that a terminal would act on, and no wider than the table."""
+    line = printable_line(line)
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
-
-
-def shown(text: str) -> str:
-    """Without control characters: a label from a file could otherwise steer the terminal."""
-    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _p(value: float | None) -> str:

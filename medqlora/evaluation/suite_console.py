@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medqlora.evaluation.console import WIDTH, cut, shown
+from medqlora.evaluation.console import WIDTH, cut
 from medqlora.evaluation.suite_scores import Tested, suite_scores
 from medqlora.evaluation.wording import percent, points
+from medqlora.terminal import printable_line
 
 #: the widths of the columns of `suite_table`; they are 80 together
 _COLUMNS = (17, 6, 7, 13, 7, 7, 17, 6)
@@ -45,7 +46,7 @@ def aggregate_table(whole: Mapping[str, Any]) -> str:
         "-" * WIDTH,
     ]
     for row in whole["each"]:
-        adapter = shown(str(row["adapter"] or "none"))
+        adapter = printable_line(str(row["adapter"] or "none"))
         adapter = adapter if len(adapter) <= 39 else f"...{adapter[-36:]}"
         difference = "-" if row["difference"] is None else points(row["difference"])
         interval = _range(row["accuracy_ci95"])
@@ -79,7 +80,7 @@ def _range(interval: Sequence[float]) -> str:
 
 def _line(name: object, *cells: object) -> str:
     first, *widths = _COLUMNS
-    named = shown(str(name))
+    named = printable_line(str(name))
     named = named if len(named) < first else f"{named[: first - 4]}..."
     numbers = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return cut(f"{named:<{first}}{numbers}".rstrip())
