@@ -255,11 +255,12 @@ class PubMedQADataModule(LightningDataModule):
     @property
     def longest(self) -> int:
         """Tokens of the longest example of all that was read, with the longest of its possible ends."""
+        return _length(self.longest_example)
+
+    @property
+    def longest_example(self) -> Encoded:
         asked = [example for one in self.sets for example in one.test]
-        return max(
-            len(example.prompt) + max(map(len, (example.completion, *example.labels)))
-            for example in [*self.train, *self.dev, *self.test, *asked]
-        )
+        return max([*self.train, *self.dev, *self.test, *asked], key=_length)
 
     def train_dataloader(self) -> StepLoader:
         module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
@@ -373,3 +374,7 @@ def _describe(source: str, split: str, records: list[Record], encoded: list[Enco
             f"; the context of {shortened} was shortened, by {sum(e.dropped for e in encoded)} tokens in all"
         )
     return line
+
+
+def _length(example: Encoded) -> int:
+    return len(example.prompt) + max(map(len, (example.completion, *example.labels)))

@@ -182,6 +182,23 @@ def test_a_row_that_cannot_be_used(
     assert fix in line
 
 
+def test_an_example_that_is_longer_than_the_base_was_made_for(
+    refused: Refused, words: list[str], tmp_path: Path, tiny_bases: dict[str, Path]
+) -> None:
+    base = tmp_path / "short"
+    shutil.copytree(tiny_bases["llama"], base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 60}))
+    rows = changed(7, long_answer="The trial said so. " * 40)
+    file = write_rows(tmp_path / "mine.jsonl", rows)
+    given = [f"--model.backend.base={base}", f"--data.source.train={file}"]
+    line = refused("fit", *words, *given)
+    assert re.match(
+        r"q7: has \d{3} tokens with its answer, and the base's max_position_embeddings is 60: ", line
+    )
+    assert "lower --data.max_prompt_tokens (now 256), or shorten the answer" in line
+
+
 def test_a_training_set_that_holds_the_test_files_questions(
     refused: Refused, words: list[str], tmp_path: Path, finished: Path
 ) -> None:

@@ -40,7 +40,13 @@ from medqlora.training.checkpoint_files import CheckpointFiles
 from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
 from medqlora.training.optim import check_optimizer
-from medqlora.training.option_checks import check_monitor, check_shared, check_strategy, check_written
+from medqlora.training.option_checks import (
+    check_monitor,
+    check_positions,
+    check_shared,
+    check_strategy,
+    check_written,
+)
 from medqlora.training.processes import OneBase, OneMessage
 
 #: what each verb needs of the data
@@ -226,6 +232,7 @@ class MedQLoRACLI(LightningCLI):
             self._read_questions(tokenizer)
         else:
             self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
+        check_positions(self.model.backend, self.datamodule)
         if self.verb == "fit":
             if self.datamodule.dev:
                 check_monitor(str(saver_of(self.trainer).monitor), self.datamodule, self.model.generate)

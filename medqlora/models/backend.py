@@ -51,6 +51,11 @@ class Backend(ABC):
             InputError: it can't be had.
         """
 
+    def positions(self) -> tuple[int | None, str]:
+        """How many tokens an example may have, None where that isn't known; and what says so."""
+        config = self.config().get_text_config()
+        return getattr(config, "max_position_embeddings", None), "the base's max_position_embeddings"
+
     @abstractmethod
     def identity(self) -> str:
         """What tells this base from every other; runs, checkpoints and adapters carry it."""

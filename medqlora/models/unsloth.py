@@ -108,6 +108,9 @@ class Unsloth(Backend):
     def config(self) -> Any:
         return hub.load_config(self.base, self.revision)
 
+    def positions(self) -> tuple[int | None, str]:
+        return self.max_seq_length, "--model.backend.max_seq_length"  # what is longer it cuts off itself
+
     def identity(self) -> str:
         return hub.identity(self.base, self.revision)
 

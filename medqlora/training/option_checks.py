@@ -116,6 +116,21 @@ def check_written(sets: Any, generate: bool) -> None:
             )
 
 
+def check_positions(backend: Any, data: Any) -> None:
+    """Raises InputError for an example that is longer than the model was made for; it would answer at random.
+
+    Args:
+        backend: the base's.
+        data: the datamodule, read.
+    """
+    most, what = backend.positions()
+    if most is not None and data.longest > most:
+        raise InputError(
+            f"{data.longest_example.id}: has {data.longest:,} tokens with its answer, and {what} is {most:,}: lower "
+            f"--data.max_prompt_tokens (now {data.max_prompt_tokens:,}), or shorten the answer"
+        )
+
+
 def check_precision(given: str) -> None:
     """Raises InputError for a `--trainer.precision` in which nothing is trained here."""
     if given not in DTYPES:

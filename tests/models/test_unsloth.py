@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from medqlora.models import Unsloth
 from medqlora.models.unsloth import compile_folder
 
 
@@ -27,3 +28,7 @@ def test_a_folder_that_the_user_names_is_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("UNSLOTH_COMPILE_LOCATION", os.fspath(tmp_path / "mine"))
     assert compile_folder() == os.fspath(tmp_path / "mine")
+
+
+def test_an_example_may_be_as_long_as_the_model_is_loaded_for() -> None:
+    assert Unsloth("base", max_seq_length=512).positions() == (512, "--model.backend.max_seq_length")
