@@ -176,6 +176,31 @@ def test_predictions_must_be_of_the_records_given() -> None:
         scored(items, base=[replace(one, logprobs=(), lengths=()) for one in items])
 
 
+@pytest.mark.parametrize("set_name", ["base", "dev"])
+def test_the_bases_and_the_dev_scores_have_to_be_numbers_too(set_name: str) -> None:
+    items = random_predictions(5)
+    other = [
+        replace(one, id=f"{'dev' * (set_name == 'dev')}{one.id}") for one in random_predictions(5, seed=1)
+    ]
+    other[2] = replace(other[2], logprobs=(float("nan"), -1.0, -1.0))
+    with pytest.raises(ValueError, match="not finite"):
+        scored(items, **{set_name: other})
+
+
+def test_the_bases_block_is_of_the_bases_texts() -> None:
+    items = random_predictions(30)
+    silent = [replace(one, text="Hard to say.", parsed=None) for one in items]
+    base = scored(items, base=silent)["base"]
+    assert base["unparsed_fraction"] == base["generation"]["unparsed_fraction"] == 1
+    assert base["generation"]["accuracy"] == 0
+
+
+def test_accuracy_by_context_length_is_the_accuracy_taken_apart() -> None:
+    report = scored(random_predictions(90))
+    rows = report["by_context_length"]
+    assert sum(row["n"] * row["accuracy"] for row in rows) / 90 == pytest.approx(report["accuracy"])
+
+
 def test_a_temperature_is_never_fitted_on_test_questions() -> None:
     items = random_predictions(20)
     with pytest.raises(InputError, match="dev questions are test questions"):
