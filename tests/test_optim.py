@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
-from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.training.optim import build_optimizer, total_steps, warmup_cosine
 
 
 def parameters() -> list[nn.Parameter]:
@@ -98,3 +100,22 @@ def test_a_class_gets_the_one_learning_rate_and_keeps_its_own_settings() -> None
     assert built.param_groups[0]["lr"] == pytest.approx(
         0.125
     )  # the schedule multiplies that rate, not the class's
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_epochs": 3}, 30),
+        ({"max_epochs": 3, "max_steps": 12}, 12),
+        ({"max_epochs": 3, "max_steps": 50}, 30),
+        ({"max_epochs": -1, "max_steps": 7}, 7),
+        ({"max_epochs": 2, "limit_train_batches": 4}, 8),
+        ({"max_epochs": 2, "limit_train_batches": 99}, 20),
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 10),
+    ],
+)
+def test_the_rate_ends_where_the_first_of_the_trainers_limits_ends_the_run(
+    limits: dict[str, Any], expected: int
+) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
+    assert total_steps(trainer, 10) == expected
