@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from medqlora.training.checkpoint import KEY, adopt_rates
 from medqlora.training.optim import build_optimizer, total_steps, warmup_cosine
 
 
@@ -119,3 +120,15 @@ def test_the_rate_ends_where_the_first_of_the_trainers_limits_ends_the_run(
 ) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
     assert total_steps(trainer, 10) == expected
+
+
+def test_a_changed_rate_goes_on_from_the_same_place_of_its_schedule() -> None:
+    checkpoint: dict[str, Any] = {
+        KEY: {"definition": {"--model.learning_rate": 2e-4}},
+        "optimizer_states": [{"param_groups": [{"lr": 5e-5, "initial_lr": 2e-4, "weight_decay": 0.0}]}],
+        "lr_schedulers": [{"base_lrs": [2e-4]}],
+    }
+    adopt_rates(checkpoint, 1e-4, 0.0)
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["initial_lr"]) == (pytest.approx(2.5e-5), 1e-4)
+    assert checkpoint["lr_schedulers"] == [{"base_lrs": [1e-4]}]
