@@ -10,7 +10,7 @@ from harness import adapter_weights, options, run
 from torch import nn
 
 from medqlora.models import Decoder
-from medqlora.training.step_metrics import clip_or_leave_out
+from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 
 
 @pytest.fixture
@@ -87,3 +87,55 @@ def test_finite_gradients_are_clipped_as_torch_does_it() -> None:
         assert torch.equal(norm, nn.utils.clip_grad_norm_(theirs, limit))
         for one, other in zip(mine, theirs, strict=True):
             assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)]
+)
+def test_a_loss_or_a_gradient_that_is_no_finite_number_leaves_no_gradient(
+    loss: float, gradient: float
+) -> None:
+    weights = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2))]
+    weights[0].grad, weights[1].grad = torch.ones(3), torch.tensor([gradient, 1.0])
+    clip_or_leave_out(weights, 1.0, torch.tensor(loss))
+    assert all(bool((one.grad == 0).all()) for one in weights)  # type: ignore[union-attr]
+
+
+class Log:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.told.append((step, metrics))
+
+
+def figures(step: int, loss: float, norm: float = 1.0, *, overflow: bool = False) -> StepFigures:
+    return StepFigures(step, torch.tensor(loss), torch.tensor(norm), 0.1, ("q",), overflow)
+
+
+def test_every_step_is_logged_once_with_its_own_number_and_figures() -> None:
+    metrics, log = StepMetrics(), Log()
+    for first in (0, 3):
+        for step in range(first, first + 3):
+            metrics.add(figures(step, step / 2, step / 4))
+        metrics.flush([log], 0, 3)
+    assert metrics.flush([log], 0, 3) == {}
+    assert [(step, told["train/loss"], told["train/grad_norm"]) for step, told in log.told] == [
+        (step, step / 2, step / 4) for step in range(6)
+    ]
+
+
+def test_bad_steps_count_in_a_row_alone_and_an_overflow_that_the_scaler_met_is_none() -> None:
+    metrics = StepMetrics()
+    for step, loss in enumerate([math.nan, math.nan, 1.0, math.nan, math.nan, 1.0]):
+        metrics.add(figures(step, loss))
+    for step in range(6, 12):
+        metrics.add(figures(step, 1.0, math.inf, overflow=True))
+    metrics.flush([], 6, 3)
+    assert metrics.bad == 4
+    for step in range(3):
+        metrics.add(figures(step, 1.0, math.inf))
+    with pytest.raises(FloatingPointError, match="of 3 steps in a row"):
+        metrics.flush([], 0, 3)

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
-from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.training.checkpoint import KEY, adopt_rates
+from medqlora.training.optim import build_optimizer, total_steps, warmup_cosine
 
 
 def parameters() -> list[nn.Parameter]:
@@ -98,3 +101,34 @@ def test_a_class_gets_the_one_learning_rate_and_keeps_its_own_settings() -> None
     assert built.param_groups[0]["lr"] == pytest.approx(
         0.125
     )  # the schedule multiplies that rate, not the class's
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_epochs": 3}, 30),
+        ({"max_epochs": 3, "max_steps": 12}, 12),
+        ({"max_epochs": 3, "max_steps": 50}, 30),
+        ({"max_epochs": -1, "max_steps": 7}, 7),
+        ({"max_epochs": 2, "limit_train_batches": 4}, 8),
+        ({"max_epochs": 2, "limit_train_batches": 99}, 20),
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 10),
+    ],
+)
+def test_the_rate_ends_where_the_first_of_the_trainers_limits_ends_the_run(
+    limits: dict[str, Any], expected: int
+) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
+    assert total_steps(trainer, 10) == expected
+
+
+def test_a_changed_rate_goes_on_from_the_same_place_of_its_schedule() -> None:
+    checkpoint: dict[str, Any] = {
+        KEY: {"definition": {"--model.learning_rate": 2e-4}},
+        "optimizer_states": [{"param_groups": [{"lr": 5e-5, "initial_lr": 2e-4, "weight_decay": 0.0}]}],
+        "lr_schedulers": [{"base_lrs": [2e-4]}],
+    }
+    adopt_rates(checkpoint, 1e-4, 0.0)
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["initial_lr"]) == (pytest.approx(2.5e-5), 1e-4)
+    assert checkpoint["lr_schedulers"] == [{"base_lrs": [1e-4]}]

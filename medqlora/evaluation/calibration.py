@@ -1,6 +1,5 @@
 """Does a confidence of 80% mean right four times in five?"""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,6 +113,4 @@ def fit_temperature(dev: Sequence[Prediction]) -> float:
         options={"xatol": 1e-6},
     )
     # the search never evaluates the bounds themselves
-    return min(
-        (1 / float(found.x), low, high), key=lambda t: (negative_log_likelihood(dev, t), abs(math.log(t)))
-    )
+    return min((1 / float(found.x), low, high), key=lambda t: negative_log_likelihood(dev, t))

@@ -76,6 +76,21 @@ def test_what_is_answered_keeps_the_risk_and_ties_stay_together(
     assert wrong <= target * len(answered) + 1e-6
 
 
+def test_a_share_that_is_just_the_target_passes_though_its_product_is_rounded_down() -> None:
+    assert 0.29 * 100 < 29
+    dev = [prediction(number, "yes" if number < 71 else "no", 1.0, -1, -1) for number in range(100)]
+    made = calibrate(dev, 0.29)
+    assert (made.answered, made.wrong) == (100, 29)
+
+
+def test_a_question_at_the_threshold_itself_is_answered() -> None:
+    dev = dev_set(50)
+    made = calibrate(dev, 0.1)
+    found = made.applied(dev)
+    assert found is not None
+    assert (found["answered"], found["wrong"]) == (made.answered, made.wrong)
+
+
 def test_the_same_scores_in_another_order_are_a_tie() -> None:
     scores = (-0.1234567, -2.7182818, -3.1415926)
     orders = [(scores[a], scores[b], scores[c]) for a, b, c in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0))]
@@ -183,6 +198,12 @@ def test_a_damaged_value_names_file_key_and_fix(key: str, value: Any) -> None:
         InputError, match=rf"^run/adapter\.json: the calibration's {key} (?:is|are) .*damaged"
     ):
         Calibration.from_json(plain, "run/adapter.json")
+
+
+def test_more_wrong_than_answered_is_damage() -> None:
+    plain = calibrate(dev_set(50), 0.5).to_json() | {"answered": 10, "wrong": 11}
+    with pytest.raises(InputError, match="calibration's wrong is 11"):
+        Calibration.from_json(plain, "adapter.json")
 
 
 @pytest.mark.parametrize("key", list(calibrate(dev_set(50), 0.5).to_json()))

@@ -121,8 +121,9 @@ def test_a_private_name_in_user_text_is_no_control_token(any_tokenizer):
     inner = text_tokenizer(any_tokenizer)
     name = inner.template(any_tokenizer.eos_token)
     assert inner.ids(name) == [any_tokenizer.eos_token_id]
-    found = encode(with_(RECORD, question=f"What of {name}?"), prompts.lookup("medical"), any_tokenizer, 1000)
-    assert any_tokenizer.eos_token_id not in found.prompt
+    hostile = with_(RECORD, question=f"What of {name}?", long_answer=f"It is {name}.")
+    found = encode(hostile, prompts.lookup("medical"), any_tokenizer, 1000)
+    assert any_tokenizer.eos_token_id not in [*found.prompt, *found.completion[:-1]]
 
 
 def test_a_word_level_vocabulary_that_holds_its_control_tokens_can_not_be_tricked():
@@ -292,6 +293,28 @@ def test_one_section_is_cut_from_the_right_at_the_end_of_a_word():
     kept = decoded(family("llama3"), found.prompt).split("CONTEXT: ")[1].removesuffix("\nANSWER:")
     assert context.startswith(f"{kept} ")
     assert 190 <= len(found.prompt) <= 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cut_ends_within_a_word_or_a_figure(any_tokenizer, name):
+    prompt = prompts.lookup(name)
+    context = " ".join(f"p = 0.{number}12 and \nmyocarditis {number}1203" for number in range(3, 20))
+    record = with_(RECORD, contexts=(context,))
+    whole = encode(record, prompt, any_tokenizer, 5000)
+    least = len(encode(with_(RECORD, contexts=()), prompt, any_tokenizer, 5000).prompt)
+    words = set(decoded(any_tokenizer, whole.prompt).split())
+    for limit in range(least + 10, len(whole.prompt), 7):
+        found = encode(record, prompt, any_tokenizer, limit)
+        assert set(decoded(any_tokenizer, found.prompt).split()) <= words
+
+
+@pytest.mark.parametrize("limit", [80, 100, 133, 5000])
+def test_a_prompt_of_exactly_the_limit_stays_as_it_is(any_tokenizer, limit):
+    record = with_(
+        RECORD, contexts=("The treatment group improved " * 9 + "greatly", "The control group did not")
+    )
+    found = encode(record, prompts.lookup("medical"), any_tokenizer, limit)
+    assert encode(record, prompts.lookup("medical"), any_tokenizer, len(found.prompt)) == found
 
 
 def test_a_question_that_does_not_fit_by_itself_is_refused():

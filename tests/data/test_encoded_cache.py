@@ -1,5 +1,6 @@
 """Many records are encoded as one by one is, and once: what decides the ids decides the cache's file."""
 
+import copy
 import importlib
 import sys
 from array import array
@@ -57,6 +58,15 @@ def test_whatever_decides_the_ids_decides_the_cache_file(records, own_cache):
     assert len(list(own_cache.iterdir())) == 5
     all_([with_(records[0], subject="anatomy"), *records[1:]])  # a benchmark's own prompt says it
     assert len(list(own_cache.iterdir())) == 6
+
+
+def test_another_tokenizer_reads_nothing_that_this_one_has_written(records, own_cache):
+    all_(records)
+    other = copy.deepcopy(family("llama3"))
+    other.add_tokens(["MEDICAL QUESTION"])  # the same prompt, in other ids
+    found = encode_all(records, prompts.lookup("medical"), other, 60, progress=False)
+    assert found == [encode(record, prompts.lookup("medical"), other, 60) for record in records]
+    assert found != all_(records)
 
 
 def test_a_prompt_of_a_sets_own_has_a_cache_file_of_its_own(records, own_cache):

@@ -146,6 +146,7 @@ def test_evaluation_asks_every_question_once_over_all_processes(
     asked = [example.id for each in loaders for batch in each for example in batch.examples]
     assert sorted(asked) == sorted(example.id for example in examples(count))
     assert [len(each) for each in loaders] == [len(list(each)) for each in loaders]
+    assert not count or all(map(len, loaders))  # one that had nothing to do would not meet the others
 
 
 def test_evaluation_begins_with_the_longest_question() -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from hypothesis import example as also
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def test_groups_lose_nothing_and_pass_the_budget_only_with_a_single_item(
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(60, 90))
+@also([30, 60, 30], 60)
 def test_packing_is_tight_no_two_groups_would_fit_into_one(lengths: list[int], budget: int) -> None:
     loads = [sum(lengths[index] for index in group) for group in split_by_budget(lengths, budget)]
     assert all(first + second > budget for place, first in enumerate(loads) for second in loads[place + 1 :])
@@ -150,7 +152,11 @@ def test_every_process_divides_by_the_whole_steps_completion_tokens(
     assert {share.ids for share in shares} == {tuple(example.id for example in examples)}
     for share in shares:
         assert share.tokens == sum(int(micro.lengths.sum()) for micro in share.micro_batches)
-    assert sum(share.tokens for share in shares) == sum(map(length, examples))
+    loads, total = [share.tokens for share in shares], sum(map(length, examples))
+    assert sum(loads) == total
+    assert {share.all_tokens for share in shares} == {total}
+    for share in shares:
+        assert share.imbalance == pytest.approx(max(loads) / (total / world_size))
 
 
 @given(encoded_sets(), st.integers(2, 5))

@@ -67,6 +67,10 @@ def test_medical_completions(answer, long_answer, labels, expected):
     assert prompts.lookup("medical").completion(answer, long_answer, labels) == expected
 
 
+def test_lm_evals_answer_is_the_label_alone():
+    assert prompts.lookup("lm_eval").completion("yes", "Because.", LABELS) == "yes"
+
+
 def test_a_prompt_can_see_question_contexts_options_labels_and_subject_alone():
     allowed = ["self", "question", "contexts", "options", "labels", "subject"]
     for name in prompts.names():

@@ -30,7 +30,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "mistral": ("mistral", {"sliding_window": 4096}),
     "qwen2": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
-    "qwen3": ("qwen3", {"head_dim": 32}),
+    "qwen3": ("qwen3", {"head_dim": 32, "rms_norm_eps": 1e-2}),  # an epsilon that shows
     "llama3-rope": ("llama", {"rope_parameters": LLAMA3}),
     "yarn": ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}),
     "tied": ("qwen2", {"tie_word_embeddings": True}),

@@ -5,6 +5,13 @@ ABCD = ("A", "B", "C", "D")
 ABCDE = ("A", "B", "C", "D", "E")
 
 YES_NO_MAYBE_OUTPUTS = [
+    ("Yes ?", None),
+    ("Yes if the dose is high.", None),
+    ("The answer is yes unless the dose is high.", None),
+    ("<think>a</think> yes. <think>b</think> The answer is no.", "no"),
+    ("The answer is yes. Therefore, no.", None),
+    ("Answer: yes\n\nThe trial failed.\n\nNo.", None),
+    ("Final answer: yes. The answer is no.", None),
     # bare
     ("yes", "yes"),
     ("no", "no"),
@@ -435,4 +442,6 @@ OPTION_OUTPUTS = [
     ("Yes, it does.", WORDS, "A"),
     ("No significant effect", WORDS, None),
     ("B. No", WORDS, "B"),
+    ("B", {"A": "B", "B": "A"}, None),
+    ("Aspirin", {"A": "Aspirin", "B": "aspirin"}, None),
 ]

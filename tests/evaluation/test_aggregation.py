@@ -34,6 +34,23 @@ def test_sd_and_interval_of_the_mean_are_scipys() -> None:
     assert {"accuracy", "difference"} <= set(whole["metrics"])
 
 
+@pytest.mark.parametrize("key", ["dataset", "split", "n", "decided_by", "prompt_sha256"])
+def test_runs_on_other_questions_or_asked_otherwise_are_not_put_together(key: str) -> None:
+    several = reports()
+    several[2][key] = 49 if key == "n" else "another"
+    with pytest.raises(InputError, match=f"report 3 has {key}"):
+        aggregate(several)
+
+
+def test_a_metric_that_one_report_lacks_is_left_out() -> None:
+    several = reports()
+    several[1]["ece"] = None
+    whole = aggregate(several)
+    assert "ece" not in whole["metrics"]
+    assert "ece" not in whole
+    assert "brier" in whole["metrics"]
+
+
 def test_one_run_has_no_spread() -> None:
     whole = aggregate(reports(1))
     assert whole["accuracy"]["sd"] is None

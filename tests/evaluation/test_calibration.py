@@ -1,6 +1,7 @@
 """Calibration and selective prediction equal their definitions and independent implementations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def test_brier_runs_from_0_to_2() -> None:
 
 def test_a_hopeless_label_has_a_finite_nll() -> None:
     assert negative_log_likelihood([prediction(0, "no", [0, -900, -900])]) == pytest.approx(900)
+    assert negative_log_likelihood([prediction(0, "no", [-9000, -9900, -9900])]) == pytest.approx(900)
 
 
 @pytest.mark.parametrize(("right", "ece"), [([True, True], 0.0), ([False, False], 1.0), ([True, False], 0.5)])
@@ -64,6 +66,11 @@ def test_ece_of_certain_decisions_is_their_error_rate(right: list[bool], ece: fl
     assert expected_calibration_error(bins) == ece
     assert len(bins) == 15
     assert bins[-1]["n"] == 2
+
+
+def test_a_confidence_between_two_bins_belongs_to_the_upper_one() -> None:
+    for number, one in enumerate(reliability([0.5], [True])):
+        assert reliability([one["low"]], [True])[number]["n"] == 1
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
@@ -102,6 +109,14 @@ def test_temperature_of_all_right_or_all_wrong_stays_within_its_bounds() -> None
 def test_temperature_changes_no_decision() -> None:
     for one in random_predictions(30, generated=False):
         assert int(log_probabilities(one, 3.0).argmax()) == one.labels.index(str(one.decision))
+
+
+def test_calibration_at_a_temperature_is_that_of_the_divided_log_likelihoods() -> None:
+    items = random_predictions(60, seed=6, generated=False)
+    divided = [replace(one, logprobs=tuple(value / 2.5 for value in one.logprobs)) for one in items]
+    found, expected = calibration(items, 2.5), calibration(divided)
+    for key in ("ece", "brier", "nll"):
+        assert found[key] == pytest.approx(expected[key])
 
 
 def test_temperature_needs_dev_predictions() -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from medqlora.errors import InputError
-from medqlora.evaluation.contamination import RUN_WORDS, TrainingTrace, overlap, run_hashes
+from medqlora.evaluation.contamination import (
+    RUN_WORDS,
+    Overlap,
+    QuestionOverlap,
+    TrainingTrace,
+    overlap,
+    run_hashes,
+)
 from medqlora.records import Record
 
 WORDS = [f"word{number}" for number in range(400)]
@@ -37,6 +44,28 @@ def test_no_run_crosses_from_one_text_to_the_next() -> None:
         run_hashes([" ".join(WORDS[:13]), " ".join(WORDS[13:26])]),
     )
     assert (len(whole), len(halves)) == (14, 2)
+
+
+def test_a_tenth_of_its_runs_makes_a_question_contaminated() -> None:
+    questions = (QuestionOverlap("a", 2, 20), QuestionOverlap("b", 1, 11))
+    assert Overlap((), questions, 2).contaminated == ("a",)
+
+
+def test_the_most_copied_question_is_named_first() -> None:
+    trained = TrainingTrace.of([record("9", 0, 40)])
+    found = overlap(trained, [record("1", 27, 40), record("2", 0, 40), record("3", 20, 40)])
+    assert [one.id for one in found.questions] == ["2", "3", "1"]
+
+
+def test_a_long_answer_is_looked_for_from_a_runs_words_on_and_a_short_passage_never_by_itself() -> None:
+    innocent = "There was no difference."
+    trained = TrainingTrace.of([Record("9", "Why?", contexts=(innocent, " ".join(WORDS[:5])))])
+    assert not overlap(trained, [Record("1", "How?", contexts=(innocent, " ".join(WORDS[50:60])))]).questions
+    answer = " ".join(WORDS[:RUN_WORDS])
+    trained = TrainingTrace.of([Record("9", "Why?", long_answer=answer)])
+    assert overlap(trained, [Record("1", "How?", long_answer=answer)]).questions
+    trained = TrainingTrace.of([Record("9", "Why?", long_answer=innocent)])
+    assert not overlap(trained, [Record("1", "How?", long_answer=innocent)]).questions
 
 
 def test_order_matters() -> None:

@@ -14,12 +14,14 @@ from medqlora.errors import InputError
 from medqlora.evaluation import (
     aggregate,
     decided,
+    fit_temperature,
     macro_average,
     normalised,
     prior_corrected,
     quick_scores,
     score,
 )
+from medqlora.evaluation.calibration import calibration
 from medqlora.records import Prediction, Record
 
 CONTRACT = {
@@ -174,10 +176,64 @@ def test_predictions_must_be_of_the_records_given() -> None:
         scored(items, base=[replace(one, logprobs=(), lengths=()) for one in items])
 
 
+@pytest.mark.parametrize("set_name", ["base", "dev"])
+def test_the_bases_and_the_dev_scores_have_to_be_numbers_too(set_name: str) -> None:
+    items = random_predictions(5)
+    other = [
+        replace(one, id=f"{'dev' * (set_name == 'dev')}{one.id}") for one in random_predictions(5, seed=1)
+    ]
+    other[2] = replace(other[2], logprobs=(float("nan"), -1.0, -1.0))
+    with pytest.raises(ValueError, match="not finite"):
+        scored(items, **{set_name: other})
+
+
+def test_the_bases_block_is_of_the_bases_texts() -> None:
+    items = random_predictions(30)
+    silent = [replace(one, text="Hard to say.", parsed=None) for one in items]
+    base = scored(items, base=silent)["base"]
+    assert base["unparsed_fraction"] == base["generation"]["unparsed_fraction"] == 1
+    assert base["generation"]["accuracy"] == 0
+
+
+def test_accuracy_by_context_length_is_the_accuracy_taken_apart() -> None:
+    report = scored(random_predictions(90))
+    rows = report["by_context_length"]
+    assert sum(row["n"] * row["accuracy"] for row in rows) / 90 == pytest.approx(report["accuracy"])
+
+
 def test_a_temperature_is_never_fitted_on_test_questions() -> None:
     items = random_predictions(20)
     with pytest.raises(InputError, match="dev questions are test questions"):
         scored(items, dev=items[:5])
+
+
+def test_the_temperature_is_fitted_on_dev_scores_as_the_tests_are_compared() -> None:
+    items = [replace(one, lengths=(1, 2, 3)) for one in random_predictions(30)]
+    dev = [replace(one, id=f"dev{one.id}", lengths=(1, 2, 3)) for one in random_predictions(40, seed=9)]
+    prior = (-0.2, -2.0, -3.0)
+    report = scored(items, dev=dev, prior=prior, normalisation="length")
+    scores = [
+        tuple(
+            (value - less) / length
+            for value, less, length in zip(one.logprobs, prior, (1, 2, 3), strict=True)
+        )
+        for one in dev
+    ]
+    by_hand = [replace(one, logprobs=those) for one, those in zip(dev, scores, strict=True)]
+    value = report["temperature"]["value"]
+    assert value == pytest.approx(fit_temperature(by_hand))
+    after = calibration(decided(items, "length", prior), value)
+    assert report["temperature"]["after"] == {key: after[key] for key in ("ece", "brier", "nll")}
+
+
+def test_a_topics_accuracy_is_that_of_its_own_questions_in_whatever_order_the_records_come() -> None:
+    items = random_predictions(140)
+    records = records_of(items)
+    rows = {row["group"]: row for row in score(items, records=records[::-1]).by_topic}
+    for topic in ("Topic 0", "Topic 5"):
+        own = [item for item, record in zip(items, records, strict=True) if topic in record.topics]
+        right = sum(item.decision == item.gold for item in own)
+        assert rows[topic]["accuracy"] == pytest.approx(right / len(own))
 
 
 def test_dev_changes_only_the_temperature() -> None:
@@ -196,8 +252,9 @@ def test_length_normalisation_takes_the_mean_over_a_labels_tokens() -> None:
     assert normalised([one], "none") == [one]
     report = score([one], records=[Record("1", "?", labels=("a", "b"), answer="b")], normalisation="length")
     assert (report.accuracy, report.more["normalisation"]) == (1.0, "length")
-    with pytest.raises(ValueError, match="lengths"):
-        normalised([replace(one, lengths=(1, 0))], "length")
+    for lengths in ((1, 0), (1,), (1, 4, 1)):
+        with pytest.raises(ValueError, match="lengths"):
+            normalised([replace(one, lengths=lengths)], "length")
     with pytest.raises(ValueError, match="choose none or length"):
         normalised([one], "median")  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from medqlora.evaluation.statistics import (
     macro_f1_interval,
     majority_accuracy,
     per_class,
+    percentile_interval,
     resampled_tables,
     summary,
     wilson_interval,
@@ -117,9 +118,14 @@ def test_bootstrap_is_that_of_drawing_the_items_one_by_one() -> None:
     assert [low, high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.015)
 
 
+def test_percentile_interval_leaves_a_fortieth_out_at_each_end() -> None:
+    assert percentile_interval(np.linspace(0, 1, 1001)) == pytest.approx((0.025, 0.975))
+
+
 def test_bootstrap_is_seeded_and_draws_as_many_items() -> None:
     counts = confusion_counts(["yes", "no", "maybe", "no"], ["yes", "no", None, "yes"], LABELS)
     assert macro_f1_interval(counts, seed=5) == macro_f1_interval(counts, seed=5)
+    assert (resampled_tables(counts, 5) != resampled_tables(counts, 6)).any()
     assert (resampled_tables(counts, 0).sum(axis=(1, 2)) == 4).all()
     assert len(resampled_tables(counts, 0)) == 2000
 
@@ -140,6 +146,8 @@ def test_paired_interval_gives_published_results() -> None:
     # contingencytables 1.0 (R), test of its chapter 8; Fagerland et al. 2014, airway responsiveness
     assert paired_difference_interval(59, 6, 16, 80) == pytest.approx((-0.1186, -0.0046), abs=5e-5)
     assert paired_difference_interval(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+    # Newcombe 1998: a correlation below 0 is not moved towards it
+    assert paired_difference_interval(36, 12, 2, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +179,21 @@ def test_comparison_has_the_sign_of_this_model_minus_the_base() -> None:
     assert worse["difference"] == -0.5
     assert worse["mcnemar_p"] == better["mcnemar_p"]
     assert worse["macro_f1_difference"] == pytest.approx(-float(str(better["macro_f1_difference"])))
+
+
+def test_the_interval_of_the_macro_f1_difference_is_that_of_drawing_both_models_items_together() -> None:
+    first, second = (random_predictions(150, seed=9, skill=skill, generated=False) for skill in (2.5, 1.0))
+    gold = [str(one.gold) for one in first]
+    said, other = ([one.decision for one in those] for those in (first, second))
+    found = compare(gold, said, other, LABELS, seed=0)
+    rng = np.random.default_rng(1)
+    draws = []
+    for _ in range(1500):
+        chosen = rng.integers(0, len(gold), len(gold))
+        right = [gold[one] for one in chosen]
+        tables = [confusion_counts(right, [those[one] for one in chosen], LABELS) for those in (said, other)]
+        draws.append(float(macro_f1(tables[0]) - macro_f1(tables[1])))
+    assert found["macro_f1_difference_ci95"] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
 
 
 def test_a_model_does_not_differ_from_itself() -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def saved(path: Path, step: int) -> Path:
 
 
 def test_the_manifest_says_what_the_file_is(tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.1.part").write_bytes(b"what a killed process left")
+    saved(tmp_path / "last.ckpt", 2)
     path = saved(tmp_path / "last.ckpt", 3)
     entry = json.loads((tmp_path / "last.ckpt.json").read_text())
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -93,6 +96,40 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_whole_one(tmp_path: Path,
     assert str(path) in str(error.value)
     assert f"pass {tmp_path / 'epoch0-step2.ckpt'}" in str(error.value)
     assert newest_whole(tmp_path) == tmp_path / "epoch0-step2.ckpt"
+
+
+def test_a_file_that_torch_cannot_read_is_not_named_as_its_own_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no checkpoint")
+    assert problem(path) is None
+    with pytest.raises(InputError, match="holds no whole one"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_after_a_save_that_ended_on_its_way_the_next_one_still_knows_what_it_replaces(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "last.ckpt", 1)
+    manifest = tmp_path / "last.ckpt.json"
+    first, old = json.loads(manifest.read_text()), path.read_bytes()
+    saved(path, 2)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "replaces": first}))
+    if step == 1:
+        path.write_bytes(old)  # it ended before the checkpoint's own rename
+    whole = Path.replace
+
+    def ended(self: Path, target: Any) -> Path:
+        if Path(target) == path:
+            raise OSError(errno.EIO, "the disk is gone")
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "replace", ended)
+    with pytest.raises(OSError, match="the disk is gone"):
+        saved(path, 3)
+    assert problem(path) is None
+    assert step_of(path) == step
 
 
 def test_without_a_manifest_the_archives_own_checksums_tell(tmp_path: Path) -> None:

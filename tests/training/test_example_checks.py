@@ -264,6 +264,20 @@ def test_the_runs_in_common_are_those_that_a_test_s_report_counts(seed: int) -> 
             assert has == found[record.id].runs
 
 
+def test_records_that_are_searched_in_several_parts_keep_their_own_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = random.Random(1)
+    texts = [words(rng, 30, 500) for _ in range(7)]
+    train = [Record(f"a{number}", "Why?", (text,)) for number, text in enumerate(texts)]
+    test = [Record(f"b{number}", "How?", (text,)) for number, text in enumerate([*texts[4:], "none of it"])]
+    at_once = [part.tolist() for part in _shared_runs(train, test)]
+    assert [count > 0 for count in at_once[1]] == [True] * 3 + [False]
+    assert [count > 0 for count in at_once[2]] == [False] * 4 + [True] * 3
+    monkeypatch.setattr("medqlora.training.example_checks._CHUNK", 2)
+    assert [part.tolist() for part in _shared_runs(train, test)] == at_once
+
+
 # --- the whole check, on what a fit reads ------------------------------------------------------------
 
 
