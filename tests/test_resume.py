@@ -162,6 +162,15 @@ def test_other_values_are_named_with_both_and_go_on_only_if_told_to(
     assert resumed.trainer.lr_scheduler_configs[0].scheduler.base_lrs == [1e-3]
 
 
+def test_another_score_to_choose_by_is_named_for_the_best_so_far_would_be_forgotten(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = interrupted(tiny_bases["llama"], tmp_path, step=8)
+    said = r"values: --checkpoint\.monitor val/loss \(the checkpoint: val/accuracy\): pass the checkpoint's"
+    with pytest.raises(InputError, match=said):
+        run("fit", [*words, "--checkpoint.monitor=val/loss", "--ckpt_path=last"])
+
+
 def test_the_runs_length_and_memory_knobs_may_change_and_files_may_move(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:

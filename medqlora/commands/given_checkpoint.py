@@ -50,7 +50,12 @@ class GivenCheckpoint:
         if self.path is None:
             return None
         whole = read_checkpoint(self.path)
-        return {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
+        kept = {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
+        # of the callbacks' states only what chose the best
+        savers = [
+            state for key, state in (whole.get("callbacks") or {}).items() if "AdapterCheckpoint" in key
+        ]
+        return kept | {"monitor": savers[0].get("monitor") if savers else None}
 
 
 def check_free(run: Path) -> None:

@@ -256,8 +256,14 @@ class MedQLoRACLI(LightningCLI):
         if run is not None and self.trainer.global_rank == 0:
             check_free(run)
         now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
+        part = saved[checkpoint.KEY]
+        if saved["monitor"] is not None and "definition" in part and self.datamodule.dev:
+            # scores of different kinds can't be compared: the best so far would be forgotten
+            now["--checkpoint.monitor"] = saver_of(self.trainer).monitor
+            before = {**part["definition"], "--checkpoint.monitor": saved["monitor"]}
+            part = {**part, "definition": before}
         anyway = bool(self._get(self.config_init, "resume_anyway"))
-        different = checkpoint.check_definition(saved[checkpoint.KEY], now, anyway=anyway)
+        different = checkpoint.check_definition(part, now, anyway=anyway)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
         if run is not None and "curve" in saved and self.trainer.global_rank == 0:
