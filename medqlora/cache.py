@@ -1,7 +1,8 @@
 """Where files that can be made again are kept between runs."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,3 +52,24 @@ def one_at_a_time(path: Path, making: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def hold(path: Path) -> Callable[[], None]:
+    """Makes this process the only one that writes `path`, until what is returned is called, or it ends.
+
+    Where the file system of the cache knows no locks nothing is held.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    try:
+        lock = FileLock(cache_folder("locks") / f"{name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(str(path)) from error
+    except (OSError, NotImplementedError):
+        return lambda: None
+    return lock.release

@@ -254,13 +254,14 @@ class PubMedQADataModule(LightningDataModule):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example of all that was read, with the longest of its possible ends."""
-        return _length(self.longest_example)
+        """Tokens of the longest example of all that was read, with the longest of its possible ends; 0 without any."""
+        return 0 if self.longest_example is None else _length(self.longest_example)
 
     @property
-    def longest_example(self) -> Encoded:
+    def longest_example(self) -> Encoded | None:
+        """None where `predict` has nothing left to ask."""
         asked = [example for one in self.sets for example in one.test]
-        return max([*self.train, *self.dev, *self.test, *asked], key=_length)
+        return max([*self.train, *self.dev, *self.test, *asked], key=_length, default=None)
 
     def train_dataloader(self) -> StepLoader:
         module: Any = self.trainer.lightning_module  # type: ignore[union-attr]

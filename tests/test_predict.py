@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from harness import options, run, write_rows
 
+from medqlora.cache import hold
 from medqlora.callbacks import Answers
 from medqlora.cli import main
 from medqlora.manifests import write_folder_manifest
@@ -259,3 +260,20 @@ def test_nesting_without_end_is_no_answer(
     out.write_text("[" * 100_000 + "\n", encoding="utf-8")
     assert main(["predict", *trained, f"--data.questions={questions}", f"--answers.path={out}"]) == 2
     assert f"{out}:1: no answer of" in capsys.readouterr().err
+
+
+def test_a_file_that_another_process_is_writing_is_left_to_it(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, out = write_rows(tmp_path / "ask.jsonl", asked(3)), tmp_path / "answers.jsonl"
+    words = ["predict", *trained, f"--data.questions={questions}", f"--answers.path={out}"]
+    release = hold(tmp_path / "elsewhere" / ".." / "answers.jsonl")  # the same file by another name
+    try:
+        assert main(words) == 2
+        assert f"another process is writing {out}: wait for it" in capsys.readouterr().err
+        assert not out.exists()
+    finally:
+        release()
+    assert main(words) == 0
+    assert len(lines(out)) == 3
+    hold(out)()  # it was given back

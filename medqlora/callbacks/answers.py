@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from medqlora.answering import (
     safe_answer,
     screen,
 )
+from medqlora.cache import hold
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.records import Prediction, Record
@@ -39,6 +40,7 @@ class Answers(Callback):
         self.path = path
         self.note = note
         self._file: TextIO | None = None
+        self._release: Callable[[], None] = lambda: None
         self._place = Path()
         self._by = ""
         self._calibration: Calibration | None = None
@@ -71,6 +73,19 @@ class Answers(Callback):
         self._calibration = calibration
         self._by = _answerer(module, data, adapter)
         self._place = Path(self.path).expanduser() if self.path else _default(trainer)
+        try:
+            self._release = hold(self._place)
+        except BlockingIOError as error:
+            raise InputError(
+                f"--answers.path: another process is writing {self._place}: wait for it, or name another"
+            ) from error
+        try:
+            self._begin(data)
+        except BaseException:
+            self._close()
+            raise
+
+    def _begin(self, data: Any) -> None:
         asked = [data.records[example.id] for example in data.test]
         done = self._resume(asked)
         self._waiting = asked[done:]
@@ -144,9 +159,7 @@ class Answers(Callback):
         self._finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
 
     def _write_up_to(self, prediction: Prediction) -> None:
         """Writes the answer, and before it those to questions that the model was not asked."""
@@ -174,12 +187,16 @@ class Answers(Callback):
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def _finish(self) -> None:
-        self._write_refused()
-        self._flush()
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._release()
+
+    def _finish(self) -> None:
+        self._write_refused()
+        self._flush()
+        self._close()
         counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self._kinds.items())
         say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self._place}\n{self.note}")
 

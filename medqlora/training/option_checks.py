@@ -125,8 +125,9 @@ def check_positions(backend: Any, data: Any) -> None:
     """
     most, what = backend.positions()
     if most is not None and data.longest > most:
+        example = data.longest_example
         raise InputError(
-            f"{data.longest_example.id}: has {data.longest:,} tokens with its answer, and {what} is {most:,}: lower "
+            f"{example.id}: has {data.longest:,} tokens with its answer, and {what} is {most:,}: lower "
             f"--data.max_prompt_tokens (now {data.max_prompt_tokens:,}), or shorten the answer"
         )
 
