@@ -22,6 +22,7 @@ import torch
 from harness import options, run
 
 from medqlora import cli
+from medqlora.errors import InputError
 from medqlora.manifests import FOLDER_FILE, check_folder, digest, write_folder_manifest
 from medqlora.models import hub
 from medqlora.training.checkpoint_files import CheckpointFiles
@@ -373,6 +374,13 @@ def test_an_adapter_in_the_hubs_cache_is_links_and_is_taken(adapter: Path, tmp_p
     from medqlora.models.adapters import read_adapter
 
     assert read_adapter(str(snapshot)) == read_adapter(str(adapter))
+    # its blobs, and nothing else: a folder may have the name of the cache's
+    secret = tmp_path / "models--a--b" / "secret"
+    (snapshot / "README.md").resolve().rename(secret)
+    (snapshot / "README.md").unlink()
+    (snapshot / "README.md").symlink_to("../../secret")
+    with pytest.raises(InputError, match=r"README\.md is a link out of its folder"):
+        check_folder(snapshot, "--model.adapter")
 
 
 def test_a_base_that_only_the_adapter_names_brings_no_code(
