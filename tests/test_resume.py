@@ -162,6 +162,17 @@ def test_other_values_are_named_with_both_and_go_on_only_if_told_to(
     assert resumed.trainer.lr_scheduler_configs[0].scheduler.base_lrs == [1e-3]
 
 
+def test_what_a_process_killed_in_its_last_save_left_is_gone_though_nothing_is_saved_again(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = interrupted(tiny_bases["llama"], tmp_path, step=8)
+    folder = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    for name in (".last.ckpt.json.4711", ".last.ckpt.4711.part"):
+        (folder / name).write_text("{")
+    run("fit", [*words, "--trainer.max_steps=8", "--ckpt_path=last"])
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
 def test_another_score_to_choose_by_is_named_for_the_best_so_far_would_be_forgotten(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ from medqlora.errors import InputError
 from medqlora.module import QLoRAModule
 from medqlora.records import YES_NO_MAYBE
 from medqlora.training import checkpoint, curve
-from medqlora.training.checkpoint_files import CheckpointFiles
+from medqlora.training.checkpoint_files import CheckpointFiles, clear
 from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
 from medqlora.training.optim import check_optimizer
@@ -255,6 +255,7 @@ class MedQLoRACLI(LightningCLI):
             return
         if run is not None and self.trainer.global_rank == 0:
             check_free(run)
+            clear(run / "checkpoints")  # nothing may be left to be saved
         now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
         part = saved[checkpoint.KEY]
         if saved["monitor"] is not None and "definition" in part and self.datamodule.dev:

@@ -32,12 +32,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Raises OSError where it can't be written; what stood there is then as it was."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for pattern in (
-            ".*.part",
-            ".*.ckpt.json.*",
-        ):  # of a process that was killed in here: a run has one at a time
-            for left in target.parent.glob(pattern):
-                left.unlink(missing_ok=True)
+        clear(target.parent)
         aside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             entry = {
@@ -69,6 +64,13 @@ class CheckpointFiles(TorchCheckpointIO):
         target = Path(path)
         target.unlink(missing_ok=True)  # first: a manifest without its file harms nobody
         _manifest(target).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Takes away what a process that was killed as it wrote left in `checkpoints/`: a run has one at a time."""
+    for pattern in (".*.part", ".*.ckpt.json.*"):
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
