@@ -56,6 +56,15 @@ def llama3_tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(path)
 
 
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of small inputs from bug reports: `data/`, `models/`, `adapters/` and `generated_answers.jsonl`."""
+    path = Path(os.environ.get("MEDQLORA_CASES") or SHARED / "cases")
+    if not path.is_dir():
+        pytest.skip("no cases here: set MEDQLORA_CASES to their folder")
+    return path
+
+
 @pytest.fixture(params=FAMILIES)
 def any_tokenizer(request: pytest.FixtureRequest) -> Any:
     """Each family's tokenizer in turn; not to be changed."""
