@@ -1,4 +1,4 @@
-"""Every configuration that comes along is read and built, and the README's options are the command's."""
+"""Every shipped configuration is read and built, and the options that the documentation names are the command's."""
 
 import inspect
 import re
@@ -18,6 +18,10 @@ from medqlora.training.optim import build_optimizer
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+DOCUMENTATION = "\n".join(
+    [README, *(file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md")))]
+)
 WHOLE = {"demo.yaml", "qlora.yaml", "suite.yaml"}
 OVERLAYS = sorted({path.name for path in CONFIGS.glob("*.yaml")} - WHOLE)
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -163,7 +167,7 @@ def test_an_optimizer_may_be_any_class(tmp_path: Path) -> None:
     assert (type(optimizer).__name__, group["momentum"], group["lr"]) == ("SGD", 0.5, 0.3)
 
 
-# ---- the README ------------------------------------------------------------------------------------
+# ---- the documentation ------------------------------------------------------------------------------------
 
 OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "throughput", "answers")
 
@@ -187,29 +191,28 @@ def our_options() -> dict[str, list[Any]]:
 
 
 def table() -> dict[str, list[str]]:
-    """Option → the defaults that the README's tables give, a row each: | `model.lora.r` | `16` | … |"""
-    reference = README.partition("\n## Configuration\n")[2].partition("\n## ")[0]
+    """Option → the defaults that the reference's tables give, a row each: | `model.lora.r` | `16` | … |"""
     rows: dict[str, list[str]] = {}
-    for name, default in re.findall(r"^\| `([\w.]+)` \| (required|`[^`|]*`) \|", reference, re.MULTILINE):
+    for name, default in re.findall(r"^\| `([\w.]+)` \| (required|`[^`|]*`) \|", REFERENCE, re.MULTILINE):
         rows.setdefault(name, []).append(default.strip("`"))
     return rows
 
 
-def test_the_readme_has_every_option_of_ours() -> None:
+def test_the_reference_has_every_option_of_ours() -> None:
     missing = our_options().keys() - table().keys()
     assert not missing
 
 
-def test_the_readme_names_no_option_that_is_not_there() -> None:
+def test_the_documentation_names_no_option_that_is_not_there() -> None:
     known = {*our_options(), *_parser().option_names("fit"), *_parser().option_names("test")}
     roots = "|".join((*OURS, "trainer"))
-    named = set(re.findall(rf"(?:--|`)((?:{roots})(?:\.\w+)+)", README)) - {"report.html"}
+    named = set(re.findall(rf"(?:--|`)((?:{roots})(?:\.\w+)+)", DOCUMENTATION)) - {"report.html"}
     groups = {name.rsplit(".", 1)[0] for name in known}
     assert len(named) > 40
     assert not {name for name in named if name not in known | groups}
 
 
-def test_the_readmes_defaults_are_the_commands() -> None:
+def test_the_references_defaults_are_the_commands() -> None:
     lightnings = _parser()._subcommand_parsers["fit"]
     for name, shown in table().items():
         values = our_options().get(name) or [lightnings.get_default(name)]
@@ -224,18 +227,18 @@ def _shown(name: str, value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
-def test_the_readmes_commands_name_configurations_and_verbs_that_exist() -> None:
+def test_the_documentations_commands_name_configurations_and_verbs_that_exist() -> None:
     from medqlora.cli import COMMANDS
 
-    for name in re.findall(r"configs/\w+\.yaml", README):
+    for name in re.findall(r"configs/\w+\.yaml", DOCUMENTATION):
         assert (ROOT / name).is_file(), name
-    shown = re.findall(r"^\s*(?:\$ )?medqlora (\w+)", README, re.MULTILINE)
+    shown = re.findall(r"^\s*(?:\$ )?medqlora (\w+)", DOCUMENTATION, re.MULTILINE)
     assert shown
     assert set(shown) <= set(COMMANDS)
 
 
-def test_the_readmes_configurations_are_read(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+def test_the_documentations_configurations_are_read(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION, re.DOTALL)
     assert blocks
     for block in blocks:
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
@@ -251,3 +254,9 @@ def test_the_readmes_two_commands_are_what_ci_runs() -> None:
     assert "pip install -e '.[dev]' && pytest" in README
     assert "-e '.[dev]'" in script
     assert "step pytest" in script
+
+
+def test_the_readme_is_short_and_links_every_page() -> None:
+    assert len(README.split()) <= 1300
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"docs/{page.name}" in README, page.name

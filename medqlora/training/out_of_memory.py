@@ -25,7 +25,7 @@ def split_further(batch: StepBatch, data: Any, device: torch.device) -> StepBatc
         longest = max(int(micro.lengths.max()) for micro in batch.micro_batches)
         raise torch.OutOfMemoryError(
             f"out of memory with one example at a time ({longest} tokens): lower --data.max_prompt_tokens, or see the "
-            "README for what takes less"
+            "docs/memory-and-speed.md for what takes less"
         )
     before = data.token_budget
     smaller = data.step_of(batch.ids)  # of a batch that was made before the budget was lowered
