@@ -5,53 +5,32 @@ A place becomes a `Candidate` with a strength; `decisions.parse_decision` says o
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from medqlora.evaluation import decision_languages as languages
 from medqlora.evaluation import decision_phrases as phrases
-from medqlora.evaluation.decision_values import Value, Values
-
-#: candidates' strengths: a mere list item; "the most appropriate treatment is", which may be a step of the
-#: reasoning; a decision at the start, the end or after "therefore"; "the answer is"; "final answer", JSON, tags
-#: and \boxed
-LISTED, IMPLIED, STATED, ANNOUNCED, FINAL = range(5)
-
-
-class Candidate(NamedTuple):
-    """A place that may be the decision.
-
-    Attributes:
-        at: its index in the text.
-        label: the label there; None where several stand together, or none that is possible.
-        strength: LISTED, IMPLIED, STATED, ANNOUNCED or FINAL.
-        revises: whether its sentence presents it as a conclusion or correction ("so", "however", "wait").
-    """
-
-    at: int
-    label: str | None
-    strength: int
-    revises: bool = False
+from medqlora.evaluation.decision_lists import items_of, last, leading, list_goes_on
+from medqlora.evaluation.decision_values import ANNOUNCED, FINAL, IMPLIED, STATED, Candidate, Value, Values
 
 
 def candidates(text: str, values: Values) -> Iterator[Candidate]:
     """Every place of `text` that may be a decision."""
-    items = _items(text, values)
-    yield from _leading(text, values, items)
-    yield from _last(text, values, items)
+    items = items_of(text, values)
+    yield from leading(text, values, items)
+    yield from last(text, values, items)
     yield from _keys(text, values)
     yield from _nouns(text, values)
     yield from _phrases(text, values)
     yield from _statements(text, values)
     yield from _subjects(text, values)
-    if values.letters and (above := phrases.NONE_ABOVE.search(text, max(0, len(text) - 60))):
-        if values.read(text, above.start("said")) is None:
-            yield Candidate(above.start(), None, ANNOUNCED)
+    above = phrases.NONE_ABOVE.search(text, max(0, len(text) - 60)) if values.letters else None
+    if above is not None and values.read(text, above.start("said")) is None:
+        yield Candidate(above.start(), None, ANNOUNCED)
 
 
 def _keys(text: str, values: Values) -> Iterator[Candidate]:
     """What stands behind a JSON key, in a tag or in a box."""
     for found in phrases.KEY.finditer(text):
-        value = values.read(text, found.end())
+        value = _read_all(text, found.end(), values)
         if value is not None or _none_of_these(text, found.end(), values):
             label = value.label if value is not None else None
             yield Candidate(found.start(), label, FINAL, _revises(text, found.start()))
@@ -74,10 +53,14 @@ def _nouns(text: str, values: Values) -> Iterator[Candidate]:
     for found in languages.MARKER.finditer(text):
         if languages.WRONG.search(text[max(0, found.start() - 16) : found.start()]):
             continue
-        value = values.read(text, found.end())
+        value = _read_all(text, found.end(), values)
         if value is not None and not languages.SUPPOSED.search(_sentence_before(text, found.start())):
-            label = None if value.label is not None and _list_goes_on(text, value, values) else value.label
-            yield Candidate(found.start(), label, ANNOUNCED)
+            yield Candidate(found.start(), value.label, ANNOUNCED)
+    for found in phrases.SEVERAL_ARE.finditer(text):
+        value = _read_all(text, found.end(), values, apart=True)
+        several = phrases.NO_OPTION.match(text, found.end()) or (value is not None and value.label is None)
+        if several and not _disowned(text, found.start()):
+            yield Candidate(found.start(), None, ANNOUNCED)
 
 
 def _phrases(text: str, values: Values) -> Iterator[Candidate]:
@@ -89,7 +72,7 @@ def _phrases(text: str, values: Values) -> Iterator[Candidate]:
         (phrases.THEREFORE, STATED),
     ):
         for found in pattern.finditer(text):
-            value = values.read(text, found.end()) if text[found.end() : found.end() + 1] else None
+            value = _read_all(text, found.end(), values) if found.end() < len(text) else None
             if value is not None and not _disowned(text, found.start()):
                 revises = pattern is phrases.THEREFORE or _revises(text, found.start())
                 yield Candidate(found.start(), value.label, strength, revises)
@@ -107,7 +90,7 @@ def _statements(text: str, values: Values) -> Iterator[Candidate]:
         before = text[max(0, found.start() - 24) : found.start()]
         if phrases.ANOTHERS.search(re.sub(r"\b(?:the|an?)\s$", "", before, flags=re.IGNORECASE)):
             continue
-        value = values.read(text, found.end())
+        value = _read_all(text, found.end(), values)
         if value is None or _disowned(text, found.start()) or _limited(text, value.end):
             continue
         revises = _revises(text, found.start())
@@ -145,134 +128,6 @@ def _none_of_these(text: str, at: int, values: Values) -> bool:
     return other["other"].isdigit() == all(label.isdigit() for label in values.by_key)
 
 
-class _Item(NamedTuple):
-    """The start of a line that names a label.
-
-    Attributes:
-        at: the index of the label, after what marks the item.
-        label: the label.
-        end: the index after the label.
-        ruled_out: whether its line says that it is not the answer.
-    """
-
-    at: int
-    label: str
-    end: int
-    ruled_out: bool
-
-
-def _items(text: str, values: Values) -> list[_Item]:
-    """The lines that begin with a label, in order."""
-    items = []
-    for found in phrases.ITEM.finditer(text):
-        value = values.read(text, found.end())
-        if value is not None and value.label is not None:
-            line = text[value.end : value.end + 200].split("\n", 1)[0]
-            ruled_out = phrases.REJECTED.search(line) is not None
-            items.append(_Item(found.end(), value.label, value.end, ruled_out))
-            continue
-        about = phrases.ABOUT_LETTER.match(text, found.end()) if values.letters else None
-        label = values.by_key.get(about["letter"].casefold()) if about and about["letter"].isupper() else None
-        if about is not None and label is not None:
-            items.append(_Item(found.end(), label, about.end(), True))
-    return items
-
-
-def _leading(text: str, values: Values, items: list[_Item]) -> Iterator[Candidate]:
-    """A decision with which the text begins, and the list items that would contradict it."""
-    first: Candidate | None = None
-    end = 0
-    for opening in (phrases.LEAD, phrases.ECHOED_QUESTION):
-        found = opening.match(text)
-        value = values.read(text, found.end()) if found else None
-        if (
-            found is None
-            or value is None
-            or (opening is phrases.ECHOED_QUESTION and "?" in text[found.end() :])
-        ):
-            continue
-        if value.label is None or not _contradicted(text, value, values):
-            first = Candidate(found.end(), value.label, STATED)
-            end = value.end
-        break
-    others = [item for item in items if item.at > end]
-    listed = [Candidate(item.at, item.label, LISTED) for item in others if not item.ruled_out]
-    if first is not None:
-        if values.letters and first.label is not None and phrases.RULED_OUT.match(text, end):
-            yield from listed
-            return
-        if any(item.label != first.label for item in listed) or _opens_list(text, end, first, others):
-            first = first._replace(strength=LISTED)
-        yield first
-    yield from listed
-
-
-def _opens_list(text: str, end: int, first: Candidate, others: list[_Item]) -> bool:
-    """Whether the line after the one that begins the text is an item with another label."""
-    if not others or others[0].label == first.label:
-        return False
-    line_end = text.find("\n", end)
-    return line_end >= 0 and not text[line_end : others[0].at].strip(" \n\t\r-*#•+(0123456789.)")
-
-
-def _contradicted(text: str, value: Value, values: Values) -> bool:
-    """Whether the sentence (for letters: the line) that begins with `value` names another label too."""
-    rest = text[value.end : value.end + 300].split("\n", 1)[0]
-    letters = value.label is not None and len(value.label) == 1
-    if not letters:
-        rest = re.split(r"[.!?](?:\s|$)", rest, maxsplit=1)[0]
-    for other in values.word.finditer(rest):
-        if values.by_key.get(other.group(1).casefold()) == value.label:
-            continue
-        before, after = rest[max(0, other.start() - 24) : other.start()], rest[other.end() : other.end() + 60]
-        if re.search(r"\b(?:not|than|of|isn't|unlike)\s[\"'(]?$", before, re.IGNORECASE):
-            continue
-        if letters:
-            named = re.search(r"(?:[.;,:]\s|\(|\b(?:or|and|option|choice)\s\(?|^\s)$", before, re.IGNORECASE)
-            marked = re.match(r"[).:]|\s*$", after)
-            listed = after.startswith(")")
-            if (
-                (listed or (named and marked))
-                and other.group(1).isupper()
-                and not phrases.REJECTED.search(after)
-            ):
-                return True
-        elif re.match(r"[\"'*)]{0,3}(?:\s*$|[,;:!/]|\s[-–—]|[–—])", after):
-            return True
-    return False
-
-
-def _last(text: str, values: Values, items: list[_Item]) -> Iterator[Candidate]:
-    """A label that is the last sentence or line by itself, unless it is where a list of the options was cut."""
-    tail = text.rstrip()
-    offset = max(0, len(tail) - 90)
-    found = phrases.LAST.search(tail, offset)
-    if found is None:
-        return
-    value = values.read(tail, found.start("mark"))
-    if value is None or value.label is None or re.search(r"\w", tail[value.end :]):
-        return
-    alone = found.start() == 0 or "\n" in tail[found.start() : found.start("rest")]
-    if alone or len(value.label) > 1:
-        cut = _cut_list(tail, found.start("rest"), value, items, values)
-        yield Candidate(found.start("rest"), value.label, LISTED if cut else STATED, False)
-
-
-def _cut_list(tail: str, at: int, value: Value, items: list[_Item], values: Values) -> bool:
-    """Whether the last line, which names `value` at `at`, is an item of a list that goes no further."""
-    if at > 0 and tail.endswith((":", ":**", ":*")):
-        return True
-    marks = "" if values.letters else ":"  # a word by itself is no heading
-    before = {
-        item.label for item in items if item.end <= at and tail[item.end : item.end + 3].find(marks) >= 0
-    }
-    if before - {value.label}:
-        return value.label not in before
-    intro = tail[max(0, at - 200) : at].rstrip(" \n\t*_#-(")
-    opens_list = value.label == next(iter(values.by_key.values())) and len(value.label) == 1
-    return opens_list and bool(intro) and (intro.endswith(":") or phrases.LISTING.search(intro) is not None)
-
-
 def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
     """The label that "the answer …" announces."""
     before = text[max(0, noun.start() - 24) : noun.start()]
@@ -288,9 +143,9 @@ def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
     sentence = phrases.SENTENCE_END.split(window, maxsplit=1)[0]
     at_once = phrases.LINK.match(text, max(noun.end(), start - 1)) or phrases.LINK.match(text, start)
     if at_once:
-        return _read_all(text, at_once.end(), noun, values)
+        return _read_noun(text, at_once.end(), noun, values)
     if line_start and (heading := phrases.HEADING_END.match(text, noun.end())):
-        return _read_all(text, heading.end(), noun, values)
+        return _read_noun(text, heading.end(), noun, values)
     if not phrases.BRIDGE.match(sentence):
         return None
     for link in phrases.LINK.finditer(sentence):
@@ -300,31 +155,20 @@ def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
     return None
 
 
-def _read_all(text: str, at: int, noun: re.Match[str], values: Values) -> Value | None:
-    """The label at `at`; None in it where a list of several follows, or where it is none of the options."""
-    value = values.read(text, at)
-    if value is None:
-        stated = noun["answer"] is not None or noun["quality"]
-        return Value(None, at) if stated and _none_of_these(text, at, values) else None
-    plural = (noun["answer"] or "").casefold() == "answers"
-    if value.label is not None and _list_goes_on(text, value, values, apart=plural):
-        return Value(None, value.end)
+def _read_noun(text: str, at: int, noun: re.Match[str], values: Values) -> Value | None:
+    """The label that `noun` announces at `at`; None in it where what is announced is none of the options."""
+    value = _read_all(text, at, values, apart=(noun["answer"] or "").casefold() == "answers")
+    if value is None and (noun["answer"] is not None or noun["quality"]) and _none_of_these(text, at, values):
+        return Value(None, at)
     return value
 
 
-def _list_goes_on(text: str, value: Value, values: Values, *, apart: bool = False) -> bool:
-    """Whether the next line is a second option's heading and text (`apart`: also after an empty line)."""
-    if not values.letters:
-        return False
-    following = phrases.NEXT_ITEM.match(text, value.end)
-    if following is None or (following["empty"] and not apart):
-        return False
-    other = values.heading.match(text, following.end())
-    line = text[following.end() : following.end() + 200].split("\n", 1)[0]
-    if other is None or phrases.REJECTED.search(line):
-        return False
-    headed = text[value.end - 1 : value.end + 2].strip() not in ("", value.label)
-    return values.by_key.get(other[1].casefold()) != value.label and headed
+def _read_all(text: str, at: int, values: Values, *, apart: bool = False) -> Value | None:
+    """The label at `at`; None in it where a list of several begins there."""
+    value = values.read(text, at)
+    if value is not None and value.label is not None and list_goes_on(text, value, values, apart=apart):
+        return Value(None, value.end)
+    return value
 
 
 def _before(text: str, end: int, values: Values) -> Candidate | None:

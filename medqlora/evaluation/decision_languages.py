@@ -30,10 +30,10 @@ _PORTUGUESE = (
 _ITALIAN = r"risposta(?:\s(?:corretta|esatta|giusta|finale))?(?:\s?:|\s(?:è|sarebbe)(?:\s(?:quindi|dunque))?(?:\s?:)?)"
 _CHINESE = (
     r"(?:答案|选项|選項)\]?\s{0,2}(?:应该|應該|应|應|就)?(?:是|为|為|选|選|:)\s?:?|\[答案\]:?"
-    r"|(?:故|应|應|因此|所以|我)(?:选择|選擇|选|選)(?=[\s(])"
+    r"|(?:(?:故|应该|應該|应|應|因此|所以|我|本题|本題)|(?:^|(?<=[\s,.])))(?:选择|選擇|选|選)(?=[\s(])"
 )
 _KOREAN = r"(?:정답|답변|답)\s?(?:은|는|:)(?:\s?:)?"
-_JAPANESE = r"(?:正解|正答|答え|解答|回答)\s?(?:は|:)(?:\s?:)?"
+_JAPANESE = r"(?:正解|正答|答え|解答|回答)\s?(?:は,?|:)(?:\s?:)?"
 _EUROPEAN = "|".join((_GERMAN, _SPANISH, _FRENCH, _PORTUGUESE, _ITALIAN))
 #: an announcement; the label follows it
 MARKER = re.compile(
@@ -50,7 +50,7 @@ CORRECT = re.compile(
     r"|\sest\s(?:la\s)?(?:(?:bonne|meilleure)\sréponse|réponse\scorrecte|correcte|exacte)(?!\w)"
     r"|\sé\s(?:a\s)?(?:(?:resposta|alternativa|opção)\s)?(?:correta|certa)(?!\w)"
     r"|\sè\s(?:la\s)?(?:risposta\s)?corretta(?!\w)"
-    r"|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
+    r"|\s?(?:选项|選項)(?:正确|正確)|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
     re.IGNORECASE,
 )
 #: before an announcement: a wrong answer, or another's

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from medqlora.evaluation.decision_text import CJK
+
 #: white space, marks that make no difference, "and"; not a stop that ends a sentence
 _SKIPPED = re.compile(
     r"(?:[\s,;:()\[\]{}\"'*_`|!?\\$–—]|\.(?!\s|$|\d)|(?<=\d)\.(?=\s|$)|(?<!\d)-(?!\d)|-(?=\D)|(?<=[^\W\d])-"
@@ -17,7 +19,8 @@ _SKIPPED = re.compile(
 )
 _TOKEN = re.compile(
     r"(?P<number>[-+]?(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40})"
-    r"|(?P<word>[^\W\d_]{1,80}(?:'[^\W\d_]{1,20}){0,3})|(?P<mark>\S)"
+    # a character is a word where no spaces stand between words
+    rf"|(?P<mark>[{CJK}])|(?P<word>(?:(?![{CJK}])[^\W\d_]){{1,80}}(?:'[^\W\d_]{{1,20}}){{0,3}})|(?P<other>\S)"
 )
 #: not "A", which is a letter
 _ARTICLE = re.compile(r"(?:to|the|an|der|die|das|la|el|le|les|il|lo|(?-i:a|o))\s{1,3}|l'", re.IGNORECASE)
@@ -54,6 +57,7 @@ class OptionTexts:
             if words:
                 labels.setdefault(words, []).append(label)
                 self.longest = max(self.longest, len(text))
+        self._written = [text.casefold() for text in options.values()]
         self._words = {label: words for words, those in labels.items() for label in those}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Found]]] = {}
         for words, those in sorted(labels.items(), key=lambda pair: -len(pair[0])):
@@ -91,6 +95,10 @@ class OptionTexts:
             if len(words) <= len(said) and all(word == said[i][0] for i, word in enumerate(words)):
                 return found._replace(end=start + said[len(words) - 1][1])
         return None
+
+    def cut(self, begin: str) -> bool:
+        """Whether `begin` is the beginning of an option's text, in lower case."""
+        return any(text.startswith(begin) for text in self._written)
 
     def begins_with(self, label: str, other: str) -> bool:
         """Whether the text of `label` is that of `other` and more."""

@@ -27,7 +27,8 @@ END_TOKEN = re.compile(
 )
 STYLE_TAG = re.compile(r"</?(?:b|i|u|p|br|em|strong|div|span)\s?/?>|<\|begin_of_solution\|>", re.IGNORECASE)
 _HEADERS = (
-    r"question|abstract|context|passage|q|user|human|instruction|input|problem|example"
+    r"question|query|exercise|abstract|context|passage|q|user|human|instruction|input|problem|example|case|task"
+    r"|scenario|vignette|prompt|mcq"
     r"|frage|pregunta|pergunta|domanda|问题|問題|题目|題目|質問|질문|문제"
 )
 _BARE_HEADERS = (
@@ -37,18 +38,22 @@ _BARE_HEADERS = (
 #: of its own invention. With a colon, or alone on its line, or a role's token
 NEXT_QUESTION = re.compile(
     r"^[ \t#*_>\[]{0,8}"
-    r"(?:(?:the|medical|clinical|next|new|another|sample|similar|practice|follow-up|exam|your)[ \t]{1,3}){0,2}"
-    rf"(?:(?P<word>{_HEADERS})[ \t*_.]{{0,4}}(?:\d{{1,4}}[ \t*_]{{0,4}})?[\])]?[ \t*_]{{0,4}}:"
-    rf"|(?P<bare>{_BARE_HEADERS})[ \t]{{0,4}}\d{{0,4}}[ \t*_#\]]{{0,8}}$"
+    r"(?:(?:the|medical|clinical|next|new|another|sample|similar|practice|follow-up|exam|your|patient|board|test|quiz|second|third"
+    r"|additional|multiple[ \t-]choice|here[ \t]is(?:[ \t](?:the|a|an))?|\d{1,3}[.)])[ \t]{1,3}){0,3}"
+    rf"(?:(?P<word>{_HEADERS})[ \t*_.]{{0,4}}(?:(?:no\.[ \t])?[#(]?\d{{1,4}}[ \t*_)]{{0,4}})?[\])]?[ \t*_]{{0,4}}:"
+    r"|question(?:[ \t][–—-][ \t]|\)[ \t]|\][ \t])"
+    rf"|(?P<bare>{_BARE_HEADERS})[ \t]{{0,4}}[#(]?\d{{0,4}}[ \t*_#)\]]{{0,8}}$"
     r"|(?:question|q)[ \t]?\.?[ \t]?\d{1,4}[.)][ \t])"
     r"|<\|im_start\|>\s?(?:user|human)|<\|(?:user|human|start_header_id\|>\s?user)\|?|<start_of_turn>\s?user"
     r"|<\|turn>\s?user|<\|start\|>\s?user|\[INST\]"
+    r"|<question>|\\section\*?\{(?:medical\s)?question|(?<=[.!?)] )(?:medical\s)?question\s?\d{0,3}:"
     # roles between turns whose special tokens were left out: "B.user\n\n…"
     r"|(?<=[^\s\w])(?:user|assistant)\n|(?<=\w)(?:user|assistant)\n\n",
     re.IGNORECASE | re.MULTILINE,
 )
+#: a line that leads over to the question that was asked: "Sure, here is the question again:"
 INTRODUCTION = re.compile(
-    r"(?:sure|certainly|of\scourse|okay|ok|here(?:'s|\sis|\sare)|let\sme|let's|let\sus|to\sanswer|i\swill|i'll)\b"
+    r"(?:sure|certainly|of\scourse|okay|ok|here(?:'s|\sis|\sare)|let\sme|let's|let\sus|to\sanswer|i\swill|i'll)\b[^\n]{0,160}\Z"
     r"|[^\n]{0,200}:\Z",
     re.IGNORECASE,
 )
@@ -166,11 +171,19 @@ NONE_ABOVE = re.compile(
 )
 #: a heading that is ruled out: "A) Masseter: this is not the muscle"
 RULED_OUT = re.compile(
-    r"[*_\"'`)\]]{0,6}(?:\s?[:–—-]{1,2}\s?(?:(?:this|it|which)\s)?(?:(?:is|are)\s)?(?:an?\s|the\s)?(?:not|incorrect"
+    r"[*_\"'`)\]]{0,6}(?:\s?[:;–—-]{1,2}\s?(?:(?:this|it|which)\s)?(?:(?:is|are)\s)?(?:an?\s|the\s)?(?:not|incorrect"
     r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated)"
     r"|[.,]?\s(?:(?:this|it|which)\s)?(?:is|are|would\sbe)\s(?:not\s(?:correct|right|the|likely|appropriate|indicated)"
-    r"|incorrect|wrong|unlikely|less\slikely|false))\b",
+    r"|incorrect|wrong|unlikely|less\slikely|false)"
+    r"|(?:[.:;*_ –—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
+    r"(?!\s(?:options?|answers?|choices?))"
+    r"|[^\n]{0,160}\b(?:it|this|which)\s(?:is|would\sbe)\s(?:(?:therefore|thus|also)\s)?(?:incorrect|wrong|unlikely"
+    r"|less\slikely|not\s(?:correct|the\s(?:correct|right|answer|best))))\b",
     re.IGNORECASE,
+)
+#: the beginning of a further item, where the text was cut
+STUMP = re.compile(
+    r"\n[ \t]{0,8}(?=\S)[-*•#(\[\d.)_]{0,8}[ \t]{0,4}[*_(]{0,4}(?P<word>[^\n*_#(\[)\]:.]{0,60})[*_:. )\t-]{0,8}\Z"
 )
 #: what leads over to a list of the options
 LISTING = re.compile(
@@ -227,6 +240,10 @@ REJECTED = re.compile(
     r"\b(?:incorrect|wrong|not|false|unlikely|inappropriate|contraindicated|less|rule[sd]?\sout|eliminated?)\b|n['’]t\b",
     re.IGNORECASE,
 )
+SEVERAL_ARE = re.compile(
+    rf"(?<![\w-])(?:{QUALITY}\s){{0,3}}(?:answers|options|choices)\s(?:are|would\sbe)(?=[\s:])\s?:?",
+    re.IGNORECASE,
+)
 _PAIR = (
     r"(?:(?i:options?)\s)?\(?(?P<one>[A-Z]|\d)\)?(?:,\s\(?[A-Z]\)?){0,6},?\s(?:and|nor|&)\s"
     r"(?:(?i:options?)\s)?\(?(?P<two>[A-Z]|\d)(?![\w-])\)?"
@@ -252,6 +269,11 @@ SUBJECT_START = re.compile(
 JOINED_BEFORE = re.compile(
     r"(?:\b(?P<or>or|nor)|\band|[/&]|,)\s?(?:(?:the|option|choice)\s)?(?:\(?[A-J\d][).:]\s?)?[\"'(*]{0,4}\Z",
     re.IGNORECASE,
+)
+COMPARED_WITH = re.compile(r"\b(?:not|than|unlike|instead\sof)\b[^.;\n]{0,90}\Z", re.IGNORECASE)
+#: behind a letter: the option's text as the model words it, to the end of the line
+OPTION_IN_OTHER_WORDS = re.compile(
+    r"[*_)\]]{0,3}(?:[).:\]]|\s?[–—=]|\s-)[ \t*_]{1,4}[^\n.;:!?]{1,100}(?=[.;]?[*_]{0,3}[ \t]{0,8}\n)"
 )
 #: the end of a line and the beginning of the next item
 NEXT_ITEM = re.compile(r"[*_.,;\"')\]]{0,6}[ \t]{0,8}\n(?P<empty>[ \t]{0,8}\n)?[ \t]{0,12}(?:[-•*+]\s)?")

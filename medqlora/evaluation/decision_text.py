@@ -18,8 +18,8 @@ _SHAPED = re.compile(
 _DOUBLE_HYPHEN = re.compile(r"(?<!-)--(?!-)")
 _RANGE = re.compile(r"(?<=\d)\s?[–—]\s?(?=\d)")
 #: Chinese, Japanese and Korean put no space between their words and a Latin letter or a digit
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_CJK_BORDER = re.compile(rf"(?<=[{_CJK}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_CJK}])")
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_CJK_BORDER = re.compile(rf"(?<=[{CJK}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{CJK}])")
 
 _QUOTES = {0x2018: "'", 0x2019: "'", 0x201A: "'"} | dict.fromkeys((0x201C, 0x201D, 0x201E, 0xAB, 0xBB), '"')
 _HYPHENS = dict.fromkeys((0x2010, 0x2011, 0x2212, 0xFE63), "-")
@@ -79,7 +79,8 @@ def answers(text: str) -> Iterator[str]:
         before = text[: found.start()].strip()
         if not kinds:
             begun = bool(before) and not _introduces(before)
-        if kind in kinds or (begun and kind not in _MILD):
+        numbered = any(character.isdigit() for character in found[0])
+        if kind in kinds or (begun and (kind not in _MILD or numbered)):
             end = found.start()
             break
         if begun and not kinds:
@@ -90,7 +91,7 @@ def answers(text: str) -> Iterator[str]:
 
 
 #: headers that an explanation may hold as well
-_MILD = {"problem", "input", "example"}
+_MILD = {"example", "case", "task", "scenario"}
 
 
 def _kind(header: re.Match[str]) -> str:

@@ -46,7 +46,16 @@ _BESIDE = (
 _FEW_MARKS = r"[\s*_\"'`(\[]{0,6}(?:option\s|choice\s)?"
 _MARKS = re.compile(_FEW_MARKS, re.IGNORECASE)
 #: what joins a second option to a first; a semicolon or nothing where the second has a heading of its own
-_JOINED = re.compile(rf"{_CLOSE}\.?(?:{_BESIDE}|\s?;)", re.IGNORECASE)
+_JOINED = re.compile(rf"{_CLOSE}\.?(?:{_BESIDE}|\s?;|\\n)", re.IGNORECASE)
+#: a letter that is a heading: "A.", "A)", "A -"
+_HEADS = re.compile(r"[*_)\]]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-\s)")
+_IN_BRACKETS = re.compile(r"[(\[]")
+#: a second option is named for comparison only
+_CONTRAST = re.compile(
+    r"(?<!\w)(?:not|than|unlike|instead|rather|whereas|while|although|though|but|because|since|as(?!\swell\sas)|which|who|that"
+    r"|incorrect|wrong|others?|if|unless|nicht|nie|pas|non)(?!\w)|n't\b|不",
+    re.IGNORECASE,
+)
 #: goes on with a clause, not with a second thing: "metformin and not insulin"
 _CLAUSE = re.compile(
     r"[\s*_(\"']{0,4}(?:not|n't|never|it|this|that|these|they|there|then|the\s(?:others?|patient|correct|answer|rest)|we|i|is"
@@ -56,7 +65,7 @@ _CLAUSE = re.compile(
 )
 #: joined closely to what stands before it: one thing of two parts, a rate
 _PART = re.compile(
-    rf"{_CLOSE}(?:\s{{0,3}}(?:,\s{{0,3}})?(?:\band\b|\bor\b|\bplus\b|\bwith\b|\bas\swell\sas\b|&|\+)\s{{0,3}}|\s?/)",
+    rf"{_CLOSE}(?:\s{{0,3}}(?:,\s{{0,3}})?(?:\band\b|\bor\b|\bplus\b|\bwith\b|\bas\swell\sas\b|&|\+|{languages.JOINING})\s{{0,3}}|\s?/)",
     re.IGNORECASE,
 )
 _COMMA = re.compile(rf"{_CLOSE},\s{{1,3}}")
@@ -70,6 +79,7 @@ _LETTER_BEHIND = re.compile(
     r"[*_\"'`]{0,4}(?:\s?[(\[]\s?(?i:option|choice|answer|letter)?\s?(?P<inside>[A-Z]|\d)\s?[)\]]"
     r"|,?\s(?i:option|choice)\s\(?(?P<named>[A-Z]|\d)\b\)?|\s?[–—-]\s?(?P<dashed>[A-Z])(?=[.\s]{0,3}$))"
 )
+_COMPARED = re.compile(r"[<>]\s?\Z")
 _HEADING = r"[\s*_\"'`(\[]{0,6}(?:(?i:option|choice)\s)?\(?"
 #: species whose genus is written as one of the letters that also name options
 _SPECIES = re.compile(
@@ -93,6 +103,28 @@ class Value(NamedTuple):
     end: int
 
 
+#: candidates' strengths: a mere list item; "the most appropriate treatment is", which may be a step of the
+#: reasoning; a decision at the start, the end or after "therefore"; "the answer is"; "final answer", JSON, tags
+#: and \boxed
+LISTED, IMPLIED, STATED, ANNOUNCED, FINAL = range(5)
+
+
+class Candidate(NamedTuple):
+    """A place that may be the decision.
+
+    Attributes:
+        at: its index in the text.
+        label: the label there; None where several stand together, or none that is possible.
+        strength: LISTED, IMPLIED, STATED, ANNOUNCED or FINAL.
+        revises: whether its sentence presents it as a conclusion or correction ("so", "however", "wait").
+    """
+
+    at: int
+    label: str | None
+    strength: int
+    revises: bool = False
+
+
 class Values:
     """The labels of one question, ready to be looked for.
 
@@ -111,10 +143,13 @@ class Values:
         self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){_BOUNDARY}", re.IGNORECASE)
         letters = "|".join(re.escape(word) for word in words if len(word) == 1)
         #: another option with a heading: "B.", "(B)", "B)"; group 1 is the letter
-        self.heading = re.compile(rf"{_HEADING}({letters or '(?!)'})[*_]{{0,3}}[).:\]]")
+        mark = r"[*_]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-(?=\s|\Z))"
+        self.heading = re.compile(rf"{_HEADING}({letters or '(?!)'}){mark}")
+        self._mention = re.compile(rf"(?<![\w'-])[(\[]?({letters or '(?!)'})(?![\w'])[)\]]?")
+        adverb = r"(?:\s?(?:possibly|maybe|perhaps|also|even|alternatively|likely|less\slikely|then|either|both),?)?"
         self._joined_heading = re.compile(
-            rf"(?:\b(?:or|and|plus|{languages.JOINING})|[,;/&]|\bas\swell\sas)\s?{_HEADING}({letters or '(?!)'})"
-            r"[).:\]](?!\w)(?!\)?[\s*]{1,3}(?:is|was|would|has|does|cannot|can|are)\b)"
+            rf"(?:\b(?:or|and|plus)|{languages.JOINING}|[,;/&|]|\bas\swell\sas|\bvs\b\.?){adverb}\s?"
+            rf"{_HEADING}({letters or '(?!)'}){mark}(?!\w)(?!\)?[\s*]{{1,3}}(?:is|was|would|has|does|cannot|can|are)\b)"
         )
         at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b))"
         self._beside = re.compile(
@@ -126,6 +161,9 @@ class Values:
         """The label at `at`, after any decoration; None where there is none or it isn't meant as one."""
         decoration = DECORATION.match(text, at)
         start = decoration.end() if decoration else at
+        compared = _COMPARED.search(text, max(at, start - 3), start)  # "< 5 mmHg", not what "5 mmHg" says
+        if compared is not None and text[start : start + 1].isdigit():
+            start = compared.start()
         standing = self.texts.at(text, start)
         found = self.word.match(text, start)
         label = self.by_key.get(_key(found.group(1))) if found else None
@@ -169,8 +207,10 @@ class Values:
         if _ASKED.match(tail):
             return None
         beside = self._beside.match(tail)
-        if beside and _key(beside.group(1)) != _key(label) and self._same_case(text, start, beside.group(1)):
-            if not (len(label) == 1 and self._own_text(text, end, label)):
+        second = beside.group(1) if beside else label
+        if beside and _key(second) != _key(label) and self._same_case(text, start, second):
+            own = self._own_text(text, end, label) if len(label) == 1 else None
+            if own is None:
                 return Value(None, end + beside.end())
         if _CONDITIONAL.match(tail):
             return None
@@ -178,7 +218,7 @@ class Values:
             return Value(label, end) if _follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
 
-    def _behind(self, text: str, end: int) -> Found | None:
+    def behind(self, text: str, end: int) -> Found | None:
         """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
         separators = _SEPARATORS.match(text, end)
         place = separators.end() if separators else end
@@ -186,12 +226,12 @@ class Values:
         return signed or self.texts.at(text, place)
 
     def _own_text(self, text: str, end: int, label: str) -> Found | None:
-        found = self._behind(text, end)
+        found = self.behind(text, end)
         return found if found is not None and label in found.labels else None
 
     def _judged_letter(self, text: str, start: int, end: int, label: str) -> Value | None:
         """A label of one character, where the text of an option may follow."""
-        behind = self._behind(text, end)
+        behind = self.behind(text, end)
         if behind is not None and label in behind.labels:
             return Value(None if self._another(text, behind.end, label) else label, behind.end)
         if behind is not None:
@@ -222,32 +262,40 @@ class Values:
 
     def _headed_another(self, text: str, end: int, label: str) -> bool:
         """Whether the line goes on "… or B. …", after a letter that is a heading too."""
-        if not re.match(r"[*_)\]]{0,3}[).:\]]", text[end : end + 6]):
+        if not _HEADS.match(text, end):
             return False
         line = text[end : end + 200].split("\n", 1)[0]
         return any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line))
 
     def _another(self, text: str, end: int, label: str) -> bool:
-        """Whether a second option is joined to the one that ends at `end`."""
-        joined = _JOINED.match(text, end)
-        place = joined.end() if joined else end
-        heading = self.heading.match(text, place) if joined or text[end : end + 1] in tuple(" \"'") else None
-        if heading is not None and self.by_key.get(_key(heading[1])) != label:
-            if not re.match(
-                r"[\s*)]{0,4}(?:is|was|would|has|does|cannot|can|are)\b",
-                text[heading.end() : heading.end() + 16],
+        """Whether a second option stands beside the one that ends at `end`, in its line."""
+        line = text[end : end + 240].split("\n", 1)[0]
+        if any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line)):
+            return True
+        for found in self._mention.finditer(line):
+            other = self.by_key.get(_key(found[1]))
+            if other in (None, label):
+                continue
+            if _CONTRAST.search(line[: found.start()]):
+                break
+            own = self._own_text(text, end + found.end(1), other or "")
+            if own is not None and not self._goes_on(text, own) and _OPTION_FOLLOWS.match(text, own.end):
+                return True
+            if (
+                own is None
+                and _IN_BRACKETS.match(line, found.start())
+                and _OPTION_FOLLOWS.match(line, found.end())
             ):
-                return (
-                    joined is not None
-                    or self._own_text(text, heading.end(1), self.by_key[_key(heading[1])]) is not None
-                )
+                return True
+        joined = _JOINED.match(text, end)
         if joined is None:
             return False
-        marks = _MARKS.match(text, place)
-        second = self.texts.at(text, marks.end() if marks else place)
+        marks = _MARKS.match(text, joined.end())
+        place = marks.end() if marks else joined.end()
+        second = self.texts.at(text, place)
         if second is not None and label not in second.labels:
             return True
-        word = self.word.match(text, marks.end() if marks else place)
+        word = self.word.match(text, place)
         other = self.by_key.get(_key(word[1])) if word else None
         return (
             word is not None
@@ -320,7 +368,8 @@ _LETTER_FOLLOWS = re.compile(
     rf"|{languages.FOLLOWING})"
 )
 _OPTION_FOLLOWS = re.compile(
-    rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}])", re.IGNORECASE
+    rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}]|{languages.FOLLOWING})",
+    re.IGNORECASE,
 )
 
 

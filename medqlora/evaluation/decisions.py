@@ -10,17 +10,19 @@ silently; one that is not read is counted as wrong and its rate is reported.
 from collections.abc import Mapping, Sequence
 
 from medqlora.evaluation import decision_phrases as phrases
-from medqlora.evaluation.decision_candidates import (
+from medqlora.evaluation.decision_candidates import candidates
+from medqlora.evaluation.decision_lists import own_part
+from medqlora.evaluation.decision_text import answers, plain, spoken
+from medqlora.evaluation.decision_values import (
     ANNOUNCED,
     FINAL,
     IMPLIED,
     LISTED,
     STATED,
     Candidate,
-    candidates,
+    Values,
+    values_for,
 )
-from medqlora.evaluation.decision_text import answers, plain, spoken
-from medqlora.evaluation.decision_values import Values, values_for
 
 
 def parse_decision(text: str, labels: Sequence[str], options: Mapping[str, str] | None = None) -> str | None:
@@ -46,10 +48,10 @@ def parse_decision(text: str, labels: Sequence[str], options: Mapping[str, str] 
     if not labels or not text or text.isspace():
         return None
     values = values_for(tuple(labels), tuple((options or {}).items()))
-    for part in answers(spoken(plain(text))):
+    for part in answers(own_part(spoken(plain(text)), values)):
         if not part.strip():
             continue
-        chosen = _resolve(sorted(candidates(part, values), key=_order))
+        chosen = _resolve(part, sorted(candidates(part, values), key=_order))
         if chosen is not None:
             return None if _taken_back(part, chosen, values) else chosen.label
     return None
@@ -61,8 +63,8 @@ def _order(candidate: Candidate) -> tuple[int, bool, str, int, bool]:
     return at, label is not None, label or "", strength, revises
 
 
-def _resolve(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate on which `candidates`, in the order of the text, come out."""
+def _resolve(text: str, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate on which `candidates`, in the order of `text`, come out."""
     top = max((candidate.strength for candidate in candidates), default=LISTED)
     if top == LISTED:
         return None
@@ -71,7 +73,11 @@ def _resolve(candidates: Sequence[Candidate]) -> Candidate | None:
     if chosen.label is None:
         return None
     said = {candidate.label for candidate in strongest if candidate.label is not None}
-    if len(said) > 1 and not chosen.revises:
+    if len(said) > 1:
+        differing = [candidate for candidate in strongest if candidate.label not in (None, chosen.label)]
+        if not chosen.revises or not _revised_between(text, differing[-1].at, chosen.at):
+            return None
+    if top == STATED and not chosen.revises and len(strongest) > 1 and strongest[0].label is None:
         return None
     first = min(candidate.at for candidate in strongest if candidate.label == chosen.label)
     for other in candidates:
@@ -86,6 +92,13 @@ def _resolve(candidates: Sequence[Candidate]) -> Candidate | None:
         elif other.at > chosen.at or (other.at < first and top != FINAL and not chosen.revises):
             return None
     return chosen
+
+
+def _revised_between(text: str, earlier: int, later: int) -> bool:
+    """Whether what stands between two decisions that differ, or opens the later one's sentence, revises the earlier."""
+    between = text[max(earlier, later - 400) : later]
+    stop = phrases.SENTENCE_END.search(between)
+    return phrases.REVISES.search(between, stop.start() if stop else 0) is not None
 
 
 def _taken_back(text: str, chosen: Candidate, values: Values) -> bool:

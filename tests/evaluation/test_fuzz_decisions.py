@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from medqlora.evaluation import (
     decision_candidates,
     decision_languages,
+    decision_lists,
     decision_options,
     decision_phrases,
     decision_text,
@@ -220,6 +221,7 @@ WIDEST = 1_500
 MODULES = (
     decision_candidates,
     decision_languages,
+    decision_lists,
     decision_options,
     decision_phrases,
     decision_text,
