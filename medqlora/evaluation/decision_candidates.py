@@ -69,6 +69,7 @@ def _phrases(text: str, values: Values) -> Iterator[Candidate]:
         (phrases.CHOOSE, ANNOUNCED),
         (phrases.THINK, ANNOUNCED),
         (phrases.ABBREVIATED, ANNOUNCED),
+        (phrases.SO_IS, ANNOUNCED),
         (phrases.THEREFORE, STATED),
     ):
         for found in pattern.finditer(text):
@@ -85,7 +86,11 @@ def _phrases(text: str, values: Values) -> Iterator[Candidate]:
 def _statements(text: str, values: Values) -> Iterator[Candidate]:
     """What "the most appropriate treatment is" names, where it is about the question's case."""
     for found in phrases.STATEMENT.finditer(text):
-        if found["case"] and not phrases.THIS_CASE.search(found["case"]):
+        sentence = _sentence_before(text, found.start())
+        case = "" if phrases.PART_OF_NAME.match(found["case"] or "") else found["case"]
+        if phrases.OTHER_CASE.match(sentence):
+            case = f"{sentence} {case}"
+        if case and not phrases.THIS_CASE.search(case):
             continue
         before = text[max(0, found.start() - 24) : found.start()]
         if phrases.ANOTHERS.search(re.sub(r"\b(?:the|an?)\s$", "", before, flags=re.IGNORECASE)):
@@ -111,6 +116,11 @@ def _subjects(text: str, values: Values) -> Iterator[Candidate]:
                 continue
             if pattern is languages.CORRECT and languages.SUPPOSED.search(_sentence_before(text, subject.at)):
                 continue
+            letter = values.letter_behind(text, found.end())
+            if letter is not None and letter != subject.label:
+                subject = subject._replace(label=None)
+            if phrases.ALSO.search(found[0]):  # a second one, whatever its sentence begins with
+                subject = subject._replace(revises=False)
             if pattern is phrases.IS_THE_STEP and not subject.revises:
                 if _limited(text, found.end()):
                     continue
@@ -179,6 +189,8 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
     if option is not None:
         at, labels = option
         joined = phrases.JOINED_BEFORE.search(window[max(0, at - 40) : at])
+        if joined is not None and joined["nor"]:
+            return None
         letter = _letter_at_end(window[:at], values)
         if (
             joined is None
@@ -199,7 +211,8 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
             continue
         label = values.by_key.get(" ".join(found.group(1).split()).casefold())
         before = window[: found.start()]
-        if label is None or re.search(r"(?:\b(?:or|and|nor)|[/&]|\b\w,)\s?[(\"'*]*$", before, re.IGNORECASE):
+        joined = phrases.JOINED_BEFORE.search(before)
+        if label is None or (joined is not None and joined["nor"]):
             return None
         if len(label) == 1 and not found.group(1).isupper() and not label.isdigit():
             return None
@@ -208,19 +221,18 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
         ):
             return None
         at = offset + found.start()
-        option = _option_before(
-            text[max(0, at - len(window) - 2 * values.texts.longest) : at].rstrip(" ([-–—,"), values
-        )
-        agreed = (
-            label if option is None or label in option[1] else None
-        )  # "Atenolol (A)", where that is option B
-        return Candidate(at, agreed, ANNOUNCED, _revises(text, at))
+        named = phrases.NAMED_BEFORE.sub("", text[max(0, at - 60 - 2 * values.texts.longest) : at])
+        option = _option_before(named.rstrip(" ([-–—,"), values)
+        agreed = option is None or label in option[1]  # not "Atenolol (A)", where that is option B
+        if joined is not None and (joined["or"] or _names_at_end(before[: joined.start()], values)):
+            agreed = False
+        return Candidate(at, label if agreed else None, ANNOUNCED, _revises(text, at))
     return None
 
 
 def _option_before(window: str, values: Values) -> tuple[int, tuple[str, ...]] | None:
     """Where the longest option text that ends `window` begins, and its labels."""
-    if not values.texts:
+    if not values.texts or not values.texts.may_end(window):
         return None
     for found in phrases.WORD_START.finditer(window):
         option = values.texts.exactly_at(window, found.start())

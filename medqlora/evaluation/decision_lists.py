@@ -83,6 +83,9 @@ def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]
             or (opening is phrases.ECHOED_QUESTION and "?" in text[found.end() :])
         ):
             continue
+        lettered = values.read(text, 0) if opening is phrases.LEAD and values.letters else None
+        if lettered is not None and lettered.label is None:
+            value = lettered  # "A: <text of B>", not "Answer: <text of B>"
         if value.label is None or not _contradicted(text, value, values):
             first = Candidate(found.end(), value.label, STATED)
             end = value.end
@@ -142,6 +145,8 @@ def _contradicted(text: str, value: Value, values: Values) -> bool:
         if letters and phrases.COMPARED_WITH.search(rest[max(0, other.start() - 100) : other.start()]):
             continue
         if letters:
+            if re.search(r"\b(?:answers?|ans)\b[^.]{0,16}$", before, re.IGNORECASE):
+                continue  # an announcement, which counts by itself
             named = re.search(r"(?:[.;,:]\s|\(|\b(?:or|and|option|choice)\s\(?|^\s)$", before, re.IGNORECASE)
             marked = re.match(r"[).:]|\s*$", after)
             listed = after.startswith(")")

@@ -58,6 +58,7 @@ class OptionTexts:
                 labels.setdefault(words, []).append(label)
                 self.longest = max(self.longest, len(text))
         self._written = [text.casefold() for text in options.values()]
+        self._last_words = {words[-1] for words in labels}
         self._words = {label: words for words, those in labels.items() for label in those}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Found]]] = {}
         for words, those in sorted(labels.items(), key=lambda pair: -len(pair[0])):
@@ -99,6 +100,13 @@ class OptionTexts:
     def cut(self, begin: str) -> bool:
         """Whether `begin` is the beginning of an option's text, in lower case."""
         return any(text.startswith(begin) for text in self._written)
+
+    def may_end(self, text: str) -> bool:
+        """Whether `text` ends with the last word of an option's text: cheap, to be asked before a search."""
+        last = ""
+        for last, _ in _tokens(re.split(r"\s", text[-100:])[-1]):
+            pass
+        return last in self._last_words
 
     def begins_with(self, label: str, other: str) -> bool:
         """Whether the text of `label` is that of `other` and more."""

@@ -72,7 +72,7 @@ KEY = re.compile(
     r"|^####(?=\s)"
     # the same without quotes: "final_decision: no"
     r"|(?<![\w\"'])(?:(?:final|correct|selected|predicted)_(?:answer|decision|label|prediction|choice|option)"
-    r"|answer_(?:choice|letter|label|option))[*`_]{0,3}\s?[:=]",
+    r"|answer_(?:choice|letter|label|option))[*`_]{0,3}(?:\s?[:=]|\s[–—-]\s)",
     re.IGNORECASE | re.MULTILINE,
 )
 ADVERBS = (
@@ -81,7 +81,7 @@ ADVERBS = (
     r"(?:\s?[:,])?"
 )
 LINK = re.compile(
-    r"(?P<colon>:)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
+    r"(?P<colon>:-(?=\s)|:)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
     rf"|(?<!\w)(?:is|was|remains|(?:would|should|must|will)\sbe|(?:seems|appears)\sto\sbe)(?!\w){ADVERBS}",
     re.IGNORECASE,
 )
@@ -94,7 +94,7 @@ HEADING_END = re.compile(r"[*_:]{0,6}[ \t]{0,40}\n")
 CHOOSE = re.compile(
     r"(?<![\w-])(?:I|we)(?:['’](?:d|ll)|\s(?:would|will|must|should|can))?"
     r"(?:\s(?:therefore|thus|confidently|then))?\s(?:answer|say|choose|select|pick|go\swith|conclude|opt\sfor"
-    r"|vote|respond)(?!\w)(?:\s?:|\sthat|\swith)?",
+    r"|vote|respond)(?!\w)(?:\s?:|\sthat|\swith)?(?:\s(?:probably|most\slikely|likely)(?=\s))?",
     re.IGNORECASE,
 )
 #: "I think it's B", "I believe no"
@@ -104,9 +104,10 @@ THINK = re.compile(
     re.IGNORECASE,
 )
 #: "Ans. B", and a line that is "Answer B" and no more
-ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:])\s?:?", re.IGNORECASE)
+ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:]|[A-Z]\b)(?:\s?:)?", re.IGNORECASE)
 LABEL_LINE = re.compile(
-    r"^[#*_ \t>]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?[*_]{0,4}[ \t]{1,3}(?=[(*_\[]{0,4}\w)",
+    r"^[#*_ \t>]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?[*_]{0,4}[ \t]{1,3}"
+    r"(?=[(*_\[]{0,4}\w)",
     re.IGNORECASE | re.MULTILINE,
 )
 LINE_ENDS = re.compile(r"[^\w\n]{0,12}(?:\n|$)")
@@ -143,11 +144,21 @@ IS_THE_STEP = re.compile(
 )
 #: "the most appropriate treatment (for this patient) is"; "the drug of choice is"
 STATEMENT = re.compile(
-    rf"(?<![\w-])(?:{_BEST}(?:\s\w{{1,24}}){{1,3}}?|{_ASKED_FOR}\sof\schoice)"
+    rf"(?<![\w-])(?:{_BEST}(?:\s\w{{1,24}}){{1,3}}?|{_ASKED_FOR}\sof\schoice|next\sstep)"
     rf"(?P<case>[,\s]{{1,2}}(?:for|in|of|to|at|given|based\son|here)\s[^.:;\n]{{1,120}}?)?"
     rf"(?:\s(?:is|would\sbe|should\sbe|remains){ADVERBS}|\s?:)(?=\s)",
     re.IGNORECASE,
 )
+#: "of death", "to add": what belongs to the name of the thing that is asked for
+PART_OF_NAME = re.compile(r"\s(?:of|to)\s\w{1,24}\Z", re.IGNORECASE)
+#: a sentence that begins with the case that it is about
+OTHER_CASE = re.compile(
+    r"\s{0,3}(?:for|in|during|after|before|when|as)\s(?!(?:conclusion|summary|short|sum|fact"
+    r"|general|total|the\send|such|an?\sresult|mentioned|noted|discussed)\b)",
+    re.IGNORECASE,
+)
+SO_IS = re.compile(r"(?<![\w-])so\s(?:is|are|would\sbe)(?=\s)", re.IGNORECASE)
+ALSO = re.compile(r"\b(?:also|equally)\b", re.IGNORECASE)
 THIS_CASE = re.compile(rf"\b{_THIS_CASE}", re.IGNORECASE)
 #: what takes a statement back, or limits it, after it
 LIMITED = re.compile(
@@ -158,7 +169,7 @@ LIMITED = re.compile(
 NO_OPTION = re.compile(
     r"[\s*_\"'`(\[{:]{0,8}(?:(?:none|all|both|neither|either|perhaps|possibly|unclear|unknown|uncertain|undetermined"
     r"|indeterminate|inconclusive|insufficient|cannot|unanswerable)(?!\w)|can't\b"
-    r"|not\s(?:given|listed|provided|stated|among|applicable|possible|enough|clear|known)\b)",
+    r"|n/a\b|(?:it\s)?depends\b|not\s(?:given|listed|provided|stated|among|applicable|possible|enough|clear|known)\b)",
     re.IGNORECASE,
 )
 OTHER_LABEL = re.compile(
@@ -199,7 +210,7 @@ THEREFORE = re.compile(
 LEAD = re.compile(
     r"\s{0,40}(?:(?:assistant|ai|model|bot|output|response|a)\s?:\s{0,8})?"
     r"(?:(?:based\son|according\sto|given|from)\s[^.,:\n]{1,160},\s)?"
-    r"(?:(?:definitely|clearly|absolutely|certainly|well|sure|okay|ok|(?:most\s)?likely|(?:very\s)?probably)[,!.]?\s)?",
+    r"(?:(?:definitely|clearly|absolutely|certainly|well|sure|okay|ok|(?:most\s)?likely|very\slikely|(?:very\s)?probably)[,!.]?\s)?",
     re.IGNORECASE,
 )
 ECHOED_QUESTION = re.compile(r"[^?\n]{8,400}\?\s{1,4}")
@@ -266,8 +277,10 @@ SUBJECT_START = re.compile(
     r"|answer|drug|actually|however))[\s\"'*_(`]{0,4}\Z",
     re.IGNORECASE,
 )
+#: between an option's text and its letter: "Temporalis (option B)"
+NAMED_BEFORE = re.compile(r"(?:option|choice|answer|letter)\s?\(?\Z", re.IGNORECASE)
 JOINED_BEFORE = re.compile(
-    r"(?:\b(?P<or>or|nor)|\band|[/&]|,)\s?(?:(?:the|option|choice)\s)?(?:\(?[A-J\d][).:]\s?)?[\"'(*]{0,4}\Z",
+    r"(?:\b(?P<or>or)|\b(?P<nor>nor)|\band|[/&]|,)\s?(?:(?:the|option|choice)\s)?(?:\(?[A-J\d][).:]\s?)?[\"'(*]{0,4}\Z",
     re.IGNORECASE,
 )
 COMPARED_WITH = re.compile(r"\b(?:not|than|unlike|instead\sof)\b[^.;\n]{0,90}\Z", re.IGNORECASE)

@@ -73,11 +73,15 @@ _COMMA = re.compile(rf"{_CLOSE},\s{{1,3}}")
 _ENUMERATED = re.compile(r"\(?(?:[A-Ja-j]|\d{1,2})[).:]\)?[\s*_]{1,3}")
 _ENUMERATED_BESIDE = r"[\s,;/.]{1,4}(?:(?:or|and)\s)?\(?(?:[A-J]|\d)[).:]\)?[\s*_]{1,3}"
 #: between a letter and the text of its option
-_SEPARATORS = re.compile(r"[\s*_\"'`)\]}.:,=–—-]{0,12}\(?")
+_SEPARATORS = re.compile(
+    r"[\s*_\"'`)\]}.:,=|→·•–—-]{0,12}\(?(?:(?:which|that)\s(?:is|says|states)\s|i\.?e\.?,?\s|namely\s)?",
+    re.IGNORECASE,
+)
 #: the letter behind an option's text: "Temporalis (B)", "temporalis, option B", "Temporalis - B"
 _LETTER_BEHIND = re.compile(
     r"[*_\"'`]{0,4}(?:\s?[(\[]\s?(?i:option|choice|answer|letter)?\s?(?P<inside>[A-Z]|\d)\s?[)\]]"
-    r"|,?\s(?i:option|choice)\s\(?(?P<named>[A-Z]|\d)\b\)?|\s?[–—-]\s?(?P<dashed>[A-Z])(?=[.\s]{0,3}$))"
+    r"|,?\s(?i:(?:which|that)\sis\s)?(?i:option|choice)\s\(?(?P<named>[A-Z]|\d)\b\)?"
+    r"|\s?[=:–—-]\s?(?P<dashed>[A-Z])(?=[.\s]{0,3}(?:\Z|\n)))"
 )
 _COMPARED = re.compile(r"[<>]\s?\Z")
 _HEADING = r"[\s*_\"'`(\[]{0,6}(?:(?i:option|choice)\s)?\(?"
@@ -311,6 +315,13 @@ class Values:
             part = _COMMA.match(text, found.end)
         return part is not None and _CLAUSE.match(text[part.end() : part.end() + 40]) is None
 
+    def letter_behind(self, text: str, at: int) -> str | None:
+        """The label whose letter stands in brackets or behind "option" at `at`."""
+        letter = _LETTER_BEHIND.match(text, at) if self.letters else None
+        return (
+            self.by_key.get(_key(letter["inside"] or letter["named"] or letter["dashed"])) if letter else None
+        )
+
     def _judged_option(self, text: str, found: Found | None) -> Value | None:
         """The option whose text stands there, where nothing more is said of it."""
         if found is None:
@@ -365,7 +376,7 @@ def _follows(label: str) -> re.Pattern[str]:
 
 _LETTER_FOLLOWS = re.compile(
     rf"(?:{_ENDED}|{_CLOSE}[)\]}}]|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}\s(?:which|and|but|not|rather)\b|[*_]{{2}}"
-    rf"|{languages.FOLLOWING})"
+    rf"|{_CLOSE}{languages.FOLLOWING})"
 )
 _OPTION_FOLLOWS = re.compile(
     rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}]|{languages.FOLLOWING})",

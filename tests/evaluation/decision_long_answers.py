@@ -24,7 +24,8 @@ MORE: dict[str, dict[str, str]] = {
     },
     "articles": {"A": "The liver", "B": "A kidney", "C": "An artery", "D": "The spleen"},
     "tenletters": {
-        chr(65 + i): f"Drug {name}" for i, name in enumerate(["one", "two", "three", "four", "five", "six", "seven"])
+        chr(65 + i): f"Drug {name}"
+        for i, name in enumerate(["one", "two", "three", "four", "five", "six", "seven"])
     },
 }
 
@@ -110,15 +111,15 @@ LONG = [
     ("Grosser Brustmuskel", "german_text", "A"),
     # whole answers
     (
-        "Let's think step by step.\n\nStep 1: The lateral pterygoid opens the jaw.\nStep 2: The other three close it.\n\n"
+        "Let's think step by step.\n\nStep 1: The lateral pterygoid opens the jaw.\nStep 2: The others close it.\n\n"
         "Therefore, the correct answer is C) Lateral pterygoid.",
         "muscles",
         "C",
     ),
     (
         "Let's evaluate each option:\n\nA) Masseter - elevates the mandible. Incorrect.\n\nB) Temporalis - elevates and"
-        " retracts. Incorrect.\n\nC) Lateral pterygoid - depresses the mandible. Correct.\n\nD) Medial pterygoid - elevates."
-        " Incorrect.\n\nThe answer is C.",
+        " retracts. Incorrect.\n\nC) Lateral pterygoid - depresses the mandible. Correct.\n\nD) Medial pterygoid -"
+        " elevates. Incorrect.\n\nThe answer is C.",
         "muscles",
         "C",
     ),
@@ -135,8 +136,8 @@ LONG = [
         None,
     ),
     (
-        "The patient has a stroke in sickle cell disease.\n\nOption A, hydroxyurea, is for prevention.\n\nOption B, folic acid,"
-        " is supportive.\n\nOption C, exchange transfusion",
+        "The patient has a stroke in sickle cell disease.\n\nOption A, hydroxyurea, is for prevention.\n\nOption B,"
+        " folic acid, is supportive.\n\nOption C, exchange transfusion",
         "drugs",
         None,
     ),
@@ -163,8 +164,8 @@ LONG = [
         None,
     ),
     (
-        "Acute chest syndrome needs an exchange transfusion. Hydroxyurea is used in the long term. In this case, the most"
-        " appropriate next step in management would be exchange transfusion.",
+        "Acute chest syndrome needs an exchange transfusion. Hydroxyurea is used in the long term. In this case, the"
+        " most appropriate next step in management would be exchange transfusion.",
         "drugs",
         "C",
     ),
@@ -239,7 +240,7 @@ LONG = [
     ("<answer>perhaps</answer>", "ynm", None),
     ("No<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nIs it safe?\n\nyes", "ynm", "no"),
     (
-        "<|channel|>analysis<|message|>yes or no?<|end|><|start|>assistant<|channel|>final<|message|>The answer is **no**.",
+        "<|channel|>analysis<|message|>yes?<|end|><|start|>assistant<|channel|>final<|message|>The answer is **no**.",
         "ynm",
         "no",
     ),

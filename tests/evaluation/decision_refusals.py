@@ -78,8 +78,8 @@ CUT_IN_A_LIST = [
     ("Yes: not supported.\n\nNo: not excluded.\n\nMaybe:", "ynm", None),
     ("1. Aorta: wrong.\n2. Vena cava: wrong.\n3. Portal vein", "digits", None),
     (
-        "A) Masseter: wrong.\nB) Temporalis: wrong.\nC) Lateral pterygoid: it opens the jaw.\nD) Medial pterygoid: wrong."
-        "\n\nC",
+        "A) Masseter: wrong.\nB) Temporalis: wrong.\nC) Lateral pterygoid: it opens the jaw."
+        "\nD) Medial pterygoid: wrong.\n\nC",
         "muscles",
         "C",
     ),
