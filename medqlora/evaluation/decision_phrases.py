@@ -6,21 +6,62 @@ linear time.
 
 import re
 
-THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>", re.IGNORECASE)
-THOUGHT_START = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>", re.IGNORECASE)
-END_TOKEN = re.compile(r"<\|(?:eot_id|im_end|end_of_text|endoftext|end)\|>|</s>|<eos>|<end_of_turn>")
-STYLE_TAG = re.compile(r"</?(?:b|i|u|p|br|em|strong|div|span)\s?/?>", re.IGNORECASE)
-#: a base model that isn't stopped goes on with the next question of its own invention
+_THOUGHT = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|scratchpad)"
+#: XML-like tags, Kimi's, Magistral's, OpenThinker's, MedGemma's and Gemma 4's
+THOUGHT_END = re.compile(
+    rf"</{_THOUGHT}>|◁/think▷|\[/THINK\]|<\|end_of_thought\|>|<unused95>|<channel\|>", re.IGNORECASE
+)
+#: with the channels of OpenAI's harmony format other than "final", also where its special tokens were left out
+THOUGHT_START = re.compile(
+    rf"<{_THOUGHT}>|◁think▷|\[THINK\]|<\|begin_of_thought\|>|<unused94>|<\|channel>thought"
+    r"|<\|channel\|>\s?(?:analysis|commentary)|\Aanalysis(?=(?-i:[A-Z]))",
+    re.IGNORECASE,
+)
+FINAL_CHANNEL = re.compile(
+    r"<\|channel\|>\s?final\b[^<\n]{0,40}(?:<\|constrain\|>[^<\n]{0,20})?<\|message\|>"
+    r"|(?<=[\w.,!?)\]\"'*:])assistantfinal(?=[^a-z])"
+)
+END_TOKEN = re.compile(
+    r"<\|(?:eot_id|eom_id|im_end|end_of_text|endoftext|endofturn|end_of_turn|end|return|end▁of▁sentence"
+    r"|end_of_solution)\|>|</s>|<eos>|<end_of_turn>|<turn\|>"
+)
+STYLE_TAG = re.compile(r"</?(?:b|i|u|p|br|em|strong|div|span)\s?/?>|<\|begin_of_solution\|>", re.IGNORECASE)
+_HEADERS = (
+    r"question|query|exercise|abstract|context|passage|q|user|human|instruction|input|problem|example|case|task"
+    r"|scenario|vignette|prompt|mcq"
+    r"|frage|pregunta|pergunta|domanda|问题|問題|题目|題目|質問|질문|문제"
+)
+_BARE_HEADERS = (
+    r"question|abstract|context|instruction|user|human|assistant|model|frage|pregunta|pergunta|domanda"
+)
+#: where a question begins, or the user's turn of a chat: a base model that isn't stopped goes on with a question
+#: of its own invention. With a colon, or alone on its line, or a role's token
 NEXT_QUESTION = re.compile(
-    r"^[ \t#*]{0,8}(?:question|abstract|context|q|user|human|instruction|input|problem|passage|example)"
-    r"[ \t*]{0,4}\d{0,4}[ \t*]{0,4}:",
+    r"^[ \t#*_>\[]{0,8}"
+    r"(?:(?:the|medical|clinical|next|new|another|sample|similar|practice|follow-up|exam|your|patient|board|test|quiz|second|third"
+    r"|additional|multiple[ \t-]choice|here[ \t]is(?:[ \t](?:the|a|an))?|\d{1,3}[.)])[ \t]{1,3}){0,3}"
+    rf"(?:(?P<word>{_HEADERS})[ \t*_.]{{0,4}}(?:(?:no\.[ \t])?[#(]?\d{{1,4}}[ \t*_)]{{0,4}})?[\])]?[ \t*_]{{0,4}}:"
+    r"|question(?:[ \t][–—-][ \t]|\)[ \t]|\][ \t])"
+    rf"|(?P<bare>{_BARE_HEADERS})[ \t]{{0,4}}[#(]?\d{{0,4}}[ \t*_#)\]]{{0,8}}$"
+    r"|(?:question|q)[ \t]?\.?[ \t]?\d{1,4}[.)][ \t])"
+    r"|<\|im_start\|>\s?(?:user|human)|<\|(?:user|human|start_header_id\|>\s?user)\|?|<start_of_turn>\s?user"
+    r"|<\|turn>\s?user|<\|start\|>\s?user|\[INST\]"
+    r"|<question>|\\section\*?\{(?:medical\s)?question|(?<=[.!?)] )(?:medical\s)?question\s?\d{0,3}:"
+    # roles between turns whose special tokens were left out: "B.user\n\n…"
+    r"|(?<=[^\s\w])(?:user|assistant)\n|(?<=\w)(?:user|assistant)\n\n",
     re.IGNORECASE | re.MULTILINE,
+)
+#: a line that leads over to the question that was asked: "Sure, here is the question again:"
+INTRODUCTION = re.compile(
+    r"(?:sure|certainly|of\scourse|okay|ok|here(?:'s|\sis|\sare)|let\sme|let's|let\sus|to\sanswer|i\swill|i'll)\b[^\n]{0,160}\Z"
+    r"|[^\n]{0,200}:\Z",
+    re.IGNORECASE,
 )
 QUALITY = (
     r"(?:final|correct|best|right|my|most\sappropriate|most\slikely|single|chosen|selected|predicted|overall)"
 )
 NOUN = re.compile(
-    rf"(?<![\w-])(?P<quality>(?:{QUALITY}\s){{0,3}})(?:(?P<answer>answers?|ans|decision|verdict)"
+    rf"(?<![\w-])(?P<quality>(?:{QUALITY}\s){{0,3}})(?:(?P<answer>answers?(?:\s(?:choice|option|letter))?|ans|decision|verdict)"
     r"|(?P<thing>option|choice|response|label|prediction|conclusion|diagnosis|selection|judge?ment"
     r"|determination|classification|output|result))(?![\w-])",
     re.IGNORECASE,
@@ -28,7 +69,10 @@ NOUN = re.compile(
 KEY = re.compile(
     r"[\"'](?:final[_ ]?|correct[_ ]?|selected[_ ]?|predicted[_ ]?)?(?:answer|decision|verdict|label|prediction"
     r"|choice|option|response)(?:_choice|_letter|_label|_option)?[\"']\s?:|<(?:final[_ ]?)?answer>|\\boxed\s?(?=\{)"
-    r"|^####(?=\s)",
+    r"|^####(?=\s)"
+    # the same without quotes: "final_decision: no"
+    r"|(?<![\w\"'])(?:(?:final|correct|selected|predicted)_(?:answer|decision|label|prediction|choice|option)"
+    r"|answer_(?:choice|letter|label|option))[*`_]{0,3}(?:\s?[:=]|\s[–—-]\s)",
     re.IGNORECASE | re.MULTILINE,
 )
 ADVERBS = (
@@ -37,7 +81,7 @@ ADVERBS = (
     r"(?:\s?[:,])?"
 )
 LINK = re.compile(
-    r"(?P<colon>:)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
+    r"(?P<colon>:-(?=\s)|:)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
     rf"|(?<!\w)(?:is|was|remains|(?:would|should|must|will)\sbe|(?:seems|appears)\sto\sbe)(?!\w){ADVERBS}",
     re.IGNORECASE,
 )
@@ -50,13 +94,112 @@ HEADING_END = re.compile(r"[*_:]{0,6}[ \t]{0,40}\n")
 CHOOSE = re.compile(
     r"(?<![\w-])(?:I|we)(?:['’](?:d|ll)|\s(?:would|will|must|should|can))?"
     r"(?:\s(?:therefore|thus|confidently|then))?\s(?:answer|say|choose|select|pick|go\swith|conclude|opt\sfor"
-    r"|vote|respond)(?!\w)(?:\s?:|\sthat|\swith)?",
+    r"|vote|respond)(?!\w)(?:\s?:|\sthat|\swith)?(?:\s(?:probably|most\slikely|likely)(?=\s))?",
     re.IGNORECASE,
 )
+#: "I think it's B", "I believe no"
+THINK = re.compile(
+    r"(?<![\w-])(?:I|we)\s(?:would\s)?(?:think|believe|guess|suspect)(?:\sthat)?(?:\s(?:it'?s|it\sis|it\swould\sbe)"
+    r"(?:\s(?:probably|most\slikely|likely))?)?(?=\s)",
+    re.IGNORECASE,
+)
+#: "Ans. B", and a line that is "Answer B" and no more
+ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:]|[A-Z]\b)(?:\s?:)?", re.IGNORECASE)
+LABEL_LINE = re.compile(
+    r"^[#*_ \t>]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?[*_]{0,4}[ \t]{1,3}"
+    r"(?=[(*_\[]{0,4}\w)",
+    re.IGNORECASE | re.MULTILINE,
+)
+LINE_ENDS = re.compile(r"[^\w\n]{0,12}(?:\n|$)")
 IS_CORRECT = re.compile(
     r"\s(?:is|must\sbe|would\sbe|seems|appears\sto\sbe)\s(?:(?:therefore|thus|clearly|definitely|indeed|most\slikely"
-    r"|likely|hence)\s)?(?:correct|right|accurate|(?:the|my)\s(?:(?:single|most|best|only|correct|right|likely"
+    r"|likely|hence|also|equally)\s)?(?:correct|right|accurate|(?:the|my)\s(?:(?:single|most|best|only|correct|right|likely"
     r"|appropriate|accurate|final)\s){0,4}(?:answer|option|choice|one|diagnosis|response))(?![\w-])",
+    re.IGNORECASE,
+)
+_BEST = (
+    r"(?:(?:next\s)?best(?:\snext)?|most\s(?:appropriate|likely|probable|suitable)(?:\s(?:next|initial))?|recommended"
+    r"|preferred|correct|ideal|optimal)"
+)
+#: "B is best.", "C is the most likely."
+IS_BEST = re.compile(
+    r"\s(?:is|would\sbe|remains)\s(?:the\s)?(?:single\s)?(?:best|most\s(?:appropriate|likely|suitable|probable|accurate))"
+    r"(?=[*_\"')\]]{0,4}(?:\s{0,3}\Z|[.,;!](?!\w)|\n))",
+    re.IGNORECASE,
+)
+_ASKED_FOR = (
+    r"(?:treatment|therapy|management|steps?|drug|agent|medication|antibiotic|intervention|test|study|investigation"
+    r"|approach|cause|etiology|explanation|mechanism|organism|pathogen|finding|procedure|diagnosis|course\sof\saction)"
+)
+#: the case that the question is about, not another
+_THIS_CASE = (
+    r"(?:this|these|his|her|their|such|our|management|the\s(?:management|workup|treatment|patient|man|woman|child|boy|girl"
+    r"|infant|case|above|vignette|scenario|situation|symptoms|findings|presentation))(?!\w)"
+)
+#: "folic acid is the most appropriate treatment"
+IS_THE_STEP = re.compile(
+    rf"\s(?:is|would\sbe)\s(?:(?:therefore|thus|likely)\s)?the\s{_BEST}\s(?:\w{{1,20}}\s)?{_ASKED_FOR}"
+    rf"(?=[*_]{{0,4}}(?:\s{{0,3}}\Z|[.,;!\n])|\s(?:for|in|of|to)\s{_THIS_CASE})",
+    re.IGNORECASE,
+)
+#: "the most appropriate treatment (for this patient) is"; "the drug of choice is"
+STATEMENT = re.compile(
+    rf"(?<![\w-])(?:{_BEST}(?:\s\w{{1,24}}){{1,3}}?|{_ASKED_FOR}\sof\schoice|next\sstep)"
+    rf"(?P<case>[,\s]{{1,2}}(?:for|in|of|to|at|given|based\son|here)\s[^.:;\n]{{1,120}}?)?"
+    rf"(?:\s(?:is|would\sbe|should\sbe|remains){ADVERBS}|\s?:)(?=\s)",
+    re.IGNORECASE,
+)
+#: "of death", "to add": what belongs to the name of the thing that is asked for
+PART_OF_NAME = re.compile(r"\s(?:of|to)\s\w{1,24}\Z", re.IGNORECASE)
+#: a sentence that begins with the case that it is about
+OTHER_CASE = re.compile(
+    r"\s{0,3}(?:for|in|during|after|before|when|as)\s(?!(?:conclusion|summary|short|sum|fact"
+    r"|general|total|the\send|such|an?\sresult|mentioned|noted|discussed)\b)",
+    re.IGNORECASE,
+)
+SO_IS = re.compile(r"(?<![\w-])so\s(?:is|are|would\sbe)(?=\s)", re.IGNORECASE)
+ALSO = re.compile(r"\b(?:also|equally)\b", re.IGNORECASE)
+THIS_CASE = re.compile(rf"\b{_THIS_CASE}", re.IGNORECASE)
+#: what takes a statement back, or limits it, after it
+LIMITED = re.compile(
+    r"\b(?:however|but|although|though|unless|except|alternatively|on\sthe\sother\shand|only\sif)\b",
+    re.IGNORECASE,
+)
+#: behind "the answer is": a statement that none of the options is the answer, or more than one
+NO_OPTION = re.compile(
+    r"[\s*_\"'`(\[{:]{0,8}(?:(?:none|all|both|neither|either|perhaps|possibly|unclear|unknown|uncertain|undetermined"
+    r"|indeterminate|inconclusive|insufficient|cannot|unanswerable)(?!\w)|can't\b"
+    r"|n/a\b|(?:it\s)?depends\b|not\s(?:given|listed|provided|stated|among|applicable|possible|enough|clear|known)\b)",
+    re.IGNORECASE,
+)
+OTHER_LABEL = re.compile(
+    r"[\s*_\"'`(\[{]{0,8}(?:(?:option|choice)\s)?(?P<other>[A-Z]|\d{1,2})"
+    r"(?=[*_\"'`)\]}]{0,6}(?:\s{0,3}\Z|\n|[.:)](?!\w)|[,;]\s|\s?</))"
+)
+NONE_ABOVE = re.compile(
+    r"(?:^|(?<=\w\w[.!?])\s)[\s*_\"']{0,6}(?P<said>none|all)\sof\s(?:the\s)?(?:above|options|choices)[.!*_\s]{0,8}\Z",
+    re.IGNORECASE,
+)
+#: a heading that is ruled out: "A) Masseter: this is not the muscle"
+RULED_OUT = re.compile(
+    r"[*_\"'`)\]]{0,6}(?:\s?[:;–—-]{1,2}\s?(?:(?:this|it|which)\s)?(?:(?:is|are)\s)?(?:an?\s|the\s)?(?:not|incorrect"
+    r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated)"
+    r"|[.,]?\s(?:(?:this|it|which)\s)?(?:is|are|would\sbe)\s(?:not\s(?:correct|right|the|likely|appropriate|indicated)"
+    r"|incorrect|wrong|unlikely|less\slikely|false)"
+    r"|(?:[.:;*_ –—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
+    r"(?!\s(?:options?|answers?|choices?))"
+    r"|[^\n]{0,160}\b(?:it|this|which)\s(?:is|would\sbe)\s(?:(?:therefore|thus|also)\s)?(?:incorrect|wrong|unlikely"
+    r"|less\slikely|not\s(?:correct|the\s(?:correct|right|answer|best))))\b",
+    re.IGNORECASE,
+)
+#: the beginning of a further item, where the text was cut
+STUMP = re.compile(
+    r"\n[ \t]{0,8}(?=\S)[-*•#(\[\d.)_]{0,8}[ \t]{0,4}[*_(]{0,4}(?P<word>[^\n*_#(\[)\]:.]{0,60})[*_:. )\t-]{0,8}\Z"
+)
+#: what leads over to a list of the options
+LISTING = re.compile(
+    r"\b(?:options?|choices|each|analy[sz]e|evaluate|consider|examine|go\sthrough|look\sat|let's|let\sus|question"
+    r"\sis\sabout|following|one\sby\sone)\b",
     re.IGNORECASE,
 )
 THEREFORE = re.compile(
@@ -67,14 +210,18 @@ THEREFORE = re.compile(
 LEAD = re.compile(
     r"\s{0,40}(?:(?:assistant|ai|model|bot|output|response|a)\s?:\s{0,8})?"
     r"(?:(?:based\son|according\sto|given|from)\s[^.,:\n]{1,160},\s)?"
-    r"(?:(?:definitely|clearly|absolutely|certainly|well|sure|okay|ok)[,!.]?\s)?",
+    r"(?:(?:definitely|clearly|absolutely|certainly|well|sure|okay|ok|(?:most\s)?likely|very\slikely|(?:very\s)?probably)[,!.]?\s)?",
     re.IGNORECASE,
 )
 ECHOED_QUESTION = re.compile(r"[^?\n]{8,400}\?\s{1,4}")
 LAST = re.compile(
     r"(?:^|\n|[.!]\s)(?P<mark>[\s*_\"'`(\[{-]{0,12})(?P<rest>[^\n.!?]{1,60}[.!*_\"'`)\]}\s]{0,12})\Z"
 )
-ITEM = re.compile(r"\n[ \t]{0,12}(?:[-•*+]\s)?(?=\S)")
+ITEM = re.compile(r"(?:\n|\A)[ \t]{0,12}(?:[-•*+]\s|#{1,6}\s)?(?:\d{1,2}[.)]\s(?=[(*_]{0,4}[A-J]\W))?(?=\S)")
+#: a letter at a line's start whose sentence is about it: "B is wrong"
+ABOUT_LETTER = re.compile(
+    r"[(*_]{0,4}(?:option\s|choice\s)?\(?(?P<letter>[A-Z])\)?\s(?:is|was|would)\s", re.IGNORECASE
+)
 
 REVISES = re.compile(
     r"\b(?:so|therefore|thus|hence|however|but|wait|actually|instead|rather|overall|final(?:ly)?|conclu\w+"
@@ -97,10 +244,49 @@ DISOWNED = re.compile(
 SURE = re.compile(r"\bno\sdoubt\b|\bwithout\s(?:a\s)?doubt\b|\bundoubtedly\b|\bnot\sonly\b", re.IGNORECASE)
 ANOTHERS = re.compile(
     r"\b(?:wrong|incorrect|previous|student['’]?s?|your|his|her|their|other|another|initial|first|possible|example"
-    r"|alternative|expected|sample|reference|original|tentative|preliminary|no|any|either|worst|least\slikely)\s$",
+    r"|alternative|second|third|fourth|secondary|expected|sample|reference|original|tentative|preliminary|no|any|either|worst|least\slikely)\s$",
     re.IGNORECASE,
 )
 REJECTED = re.compile(
     r"\b(?:incorrect|wrong|not|false|unlikely|inappropriate|contraindicated|less|rule[sd]?\sout|eliminated?)\b|n['’]t\b",
     re.IGNORECASE,
 )
+SEVERAL_ARE = re.compile(
+    rf"(?<![\w-])(?:{QUALITY}\s){{0,3}}(?:answers|options|choices)\s(?:are|would\sbe)(?=[\s:])\s?:?",
+    re.IGNORECASE,
+)
+_PAIR = (
+    r"(?:(?i:options?)\s)?\(?(?P<one>[A-Z]|\d)\)?(?:,\s\(?[A-Z]\)?){0,6},?\s(?:and|nor|&)\s"
+    r"(?:(?i:options?)\s)?\(?(?P<two>[A-Z]|\d)(?![\w-])\)?"
+)
+BOTH = re.compile(rf"(?<![\w-])(?i:both|neither)\s(?:of\s)?{_PAIR}")
+ARE_CORRECT = re.compile(
+    rf"(?<![\w-]){_PAIR}\s(?:are|were|would\sbe)\s(?:(?:both|all|also|equally)\s)?(?:correct|right|true|accurate|valid"
+    r"|the\s(?:correct|right|best)\s(?:answers|options|choices))(?!\w)"
+)
+#: a letter that is said to be wrong
+IS_WRONG = re.compile(
+    r"(?<![\w-])\(?(?P<letter>[A-Z]|\d)\)?\s(?:is|was)\s(?:(?:also|therefore|clearly)\s)?(?:incorrect|wrong|false"
+    r"|not\s(?:correct|right|the\s(?:correct\s|right\s|best\s)?(?:answer|option|choice)))(?!\w)"
+)
+#: where a word, a number or a signed number begins
+WORD_START = re.compile(r"(?<![\w-])(?:(?<![.,/])|(?<=[^\d][.,/]))[-+]?[\w]")
+#: what may stand before the subject of a sentence
+SUBJECT_START = re.compile(
+    r"(?:\A|[\n.!?;:,–—(]|\b(?:the|an?|that|therefore|thus|hence|so|and|but|because|think|believe|conclude|only|option|choice"
+    r"|answer|drug|actually|however))[\s\"'*_(`]{0,4}\Z",
+    re.IGNORECASE,
+)
+#: between an option's text and its letter: "Temporalis (option B)"
+NAMED_BEFORE = re.compile(r"(?:option|choice|answer|letter)\s?\(?\Z", re.IGNORECASE)
+JOINED_BEFORE = re.compile(
+    r"(?:\b(?P<or>or)|\b(?P<nor>nor)|\band|[/&]|,)\s?(?:(?:the|option|choice)\s)?(?:\(?[A-J\d][).:]\s?)?[\"'(*]{0,4}\Z",
+    re.IGNORECASE,
+)
+COMPARED_WITH = re.compile(r"\b(?:not|than|unlike|instead\sof)\b[^.;\n]{0,90}\Z", re.IGNORECASE)
+#: behind a letter: the option's text as the model words it, to the end of the line
+OPTION_IN_OTHER_WORDS = re.compile(
+    r"[*_)\]]{0,3}(?:[).:\]]|\s?[–—=]|\s-)[ \t*_]{1,4}[^\n.;:!?]{1,100}(?=[.;]?[*_]{0,3}[ \t]{0,8}\n)"
+)
+#: the end of a line and the beginning of the next item
+NEXT_ITEM = re.compile(r"[*_.,;\"')\]]{0,6}[ \t]{0,8}\n(?P<empty>[ \t]{0,8}\n)?[ \t]{0,12}(?:[-•*+]\s)?")

@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from medqlora.evaluation import decision_languages as languages
+from medqlora.evaluation.decision_options import Found, OptionTexts
+from medqlora.evaluation.decision_text import plain
+
 #: how far to the right of a label the rules look, in characters
 WINDOW = 120
 
@@ -21,7 +25,7 @@ DECORATION = re.compile(
 )
 _CLOSE = r"[*_\"'`)\]}>$]{0,8}"
 _ENDED = (
-    rf"{_CLOSE}(?:\s*$|[ \t]*\n|[,;:!…](?!\w)|\.(?!\w)|\.(?=[A-Z][a-z])|\s*[–—]|\s-+\s|</|\\[)\]]"
+    rf"{_CLOSE}(?:\s*$|[ \t]*\n|[,;:!…](?!\w)|\.(?!\w)|\.(?=[A-Z][a-z])|\s*[–—]|\s-+\s|\s{{0,3}}</|\\[)\]]"
     r"|[\"']\s?[}\]])"  # the end of a JSON value
 )
 _PAREN = r"\s?\((?![^()]{0,60}\)\s[a-z])"  # "no (p = 0.3)", but not "no (significant) difference"
@@ -36,9 +40,51 @@ _ASKED = re.compile(rf"{_CLOSE}\s?\?")
 _CONDITIONAL = re.compile(r"[*_\"']{0,4},?\s(?:only\s)?(?:if|unless|provided)\b")
 _BOUNDARY = r"(?!\w)(?!['’]\w)(?!-\w)"
 _BESIDE = (
-    r"\s{0,3}(?:,\s{0,3}(?:or|and|but|then|maybe)?|/|\||\bor\b|\band\b|\bnor\b|\bbut\b|\bvs\b\.?|&|\+|\bto\b)"
+    r"\s{0,3}(?:,\s{0,3}(?:or|and|but|then|maybe)?|/|\||\bor\b|\band\b|\bnor\b|\bbut\b|\bvs\b\.?|&|\+|\bto\b"
+    rf"|\bas\swell\sas\b|\bplus\b|{languages.JOINING})"
 )
 _FEW_MARKS = r"[\s*_\"'`(\[]{0,6}(?:option\s|choice\s)?"
+_MARKS = re.compile(_FEW_MARKS, re.IGNORECASE)
+#: what joins a second option to a first; a semicolon or nothing where the second has a heading of its own
+_JOINED = re.compile(rf"{_CLOSE}\.?(?:{_BESIDE}|\s?;|\\n)", re.IGNORECASE)
+#: a letter that is a heading: "A.", "A)", "A -"
+_HEADS = re.compile(r"[*_)\]]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-\s)")
+_IN_BRACKETS = re.compile(r"[(\[]")
+#: a second option is named for comparison only
+_CONTRAST = re.compile(
+    r"(?<!\w)(?:not|than|unlike|instead|rather|whereas|while|although|though|but|because|since|as(?!\swell\sas)|which|who|that"
+    r"|incorrect|wrong|others?|if|unless|nicht|nie|pas|non)(?!\w)|n't\b|不",
+    re.IGNORECASE,
+)
+#: goes on with a clause, not with a second thing: "metformin and not insulin"
+_CLAUSE = re.compile(
+    r"[\s*_(\"']{0,4}(?:not|n't|never|it|this|that|these|they|there|then|the\s(?:others?|patient|correct|answer|rest)|we|i|is"
+    r"|are|should|would|will|can|could|has|have|may|must|no|none|only|so|because|since|if|which|who|as|therefore|hence|thus"
+    r"|rather|all|both|neither)\b|\s{0,40}$",
+    re.IGNORECASE,
+)
+#: joined closely to what stands before it: one thing of two parts, a rate
+_PART = re.compile(
+    rf"{_CLOSE}(?:\s{{0,3}}(?:,\s{{0,3}})?(?:\band\b|\bor\b|\bplus\b|\bwith\b|\bas\swell\sas\b|&|\+|{languages.JOINING})\s{{0,3}}|\s?/)",
+    re.IGNORECASE,
+)
+_COMMA = re.compile(rf"{_CLOSE},\s{{1,3}}")
+#: "1. ", "(A) ", "B) " before a label that is a word
+_ENUMERATED = re.compile(r"\(?(?:[A-Ja-j]|\d{1,2})[).:]\)?[\s*_]{1,3}")
+_ENUMERATED_BESIDE = r"[\s,;/.]{1,4}(?:(?:or|and)\s)?\(?(?:[A-J]|\d)[).:]\)?[\s*_]{1,3}"
+#: between a letter and the text of its option
+_SEPARATORS = re.compile(
+    r"[\s*_\"'`)\]}.:,=|→·•–—-]{0,12}\(?(?:(?:which|that)\s(?:is|says|states)\s|i\.?e\.?,?\s|namely\s)?",
+    re.IGNORECASE,
+)
+#: the letter behind an option's text: "Temporalis (B)", "temporalis, option B", "Temporalis - B"
+_LETTER_BEHIND = re.compile(
+    r"[*_\"'`]{0,4}(?:\s?[(\[]\s?(?i:option|choice|answer|letter)?\s?(?P<inside>[A-Z]|\d)\s?[)\]]"
+    r"|,?\s(?i:(?:which|that)\sis\s)?(?i:option|choice)\s\(?(?P<named>[A-Z]|\d)\b\)?"
+    r"|\s?[=:–—-]\s?(?P<dashed>[A-Z])(?=[.\s]{0,3}(?:\Z|\n)))"
+)
+_COMPARED = re.compile(r"[<>]\s?\Z")
+_HEADING = r"[\s*_\"'`(\[]{0,6}(?:(?i:option|choice)\s)?\(?"
 #: species whose genus is written as one of the letters that also name options
 _SPECIES = re.compile(
     r"\.\s(?:coli|difficile|albicans|jejuni|perfringens|botulinum|tetani|diphtheriae|trachomatis|pneumoniae"
@@ -61,6 +107,28 @@ class Value(NamedTuple):
     end: int
 
 
+#: candidates' strengths: a mere list item; "the most appropriate treatment is", which may be a step of the
+#: reasoning; a decision at the start, the end or after "therefore"; "the answer is"; "final answer", JSON, tags
+#: and \boxed
+LISTED, IMPLIED, STATED, ANNOUNCED, FINAL = range(5)
+
+
+class Candidate(NamedTuple):
+    """A place that may be the decision.
+
+    Attributes:
+        at: its index in the text.
+        label: the label there; None where several stand together, or none that is possible.
+        strength: LISTED, IMPLIED, STATED, ANNOUNCED or FINAL.
+        revises: whether its sentence presents it as a conclusion or correction ("so", "however", "wait").
+    """
+
+    at: int
+    label: str | None
+    strength: int
+    revises: bool = False
+
+
 class Values:
     """The labels of one question, ready to be looked for.
 
@@ -70,32 +138,72 @@ class Values:
     """
 
     def __init__(self, labels: Sequence[str], options: Mapping[str, str]) -> None:
-        self.by_key = {_key(label): label for label in labels}
-        self.options = [(_key(text), label) for label, text in options.items() if _key(text)]
-        self.options.sort(key=lambda pair: -len(pair[0]))
-        words = sorted(labels, key=len, reverse=True)
+        self.by_key = {_key(plain(label)): label for label in labels}
+        self.texts = OptionTexts({label: plain(text) for label, text in options.items()})
+        self.letters = bool(labels) and all(len(label) <= 1 for label in labels)
+        words = sorted(map(plain, labels), key=len, reverse=True)
         one = "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
         #: a label anywhere; group 1 is the label
         self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){_BOUNDARY}", re.IGNORECASE)
+        letters = "|".join(re.escape(word) for word in words if len(word) == 1)
+        #: another option with a heading: "B.", "(B)", "B)"; group 1 is the letter
+        mark = r"[*_]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-(?=\s|\Z))"
+        self.heading = re.compile(rf"{_HEADING}({letters or '(?!)'}){mark}")
+        self._mention = re.compile(rf"(?<![\w'-])[(\[]?({letters or '(?!)'})(?![\w'])[)\]]?")
+        adverb = r"(?:\s?(?:possibly|maybe|perhaps|also|even|alternatively|likely|less\slikely|then|either|both),?)?"
+        self._joined_heading = re.compile(
+            rf"(?:\b(?:or|and|plus)|{languages.JOINING}|[,;/&|]|\bas\swell\sas|\bvs\b\.?){adverb}\s?"
+            rf"{_HEADING}({letters or '(?!)'}){mark}(?!\w)(?!\)?[\s*]{{1,3}}(?:is|was|would|has|does|cannot|can|are)\b)"
+        )
         at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b))"
         self._beside = re.compile(
-            rf"{_CLOSE}{_BESIDE}{_FEW_MARKS}({one or '(?!)'}){_BOUNDARY}{at_end}", re.IGNORECASE
+            rf"(?:{_CLOSE}{_BESIDE}{_FEW_MARKS}|{_ENUMERATED_BESIDE})({one or '(?!)'}){_BOUNDARY}{at_end}",
+            re.IGNORECASE,
         )
 
     def read(self, text: str, at: int) -> Value | None:
         """The label at `at`, after any decoration; None where there is none or it isn't meant as one."""
         decoration = DECORATION.match(text, at)
         start = decoration.end() if decoration else at
-        option = self._option_at(text, start)
+        compared = _COMPARED.search(text, max(at, start - 3), start)  # "< 5 mmHg", not what "5 mmHg" says
+        if compared is not None and text[start : start + 1].isdigit():
+            start = compared.start()
+        standing = self.texts.at(text, start)
         found = self.word.match(text, start)
         label = self.by_key.get(_key(found.group(1))) if found else None
         if found is None or label is None:
-            return option
-        if option is not None and option.end != found.end():
-            return option
-        if option is not None and option.label != label:
-            return Value(None, found.end())
+            dashed = self._dashed(text, start)
+            if dashed is not None or standing is not None:
+                return dashed or self._judged_option(text, standing)
+            numbered = None if self.letters else _ENUMERATED.match(text, start)
+            found = self.word.match(text, numbered.end()) if numbered else None
+            label = self.by_key.get(_key(found.group(1))) if found else None
+            if found is None or label is None or len(label) == 1:
+                return None
+            return self._judged(text, found.start(1), found.end(), label)
+        if standing is not None and standing.end > found.end():
+            # the letter may be a heading of its own text, or the first word of an option's text
+            headed = self._judged(text, found.start(1), found.end(), label) if len(label) == 1 else None
+            option = self._judged_option(text, standing)
+            if headed is not None and headed.label is not None and headed.end > standing.end:
+                return headed
+            return option if option is not None else headed
+        if standing is not None and standing.end == found.end():
+            judged = self._judged(text, found.start(1), found.end(), label)
+            if judged is not None and judged.label is not None and judged.end > found.end():
+                return judged  # "B. A", where that is what option B says
+            option = self._judged_option(text, standing)
+            if option is not None:
+                return option if option.label == label else Value(None, found.end())
         return self._judged(text, found.start(1), found.end(), label)
+
+    def _dashed(self, text: str, at: int) -> Value | None:
+        """A letter joined to its own option's text by a hyphen: "D-Medial pterygoid"."""
+        label = self.by_key.get(text[at : at + 1].casefold()) if text[at + 1 : at + 2] == "-" else None
+        behind = self.texts.at(text, at + 2) if label is not None else None
+        if label is None or behind is None:
+            return None
+        return Value(label if label in behind.labels else None, behind.end)
 
     def _judged(self, text: str, start: int, end: int, label: str) -> Value | None:
         """The label from `start` to `end`, judged by what follows it."""
@@ -103,21 +211,40 @@ class Values:
         if _ASKED.match(tail):
             return None
         beside = self._beside.match(tail)
-        if beside and _key(beside.group(1)) != _key(label) and self._same_case(text, start, beside.group(1)):
-            return Value(None, end + beside.end())
+        second = beside.group(1) if beside else label
+        if beside and _key(second) != _key(label) and self._same_case(text, start, second):
+            own = self._own_text(text, end, label) if len(label) == 1 else None
+            if own is None:
+                return Value(None, end + beside.end())
         if _CONDITIONAL.match(tail):
             return None
         if len(label) > 1:
             return Value(label, end) if _follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
 
+    def behind(self, text: str, end: int) -> Found | None:
+        """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
+        separators = _SEPARATORS.match(text, end)
+        place = separators.end() if separators else end
+        signed = self.texts.at(text, place - 1) if place > end and text[place - 1] == "-" else None
+        return signed or self.texts.at(text, place)
+
+    def _own_text(self, text: str, end: int, label: str) -> Found | None:
+        found = self.behind(text, end)
+        return found if found is not None and label in found.labels else None
+
     def _judged_letter(self, text: str, start: int, end: int, label: str) -> Value | None:
         """A label of one character, where the text of an option may follow."""
-        tail = text[end : end + WINDOW]
-        separators = re.match(r"[\s*_\"'`)\]}.:,–—-]*(?:\()?", tail)
-        behind = self._option_at(text, end + (separators.end() if separators else 0))
+        behind = self.behind(text, end)
+        if behind is not None and label in behind.labels:
+            return Value(None if self._another(text, behind.end, label) else label, behind.end)
         if behind is not None:
-            return Value(label if behind.label == label else None, behind.end)
+            after = text[behind.end : behind.end + WINDOW]
+            # "C. diaphragm, pleura …" says what option C says in other words, though A is "diaphragm"
+            reworded = re.match(r",|\sand\b", after) and self.texts.begins_with(label, behind.labels[0])
+            if _OPTION_FOLLOWS.match(after) and not self._goes_on(text, behind) and not reworded:
+                return Value(None, behind.end)
+        tail = text[end : end + WINDOW]
         written = text[start:end]
         if written != written.upper():
             before = text[max(0, start - 24) : start]
@@ -131,28 +258,96 @@ class Values:
                 return None
         if _SPECIES.match(tail) or (re.match(r"\.\w", tail) and not re.match(r"\.[A-Z][a-z]", tail)):
             return None
-        return Value(label, end) if _LETTER_FOLLOWS.match(tail) else None
+        if not _LETTER_FOLLOWS.match(tail):
+            return None
+        if self._headed_another(text, end, label):
+            return Value(None, end)
+        return Value(label, end)
 
-    def _option_at(self, text: str, at: int) -> Value | None:
-        """The option whose text stands at `at`: the longest, and only where nothing more is said of it."""
-        for key, label in self.options:
-            end = _match_end(text, at, key)
-            if end is None:
+    def _headed_another(self, text: str, end: int, label: str) -> bool:
+        """Whether the line goes on "… or B. …", after a letter that is a heading too."""
+        if not _HEADS.match(text, end):
+            return False
+        line = text[end : end + 200].split("\n", 1)[0]
+        return any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line))
+
+    def _another(self, text: str, end: int, label: str) -> bool:
+        """Whether a second option stands beside the one that ends at `end`, in its line."""
+        line = text[end : end + 240].split("\n", 1)[0]
+        if any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line)):
+            return True
+        for found in self._mention.finditer(line):
+            other = self.by_key.get(_key(found[1]))
+            if other in (None, label):
                 continue
-            tail = text[end : end + WINDOW]
-            if not _OPTION_FOLLOWS.match(tail):
-                continue
-            if sum(other == key for other, _ in self.options) > 1:
-                return Value(None, end)
-            beside = re.match(rf"{_CLOSE}{_BESIDE}{_FEW_MARKS}", tail)
-            if beside and any(
-                _match_end(text, end + beside.end(), other) is not None
-                for other, _ in self.options
-                if other != key
+            if _CONTRAST.search(line[: found.start()]):
+                break
+            own = self._own_text(text, end + found.end(1), other or "")
+            if own is not None and not self._goes_on(text, own) and _OPTION_FOLLOWS.match(text, own.end):
+                return True
+            if (
+                own is None
+                and _IN_BRACKETS.match(line, found.start())
+                and _OPTION_FOLLOWS.match(line, found.end())
             ):
-                return Value(None, end)
-            return Value(label, end)
-        return None
+                return True
+        joined = _JOINED.match(text, end)
+        if joined is None:
+            return False
+        marks = _MARKS.match(text, joined.end())
+        place = marks.end() if marks else joined.end()
+        second = self.texts.at(text, place)
+        if second is not None and label not in second.labels:
+            return True
+        word = self.word.match(text, place)
+        other = self.by_key.get(_key(word[1])) if word else None
+        return (
+            word is not None
+            and other not in (None, label)
+            and (len(word[1]) > 1 or word[1].isupper())
+            and re.match(r"[)\]*_]{0,4}(?:\s*$|[.,;:)\n])", text[word.end() : word.end() + 8]) is not None
+        )
+
+    def _goes_on(self, text: str, found: Found) -> bool:
+        """Whether what stands there is only a part of something that is no option: "metformin and iron"."""
+        part = _PART.match(text, found.end)
+        if part is None and found.longer:
+            part = _COMMA.match(text, found.end)
+        return part is not None and _CLAUSE.match(text[part.end() : part.end() + 40]) is None
+
+    def letter_behind(self, text: str, at: int) -> str | None:
+        """The label whose letter stands in brackets or behind "option" at `at`."""
+        letter = _LETTER_BEHIND.match(text, at) if self.letters else None
+        return (
+            self.by_key.get(_key(letter["inside"] or letter["named"] or letter["dashed"])) if letter else None
+        )
+
+    def _judged_option(self, text: str, found: Found | None) -> Value | None:
+        """The option whose text stands there, where nothing more is said of it."""
+        if found is None:
+            return None
+        tail = text[found.end : found.end + WINDOW]
+        if _ASKED.match(tail) or _CONDITIONAL.match(tail):
+            return None
+        labels, end = found.labels, found.end
+        letter = _LETTER_BEHIND.match(tail) if self.letters else None
+        if letter is not None:
+            named = letter["inside"] or letter["named"] or letter["dashed"]
+            label = self.by_key.get(_key(named))
+            if label is None and not (named.isalpha() and named in "ABCDEFGHIJ"):
+                letter = None
+            elif label not in labels:
+                return Value(None, end + letter.end())
+            else:
+                labels, end = (label,) if label is not None else (), end + letter.end()
+                tail = text[end : end + WINDOW]
+        if len(labels) > 1:
+            return Value(None, end) if _OPTION_FOLLOWS.match(tail) else None
+        if self._another(text, end, labels[0]):
+            return Value(None, end)
+        if letter is None and (not _OPTION_FOLLOWS.match(tail) or self._goes_on(text, found)):
+            return None
+        return Value(labels[0], end)
 
     def _same_case(self, text: str, start: int, other: str) -> bool:
         """Whether a one-letter neighbour is written like a label ("A, B"), not like an article ("A, a …")."""
@@ -180,33 +375,15 @@ def _follows(label: str) -> re.Pattern[str]:
 
 
 _LETTER_FOLLOWS = re.compile(
-    rf"(?:{_ENDED}|{_CLOSE}[)\]}}]|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}\s(?:which|and|but|not|rather)\b|[*_]{{2}})"
+    rf"(?:{_ENDED}|{_CLOSE}[)\]}}]|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}\s(?:which|and|but|not|rather)\b|[*_]{{2}}"
+    rf"|{_CLOSE}{languages.FOLLOWING})"
 )
 _OPTION_FOLLOWS = re.compile(
-    rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}])", re.IGNORECASE
+    rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}]|{languages.FOLLOWING})",
+    re.IGNORECASE,
 )
 
 
 def _key(text: str) -> str:
     """A label's or option's text in the form in which it is compared."""
     return " ".join(text.split()).casefold().rstrip(".")
-
-
-def _match_end(text: str, at: int, key: str) -> int | None:
-    """Where the text at `at` that equals `key` (in any case, with any white space) ends."""
-    window = text[at : at + 2 * len(key) + 8]
-    squeezed: list[str] = []
-    ends: list[int] = []
-    for place, character in enumerate(window):
-        if character.isspace():
-            if squeezed and squeezed[-1] != " ":
-                squeezed.append(" ")
-                ends.append(place + 1)
-            continue
-        for folded in character.casefold():
-            squeezed.append(folded)
-            ends.append(place + 1)
-    if not "".join(squeezed).startswith(key):
-        return None
-    end = at + ends[len(key) - 1]
-    return None if text[end : end + 1].isalnum() else end

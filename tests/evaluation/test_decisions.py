@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
+from decision_plain_answers import PLAIN, QUESTIONS
+from decision_refusals import REFUSALS
 from decision_tables import (
     ABCD,
     ABCDE,
@@ -36,6 +38,28 @@ def test_takes_an_options_text_for_its_label(
     text: str, options: dict[str, str], decision: str | None
 ) -> None:
     assert parse_decision(text, tuple(options), options) == decision
+
+
+@pytest.mark.parametrize(("text", "question", "decision"), PLAIN)
+def test_reads_what_is_stated_plainly(text: str, question: str, decision: str | None) -> None:
+    assert _parsed(text, question) == decision
+
+
+@pytest.mark.parametrize(("text", "question", "decision"), REFUSALS)
+def test_does_not_read_what_is_not_stated(text: str, question: str, decision: str | None) -> None:
+    assert _parsed(text, question) == decision
+
+
+def _parsed(text: str, question: str) -> str | None:
+    labels = QUESTIONS[question]
+    return parse_decision(text, tuple(labels), labels if isinstance(labels, dict) else None)
+
+
+def test_reads_the_handed_outputs_as_they_should_be(cases: Path) -> None:
+    rows = [json.loads(line) for line in (cases / "generated_answers.jsonl").read_text("utf-8").splitlines()]
+    assert rows
+    for row in rows:
+        assert parse_decision(row["text"], tuple(row["labels"]), row["options"]) == row["should"], row["text"]
 
 
 def test_the_table_has_at_least_120_outputs() -> None:

@@ -9,7 +9,16 @@ import pytest
 from fuzzing import SLOW_INPUTS, fuzz
 from hypothesis import strategies as st
 
-from medqlora.evaluation import decision_phrases, decision_values, decisions
+from medqlora.evaluation import (
+    decision_candidates,
+    decision_languages,
+    decision_lists,
+    decision_options,
+    decision_phrases,
+    decision_text,
+    decision_values,
+    decisions,
+)
 from medqlora.evaluation.decision_values import Values
 from medqlora.evaluation.decisions import parse_decision
 
@@ -209,18 +218,29 @@ ON_WINDOWS = {"LINE_START", "REVISES", "DISOWNED", "BRIDGE", "SURE", "SUPPOSED",
 ON_WINDOWS |= {"_LETTER_FOLLOWS", "_OPTION_FOLLOWS"}
 ON_WINDOWS |= {"SENTENCE_END", "CLAUSE_START"}
 WIDEST = 1_500
+MODULES = (
+    decision_candidates,
+    decision_languages,
+    decision_lists,
+    decision_options,
+    decision_phrases,
+    decision_text,
+    decision_values,
+    decisions,
+)
 
 
 def patterns() -> dict[str, re.Pattern[str]]:
     """Every pattern that is used on a whole text, those made for labels included."""
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in (decision_phrases, decision_values, decisions)
+        for module in MODULES
         for name, value in vars(module).items()
         if isinstance(value, re.Pattern) and name not in ON_WINDOWS
     }
     for labels, options in TASKS:
-        found[f"word of {labels}"] = Values(labels, options or {}).word
+        values = Values(labels, options or {})
+        found[f"word of {labels}"], found[f"heading of {labels}"] = values.word, values.heading
     return found
 
 
