@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.data import fields as values
-from medqlora.data import files
+from medqlora.data import readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
-from medqlora.data.files import Row
 from medqlora.data.json_text import parse_json
 from medqlora.data.pubmedqa import reject_test_pmids
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
@@ -97,7 +97,7 @@ class JSONLines(Source):
             "fields": self._fields,
             "labels": None if self._labels is None else list(self._labels),
             "on_bad_record": self._on_bad_record,
-            "files": {path: files.fingerprint(path) for path in self._paths.values() if path is not None},
+            "files": {path: readers.fingerprint(path) for path in self._paths.values() if path is not None},
         }
 
     def read(self) -> Splits:
@@ -123,7 +123,7 @@ class JSONLines(Source):
             return []
         option = f"--data.source.{name}"
         skipped: list[BadRecord] | None = [] if self._on_bad_record == "skip" else None
-        rows = files.read_rows(path, option, skipped)
+        rows = readers.read_rows(path, option, skipped)
         self._check_columns(rows, option)
         stem = Path(path).name.partition(".")[0]
 
@@ -137,7 +137,7 @@ class JSONLines(Source):
 
         found = usable(rows, build, option, skipped)
         if skipped and not found:
-            raise files.all_bad(path, option, skipped)
+            raise readers.all_bad(path, option, skipped)
         self.skipped += skipped or []
         if name != "test":
             for row, record in found:

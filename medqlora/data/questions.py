@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medqlora.data import files
+from medqlora.data import readers
 from medqlora.data.checks import usable
-from medqlora.data.files import Row
 from medqlora.data.jsonlines import JSONLines
+from medqlora.data.readers import Row
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import BadRecord, Record
@@ -36,7 +36,7 @@ def read_questions(
         InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
     """
     already = len(skipped or ())
-    rows = files.read_rows(path, option, skipped)
+    rows = readers.read_rows(path, option, skipped)
     there = {key for row in rows for key in row.value}
     if "question" not in there:
         raise InputError(
@@ -53,5 +53,5 @@ def read_questions(
 
     records = [record for _, record in usable(rows, build, option, skipped)]
     if skipped and not records:
-        raise files.all_bad(path, option, skipped[already:])
+        raise readers.all_bad(path, option, skipped[already:])
     return records

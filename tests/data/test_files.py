@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medqlora.data.files import data_files, fingerprint, read_rows
+from medqlora.data.readers import data_files, fingerprint, read_rows
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
 

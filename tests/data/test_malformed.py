@@ -10,9 +10,9 @@ import pytest
 from reader_cases import CASES, TEXT, Case, check_message
 
 from medqlora.data import JSONLines, Mirage
-from medqlora.data.files import fingerprint, read_rows
 from medqlora.data.json_text import MalformedError, parse_json
 from medqlora.data.pubmedqa import reject_test_pmids
+from medqlora.data.readers import fingerprint, read_rows
 from medqlora.errors import InputError
 from medqlora.records import Record
 
