@@ -192,7 +192,7 @@ class PubMedQA(Source):
         for extra, config, path, count in self._extras:
             if path is not None:
                 splits.train.extend(self._extra(extra, config, path, count, splits))
-        self.remarks = remarks_on(self.skipped)
+        self.remarks = (*self.remarks, *remarks_on(self.skipped))
         return splits
 
     def _left_out(self) -> str:
@@ -204,7 +204,11 @@ class PubMedQA(Source):
     def _records(self, path: str | None, config: str, kind: str, option: str) -> list[Record]:
         """The records of a local file, or of the Hub without one; bad ones as `on_bad_record` says."""
         skipped: list[BadRecord] | None = [] if self._skips else None
-        rows = _hub(config, self._revision) if path is None else readers.read_rows(path, option, skipped)
+        if path is None:
+            rows = _hub(config, self._revision)
+        else:
+            rows, understood = readers.read_table(path, option, skipped)
+            self.remarks = (*self.remarks, understood)
         found = usable(rows, lambda row: _record(row, kind), option, skipped)
         if skipped and not found:
             raise readers.all_bad(path or HUB, option, skipped)
