@@ -136,6 +136,8 @@ class JSONLines(Source):
         self._understood.append(understood)
         self._check_columns(rows, option)
         stem = Path(path).name.partition(".")[0]
+        if list(self._paths.values()).count(path) > 1:  # its parts, which count their rows from 1 each
+            stem = f"{stem}-{name}"
 
         def build(row: Row) -> Record:
             record = self.record(row, f"{stem}:{row.key or row.number}")

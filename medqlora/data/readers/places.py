@@ -132,7 +132,13 @@ def _in_folder(place: Path, path: str, option: str, split: str) -> list[Path]:
         inner = _inner_folder(place, path, option, split)
         if inner is not None:
             return _in_folder(inner, str(inner), option, split)
-    chosen = held if len(held) < 2 or _one_series(held) else _of_split(held, path, option, split)
+    if len(held) == 1 or _one_series(held):
+        name = _SHARD.sub("", _stem(held[0])) if held else ""
+        if split_named(name):
+            pick([name], split, path, option)
+        chosen = held
+    else:
+        chosen = _of_split(held, path, option, split) if held else []
     if not chosen:
         found = f"{len(held)} data files ({listed(f.name for f in held[:4])})" if held else "no data file"
         raise InputError(f"{option}: the folder {path} holds {found}: name one file")

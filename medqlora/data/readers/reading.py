@@ -106,6 +106,12 @@ def _read(path: str, option: str, skipped: list[BadRecord] | None, how: _How) ->
     files = data_files(path, option, split_of(option))
     parts = [_file(file, option, skipped, how) for file in files]
     rows = [row for part in parts for row in part.rows]
+    if len(parts) > 1:  # every shard counts its rows from 1, and ids are made of keys and numbers
+        rows = [
+            row if row.key is not None else row._replace(key=f"{shard}.{row.number}")
+            for shard, part in enumerate(parts, 1)
+            for row in part.rows
+        ]
     if not rows and skipped and len(skipped) > already:
         raise all_bad(path, option, skipped[already:])
     if not rows:
