@@ -17,7 +17,7 @@ SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 #: bytes that a file may unpack to; a data set of text is far below, and all of it is held in memory
 LARGEST = 4 << 30
 #: from this size on, a file may not unpack to more than `STEEPEST` times its bytes: text shrinks to a tenth
-_LARGE, STEEPEST = 256 << 20, 1000
+LARGE, STEEPEST = 256 << 20, 1000
 
 _BLOCK = 1 << 20
 _NAMES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard", ".zip": "zip"}
@@ -89,7 +89,7 @@ def check_size(unpacked: int, packed: int, file: Path) -> None:
         raise InputError(
             f"{file}: unpacks to more than {LARGEST / (1 << 30):g} GiB: unpack it and split it, or take fewer rows"
         )
-    if unpacked > _LARGE and unpacked > packed * STEEPEST:
+    if unpacked > LARGE and unpacked > packed * STEEPEST:
         raise InputError(
             f"{file}: unpacks to more than {STEEPEST:,} times its size, as no data set does: check where it is from"
         )
