@@ -152,6 +152,16 @@ def test_one_question_a_line_is_a_table_of_one_column(tmp_path: Path) -> None:
     )
 
 
+def test_quotes_between_tabs_are_themselves_where_they_enclose_no_cell(tmp_path: Path) -> None:
+    rows = [{"q": '"Worse" since when?', "a": "yes"}, {"q": 'A 5" wound, "deep', "a": '"no"'}]
+    path = put(tmp_path, "a.tsv", "q\ta\n" + "".join("\t".join(row.values()) + "\n" for row in rows))
+    assert read(path)[0] == rows
+    assert "a.tsv:2: not CSV" in refused(put(tmp_path, "a.tsv", 'q\ta\n"Worse" since\tyes\nno\n'))
+    assert (
+        read(put(tmp_path, "a.tsv", table(ROWS, "\t")))[0] == ROWS
+    )  # with quotes around cells of several lines
+
+
 # --- encodings --------------------------------------------------------------------------------------
 
 

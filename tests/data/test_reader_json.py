@@ -161,6 +161,19 @@ def test_a_part_that_is_not_there_is_never_another_one(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.json", {"train": QUESTIONS}), "--data.source.test") == QUESTIONS
 
 
+def test_lists_beside_the_parts_do_not_hide_them(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.json", {"labels": ["yes", "no"], "info": {"by": "us"}, "test": QUESTIONS})
+    assert "a test set: give it as --data.source.test" in refused(path)
+    assert read(path, "--data.source.test") == QUESTIONS
+    inside = put(tmp_path, "b.json", {"data": {"train": QUESTIONS[:1], "test": QUESTIONS[1:]}})
+    assert read(inside, "--data.source.test") == QUESTIONS[1:]
+
+
+def test_lists_one_after_another_are_one_table(tmp_path: Path) -> None:
+    text = json.dumps(QUESTIONS[:1]) + "\n\ufeff" + json.dumps(QUESTIONS[1:])
+    assert read(put(tmp_path, "a.json", text)) == QUESTIONS
+
+
 # --- what is wrong ----------------------------------------------------------------------------------
 
 

@@ -116,7 +116,8 @@ def test_a_table_without_an_extension_is_read_by_its_bytes(tmp_path: Path, kind:
 def test_an_old_workbook_under_its_own_name_is_told(tmp_path: Path) -> None:
     make, said = BINARY["xls"]
     assert f"a.xlsx: this is {said}" in refused(put(tmp_path, "a.xlsx", make()))
-    assert "the extension .xls is not known" in refused(put(tmp_path, "a.xls", make()))
+    assert f"a.xls: this is {said}" in refused(put(tmp_path, "a.xls", make()))
+    assert "the extension .xls is not known" in refused(put(tmp_path, "a.xls", table(ROWS)))
     assert "a.xlsx: this is no Excel workbook" in refused(put(tmp_path, "a.xlsx", table(ROWS)))
 
 

@@ -60,7 +60,7 @@ def unpack(file: Path, option: str) -> Unpacked:
             data = _zstandard(file, packed)
         else:
             held = io.BytesIO(packed)
-            stream: IO[bytes]
+            stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
             if kind == ".gz":
                 stream = gzip.GzipFile(fileobj=held)
             elif kind == ".bz2":
@@ -95,7 +95,7 @@ def check_size(unpacked: int, packed: int, file: Path) -> None:
         )
 
 
-def _read(stream: IO[bytes], packed: int, file: Path) -> bytes:
+def _read(stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, packed: int, file: Path) -> bytes:
     blocks, size = [], 0
     with stream:
         while block := stream.read(_BLOCK):

@@ -44,7 +44,8 @@ def read_json_rows(
             ):
                 raise
             first, _ = _first_lines(text)
-            return _lines(file, text, skipped) if _parses(first) else _sequence(file, text, skipped)
+            by_line = _parses(first) and first.startswith("{")
+            return _lines(file, text, skipped) if by_line else _sequence(file, text, skipped)
         return rows_of(whole, file, split, option, skipped)
     form = _form(text)
     if form == "value":
@@ -79,7 +80,8 @@ def _starts(text: str) -> str:
 
 def _first_lines(text: str) -> tuple[str, str]:
     """The first two lines with anything on them; "" for one that isn't there."""
-    lines, start = [], 0
+    lines: list[str] = []
+    start = 0
     while len(lines) < 2 and start < len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end

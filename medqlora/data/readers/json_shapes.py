@@ -111,8 +111,12 @@ def _found(value: Any, file: Path, split: str, option: str, depth: int) -> _Foun
     found = _pandas(value, file)
     if found is not None or is_record(value):
         return found
-    parts = [key for key, one in value.items() if split_named(key) and isinstance(one, (dict, list))]
-    others = [key for key, one in value.items() if isinstance(one, (dict, list)) and key not in parts]
+    parts = [
+        key
+        for key, one in value.items()
+        if split_named(key) and (isinstance(one, dict) or _rows(one) or one == [])
+    ]
+    others = [key for key, one in value.items() if key not in parts and (_rows(one) or _holds_objects(one))]
     if parts and not others:
         name = pick(parts, split, str(file), option)
         inner = _found(value[name], file, "", option, depth + 1)
@@ -161,9 +165,13 @@ def _rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(one, (dict, list)) for one in value.values())
+
+
 def _pandas(value: Mapping[str, Any], file: Path) -> _Found | None:
-    """`to_json` with orient split or table."""
-    data, names, schema = value.get("data"), value.get("columns"), value.get("schema")
+    """`to_json` with orient split or table; databases write the former with "rows"."""
+    data, names, schema = value.get("data", value.get("rows")), value.get("columns"), value.get("schema")
     if isinstance(schema, dict) and isinstance(schema.get("fields"), list) and isinstance(data, list):
         index = schema.get("primaryKey") == ["index"]  # the rows' numbers, no column of the table
         rows = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.data.readers import columnar, compression, json_rows, tables, workbooks
-from medqlora.data.readers.sniffing import HEAD, json_begins, signature
+from medqlora.data.readers.sniffing import HEAD, json_begins, signature, tell_disguise
 from medqlora.data.readers.splits import pick, split_named
 from medqlora.data.wording import listed, plain, reason, shown
 from medqlora.errors import InputError
@@ -100,7 +100,7 @@ def _data_files(path: str, option: str, split: str) -> list[Path]:
         return _in_folder(place, path, option, split)
     if not place.is_file():  # a pipe would be waited for
         raise InputError(f"{option}: {path} is no regular file: write the data to one first")
-    if not kind_of(place.name) and not is_packed(place) and not _begins_as_data(place):
+    if not kind_of(place.name) and not is_packed(place) and not _begins_as_data(place, path):
         raise InputError(
             f"{option}: {path}: the extension {place.suffix or '(none)'} is not known: use one of {', '.join(KINDS)} "
             f"({', '.join(compression.SUFFIXES)} after those)"
@@ -108,12 +108,19 @@ def _data_files(path: str, option: str, split: str) -> list[Path]:
     return [place]
 
 
-def _begins_as_data(file: Path) -> bool:
-    """Whether a file without a known extension is JSON, Parquet, Arrow or Excel by its first bytes."""
+def _begins_as_data(file: Path, path: str) -> bool:
+    """Whether a file without a known extension is JSON, Parquet, Arrow or Excel by its first bytes.
+
+    Raises:
+        InputError: it is something else that is known.
+    """
     with file.open("rb") as stream:
         start = stream.read(HEAD)
+    tell_disguise(start, file)
     found = signature(start)
-    return found.kind in KINDS if found else json_begins(start.decode("utf-8-sig", "replace"))
+    if found and found.kind not in KINDS:
+        raise InputError(f"{path}: this is {found.what}: {found.fix}")
+    return found is not None or json_begins(start.decode("utf-8-sig", "replace"))
 
 
 def _is_data(file: Path) -> bool:

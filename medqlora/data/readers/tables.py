@@ -65,7 +65,7 @@ def read_delimited(
             text = text.replace(
                 "\ufeff" + text.partition("\n")[0].rstrip("\r"), "\n" + text.partition("\n")[0]
             )
-        return _with_header(file, _records(file, text, dialect), dialect, skipped)
+        return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
     finally:
         csv.field_size_limit(limit)
 
@@ -146,11 +146,31 @@ def _agreement(records: list[list[str]]) -> tuple[float, int]:
     return sum(len(cells) == len(header) for cells in rows) / len(rows), width
 
 
-def _records(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+def _tabs(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """The records; those between tabs are read without quoting where they can't be read with it.
+
+    Many programs write tabs without any quotes, as the registered form of TSV has it, and a quote is itself then:
+    https://www.iana.org/assignments/media-types/text/tab-separated-values
+    """
+    if dialect.separator != "\t":
+        return _records(file, text, dialect)
+    try:
+        return iter(list(_records(file, text, dialect)))
+    except InputError:
+        plain = list(_records(file, text, dialect, quoted=False))
+        if any(len(cells) != len(plain[0][1]) for _, cells in plain):
+            raise
+        return iter(plain)
+
+
+def _records(
+    file: Path, text: str, dialect: Dialect, *, quoted: bool = True
+) -> Iterator[tuple[int, list[str]]]:
     """The line where a record begins, counted from 1, and its cells; blank ones are left out."""
     reader: Any = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=dialect.separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=True,
         skipinitialspace=dialect.spaced,
     )
