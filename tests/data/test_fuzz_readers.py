@@ -241,7 +241,7 @@ def run_skipping(folder: Path, inputs: int) -> None:
         filled = {
             number
             for number, line in enumerate(lines, 1)
-            if line.decode("utf-8", "replace").strip(" \ufeff\t\r\v\f")
+            if line.decode("utf-8", "replace").lstrip("\ufeff").strip()
         }
         held = [int(record.where.rpartition(":")[2]) for record in records]
         left_out = [bad.line for bad in source.skipped]

@@ -226,8 +226,13 @@ def test_an_encoding_that_is_named_is_taken_at_its_word(tmp_path: Path) -> None:
 def test_nothing_is_guessed_where_nobody_is_told(tmp_path: Path) -> None:
     """The readers of published sets show no line about the file."""
     path = put(tmp_path, "a.csv", "q,a\nMénière,oui\n".encode("cp1252"))
-    with pytest.raises(InputError, match=r"a\.csv:2: the byte 0xe9 is not UTF-8: save the file as UTF-8$"):
+    match = r"a\.csv:2: the byte 0xe9 is not UTF-8: save the file as UTF-8$"
+    with pytest.raises(InputError, match=match):
         read_rows(path, "--x")
+    # PubMedQA has no option for the encoding, so no message names one
+    path = put(tmp_path, "a.csv", "q,a\nMénière é,oui\n".encode() + b"\xe9")
+    with pytest.raises(InputError, match=r"0xe9 is not UTF-8: save the file as UTF-8$"):
+        read_table(path, "--x")
 
 
 # --- compression ------------------------------------------------------------------------------------
@@ -285,7 +290,8 @@ def test_cells_of_a_workbook_become_the_text_that_a_csv_has(tmp_path: Path) -> N
     import datetime
 
     cells = [
-        (1, "1"), (1.0, "1"), (0.5, "0.5"), (12345678901, "12345678901"), ("0012", "0012"), ("NA", "NA"),
+        (1, "1"), (1.0, "1"), (0.5, "0.5"), (0.1 + 0.2, "0.3"),
+        (12345678901, "12345678901"), ("0012", "0012"), ("NA", "NA"),
         (True, "true"), (False, "false"), (None, ""), (datetime.datetime(2024, 1, 31), "2024-01-31"),
         (datetime.datetime(2024, 1, 31, 10, 5), "2024-01-31T10:05:00"), ("a\nb", "a\nb"), ("No", "No"),
     ]  # fmt: skip
@@ -302,6 +308,33 @@ def test_cells_of_a_workbook_become_the_text_that_a_csv_has(tmp_path: Path) -> N
 def test_a_formula_without_a_saved_value_is_an_error_rather_than_an_empty_cell(tmp_path: Path) -> None:
     path = put(tmp_path, "a.xlsx", workbook({"S": [["q", "a"], ["x", "yes"], ["y", '=IF(1>0,"yes","no")']]}))
     assert "sheet S, row 3: the formula" in refused(path)
+    path = put(tmp_path, "a.xlsx", workbook({"S": [["q", "a"], ["x", "yes"], ['="y"', '="no"']]}))
+    assert "sheet S, row 3: the formula" in refused(path)
+
+
+def test_a_hidden_sheet_is_not_the_first(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.load_workbook(io.BytesIO(workbook({"lists": [["x"]], "Ward": [["q", "a"], ["x", "no"]]})))
+    book["lists"].sheet_state = "hidden"
+    book.save(tmp_path / "a.xlsx")
+    rows, remark = read(str(tmp_path / "a.xlsx"))
+    assert (rows, remark) == ([{"q": "x", "a": "no"}], "a.xlsx: 1 row, Excel, sheet Ward of 2")
+
+
+def test_what_a_workbook_says_of_its_size_does_not_cut_it(tmp_path: Path) -> None:
+    """Some programs write a dimension of one cell."""
+    import zipfile
+
+    whole = zipfile.ZipFile(io.BytesIO(workbook({"S": [["q", "a"], ["x", "no"], ["y", "yes"]]})))
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as changed:
+        for name in whole.namelist():
+            data = whole.read(name)
+            if name.endswith("sheet1.xml"):
+                assert b'<dimension ref="A1:B3"' in data
+                data = data.replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A1"')
+            changed.writestr(name, data)
+    assert read(str(tmp_path / "a.xlsx"))[0] == [{"q": "x", "a": "no"}, {"q": "y", "a": "yes"}]
 
 
 # --- what is said, and where ------------------------------------------------------------------------

@@ -44,7 +44,13 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    data: bytes, file: Path, *, encoding: str | None = None, guess: bool = False, lenient: bool = False
+    data: bytes,
+    file: Path,
+    *,
+    encoding: str | None = None,
+    guess: bool = False,
+    lenient: bool = False,
+    offer: bool = False,
 ) -> Decoded:
     """The text of a file.
 
@@ -54,18 +60,20 @@ def decode(
         encoding: the encoding that the user named; None to detect it.
         guess: take a file for cp1252 where that is likely: only where the user is told.
         lenient: bytes that are no UTF-8 become lone surrogates (`escaped_byte`) rather than an error.
+        offer: there is an option for the encoding, which messages may name.
 
     Raises:
         InputError: bytes that are not of the encoding; names the line.
     """
-    found = _decoded(data, file, encoding, guess, lenient)
+    fix = ", or name its encoding with --data.source.encoding" if offer else ""
+    found = _decoded(data, file, encoding, guess, lenient, fix)
     text = found.text
     if "\ufeff" in text:
         text = _LINE_START_BOM.sub("", text)
     return Decoded(text, found.encoding)
 
 
-def _decoded(data: bytes, file: Path, encoding: str | None, guess: bool, lenient: bool) -> Decoded:
+def _decoded(data: bytes, file: Path, encoding: str | None, guess: bool, lenient: bool, fix: str) -> Decoded:
     if encoding is not None:
         name = codecs.lookup(encoding).name
         return Decoded(_strict(data, file, name, f"as --data.source.encoding has {encoding}"), encoding)
@@ -87,8 +95,7 @@ def _decoded(data: bytes, file: Path, encoding: str | None, guess: bool, lenient
         if lenient:
             return Decoded(data.decode("utf-8", "surrogateescape"), "UTF-8")
         line = data.count(b"\n", 0, error.start) + 1
-        offer = ", or name its encoding with --data.source.encoding" if guess else ""
-        raise InputError(f"{file}:{line}: {_not_utf8(data[error.start])}{offer}") from error
+        raise InputError(f"{file}:{line}: {_not_utf8(data[error.start])}{fix}") from error
 
 
 def _strict(data: bytes, file: Path, name: str, why: str) -> str:

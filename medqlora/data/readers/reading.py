@@ -26,7 +26,7 @@ def read_rows(path: str, option: str, skipped: list[BadRecord] | None = None) ->
     Raises:
         InputError: no such file, none that can be read, or malformed; names the option or the line.
     """
-    return _read(path, option, skipped, _How(ReadOptions(), guess=False)).rows
+    return _read(path, option, skipped, _How(guess=False)).rows
 
 
 def read_table(
@@ -41,12 +41,13 @@ def read_table(
         skipped: takes up the rows that are malformed by themselves (a line that is no JSON or no UTF-8, a
             row with a cell too many), which are then left out. Where the rest of a file can't be told from
             such a row (an open quote, a JSON file that ends too early) it is an error all the same.
-        options: what the user says about the file.
+        options: what the user says about the file; None where there are no options for it, and messages
+            offer none.
 
     Raises:
         InputError: no such file, none that can be read, or malformed; names the option or the line.
     """
-    return _read(path, option, skipped, _How(options or ReadOptions(), guess=True))
+    return _read(path, option, skipped, _How(guess=True, options=options))
 
 
 def read_bare_csv(file: Path, option: str, columns: Sequence[str]) -> list[Row]:
@@ -85,12 +86,12 @@ class _How(NamedTuple):
     """What a caller asks of the readers.
 
     Attributes:
-        options: what the user says about the file.
         guess: take what is only likely (cp1252), and class names for their numbers: the user is told.
+        options: what the user says about the file; None where nothing can be said.
     """
 
-    options: ReadOptions
     guess: bool
+    options: ReadOptions | None = None
 
 
 class _Content(NamedTuple):
@@ -140,7 +141,7 @@ def _file(file: Path, option: str, skipped: list[BadRecord] | None, how: _How) -
     elif kind in workbooks.SUFFIXES or (not kind and found and found.kind in workbooks.SUFFIXES):
         if found and found.kind != ".zip" and found.kind not in workbooks.SUFFIXES:
             raise InputError(f"{file}: this is {found.what}: {found.fix}")
-        part = workbooks.read_workbook(file, data, how.options.sheet)
+        part = workbooks.read_workbook(file, data, how.options)
     else:
         _check_text(file, data)
         part = _from_text(file, data, kind, option, skipped, how)
@@ -152,7 +153,9 @@ def _from_text(
 ) -> Part:
     # in one JSON text a byte can't be told from what stands around it
     lenient = skipped is not None and kind != ".json"
-    text, encoding = decode(data, file, encoding=how.options.encoding, guess=how.guess, lenient=lenient)
+    named = how.options.encoding if how.options else None
+    offer = how.options is not None
+    text, encoding = decode(data, file, encoding=named, guess=how.guess, lenient=lenient, offer=offer)
     misnamed: tuple[str, ...] = ()
     if json_begins(text) or (kind in SUFFIXES and not tables.looks_delimited(text)):
         part = read_json_rows(file, text, kind, split_of(option), option, skipped)
