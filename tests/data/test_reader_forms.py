@@ -195,6 +195,12 @@ def test_a_broken_byte_in_utf8_is_an_error_and_never_read_as_cp1252(tmp_path: Pa
         ("question,answer\nアスピリンは有効ですか？,はい\n", "shift_jis"),
         ("question,answer\nΒοηθά η ασπιρίνη;,ναι\n", "cp1253"),
         ("question,answer\nAide-t-elle la mère à l’hôpital ?,oui\n", "mac_roman"),
+        ("question,answer\nGrößer als üblich?,ja\n", "mac_roman"),
+        ("question,answer\nGrößer als üblich?,ja\n", "cp850"),
+        ("question,answer\nMénière ?,oui\n", "cp850"),
+        ("question,answer\n¿Está indicado?,sí\n", "cp437"),
+        ("question,answer\nCzy działa?,tak\n", "cp1250"),
+        ("ερώτηση,απάντηση\nΒοηθά;,ναι\n", "utf-16-le"),
     ],
 )
 def test_another_code_page_is_refused_until_it_is_named(tmp_path: Path, text: str, encoding: str) -> None:
@@ -205,7 +211,7 @@ def test_another_code_page_is_refused_until_it_is_named(tmp_path: Path, text: st
     assert encoding in remark
 
 
-@pytest.mark.parametrize("text", ["„Spaß“ groß’s", "« santé »", "CAFÉ…", "100 € – “ok”", "5 µg/m²"])
+@pytest.mark.parametrize("text", ["„Spaß“ groß’s", "« santé »", "CAFÉ…", "100 € – “ok”", "5 µg/m²", "¿Qué?"])
 def test_punctuation_beside_letters_of_cp1252_does_not_look_like_utf8(tmp_path: Path, text: str) -> None:
     rows, remark = read(put(tmp_path, "a.csv", f"q,a\n{text},oui à\n".encode("cp1252")))
     assert rows == [{"q": text, "a": "oui à"}]

@@ -27,7 +27,14 @@ _UTF8_LETTER = re.compile(
     rb"|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
-_NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+#: bytes without a meaning in cp1252, and control characters, as UTF-16 has many
+_NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d\x00-\x08\x0e-\x19\x1c-\x1f]")
+#: signs in the midst of a word, and capitals in the midst of small letters: letters of DOS (cp437, cp850), of
+#: old Macs or of Poland (cp1250), all of which Excel writes on request
+_MIDST = re.compile(
+    rb"[A-Za-z\xc0-\xff\x9a][\x80\x82\x84\x87-\x89\x8b\x93\x98\x99\x9b\xa1-\xa4\xa7\xb3\xb9\xbc-\xbf][A-Za-z\xc0-\xff]"
+    rb"|[a-z][\x8a\x8e\x9f][a-z]|\x9f[a-z]|[a-z][\xa1\xbf]|\xa8[A-Za-z]"
+)
 _LINE_START_BOM = re.compile("^\ufeff+", re.MULTILINE)
 
 
@@ -128,7 +135,7 @@ def _is_cp1252(data: bytes) -> bool:
     Letters beyond ASCII stand alone or in pairs there; in a Cyrillic, Greek or Chinese code page they fill
     whole words, which cp1252 would make gibberish of.
     """
-    if _UTF8_LETTER.search(data) or _NOT_CP1252.search(data):
+    if _UTF8_LETTER.search(data) or _NOT_CP1252.search(data) or _MIDST.search(data):
         return False
     runs = [len(run) for run in _HIGH_RUN.findall(data)]
     return 5 * sum(length for length in runs if length >= 4) <= sum(runs)
