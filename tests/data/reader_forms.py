@@ -55,6 +55,7 @@ JSON: dict[str, Callable[[], str]] = {
     "pretty list": lambda: _dump(ROWS, 2),
     "pretty objects": lambda: "\n".join(_dump(row, 2) for row in ROWS),
     "objects without line ends": lambda: "".join(map(_dump, ROWS)),
+    "objects on two lines": lambda: "".join(map(_dump, ROWS[:7])) + "\r\n" + "\r".join(map(_dump, ROWS[7:])),
     "data": lambda: _dump({"version": "1.0", "data": ROWS}),
     "any list, pretty": lambda: _dump({"ward": "7", "cases seen": ROWS, "errors": []}, 2),
     "list two levels down": lambda: _dump({"meta": "x", "result": {"total": 12, "hits": ROWS}}),

@@ -1,6 +1,7 @@
 """JSON text to rows, whatever the extension says: one value, an object a line, or objects one after another."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def _lines(file: Path, text: str, skipped: list[BadRecord] | None) -> Part:
             rows += [Row(f"{file}:{number}", number, None, value, str(file)) for value in values]
         else:
             refuse(InputError(f"{file}:{number}: {why}"), BadRecord(str(file), number, why), skipped)
-    return Part(rows, ("JSON lines",))
+    return Part(_apart(rows), ("JSON lines",))
 
 
 def _on_line(line: str) -> list[Any]:
@@ -206,4 +207,18 @@ def _sequence(file: Path, text: str, skipped: list[BadRecord] | None) -> Part:
             else:
                 why = f"holds a {type_name(item)}: each value has to be an object"
                 refuse(InputError(f"{file}:{line}: {why}"), BadRecord(str(file), line, why), skipped)
-    return Part(rows, ("JSON objects one after another",))
+    return Part(_apart(rows), ("JSON objects one after another",))
+
+
+def _apart(rows: list[Row]) -> list[Row]:
+    """The rows; those that begin on the same line get keys ("3.1", "3.2"), since ids are made of lines and keys."""
+    counts = Counter(row.number for row in rows)
+    if len(counts) == len(rows):
+        return rows
+    begun: Counter[int] = Counter()
+    result = []
+    for row in rows:
+        begun[row.number] += 1
+        several = counts[row.number] > 1
+        result.append(row._replace(key=f"{row.number}.{begun[row.number]}") if several else row)
+    return result

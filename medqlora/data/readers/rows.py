@@ -16,8 +16,8 @@ class Row(NamedTuple):
         where: "file:line" (JSON lines, tables, and the row's number for Parquet and Arrow), "file: item 3"
             or "file: key".
         number: the line, or the row counted from 1.
-        key: the key that the row has in a JSON object, or its shard and number where a table has several
-            shards; None elsewhere.
+        key: the key that the row has in a JSON object; the line and the place on it where several rows stand on
+            one, or the shard and the number where a table has several shards; None elsewhere.
         value: column → value; the values of a table are all text.
         file: the file alone; "" where the row is from none.
     """
