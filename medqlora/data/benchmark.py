@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from medqlora.data import fields, files
+from medqlora.data import fields, readers
 from medqlora.data.checks import unique_ids, without_shared_content
-from medqlora.data.files import Row
 from medqlora.data.pubmedqa import reject_test_pmids
+from medqlora.data.readers import Row
 from medqlora.errors import InputError
 from medqlora.records import Splits
 
@@ -123,4 +123,4 @@ def kept_apart(splits: Splits) -> tuple[Splits, tuple[str, ...]]:
 def fingerprint(name: str, values: Mapping[str, object], paths: Iterable[object]) -> dict[str, object]:
     """`Source.fingerprint` for a source with these constructor values and local files."""
     local = [str(path) for path in paths if path not in (None, HUB_WORD)]
-    return {"source": name, **values, "files": {path: files.fingerprint(path) for path in local}}
+    return {"source": name, **values, "files": {path: readers.fingerprint(path) for path in local}}

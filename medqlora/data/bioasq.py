@@ -17,9 +17,9 @@ yes/no question, shortened at the dots:
 from pathlib import Path
 from typing import Any
 
-from medqlora.data import benchmark, fields, files
-from medqlora.data.files import Row
+from medqlora.data import benchmark, fields, readers
 from medqlora.data.pubmedqa import reject_test_pmids
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
@@ -91,7 +91,7 @@ class BioASQ(Source):
 def _files(path: str, option: str) -> list[Path]:
     place = Path(path).expanduser()
     if not place.is_dir():
-        return files.data_files(path, option) if option else [place]
+        return readers.data_files(path, option) if option else [place]
     held = sorted(place.glob("*.json"))
     if option and not held:
         raise InputError(f"{option}: the folder {path} holds no .json: give BioASQ's files")
@@ -99,7 +99,7 @@ def _files(path: str, option: str) -> list[Path]:
 
 
 def _rows(file: Path, option: str) -> list[Row]:
-    whole = files.read_json(file, option)
+    whole = readers.read_json(file, option)
     questions = whole.get("questions") if isinstance(whole, dict) else None
     if not isinstance(questions, list):
         raise InputError(f"{file}: holds no list 'questions': give a file of BioASQ's task B")

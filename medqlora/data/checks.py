@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from medqlora.data.bad_records import refuse
-from medqlora.data.files import Row
+from medqlora.data.readers import Row
 from medqlora.errors import InputError
 from medqlora.records import BadRecord, Record
 

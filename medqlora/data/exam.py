@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medqlora.data import benchmark
-from medqlora.data.files import Row
 from medqlora.data.hub import read_hub
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.records import Record, Splits
 

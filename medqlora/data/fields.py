@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from medqlora.data.files import Row
+from medqlora.data.readers import Row
 from medqlora.data.wording import listed, plain, shown
 from medqlora.errors import InputError
 

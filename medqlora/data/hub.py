@@ -1,6 +1,6 @@
 """Rows of a dataset on the Hub of Hugging Face."""
 
-from medqlora.data.files import Row
+from medqlora.data.readers import Row
 from medqlora.errors import InputError
 
 

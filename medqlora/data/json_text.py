@@ -1,12 +1,13 @@
 """JSON as its standard has it, and the line of whatever is not: Python's own reader takes more than that.
 
-RFC 8259, https://www.rfc-editor.org/rfc/rfc8259: it has no NaN (section 6), a key stands once (section 4), and
-half of a surrogate pair is no character that any file could hold (section 8.2).
+RFC 8259, https://www.rfc-editor.org/rfc/rfc8259: a key stands once (section 4), and half of a surrogate pair is
+no character that any file could hold (section 8.2). It has no NaN and no Infinity either (section 6), but Python
+and pandas write them for a missing value, so they are read as null.
 """
 
 import json
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 from medqlora.data.wording import shown
 
@@ -14,11 +15,13 @@ from medqlora.data.wording import shown
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # unrolled, so that a string of 50 MB takes no memory to match
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?\d+|-?Infinity|NaN', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?\d+', re.DOTALL)
 _COLON = re.compile(r"\s*:")
 
 #: levels of lists and objects; Python's own limit is another one in each version, and none is needed in data
 DEEPEST = 100
+
+_DECODER = json.JSONDecoder()
 
 
 class MalformedError(ValueError):
@@ -34,14 +37,14 @@ class MalformedError(ValueError):
 
 
 def parse_json(text: str) -> Any:
-    """JSON without NaN, without a key that stands twice, without halves of characters.
+    """JSON without a key that stands twice, without halves of characters; NaN and Infinity are null.
 
     Raises:
         ValueError: says what is wrong; a `json.JSONDecodeError` where the text isn't JSON at all, a
             `MalformedError` where it is.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=lambda _: None)
         if _HALF.search(text):
             _whole_characters(value)
         if text.count("[") + text.count("{") > DEEPEST:
@@ -56,6 +59,23 @@ def parse_json(text: str) -> Any:
     except ValueError:  # Python reads whole numbers of 4,300 digits at most
         raise MalformedError("a number there is too long: write it as a text", _long_number(text)) from None
     return value
+
+
+def ends_at(text: str, start: int) -> int:
+    """Where the JSON value ends that begins at `start`; what stands in it is `parse_json`'s to check.
+
+    Raises:
+        ValueError: as `parse_json`.
+    """
+    try:
+        _, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise MalformedError(f"it is nested too deep ({DEEPEST} levels at most): flatten it", None) from None
+    except ValueError:
+        raise MalformedError("a number there is too long: write it as a text", None) from None
+    return end
 
 
 class _RefusedError(ValueError):
@@ -73,10 +93,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _RefusedError(f"the key {shown(key)} stands there twice: remove one", "key", key)
             seen.add(key)
     return result
-
-
-def _constant(name: str) -> NoReturn:
-    raise _RefusedError(f"{name} is not JSON: write null or a number", "constant", name)
 
 
 def _whole_characters(value: Any) -> None:
@@ -117,8 +133,7 @@ def _line(text: str, kind: str, wanted: str) -> int | None:
             if keys:
                 keys.pop()
         elif token[0] != '"':
-            if kind == "constant" and token == wanted:
-                return _at(text, found.start())
+            continue
         elif kind == "half":
             if _HALF.search(token) and _SURROGATE.search(json.loads(token)):
                 return _at(text, found.start())

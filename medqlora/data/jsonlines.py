@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.data import fields as values
-from medqlora.data import files
+from medqlora.data import readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
-from medqlora.data.files import Row
 from medqlora.data.json_text import parse_json
 from medqlora.data.pubmedqa import reject_test_pmids
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
@@ -41,7 +41,8 @@ class JSONLines(Source):
     """A question set of one's own: a training file, and files for dev and test where there are some.
 
     Args:
-        train: the training file: .jsonl, .json, .csv, .tsv, .parquet or .arrow (.gz after those of text).
+        train: the training file: .jsonl, .json, .csv, .tsv, .xlsx, .parquet or .arrow, also compressed (.gz, .bz2,
+            .xz, .zst, .zip), or a folder of Hugging Face's datasets.
         dev: the file that validation and the choice of the best checkpoint use. Without it a part of the
             training file is set aside.
         test: the test file.
@@ -54,6 +55,8 @@ class JSONLines(Source):
         on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
             "skip" leaves it out, counts it and lists it in the run's folder. A question of a test set among
             those to learn from is always an error, and so is a file without one good record.
+        encoding: the encoding of the text files ("cp1252", "utf-16", …); detected when null.
+        sheet: the sheet of an Excel workbook; the first when null.
     """
 
     name = "JSONLines"
@@ -67,6 +70,8 @@ class JSONLines(Source):
         fields: dict[str, str] | None = None,
         labels: list[str] | None = None,
         on_bad_record: OnBadRecord = "error",
+        encoding: str | None = None,
+        sheet: str | None = None,
     ) -> None:
         check_choice(on_bad_record)
         if not 0 <= dev_fraction < 1:
@@ -87,6 +92,8 @@ class JSONLines(Source):
         self._fields = dict(fields or {})
         self._labels = None if labels is None else tuple(labels)
         self._on_bad_record = on_bad_record
+        self._reading = readers.ReadOptions(encoding, sheet)
+        self._understood: list[str] = []
         self.skipped: list[BadRecord] = []
 
     def fingerprint(self) -> dict[str, object]:
@@ -97,11 +104,13 @@ class JSONLines(Source):
             "fields": self._fields,
             "labels": None if self._labels is None else list(self._labels),
             "on_bad_record": self._on_bad_record,
-            "files": {path: files.fingerprint(path) for path in self._paths.values() if path is not None},
+            "encoding": self._reading.encoding,
+            "sheet": self._reading.sheet,
+            "files": {path: readers.fingerprint(path) for path in self._paths.values() if path is not None},
         }
 
     def read(self) -> Splits:
-        self.skipped, self.remarks = [], ()
+        self.skipped, self.remarks, self._understood = [], (), []
         sets = {name: self._read(name) for name in self._paths}
         if self._paths["dev"] is None and self._dev_fraction > 0:
             sets["train"], sets["dev"] = _set_aside(sets["train"], self._dev_fraction)
@@ -114,7 +123,7 @@ class JSONLines(Source):
         reject_shared_content({name: sets[name] for name in ("train", "dev")}, sets["test"], "test")
         if self._paths["dev"] is not None:
             reject_shared_content({"train": sets["train"]}, sets["dev"], "dev")
-        self.remarks = remarks_on(self.skipped)
+        self.remarks = (*self._understood, *remarks_on(self.skipped))
         return Splits(**sets)
 
     def _read(self, name: str) -> list[Record]:
@@ -123,9 +132,12 @@ class JSONLines(Source):
             return []
         option = f"--data.source.{name}"
         skipped: list[BadRecord] | None = [] if self._on_bad_record == "skip" else None
-        rows = files.read_rows(path, option, skipped)
+        rows, understood = readers.read_table(path, option, skipped, self._reading)
+        self._understood.append(understood)
         self._check_columns(rows, option)
         stem = Path(path).name.partition(".")[0]
+        if list(self._paths.values()).count(path) > 1:  # its parts, which count their rows from 1 each
+            stem = f"{stem}-{name}"
 
         def build(row: Row) -> Record:
             record = self.record(row, f"{stem}:{row.key or row.number}")
@@ -137,7 +149,7 @@ class JSONLines(Source):
 
         found = usable(rows, build, option, skipped)
         if skipped and not found:
-            raise files.all_bad(path, option, skipped)
+            raise readers.all_bad(path, option, skipped)
         self.skipped += skipped or []
         if name != "test":
             for row, record in found:

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medqlora.data import benchmark, fields, files
+from medqlora.data import benchmark, fields, readers
 from medqlora.data.choice_prompt import LMEvalChoice
 from medqlora.data.exam import Exam
-from medqlora.data.files import Row
 from medqlora.data.prompts import Prompt
+from medqlora.data.readers import Row
 from medqlora.errors import InputError
 from medqlora.records import Record
 
@@ -91,8 +91,8 @@ class MedicalMMLU(Exam):
                 f"{', '.join(SUBJECTS)}: give the folder that has them"
             )
         by_subject = {
-            subject: files.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
-        } or _grouped(files.read_rows(path, option))
+            subject: readers.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
+        } or _grouped(readers.read_rows(path, option))
         return self._records(by_subject, part)
 
     def _records(self, by_subject: Mapping[str, Sequence[Row]], part: str) -> list[Record]:
@@ -118,7 +118,7 @@ def _tables(path: str, part: str) -> dict[str, Path]:
 def _holds_table(path: str) -> bool:
     """Whether a folder holds the Hub's table, rather than CSV files of other names."""
     try:
-        return all(file.suffix != ".csv" for file in files.data_files(path, ""))
+        return all(file.suffix != ".csv" for file in readers.data_files(path, ""))
     except InputError:
         return False
 

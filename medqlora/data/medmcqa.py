@@ -17,11 +17,11 @@ option (`cop`) from 1. The test split has no answers, so what everyone reports i
 
 from collections.abc import Mapping, Sequence
 
-from medqlora.data import benchmark, fields, files
+from medqlora.data import benchmark, fields, readers
 from medqlora.data.choice_prompt import LMEvalChoice
 from medqlora.data.exam import Exam
-from medqlora.data.files import Row
 from medqlora.data.prompts import Prompt
+from medqlora.data.readers import Row
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -81,7 +81,7 @@ class MedMCQA(Exam):
         return [_record(row, 0) for row in self._hub_rows(part, option)]
 
     def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        rows = files.read_rows(path, option)
+        rows = readers.read_rows(path, option)
         first = _counted_from(rows, option, path)
         return [_record(row, first) for row in rows]
 

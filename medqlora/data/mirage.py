@@ -16,9 +16,9 @@ BioASQ's own. Ids of "mmlu" begin with the subject: "professional_medicine-267".
 
 from typing import Literal
 
-from medqlora.data import benchmark, fields, files, medical_mmlu, medmcqa, medqa
+from medqlora.data import benchmark, fields, medical_mmlu, medmcqa, medqa, readers
 from medqlora.data.checks import unique_ids
-from medqlora.data.files import Row
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.data.wording import plain, shown
 from medqlora.errors import InputError
@@ -64,8 +64,8 @@ class Mirage(Source):
 
     def read(self) -> Splits:
         option = "--data.source.test"
-        file = files.data_files(self._test, option)[0]
-        whole = files.read_json(file, option)
+        file = readers.data_files(self._test, option)[0]
+        whole = readers.read_json(file, option)
         held = whole.get(self._dataset) if isinstance(whole, dict) else None
         if not isinstance(held, dict):
             raise InputError(

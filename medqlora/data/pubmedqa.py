@@ -31,11 +31,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medqlora.data import fields, files
+from medqlora.data import fields, readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import at, reject_shared_content, usable
-from medqlora.data.files import Row
 from medqlora.data.hub import read_hub
+from medqlora.data.readers import Row
 from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
@@ -157,7 +157,7 @@ class PubMedQA(Source):
         return {
             "source": self.name,
             **self._values,
-            "files": {str(path): files.fingerprint(str(path)) for path in local},
+            "files": {str(path): readers.fingerprint(str(path)) for path in local},
         }
 
     def read(self) -> Splits:
@@ -192,7 +192,7 @@ class PubMedQA(Source):
         for extra, config, path, count in self._extras:
             if path is not None:
                 splits.train.extend(self._extra(extra, config, path, count, splits))
-        self.remarks = remarks_on(self.skipped)
+        self.remarks = (*self.remarks, *remarks_on(self.skipped))
         return splits
 
     def _left_out(self) -> str:
@@ -204,10 +204,14 @@ class PubMedQA(Source):
     def _records(self, path: str | None, config: str, kind: str, option: str) -> list[Record]:
         """The records of a local file, or of the Hub without one; bad ones as `on_bad_record` says."""
         skipped: list[BadRecord] | None = [] if self._skips else None
-        rows = _hub(config, self._revision) if path is None else files.read_rows(path, option, skipped)
+        if path is None:
+            rows = _hub(config, self._revision)
+        else:
+            rows, understood = readers.read_table(path, option, skipped)
+            self.remarks = (*self.remarks, understood)
         found = usable(rows, lambda row: _record(row, kind), option, skipped)
         if skipped and not found:
-            raise files.all_bad(path or HUB, option, skipped)
+            raise readers.all_bad(path or HUB, option, skipped)
         self.skipped += skipped or []
         return [record for _, record in found]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medqlora.data import files
+from medqlora.data import readers
 from medqlora.data.checks import usable
-from medqlora.data.files import Row
 from medqlora.data.jsonlines import JSONLines
+from medqlora.data.readers import Row
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import BadRecord, Record
@@ -22,21 +22,28 @@ _ANSWERS = ("answer", "long_answer")
 
 
 def read_questions(
-    path: str, option: str, labels: Sequence[str], skipped: list[BadRecord] | None = None
+    path: str,
+    option: str,
+    labels: Sequence[str],
+    skipped: list[BadRecord] | None = None,
+    remarks: list[str] | None = None,
 ) -> list[Record]:
     """The questions of a file, in its order.
 
     Args:
-        path: .jsonl, .json, .csv, .tsv, .parquet or .arrow. `context` is taken for `contexts`.
+        path: any file that `JSONLines` reads. `context` is taken for `contexts`.
         option: the option that named it, for messages.
         labels: the possible decisions of a question without options; none for free answers.
         skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
+        remarks: takes up the line that says how the file was understood.
 
     Raises:
         InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
     """
     already = len(skipped or ())
-    rows = files.read_rows(path, option, skipped)
+    rows, understood = readers.read_table(path, option, skipped)
+    if remarks is not None:
+        remarks.append(understood)
     there = {key for row in rows for key in row.value}
     if "question" not in there:
         raise InputError(
@@ -53,5 +60,5 @@ def read_questions(
 
     records = [record for _, record in usable(rows, build, option, skipped)]
     if skipped and not records:
-        raise files.all_bad(path, option, skipped[already:])
+        raise readers.all_bad(path, option, skipped[already:])
     return records

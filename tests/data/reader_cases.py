@@ -1,12 +1,17 @@
 """Every reader of local files with a small file that it takes, for the tests that spoil these files."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import zstandard
 
 from medqlora.data import (
     BioASQ,
@@ -66,6 +71,23 @@ def _columnar(rows: list[dict[str, Any]], kind: str) -> bytes:
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def _zip(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("own.csv"), data)
+    return stream.getvalue()
+
+
+def _workbook(rows: list[dict[str, Any]]) -> bytes:
+    import openpyxl
+
+    book, stream = openpyxl.Workbook(), io.BytesIO()
+    for row in (list(rows[0]), *(list(row.values()) for row in rows)):
+        book.active.append(row)
+    book.save(stream)
+    return stream.getvalue()
 
 
 _ANSWERS = ("yes", "no", "maybe")
@@ -201,6 +223,23 @@ CASES = {
     "own.csv": Case("own.csv", _table(_FLAT), _own, 4),
     "own.tsv": Case("own.tsv", _table(_FLAT, "\t"), _own, 4),
     "own.jsonl.gz": Case("own.jsonl.gz", gzip.compress(_lines(_OWN), mtime=0), _own, 4),
+    "own.csv.bz2": Case("own.csv.bz2", bz2.compress(_table(_FLAT)), _own, 4),
+    "own.xz": Case("own.xz", lzma.compress(_table(_FLAT)), _own, 4),
+    "own.zst": Case("own.zst", zstandard.compress(_lines(_OWN)), _own, 4),
+    "own.zip": Case("own.zip", _zip(_table(_FLAT, ";")), _own, 4),
+    "own.xlsx": Case("own.xlsx", _workbook(_FLAT), _own, 4),
+    "own utf-16": Case("own.txt", _table(_FLAT, "\t").decode().encode("utf-16"), _own, 4),
+    "own cp1252": Case("own_ansi.csv", _table(_FLAT, ";").decode().encode("cp1252"), _own, 4),
+    "own columns": Case(
+        "columns.json",
+        json.dumps({k: {str(n): row[k] for n, row in enumerate(_FLAT)} for k in _FLAT[0]}).encode(),
+        _own,
+        4,
+    ),
+    "own parts": Case("parts.json", json.dumps({"train": _OWN, "test": []}, indent=1).encode(), _own, 4),
+    "own pretty": Case(
+        "pretty.jsonl", b"\n".join(json.dumps(row, indent=1).encode() for row in _OWN), _own, 4
+    ),
     "own.parquet": Case("own.parquet", _columnar(_OWN, "parquet"), _own, 4),
     "own.arrow": Case("own.arrow", _columnar(_OWN, "arrow"), _own, 4),
     "choice": Case("choice.jsonl", _lines(_CHOICE), _own, 4),
@@ -231,7 +270,13 @@ CASES = {
 }
 
 #: those whose file is text that may be spoiled anywhere
-TEXT = {name: case for name, case in CASES.items() if not case.file.endswith((".gz", ".parquet", ".arrow"))}
+TEXT = {
+    name: case
+    for name, case in CASES.items()
+    if case.file.endswith((".jsonl", ".json", ".csv", ".tsv"))
+    and name
+    not in ("own cp1252", "own columns", "own parts", "own pretty")  # the others' tests look for lines
+}
 
 
 def check_message(message: str) -> None:

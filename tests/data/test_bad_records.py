@@ -31,8 +31,8 @@ def put(path: Path, data: bytes) -> str:
 #: one of each kind that is bad by itself, with what is said of it
 BAD: list[tuple[object, str]] = [
     (b'{"question": "a", ', "not JSON"),
-    (b'{"question": "\xff"}', "the byte 0xff is not UTF-8: save the file as UTF-8"),
-    (b'{"question": NaN}', "NaN is not JSON: write null or a number"),
+    (b'{"question": "5 \xc2\xb5g \xff"}', "the byte 0xff is not UTF-8: save the file as UTF-8"),
+    (b'{"question": NaN}', "question is missing or empty: every row needs one"),
     (b"[" * 50, "not JSON (Expecting value"),
     (b"[" * 5000 + b"]" * 5000, "it is nested too deep (100 levels at most): flatten it"),
     (b'{"id": 1, "id": 2}', "the key 'id' stands there twice: remove one"),
@@ -58,7 +58,7 @@ def test_bad_lines_of_each_kind_are_left_out_and_listed_with_line_and_reason(tmp
     for number, (_, why) in enumerate(BAD, 21):
         assert by_line[number].why.startswith(why)
         assert by_line[number].file == path
-    assert source.remarks == (f"12 records of {path} were left out, see bad_records.jsonl",)
+    assert source.remarks[1:] == (f"12 records of {path} were left out, see bad_records.jsonl",)
     # the default is an error at the first of them; bytes are looked at before lines
     with pytest.raises(InputError, match=r"own\.jsonl:22: the byte 0xff"):
         JSONLines(path).read()
@@ -75,7 +75,7 @@ def test_what_is_left_is_what_a_file_without_the_bad_ones_gives(tmp_path: Path) 
     ]
     source = JSONLines(clean, on_bad_record="skip")
     source.read()
-    assert (source.skipped, source.remarks) == ([], ())
+    assert (source.skipped, source.remarks) == ([], ("own.jsonl: 30 rows, JSON lines",))
 
 
 def test_reading_twice_lists_each_once(tmp_path: Path) -> None:
@@ -83,11 +83,14 @@ def test_reading_twice_lists_each_once(tmp_path: Path) -> None:
     source.read()
     source.read()
     assert len(source.skipped) == 1
-    assert source.remarks == (f"1 record of {tmp_path / 'own.jsonl'} was left out, see bad_records.jsonl",)
+    assert source.remarks == (
+        "own.jsonl: 30 rows, JSON lines",
+        f"1 record of {tmp_path / 'own.jsonl'} was left out, see bad_records.jsonl",
+    )
 
 
 def test_rows_of_a_table_and_items_of_a_list_are_left_out_too(tmp_path: Path) -> None:
-    table = b"id,question,answer\n1,Q 1?,yes\n2,Q 2?,yes,too many\n3,Q \xff?,no\n4,Q 4?,no\n"
+    table = b"id,question,answer\n1,Q 1?,yes\n2,Q 2?,yes,too many\n3,Q \xff?,no\n4,5 \xc2\xb5g?,no\n"
     source = JSONLines(put(tmp_path / "a.csv", table), dev_fraction=0, on_bad_record="skip")
     assert [record.id for record in source.read().train] == ["1", "4"]
     assert [(bad.line, bad.why.partition(":")[0]) for bad in source.skipped] == [
@@ -107,9 +110,9 @@ def test_rows_of_a_table_and_items_of_a_list_are_left_out_too(tmp_path: Path) ->
     ("name", "data", "match"),
     [
         ("a.json", b'[{"question": "a", "answer": "yes"}, {"question"', r"a\.json:1: not JSON"),
-        ("a.json", b'[{"question": "a\xff", "answer": "yes"}]', r"a\.json:1: the byte 0xff"),
+        ("a.json", b'[{"question": "\xc2\xb5 \xff", "answer": "yes"}]', r"a\.json:1: the byte 0xff"),
         ("a.csv", b'question,answer\na,yes\n"b,no\nc,yes\n', r"a\.csv:3: not CSV"),
-        ("a.csv", b"quest\xff,answer\na,yes\n", r"a\.csv:1: the byte 0xff"),
+        ("a.csv", b"quest\xff,answer\n\xc2\xb5,yes\n", r"a\.csv:1: the byte 0xff"),
         ("a.jsonl.gz", b"\x1f\x8b no gzip", "not a whole gzip file"),
         ("a.jsonl", b'{"text": "a"}\n', "has the column 'question'"),
     ],
@@ -162,7 +165,10 @@ def test_pubmedqa_leaves_out_bad_records_and_says_that_the_set_is_not_whole(tmp_
     (bad,) = source.skipped
     assert bad == (path, list(rows).index(spoiled) + 1, bad.why)
     assert bad.why.startswith("final_decision is 'perhaps'")
-    assert source.remarks == (f"1 record of {path} was left out, see bad_records.jsonl",)
+    assert source.remarks == (
+        "ori_pqal.json: 6 rows, a JSON object of objects",
+        f"1 record of {path} was left out, see bad_records.jsonl",
+    )
     with pytest.raises(InputError, match=r"left out as bad: 1, the first .*final_decision is 'perhaps'"):
         PubMedQA(path, on_bad_record="skip").read()
     with pytest.raises(InputError, match=rf"key {spoiled}: final_decision is 'perhaps'"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medqlora.data.files import data_files, fingerprint, read_rows
+from medqlora.data.readers import data_files, fingerprint, read_rows
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
 
@@ -115,18 +115,20 @@ def test_any_text_survives_jsonl(tmp_path, rows):
         ("a.json", '{"1": {}, "1": {}}', r"a\.json:1: the key '1' stands there twice"),
         ("a.json", "[1]", r"a\.json: item 1 is a number"),
         ("a.json", "3", r"a\.json: holds a JSON number"),
-        ("a.json", '{"version": 1, "data": []}', r"an object whose 'version' is a number"),
-        ("a.json", '[{"q": NaN}]', r"NaN is not JSON"),
+        ("a.json", '{"version": 1, "data": []}', r"--x: .*a\.json holds no rows"),
         ("a.json", "[" * 100_000, r"a\.json.*(nested|not JSON)"),
         ("a.json", "[]", r"--x: .*a\.json holds no rows"),
         ("a.json", "", r"a\.json:1: not JSON"),
         ("a.jsonl", '{"q": 1}\n{"q": }\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"q": 1}\n[1]\n', r"a\.jsonl:2: holds a list"),
         ("a.jsonl", '{"q": 1, "q": 2}', r"a\.jsonl:1: the key 'q' stands there twice"),
-        ("a.jsonl", '{"q": Infinity}', r"a\.jsonl:1: Infinity is not JSON"),
         ("a.jsonl", "\n\n", r"holds no rows"),
         ("a.jsonl", b'{"q": "a"}\n{"q": "\xff"}', r"a\.jsonl:2: the byte 0xff is not UTF-8"),
-        ("a.jsonl", '{"q": "a"}'.encode("utf-16"), r"UTF-16: save it as UTF-8"),
+        (
+            "a.jsonl",
+            '{"q": "a"}'.encode("utf-16")[:-1],
+            r"a\.jsonl:1: can't be read as its first bytes say UTF-16",
+        ),
         ("a.csv", "q,a\n1,2,3\n", r"a\.csv:2: has 3 cells, and the header 2"),
         ("a.csv", "q,q\n1,2\n", r"a\.csv:1: the column 'q' stands there twice"),
         ("a.csv", 'q,a\n"1,2\n', r"a\.csv:2: not CSV"),
@@ -135,7 +137,8 @@ def test_any_text_survives_jsonl(tmp_path, rows):
         ("a.arrow", "no arrow", r"a\.arrow: not a arrow file"),
         ("a.jsonl.gz", "no gzip", r"not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b'{"q": 1}' * 99)[:-20], r"not a whole gzip file"),
-        ("a.xlsx", "", r"--x: .*the extension \.xlsx is not known"),
+        ("a.xlsx", "", r"a\.xlsx: this is no Excel workbook"),
+        ("a.doc", "", r"--x: .*the extension \.doc is not known"),
         ("a", "", r"--x: .*the extension \(none\) is not known"),
     ],
 )

@@ -1,0 +1,107 @@
+"""What a reader gives: rows that know where they stand, and a line that says how the file was understood."""
+
+import codecs
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from medqlora.data.wording import shown
+from medqlora.errors import InputError
+
+
+class Row(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        where: "file:line" (JSON lines, tables, and the row's number for Parquet and Arrow), "file: item 3"
+            or "file: key".
+        number: the line, or the row counted from 1.
+        key: the key that the row has in a JSON object; the line and the place on it where several rows stand on
+            one, or the shard and the number where a table has several shards; None elsewhere.
+        value: column → value; the values of a table are all text.
+        file: the file alone; "" where the row is from none.
+    """
+
+    where: str
+    number: int
+    key: str | None
+    value: Mapping[str, Any]
+    file: str = ""
+
+
+class Table(NamedTuple):
+    """All rows of a file or a folder.
+
+    Attributes:
+        rows: the rows, in the file's order.
+        remark: how the file was understood, for the person at the terminal: "ward.csv: 60 rows,
+            ';'-separated, cp1252".
+    """
+
+    rows: list[Row]
+    remark: str
+
+
+class Part(NamedTuple):
+    """The rows of one file, with the words for `Table.remark`.
+
+    Attributes:
+        rows: the rows.
+        words: the form ("';'-separated"), then whatever else was understood ("sheet 'Ward'").
+    """
+
+    rows: list[Row]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user may say about a file.
+
+    Attributes:
+        encoding: the encoding of text files, as Python names it; detected when None.
+        sheet: the sheet of a workbook; the first when None.
+    """
+
+    encoding: str | None = None
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InputError: no such encoding.
+        """
+        if self.encoding is None:
+            return
+        try:
+            codec = codecs.lookup(self.encoding)
+            "".encode(codec.name)  # "hex" and "rot13" are codecs too, but not of text
+        except (LookupError, ValueError) as error:
+            raise InputError(
+                f"--data.source.encoding: {shown(self.encoding)} is no encoding that Python knows: give utf-8, "
+                "utf-16, cp1252, latin-1 or another of its names"
+            ) from error
+
+
+def column_named(names: Iterable[str], wanted: str) -> str | None:
+    """The column that is called `wanted`, in the same case or else in another, with spaces around or without.
+
+    Args:
+        names: the columns that there are.
+        wanted: the name that is looked for.
+
+    Returns:
+        The name as it stands in `names`; None where there is none, or where several fit and none is exact.
+    """
+    held = list(names)
+    if wanted in held:
+        return wanted
+    plainly = wanted.strip().casefold()
+    fitting = [name for name in held if name.strip().casefold() == plainly]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def type_name(value: object) -> str:
+    """What JSON calls the type of a value."""
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
