@@ -203,7 +203,10 @@ class PubMedQADataModule(LightningDataModule):
         """
         self._begin(tokenizer)
         assert self.questions is not None
-        records = read_questions(self.questions, "--data.questions", labels)
+        remarks: list[str] = []
+        records = read_questions(self.questions, "--data.questions", labels, remarks=remarks)
+        for remark in remarks:
+            report(remark)
         self._take("test", records, self.questions, report)
 
     def _begin(self, tokenizer: Any) -> None:

@@ -13,45 +13,45 @@ from pathlib import Path
 from medqlora.data import files
 from medqlora.data.checks import usable
 from medqlora.data.files import Row
-from medqlora.data.jsonlines import JSONLines
-from medqlora.data.wording import listed
-from medqlora.errors import InputError
+from medqlora.data.own_ids import OwnIds
+from medqlora.data.shapes import Labels, Table
 from medqlora.records import BadRecord, Record
-
-_ANSWERS = ("answer", "long_answer")
 
 
 def read_questions(
-    path: str, option: str, labels: Sequence[str], skipped: list[BadRecord] | None = None
+    path: str,
+    option: str,
+    labels: Sequence[str],
+    skipped: list[BadRecord] | None = None,
+    remarks: list[str] | None = None,
 ) -> list[Record]:
     """The questions of a file, in its order.
 
     Args:
-        path: .jsonl, .json, .csv, .tsv, .parquet or .arrow. `context` is taken for `contexts`.
+        path: a file in any form that `JSONLines` reads; its columns are found as there.
         option: the option that named it, for messages.
         labels: the possible decisions of a question without options; none for free answers.
         skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
+        remarks: takes up what the user should know of the file's columns, a line each.
 
     Raises:
         InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
     """
     already = len(skipped or ())
     rows = files.read_rows(path, option, skipped)
-    there = {key for row in rows for key in row.value}
-    if "question" not in there:
-        raise InputError(
-            f"{option}: no row of {path} has the column 'question'; there are {listed(sorted(there))}: rename one"
-        )
-    context = "context" in there and "contexts" not in there
-    reader = JSONLines(path, fields={"contexts": "context"} if context else None)
-    stem = Path(path).name.partition(".")[0]
+    table = Table(rows, option, Labels(tuple(labels)), answers=False)
+    name = Path(path).name
+    stem = name.partition(".")[0]
+    ids = OwnIds()
 
     def build(row: Row) -> Record:
-        asked = row._replace(value={key: value for key, value in row.value.items() if key not in _ANSWERS})
-        record = reader.record(asked, f"{stem}:{row.key or row.number}")
-        return record if record.options else replace(record, labels=tuple(labels))
+        record = ids.own(table.record(row, f"{stem}:{row.key or row.number}"))
+        return replace(record, labels=tuple(record.options) or tuple(labels))
 
-    records = [record for _, record in usable(rows, build, option, skipped)]
+    records = [record for _, record in usable(table.rows, build, option, skipped)]
     if skipped and not records:
         raise files.all_bad(path, option, skipped[already:])
+    if remarks is not None:
+        remarks += [f"{name}: {line}" for line in [*table.words(), *table.remarks()]]
+        remarks += ids.remark(name, "give the column id other values")
     return records
