@@ -25,6 +25,7 @@ from medqlora.data.files import Row
 from medqlora.data.own_ids import OwnIds, with_other_ids
 from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.shapes import OURS, Labels, Table
+from medqlora.data.shapes.columns import key as column_key
 from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
@@ -33,7 +34,7 @@ from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 #: what YAML may make of a word: `yes` is true there, and `1` a number
 Word = str | bool | int | float
 
-_PMID_COLUMNS = ("pmid", "pubid", "pubmed_id")  # whatever column is the id, these are looked at for leaks
+_PMID_COLUMNS = ("pmid", "pubid", "pubmedid")  # whatever column is the id, these are looked at for leaks
 
 
 class JSONLines(Source):
@@ -240,5 +241,5 @@ def _plain(given: Sequence[Word] | Mapping[Word, Word] | None) -> object:
 
 
 def _pmids(row: Row) -> list[str]:
-    named = [value for key, value in row.value.items() if key.lower() in _PMID_COLUMNS]
+    named = [value for key, value in row.value.items() if column_key(key) in _PMID_COLUMNS]
     return [str(value) for value in named if isinstance(value, (str, int, float))]

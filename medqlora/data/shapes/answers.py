@@ -1,11 +1,13 @@
 """Which column of a file holds the answers, what its numbers count, and what each row's answer is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from medqlora.data import fields
 from medqlora.data.fields import is_missing
 from medqlora.data.files import Row
+from medqlora.data.shapes.cells import CellError, parse_cell
 from medqlora.data.shapes.columns import Columns, key
 from medqlora.data.shapes.labels import Labels, Reading, count_from, folded, read_option, whole
 from medqlora.data.wording import listed, plain, shown
@@ -79,7 +81,7 @@ class Answers:
     def _says(self, value: object, options: Mapping[str, str]) -> Reading | None:
         if is_missing(value):
             return None
-        return read_option(value, options) if options else self._labels.read(_single(value))
+        return read_option(value, options) if options else self._labels.read(single(value))
 
     def _base(self, rows: Sequence[tuple[Row, Mapping[str, str]]]) -> int | str | None:
         """What the numbers among the answers count from; None where they are none, or name labels themselves."""
@@ -89,7 +91,7 @@ class Answers:
         others = False  # rows that name an option by its letter or text
         by_text = True  # each number is an option's text too: "80" among the options 60, 80 and 100
         for row, options in rows:
-            value = _single(row.value.get(self.columns[0]))
+            value = single(row.value.get(self.columns[0]))
             number = whole(value)
             if number is None or is_missing(value):
                 others = others or (bool(options) and self._says(value, options) is not None)
@@ -117,7 +119,7 @@ class Answers:
         filled = [(name, row.value[name]) for name in self.columns if not is_missing(row.value.get(name))]
         if not filled:
             return None
-        column, value = filled[0][0], _single(filled[0][1])
+        column, value = filled[0][0], single(filled[0][1])
         if self.free or not self._labels.words:
             self._reject_two(row, filled)
             return Answer(_free_text(row, column, value), "", column)
@@ -191,7 +193,11 @@ class Answers:
 
     def _no_label(self, row: Row, column: str, value: object, options: Mapping[str, str]) -> InputError:
         allowed = list(options or self._labels.words)
-        fix = "correct it" if options else "correct it, or name the possible answers in --data.source.labels"
+        fix = (
+            "correct it"
+            if options
+            else "correct it, or name the possible answers in --data.source.labels ([]: free ones)"
+        )
         if not options and (isinstance(value, bool) or whole(value) is not None):
             fix = (
                 "name what the numbers mean: --data.source.labels in their order, or as a mapping ({0: no, 1: yes})"
@@ -211,15 +217,18 @@ class Answers:
             except InputError:
                 continue
             for name in self.columns[:1]:
-                held = _single(value.get(name))
+                held = single(value.get(name))
                 answered = answered or not is_missing(held)
                 if self._labels.read(held) is not None or isinstance(held, bool) or whole(held) is not None:
                     return False
         return answered
 
 
-def _single(value: object) -> object:
-    """A list of one answer is that answer; so is one of answers that say the same."""
+def single(value: object) -> object:
+    """A list of one answer is that answer, also as text in a cell; so is one of answers that say the same."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(CellError):
+            value = parse_cell(value)
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
         same = {
             folded(item) if isinstance(item, str) else item for item in value if isinstance(item, (str, int))

@@ -69,8 +69,10 @@ def is_tell_tale(name: str) -> bool:
     plain_key = key(name)
     return (
         plain_key in _TELL_TALE_KEYS
-        or bool(re.search(r"(?:^|[\s_\-.])pred(?:iction)?s?$", name.casefold()))
-        or plain_key.startswith(("correct", "iscorrect", "gold"))
+        or bool(re.search(r"(?:^|[\s_\-.])preds?$|[\s_\-.]predictions?$", name.casefold()))
+        or bool(
+            re.fullmatch(r"(?:is)?correct(?:answer|option|choice|idx|index|letter|label|key)?s?", plain_key)
+        )
     )
 
 

@@ -69,7 +69,11 @@ def passages(row: Row, column: str, value: object) -> Passages:
         return Passages()
     if isinstance(value, str):
         parsed = parsed_cell(row, column, value)
-        if isinstance(parsed, list) and not any(isinstance(item, (str, dict, list)) for item in parsed):
+        if (
+            isinstance(parsed, list)
+            and parsed
+            and not any(isinstance(item, (str, dict, list)) for item in parsed)
+        ):
             return Passages((value,))  # "[12]" is a reference, no list
         value = parsed
     if isinstance(value, Mapping) and "contexts" in value and set(value) <= _HUB_KEYS:

@@ -105,7 +105,7 @@ def _instructions(rows: Sequence[Row], keys: Mapping[str, str]) -> Form:
     if "input" not in keys:
         return Form("prompt", f"instructions ({', '.join(columns.values())})", columns)
     columns = {"question": keys["instruction"], "input": keys["input"], **columns}
-    swapped = _is_constant(rows, columns["question"], columns["input"])
+    swapped = _is_command(rows, columns["question"], columns["input"])
     words = f"Alpaca ({', '.join(columns.values())})"
     if swapped:
         words += f": {columns['question']} is the same in every row, so {columns['input']} is the question"
@@ -142,8 +142,11 @@ def _has_turns(rows: Sequence[Row], column: str) -> bool:
     return False
 
 
-def _is_constant(rows: Sequence[Row], instruction: str, text: str) -> bool:
+def _is_command(rows: Sequence[Row], instruction: str, text: str) -> bool:
+    """Whether every row has the same instruction, which is no question itself, with a text of its own."""
     first = rows[0].value.get(instruction)
+    if isinstance(first, str) and first.rstrip().endswith("?"):
+        return False
     inputs = {str(row.value.get(text)) for row in rows}
     return (
         len(rows) > 1

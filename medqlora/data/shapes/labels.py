@@ -46,8 +46,9 @@ def _stated(text: str) -> str:
 
 def folded(text: str) -> str:
     """A text without what two spellings of a word differ in: case, width, quotes, stops and white space around."""
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     text = " ".join(text.split()).casefold()
     return text.strip(_EDGES) or text
 
@@ -74,6 +75,7 @@ class Labels:
             near = folded(spelling)
             # labels that differ in case alone are read as they are written
             self._folded[near] = word if self._folded.get(near, word) == word else None
+        self._longest = 50 + 2 * max(map(len, spellings), default=0)
         ordered = sorted(spellings, key=len, reverse=True)
         self._begins = [
             (
@@ -103,7 +105,7 @@ class Labels:
     def _word(self, text: str) -> Reading | None:
         if text in self._exact:
             return Reading(self._exact[text])
-        word = self._folded.get(folded(text))
+        word = self._folded.get(folded(text)) if len(text) < self._longest else None
         return None if word is None else Reading(word)
 
     def _boolean(self, value: bool) -> Reading | None:
@@ -169,7 +171,7 @@ def _option_with_text(text: str, options: Mapping[str, str]) -> Reading | None:
         return Reading(named[0]) if named[0] in by_text else None
     wanted = options[named[0]].strip()
     if folded(rest).startswith(folded(wanted)) and wanted:  # "B. Atenolol. It is a beta blocker."
-        return Reading(named[0], rest[len(wanted) :].strip(_EDGES + "-–— "))
+        return Reading(named[0], rest[len(wanted) :].lstrip(_EDGES + "-–— "))
     if len(rest.split()) < 3 or any(_is_letter(rest, label) for label in options):
         return None
     return Reading(named[0], rest)

@@ -128,7 +128,7 @@ def _of_objects(row: Row, column: str, items: Sequence[Any]) -> Any:
         if not isinstance(item, Mapping):
             raise fields.bad(row, column, item, 'give objects with "label" and "text"')
         keys = {key(str(name)): name for name in item}
-        if len(item) == 1 and not set(keys) & set(_TEXT_KEYS):  # [{"A": …}, {"B": …}]
+        if len(item) == 1 and not set(keys) & {*_TEXT_KEYS, *_LABEL_KEYS}:  # [{"A": …}, {"B": …}]
             pairs.append(next(iter(item.items())))
             continue
         text = next((item[keys[name]] for name in _TEXT_KEYS if name in keys), None)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields as values
 from medqlora.data.files import Row
-from medqlora.data.shapes.answers import Answer, Answers
+from medqlora.data.shapes.answers import Answer, Answers, single
 from medqlora.data.shapes.columns import Columns
 from medqlora.data.shapes.contexts import parsed_cell, passages
 from medqlora.data.shapes.conversations import expanded, form_of, in_our_columns
@@ -53,6 +53,8 @@ class Table:
         self._labels, self._answers_wanted = labels, answers
         self._read = [self._tried(row) for row in self.rows]
         readable = [row for row in self._read if row is not None]
+        if not readable:
+            self._ours(self.rows[0])  # which says what is wrong
         self._columns = Columns(readable or rows, fields, option, optional)
         self._answers: Answers | None = None
         if answers:
@@ -162,7 +164,10 @@ class Table:
         if self._answers is None:
             return ""
         column, value = self._columns.pick(row, "long_answer")
-        if column != "long_answer" and isinstance(value, (list, tuple)):
+        value = single(value)
+        if isinstance(value, (list, tuple)) and (
+            column != "long_answer" or isinstance(row.value[column], str)
+        ):
             value = " ".join(values.texts(row, column, value))
         text = values.text(row, column, value)
         if answer is not None and answer.rationale:
