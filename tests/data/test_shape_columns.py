@@ -89,6 +89,20 @@ def test_a_column_that_looks_like_content_and_is_not_used_is_named(read_rows_as_
     assert "not used" not in read_rows_as_train([{key: row[key] for key in row if key != "notes"}])[1]
 
 
+def test_the_whole_example_as_one_text_is_no_context(read_rows_as_train: Any) -> None:
+    rows = [
+        {
+            "question": f"Is drug {n} of use?",
+            "answer": "yes",
+            "text": f"Question: Is drug {n} of use?\nAnswer: yes",
+        }
+        for n in range(3)
+    ]
+    records, remarks = read_rows_as_train(rows)
+    assert [record.contexts for record in records] == [(), (), ()]
+    assert "not used: text" in remarks
+
+
 def test_rows_of_one_file_may_name_a_column_differently(read_rows_as_train: Any) -> None:
     rows = [
         {"question": "Q?", "context": TEXT, "answer": "yes"},

@@ -58,6 +58,12 @@ class Answers:
             choice: self._base([(row, held) for row, held in rows if bool(held) == choice])
             for choice in (True, False)
         }
+        # the Hub's test splits have -1 where the answer is not told
+        self._hidden = bool(self.columns) and {
+            whole(row.value.get(self.columns[0]))
+            for row, _ in rows
+            if not is_missing(row.value.get(self.columns[0]))
+        } == {-1}
         #: columns that say the same as the first, and were compared with it
         self.checked: set[str] = set()
         #: the answers are free texts whatever the labels
@@ -117,7 +123,7 @@ class Answers:
             InputError: it is none of the labels or options, or its columns disagree.
         """
         filled = [(name, row.value[name]) for name in self.columns if not is_missing(row.value.get(name))]
-        if not filled:
+        if not filled or (self._hidden and whole(filled[0][1]) == -1):
             return None
         column, value = filled[0][0], single(filled[0][1])
         if self.free or not self._labels.words:
@@ -145,6 +151,11 @@ class Answers:
         if str(number) in names:
             return Reading(str(number))
         base = self._bases[bool(options)]
+        assert number is not None
+        if not 0 <= number <= len(names):
+            raise fields.bad(
+                row, column, value, f"give a number of the {len(names)} {'options' if options else 'labels'}"
+            )
         if isinstance(base, str):
             what = "the right option's number" if options else "the label's number"
             raise InputError(
@@ -152,7 +163,6 @@ class Answers:
                 f"say what {what} counts from with {_INDEX_OPTION} 0 or 1"
             )
         assert base is not None
-        assert number is not None
         if not base <= number < base + len(names):
             raise fields.bad(
                 row,

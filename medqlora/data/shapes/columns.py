@@ -129,6 +129,13 @@ class Columns:
             ours: self._mapped[ours] if ours in self._mapped else self._candidates(ours, claimed)
             for ours in OURS
         }
+        if "contexts" not in self._mapped:
+            asked = self._names["question"][:1]
+            self._names["contexts"] = [
+                column
+                for column in self._names["contexts"]
+                if key(column) not in ("text", "texts") or not _repeats(rows, column, asked)
+            ]
         self.families = [] if self._names["options"] else _families(self._there, claimed)
         if not self._names["question"]:
             raise self._no_column(rows, "question", "question")
@@ -209,6 +216,17 @@ class Columns:
                 or any(_is_content(row.value.get(column)) for row in rows[:_LOOKED_AT])
             )
         ]
+
+
+def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
+    """Whether a text holds the row's question, as the whole example does that is ready for training, with its
+    answer: no context."""
+    for row in rows[:_LOOKED_AT]:
+        question = row.value.get(asked[0]) if asked else None
+        text = row.value.get(column)
+        if isinstance(question, str) and isinstance(text, str) and len(question.strip()) > 1:
+            return question.strip() in text
+    return False
 
 
 def _is_content(value: object) -> bool:

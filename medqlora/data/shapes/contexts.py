@@ -21,6 +21,7 @@ _TEXT_KEYS = (
     "contexts",
     "context",
     "content",
+    "contents",
     "passage",
     "paragraph",
     "sentences",
