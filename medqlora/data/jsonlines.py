@@ -50,9 +50,9 @@ class JSONLines(Source):
         fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options
             and topics. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}.
             Without it usual names are found, and chat and instruction data are recognised.
-        labels: the possible answers, in a fixed order, or a mapping of what the file says to them:
-            {0: no, 1: yes}. Without it yes, no, maybe, or for multiple choice the options' letters; an empty
-            list means free answers. Numbers in the file count the labels.
+        labels: the possible answers, in a fixed order, as a list or with commas; or a mapping of what the file
+            says to them: {0: no, 1: yes}. Without it yes, no, maybe, or for multiple choice the options'
+            letters; an empty list means free answers. Numbers in the file count the labels.
         answer_index: what numbers that stand for an option or a label count from, 0 or 1; null tells it by
             the whole file.
         on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
@@ -69,7 +69,7 @@ class JSONLines(Source):
         test: str | None = None,
         dev_fraction: float = 0.1,
         fields: dict[str, Word] | None = None,
-        labels: list[Word] | dict[Word, Word] | None = None,
+        labels: list[Word] | dict[Word, Word] | str | None = None,
         answer_index: Literal[0, 1] | None = None,
         on_bad_record: OnBadRecord = "error",
     ) -> None:
@@ -88,7 +88,8 @@ class JSONLines(Source):
         self._paths = {"train": train, "dev": dev, "test": test}
         self._dev_fraction = dev_fraction
         self._fields = dict(fields or {})
-        self._labels, self._written = _labels(labels), labels
+        written = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        self._labels, self._written = _labels(written), written
         self._answer_index = answer_index
         self._on_bad_record = on_bad_record
         self._first_ids: dict[str, str] = {}

@@ -168,6 +168,7 @@ def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
         ("{true: malignant, false: benign}", ("malignant", "benign")),
         ("[1, 2, 3]", ("1", "2", "3")),
         ("[]", ()),
+        ("ja, nein", ("ja", "nein")),
     ],
 )
 def test_yamls_booleans_are_the_words_that_were_written(
@@ -188,7 +189,9 @@ def _words(labels: Any) -> list[str]:
     return list(dict.fromkeys(labels.values())) if isinstance(labels, dict) else labels
 
 
-@pytest.mark.parametrize("labels", [["yes"], ["a", "a"], [True, "yes"], {0: "no", 1: "no"}, ["a", " "]])
+@pytest.mark.parametrize(
+    "labels", [["yes"], ["a", "a"], [True, "yes"], {0: "no", 1: "no"}, ["a", " "], "5", "a,"]
+)
 def test_one_label_or_two_equal_ones_are_refused(labels: Any) -> None:
     with pytest.raises(InputError, match=r"--data\.source\.labels: .*: give two or more different ones"):
         JSONLines("t.jsonl", labels=labels)

@@ -202,7 +202,9 @@ class Table:
         """What was understood of the file, for its line at the start; call it when its records are read."""
         words = [self.form.words] if self.form is not None else []
         answers = self._answers
-        if answers is None or not self.found:
+        if answers is None:
+            return [word.replace("last answer learned", "asked without their last answer") for word in words]
+        if not self.found:
             return words
         if self.free:
             return [*words, "free answers"]
