@@ -148,6 +148,24 @@ def test_numbers_that_can_not_be_told_are_refused(
         read_rows_as_train(rows(given), **options)
 
 
+def test_no_row_takes_its_answer_from_another_column_than_the_others(read_rows_as_train: Any) -> None:
+    good = {"question": "P?", "answer": "yes", "label": "no"}
+    for value, match in (("perhaps", "answer is 'perhaps'"), (None, "answer is missing or empty")):
+        with pytest.raises(InputError, match=rf"t\.jsonl:2: {match}"):
+            read_rows_as_train([good, {"question": "Q?", "answer": value, "label": "no"}])
+    # a column that no row can be read from is not the answer
+    rows = [
+        {"question": f"Q {n}?", "answer": "It is not known.", "label": ("yes", "no")[n % 2]} for n in range(4)
+    ]
+    records, remarks = read_rows_as_train(rows)
+    assert [record.answer for record in records] == ["yes", "no", "yes", "no"]
+    assert "not used: answer" in remarks
+    [record], _ = read_rows_as_train([{"question": "Q?", "answer": "A drug.", "label": 3}], labels=[])
+    assert record.answer == "A drug."
+    rows = [{"question": "Q?", "answer": "no"}, {"question": "R?", "label": "yes"}]
+    assert [record.answer for record in read_rows_as_train(rows)[0]] == ["no", "yes"]
+
+
 def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
     labels = ["a", "b", "c"]
     assert answers_of(read_rows_as_train, [1, 2, 1], labels=labels, answer_index=0) == ["b", "c", "b"]

@@ -100,6 +100,19 @@ def test_alpacas_input_is_the_context_and_an_instruction_that_is_everywhere_is_n
     assert read_rows_as_train(rows)[0][1].question == "Is it of use?"
 
 
+def test_system_and_history_beside_are_contexts(read_rows_as_train: Any) -> None:
+    before = {"system": "Be brief.", "history": [["Is it safe?", "It is."]]}
+    contexts = ("Be brief.", "User: Is it safe?", "Assistant: It is.")
+    row = {"instruction": "Is it of use?", "input": "We tried it.", "output": "yes", **before}
+    [record], remarks = read_rows_as_train([row])
+    assert record.contexts == (*contexts, "We tried it.")
+    assert "not used" not in remarks
+    row = {"conversations": messages(("user", "Is it of use?"), ("assistant", "yes")), **before}
+    assert read_rows_as_train([row])[0][0].contexts == contexts
+    with pytest.raises(InputError, match=r"t\.jsonl:1: history is 'x': give .* pairs"):
+        read_rows_as_train([{**row, "history": "x"}])
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

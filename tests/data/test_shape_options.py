@@ -35,7 +35,6 @@ def rows(answers: list[Any], options: Any = TEXTS, column: str = "options") -> l
         " ".join(f"{letter}. {text}" for letter, text in BY_LETTER.items()),
         " , ".join(f"{letter.lower()} ) {text}" for letter, text in BY_LETTER.items()),
         "A: Aspirin; B: Atenolol; C: Ibuprofen; D: Digoxin",
-        "1. Aspirin\n2. Atenolol\n3. Ibuprofen\n4. Digoxin",
     ],
 )
 def test_options_in_every_form_and_the_same_as_text_in_a_cell(read_rows_as_train: Any, options: Any) -> None:
@@ -88,6 +87,21 @@ def test_a_letter_that_goes_on_gives_option_and_rationale(read_rows_as_train: An
     assert (record.answer, record.long_answer) == ("B", "because it blocks beta receptors.")
     [record, _], _ = read_rows_as_train(rows(["B. Atenolol. It blocks beta receptors.", "A"]))
     assert (record.answer, record.long_answer) == ("B", "It blocks beta receptors.")
+
+
+@pytest.mark.parametrize("answer", ["2", 2, "2.", "(2)", "Atenolol", "Option 2"])
+def test_numbered_lines_keep_their_numbers(read_rows_as_train: Any, answer: Any) -> None:
+    [record], _ = read_rows_as_train(rows([answer], "1. Aspirin\n2. Atenolol\n3. Ibuprofen"))
+    assert (record.labels, record.answer) == (("1", "2", "3"), "2")
+
+
+@pytest.mark.parametrize(
+    ("names", "answer"),
+    [(("option1", "option2"), "Option 2"), (("opa", "opb"), "opb"), (("ending0", "ending1"), "ending1")],
+)
+def test_an_answer_may_name_its_column(read_rows_as_train: Any, names: tuple[str, str], answer: str) -> None:
+    row = {"question": "Q?", **dict(zip(names, ("x", "y"), strict=True)), "answer": answer}
+    assert read_rows_as_train([row])[0][0].answer == "B"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from medqlora.data.files import Row
 from medqlora.data.shapes.cells import CellError, parse_cell
 from medqlora.data.shapes.columns import Columns, key
 from medqlora.data.shapes.labels import Labels, Reading, count_from, folded, read_option, whole
+from medqlora.data.shapes.options import LETTERS
 from medqlora.data.wording import listed, plain, shown
 from medqlora.errors import InputError
 
@@ -50,6 +51,9 @@ class Answers:
     ) -> None:
         self._labels, self._option, self._given = labels, option, answer_index
         self._fix = columns.fix("answer")
+        # "Option 2" and "opb" name a column, where each option has one
+        named = columns.names("options") if columns.is_mapped("options") else [*columns.families, []][0]
+        self._letters = dict(zip(map(key, named), LETTERS, strict=False)) if len(named) > 1 else {}
         names = columns.names("answer")
         self._exact = columns.is_mapped("answer") or (bool(names) and key(names[0]) == "answer")
         self.columns = self._ranked(names, rows)
@@ -72,14 +76,16 @@ class Answers:
     def _ranked(self, names: list[str], rows: Sequence[tuple[Row, Mapping[str, str]]]) -> list[str]:
         """The columns in the order in which they are asked: the first that any row's answer can be read from
         comes first."""
-        if len(names) < 2:
+        if len(names) < 2 or not self._labels.words:
             return names
 
         def readable(name: str) -> bool:
-            return any(
-                self._says(row.value.get(name), options) is not None or whole(row.value.get(name)) is not None
-                for row, options in rows
-            )
+            for row, options in rows:
+                value = row.value.get(name)
+                counted = bool(options) or self._labels.counted
+                if self._says(value, options) is not None or (counted and whole(value) is not None):
+                    return True
+            return False
 
         first = next((name for name in names if readable(name)), names[0])
         return [first, *(name for name in names if name != first)]
@@ -87,7 +93,11 @@ class Answers:
     def _says(self, value: object, options: Mapping[str, str]) -> Reading | None:
         if is_missing(value):
             return None
-        return read_option(value, options) if options else self._labels.read(single(value))
+        if not options:
+            return self._labels.read(single(value))
+        letter = self._letters.get(key(value)) if isinstance(value, str) and len(value) < 40 else None
+        by_name = Reading(letter) if letter is not None and letter in options else None
+        return read_option(value, options) or by_name
 
     def _base(self, rows: Sequence[tuple[Row, Mapping[str, str]]]) -> int | str | None:
         """What the numbers among the answers count from; None where they are none, or name labels themselves."""
@@ -123,23 +133,22 @@ class Answers:
             InputError: it is none of the labels or options, or its columns disagree.
         """
         filled = [(name, row.value[name]) for name in self.columns if not is_missing(row.value.get(name))]
+        if not options and self.columns and self.columns[0] in row.value:
+            filled = filled if filled and filled[0][0] == self.columns[0] else []  # an empty answer is none
         if not filled or (self._hidden and whole(filled[0][1]) == -1):
             return None
         column, value = filled[0][0], single(filled[0][1])
         if self.free or not self._labels.words:
             self._reject_two(row, filled)
             return Answer(_free_text(row, column, value), "", column)
-        if whole(value) is not None and self._bases[bool(options)] is not None:
+        if whole(value) is not None and column != self.columns[0]:
+            reading = None  # what it counts from is told by the first column alone
+        elif whole(value) is not None and self._bases[bool(options)] is not None:
             reading = self._counted(row, column, value, options)
         else:
             reading = self._says(value, options)
         if options:
             reading = self._agreed(row, column, reading, filled[1:], options)
-        elif reading is None:
-            column, reading = next(
-                ((name, other) for name, held in filled if (other := self._says(held, options)) is not None),
-                (column, None),
-            )
         if reading is None:
             raise self._no_label(row, column, value, options)
         return Answer(reading.label, reading.rest, column)

@@ -164,9 +164,10 @@ def in_our_columns(row: Row, form: Form) -> Row:
     taken = set(form.columns.values())
     if form.kind != "squad":  # the whole example as one text, with its answer, stands beside it in some sets
         taken.update(name for name in row.value if key(name) in ("text", "formatted"))
-    value = {name: held for name, held in row.value.items() if name not in taken}
+    before, theirs = ([], []) if form.kind == "squad" else _before(row)
+    value = {name: held for name, held in row.value.items() if name not in (*taken, *theirs)}
     if form.kind in ("chat", "turns"):
-        value.update(_of_turns(row, form.columns))
+        value.update(_of_turns(row, form.columns, before))
     elif form.kind == "squad":
         value["answer"] = _first_text(row, form.columns["answer"])
     else:
@@ -174,10 +175,35 @@ def in_our_columns(row: Row, form: Form) -> Row:
         if form.swapped:
             asked, given = given, asked
         value["question"] = asked
-        if "input" in form.columns:
-            value["contexts"] = given
+        if "input" in form.columns or before:
+            given = parsed_cell(row, form.columns.get("input", "input"), given)
+            value["contexts"] = [*before, *(given if isinstance(given, list) else [given])]
         value["answer"] = row.value.get(form.columns.get("answer", ""))
     return row._replace(value=value)
+
+
+def _before(row: Row) -> tuple[list[str], list[str]]:
+    """The contexts that LLaMA-Factory's columns `system` and `history` ([[question, answer], …]) hold, and the
+    columns' names."""
+    keys = {key(name): name for name in row.value}
+    texts: list[str] = []
+    theirs = [keys[name] for name in ("system", "systemprompt", "history") if name in keys]
+    for column in theirs:
+        held = parsed_cell(row, column, row.value[column])
+        if is_missing(held):
+            continue
+        if isinstance(held, str) and key(column) != "history":
+            texts.append(held)
+        elif isinstance(held, list) and all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in held
+        ):
+            for asked, said in held:
+                texts += [f"User: {asked}", f"Assistant: {said}"]
+        else:
+            raise fields.bad(
+                row, column, held, "give a text as system, and pairs of question and answer as history"
+            )
+    return texts, theirs
 
 
 def _first_text(row: Row, column: str) -> object:
@@ -188,7 +214,7 @@ def _first_text(row: Row, column: str) -> object:
     return (text[0] if text else None) if isinstance(text, (list, tuple)) else text
 
 
-def _of_turns(row: Row, columns: Mapping[str, str]) -> dict[str, object]:
+def _of_turns(row: Row, columns: Mapping[str, str], before: Sequence[str]) -> dict[str, object]:
     turns = _turns(row, columns["turns"], "user")
     if "more" in columns:
         turns += _turns(row, columns["more"], "assistant")
@@ -202,7 +228,7 @@ def _of_turns(row: Row, columns: Mapping[str, str]) -> dict[str, object]:
         )
     question = turns.pop(asked)[1]
     spoken = {"user": "User: ", "assistant": "Assistant: ", "tool": "Tool: ", "system": ""}
-    contexts = [spoken[role] + text for role, text in turns]
+    contexts = [*before, *(spoken[role] + text for role, text in turns)]
     return {"question": question, "contexts": contexts, "answer": answer}
 
 

@@ -161,5 +161,6 @@ def _lettered(text: str) -> dict[str, str] | None:
             for mark, end in zip(chosen, ends, strict=True)
         ]
         if all(texts):
-            return {LETTERS[place]: part for place, part in enumerate(texts)}
+            names = map(str, range(1, len(texts) + 1)) if first == "1" else LETTERS
+            return dict(zip(names, texts, strict=False))
     return None
