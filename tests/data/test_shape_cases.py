@@ -40,7 +40,8 @@ def test_each_shape_gives_its_questions_and_labels(cases: Path, name: str, said:
     records, remarks = read(cases, name)
     assert [record.answer for record in records] == YES_NO_MAYBE
     assert records[0].question == "Does velomab prevent stroke after admission 0?"
-    assert remarks[0] == f"{name}: 12 rows, {said}" or remarks[0].startswith(f"{name}: 12 rows, {said}, ")
+    assert remarks[0].startswith(f"{name}: 12 rows")
+    assert said in remarks[0].split(", ", 1)[1]
     if name not in ("sharegpt.json", "prompt_completion.jsonl", "messages.jsonl"):
         text = " ".join(records[0].contexts)
         assert text == "We gave velomab to 100 adults. Stroke fell from 30% to 10% (p < 0.01)."
@@ -64,7 +65,7 @@ def test_alpacas_answers_give_label_and_rationale_or_are_free(cases: Path) -> No
     records, remarks = read(cases, "alpaca.json")
     assert (records[0].labels, records[0].answer) == ((), "Under velomab, stroke: yes.")
     assert (records[0].contexts, len(records[1].contexts)) == ((), 1)
-    assert remarks[0] == "alpaca.json: 12 rows, Alpaca (instruction, input, output), free answers"
+    assert remarks[0].endswith(", Alpaca (instruction, input, output), free answers")
 
 
 def test_numbers_and_booleans_are_read_by_labels_that_were_named(cases: Path) -> None:

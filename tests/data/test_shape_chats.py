@@ -86,7 +86,7 @@ def test_alpacas_input_is_the_context_and_an_instruction_that_is_everywhere_is_n
     records, remarks = read_rows_as_train(rows)
     assert [record.contexts for record in records] == [(), ("We tried it.",), ()]
     assert records[0].labels == ()
-    assert "t.jsonl: 3 rows, Alpaca (instruction, input, output), free answers" in remarks
+    assert ", Alpaca (instruction, input, output), free answers" in remarks
     rows = [
         {"instruction": "Answer as a doctor.", "input": f"Is drug {n} of use?", "output": "yes"}
         for n in range(3)
@@ -127,7 +127,7 @@ def test_prompt_and_completion(read_rows_as_train: Any, names: tuple[str, str], 
     rows = [{names[0]: f"Is drug {n} of use?", names[1]: (" yes", " no")[n % 2]} for n in range(4)]
     records, remarks = read_rows_as_train(rows)
     assert [record.answer for record in records] == ["yes", "no", "yes", "no"]
-    assert f"t.jsonl: 4 rows, {said}, labels yes/no" in remarks
+    assert f", {said}, labels yes/no" in remarks
     # one answer that is a label, and one that is none: the second is an error, not a free answer
     rows[3][names[1]] = "It is not."
     with pytest.raises(
