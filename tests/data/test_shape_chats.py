@@ -38,9 +38,7 @@ def test_the_last_answer_is_learned_and_the_rest_is_prompt(
     assert record.question == "Is it of use?"
     assert record.contexts == ("Be brief.", "User: Is it safe?", "Assistant: It is.")
     assert (record.answer, record.long_answer, record.id) == ("no", "None was found.", "c1")
-    assert remarks.startswith(
-        f"t.{'jsonl' if written == 'list' else 'csv'}: 1 row, chat messages (last answer learned)"
-    )
+    assert ", chat messages (last answer learned), labels no" in remarks.splitlines()[0]
 
 
 def test_parts_of_a_content_and_turns_of_prompt_and_completion(read_rows_as_train: Any) -> None:
