@@ -154,10 +154,12 @@ def test_squads_articles_are_a_row_a_question(read_rows_as_train: Any) -> None:
         {"id": f"s{n}", "question": f"What, {n}?", "answers": [{"text": f"drug {n}", "answer_start": 0}]}
         for n in (1, 2)
     ]
-    records, _ = read_rows_as_train([{"title": "T", "paragraphs": [{"context": "C.", "qas": asked}]}])
-    assert [(record.id, record.answer, record.contexts) for record in records] == [
-        ("s1", "drug 1", ("C.",)), ("s2", "drug 2", ("C.",)),
-    ]  # fmt: skip
+    paragraph = {"context": "C.", "qas": asked}
+    for row in ({"title": "T", "paragraphs": [paragraph]}, paragraph):
+        records, _ = read_rows_as_train([row])
+        assert [(record.id, record.answer, record.contexts) for record in records] == [
+            ("s1", "drug 1", ("C.",)), ("s2", "drug 2", ("C.",)),
+        ]  # fmt: skip
 
 
 def test_fields_override_a_form(read_rows_as_train: Any) -> None:

@@ -50,7 +50,8 @@ def expanded(rows: Sequence[Row]) -> list[Row]:
     """SQuAD's articles as a row for each question; other rows as they are."""
     result: list[Row] = []
     for row in rows:
-        paragraphs = row.value.get("paragraphs")
+        # a reader may have unwrapped the article already
+        paragraphs = [row.value] if isinstance(row.value.get("qas"), list) else row.value.get("paragraphs")
         nested = isinstance(paragraphs, list) and any(
             isinstance(part, Mapping) and isinstance(part.get("qas"), list) for part in paragraphs
         )
