@@ -191,7 +191,7 @@ class JSONLines(Source):
             key: Path(path).name.partition(".")[0] for key, path in self._paths.items() if path is not None
         }
         same = [key for key, stem in stems.items() if stem == stems[name]]
-        return stems[name] if same == [name] else f"{name}/{stems[name]}"
+        return stems[name] if same == [name] else f"{stems[name]}-{name}"
 
     def _set_aside(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
         """Train and dev, by the ids' hashes; equal questions and those of one id stay together, and dev is not

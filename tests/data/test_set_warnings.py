@@ -105,7 +105,7 @@ def test_files_of_one_name_without_ids_are_told_apart(tmp_path: Path) -> None:
         held = [{key: row[key] for key in ("question", "answer")} for row in rows(20, 100 * number)]
         paths.append(put(tmp_path / folder / "data.jsonl", held))
     splits = JSONLines(*paths).read()
-    assert [part[0].id for part in splits] == ["train/data:1", "dev/data:1", "test/data:1"]
+    assert [part[0].id for part in splits] == ["data-train:1", "data-dev:1", "data-test:1"]
 
 
 def test_one_papers_id_on_several_questions(tmp_path: Path) -> None:
@@ -157,4 +157,4 @@ def test_predicts_questions_get_ids_of_their_own_too(tmp_path: Path) -> None:
         put(tmp_path / "a.jsonl", held), "--data.questions", ("yes", "no"), remarks=remarks
     )
     assert [record.id for record in found] == ["PMC0", "PMC0#2"]
-    assert "made unique: PMC0#2" in remarks[0]
+    assert "made unique: PMC0#2" in remarks[-1]

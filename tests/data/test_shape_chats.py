@@ -156,8 +156,9 @@ def test_squads_articles_are_a_row_a_question(read_rows_as_train: Any) -> None:
     ]
     paragraph = {"context": "C.", "qas": asked}
     for row in ({"title": "T", "paragraphs": [paragraph]}, paragraph):
-        records, _ = read_rows_as_train([row])
-        assert [(record.id, record.answer, record.contexts) for record in records] == [
+        other = {"context": "D.", "qas": [{"id": "s3", "question": "Why?", "answers": [{"text": "drug 3"}]}]}
+        records, _ = read_rows_as_train([row, other])
+        assert [(record.id, record.answer, record.contexts) for record in records[:2]] == [
             ("s1", "drug 1", ("C.",)), ("s2", "drug 2", ("C.",)),
         ]  # fmt: skip
 
