@@ -13,28 +13,28 @@ and a free answer, with `labels: []`: {"question": "What is a beta blocker?", "a
 """
 
 import hashlib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from medqlora.data import fields as values
-from medqlora.data import readers
+from medqlora.data import readers, set_warnings
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
-from medqlora.data.json_text import parse_json
+from medqlora.data.own_ids import OwnIds, with_other_ids
 from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.readers import Row
+from medqlora.data.shapes import OURS, Labels, Table
+from medqlora.data.shapes.columns import key as column_key
 from medqlora.data.source import Source
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 
-OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
+#: what YAML may make of a word: `yes` is true there, and `1` a number
+Word = str | bool | int | float
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_PMID_COLUMNS = ("pmid", "pubid", "pubmed_id")  # whatever column is the id, these are looked at for leaks
+_PMID_COLUMNS = ("pmid", "pubid", "pubmedid")  # whatever column is the id, these are looked at for leaks
 
 
 class JSONLines(Source):
@@ -50,8 +50,12 @@ class JSONLines(Source):
             none. It goes by each id's hash, so the same rows are taken whatever their order.
         fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options
             and topics. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}.
-        labels: the possible answers, in a fixed order. Without it yes, no, maybe, or for multiple choice the
-            options' letters; an empty list means free answers.
+            Without it usual names are found, and chat and instruction data are recognised.
+        labels: the possible answers, in a fixed order, as a list or with commas; or a mapping of what the file
+            says to them: {0: no, 1: yes}. Without it yes, no, maybe, or for multiple choice the options'
+            letters; an empty list means free answers. Numbers in the file count the labels.
+        answer_index: what numbers that stand for an option or a label count from, 0 or 1; null tells it by
+            the whole file.
         on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
             "skip" leaves it out, counts it and lists it in the run's folder. A question of a test set among
             those to learn from is always an error, and so is a file without one good record.
@@ -67,8 +71,9 @@ class JSONLines(Source):
         dev: str | None = None,
         test: str | None = None,
         dev_fraction: float = 0.1,
-        fields: dict[str, str] | None = None,
-        labels: list[str] | None = None,
+        fields: dict[str, Word] | None = None,
+        labels: list[Word] | dict[Word, Word] | str | None = None,
+        answer_index: Literal[0, 1] | None = None,
         on_bad_record: OnBadRecord = "error",
         encoding: str | None = None,
         sheet: str | None = None,
@@ -83,17 +88,17 @@ class JSONLines(Source):
                 raise InputError(
                     f"--data.source.fields: {key!r} is none of our columns: use {', '.join(OURS)}"
                 )
-        if labels is not None and (len(set(labels)) < len(labels) or len(labels) == 1 or not all(labels)):
-            raise InputError(
-                f"--data.source.labels: {labels}: give two or more different ones, or [] for free answers"
-            )
+        if answer_index not in (None, 0, 1) or isinstance(answer_index, bool):
+            raise InputError(f"--data.source.answer_index: {answer_index!r}: give 0, 1 or null")
         self._paths = {"train": train, "dev": dev, "test": test}
         self._dev_fraction = dev_fraction
         self._fields = dict(fields or {})
-        self._labels = None if labels is None else tuple(labels)
+        written = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        self._labels, self._written = _labels(written), written
+        self._answer_index = answer_index
         self._on_bad_record = on_bad_record
         self._reading = readers.ReadOptions(encoding, sheet)
-        self._understood: list[str] = []
+        self._first_ids: dict[str, str] = {}
         self.skipped: list[BadRecord] = []
 
     def fingerprint(self) -> dict[str, object]:
@@ -102,7 +107,8 @@ class JSONLines(Source):
             **self._paths,
             "dev_fraction": self._dev_fraction,
             "fields": self._fields,
-            "labels": None if self._labels is None else list(self._labels),
+            "labels": _plain(self._written),
+            "answer_index": self._answer_index,
             "on_bad_record": self._on_bad_record,
             "encoding": self._reading.encoding,
             "sheet": self._reading.sheet,
@@ -110,10 +116,30 @@ class JSONLines(Source):
         }
 
     def read(self) -> Splits:
-        self.skipped, self.remarks, self._understood = [], (), []
-        sets = {name: self._read(name) for name in self._paths}
+        self.skipped, self.remarks, self._first_ids = [], (), {}
+        skipped = {name: self._list_of_skipped() for name in self._paths}
+        understood: dict[str, str] = {}
+        tables: dict[str, Table] = {}
+        for name, path in self._paths.items():
+            if path is not None:
+                tables[name], understood[name] = self._table(name, path, skipped[name])
+        free = all(table.free for table in tables.values())
+        for table in tables.values():
+            table.free = free  # one set of labels for all of a source
+        remarks: list[str] = []
+        sets: dict[str, list[Record]] = {name: [] for name in self._paths}
+        for name, table in tables.items():
+            remarks.append(", ".join([understood[name], *table.words()]))
+            sets[name] = self._records(name, table, skipped[name], remarks)
         if self._paths["dev"] is None and self._dev_fraction > 0:
-            sets["train"], sets["dev"] = _set_aside(sets["train"], self._dev_fraction)
+            sets["train"], sets["dev"] = self._set_aside(sets["train"])
+        else:
+            sets["dev"], shared = with_other_ids(sets["dev"], sets["train"], "#dev")
+            if shared:
+                remarks.append(
+                    f"Warning: {len(shared):,} ids of the dev set are in the training set too; there they end in #dev: "
+                    f"{listed(shared[:5])}"
+                )
         if not sets["train"]:
             raise InputError(
                 f"--data.source.train: {self._paths['train']} leaves nothing to train on once the dev set is set "
@@ -121,179 +147,110 @@ class JSONLines(Source):
             )
         unique_ids([record for records in sets.values() for record in records], "over train, dev and test")
         reject_shared_content({name: sets[name] for name in ("train", "dev")}, sets["test"], "test")
-        if self._paths["dev"] is not None:
-            reject_shared_content({"train": sets["train"]}, sets["dev"], "dev")
-        self.remarks = (*self._understood, *remarks_on(self.skipped))
+        self.remarks = (*remarks, *remarks_on(self.skipped), *set_warnings.warnings_on(sets))
         return Splits(**sets)
 
-    def _read(self, name: str) -> list[Record]:
-        path = self._paths[name]
-        if path is None:
-            return []
+    def _list_of_skipped(self) -> list[BadRecord] | None:
+        return [] if self._on_bad_record == "skip" else None
+
+    def _table(self, name: str, path: str, skipped: list[BadRecord] | None) -> tuple[Table, str]:
+        """The rows of a file by their columns, and how the file was understood."""
         option = f"--data.source.{name}"
-        skipped: list[BadRecord] | None = [] if self._on_bad_record == "skip" else None
         rows, understood = readers.read_table(path, option, skipped, self._reading)
-        self._understood.append(understood)
-        self._check_columns(rows, option)
-        stem = Path(path).name.partition(".")[0]
-        if list(self._paths.values()).count(path) > 1:  # its parts, which count their rows from 1 each
-            stem = f"{stem}-{name}"
+        table = Table(
+            rows,
+            option,
+            self._labels,
+            self._fields,
+            self._answer_index,
+            default_labels=self._written is None,
+            optional=("answer",) if name == "test" else (),  # questions without answers can be asked
+        )
+        return table, understood
+
+    def _records(
+        self, name: str, table: Table, skipped: list[BadRecord] | None, remarks: list[str]
+    ) -> list[Record]:
+        path, option = str(self._paths[name]), f"--data.source.{name}"
+        stem = self._stem(name)
+        ids = OwnIds()
 
         def build(row: Row) -> Record:
-            record = self.record(row, f"{stem}:{row.key or row.number}")
+            record = table.record(row, f"{stem}:{row.key or row.number}")
             if name != "test" and record.answer is None:
                 raise InputError(
-                    f"{row.where}: {self._column('answer')} is missing or empty: the {name} set needs answers"
+                    f"{row.where}: {table.answer_column} is missing or empty: the {name} set needs answers"
                 )
-            return record
+            return ids.own(record)
 
-        found = usable(rows, build, option, skipped)
+        found = usable(table.rows, build, option, skipped)
         if skipped and not found:
             raise readers.all_bad(path, option, skipped)
         self.skipped += skipped or []
-        if name != "test":
-            for row, record in found:
-                reject_test_pmids([record, *(replace(record, id=pmid) for pmid in _pmids(row))], name)
+        for row, record in found if name != "test" else ():
+            first = ids.first.get(record.id, record.id)
+            reject_test_pmids([replace(record, id=pmid) for pmid in (first, *_pmids(row))], name)
+        self._first_ids.update(ids.first)
+        remarks += [f"{Path(path).name}: {line}" for line in table.remarks()]
+        remarks += ids.remark(Path(path).name, "--data.source.fields.id COLUMN names another column")
         return [record for _, record in found]
 
-    def _column(self, ours: str) -> str:
-        return self._fields.get(ours, ours)
-
-    def _check_columns(self, rows: list[Row], option: str) -> None:
-        """A mapped column that no row has is a slip of the pen; so is a file without questions."""
-        there = {key for row in rows for key in row.value}
-        for ours, theirs in {"question": self._column("question"), **self._fields}.items():
-            if ours == "answer" and option.endswith("test"):
-                continue  # questions without answers can be asked
-            for column in _columns(theirs) if ours == "options" else [theirs]:
-                if column not in there:
-                    raise InputError(
-                        f"{option}: no row of {rows[0].file} has the column {column!r}; there are "
-                        f"{listed(sorted(there))}: map ours with --data.source.fields.{ours} COLUMN"
-                    )
-
-    def record(self, row: Row, default_id: str) -> Record:
-        """A row as a record.
-
-        Raises:
-            InputError: something in it is not as it should be.
-        """
-        value = row.value
-
-        def get(ours: str) -> Any:
-            return value.get(self._column(ours))
-
-        def texts(ours: str) -> tuple[str, ...]:
-            return values.texts(row, self._column(ours), _cell(row, get(ours)))
-
-        options = self._options(row)
-        labels = self._labels_of(row, options)
-        long_answer = values.text(row, self._column("long_answer"), get("long_answer"))
-        given = get("id")
-        if values.is_missing(given) and "id" in self._fields:
-            raise InputError(f"{row.where}: {self._column('id')} is missing or empty: every row needs an id")
-        key, identity = ("key", default_id) if values.is_missing(given) else (self._column("id"), given)
-        return Record(
-            id=values.identity(row, key, identity),
-            question=values.text(row, self._column("question"), get("question"), needed=True),
-            contexts=texts("contexts"),
-            options=options,
-            labels=labels,
-            answer=self._answer(row, get("answer"), options, labels),
-            long_answer=long_answer,
-            topics=texts("topics"),
-            where=row.where,
-        )
-
-    def _options(self, row: Row) -> dict[str, str]:
-        """label → text, from an object, a list, several columns, or the columns A, B, …"""
-        theirs, value = self._column("options"), row.value
-        columns = _columns(theirs)
-        if len(columns) > 1:
-            given: Any = [value.get(column) for column in columns]
-            while given and values.is_missing(given[-1]):
-                given.pop()  # some questions have fewer
-        elif "options" not in self._fields and theirs not in value:
-            given = {}
-            for letter in _LETTERS:
-                if values.is_missing(value.get(letter)):
-                    break
-                given[letter] = value[letter]
-            given = given if len(given) > 1 else None
-        else:
-            given = _cell(row, value.get(theirs))
-        if values.is_missing(given) or given in ({}, []):
-            return {}
-        if isinstance(given, list):
-            if len(given) > len(_LETTERS):
-                raise values.bad(row, theirs, given, f"give {len(_LETTERS)} options at most")
-            given = dict(zip(_LETTERS, given, strict=False))
-        if not isinstance(given, dict):
-            raise values.bad(row, theirs, given, "give an object of letters and texts, or a list of texts")
-        # a column of structs in Parquet has every letter in every row, null where the question has fewer
-        given = {label: text for label, text in given.items() if text is not None}
-        if len(given) < 2:
-            raise values.bad(row, theirs, given, "give two options or more")
-        return {
-            values.name(row, f"{theirs}: letter", label): values.text(
-                row, f"{theirs} {label}", text, needed=True
-            )
-            for label, text in given.items()
+    def _stem(self, name: str) -> str:
+        """What the ids of rows without one begin with; files of one name in several folders are told apart."""
+        stems = {
+            key: Path(path).name.partition(".")[0] for key, path in self._paths.items() if path is not None
         }
+        same = [key for key, stem in stems.items() if stem == stems[name]]
+        return stems[name] if same == [name] else f"{stems[name]}-{name}"
 
-    def _labels_of(self, row: Row, options: Mapping[str, str]) -> tuple[str, ...]:
-        if not options:
-            return YES_NO_MAYBE if self._labels is None else self._labels
-        if self._labels and self._labels != tuple(options):
-            raise InputError(
-                f"{row.where}: its options are {listed(options)}, and --data.source.labels has "
-                f"{', '.join(self._labels)}: leave --data.source.labels out for multiple choice"
-            )
-        return () if self._labels == () else tuple(options)
+    def _set_aside(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
+        """Train and dev, by the ids' hashes; equal questions and those of one id stay together, and dev is not
+        empty."""
 
-    def _answer(
-        self, row: Row, value: Any, options: Mapping[str, str], labels: tuple[str, ...]
-    ) -> str | None:
-        column = self._column("answer")
-        if values.is_missing(value):
-            return None
-        if not labels:
-            return values.text(row, column, value)
-        if options and value not in labels:
-            named = [label for label, text in options.items() if text == value]
-            if len(named) == 1:  # the option's text stands for its letter
-                return named[0]
-        fix = "correct it" if options else "correct it, or name the possible answers in --data.source.labels"
-        return values.one_of(row, column, value, labels, fix)
+        def rank(record: Record) -> int:
+            first = self._first_ids.get(record.id, record.id)
+            return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8], "big")
+
+        chosen = {content(record) for record in records if rank(record) < self._dev_fraction * 2**64}
+        if not chosen:
+            first = min(map(rank, records), default=0)
+            chosen = {content(record) for record in records if rank(record) == first}
+        dev = [record for record in records if content(record) in chosen]
+        return [record for record in records if content(record) not in chosen], dev
 
 
-def _columns(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")]
+def _labels(given: Sequence[Word] | Mapping[Word, Word] | None) -> Labels:
+    """The labels as words, whatever YAML made of them.
+
+    Raises:
+        InputError: there is one alone, or two are equal.
+    """
+    if given is None:
+        return Labels(YES_NO_MAYBE)
+    meanings = {_word(key): _word(word) for key, word in given.items()} if isinstance(given, Mapping) else {}
+    words = list(dict.fromkeys(meanings.values())) if isinstance(given, Mapping) else list(map(_word, given))
+    if len(set(words)) < len(words) or len(words) == 1 or not all(map(str.strip, words)):
+        raise InputError(
+            f"--data.source.labels: {_plain(given)}: give two or more different ones, or [] for free answers"
+        )
+    return Labels(words, meanings, explicit=True)
 
 
-def _cell(row: Row, value: Any) -> Any:
-    """A cell of a CSV holds lists and objects as JSON; any other text, "[12] patients" too, is itself."""
-    if isinstance(value, str) and re.match(r"\s*[\[{]", value):
-        try:
-            return parse_json(value)
-        except ValueError:
-            return value
-    return value
+def _word(value: Word) -> str:
+    """YAML reads `yes` and `no` as true and false."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _plain(given: Sequence[Word] | Mapping[Word, Word] | None) -> object:
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return {_word(key): _word(word) for key, word in given.items()}
+    return list(map(_word, given))
 
 
 def _pmids(row: Row) -> list[str]:
-    named = [value for key, value in row.value.items() if key.lower() in _PMID_COLUMNS]
+    named = [value for key, value in row.value.items() if column_key(key) in _PMID_COLUMNS]
     return [str(value) for value in named if isinstance(value, (str, int, float))]
-
-
-def _set_aside(records: list[Record], fraction: float) -> tuple[list[Record], list[Record]]:
-    """Train and dev, by the ids' hashes; equal questions stay together, and dev is not empty."""
-
-    def rank(record: Record) -> int:
-        return int.from_bytes(hashlib.sha256(record.id.encode()).digest()[:8], "big")
-
-    chosen = {content(record) for record in records if rank(record) < fraction * 2**64}
-    if not chosen:
-        chosen = {content(min(records, key=rank))}
-    dev = [record for record in records if content(record) in chosen]
-    return [record for record in records if content(record) not in chosen], dev

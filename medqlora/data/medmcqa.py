@@ -92,6 +92,12 @@ def _counted_from(rows: Sequence[Row], option: str, path: str) -> int:
     Raises:
         InputError: they have no answers, both ways are mixed, or neither a 0 nor a 4 is there to tell.
     """
+    there = list(dict.fromkeys(column for row in rows for column in row.value))
+    if "cop" not in there and "question" in there:
+        raise InputError(
+            f"{option}: no row of {path} has the column 'cop' (the right option's number); there are "
+            f"{listed(there)}: rename it, or give a file with answers, like the validation split (dev.json)"
+        )
     found = {fields.whole(row.value.get("cop")) for row in rows}
     if found <= {None, -1}:
         raise InputError(

@@ -12,13 +12,10 @@ from pathlib import Path
 
 from medqlora.data import readers
 from medqlora.data.checks import usable
-from medqlora.data.jsonlines import JSONLines
+from medqlora.data.own_ids import OwnIds
 from medqlora.data.readers import Row
-from medqlora.data.wording import listed
-from medqlora.errors import InputError
+from medqlora.data.shapes import Labels, Table
 from medqlora.records import BadRecord, Record
-
-_ANSWERS = ("answer", "long_answer")
 
 
 def read_questions(
@@ -31,34 +28,31 @@ def read_questions(
     """The questions of a file, in its order.
 
     Args:
-        path: any file that `JSONLines` reads. `context` is taken for `contexts`.
+        path: a file in any form that `JSONLines` reads; its columns are found as there.
         option: the option that named it, for messages.
         labels: the possible decisions of a question without options; none for free answers.
         skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
-        remarks: takes up the line that says how the file was understood.
+        remarks: takes up how the file and its columns were understood, a line each.
 
     Raises:
         InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
     """
     already = len(skipped or ())
     rows, understood = readers.read_table(path, option, skipped)
-    if remarks is not None:
-        remarks.append(understood)
-    there = {key for row in rows for key in row.value}
-    if "question" not in there:
-        raise InputError(
-            f"{option}: no row of {path} has the column 'question'; there are {listed(sorted(there))}: rename one"
-        )
-    context = "context" in there and "contexts" not in there
-    reader = JSONLines(path, fields={"contexts": "context"} if context else None)
-    stem = Path(path).name.partition(".")[0]
+    table = Table(rows, option, Labels(tuple(labels)), answers=False)
+    name = Path(path).name
+    stem = name.partition(".")[0]
+    ids = OwnIds()
 
     def build(row: Row) -> Record:
-        asked = row._replace(value={key: value for key, value in row.value.items() if key not in _ANSWERS})
-        record = reader.record(asked, f"{stem}:{row.key or row.number}")
-        return record if record.options else replace(record, labels=tuple(labels))
+        record = ids.own(table.record(row, f"{stem}:{row.key or row.number}"))
+        return replace(record, labels=tuple(record.options) or tuple(labels))
 
-    records = [record for _, record in usable(rows, build, option, skipped)]
+    records = [record for _, record in usable(table.rows, build, option, skipped)]
     if skipped and not records:
         raise readers.all_bad(path, option, skipped[already:])
+    if remarks is not None:
+        remarks.append(", ".join([understood, *table.words()]))
+        remarks += [f"{name}: {line}" for line in table.remarks()]
+        remarks += ids.remark(name, "give the column id other values")
     return records

@@ -83,7 +83,10 @@ def test_right_options_that_can_not_be_told_apart_are_refused(lines, cops, match
 
 def test_a_test_file_without_the_column_of_answers_is_told_what_it_is(lines):
     unlabelled = [{key: value for key, value in one.items() if key != "cop"} for one in rows(count=5)]
-    with pytest.raises(InputError, match=r"--data\.source\.test: .*has no answers \(cop\)"):
+    with pytest.raises(
+        InputError,
+        match=r"--data\.source\.test: no row of .*test\.json has the column 'cop' .*validation split",
+    ):
         MedMCQA(lines(unlabelled, "test.json")).read()
 
 

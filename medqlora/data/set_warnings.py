@@ -1,0 +1,86 @@
+"""What a set of records says of its own quality: told, and trained on all the same."""
+
+from collections.abc import Mapping, Sequence
+
+from medqlora.data.checks import content
+from medqlora.data.wording import listed, plain
+from medqlora.records import Record
+
+#: with fewer, one answer moves the accuracy by more than five points
+FEWEST_VALIDATION = 20
+
+_SHOWN = 5
+
+
+def warnings_on(sets: Mapping[str, Sequence[Record]]) -> list[str]:
+    """A line for each fault of the sets that their owner should know of.
+
+    Args:
+        sets: the name of each set (train, dev, test) → its records.
+    """
+    lines: list[str] = []
+    for name in ("train", "dev"):
+        records = sets.get(name, ())
+        lines += repeated(name, records)
+        answers = {record.answer for record in records if record.labels}
+        if len(records) > 1 and len(answers) == 1 and all(record.labels for record in records):
+            lines.append(
+                f"Warning: every answer of the {name} set is {plain(str(*answers))}: nothing is to be told apart"
+            )
+    lines += crossing(sets.get("train", ()), sets.get("dev", ()))
+    few = len(sets.get("dev", ()))
+    if 0 < few < FEWEST_VALIDATION:
+        lines.append(
+            f"Warning: the validation set has {few} questions: one of them is {100 / few:.0f} points of accuracy, so "
+            f"the best checkpoint is chosen mostly by chance; give {FEWEST_VALIDATION} or more"
+        )
+    return lines
+
+
+def repeated(name: str, records: Sequence[Record]) -> list[str]:
+    """Lines on the questions that a set holds more than once, with equal and with different answers."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(content(record), []).append(record)
+    several = [group for group in groups.values() if len(group) > 1]
+    conflicts = [group for group in several if len({_said(record) for record in group}) > 1]
+    equal = [group for group in several if len({_said(record) for record in group}) == 1]
+    lines = []
+    if conflicts:
+        shown = "; ".join(
+            ", ".join(f"{plain(record.id)} ({plain(str(record.answer))})" for record in group[:_SHOWN])
+            for group in conflicts[:_SHOWN]
+        )
+        lines.append(
+            f"Warning: {name} set: {_count(conflicts)} more than once, with other answers: {shown}{_more(conflicts)}"
+        )
+    if equal:
+        shown = "; ".join(listed(record.id for record in group[:_SHOWN]) for group in equal[:_SHOWN])
+        lines.append(f"Warning: {name} set: {_count(equal)} more than once: {shown}{_more(equal)}")
+    return lines
+
+
+def crossing(train: Sequence[Record], dev: Sequence[Record]) -> list[str]:
+    """A line on the validation questions that are trained on; nothing where there are none."""
+    held = {content(record): record for record in train}
+    pairs = [(record, held[content(record)]) for record in dev if content(record) in held]
+    if not pairs:
+        return []
+    shown = "; ".join(f"{plain(one.id)} (train: {plain(other.id)})" for one, other in pairs[:_SHOWN])
+    return [
+        f"Warning: {len(pairs):,} of {len(dev):,} validation questions are in the training set too, so the validation "
+        f"figures are too good: {shown}{_more(pairs)}"
+    ]
+
+
+def _said(record: Record) -> str:
+    """The answer's text, so that options in another order are no other answer."""
+    return record.options.get(record.answer or "", record.answer or "").strip().casefold()
+
+
+def _count(items: Sequence[object]) -> str:
+    return f"{len(items):,} {'question stands' if len(items) == 1 else 'questions stand'} there"
+
+
+def _more(items: Sequence[object]) -> str:
+    return f"; … ({len(items):,} in all)" if len(items) > _SHOWN else ""

@@ -1,0 +1,166 @@
+"""The options of a multiple-choice question, in the forms that files have them: label → text, in order.
+
+An object of letters and texts; a list of texts; {"text": […], "label": […]} (ARC); a list of {"key", "value"}
+(MedQA's raw files) or {"label", "text"}; one text with a line each, "A) …"; and any of these as text in a cell.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medqlora.data import fields
+from medqlora.data.readers import Row
+from medqlora.data.shapes.columns import key
+from medqlora.data.shapes.contexts import parsed_cell
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_TEXT_KEYS = ("text", "value", "option", "content", "choice", "answertext", "optiontext")
+_LABEL_KEYS = ("label", "key", "letter", "id", "optionkey", "index")
+_LETTERED = re.compile(r"(?:^|(?<=[\s,;|]))\(?([A-Za-z]|\d{1,2})\s?(?:[).:]|\s-(?=\s))\s*")
+
+
+def options_of(row: Row, column: str, value: object) -> dict[str, str]:
+    """Label → text; {} where there are none.
+
+    Args:
+        row: the row, for messages.
+        column: the column, for messages.
+        value: what stands there.
+
+    Raises:
+        InputError: these are no options, or fewer than two.
+    """
+    if isinstance(value, str):
+        parsed = parsed_cell(row, column, value)
+        value = _lettered(parsed) or parsed if isinstance(parsed, str) else parsed
+    if fields.is_missing(value) or value in ({}, []):
+        return {}
+    if isinstance(value, Mapping):
+        value = _by_label(row, column, value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        value = _of_objects(row, column, value)
+    if isinstance(value, (list, tuple)):
+        value = _of_texts(row, column, value)
+    if not isinstance(value, Mapping):
+        raise fields.bad(row, column, value, "give an object of letters and texts, or a list of texts")
+    # a column of structs in Parquet has every letter in every row, null where the question has fewer
+    given = {str(label): text for label, text in value.items() if text is not None}
+    if len(given) < 2:
+        raise fields.bad(row, column, given, "give two options or more")
+    return {
+        fields.name(row, f"{column}: letter", label): fields.text(
+            row, f"{column} {label}", _as_text(text), needed=True
+        )
+        for label, text in given.items()
+    }
+
+
+def options_of_columns(row: Row, columns: Sequence[str], *, named: bool) -> dict[str, str]:
+    """The same from several columns; a question may leave the last ones empty.
+
+    Args:
+        row: the row.
+        columns: the columns, in order.
+        named: the user named them: a gap is an error, and so is a row with one option.
+    """
+    given: list[Any] = [row.value.get(column) for column in columns]
+    while given and fields.is_missing(given[-1]):
+        given.pop()
+    if not named:
+        held = next((place for place, text in enumerate(given) if fields.is_missing(text)), len(given))
+        given = given[:held]
+        if len(given) < 2:
+            return {}
+    return options_of(row, ", ".join(columns), given) if given else {}
+
+
+def _as_text(value: object) -> object:
+    """Numbers are texts of options too: 60, 0.5."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        return str(value)
+    return value
+
+
+def _of_texts(row: Row, column: str, texts: Sequence[Any]) -> dict[str, Any]:
+    if len(texts) > len(LETTERS):
+        raise fields.bad(row, column, list(texts), f"give {len(LETTERS)} options at most")
+    # ["A. Aspirin", "B. Atenolol"]: the letters stand in the texts already
+    if len(texts) > 1 and all(isinstance(text, str) for text in texts):
+        found = [_LETTERED.match(text.strip()) for text in texts]
+        if [match[1] if match else "" for match in found] == list(LETTERS[: len(texts)]):
+            rest = [text.strip()[match.end() :] for text, match in zip(texts, found, strict=True) if match]
+            if all(rest):
+                return dict(zip(LETTERS, rest, strict=False))
+    return dict(zip(LETTERS, texts, strict=False))
+
+
+def _by_label(row: Row, column: str, value: Mapping[Any, Any]) -> Any:
+    """{"text": […], "label": […]} as label → text; an object of letters as it is."""
+    keys = {key(str(name)): name for name in value}
+    texts = next((value[keys[name]] for name in _TEXT_KEYS if name in keys), None)
+    labels = next((value[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+    if not isinstance(texts, (list, tuple)):
+        family = re.compile(r"(?:op|opt|option|choice)([a-z])")
+        found = [family.fullmatch(name) for name in keys]
+        if found and all(found):  # {"opa": …, "opb": …}
+            return {match[1].upper(): value[keys[match[0]]] for match in found if match}
+        return value
+    if labels is None:
+        return list(texts)
+    if (
+        not isinstance(labels, (list, tuple))
+        or len(labels) != len(texts)
+        or len(set(map(str, labels))) < len(labels)
+    ):
+        raise fields.bad(row, column, dict(value), f"give {len(texts)} different labels, one for each text")
+    if list(map(str, labels)) == list(map(str, range(len(labels)))):
+        return list(texts)  # numbers that count the options are no names for them
+    return {str(label): text for label, text in zip(labels, texts, strict=True)}
+
+
+def _of_objects(row: Row, column: str, items: Sequence[Any]) -> Any:
+    """[{"key": "A", "value": …}, …] as label → text; without labels as a list of texts."""
+    pairs: list[tuple[object, object]] = []
+    for item in items:
+        if item is None:
+            continue
+        if not isinstance(item, Mapping):
+            raise fields.bad(row, column, item, 'give objects with "label" and "text"')
+        keys = {key(str(name)): name for name in item}
+        if len(item) == 1 and not set(keys) & {*_TEXT_KEYS, *_LABEL_KEYS}:  # [{"A": …}, {"B": …}]
+            pairs.append(next(iter(item.items())))
+            continue
+        text = next((item[keys[name]] for name in _TEXT_KEYS if name in keys), None)
+        label = next((item[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+        if text is None:
+            raise fields.bad(row, column, item, 'give objects with "label" and "text"')
+        pairs.append((label, text))
+    labels = [str(label) for label, _ in pairs if label is not None]
+    if not labels or labels == list(map(str, range(len(pairs)))):
+        return [text for _, text in pairs]
+    if len(set(labels)) < len(pairs):
+        raise fields.bad(row, column, list(items), "give each option a label of its own")
+    return dict(zip(labels, (text for _, text in pairs), strict=True))
+
+
+def _lettered(text: str) -> dict[str, str] | None:
+    """ "A) Aspirin\\nB) Atenolol", also on one line or as "a. … b. …"; None where the letters are not A, B, C, …"""
+    marks = list(_LETTERED.finditer(text))
+    for first in ("A", "a", "1"):
+        chosen: list[re.Match[str]] = []
+        for mark in marks:
+            wanted = str(len(chosen) + 1) if first == "1" else chr(ord(first) + len(chosen))
+            if mark[1] == wanted:
+                chosen.append(mark)
+        if len(chosen) < 2 or text[: chosen[0].start()].strip(" \n\t([{"):
+            continue
+        ends = [*(mark.start() for mark in chosen[1:]), len(text)]
+        texts = [
+            text[mark.end() : end].strip().strip(",;|").strip()
+            for mark, end in zip(chosen, ends, strict=True)
+        ]
+        if all(texts):
+            names = map(str, range(1, len(texts) + 1)) if first == "1" else LETTERS
+            return dict(zip(names, texts, strict=False))
+    return None

@@ -1,0 +1,215 @@
+"""What an answer says: labels in every spelling, numbers and booleans where their meaning is named, rationales."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+
+from medqlora.data import JSONLines, Source
+from medqlora.errors import InputError
+
+
+def rows(answers: list[Any], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"question": f"Is drug {number} of use?", "answer": answer, **more}
+        for number, answer in enumerate(answers)
+    ]
+
+
+def answers_of(read: Any, given: list[Any], name: str = "t.jsonl", **options: Any) -> list[str]:
+    return [record.answer for record in read(rows(given), name, **options)[0]]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Yes", "YES", "yes ", " yes", "yes.", "yes,", "“Yes.”", '"yes"', "'Yes'", "**Yes**", "(yes)", "yes!", "Ｙｅｓ",
+        "\u200byes\ufeff", "yes\n", "Answer: yes", "The answer is yes.", "`yes`", "»Yes«", "yes\u00a0", "y\u00ades",
+    ],
+)  # fmt: skip
+def test_a_label_is_read_in_every_spelling(read_rows_as_train: Any, written: str) -> None:
+    for name in ("t.jsonl", "t.csv"):
+        assert answers_of(read_rows_as_train, [written, "no"], name) == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "No evidence supports it",
+        "yes or no",
+        "yes/no",
+        "yes, no",
+        "no-one knows",
+        "nope",
+        "yes no",
+        "unclear",
+        "1",
+        "ye s",
+    ],
+)
+def test_what_is_no_label_is_refused(read_rows_as_train: Any, written: str) -> None:
+    with pytest.raises(
+        InputError, match=r"t\.jsonl:1: answer is .* none of yes, no, maybe: .*--data\.source\.labels"
+    ):
+        read_rows_as_train(rows([written, "no"]))
+
+
+@pytest.mark.parametrize(
+    ("written", "label", "rationale"),
+    [
+        ("Yes, because it fell.", "yes", "because it fell."),
+        ("No. The trial found none.", "no", "The trial found none."),
+        ("Maybe - it fell in women only", "maybe", "it fell in women only"),
+        ("yes: it fell", "yes", "it fell"),
+        ("NO\n\nThe trial found none.", "no", "The trial found none."),
+        ("**Yes**, it fell.", "yes", "it fell."),
+        ("Yes because it fell", "yes", "because it fell"),
+        ("Yes (p < 0.01).", "yes", "(p < 0.01)."),
+        ("Yes — it fell by 5 cm², no more", "yes", "it fell by 5 cm², no more"),
+        ("Answer: no. None was found.", "no", "None was found."),
+    ],
+)
+def test_an_answer_that_goes_on_gives_label_and_rationale(
+    read_rows_as_train: Any, written: str, label: str, rationale: str
+) -> None:
+    [record, _], remarks = read_rows_as_train(rows([written, "yes"]))
+    assert (record.answer, record.long_answer) == (label, rationale)
+    assert "in 1 of 2 rows text follows the label: learned as the rationale" in remarks
+    [record, _], remarks = read_rows_as_train(rows([written, "yes"], long_answer="So it is."))
+    assert (record.answer, record.long_answer) == (label, "So it is.")
+    assert "text follows the label: left out, since long_answer holds the rationale" in remarks
+
+
+def test_labels_of_ones_own_are_read_alike(read_rows_as_train: Any) -> None:
+    assert answers_of(read_rows_as_train, ["JA", "nein."], labels=["ja", "nein"]) == ["ja", "nein"]
+    assert answers_of(read_rows_as_train, ["ii", "I. It is."], labels=["I", "II"]) == ["II", "I"]
+    assert answers_of(read_rows_as_train, ["ja", "Nein"], labels={"ja": True, "nein": False}) == ["yes", "no"]
+    # labels that differ in case alone are read as they are written
+    assert answers_of(read_rows_as_train, ["a", "A"], labels=["A", "a"]) == ["a", "A"]
+    with pytest.raises(InputError, match="none of A, a"):
+        read_rows_as_train(rows(["a.", "A"]), labels=["A", "a"])
+    assert answers_of(read_rows_as_train, ["+", "-"], labels=["+", "-"]) == ["+", "-"]
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "answers"),
+    [
+        ([0, 1, 2], ["yes", "no", "maybe"], ["yes", "no", "maybe"]),
+        ([1, 2, 3], ["yes", "no", "maybe"], ["yes", "no", "maybe"]),
+        ([1, 0, 1], ["no", "yes"], ["yes", "no", "yes"]),
+        (["1", "0"], ["no", "yes"], ["yes", "no"]),
+        (["1.0", "0.0"], ["no", "yes"], ["yes", "no"]),
+        ([1.0, 0.0], ["no", "yes"], ["yes", "no"]),
+        ([True, False], ["yes", "no"], ["yes", "no"]),
+        ([True, False], ["no", "yes"], ["yes", "no"]),
+        (["True", "False"], ["no", "yes"], ["yes", "no"]),
+        ([True, False], ["nein", "ja"], ["ja", "nein"]),
+        ([True, False], {True: "malignant", False: "benign"}, ["malignant", "benign"]),
+        ([3, 7], {3: "no", 7: "yes"}, ["no", "yes"]),
+        (["0", "1", "yes"], {"0": "no", "1": "yes"}, ["no", "yes", "yes"]),
+        ([0, 1], [0, 1], ["0", "1"]),
+    ],
+)
+def test_numbers_and_booleans_stand_for_labels_that_were_named(
+    read_rows_as_train: Any, given: list[Any], labels: Any, answers: list[str]
+) -> None:
+    assert answers_of(read_rows_as_train, given, labels=labels) == answers
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "match"),
+    [
+        ([0, 1], {}, r"t\.jsonl:1: answer is 0, .*--data\.source\.labels in their order, or as a mapping"),
+        (
+            [True, False],
+            {},
+            r"t\.jsonl:1: answer is True, .*--data\.source\.labels \[yes, no\], or a mapping",
+        ),
+        (
+            [True, False],
+            {"labels": ["benign", "malignant"]},
+            r"answer is True, which is none of benign, malignant",
+        ),
+        (
+            [1, 2, 1],
+            {"labels": ["a", "b", "c"]},
+            r"1, 2 alone fit a count from 0 as well .*answer_index 0 or 1",
+        ),
+        ([0, 3], {"labels": ["a", "b", "c"]}, r"0 and 3 of 3 are both there, which is a mixture"),
+        ([0, 1, 7], {"labels": ["a", "b", "c"]}, r"t\.jsonl:3: answer is 7: give a number of the 3 labels"),
+        ([0, 2], {"labels": {0: "no", 1: "yes"}}, r"t\.jsonl:2: answer is 2, which is none of no, yes"),
+    ],
+)
+def test_numbers_that_can_not_be_told_are_refused(
+    read_rows_as_train: Any, given: list[Any], options: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(InputError, match=match):
+        read_rows_as_train(rows(given), **options)
+
+
+def test_no_row_takes_its_answer_from_another_column_than_the_others(read_rows_as_train: Any) -> None:
+    good = {"question": "P?", "answer": "yes", "label": "no"}
+    for value, match in (("perhaps", "answer is 'perhaps'"), (None, "answer is missing or empty")):
+        with pytest.raises(InputError, match=rf"t\.jsonl:2: {match}"):
+            read_rows_as_train([good, {"question": "Q?", "answer": value, "label": "no"}])
+    # a column that no row can be read from is not the answer
+    rows = [
+        {"question": f"Q {n}?", "answer": "It is not known.", "label": ("yes", "no")[n % 2]} for n in range(4)
+    ]
+    records, remarks = read_rows_as_train(rows)
+    assert [record.answer for record in records] == ["yes", "no", "yes", "no"]
+    assert "not used: answer" in remarks
+    [record], _ = read_rows_as_train([{"question": "Q?", "answer": "A drug.", "label": 3}], labels=[])
+    assert record.answer == "A drug."
+    rows = [{"question": "Q?", "answer": "no"}, {"question": "R?", "label": "yes"}]
+    assert [record.answer for record in read_rows_as_train(rows)[0]] == ["no", "yes"]
+
+
+def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
+    labels = ["a", "b", "c"]
+    assert answers_of(read_rows_as_train, [1, 2, 1], labels=labels, answer_index=0) == ["b", "c", "b"]
+    assert answers_of(read_rows_as_train, [1, 2, 1], labels=labels, answer_index=1) == ["a", "b", "a"]
+    for wrong in (2, True, "0"):
+        with pytest.raises(InputError, match=r"--data\.source\.answer_index: .*: give 0, 1 or null"):
+            JSONLines("t.jsonl", answer_index=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("[yes, no]", ("yes", "no")),
+        ("[Yes, No]", ("yes", "no")),
+        ("[no, yes, unclear]", ("no", "yes", "unclear")),
+        ("{0: no, 1: yes}", ("no", "yes")),
+        ("{ja: yes, nein: no}", ("yes", "no")),
+        ("{true: malignant, false: benign}", ("malignant", "benign")),
+        ("[1, 2, 3]", ("1", "2", "3")),
+        ("[]", ()),
+        ("ja, nein", ("ja", "nein")),
+    ],
+)
+def test_yamls_booleans_are_the_words_that_were_written(
+    tmp_path: Path, yaml: str, words: tuple[str, ...]
+) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(Source, "source")
+    (tmp_path / "t.jsonl").write_text('{"question": "Q?", "No": "ja", "x": 1}\n')
+    text = f"source:\n  class_path: medqlora.data.JSONLines\n  init_args:\n    train: t.jsonl\n    labels: {yaml}\n"
+    (tmp_path / "c.yaml").write_text(text + "    fields: {answer: No}\n")
+    given = parser.parse_args(["--config", str(tmp_path / "c.yaml")]).source.init_args
+    source = JSONLines(**vars(given))
+    assert tuple(_words(source.fingerprint()["labels"])) == words
+
+
+def _words(labels: Any) -> list[str]:
+    return list(dict.fromkeys(labels.values())) if isinstance(labels, dict) else labels
+
+
+@pytest.mark.parametrize(
+    "labels", [["yes"], ["a", "a"], [True, "yes"], {0: "no", 1: "no"}, ["a", " "], "5", "a,"]
+)
+def test_one_label_or_two_equal_ones_are_refused(labels: Any) -> None:
+    with pytest.raises(InputError, match=r"--data\.source\.labels: .*: give two or more different ones"):
+        JSONLines("t.jsonl", labels=labels)
