@@ -25,8 +25,8 @@ from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
 from medqlora.data.files import Row
 from medqlora.data.json_text import parse_json
-from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.source import Source
+from medqlora.data.test_sets import reject_test_questions
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
@@ -34,7 +34,22 @@ from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_PMID_COLUMNS = ("pmid", "pubid", "pubmed_id")  # whatever column is the id, these are looked at for leaks
+#: whatever column is the id, these are looked at for leaks
+_ID_COLUMNS = frozenset(
+    [
+        "pmid",
+        "pubid",
+        "pubmed_id",
+        "pubmedid",
+        "pubmed",
+        "id",
+        "key",
+        "qid",
+        "question_id",
+        "doc_id",
+        "document_id",
+    ]
+)
 
 
 class JSONLines(Source):
@@ -100,6 +115,12 @@ class JSONLines(Source):
             "files": {path: files.fingerprint(path) for path in self._paths.values() if path is not None},
         }
 
+    def same_data(self, recorded: Mapping[str, object]) -> bool:
+        """The same training file, by its path or by its bytes."""
+        mine = self.fingerprint()
+        same_file = recorded.get("train") == mine["train"]
+        return super().same_data(recorded) and (same_file or bool(_digests(recorded) & _digests(mine)))
+
     def read(self) -> Splits:
         self.skipped, self.remarks = [], ()
         sets = {name: self._read(name) for name in self._paths}
@@ -139,10 +160,10 @@ class JSONLines(Source):
         if skipped and not found:
             raise files.all_bad(path, option, skipped)
         self.skipped += skipped or []
-        if name != "test":
-            for row, record in found:
-                reject_test_pmids([record, *(replace(record, id=pmid) for pmid in _pmids(row))], name)
-        return [record for _, record in found]
+        records = [replace(record, aliases=_aliases(row)) for row, record in found]
+        if name != "test" and self.checks_test_questions:
+            reject_test_questions({name: records})
+        return records
 
     def _column(self, ours: str) -> str:
         return self._fields.get(ours, ours)
@@ -255,6 +276,14 @@ class JSONLines(Source):
         return values.one_of(row, column, value, labels, fix)
 
 
+def _digests(fingerprint: Mapping[str, object]) -> set[str]:
+    """The SHA-256 of the training file's parts."""
+    held = fingerprint.get("files")
+    parts = held.get(fingerprint.get("train")) if isinstance(held, dict) else None
+    found = list(parts.values()) if isinstance(parts, dict) else []
+    return {str(one["sha256"]) for one in found if isinstance(one, dict) and "sha256" in one}
+
+
 def _columns(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
 
@@ -269,9 +298,15 @@ def _cell(row: Row, value: Any) -> Any:
     return value
 
 
-def _pmids(row: Row) -> list[str]:
-    named = [value for key, value in row.value.items() if key.lower() in _PMID_COLUMNS]
-    return [str(value) for value in named if isinstance(value, (str, int, float))]
+def _aliases(row: Row) -> tuple[str, ...]:
+    """What a row may be known by elsewhere: its key, and columns with an id's name, also those of an object in it."""
+    found = [] if row.key is None else [row.key]
+    nested = [value for value in row.value.values() if isinstance(value, Mapping)]
+    for columns in (row.value, *nested):
+        for key, value in columns.items():
+            if str(key).strip().lower() in _ID_COLUMNS and isinstance(value, (str, int, float)):
+                found.append(str(value))
+    return tuple(found)
 
 
 def _set_aside(records: list[Record], fraction: float) -> tuple[list[Record], list[Record]]:
