@@ -66,8 +66,8 @@ class UnderTest:
                 say(f"Note: trained with the prompt '{trained_with}', asked with '{self.prompt}'")
         if self.test_questions:
             say(
-                f"WARNING: {told(self.test_questions)} ({OPTION} true at its training): a score on that benchmark means "
-                "nothing"
+                f"WARNING: {told(self.test_questions)} ({OPTION} true at its training): a score on that benchmark "
+                "means nothing"
             )
 
     def _take_newest(self) -> None:

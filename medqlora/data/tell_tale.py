@@ -40,10 +40,10 @@ _QUOTED = re.compile(rf"\\?[\"'`]{_KEY}\\?[\"'`]\s*(?::|=>?)\s*\\?{_VALUE}", re.
 _ELEMENT = re.compile(rf"<{_KEY}>(?P<value>[^<]{{1,2000}})</", re.IGNORECASE)
 #: key: value and key=value on a line of its own, also after a bullet
 _LINE = re.compile(
-    rf"^[\s>*#|-]*{_KEY}[\s*]*[:=]+[\s*]*(?P<value>[^\n]{{1,2000}})$", re.IGNORECASE | re.MULTILINE
+    rf"^[\s>*#|-]*{_KEY}[ \t*]*[:=]+[ \t*]*(?P<value>[^\n]{{1,2000}})$", re.IGNORECASE | re.MULTILINE
 )
 #: a name that no prose has, anywhere in a text
-_ANYWHERE = re.compile(rf"(?<![\w\"'])(?P<key>{_KEYS})\s*[:=]+\s*{_VALUE}", re.IGNORECASE)
+_ANYWHERE = re.compile(rf"(?<![\w\"'])(?P<key>{_KEYS})[ \t]*[:=]+[ \t]*{_VALUE}", re.IGNORECASE)
 _FORMS = (_QUOTED, _ELEMENT, _LINE, _ANYWHERE)
 #: a quick look: most texts have none of these
 _HINTS = (

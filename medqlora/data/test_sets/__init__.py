@@ -222,7 +222,10 @@ def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
     end = text.find("?")
     while end >= 0:
         words = _words(text[max(0, end - _REACH) : end])
-        for count in index.tails.get(_digest(words[-_TAIL_WORDS:], 4), ()):
+        tail = words[-_TAIL_WORDS:]
+        if tail and tail[0] in _HEADINGS:  # of a question that is shorter than a tail
+            tail = tail[1:]
+        for count in index.tails.get(_digest(tail, 4), ()):
             headed = words[-count - 1 : -count] and words[-count - 1] in _HEADINGS
             if count <= len(words) and (headed or count >= _LEAST_WORDS):
                 found = index.hashes.get(_digest(words[-count:], 10))
