@@ -1,5 +1,6 @@
 """What a verb needs of a source, read and checked in one place, whatever the source."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from medqlora.data.source import Source
@@ -25,7 +26,8 @@ def read_stages(
     Raises:
         InputError: the source can't be read, or holds a test question where it may not.
     """
-    source.checks_test_questions = False  # done below, for sources of the user's own too, and with the option
+    with contextlib.suppress(AttributeError):  # a source of the user's own may be frozen
+        source.checks_test_questions = False  # done below, for every source, and with the option
     needed, also = _needs(stages)
     splits = source.read_for(needed, also)
     for remark in source.remarks:

@@ -40,7 +40,7 @@ _QUOTED = re.compile(rf"\\?[\"'`]{_KEY}\\?[\"'`]\s*(?::|=>?)\s*\\?{_VALUE}", re.
 _ELEMENT = re.compile(rf"<{_KEY}>(?P<value>[^<]{{1,2000}})</", re.IGNORECASE)
 #: key: value and key=value on a line of its own, also after a bullet
 _LINE = re.compile(
-    rf"^[\s>*#|-]*{_KEY}[ \t*]*[:=]+[ \t*]*(?P<value>[^\n]{{1,2000}})$", re.IGNORECASE | re.MULTILINE
+    rf"^[ \t>*#|-]*{_KEY}[ \t*]*[:=]+[ \t*]*(?P<value>[^\n]{{1,2000}})$", re.IGNORECASE | re.MULTILINE
 )
 #: a name that no prose has, anywhere in a text
 _ANYWHERE = re.compile(rf"(?<![\w\"'])(?P<key>{_KEYS})[ \t]*[:=]+[ \t]*{_VALUE}", re.IGNORECASE)

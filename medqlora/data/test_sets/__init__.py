@@ -32,14 +32,15 @@ _TAIL_WORDS = 4
 #: a shorter question ("Is it Crohn's disease?") counts where it is a whole text or line, or stands after a heading
 _LEAST_WORDS = 6
 _HEADINGS = ("question", "query", "problem", "input", "human", "user", "q")
-#: characters before a question mark that are searched
-_REACH = 2000
+#: characters before a question mark that are searched for each word of the longest question
+_REACH = 24
 
 _WORD = re.compile(r"[^\W_]+")
+_MARK = re.compile(r"[^\W_][^\w?]*\?")  # one mark of several
 _UNSEEN = re.compile("[\xad\u200b-\u200f\u2060-\u2064\ufeff]")
 _ESCAPE = re.compile(r"\\[nrt]")  # an escaped newline in a text of JSON
 _HEADER = re.compile(
-    r"^[\s#*>|\"'{\[(-]*(?:\d+[.)]\s*)?(?:" + "|".join(_HEADINGS) + r")\b[\s\d*\"'-]*[:.=)]+(.+)$",
+    r"^[ \t#*>|\"'{\[(-]*(?:\d+[.)]\s*)?(?:" + "|".join(_HEADINGS) + r")\b[ \t\d*\"'-]*[:.=)]+(.+)$",
     re.IGNORECASE | re.MULTILINE,
 )
 #: a PMID has up to 8 digits, and those of the shipped sets 7 or 8; letters before it are one of the usual names
@@ -92,6 +93,10 @@ class _Index(NamedTuple):
     exact: dict[str, tuple[str, str]]
     hashes: dict[str, tuple[str, str]]
     tails: dict[str, tuple[int, ...]]
+
+    def longest(self) -> int:
+        """The words of the longest question."""
+        return max((count for counts in self.tails.values() for count in counts), default=0)
 
 
 def fingerprint(question: str) -> list[int | str]:
@@ -219,9 +224,10 @@ def _candidates(text: str, whole: bool) -> Iterator[str]:
 
 def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
     index = _index()
-    end = text.find("?")
-    while end >= 0:
-        words = _words(text[max(0, end - _REACH) : end])
+    reach = _REACH * index.longest()
+    for found_mark in _MARK.finditer(text):
+        end = found_mark.start() + 1
+        words = _words(text[max(0, end - reach) : end])
         tail = words[-_TAIL_WORDS:]
         if tail and tail[0] in _HEADINGS:  # of a question that is shorter than a tail
             tail = tail[1:]
@@ -231,7 +237,6 @@ def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
                 found = index.hashes.get(_digest(words[-count:], 10))
                 if found is not None:
                     return found
-        end = text.find("?", end + 1)
     return None
 
 
