@@ -51,7 +51,7 @@ _PMID_INSIDE = re.compile(
 _PMID_WHOLE = re.compile(r"(?:.*/)?(?:pmid|pubmed)?[\s:_#-]*0*([1-9]\d*)(?:\.0)?/?", re.IGNORECASE)
 
 
-class TestSet(NamedTuple):
+class BenchmarkTest(NamedTuple):
     """The test questions of one benchmark.
 
     Attributes:
@@ -61,8 +61,6 @@ class TestSet(NamedTuple):
         about: where the questions come from, and their licence.
         questions: id → `fingerprint` of the question.
     """
-
-    __test__ = False  # for pytest
 
     benchmark: str
     ids: Literal["pmid", "exact", "none"]
@@ -120,7 +118,7 @@ def write_test_set(
 
     Args:
         file: where to.
-        benchmark, ids, about: as in `TestSet`.
+        benchmark, ids, about: as in `BenchmarkTest`.
         questions: id → the question's text.
     """
     lines = [f"  {json.dumps(key)}: {json.dumps(fingerprint(text))}" for key, text in questions.items()]
@@ -130,10 +128,10 @@ def write_test_set(
 
 
 @cache
-def shipped_test_sets() -> tuple[TestSet, ...]:
+def shipped_test_sets() -> tuple[BenchmarkTest, ...]:
     """The benchmarks whose test questions ship with the project."""
     files = sorted(Path(__file__).parent.glob("*.json"))
-    return tuple(TestSet(**json.loads(file.read_text("ascii"))) for file in files)
+    return tuple(BenchmarkTest(**json.loads(file.read_text("ascii"))) for file in files)
 
 
 @cache
@@ -279,7 +277,7 @@ def reject_test_questions(sets: Mapping[str, Sequence[Record]], *, option: bool 
     anyway = f", or pass {OPTION} true, and the adapter will say that it was" if option else ""
     raise InputError(
         f"{at(first.record)}: the {name} set holds {what}, which is in {first.benchmark}'s official test set "
-        f"({counts} are test questions): remove them, or the test score means nothing{anyway}"
+        f"({counts} are test questions): remove {'it' if len(leaks) == 1 else 'them'}, or the test score means nothing{anyway}"
     )
 
 
