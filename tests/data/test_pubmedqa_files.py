@@ -4,14 +4,18 @@ import csv
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medqlora.data import PubMedQA, official_folds, official_test_ids
+from medqlora.data.files import read_rows
 from medqlora.data.pubmedqa_files import context_cell
+from medqlora.data.pubmedqa_rows import record_of
 from medqlora.data.stages import read_stages
+from medqlora.data.tell_tale import tell_tale_key
 from medqlora.errors import InputError
 from medqlora.records import Splits
 
@@ -264,6 +268,20 @@ def test_a_csv_of_the_hub_s_table_gives_the_same_records(
     assert texts(found) == texts(PubMedQA(str(whole)).read())
     assert found.test[0].annotations == {"reasoning_required": "yes", "reasoning_free": "no"}
     assert found.test[0].context_labels == ("METHODS", "RESULTS")
+
+
+def test_the_reported_csv_gives_passages_and_no_annotator_s_answer(cases: Path) -> None:
+    rows = read_rows(str(cases / "data" / "hf_pubmedqa.csv"), "--data.source.path")
+    records = [record_of(one) for one in rows]
+    assert len(records) == 12
+    assert records[0].contexts == (
+        "We gave velomab to 100 adults.",
+        "Stroke fell from 30% to 10% (p < 0.01).",
+    )
+    assert not any("_pred" in text or "[" in text for record in records for text in record.contexts)
+    # where a reader takes the cell for a passage, the prompt is refused
+    raw = [replace(one, contexts=(row.value["context"],)) for one, row in zip(records, rows, strict=True)]
+    assert {tell_tale_key(one) for one in raw} == {"reasoning_required_pred"}
 
 
 @pytest.mark.parametrize(

@@ -274,10 +274,11 @@ def reject_test_questions(sets: Mapping[str, Sequence[Record]], *, option: bool 
     counts = " and ".join(
         f"{len(part):,} of the {len(sets[name]):,} {name} records" for name, part in found.items() if part
     )
+    them = "it" if len(leaks) == 1 else "them"
     anyway = f", or pass {OPTION} true, and the adapter will say that it was" if option else ""
     raise InputError(
         f"{at(first.record)}: the {name} set holds {what}, which is in {first.benchmark}'s official test set "
-        f"({counts} are test questions): remove {'it' if len(leaks) == 1 else 'them'}, or the test score means nothing{anyway}"
+        f"({counts} are test questions): remove {them}, or the test score means nothing{anyway}"
     )
 
 
