@@ -12,6 +12,8 @@ from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questi
 from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch, step_batch
+from medqlora.data.stages import read_stages
+from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
 from medqlora.training.fit_plan import DEFAULT_TOKENS
@@ -61,6 +63,8 @@ class PubMedQADataModule(LightningDataModule):
         eval_batch_size: answers that are written at once in evaluation, at most; fewer where their prompts
             have more than `micro_batch_tokens` together.
         seed: of the sample, the order of the examples and the adapters' initialisation.
+        allow_test_questions: train although training or validation holds test questions of a published benchmark;
+            the adapter says so.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class PubMedQADataModule(LightningDataModule):
         train_samples: int | None = None,
         eval_batch_size: int = 16,
         seed: int = 0,
+        allow_test_questions: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -89,6 +94,7 @@ class PubMedQADataModule(LightningDataModule):
         self.train_samples = train_samples
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.allow_test_questions = allow_test_questions
         #: every record that was read, by id
         self.records: dict[str, Record] = {}
         self.train: list[Encoded] = []
@@ -144,10 +150,10 @@ class PubMedQADataModule(LightningDataModule):
             InputError: a record or an option is wrong, or a set that is needed is empty.
         """
         self._begin(tokenizer)
-        splits = self.source.read()._asdict()
+        splits = read_stages(
+            self.source, stages, report, allow_test_questions=self.allow_test_questions
+        )._asdict()
         self.held_out = splits["test"]
-        for remark in self.source.remarks:
-            report(remark)
         if "train" in stages:
             splits["train"] = self._sample(splits["train"])
         elif held_out is not None:
@@ -174,11 +180,10 @@ class PubMedQADataModule(LightningDataModule):
         for source in self.benchmarks:
             if any(source.name == other.source.name for other in self.sets):
                 raise InputError(f"--data.benchmarks: {source.name} is asked twice: remove one")
-            records = source.read().test
-            for remark in source.remarks:
-                report(remark)
+            records = read_stages(source, ("test",), report).test
             if not records:
                 raise InputError(f"--data.benchmarks: {source.name} has no test records: check its options")
+            reject_tell_tale(records)
             encoded = encode_all(
                 records, source.prompt(self.prompt_name), self._tokenizer, self.max_prompt_tokens
             )
@@ -217,6 +222,7 @@ class PubMedQADataModule(LightningDataModule):
 
     def _take(self, name: str, records: list[Record], source: str, report: Callable[[str], None]) -> None:
         assert self.prompt is not None
+        reject_tell_tale(records)
         encoded = encode_all(records, self.prompt, self._tokenizer, self.max_prompt_tokens)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)

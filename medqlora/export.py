@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from medqlora import __version__
+from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.evaluation import TrainingTrace
-from medqlora.models.adapters import RECORD_FILE, save_adapter
+from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, save_adapter
 from medqlora.runs import now
 from medqlora.training.optim import total_steps
 
@@ -53,6 +54,7 @@ def export_adapter(
     tokenizer.save_pretrained(folder)
     TrainingTrace.of([data.records[example.id] for example in data.train]).save(folder / TRACE_FILE)
     trainable, total = module.parameter_counts
+    learned = ([data.records[example.id] for example in part] for part in (data.train, data.dev))
     record = {
         "base": backend.base,
         "base_identity": backend.identity(),
@@ -69,6 +71,8 @@ def export_adapter(
         },
         "train_ids": [example.id for example in data.train],
         "dev_ids": [example.id for example in data.dev],
+        # only an option lets them through
+        TEST_QUESTIONS: summary(*learned) if data.allow_test_questions else {},
         "labels": list(_labels(data)),
         "training": {
             "step": step,
@@ -113,6 +117,14 @@ def _calibration_text(found: dict[str, Any] | None) -> str:
     return f"On the {found['n']} validation questions: temperature {found['temperature']:.3g}; {rule}."
 
 
+def _on_test_questions(counts: dict[str, dict[str, int]]) -> list[str]:
+    """The card's section on test questions that were trained on; empty for most."""
+    if not counts:
+        return []
+    text = f"WARNING: {told(counts)} (`{OPTION} true`). Its scores on these benchmarks mean nothing."
+    return ["## Trained on test questions", "", text, ""]
+
+
 def _card(record: dict[str, Any]) -> str:
     """The model card, as the Hub reads it."""
 
@@ -135,6 +147,7 @@ def _card(record: dict[str, Any]) -> str:
             "",
             "Not medical advice. A research artefact: it can be wrong, and confidently so.",
             "",
+            *_on_test_questions(record[TEST_QUESTIONS]),
             "## Load it",
             "",
             "```python",

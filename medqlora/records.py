@@ -32,6 +32,7 @@ class Record:
         annotations: what human annotators decided, by the setting they worked in
             ({"reasoning_required": "yes", "reasoning_free": "no"}). Gives the answer away.
         where: "file:line" (or file and key) for messages.
+        aliases: other ids of the same question (its row's key, a column `pmid`), to find test questions by.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Record:
     annotations: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
     subject: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class Splits(NamedTuple):

@@ -234,6 +234,16 @@ def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
         root: the folder with the runs' folders.
         base_identity: of the base that it has to be trained on; None for any.
     """
+    return next(iter(finished_adapters(root, base_identity)), None)
+
+
+def finished_adapters(root: Path, base_identity: str | None = None) -> list[Path]:
+    """The `adapter/` folders of the fits under `root`, the one that finished last first.
+
+    Args:
+        root: the folder with the runs' folders.
+        base_identity: of the base that they have to be trained on; None for any.
+    """
     found: list[tuple[str, int, Path]] = []
     for folder in root.glob("version_*"):
         record = read_run(folder)
@@ -246,4 +256,4 @@ def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
             and (adapter / "adapter_config.json").is_file()
         ):
             found.append((str(record.get("finished")), version_number(folder.name), adapter))
-    return max(found)[2] if found else None
+    return [one[2] for one in sorted(found, reverse=True)]

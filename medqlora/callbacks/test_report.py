@@ -55,6 +55,8 @@ class EvaluationReport(Callback):
         self._started = 0.0
         #: what was saved with the weights under test, to say how its threshold holds on the questions
         self.calibration: Calibration | None = None
+        #: benchmark → how many of its test questions the weights under test were trained and validated on
+        self.test_questions: dict[str, dict[str, int]] = {}
 
     @property
     def scores(self) -> Scores:
@@ -138,6 +140,7 @@ class EvaluationReport(Callback):
             adapter=_adapter(module),
         )
         scores.more["contamination"] = self._overlap.get(asked.source.name)
+        scores.more["trained_on_test_questions"] = self.test_questions
         as_scored = self.normalisation == "none" and not self.prior_correction
         scores.more["threshold"] = (
             self.calibration.applied(predictions) if self.calibration and as_scored else None

@@ -272,9 +272,10 @@ class MedQLoRACLI(LightningCLI):
 
     @cached_property
     def _under_test(self) -> UnderTest:
-        return UnderTest(
-            self.model, self.datamodule.prompt_name, self._given, Path(str(self.trainer.log_dir)).parent
-        )
+        data = self.datamodule
+        source = data.source if self.verb != "predict" or data.questions is None else None
+        logs = Path(str(self.trainer.log_dir)).parent
+        return UnderTest(self.model, data.prompt_name, self._given, logs, source)
 
     def _read_test(self, tokenizer: Any) -> None:
         record = self._under_test.record
@@ -291,6 +292,7 @@ class MedQLoRACLI(LightningCLI):
         self.datamodule.read_benchmarks(report=say)
         check_written(self.datamodule.sets, self.model.generate)
         self.report.calibration = self._under_test.calibration
+        self.report.test_questions = self._under_test.test_questions
         self.report.check_prior(self.datamodule.sets)
         self.report.check_overlap(self._under_test.place, self.datamodule.sets)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from medqlora.data import fields, readers
 from medqlora.data.checks import unique_ids, without_shared_content
-from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.readers import Row
+from medqlora.data.test_sets import reject_test_questions
 from medqlora.errors import InputError
 from medqlora.records import Splits
 
@@ -93,20 +93,24 @@ def check_size(
         raise InputError(f"{option}: {place} holds {found:,} of the {official:,} questions of {what}: {ways}")
 
 
-def kept_apart(splits: Splits) -> tuple[Splits, tuple[str, ...]]:
+def kept_apart(splits: Splits, *, check: bool = True) -> tuple[Splits, tuple[str, ...]]:
     """The sets without what a later one holds too: dev without the test set's questions, train without
     those of both. Exam questions are repeated across the splits of the benchmarks themselves, so these are
     left out and counted, rather than refused.
+
+    Args:
+        splits: the sets.
+        check: whether a benchmark's test question among those to learn from is refused here.
 
     Returns:
         The sets, and a line for each count that isn't 0 (`Source.remarks`).
 
     Raises:
-        InputError: an id stands twice, or a record to learn from is one of PubMedQA's test questions.
+        InputError: an id stands twice, or a record to learn from is a test question of a benchmark, and `check`.
     """
     unique_ids([record for part in splits for record in part], "over train, dev and test")
-    for part in ("train", "dev"):
-        reject_test_pmids(getattr(splits, part), part)
+    if check:
+        reject_test_questions({"train": splits.train, "dev": splits.dev})
     dev = without_shared_content(splits.dev, splits.test)
     train = without_shared_content(splits.train, [*splits.test, *dev])
     remarks = [

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.data import benchmark, fields, readers
-from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.readers import Row
 from medqlora.data.source import Source
+from medqlora.data.test_sets import by_id
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
@@ -66,7 +66,8 @@ class BioASQ(Source):
 
     def read(self) -> Splits:
         remarks: list[str] = []
-        splits, shared = benchmark.kept_apart(Splits(*(self._part(part, remarks) for part in Splits._fields)))
+        parts = Splits(*(self._part(part, remarks) for part in Splits._fields))
+        splits, shared = benchmark.kept_apart(parts, check=self.checks_test_questions)
         self.remarks = (*remarks, *shared)
         return splits
 
@@ -123,11 +124,7 @@ def _snippets(row: Row) -> list[dict[str, Any]]:
 def _of_pubmedqa(row: Row) -> bool:
     """Whether a snippet is from an abstract whose conclusion PubMedQA's test set asks for."""
     cited = [str(snippet.get("document", "")) for snippet in _snippets(row)]
-    try:
-        reject_test_pmids([Record(id=address, question="") for address in cited], "")
-    except InputError:
-        return True
-    return False
+    return by_id(Record(id="", question="", aliases=tuple(cited))) is not None
 
 
 def _record(row: Row, context: bool) -> Record:

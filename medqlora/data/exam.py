@@ -47,7 +47,7 @@ class Exam(Source):
     def read(self) -> Splits:
         splits = Splits(*(self._part(part) for part in Splits._fields))
         self._check_size(splits.test)
-        splits, self.remarks = benchmark.kept_apart(splits)
+        splits, self.remarks = benchmark.kept_apart(splits, check=self.checks_test_questions)
         return splits
 
     def _part(self, part: str) -> list[Record]:

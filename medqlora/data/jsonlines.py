@@ -22,11 +22,11 @@ from medqlora.data import readers, set_warnings
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
 from medqlora.data.own_ids import OwnIds, with_other_ids
-from medqlora.data.pubmedqa import reject_test_pmids
 from medqlora.data.readers import Row
 from medqlora.data.shapes import OURS, Labels, Table
 from medqlora.data.shapes.columns import key as column_key
 from medqlora.data.source import Source
+from medqlora.data.test_sets import reject_test_questions
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
@@ -34,7 +34,10 @@ from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 #: what YAML may make of a word: `yes` is true there, and `1` a number
 Word = str | bool | int | float
 
-_PMID_COLUMNS = ("pmid", "pubid", "pubmedid")  # whatever column is the id, these are looked at for leaks
+#: columns, by their key, whose values a question may be known by elsewhere
+_ID_COLUMNS = frozenset(
+    ("pmid", "pubid", "pubmedid", "pubmed", "id", "key", "qid", "questionid", "docid", "documentid")
+)
 
 
 class JSONLines(Source):
@@ -115,6 +118,12 @@ class JSONLines(Source):
             "files": {path: readers.fingerprint(path) for path in self._paths.values() if path is not None},
         }
 
+    def same_data(self, recorded: Mapping[str, object]) -> bool:
+        """The same training file, by its path or by its bytes."""
+        mine = self.fingerprint()
+        same_file = recorded.get("train") == mine["train"]
+        return super().same_data(recorded) and (same_file or bool(_digests(recorded) & _digests(mine)))
+
     def read(self) -> Splits:
         self.skipped, self.remarks, self._first_ids = [], (), {}
         skipped = {name: self._list_of_skipped() for name in self._paths}
@@ -187,13 +196,16 @@ class JSONLines(Source):
         if skipped and not found:
             raise readers.all_bad(path, option, skipped)
         self.skipped += skipped or []
-        for row, record in found if name != "test" else ():
-            first = ids.first.get(record.id, record.id)
-            reject_test_pmids([replace(record, id=pmid) for pmid in (first, *_pmids(row))], name)
+        records = [
+            replace(record, aliases=(*_aliases(row), ids.first.get(record.id, record.id)))
+            for row, record in found
+        ]
+        if name != "test" and self.checks_test_questions:
+            reject_test_questions({name: records})
         self._first_ids.update(ids.first)
         remarks += [f"{Path(path).name}: {line}" for line in table.remarks()]
         remarks += ids.remark(Path(path).name, "--data.source.fields.id COLUMN names another column")
-        return [record for _, record in found]
+        return records
 
     def _stem(self, name: str) -> str:
         """What the ids of rows without one begin with; files of one name in several folders are told apart."""
@@ -217,6 +229,14 @@ class JSONLines(Source):
             chosen = {content(record) for record in records if rank(record) == first}
         dev = [record for record in records if content(record) in chosen]
         return [record for record in records if content(record) not in chosen], dev
+
+
+def _digests(fingerprint: Mapping[str, object]) -> set[str]:
+    """The SHA-256 of the training file's parts."""
+    held = fingerprint.get("files")
+    parts = held.get(fingerprint.get("train")) if isinstance(held, dict) else None
+    found = list(parts.values()) if isinstance(parts, dict) else []
+    return {str(one["sha256"]) for one in found if isinstance(one, dict) and "sha256" in one}
 
 
 def _labels(given: Sequence[Word] | Mapping[Word, Word] | None) -> Labels:
@@ -251,6 +271,12 @@ def _plain(given: Sequence[Word] | Mapping[Word, Word] | None) -> object:
     return list(map(_word, given))
 
 
-def _pmids(row: Row) -> list[str]:
-    named = [value for key, value in row.value.items() if column_key(key) in _PMID_COLUMNS]
-    return [str(value) for value in named if isinstance(value, (str, int, float))]
+def _aliases(row: Row) -> tuple[str, ...]:
+    """What a row may be known by elsewhere: its key, and columns with an id's name, also those of an object in it."""
+    found = [] if row.key is None else [row.key]
+    nested = [value for value in row.value.values() if isinstance(value, Mapping)]
+    for columns in (row.value, *nested):
+        for key, value in columns.items():
+            if column_key(str(key)) in _ID_COLUMNS and isinstance(value, (str, int, float)):
+                found.append(str(value))
+    return tuple(found)

@@ -25,28 +25,24 @@ the dev sets; the other nine are the training set). It follows the authors' `pre
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from medqlora.data import fields, readers
+from medqlora.data import readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import at, reject_shared_content, usable
 from medqlora.data.hub import read_hub
+from medqlora.data.pubmedqa_files import fingerprint, labeled_files
+from medqlora.data.pubmedqa_rows import record_of
 from medqlora.data.readers import Row
 from medqlora.data.source import Source
-from medqlora.data.wording import listed
+from medqlora.data.test_sets import by_id, find_leaks, reject_test_questions
 from medqlora.errors import InputError
-from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
+from medqlora.records import BadRecord, Record, Splits
 
 HUB = "qiaojin/PubMedQA"
 DOWNLOAD = "https://raw.githubusercontent.com/pubmedqa/pubmedqa/master/data/ori_pqal.json"
-
-# no two repetitions beside each other take the same character: a long id takes linear time
-_PMID = re.compile(r"(?:.*/)?(?:pmid|pubmed)?[\s:_#-]*0*([1-9]\d*)(?:\.0)?/?", re.IGNORECASE)
-_PREDS = ("reasoning_required", "reasoning_free")
 
 
 @cache
@@ -77,23 +73,19 @@ def reject_test_pmids(records: Iterable[Record], name: str) -> None:
     Raises:
         InputError: one of them is.
     """
-    test = frozenset(official_test_ids())
-    for record in records:
-        match = _PMID.fullmatch(record.id.strip())
-        if match and match[1] in test:
-            raise InputError(
-                f"{at(record)}: the {name} set holds the PMID {match[1]}, which is in PubMedQA's official test "
-                "set: remove it, or the test score means nothing"
-            )
+    reject_test_questions({name: [record for record in records if by_id(record) is not None]})
 
 
 class PubMedQA(Source):
     """PubMedQA with its official test set of 500 questions and one of the ten official folds of 450/50.
 
     Args:
-        path: a local copy: `ori_pqal.json` of GitHub, or the Hub's table as .parquet, .arrow, .jsonl or
-            .json, or a folder with one of these. Without it the Hub's `qiaojin/PubMedQA` is read.
-        fold: the official fold, 0 to 9, whose 50 questions are the dev set.
+        path: a local copy: `ori_pqal.json` of GitHub, or the Hub's table as .parquet, .arrow, .jsonl, .json
+            or .csv, or a folder with one of these; or files of the authors' split: `test_set.json`, enough for
+            `test` and `predict`, a folder `pqal_fold0` to `pqal_fold9`, enough for `fit` and `validate`, or the
+            folder that holds both. Without it the Hub's `qiaojin/PubMedQA` is read.
+        fold: the official fold, 0 to 9, whose 50 questions are the dev set. Of a folder `pqal_foldN` it is the
+            fold that the folder holds.
         artificial: extra training data, `pqa_artificial`: a file in either shape, or "hub".
         artificial_samples: how many of them; the same ones whatever the order of the file. All when null.
         unlabeled: extra training data, `pqa_unlabeled`: a file in either shape, or "hub". These have no
@@ -145,55 +137,118 @@ class PubMedQA(Source):
         self._skips = on_bad_record == "skip"
         self.skipped: list[BadRecord] = []
         self._path, self._fold, self._revision, self._allow_partial = path, fold, revision, allow_partial
+        #: the official fold of what was read; until then the one that is asked for
+        self._held_fold = fold
         self._extras = (
             ("artificial", "pqa_artificial", artificial, artificial_samples),
             ("unlabeled", "pqa_unlabeled", unlabeled, unlabeled_samples),
         )
 
     def fingerprint(self) -> dict[str, object]:
-        local = [
-            path for path in (self._path, *(extra[2] for extra in self._extras)) if path not in (None, "hub")
-        ]
-        return {
-            "source": self.name,
-            **self._values,
-            "files": {str(path): readers.fingerprint(str(path)) for path in local},
-        }
+        extras = [path for _, _, path, _ in self._extras if path not in (None, "hub")]
+        digests = {str(path): readers.fingerprint(str(path)) for path in extras}
+        if self._path is not None:
+            digests = {self._path: fingerprint(self._path, self._fold), **digests}
+        return {"source": self.name, **self._values, "fold": self._held_fold, "files": digests}
 
     def read(self) -> Splits:
+        return self.read_for(Splits._fields)
+
+    def read_for(self, needed: Collection[str], also: Collection[str] = ()) -> Splits:
+        """The named splits, and what else the same files hold; `needed` have to be whole.
+
+        Raises:
+            InputError: as `read`; or a file of the authors' split holds questions of another one.
+        """
         option = "--data.source.path"
         self.skipped, self.remarks = [], ()
-        held = {record.id: record for record in self._records(self._path, "pqa_labeled", "labeled", option)}
+        held = self._held((*needed, *also), option)
         folds, test_ids = official_folds(), official_test_ids()
         place = self._path or HUB
-        official = {*test_ids, *(pmid for fold in folds for pmid in fold)}
-        stranger = next((record for pmid, record in held.items() if pmid not in official), None)
-        if stranger is not None:
+        train_ids = [pmid for number, fold in enumerate(folds) if number != self._held_fold for pmid in fold]
+        ids = dict(zip(Splits._fields, (train_ids, folds[self._held_fold], test_ids), strict=True))
+        empty = [part for part in needed if held.keys().isdisjoint(ids[part])]
+        if empty:
             raise InputError(
-                f"{at(stranger)}: the PMID {stranger.id} is not among PubMedQA's 1,000 labelled questions: give "
-                "pqa_artificial or pqa_unlabeled as --data.source.artificial or --data.source.unlabeled, and "
-                "other data with class_path medqlora.data.JSONLines"
+                f"{option}: {place} holds none of the {_and(empty)} set's questions{_holds(held, ids)}: get "
+                f"{DOWNLOAD}, or give files of the authors' split: test_set.json for `test`, a folder pqal_foldN for "
+                "`fit`, or the folder that holds both"
             )
-        missing = [pmid for pmid in sorted(official) if pmid not in held]
+        wanted = [pmid for part in needed for pmid in ids[part]]
+        missing = [pmid for pmid in sorted(wanted) if pmid not in held]
         if missing and not self._allow_partial:
             raise InputError(
-                f"{option}: {place} lacks {len(missing)} of the 1,000 official questions (PMID {missing[0]}, …; "
+                f"{option}: {place} lacks {len(missing)} of the {len(wanted):,} official questions"
+                f"{'' if len(wanted) == 1000 else f' of the {_and(needed)} set'} (PMID {missing[0]}, …; "
                 f"{sum(pmid in missing for pmid in test_ids)} of them in the test set{self._left_out()}): get the "
                 f"whole file at {DOWNLOAD}, or pass --data.source.allow_partial true"
             )
-        train_ids = [pmid for number, fold in enumerate(folds) if number != self._fold for pmid in fold]
-        ids = (train_ids, folds[self._fold], test_ids)
-        splits = Splits(*([held[pmid] for pmid in part if pmid in held] for part in ids))
-        for part, records in zip(Splits._fields, splits, strict=True):
-            if not records:
-                raise InputError(
-                    f"{option}: {place} holds none of the {part} set's questions: get {DOWNLOAD}"
-                )
-        for extra, config, path, count in self._extras:
+        splits = Splits(*([held[pmid] for pmid in part if pmid in held] for part in ids.values()))
+        left_out: list[str] = []
+        for extra, config, path, count in self._extras if "train" in needed else ():
             if path is not None:
-                splits.train.extend(self._extra(extra, config, path, count, splits))
-        self.remarks = (*self.remarks, *remarks_on(self.skipped))
+                splits.train.extend(self._extra(extra, config, path, count, splits, left_out))
+        of_fold = () if self._held_fold == self._fold else (f"{place} holds fold {self._held_fold}",)
+        self.remarks = (*self.remarks, *of_fold, *left_out, *remarks_on(self.skipped))
         return splits
+
+    def _held(self, parts: Collection[str], option: str) -> dict[str, Record]:
+        """PMID → record of the files that hold `parts`; settles the fold.
+
+        Raises:
+            InputError: a file can't be read, holds a question of no or another split, or none of `parts`.
+        """
+        found = None if self._path is None else labeled_files(self._path, self._fold, option)
+        folds = official_folds()
+        if found is None or found.whole is not None:
+            path = None if found is None else found.whole
+            held = {record.id: record for record in self._records(path, "pqa_labeled", "labeled", option)}
+            self._held_fold = self._fold_of(set(held), option, lacks_its_dev_set=False)
+            _reject_strangers(held, {*official_test_ids(), *(pmid for fold in folds for pmid in fold)})
+            return held
+        sets = {
+            name: self._records(str(file), "pqa_labeled", "labeled", option)
+            for name, file in found.parts.items()
+            if name in parts
+        }
+        tells = sets.get("dev") or sets.get("train") or ()
+        pmids = {record.id for record in tells}
+        self._held_fold = self._fold_of(pmids, option, lacks_its_dev_set=not sets.get("dev"))
+        official = {
+            "train": {
+                pmid for number, fold in enumerate(folds) if number != self._held_fold for pmid in fold
+            },
+            "dev": set(folds[self._held_fold]),
+            "test": set(official_test_ids()),
+        }
+        held = {}
+        for name, records in sets.items():
+            of_part = {record.id: record for record in records}
+            _reject_strangers(of_part, official[name], f"{name} set", self._held_fold)
+            held.update(of_part)
+        return held
+
+    def _fold_of(self, pmids: set[str], option: str, *, lacks_its_dev_set: bool) -> int:
+        """The fold that a part of the questions tells, else the one that is asked for.
+
+        Args:
+            pmids: a dev set by itself, or a training set.
+            option: the option that named the files, for messages.
+            lacks_its_dev_set: whether they are a training set, which is of the fold that it has nothing of.
+
+        Raises:
+            InputError: `fold` names another one.
+        """
+        touched = [not set(fold).isdisjoint(pmids) for fold in official_folds()]
+        told = [number for number, touches in enumerate(touched) if touches != lacks_its_dev_set]
+        if len(told) != 1 or told[0] == self._fold:
+            return self._fold
+        if self._fold != 0:
+            raise InputError(
+                f"--data.source.fold: {self._fold}, and {self._path} holds the official fold {told[0]}: leave the "
+                f"option out, or change {option}"
+            )
+        return told[0]
 
     def _left_out(self) -> str:
         if not self.skipped:
@@ -209,16 +264,20 @@ class PubMedQA(Source):
         else:
             rows, understood = readers.read_table(path, option, skipped)
             self.remarks = (*self.remarks, understood)
-        found = usable(rows, lambda row: _record(row, kind), option, skipped)
+        found = usable(rows, lambda row: record_of(row, kind), option, skipped)
         if skipped and not found:
             raise readers.all_bad(path or HUB, option, skipped)
         self.skipped += skipped or []
         return [record for _, record in found]
 
-    def _extra(self, name: str, config: str, path: str, count: int | None, splits: Splits) -> list[Record]:
+    def _extra(
+        self, name: str, config: str, path: str, count: int | None, splits: Splits, left_out: list[str]
+    ) -> list[Record]:
         option = f"--data.source.{name}"
         records = self._records(None if path == "hub" else path, config, name, option)
-        reject_test_pmids(records, name)
+        reject_test_questions(
+            {name: [record for record in records if by_id(record) is not None]}, option=False
+        )
         taken = {record.id: record for part in splits for record in part}
         for record in records:
             if record.id in taken:
@@ -227,6 +286,13 @@ class PubMedQA(Source):
                 )
         reject_shared_content({name: records}, splits.test, "test")
         reject_shared_content({name: records}, splits.dev, "dev")
+        # titles recur in PubMed: another paper's question may have the same words
+        same = {leak.record.id for leak in find_leaks(records)}
+        if same:
+            left_out.append(
+                f"{len(same):,} of {len(records):,} {name} questions have a test question's words, and are left out"
+            )
+            records = [record for record in records if record.id not in same]
         if count is not None and count < len(records):
             # by the hash of the id: a sample that no order of the file decides
             records.sort(key=lambda record: hashlib.sha256(record.id.encode()).digest())
@@ -234,81 +300,33 @@ class PubMedQA(Source):
         return records
 
 
-def _record(row: Row, kind: str = "labeled") -> Record:
-    """A row of either shape; `kind` is that of the set: labeled, artificial or unlabeled."""
-    value = row.value
-    if "QUESTION" in value or (row.key is not None and "question" not in value):
-        if row.key is None:
-            raise InputError(
-                f"{row.where}: a row in GitHub's shape without its PMID: give an object keyed by PMID"
-            )
-        return _build(
-            row, kind, "PMID", row.key, value, ("QUESTION", "CONTEXTS", "LABELS", "MESHES", "LONG_ANSWER")
-        )
-    if "pubid" not in value:
+def _reject_strangers(
+    held: Mapping[str, Record], official: Collection[str], part: str = "", fold: int = 0
+) -> None:
+    stranger = next((record for pmid, record in held.items() if pmid not in official), None)
+    if stranger is None:
+        return
+    if part:
+        of_fold = "" if part == "test set" else f" of fold {fold}"
         raise InputError(
-            f"{row.where}: neither GitHub's shape (QUESTION, keyed by PMID) nor the Hub's (pubid, question); its keys "
-            f"are {listed(list(value)[:6])}: read other data with class_path medqlora.data.JSONLines"
+            f"{at(stranger)}: the PMID {stranger.id} is not in PubMedQA's official {part}{of_fold}: write the files "
+            "with the authors' split_dataset.py, or give ori_pqal.json as --data.source.path"
         )
-    context = value.get("context")
-    if not isinstance(context, dict):
-        raise fields.bad(row, "context", context, "give an object with contexts, labels and meshes")
-    flat = {**context, **{key: item for key, item in value.items() if key != "context"}}
-    return _build(
-        row, kind, "pubid", value["pubid"], flat, ("question", "contexts", "labels", "meshes", "long_answer")
+    raise InputError(
+        f"{at(stranger)}: the PMID {stranger.id} is not among PubMedQA's 1,000 labelled questions: give "
+        "pqa_artificial or pqa_unlabeled as --data.source.artificial or --data.source.unlabeled, and "
+        "other data with class_path medqlora.data.JSONLines"
     )
 
 
-def _build(
-    row: Row,
-    kind: str,
-    id_key: str,
-    id_value: object,
-    value: Mapping[str, Any],
-    keys: tuple[str, str, str, str, str],
-) -> Record:
-    question, contexts, sections, meshes, long_answer = keys
-    pmid = fields.identity(row, id_key, id_value)
-    if not (pmid.isascii() and pmid.isdecimal()):
-        raise fields.bad(row, id_key, id_value, "give a PMID")
-    passages = fields.texts(row, contexts, value.get(contexts))
-    names = fields.texts(row, sections, value.get(sections))
-    # the automatic sets have rows without sections or with odd ones, and names are for display only
-    if kind != "labeled" and len(names) != len(passages):
-        names = ()
-    if kind == "labeled" and not any(passage.strip() for passage in passages):
-        raise fields.bad(row, contexts, value.get(contexts), "give the passages of the abstract")
-    if names and len(names) != len(passages):
-        raise fields.bad(row, sections, list(names), f"give a name to each of the {len(passages)} {contexts}")
-    rationale = fields.text(row, long_answer, value.get(long_answer), needed=kind == "unlabeled")
-    answer: str | None = None
-    if kind != "unlabeled":
-        answer = fields.one_of(row, "final_decision", value.get("final_decision"), YES_NO_MAYBE)
-    preds = {name: _letters(value.get(f"{name}_pred")) for name in _PREDS}
-    return Record(
-        id=pmid,
-        question=fields.text(row, question, value.get(question), needed=True),
-        contexts=passages,
-        context_labels=names,
-        # without a decision, the conclusion itself is the answer
-        labels=() if kind == "unlabeled" else YES_NO_MAYBE,
-        answer=rationale if kind == "unlabeled" else answer,
-        long_answer="" if kind == "unlabeled" else rationale,
-        topics=fields.texts(row, meshes, value.get(meshes)),
-        annotations={
-            name: fields.one_of(row, f"{name}_pred", pred, YES_NO_MAYBE)
-            for name, pred in preds.items()
-            if not fields.is_missing(pred) and pred != []
-        },
-        where=row.where,
-    )
+def _and(parts: Collection[str]) -> str:
+    return " and ".join(parts)
 
 
-def _letters(value: object) -> object:
-    """The Hub has a pred as a list of its characters: ["y", "e", "s"]."""
-    if isinstance(value, list) and value and all(isinstance(letter, str) for letter in value):
-        return "".join(value)
-    return value
+def _holds(held: Mapping[str, Record], ids: Mapping[str, Collection[str]]) -> str:
+    """What it holds instead, for the message."""
+    counts = {part: sum(pmid in held for pmid in pmids) for part, pmids in ids.items()}
+    return f" ({', '.join(f'{count} of the {part} set' for part, count in counts.items())})"
 
 
 def _hub(config: str, revision: str | None) -> list[Row]:

@@ -1,7 +1,7 @@
 """What a data source is to the rest of the project."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from medqlora.data.prompts import Prompt, lookup
 from medqlora.records import BadRecord, Splits
@@ -27,6 +27,10 @@ class Source(ABC):
     #: the records that `read` left out because they can't be used (`on_bad_record: skip`); empty before it
     skipped: Sequence[BadRecord] = ()
 
+    #: whether `read` refuses benchmarks' test questions among those to learn from; the datamodule turns it off, and
+    #: does so itself, for every source and with its option
+    checks_test_questions: bool = True
+
     def prompt(self, name: str) -> Prompt:
         """The prompt that `--data.prompt` means for this set: its own of that name, or everyone's.
 
@@ -43,6 +47,23 @@ class Source(ABC):
             InputError: a file is missing or malformed, or a record is not usable: names the file and
                 line (or record id), the value and the fix.
         """
+
+    def read_for(self, needed: Collection[str], also: Collection[str] = ()) -> Splits:
+        """As `read`; a source whose splits are files of their own reads those alone that are named.
+
+        Args:
+            needed: the splits that are asked for, of "train", "dev" and "test".
+            also: those that are taken where they are there, and may be empty or not whole.
+
+        Raises:
+            InputError: as `read`.
+        """
+        return self.read()
+
+    def same_data(self, recorded: Mapping[str, object]) -> bool:
+        """Whether an adapter's record of its data (`name` and the `fingerprint` of its source) is of this data set,
+        whatever the copy, the fold or the prompt."""
+        return recorded.get("name") == self.name
 
     @abstractmethod
     def fingerprint(self) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from medqlora.evaluation.scores import Scores
-from medqlora.evaluation.wording import caution, percent, points, span, verdict
+from medqlora.evaluation.wording import cautions, percent, points, span
 from medqlora.terminal import printable_line
 
 WIDTH = 80
@@ -48,7 +48,7 @@ def console_table(scores: Scores) -> str:
                 f"{'  ' + printable_line(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
             )
     lines.append("-" * WIDTH)
-    lines += [cut(one) for one in (caution(scores.n), *verdict(report))][:2]
+    lines += [cut(one) for one in cautions(report)][:2]
     lines.append("Not medical advice.")
     return "\n".join(lines)
 

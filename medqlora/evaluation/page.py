@@ -15,7 +15,7 @@ from medqlora.evaluation.page_tables import (
 )
 from medqlora.evaluation.plots import figures, svg
 from medqlora.evaluation.scores import Scores, decided
-from medqlora.evaluation.wording import NOT_ADVICE, caution, percent, points, span, verdict
+from medqlora.evaluation.wording import NOT_ADVICE, cautions, percent, points, span
 from medqlora.records import Prediction, Record
 
 #: how many errors the page shows
@@ -58,7 +58,7 @@ def render(
         title=f"{name}: {percent(scores.accuracy)} accuracy",
         subtitle=_subtitle(scores),
         headline=_headline(scores),
-        cautions=[caution(scores.n), *verdict(scores.to_json())],
+        cautions=cautions(scores.to_json()),
         sections=joined((*_sections(scores, predictions, records, base), *repeat)),
     )
 
@@ -83,12 +83,11 @@ def set_report(
     base: Sequence[Prediction] | None,
 ) -> Markup:
     """All that `render` shows of one question set, to stand in a page among others."""
-    cautions = [caution(scores.n), *verdict(scores.to_json())]
     return joined(
         (
             element("p", _subtitle(scores), class_="soft"),
             _headline(scores),
-            element("div", *(element("p", one) for one in cautions), class_="notice"),
+            element("div", *(element("p", one) for one in cautions(scores.to_json())), class_="notice"),
             *_sections(scores, predictions, records, base, "h3"),
             *section("What was asked", fields(_identity(scores)), "h3"),
         )

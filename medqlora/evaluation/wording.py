@@ -57,3 +57,13 @@ def verdict(report: dict[str, Any]) -> list[str]:
         shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
         return [f"Against the bare base it is {side}, by more than chance explains (p {shown})."]
     return ["The difference from the bare base may be chance."]
+
+
+def cautions(report: dict[str, Any]) -> list[str]:
+    """What a reader has to know of a report first, the gravest first, a sentence each."""
+    counts = report.get("trained_on_test_questions") or {}
+    trained = [
+        f"WARNING: it was trained on {sum(of_set.values()):,} test questions of {benchmark}."
+        for benchmark, of_set in counts.items()
+    ]
+    return [*trained, caution(report["n"]), *verdict(report)]

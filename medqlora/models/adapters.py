@@ -12,6 +12,8 @@ from medqlora.manifests import check_folder, leaves
 
 #: what this project writes beside PEFT's files
 RECORD_FILE = "medqlora.json"
+#: its key for the test questions of benchmarks that were trained or validated on: benchmark → set → how many
+TEST_QUESTIONS = "test_questions"
 _CONFIG_FILE, _WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 #: PEFT's older format, which is pickled
 _PICKLE_FILE = "adapter_model.bin"
@@ -75,7 +77,9 @@ def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ..
     record = folder / RECORD_FILE
     if record.is_file():
         for key, value in _object(record, option).items():
-            if key in ("prompt", "data", "training", "backend_options") and not isinstance(value, dict):
+            if key in ("prompt", "data", "training", "backend_options", TEST_QUESTIONS) and not isinstance(
+                value, dict
+            ):
                 raise InputError(
                     f"{option}: {record}: {key} is no object: the record is damaged; copy it again"
                 )

@@ -123,7 +123,7 @@ def test_every_other_field_of_a_record_leaves_the_prompt_as_it_is():
         "long_answer": SENTINEL,
         "topics": (SENTINEL,),
     }
-    free |= {"annotations": {"reasoning_free": SENTINEL}, "where": SENTINEL}
+    free |= {"annotations": {"reasoning_free": SENTINEL}, "where": SENTINEL, "aliases": (SENTINEL,)}
     seen = {"question", "contexts", "options", "labels", "subject"}
     assert {field.name for field in fields(Record)} == {*free, *seen}
     changed = Record(question=base.question, contexts=base.contexts, labels=base.labels, **free)

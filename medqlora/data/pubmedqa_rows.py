@@ -1,0 +1,103 @@
+"""A row of PubMedQA, in GitHub's shape or the Hub's, as a record; `pubmedqa.py` shows one of each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from medqlora.data import fields
+from medqlora.data.pubmedqa_files import context_cell
+from medqlora.data.readers import Row
+from medqlora.data.wording import listed
+from medqlora.errors import InputError
+from medqlora.records import YES_NO_MAYBE, Record
+
+_PREDS = ("reasoning_required", "reasoning_free")
+
+
+def record_of(row: Row, kind: str = "labeled") -> Record:
+    """A row of either shape as a record.
+
+    Args:
+        row: GitHub's, keyed by PMID, or the Hub's, also from a CSV.
+        kind: that of the set: labeled, artificial or unlabeled.
+
+    Raises:
+        InputError: it is neither, or something in it is not as it should be.
+    """
+    value = row.value
+    if "QUESTION" in value or (row.key is not None and "question" not in value):
+        if row.key is None:
+            raise InputError(
+                f"{row.where}: a row in GitHub's shape without its PMID: give an object keyed by PMID"
+            )
+        return _build(
+            row, kind, "PMID", row.key, value, ("QUESTION", "CONTEXTS", "LABELS", "MESHES", "LONG_ANSWER")
+        )
+    if "pubid" not in value:
+        raise InputError(
+            f"{row.where}: neither GitHub's shape (QUESTION, keyed by PMID) nor the Hub's (pubid, question); its keys "
+            f"are {listed(list(value)[:6])}: read other data with class_path medqlora.data.JSONLines"
+        )
+    context = value.get("context")
+    if isinstance(context, str):  # a CSV's cell
+        try:
+            context = context_cell(context)
+        except ValueError:
+            context = value.get("context")
+    if not isinstance(context, dict):
+        raise fields.bad(row, "context", context, "give an object with contexts, labels and meshes")
+    flat = {**context, **{key: item for key, item in value.items() if key != "context"}}
+    return _build(
+        row, kind, "pubid", value["pubid"], flat, ("question", "contexts", "labels", "meshes", "long_answer")
+    )
+
+
+def _build(
+    row: Row,
+    kind: str,
+    id_key: str,
+    id_value: object,
+    value: Mapping[str, Any],
+    keys: tuple[str, str, str, str, str],
+) -> Record:
+    question, contexts, sections, meshes, long_answer = keys
+    pmid = fields.identity(row, id_key, id_value)
+    if not (pmid.isascii() and pmid.isdecimal()):
+        raise fields.bad(row, id_key, id_value, "give a PMID")
+    passages = fields.texts(row, contexts, value.get(contexts))
+    names = fields.texts(row, sections, value.get(sections))
+    # the automatic sets have rows without sections or with odd ones, and names are for display only
+    if kind != "labeled" and len(names) != len(passages):
+        names = ()
+    if kind == "labeled" and not any(passage.strip() for passage in passages):
+        raise fields.bad(row, contexts, value.get(contexts), "give the passages of the abstract")
+    if names and len(names) != len(passages):
+        raise fields.bad(row, sections, list(names), f"give a name to each of the {len(passages)} {contexts}")
+    rationale = fields.text(row, long_answer, value.get(long_answer), needed=kind == "unlabeled")
+    answer: str | None = None
+    if kind != "unlabeled":
+        answer = fields.one_of(row, "final_decision", value.get("final_decision"), YES_NO_MAYBE)
+    preds = {name: _letters(value.get(f"{name}_pred")) for name in _PREDS}
+    return Record(
+        id=pmid,
+        question=fields.text(row, question, value.get(question), needed=True),
+        contexts=passages,
+        context_labels=names,
+        # without a decision, the conclusion itself is the answer
+        labels=() if kind == "unlabeled" else YES_NO_MAYBE,
+        answer=rationale if kind == "unlabeled" else answer,
+        long_answer="" if kind == "unlabeled" else rationale,
+        topics=fields.texts(row, meshes, value.get(meshes)),
+        annotations={
+            name: fields.one_of(row, f"{name}_pred", pred, YES_NO_MAYBE)
+            for name, pred in preds.items()
+            if not fields.is_missing(pred) and pred != []
+        },
+        where=row.where,
+    )
+
+
+def _letters(value: object) -> object:
+    """The Hub has a pred as a list of its characters: ["y", "e", "s"]."""
+    if isinstance(value, list) and value and all(isinstance(letter, str) for letter in value):
+        return "".join(value)
+    return value

@@ -1,0 +1,308 @@
+"""Test questions of published benchmarks, as ids and hashes: none of them may be trained on, whatever the source.
+
+Each .json file beside this one is one benchmark: its name, how its ids are compared, and for each test question
+`[words, tail, hash]` (`fingerprint`). No text of a question is shipped. To add a benchmark, write one file:
+
+    from medqlora.data.test_sets import write_test_set
+    questions = {pmid: row["QUESTION"] for pmid, row in json.load(open("ori_pqal.json")).items() if pmid in test}
+    write_test_set(Path("medqlora/data/test_sets/pubmedqa.json"), "PubMedQA", "pmid", about, questions)
+
+`tests/data/test_test_sets.py` compares the shipped file with the real data where they are present.
+"""
+
+import hashlib
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from medqlora.data.checks import at
+from medqlora.errors import InputError
+from medqlora.records import Record
+
+#: the option that allows test questions among those to learn from
+OPTION = "--data.allow_test_questions"
+
+#: words of a question's end that are hashed by themselves: most texts are told apart by these alone
+_TAIL_WORDS = 4
+#: a shorter question ("Is it Crohn's disease?") counts where it is a whole text or line, or stands after a heading
+_LEAST_WORDS = 6
+_HEADINGS = ("question", "query", "problem", "input", "human", "user", "q")
+#: characters before a question mark that are searched for each word of the longest question
+_REACH = 24
+
+_WORD = re.compile(r"[^\W_]+")
+_MARK = re.compile(r"[^\W_][^\w?]*\?")  # one mark of several
+_UNSEEN = re.compile("[\xad\u200b-\u200f\u2060-\u2064\ufeff]")
+_ESCAPE = re.compile(r"\\[nrt]")  # an escaped newline in a text of JSON
+_HEADER = re.compile(
+    r"^[ \t#*>|\"'{\[(-]*(?:\d+[.)]\s*)?(?:" + "|".join(_HEADINGS) + r")\b[ \t\d*\"'-]*[:.=)]+(.+)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: a PMID has up to 8 digits, and those of the shipped sets 7 or 8; letters before it are one of the usual names
+_PMID_INSIDE = re.compile(
+    r"(?<![0-9a-z])(?:pmid|pubmed|pubid|pubmedqa|pqal|pqa|id|q)?0*([1-9]\d{6,7})(?![0-9a-z])", re.IGNORECASE
+)
+#: an id that is a PMID as a whole, of any length; no two repetitions beside each other take the same character
+_PMID_WHOLE = re.compile(r"(?:.*/)?(?:pmid|pubmed)?[\s:_#-]*0*([1-9]\d*)(?:\.0)?/?", re.IGNORECASE)
+
+
+class BenchmarkTest(NamedTuple):
+    """The test questions of one benchmark.
+
+    Attributes:
+        benchmark: its name.
+        ids: how ids are compared: "pmid" finds the number inside an id, "exact" compares whole ids but for case,
+            "none" does not compare them.
+        about: where the questions come from, and their licence.
+        questions: id → `fingerprint` of the question.
+    """
+
+    benchmark: str
+    ids: Literal["pmid", "exact", "none"]
+    about: str
+    questions: Mapping[str, Sequence[int | str]]
+
+
+class Leak(NamedTuple):
+    """A record that is a test question of a benchmark.
+
+    Attributes:
+        record: the record.
+        benchmark: the benchmark's name.
+        question: the test question's id there.
+        by: whether the id or the question's text tells.
+    """
+
+    record: Record
+    benchmark: str
+    question: str
+    by: Literal["id", "text"]
+
+
+class _Index(NamedTuple):
+    """All shipped sets, for look-ups: `hashes` is hash → (benchmark, id), `tails` is tail → numbers of words."""
+
+    pmids: dict[str, str]
+    exact: dict[str, tuple[str, str]]
+    hashes: dict[str, tuple[str, str]]
+    tails: dict[str, tuple[int, ...]]
+
+    def longest(self) -> int:
+        """The words of the longest question."""
+        return max((count for counts in self.tails.values() for count in counts), default=0)
+
+
+def fingerprint(question: str) -> list[int | str]:
+    """`[words, tail, hash]` of a question: the number of its words, and the SHA-256 of its last four words and of
+    all of them, truncated to 4 and 10 bytes, in hexadecimal.
+
+    Words are NFKC, case-folded; white space and punctuation do not count.
+    """
+    words = _words(_plain(question))
+    return [len(words), _digest(words[-_TAIL_WORDS:], 4), _digest(words, 10)]
+
+
+def write_test_set(
+    file: Path,
+    benchmark: str,
+    ids: Literal["pmid", "exact", "none"],
+    about: str,
+    questions: Mapping[str, str],
+) -> None:
+    """Writes a benchmark's file, a question a line.
+
+    Args:
+        file: where to.
+        benchmark, ids, about: as in `BenchmarkTest`.
+        questions: id → the question's text.
+    """
+    lines = [f"  {json.dumps(key)}: {json.dumps(fingerprint(text))}" for key, text in questions.items()]
+    head = {"benchmark": benchmark, "ids": ids, "about": about}
+    start = json.dumps(head, indent=1)[:-2]
+    file.write_text(start + ',\n "questions": {\n' + ",\n".join(lines) + "\n }\n}\n", encoding="ascii")
+
+
+@cache
+def shipped_test_sets() -> tuple[BenchmarkTest, ...]:
+    """The benchmarks whose test questions ship with the project."""
+    files = sorted(Path(__file__).parent.glob("*.json"))
+    return tuple(BenchmarkTest(**json.loads(file.read_text("ascii"))) for file in files)
+
+
+@cache
+def _index() -> _Index:
+    index = _Index({}, {}, {}, {})
+    for one in shipped_test_sets():
+        for key, (words, tail, digest) in one.questions.items():
+            if one.ids == "pmid":
+                index.pmids.setdefault(key, one.benchmark)
+            elif one.ids == "exact":
+                index.exact.setdefault(key.casefold(), (one.benchmark, key))
+            index.hashes.setdefault(str(digest), (one.benchmark, key))
+            index.tails[str(tail)] = (*index.tails.get(str(tail), ()), int(words))
+    return index
+
+
+def find_leaks(records: Iterable[Record]) -> list[Leak]:
+    """The records that are a benchmark's test question, by an id or by the text of the question or of a context.
+
+    An id counts however it is written: 12377809, "PMID: 12377809", "012377809", "ori_pqal:12377809" and the
+    address of its PubMed page. A question counts also with other options or contexts, and inside a longer text
+    ("Question: …?").
+    """
+    leaks = []
+    for record in records:
+        found = by_id(record)
+        if found is not None:
+            leaks.append(Leak(record, *found, "id"))
+            continue
+        found = _by_text(record)
+        if found is not None:
+            leaks.append(Leak(record, *found, "text"))
+    return leaks
+
+
+def by_id(record: Record) -> tuple[str, str] | None:
+    """The benchmark and the id of the test question that one of the record's ids names; None for none."""
+    index = _index()
+    for text in (record.id, *record.aliases):
+        ident = text.strip()
+        whole = _PMID_WHOLE.fullmatch(ident)
+        numbers = [whole[1]] if whole else [match[1] for match in _PMID_INSIDE.finditer(ident)]
+        for number in numbers:
+            if number in index.pmids:
+                return index.pmids[number], number
+        if ident.casefold() in index.exact:
+            return index.exact[ident.casefold()]
+    return None
+
+
+def _by_text(record: Record) -> tuple[str, str] | None:
+    found = _find(record.question, whole=True)
+    for context in record.contexts:
+        found = found or _find(context, whole=False)
+    return found
+
+
+def _find(text: str, *, whole: bool) -> tuple[str, str] | None:
+    """The test question in a text.
+
+    Args:
+        text: the text.
+        whole: whether the text as a whole, and each of its lines, may be the question; else it has to stand after
+            a heading, or to end in a question mark.
+    """
+    if not whole and "?" not in text and "\uff1f" not in text and not _HEADER.search(text):
+        return None
+    text = _plain(text)
+    hashes = _index().hashes
+    for candidate in _candidates(text, whole):
+        found = hashes.get(_digest(_words(candidate), 10))
+        if found is not None:
+            return found
+    return _ending_in_a_question_mark(text)
+
+
+def _candidates(text: str, whole: bool) -> Iterator[str]:
+    if whole:
+        yield text
+        lines = text.splitlines()
+        yield from lines if len(lines) > 1 else ()
+    for match in _HEADER.finditer(text):
+        yield match[1]
+        if "?" in match[1]:  # "Question: … ? Answer with yes or no."
+            yield match[1].partition("?")[0]
+            yield match[1].rpartition("?")[0]
+
+
+def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
+    index = _index()
+    reach = _REACH * index.longest()
+    for found_mark in _MARK.finditer(text):
+        end = found_mark.start() + 1
+        words = _words(text[max(0, end - reach) : end])
+        tail = words[-_TAIL_WORDS:]
+        if tail and tail[0] in _HEADINGS:  # of a question that is shorter than a tail
+            tail = tail[1:]
+        for count in index.tails.get(_digest(tail, 4), ()):
+            headed = words[-count - 1 : -count] and words[-count - 1] in _HEADINGS
+            if count <= len(words) and (headed or count >= _LEAST_WORDS):
+                found = index.hashes.get(_digest(words[-count:], 10))
+                if found is not None:
+                    return found
+    return None
+
+
+def _plain(text: str) -> str:
+    if "&" in text:
+        text = html.unescape(text)
+    if "\\" in text:
+        text = _ESCAPE.sub("\n", text)
+    return text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _digest(words: Sequence[str], size: int) -> str:
+    text = " ".join(words).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).digest()[:size].hex()
+
+
+def reject_test_questions(sets: Mapping[str, Sequence[Record]], *, option: bool = True) -> None:
+    """Nothing that training, or the choice of a checkpoint, sees may be a benchmark's test question.
+
+    Args:
+        sets: the name of a set → its records.
+        option: whether the message names the option that allows it.
+
+    Raises:
+        InputError: a record is one; names the first, and how many there are.
+    """
+    found = {name: find_leaks(records) for name, records in sets.items()}
+    leaks = [(name, leak) for name, part in found.items() for leak in part]
+    if not leaks:
+        return
+    name, first = leaks[0]
+    what = f"the {_id_name(first)}" if first.by == "id" else f"the question of the {_id_name(first)}"
+    counts = " and ".join(
+        f"{len(part):,} of the {len(sets[name]):,} {name} records" for name, part in found.items() if part
+    )
+    them = "it" if len(leaks) == 1 else "them"
+    anyway = f", or pass {OPTION} true, and the adapter will say that it was" if option else ""
+    raise InputError(
+        f"{at(first.record)}: the {name} set holds {what}, which is in {first.benchmark}'s official test set "
+        f"({counts} are test questions): remove {them}, or the test score means nothing{anyway}"
+    )
+
+
+def _id_name(leak: Leak) -> str:
+    kind = next(one.ids for one in shipped_test_sets() if one.benchmark == leak.benchmark)
+    return f"PMID {leak.question}" if kind == "pmid" else f"id {leak.question}"
+
+
+def summary(train: Sequence[Record], dev: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Benchmark → how many of its test questions are among the training and the validation records, for the
+    adapter's record; empty where there are none."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, records in (("train", train), ("validation", dev)):
+        for leak in find_leaks(records):
+            of_set = counts.setdefault(leak.benchmark, {"train": 0, "validation": 0})
+            of_set[name] += 1
+    return counts
+
+
+def told(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """The summary in words: "449 training and 51 validation records are test questions of PubMedQA"."""
+    parts = [
+        f"{of_set.get('train', 0):,} training and {of_set.get('validation', 0):,} validation records are test "
+        f"questions of {benchmark}"
+        for benchmark, of_set in counts.items()
+    ]
+    return "; ".join(parts)
