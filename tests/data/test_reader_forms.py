@@ -1,13 +1,12 @@
 """The form of a file decides nothing: the same records give the same rows, and one line says how they were read."""
 
 import bz2
-import io
 import json
 import re
 from pathlib import Path
 
 import pytest
-from reader_forms import COMPRESSED, ENCODED, JSON, ROWS, lines, table
+from reader_forms import COMPRESSED, ENCODED, JSON, ROWS, lines, table, workbook
 
 from medqlora.data import JSONLines, read_questions
 from medqlora.data.readers import ReadOptions, column_named, read_rows, read_table
@@ -263,84 +262,6 @@ def test_compressed_files_are_read_with_or_without_the_extension_inside(
         rows, remark = read(put(tmp_path, outer, COMPRESSED[packed](data, name)))
         assert rows == ROWS
         assert remark.startswith(f"{outer}: 12 rows")
-
-
-# --- workbooks --------------------------------------------------------------------------------------
-
-
-def workbook(sheets: dict[str, list[list[object]]]) -> bytes:
-    import openpyxl
-
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for title, rows in sheets.items():
-        sheet = book.create_sheet(title)
-        for row in rows:
-            sheet.append(row)
-    stream = io.BytesIO()
-    book.save(stream)
-    return stream.getvalue()
-
-
-def test_a_workbooks_first_sheet_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
-    sheet = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
-    path = put(tmp_path, "a.xlsx", workbook({"Ward 7": sheet, "Other": [["q", "a"], ["x", "no"]]}))
-    rows, remark = read(path)
-    assert (rows, remark) == (ROWS, "a.xlsx: 12 rows, Excel, sheet Ward 7 of 2")
-    assert read(path, sheet="Other")[0] == [{"q": "x", "a": "no"}]
-    assert "--data.source.sheet: " in refused(path, sheet="None such")
-    assert "there are Ward 7, Other: give one" in refused(path, sheet="None such")
-
-
-def test_cells_of_a_workbook_become_the_text_that_a_csv_has(tmp_path: Path) -> None:
-    import datetime
-
-    cells = [
-        (1, "1"), (1.0, "1"), (0.5, "0.5"), (0.1 + 0.2, "0.3"),
-        (12345678901, "12345678901"), ("0012", "0012"), ("NA", "NA"),
-        (True, "true"), (False, "false"), (None, ""), (datetime.datetime(2024, 1, 31), "2024-01-31"),
-        (datetime.datetime(2024, 1, 31, 10, 5), "2024-01-31T10:05:00"), ("a\nb", "a\nb"), ("No", "No"),
-    ]  # fmt: skip
-    sheet: list[list[object]] = [
-        [],
-        ["id", "cell", None],
-        *([f"r{n}", cell] for n, (cell, _) in enumerate(cells)),
-        [],
-    ]
-    rows, _ = read(put(tmp_path, "a.xlsx", workbook({"S": sheet})))
-    assert rows == [{"id": f"r{n}", "cell": text} for n, (_, text) in enumerate(cells)]
-
-
-def test_a_formula_without_a_saved_value_is_an_error_rather_than_an_empty_cell(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.xlsx", workbook({"S": [["q", "a"], ["x", "yes"], ["y", '=IF(1>0,"yes","no")']]}))
-    assert "sheet S, row 3: the formula" in refused(path)
-    path = put(tmp_path, "a.xlsx", workbook({"S": [["q", "a"], ["x", "yes"], ['="y"', '="no"']]}))
-    assert "sheet S, row 3: the formula" in refused(path)
-
-
-def test_a_hidden_sheet_is_not_the_first(tmp_path: Path) -> None:
-    import openpyxl
-
-    book = openpyxl.load_workbook(io.BytesIO(workbook({"lists": [["x"]], "Ward": [["q", "a"], ["x", "no"]]})))
-    book["lists"].sheet_state = "hidden"
-    book.save(tmp_path / "a.xlsx")
-    rows, remark = read(str(tmp_path / "a.xlsx"))
-    assert (rows, remark) == ([{"q": "x", "a": "no"}], "a.xlsx: 1 row, Excel, sheet Ward of 2")
-
-
-def test_what_a_workbook_says_of_its_size_does_not_cut_it(tmp_path: Path) -> None:
-    """Some programs write a dimension of one cell."""
-    import zipfile
-
-    whole = zipfile.ZipFile(io.BytesIO(workbook({"S": [["q", "a"], ["x", "no"], ["y", "yes"]]})))
-    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as changed:
-        for name in whole.namelist():
-            data = whole.read(name)
-            if name.endswith("sheet1.xml"):
-                assert b'<dimension ref="A1:B3"' in data
-                data = data.replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A1"')
-            changed.writestr(name, data)
-    assert read(str(tmp_path / "a.xlsx"))[0] == [{"q": "x", "a": "no"}, {"q": "y", "a": "yes"}]
 
 
 # --- what is said, and where ------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def _file(file: Path, option: str, skipped: list[BadRecord] | None, how: _How) -
     elif kind in workbooks.SUFFIXES or (not kind and found and found.kind in workbooks.SUFFIXES):
         if found and found.kind != ".zip" and found.kind not in workbooks.SUFFIXES:
             raise InputError(f"{file}: this is {found.what}: {found.fix}")
-        part = workbooks.read_workbook(file, data, how.options)
+        part = workbooks.read_workbook(file, data, split_of(option), option, how.options)
     else:
         _check_text(file, data)
         part = _from_text(file, data, kind, option, skipped, how)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from medqlora.data.readers import compression
 from medqlora.data.readers.rows import Part, ReadOptions
+from medqlora.data.readers.splits import pick, split_named
 from medqlora.data.readers.tables import header_of, named_rows
 from medqlora.data.wording import listed, plain, reason, shown
 from medqlora.errors import InputError
@@ -24,12 +25,16 @@ _MOST_ROWS = (
 )
 
 
-def read_workbook(file: Path, data: bytes, options: ReadOptions | None = None) -> Part:
+def read_workbook(
+    file: Path, data: bytes, split: str = "", option: str = "", options: ReadOptions | None = None
+) -> Part:
     """All rows of one sheet.
 
     Args:
         file: for messages.
         data: the workbook.
+        split: the part that is asked for, where every sheet is named for one; "" for the first sheet.
+        option: the option that named the file, for messages.
         options: names the sheet; else the first is read that isn't hidden. None where there is no option
             for it, and messages offer none.
 
@@ -43,12 +48,15 @@ def read_workbook(file: Path, data: bytes, options: ReadOptions | None = None) -
     except zipfile.BadZipFile as error:
         raise InputError(f"{file}: this is no Excel workbook ({reason(error)}): save it as .xlsx") from error
     try:
-        names, name, records, empty = _cells(data, sheet, formulas=False)
-        formulas = _cells(data, sheet, formulas=True).records if empty else records
+        chosen = _Choice(sheet, split, str(file), option)
+        names, name, records, empty = _cells(data, chosen, formulas=False)
+        formulas = _cells(data, chosen, formulas=True).records if empty else records
     except _NoSheetError as error:
         raise InputError(
             f"--data.source.sheet: {file} has no sheet {shown(sheet)}; there are {listed(error.names)}: give one"
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # openpyxl raises whatever the XML in the archive brings up
         raise InputError(
             f"{file}: not an Excel workbook that can be read ({reason(error)}): save it again"
@@ -83,13 +91,37 @@ class _Sheet(NamedTuple):
     empty: bool
 
 
+class _Choice(NamedTuple):
+    """Which sheet is meant: by its name, or by the part that is asked for; and the words for messages."""
+
+    sheet: str | None
+    split: str
+    file: str
+    option: str
+
+    def of(self, names: list[str], visible: list[str]) -> str:
+        """The name of the sheet.
+
+        Raises:
+            _NoSheetError: none has the name that is given.
+            InputError: the sheets are parts, and none is the one that is asked for.
+        """
+        if not names or (self.sheet is not None and self.sheet not in names):
+            raise _NoSheetError(names)
+        if self.sheet is not None:
+            return self.sheet
+        if self.split and len(visible) > 1 and all(map(split_named, visible)):
+            return pick(visible, self.split, self.file, self.option)
+        return (visible or names)[0]
+
+
 class _NoSheetError(Exception):
     def __init__(self, names: list[str]) -> None:
         super().__init__()
         self.names = names
 
 
-def _cells(data: bytes, sheet: str | None, *, formulas: bool) -> _Sheet:
+def _cells(data: bytes, choice: _Choice, *, formulas: bool) -> _Sheet:
     """A sheet with the values that Excel saved, or with the formulas in their place."""
     import openpyxl
 
@@ -98,21 +130,25 @@ def _cells(data: bytes, sheet: str | None, *, formulas: bool) -> _Sheet:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=not formulas)
         try:
             names = [one.title for one in book.worksheets]
-            if not names or (sheet is not None and sheet not in names):
-                raise _NoSheetError(names)
-            seen = [one for one in book.worksheets if one.sheet_state == "visible"] or book.worksheets
-            chosen = seen[0] if sheet is None else book.worksheets[names.index(sheet)]
+            visible = [one.title for one in book.worksheets if one.sheet_state == "visible"]
+            chosen = book.worksheets[names.index(choice.of(names, visible))]
             chosen.reset_dimensions()  # what the file says of its size is wrong in some, and would cut it
             records, empty = [], False
-            for number, cells in enumerate(chosen.iter_rows(values_only=True), 1):
+            for number, row in enumerate(chosen.iter_rows(), 1):
+                cells = [_value(cell) for cell in row]
                 if number > _MOST_ROWS:
                     raise ValueError(f"it has more than {_MOST_ROWS:,} rows")
                 empty = empty or None in cells
                 if any(value is not None for value in cells):
-                    records.append((number, list(cells)))
+                    records.append((number, cells))
         finally:
             book.close()
     return _Sheet(names, chosen.title, records, empty)
+
+
+def _value(cell: Any) -> Any:
+    """A cell's value; openpyxl gives None for a formula whose saved value is an empty text, too."""
+    return "" if cell.value is None and cell.data_type == "str" else cell.value
 
 
 def _check_formulas(
