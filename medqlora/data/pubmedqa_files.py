@@ -6,20 +6,16 @@
     data/pqal_fold0/train_set.json, dev_set.json    450 and 50, and so on to pqal_fold9
 """
 
-import ast
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data import readers
-from medqlora.data.json_text import parse_json
 from medqlora.errors import InputError
 
 WHOLE = "ori_pqal.json"
 TRAIN, DEV, TEST = "train_set.json", "dev_set.json", "test_set.json"
 _FOLD = re.compile(r"pqal_fold(\d)")
-#: characters of a cell that is read as a Python literal: the longest of PubMedQA's has under 20,000
-_LONGEST_CELL = 1_000_000
 
 
 class LabeledFiles(NamedTuple):
@@ -85,43 +81,3 @@ def fingerprint(path: str, fold: int) -> dict[str, object]:
     for file in found.parts.values():
         of_parts.update(readers.fingerprint(str(file)))
     return of_parts
-
-
-def context_cell(text: str) -> Any:
-    """The Hub's `context` as the cell of a CSV: JSON, or a Python literal in which numpy's arrays may stand
-    (`{'contexts': array(['…', '…'], dtype=object), …}`, as pandas writes it).
-
-    Nothing is evaluated.
-
-    Raises:
-        ValueError: it is neither, or too long.
-    """
-    if len(text) > _LONGEST_CELL:
-        raise ValueError(f"{len(text):,} characters")
-    try:
-        return parse_json(text)
-    except ValueError:
-        pass
-    try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError("no JSON and no Python literal") from error
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Dict):
-        keys = [None if key is None else _value(key) for key in node.keys]
-        return {str(key): _value(value) for key, value in zip(keys, node.values, strict=True)}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_value(one) for one in node.elts]
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, type(None))):
-        return node.value
-    if isinstance(node, ast.Name) and node.id == "nan":
-        return None
-    if (
-        isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("array", "np.array", "numpy.array")
-        and node.args
-    ):
-        return _value(node.args[0])
-    raise ValueError(f"{type(node).__name__} is no literal")

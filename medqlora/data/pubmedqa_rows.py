@@ -1,11 +1,12 @@
 """A row of PubMedQA, in GitHub's shape or the Hub's, as a record; `pubmedqa.py` shows one of each."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from medqlora.data import fields
-from medqlora.data.pubmedqa_files import context_cell
 from medqlora.data.readers import Row
+from medqlora.data.shapes.cells import CellError, parse_cell
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record
@@ -39,10 +40,8 @@ def record_of(row: Row, kind: str = "labeled") -> Record:
         )
     context = value.get("context")
     if isinstance(context, str):  # a CSV's cell
-        try:
-            context = context_cell(context)
-        except ValueError:
-            context = value.get("context")
+        with suppress(CellError):
+            context = parse_cell(context)
     if not isinstance(context, dict):
         raise fields.bad(row, "context", context, "give an object with contexts, labels and meshes")
     flat = {**context, **{key: item for key, item in value.items() if key != "context"}}

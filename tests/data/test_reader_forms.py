@@ -9,7 +9,8 @@ import pytest
 from reader_forms import COMPRESSED, ENCODED, JSON, ROWS, lines, table, workbook
 
 from medqlora.data import JSONLines, read_questions
-from medqlora.data.readers import ReadOptions, column_named, read_rows, read_table
+from medqlora.data.readers import ReadOptions, read_rows, read_table
+from medqlora.data.shapes import find
 from medqlora.errors import InputError
 
 SEPARATORS = {",": "','-separated", ";": "';'-separated", "\t": "tab-separated", "|": "'|'-separated"}
@@ -124,13 +125,6 @@ def test_spaces_around_names_and_behind_separators_belong_to_neither(tmp_path: P
         {"id": "1", "Question": "Is it, really?", "answer": "yes"},
         {"id": "2", "Question": "No?", "answer": "no"},
     ]
-
-
-def test_a_column_is_found_in_another_case_and_the_exact_one_first() -> None:
-    assert column_named(["ID", " Question "], "question") == " Question "
-    assert column_named(["Question", "question"], "question") == "question"
-    assert column_named(["Question", "QUESTION"], "question") is None
-    assert column_named([], "question") is None
 
 
 def test_cells_stay_as_they_are_written(tmp_path: Path) -> None:
@@ -298,7 +292,7 @@ def test_the_handed_files_hold_the_same_rows_as_the_good_one(cases: Path, name: 
     assert remark.startswith(f"{name}: 12 rows, ")
     assert HANDED[name] in remark
     for row, wanted in zip(rows, good, strict=True):
-        plain = {str(column_named(row, key)): key for key in wanted if column_named(row, key)}
+        plain = {str(find(key, row)): key for key in wanted if find(key, row)}
         held = {ours: row[theirs] for theirs, ours in plain.items()}
         assert len(held) == len(row)
         if isinstance(held["contexts"], str):

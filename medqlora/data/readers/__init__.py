@@ -7,14 +7,13 @@ means is not known here.
 
 from medqlora.data.readers.places import data_files, fingerprint
 from medqlora.data.readers.reading import all_bad, read_bare_csv, read_json, read_rows, read_table
-from medqlora.data.readers.rows import ReadOptions, Row, Table, column_named
+from medqlora.data.readers.rows import ReadOptions, Row, Table
 
 __all__ = [
     "ReadOptions",
     "Row",
     "Table",
     "all_bad",
-    "column_named",
     "data_files",
     "fingerprint",
     "read_bare_csv",

@@ -1,7 +1,7 @@
 """What a reader gives: rows that know where they stand, and a line that says how the file was understood."""
 
 import codecs
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,24 +81,6 @@ class ReadOptions:
                 f"--data.source.encoding: {shown(self.encoding)} is no encoding that Python knows: give utf-8, "
                 "utf-16, cp1252, latin-1 or another of its names"
             ) from error
-
-
-def column_named(names: Iterable[str], wanted: str) -> str | None:
-    """The column that is called `wanted`, in the same case or else in another, with spaces around or without.
-
-    Args:
-        names: the columns that there are.
-        wanted: the name that is looked for.
-
-    Returns:
-        The name as it stands in `names`; None where there is none, or where several fit and none is exact.
-    """
-    held = list(names)
-    if wanted in held:
-        return wanted
-    plainly = wanted.strip().casefold()
-    fitting = [name for name in held if name.strip().casefold() == plainly]
-    return fitting[0] if len(fitting) == 1 else None
 
 
 def type_name(value: object) -> str:
