@@ -138,8 +138,7 @@ class JSONLines(Source):
         remarks: list[str] = []
         sets: dict[str, list[Record]] = {name: [] for name in self._paths}
         for name, table in tables.items():
-            remarks.append(", ".join([understood[name], *table.words()]))
-            sets[name] = self._records(name, table, skipped[name], remarks)
+            sets[name] = self._records(name, table, skipped[name], remarks, understood[name])
         if self._paths["dev"] is None and self._dev_fraction > 0:
             sets["train"], sets["dev"] = self._set_aside(sets["train"])
         else:
@@ -178,7 +177,7 @@ class JSONLines(Source):
         return table, understood
 
     def _records(
-        self, name: str, table: Table, skipped: list[BadRecord] | None, remarks: list[str]
+        self, name: str, table: Table, skipped: list[BadRecord] | None, remarks: list[str], understood: str
     ) -> list[Record]:
         path, option = str(self._paths[name]), f"--data.source.{name}"
         stem = self._stem(name)
@@ -203,6 +202,7 @@ class JSONLines(Source):
         if name != "test" and self.checks_test_questions:
             reject_test_questions({name: records})
         self._first_ids.update(ids.first)
+        remarks.append(", ".join([understood, *table.words()]))  # known once the rows are read
         remarks += [f"{Path(path).name}: {line}" for line in table.remarks()]
         remarks += ids.remark(Path(path).name, "--data.source.fields.id COLUMN names another column")
         return records

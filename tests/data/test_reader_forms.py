@@ -269,7 +269,10 @@ def test_the_source_and_the_questions_say_how_each_file_was_understood(tmp_path:
     )
     source = JSONLines(train, test=test)
     source.read()
-    assert source.remarks == ("ward.csv: 20 rows, ';'-separated, cp1252", "test.jsonl.bz2: 1 row, JSON lines")
+    assert source.remarks[:2] == (
+        "ward.csv: 20 rows, ';'-separated, cp1252, labels no",
+        "test.jsonl.bz2: 1 row, JSON lines, labels yes",
+    )
     remarks: list[str] = []
     read_questions(train, "--data.questions", ("yes", "no"), remarks=remarks)
     assert remarks == ["ward.csv: 20 rows, ';'-separated, cp1252"]
