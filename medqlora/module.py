@@ -159,6 +159,8 @@ class QLoRAModule(EvaluationSteps):
         self.backend.check(
             self.lora, device=self.trainer.strategy.root_device, precision=str(self.trainer.precision)
         )
+        for line in self.backend.remarks():
+            say(line)
 
     def configure_model(self) -> None:
         if self.model is not None:

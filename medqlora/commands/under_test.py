@@ -7,7 +7,8 @@ from medqlora.answering import Calibration
 from medqlora.commands.given_checkpoint import GivenCheckpoint
 from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
+from medqlora.models.adapter_source import find_adapter
+from medqlora.models.adapters import RECORD_FILE, base_remark, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.runs import newest_adapter
 from medqlora.training import checkpoint
@@ -44,8 +45,13 @@ class UnderTest:
         elif adapter == "none":
             say(f"Evaluating the bare base {backend.base}")
         elif adapter is not None:
+            adapter, remark = find_adapter(adapter)
+            self.module.adapter = adapter
             check_adapter_base(adapter, backend.base, backend.identity())
             say(f"Evaluating the adapter {adapter}")
+            for line in filter(None, (remark, base_remark(adapter, backend.base))):
+                say(line)
+            backend.check_adapter(adapter)
         else:
             found = newest_adapter(self.logs, backend.identity())
             if found is None:

@@ -1,0 +1,84 @@
+"""Loads a base's weights with transformers: the base alone, whole, and finite."""
+
+from typing import Any
+
+import torch
+
+from medqlora.errors import InputError
+from medqlora.models import hub
+from medqlora.models.finite import check_finite, watched_quantization
+
+#: a subfolder that no model has: where transformers is to look for an adapter to put on unasked
+_NO_ADAPTER = {"subfolder": "no-adapter-is-loaded-unasked"}
+
+
+def load_bare(base: str, revision: str | None, **options: Any) -> Any:
+    """The base's causal language model, a transformers `PreTrainedModel`.
+
+    transformers puts on an adapter that it finds in the base's folder or repository (`adapter_config.json`), and
+    draws random numbers for weights that the files lack. Neither is done here.
+
+    Args:
+        base: a folder or a name on the Hub.
+        revision: on the Hub.
+        options: further ones of transformers' `from_pretrained`.
+
+    Raises:
+        InputError: a file is missing, damaged or of another shape; a weight is missing, or holds NaN or infinity.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    files = hub.check_files(base)
+    config = hub.changed_config(base, revision)
+    if config is not None:
+        options["config"] = config
+    try:
+        with watched_quantization() as damaged:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                hub.resolve(base),
+                revision=revision,
+                adapter_kwargs=dict(_NO_ADAPTER),
+                output_loading_info=True,
+                **options,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise InputError(
+            f"--model.backend.base: the weights of '{base}' can't be loaded ({reason})"
+        ) from error
+    model, found = loaded
+    _check_bare(model, base)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise InputError(
+            f"--model.backend.base: the weight files of '{base}' lack {len(missing)} of the model's weights, the first "
+            f"'{missing[0]}': they are of another model than its config.json, or of a part of it"
+        )
+    check_finite(model, damaged, base, files)
+    return model
+
+
+def _check_bare(model: Any, base: str) -> None:
+    """Another version of transformers may look for adapters elsewhere."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            f"--model.backend.base: transformers has put the adapter in '{base}' on it: move adapter_config.json and "
+            "adapter_model.safetensors out of that folder"
+        )
+
+
+def _refusal(error: Exception) -> str | None:
+    """What is wrong with the files, and the fix; None where the error is of something else."""
+    from safetensors import SafetensorError
+
+    text = " ".join(str(error).split())
+    if "mismatch" in text.lower():
+        return "other shapes than config.json says: copy or download both again, from one model"
+    if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno is None):
+        return f"{text[:200].rstrip('.: ')}: copy or download the base again"
+    return None
