@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from medqlora.errors import InputError
 from medqlora.models import hub
@@ -59,8 +60,30 @@ def load_bare(base: str, revision: str | None, **options: Any) -> Any:
             f"--model.backend.base: the weight files of '{base}' lack {len(missing)} of the model's weights, the first "
             f"'{missing[0]}': they are of another model than its config.json, or of a part of it"
         )
+    _check_quantized_shapes(model, base)
     check_finite(model, damaged, base, files)
     return model
+
+
+def _check_quantized_shapes(model: nn.Module, base: str) -> None:
+    """transformers compares the shapes of all weights but those that are quantized as they are loaded."""
+    for name, layer in model.named_modules():
+        weight: Any = getattr(layer, "weight", None)
+        if weight is None or not isinstance(layer, nn.Linear):
+            continue
+        state = getattr(weight, "quant_state", None)
+        given, expected = (
+            tuple((weight if state is None else state).shape),
+            (layer.out_features, layer.in_features),
+        )
+        if given != expected:
+            raise InputError(
+                f"--model.backend.base: the weights of '{base}' can't be loaded: '{name}.weight' is {list(given)}, and "
+                f"config.json says {list(expected)}: {_FROM_ONE_MODEL}"
+            )
+
+
+_FROM_ONE_MODEL = "copy or download both again, from one model"
 
 
 def _check_bare(model: Any, base: str) -> None:
@@ -78,7 +101,7 @@ def _refusal(error: Exception) -> str | None:
 
     text = " ".join(str(error).split())
     if "mismatch" in text.lower():
-        return "other shapes than config.json says: copy or download both again, from one model"
+        return f"other shapes than config.json says: {_FROM_ONE_MODEL}"
     if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno is None):
         return f"{text[:200].rstrip('.: ')}: copy or download the base again"
     return None
