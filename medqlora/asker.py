@@ -63,6 +63,7 @@ class Asker:
         self.wants_context: bool = record.get("data", {}).get("with_contexts", True)
         self._device = device
         self._max_new_tokens = max_new_tokens
+        self.backend.check_files()
         self.backend.check_adapter(adapter, "--adapter")
         self._tokenizer = self.backend.tokenizer()
         self._model: Any = self.backend.load(

@@ -35,6 +35,15 @@ class Backend(ABC):
             InputError: names the option, the value and the fix.
         """
 
+    def check_files(self) -> None:  # noqa: B027  # may be left out
+        """Whether the base's weight files on this machine are there and complete, by their headers.
+
+        Apart from `check`, which can be asked of a configuration alone.
+
+        Raises:
+            InputError: one isn't; names the file and the fix.
+        """
+
     def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:  # noqa: B027  # may be left out
         """Whether every tensor of an adapter has its place in this base; before a weight is loaded.
 

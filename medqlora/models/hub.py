@@ -324,13 +324,12 @@ def identity(base: str, revision: str | None = None) -> str:
     Not of every file alone: an adapter merged into a base leaves the vocabulary, which comes first, as it is.
 
     Raises:
-        InputError: there is no such folder, or a weight file in it is missing or not whole.
+        InputError: there is no such folder, or a weight file in it is not whole.
     """
     path = resolve(base)
     if path == base and not is_local(base):
         return base if revision is None else f"{base}@{revision}"
     folder = Path(path)
-    check_weights(folder)
     digest = hashlib.sha256()
     config = read_object(folder / "config.json")
     for key in ("_name_or_path", "transformers_version"):
@@ -339,6 +338,7 @@ def identity(base: str, revision: str | None = None) -> str:
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         if file.name == "adapter_model.safetensors":  # an adapter that lies beside the base is no part of it
             continue
+        refuse_lfs_pointer(file)
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         for piece in _samples(file):
             digest.update(piece)

@@ -73,8 +73,10 @@ class Transformers(Backend):
             )
         if self.attention == "flash_attention_2" and device.type != "cuda":
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
-        hub.check_files(self.base)
         lora.resolve(skeleton(config, self.base))
+
+    def check_files(self) -> None:
+        hub.check_files(self.base)
 
     def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:
         check_fit(folder, skeleton(self.config(), self.base), self.base, option)

@@ -98,12 +98,14 @@ class Unsloth(Backend):
         if precision.startswith("32"):
             raise InputError(f"--trainer.precision {precision}: Unsloth takes bf16-mixed or 16-mixed")
         check_quantization(self.base, self.config(), self.quantization)
-        hub.check_files(self.base)
         for name in lora.target_modules or ():
             if name not in SEVEN_PROJECTIONS:
                 raise InputError(
                     f"--model.lora.target_modules: Unsloth has no '{name}'; it takes {', '.join(SEVEN_PROJECTIONS)}"
                 )
+
+    def check_files(self) -> None:
+        hub.check_files(self.base)
 
     def remarks(self) -> tuple[str, ...]:
         return hub.remarks(self.base, self.revision)

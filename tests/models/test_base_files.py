@@ -45,6 +45,7 @@ def check(base: Path | str, quantization: Any = "nf4") -> Transformers:
     """What every command does before it loads."""
     backend = Transformers(str(base), quantization=quantization, gradient_checkpointing=False)
     backend.check(LoRA(r=4), device=torch.device("cpu"), precision="32-true")
+    backend.check_files()
     backend.tokenizer()
     backend.identity()
     return backend
