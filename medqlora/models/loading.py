@@ -1,5 +1,9 @@
 """Loads a base's weights with transformers: the base alone, whole, and finite."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,6 +31,33 @@ def load_bare(base: str, revision: str | None, **options: Any) -> Any:
     Raises:
         InputError: a file is missing, damaged or of another shape; a weight is missing, or holds NaN or infinity.
     """
+    with _reported_unless_refused():
+        return _load(base, revision, options)
+
+
+@contextmanager
+def _reported_unless_refused() -> Iterator[None]:
+    """Holds transformers' table of what differs between files and model back until it is no refusal's line."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return False
+
+    logger.addFilter(hold)
+    try:
+        yield
+    except InputError:
+        held.clear()
+        raise
+    finally:
+        logger.removeFilter(hold)
+        for record in held:
+            logger.handle(record)
+
+
+def _load(base: str, revision: str | None, options: dict[str, Any]) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -45,7 +76,7 @@ def load_bare(base: str, revision: str | None, **options: Any) -> Any:
             )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError, EOFError) as error:
         reason = _refusal(error)
         if reason is None:
             raise
@@ -102,6 +133,10 @@ def _refusal(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if "mismatch" in text.lower():
         return f"other shapes than config.json says: {_FROM_ONE_MODEL}"
+    if isinstance(error, (UnpicklingError, EOFError)) or "PytorchStreamReader" in text:
+        # torch's own message advises to read the file with weights_only=False, which runs what it holds
+        what = "a .bin file is damaged, or holds more than tensors, which is never run"
+        return f"{what}: download the base as safetensors"
     if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno is None):
         return f"{text[:200].rstrip('.: ')}: copy or download the base again"
     return None

@@ -416,12 +416,40 @@ def test_large_finite_values_are_no_fault() -> None:
     assert not is_finite(torch.tensor([1.0, torch.inf, -torch.inf]))
 
 
+class Harmful:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["cut", "no archive", "empty", "pickle"])
+def test_a_damaged_or_harmful_file_of_torchs_format_ends_in_a_line(
+    base: Path, tmp_path: Path, kind: str
+) -> None:
+    file = base / "pytorch_model.bin"
+    content: dict[str, Any] = dict(load_file(base / _WEIGHTS))
+    (base / _WEIGHTS).unlink()
+    torch.save({**content, "more": Harmful(tmp_path / "mark")} if kind == "pickle" else content, file)
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[:-5000], "no archive": b"no model", "empty": b""}.get(kind, whole))
+    line = refused_in_load(base)
+    assert line.endswith("which is never run: download the base as safetensors)")
+    assert not (tmp_path / "mark").exists()
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_weights_that_the_files_lack_are_not_drawn_at_random(base: Path, quantization: str) -> None:
+def test_weights_that_the_files_lack_are_not_drawn_at_random(
+    base: Path, quantization: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     tensors = load_file(base / _WEIGHTS)
     save(base, {name: value for name, value in tensors.items() if ".layers.1." not in name})
     line = refused_in_load(base, quantization)
     assert "lack 9 of the model's weights, the first 'model.layers.1." in line
+    assert "LOAD REPORT" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
