@@ -15,7 +15,7 @@ from medqlora.evaluation.evaluator import Evaluator
 from medqlora.evaluation.generation import generate
 from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
 from medqlora.records import YES_NO_MAYBE, Record
-from medqlora.training.option_checks import DTYPES
+from medqlora.training.option_checks import DTYPES, check_token_ids
 
 #: tokens of a prompt where the adapter's record doesn't say
 _PROMPT_TOKENS = 1024
@@ -63,6 +63,8 @@ class Asker:
         self.wants_context: bool = record.get("data", {}).get("with_contexts", True)
         self._device = device
         self._max_new_tokens = max_new_tokens
+        self.backend.check_files()
+        self.backend.check_adapter(adapter, "--adapter")
         self._tokenizer = self.backend.tokenizer()
         self._model: Any = self.backend.load(
             lora=None, adapter=adapter, device=device, dtype=self._dtype, seed=0
@@ -81,6 +83,7 @@ class Asker:
             InputError: the question is too long.
         """
         example = encode(record, self.prompt, self._tokenizer, self._prompt_tokens)
+        check_token_ids(self.backend, [example])
         with self._precision():
             prediction = self._evaluator.evaluate([example], {record.id: record}).predictions[0]
         return answer_of(prediction, record, self.calibration, note)

@@ -159,6 +159,9 @@ class QLoRAModule(EvaluationSteps):
         self.backend.check(
             self.lora, device=self.trainer.strategy.root_device, precision=str(self.trainer.precision)
         )
+        self.backend.check_files()
+        for line in self.backend.remarks():
+            say(line)
 
     def configure_model(self) -> None:
         if self.model is not None:

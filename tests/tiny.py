@@ -64,3 +64,18 @@ def build_base(folder: Path, family: str = "llama", seed: int = 0, layers: int =
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def hub_cache(root: Path, name: str, folder: Path) -> Path:
+    """Puts a folder's files into a Hub cache at `root` as those of the repository `name`; its snapshot there."""
+    repository = root / f"models--{name.replace('/', '--')}"
+    commit = "0" * 40
+    snapshot = repository / "snapshots" / commit
+    for made in (repository / "blobs", repository / "refs", snapshot):
+        made.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        blob = repository / "blobs" / f"{number:040d}"
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(blob)
+    return snapshot

@@ -96,10 +96,11 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _asker(options: argparse.Namespace) -> Any:
-    from medqlora.models.adapters import read_adapter
+    from medqlora.models.adapter_source import find_adapter
+    from medqlora.models.adapters import base_remark, read_adapter
     from medqlora.runs import newest_adapter
 
-    folder = options.adapter
+    folder, remark = options.adapter, None
     if folder is None:
         found = newest_adapter(Path(options.logs))
         if found is None:
@@ -108,6 +109,8 @@ def _asker(options: argparse.Namespace) -> Any:
                 "folder"
             )
         folder = str(found)
+    else:
+        folder, remark = find_adapter(folder, "--adapter")
     import torch
 
     cuda = torch.cuda.is_available()
@@ -125,13 +128,16 @@ def _asker(options: argparse.Namespace) -> Any:
     device = torch.device("cuda" if cuda and options.device != "cpu" else "cpu")
     if not options.json:
         say(f"Asking the adapter {folder}")
-    return Asker(
+    asker = Asker(
         folder,
         base=options.base,
         backend=backend,
         device=device,
         max_new_tokens=options.max_new_tokens,
     )
+    for line in filter(None, (remark, base_remark(folder, asker.backend.base), *asker.backend.remarks())):
+        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+    return asker
 
 
 def _record(options: argparse.Namespace, question: str, context: str | None, labels: Any = ()) -> Record:

@@ -53,13 +53,15 @@ def split_adapters(words: list[str]) -> tuple[list[str], list[str]]:
 def _check(adapters: list[str]) -> None:
     """Before the first of them is tested, which may take an hour, all have to be there, and differ."""
     from medqlora.errors import InputError
+    from medqlora.models.adapter_source import find_adapter
     from medqlora.models.adapters import read_adapter
 
     seen: set[str] = set()
     for adapter in adapters:
-        if adapter != "none":
-            read_adapter(adapter)
-        place = str(Path(adapter).expanduser().resolve())
+        folder = adapter if adapter == "none" else find_adapter(adapter)[0]
+        if folder != "none":
+            read_adapter(folder)
+        place = str(Path(folder).expanduser().resolve())
         if place in seen:
             raise InputError(f"{_ADAPTER} {adapter}: given twice: name each adapter once")
         seen.add(place)

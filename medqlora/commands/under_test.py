@@ -10,7 +10,14 @@ from medqlora.console import say
 from medqlora.data import Source
 from medqlora.data.test_sets import OPTION, told
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, check_adapter_base, read_adapter
+from medqlora.models.adapter_source import find_adapter
+from medqlora.models.adapters import (
+    RECORD_FILE,
+    TEST_QUESTIONS,
+    base_remark,
+    check_adapter_base,
+    read_adapter,
+)
 from medqlora.module import QLoRAModule
 from medqlora.runs import finished_adapters
 from medqlora.training import checkpoint
@@ -56,8 +63,13 @@ class UnderTest:
         elif adapter == "none":
             say(f"Evaluating the bare base {backend.base}")
         elif adapter is not None:
+            adapter, remark = find_adapter(adapter)
+            self.module.adapter = adapter
             check_adapter_base(adapter, backend.base, backend.identity())
             say(f"Evaluating the adapter {adapter}")
+            for line in filter(None, (remark, base_remark(adapter, backend.base))):
+                say(line)
+            backend.check_adapter(adapter)
         else:
             self._take_newest()
         if self.module.adapter not in (None, "none"):

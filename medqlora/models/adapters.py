@@ -1,6 +1,7 @@
 """Adapter folders in PEFT's format, and the same weights inside a checkpoint."""
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from medqlora.errors import InputError
 from medqlora.manifests import check_folder, leaves
+from medqlora.models.weight_files import refuse_lfs_pointer
 
 #: what this project writes beside PEFT's files
 RECORD_FILE = "medqlora.json"
@@ -42,13 +44,18 @@ def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, Any]
         )
     for name in (_CONFIG_FILE, _WEIGHTS_FILE):
         if not (path / name).is_file():
-            raise InputError(
-                f"{option}: '{folder}' holds no {name}: give the adapter/ folder of a finished run"
-                + (", or 'none' for the bare base" if option == "--model.adapter" else "")
-            )
+            raise InputError(f"{option}: '{folder}' holds no {name}: {_instead(path, option)}")
     _check(path, option, tuple(sorted(map(_state, path.iterdir()))))
     record = path / RECORD_FILE
     return _object(record, option) if record.is_file() else {}
+
+
+def _instead(folder: Path, option: str) -> str:
+    """What to give instead of a folder without an adapter."""
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        return f"it is a whole model; pass it as --model.backend.base, with {option} none"
+    bare = ", or 'none' for the bare base" if option == "--model.adapter" else ""
+    return f"give the adapter/ folder of a finished run{bare}"
 
 
 def _state(file: Path) -> tuple[str, int, int, int]:
@@ -71,6 +78,8 @@ def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ..
             raise InputError(
                 f"{option}: {folder / name} is a link out of its folder: put the file itself there"
             )
+    for name in (_CONFIG_FILE, _WEIGHTS_FILE):
+        refuse_lfs_pointer(folder / name, option)
     check_folder(folder, option)
     _check_config(folder / _CONFIG_FILE, option)
     _check_weights(folder / _WEIGHTS_FILE, option)
@@ -129,6 +138,18 @@ def _check_config(file: Path, option: str) -> None:
                 "not use this adapter, or take the field out"
             )
 
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_REWRITING):
+        raise InputError(
+            f"{option}: {file}: init_lora_weights is {start!r}, which changes the base's own weights, so that `test` "
+            "could not compare with the base: convert the adapter to plain LoRA with PEFT's "
+            "save_pretrained(path_initial_model_for_weight_conversion=...)"
+        )
+
+
+#: initialisations that PEFT repeats as it loads, and that rewrite the base
+_REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
 
 def _check_weights(file: Path, option: str) -> None:
     """Refuses a header that doesn't fit its file, before a length in it is believed."""
@@ -168,6 +189,46 @@ def check_adapter_base(folder: str, base: str, identity: str) -> None:
             f"--model.adapter: '{folder}' was trained on the base '{record.get('base')}', not on '{base}': "
             "pass the adapter of a run on this base, or that base as --model.backend.base"
         )
+
+
+def base_remark(folder: str, base: str) -> str | None:
+    """A line where `adapter_config.json` names another base than `base`, and no record settles which it is.
+
+    The same base may have several names: a local copy, another quantization of it. So it is no error.
+
+    Args:
+        folder: the adapter's.
+        base: the name or folder that was asked for.
+    """
+    if read_adapter(folder).get("base_identity") is not None:
+        return None  # `check_adapter_base` compares those
+    named = _object(Path(folder).expanduser() / _CONFIG_FILE, "--model.adapter").get(
+        "base_model_name_or_path"
+    )
+    if not isinstance(named, str) or not named or _short(named) in _names_of(base):
+        return None
+    return (
+        f"Note: {Path(folder) / _CONFIG_FILE} names the base '{named}', and this run uses '{base}': if they are "
+        "different models, the results are not the adapter's"
+    )
+
+
+def _names_of(base: str) -> set[str]:
+    """The short names that a base is known by: its own, and the one that its config.json records."""
+    found = {_short(base)}
+    config = Path(base).expanduser() / "config.json"
+    if config.is_file():
+        recorded = _object(config, "--model.backend.base").get("_name_or_path")
+        if isinstance(recorded, str):
+            found.add(_short(recorded))
+    return found - {""}
+
+
+def _short(base: str) -> str:
+    """A base's name without owner, folder or quantization, as people rename copies."""
+    hub_folder = re.search(r"models--.+?--([^/\\]+)", base)  # in the Hub's cache
+    name = hub_folder[1] if hub_folder else re.split(r"[/\\]", base.rstrip("/\\"))[-1]
+    return re.sub(r"(-unsloth)?(-bnb-4bit)?$", "", name.lower())
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

@@ -35,6 +35,28 @@ class Backend(ABC):
             InputError: names the option, the value and the fix.
         """
 
+    def check_files(self) -> None:  # noqa: B027  # may be left out
+        """Whether the base's weight files on this machine are there and complete, by their headers.
+
+        Apart from `check`, which can be asked of a configuration alone.
+
+        Raises:
+            InputError: one isn't; names the file and the fix.
+        """
+
+    def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:  # noqa: B027  # may be left out
+        """Whether every tensor of an adapter has its place in this base; before a weight is loaded.
+
+        `load` checks it again, so that a backend without an early check is no less strict.
+
+        Raises:
+            InputError: it doesn't fit; says how many of its tensors do, and why not the others.
+        """
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a user has to know of how the base is read, a line each."""
+        return ()
+
     @abstractmethod
     def tokenizer(self) -> Any:
         """The base's tokenizer (a transformers `PreTrainedTokenizerBase`).

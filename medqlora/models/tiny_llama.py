@@ -63,6 +63,9 @@ class TinyLlama(Backend):
         lora.check()
         self._built().check(lora, device=device, precision=precision)
 
+    def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:
+        self._built().check_adapter(folder, option)
+
     def tokenizer(self) -> Any:
         return self._built().tokenizer()
 

@@ -9,9 +9,11 @@ from torch import nn
 
 from medqlora.errors import InputError
 from medqlora.models import hub
+from medqlora.models.adapter_fit import check_fit, put_on
 from medqlora.models.adapters import check_adapter_base
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
+from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import (
     Quantization,
@@ -73,6 +75,15 @@ class Transformers(Backend):
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
         lora.resolve(skeleton(config, self.base))
 
+    def check_files(self) -> None:
+        hub.check_files(self.base)
+
+    def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:
+        check_fit(folder, skeleton(self.config(), self.base), self.base, option)
+
+    def remarks(self) -> tuple[str, ...]:
+        return hub.remarks(self.base, self.revision)
+
     def tokenizer(self) -> Any:
         return hub.load_tokenizer(self.base, self.revision)
 
@@ -85,8 +96,6 @@ class Transformers(Backend):
     def load(
         self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
     ) -> nn.Module:
-        from transformers import AutoModelForCausalLM
-
         import_bitsandbytes()
         config = self.config()
         # files that are quantized already bring their settings; an explicit None would hide them
@@ -97,9 +106,9 @@ class Transformers(Backend):
         if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
             # the sdpa of transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
             attention = "eager"
-        model = AutoModelForCausalLM.from_pretrained(
-            hub.resolve(self.base),
-            revision=self.revision,
+        model = load_bare(
+            self.base,
+            self.revision,
             dtype=dtype,
             **({} if stored or quantization is None else {"quantization_config": quantization}),
             device_map={"": device},
@@ -109,10 +118,8 @@ class Transformers(Backend):
         model.requires_grad_(False)
         model.config.use_cache = False
         if adapter is not None:
-            from peft import PeftModel
-
             check_adapter_base(adapter, self.base, self.identity())
-            return PeftModel.from_pretrained(model, adapter, is_trainable=False)
+            return put_on(model, adapter, self.base)
         if lora is None:
             return model
         from peft import get_peft_model

@@ -17,9 +17,11 @@ from torch import nn
 from medqlora.cache import cache_folder
 from medqlora.errors import InputError
 from medqlora.models import hub
+from medqlora.models.adapter_fit import put_on
 from medqlora.models.adapters import check_adapter_base
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
+from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
 from medqlora.models.quantization import check_quantization, settle
 
@@ -102,6 +104,12 @@ class Unsloth(Backend):
                     f"--model.lora.target_modules: Unsloth has no '{name}'; it takes {', '.join(SEVEN_PROJECTIONS)}"
                 )
 
+    def check_files(self) -> None:
+        hub.check_files(self.base)
+
+    def remarks(self) -> tuple[str, ...]:
+        return hub.remarks(self.base, self.revision)
+
     def tokenizer(self) -> Any:
         return hub.load_tokenizer(self.base, self.revision)
 
@@ -118,25 +126,27 @@ class Unsloth(Backend):
         self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
     ) -> nn.Module:
         fast = import_unsloth().FastLanguageModel
-        model, _ = fast.from_pretrained(
-            model_name=self.base,
-            revision=self.revision,
-            max_seq_length=self.max_seq_length,
-            dtype=dtype,
-            load_in_4bit=self.quantization == "nf4",
-            load_in_16bit=self.quantization == "none",
-            device_map={"": device.index or 0},
-            use_gradient_checkpointing=self.gradient_checkpointing,
-            random_state=seed,
-            use_exact_model_name=True,  # else it may fetch a model of its own choice instead of `base`
-        )
+        files = hub.check_files(self.base)
+        with watched_quantization() as damaged, hub.bare_folder(self.base, self.revision) as place:
+            model, _ = fast.from_pretrained(
+                model_name=place,
+                revision=self.revision if place == self.base else None,
+                max_seq_length=self.max_seq_length,
+                dtype=dtype,
+                load_in_4bit=self.quantization == "nf4",
+                load_in_16bit=self.quantization == "none",
+                device_map={"": device.index or 0},
+                use_gradient_checkpointing=self.gradient_checkpointing,
+                random_state=seed,
+                use_exact_model_name=True,  # else it may fetch a model of its own choice instead of `base`
+            )
+        model.config._name_or_path = model.name_or_path = self.base  # PEFT writes it into adapter_config.json
+        check_finite(model, damaged, self.base, files)
         settle(model, device, dtype)
         if adapter is not None:
-            from peft import PeftModel
-
             check_adapter_base(adapter, self.base, self.identity())
             # trainable, because Unsloth patches the adapter of a model in training form; nothing trains it
-            model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            model = put_on(model, adapter, self.base, trainable=True)
             model = fast.patch_peft_model(model, use_gradient_checkpointing=False)
             return model.requires_grad_(False)
         if lora is None:

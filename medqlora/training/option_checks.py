@@ -1,6 +1,8 @@
 """What can be known of the module's and the Trainer's options before a weight is loaded."""
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ import torch
 from medqlora.data.checks import at_with_id
 from medqlora.engine.support import ARCHITECTURES
 from medqlora.errors import InputError
+from medqlora.records import Encoded
 from medqlora.training.processes import OneMessage
 from medqlora.training.validated import validation_scores
 
@@ -130,6 +133,31 @@ def check_positions(backend: Any, data: Any) -> None:
             f"{example.id}: has {data.longest:,} tokens with its answer, and {what} is {most:,}: lower "
             f"--data.max_prompt_tokens (now {data.max_prompt_tokens:,}), or shorten the answer"
         )
+    asked = [example for one in data.sets for example in one.test]
+    check_token_ids(backend, [*data.train, *data.dev, *data.test, *asked])
+
+
+def check_token_ids(backend: Any, examples: Iterable[Encoded]) -> None:
+    """Raises InputError for an example with a token that the base's embedding has no row for.
+
+    Args:
+        backend: the base's.
+        examples: all that the model is to be given.
+    """
+    tokenizer, config = backend.tokenizer(), backend.config()
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is None or len(tokenizer) <= rows:  # as nearly always: nothing is to be looked through
+        return
+    for example in examples:
+        ends = itertools.chain.from_iterable(example.labels)
+        worst = max(itertools.chain(example.prompt, example.completion, ends), default=0)
+        if worst >= rows:
+            token = tokenizer.convert_ids_to_tokens(int(worst))
+            raise InputError(
+                f"{example.id}: holds the token {token!r} ({worst}), for which the embedding of '{backend.base}' has "
+                f"no row (it has {rows:,}): take the base whose embedding was resized for it, or a --data.prompt or "
+                "text without it"
+            )
 
 
 def check_precision(given: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medqlora.commands.diagnosis.finding import Finding, first_line
+from medqlora.errors import InputError
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def weights(base: Path) -> Iterator[Finding]:
     """What a local base lacks of its weights, before anything loads them."""
+    missing: list[str] = []
     index = base / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -27,6 +29,20 @@ def weights(base: Path) -> Iterator[Finding]:
     elif not any(base.glob("*.safetensors")) and not any(base.glob("pytorch_model*.bin")):
         found = f"{base} holds no weights (model.safetensors)"
         yield Finding("fit", "weights", "wrong", found, "copy or download the base again")
+        return
+    if not missing:
+        yield from _damaged(base)
+
+
+def _damaged(base: Path) -> Iterator[Finding]:
+    """A file that is cut, or stands for another."""
+    from medqlora.models.weight_files import check_weights
+
+    try:
+        check_weights(base)
+    except InputError as error:
+        found, _, fix = str(error).removeprefix("--model.backend.base: ").rpartition(": ")
+        yield Finding("fit", "weights", "wrong", found, fix)
 
 
 def cached(base: str, revision: str | None) -> bool:
