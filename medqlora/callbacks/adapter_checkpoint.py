@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,11 @@ from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.export import export_adapter
 from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
+from medqlora.records import Encoded
 from medqlora.training import curve
 from medqlora.training.checkpoint import KEY, adopt_rates
 from medqlora.training.checkpoint_files import read_checkpoint
-from medqlora.training.validated import LOWER_IS_BETTER
+from medqlora.training.validated import LOWER_IS_BETTER, default_monitor
 
 #: what a save that failed leaves as it was
 _KEPT = (
@@ -38,7 +40,8 @@ class AdapterCheckpoint(ModelCheckpoint):
     ended early leaves one too.
 
     Args:
-        monitor: the validation score that tells which is best; without validation the last one is.
+        monitor: the validation score that tells which is best, of equal ones the earliest; null is `val/accuracy`,
+            and `val/token_f1` where the validation questions have free answers. Without validation the last one is.
         mode: whether a higher or a lower score is better; null goes by the score.
         save_top_k: how many of the best are kept, -1 for all.
         every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is before and after each
@@ -51,7 +54,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def __init__(
         self,
-        monitor: str = "val/accuracy",
+        monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
         save_top_k: int = 1,
         every_n_train_steps: int | None = None,
@@ -65,6 +68,9 @@ class AdapterCheckpoint(ModelCheckpoint):
             raise InputError(
                 f"--checkpoint.every_n_train_steps {every_n_train_steps}: it has to be at least 1"
             )
+        #: whether the validation questions decide the monitor, in `choose_monitor`
+        self._chooses = monitor is None
+        monitor = monitor or "val/accuracy"
         super().__init__(
             dirpath=dirpath,
             filename="epoch{epoch}-step{step}",
@@ -87,10 +93,34 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._own_folder = dirpath is None
         self._stage = "fit"
 
+    def choose_monitor(self, dev: Sequence[Encoded], *, written: bool) -> str | None:
+        """Settles the score of a monitor that is null.
+
+        Args:
+            dev: the validation questions.
+            written: the model also writes its answers.
+
+        Returns:
+            A line to say where it is not `val/accuracy`; None else, and the second time.
+        """
+        if not self._chooses or not dev:
+            return None
+        chosen = default_monitor(labelled=bool(dev[0].labels), written=written)
+        if chosen == self.monitor:
+            return None
+        self.monitor = chosen
+        return (
+            f"The validation questions have free answers: the best checkpoint is the one of the highest {chosen} "
+            "(--checkpoint.monitor names another score)"
+        )
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and not getattr(pl_module, "data").dev:  # noqa: B009
+        module: Any = pl_module
+        if stage == "fit" and not module.data.dev:
             # nothing is validated: the newest checkpoint is the one that is kept
             self.monitor, self._save_on_train_epoch_end = None, True
+        elif stage == "fit" and (line := self.choose_monitor(module.data.dev, written=module.generate)):
+            say(line)
         self._stage = stage
         super().setup(trainer, pl_module, stage)
 

@@ -235,7 +235,10 @@ class MedQLoRACLI(LightningCLI):
         check_positions(self.model.backend, self.datamodule)
         if self.verb == "fit":
             if self.datamodule.dev:
-                check_monitor(str(saver_of(self.trainer).monitor), self.datamodule, self.model.generate)
+                saver = saver_of(self.trainer)
+                if line := saver.choose_monitor(self.datamodule.dev, written=self.model.generate):
+                    say(line)
+                check_monitor(str(saver.monitor), self.datamodule, self.model.generate)
             for line in check_examples(self.datamodule, tokenizer):
                 say(line)
         skipped = self.datamodule.source.skipped
