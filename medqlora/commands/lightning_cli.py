@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import register_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
@@ -40,6 +41,7 @@ from medqlora.training.checkpoint_files import CheckpointFiles, clear
 from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
 from medqlora.training.optim import check_optimizer
+from medqlora.training.optimizer_names import NamedOptimizer, spelled_out
 from medqlora.training.option_checks import (
     check_monitor,
     check_positions,
@@ -75,6 +77,7 @@ class MedQLoRACLI(LightningCLI):
 
     def __init__(self, args: list[str], command: str | None = None) -> None:
         self.command = command or args[0]
+        register_type(NamedOptimizer, str, NamedOptimizer, fail_already_registered=False)
         _quiet()
         super().__init__(
             QLoRAModule,
@@ -93,7 +96,7 @@ class MedQLoRACLI(LightningCLI):
                 },
             },
             auto_configure_optimizers=False,
-            args=args,
+            args=spelled_out(args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -145,9 +148,12 @@ class MedQLoRACLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
-        optimizer = self.config[self.subcommand]["model"]["optimizer"]
-        if not isinstance(optimizer, str):
-            check_optimizer(named_object(optimizer["class_path"]))
+        module = self.config[self.subcommand]["model"]
+        optimizer = module["optimizer"]
+        check_optimizer(
+            optimizer if isinstance(optimizer, str) else named_object(optimizer["class_path"]),
+            module["weight_decay"],
+        )
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
