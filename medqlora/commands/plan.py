@@ -11,6 +11,7 @@ from typing import Any
 from medqlora.commands.arguments import Parser
 from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
+from medqlora.commands.places import check_cache
 from medqlora.errors import InputError
 
 #: `--trainer.precision` → the name that Lightning has for it
@@ -76,6 +77,7 @@ def _read(words: list[str]) -> Any:
 
         def _run_subcommand(self, subcommand: str) -> None: ...
 
+    check_cache(words)
     cli = Read.__new__(Read)
     try:
         cli.__init__(["fit", *words], "plan")  # type: ignore[misc]

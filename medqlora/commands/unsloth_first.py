@@ -17,6 +17,19 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
         InputError: it is named, and not installed or without a GPU; or a configuration is not YAML, holds
             no options, or holds one twice.
     """
+    named = named_backend(words)
+    if named is not None and named.rsplit(".", 1)[-1] == "Unsloth":
+        from medqlora.models.unsloth import import_unsloth
+
+        import_unsloth()
+
+
+def named_backend(words: Sequence[str]) -> str | None:
+    """The `class_path` of the backend that the options, or the last configuration that has one, name.
+
+    Raises:
+        InputError: a configuration is not YAML, holds no options, or holds one twice.
+    """
     named = None
     for name in config_files(words):
         named = _backend(_read(name)) or named
@@ -25,10 +38,33 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
             named = word.split("=", 1)[1]
         elif word in ("--model.backend", "--model.backend.class_path") and place + 1 < len(words):
             named = words[place + 1]
-    if named is not None and named.rsplit(".", 1)[-1] == "Unsloth":
-        from medqlora.models.unsloth import import_unsloth
+    return named
 
-        import_unsloth()
+
+def value_of(words: Sequence[str], option: str) -> Any:
+    """What an option is given, by the options or the last configuration that has it; None where it is not.
+
+    Args:
+        words: a verb's options.
+        option: with dots and without dashes, as "model.backend.base".
+
+    Raises:
+        InputError: as `named_backend`.
+    """
+    found = None
+    for name in config_files(words):
+        value = _read(name)
+        for part in option.split("."):
+            inner = value.get("init_args") if isinstance(value, dict) else None
+            holder = inner if isinstance(inner, dict) and part in inner else value
+            value = holder.get(part) if isinstance(holder, dict) else None
+        found = found if value is None else value
+    for place, word in enumerate(words):
+        if word.startswith(f"--{option}="):
+            found = word.split("=", 1)[1]
+        elif word == f"--{option}" and place + 1 < len(words):
+            found = words[place + 1]
+    return found
 
 
 def _read(name: str) -> Any:
