@@ -25,13 +25,18 @@ def check_places(words: Sequence[str]) -> None:
     """
     if any(word in ("-h", "--help", "--print_config") for word in words):
         return
-    check_cache(words)
+    note = check_cache(words)
     _check_downloads(words)
     _check_logs(words)
+    if note is not None:
+        print(note, file=sys.stderr, flush=True)  # what is asked for as JSON goes to stdout
 
 
-def check_cache(words: Sequence[str]) -> None:
-    """Refuses a backend that needs the cache where there is no place for it; says so where it is not needed.
+def check_cache(words: Sequence[str]) -> str | None:
+    """Refuses a backend that needs the cache where there is no place for it.
+
+    Returns:
+        What to say where there is none and it is not needed.
 
     Raises:
         InputError: names the variable; or a configuration can't be read.
@@ -45,7 +50,7 @@ def check_cache(words: Sequence[str]) -> None:
     except OSError as error:
         root, why = Path(str(error.filename)), str(error.strerror)
     if why is None:
-        return
+        return None
     what = _NEED_CACHE.get(kind)
     held = kind == "TinyLlama" and any(
         root.glob("tiny_llama/[!.]*/config.json")
@@ -53,8 +58,7 @@ def check_cache(words: Sequence[str]) -> None:
     fix = "set MEDQLORA_CACHE to a folder that can be written"
     if what and not held:
         raise InputError(f"no place for {what}: the cache {root} can't be written ({why}): {fix}")
-    note = f"Note: the cache {root} can't be written ({why}): tokenized questions are not kept ({fix})"
-    print(note, file=sys.stderr, flush=True)  # what is asked for as JSON goes to stdout
+    return f"Note: the cache {root} can't be written ({why}): tokenized questions are not kept ({fix})"
 
 
 def _check_downloads(words: Sequence[str]) -> None:
