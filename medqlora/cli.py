@@ -133,6 +133,11 @@ def _run(words: list[str]) -> int:
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
         raise InputError(_no_command(words))
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "PYTHONOPTIMIZE=2 (python -OO) takes the docstrings away, without which transformers loads no model: unset "
+            "it, or use 1"
+        )
     settle_without_home()
     return int(import_module(COMMANDS[command][1]).run(command, rest))
 

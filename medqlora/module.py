@@ -193,7 +193,8 @@ class QLoRAModule(EvaluationSteps):
         wanted = bool(getattr(self.backend, "gradient_checkpointing", False))
         layers = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
         in_force = any(module.gradient_checkpointing and module.training for module in layers)
-        assert in_force == wanted, f"gradient checkpointing is {in_force}, asked for {wanted}"
+        if in_force != wanted:  # no assert: python -O would leave it out
+            raise RuntimeError(f"gradient checkpointing is {in_force}, asked for {wanted}")
 
     @property
     def chosen(self) -> Chosen:

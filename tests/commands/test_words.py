@@ -1,5 +1,7 @@
 """Words in another order, or of another tool, are understood or told for what they are, before anything is loaded."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from harness import options, refused, run
 
+import medqlora
 from medqlora.cli import main
 from medqlora.commands.config_files import with_config
 from medqlora.commands.overlays import check_overlays
@@ -207,3 +210,31 @@ def test_a_class_of_a_merged_mapping_is_one(files: Path) -> None:
     text = "x: &x {class_path: torch.optim.SGD}\nmodel:\n  optimizer:\n    <<: *x\n    init_args: {momentum: 0.5}\n"
     (files / "o.yaml").write_text(text, encoding="utf-8")
     assert check_overlays(["o.yaml"]) == []
+
+
+# ---- python -OO --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["-OO", "-m", "medqlora"], ["-m", "medqlora"]])
+def test_python_without_docstrings_is_refused_in_a_line(words: list[str]) -> None:
+    environment = {**os.environ, "PYTHONOPTIMIZE": "2"}
+    ended = subprocess.run(
+        [sys.executable, *words, "fit"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "medqlora: error: PYTHONOPTIMIZE=2 (python -OO) takes the docstrings away, without which transformers loads no "
+        "model: unset it, or use 1\n"
+    )
+
+
+def test_no_check_of_the_user_s_input_or_of_the_result_is_an_assert() -> None:
+    """python -O leaves asserts out: those that are there narrow a type, or hold between two lines of one file."""
+    narrowing = re.compile(r"\s*assert (\w|\.)+ is not None(, .*)?$|\s*assert not save_embedding_layers$")
+    asserts = [
+        f"{path}: {line}"
+        for path in sorted(Path(medqlora.__file__).parent.rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.lstrip().startswith("assert ") and not narrowing.match(line)
+    ]
+    assert not asserts
