@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import register_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
@@ -26,8 +25,9 @@ from medqlora.callbacks import (
     Throughput,
     saver_of,
 )
-from medqlora.commands.config_files import check_classes, named_object
+from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
+from medqlora.commands.optimizer_option import check_optimizer_option, take_names
 from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
@@ -40,8 +40,6 @@ from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles, clear
 from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
-from medqlora.training.optim import check_optimizer
-from medqlora.training.optimizer_names import NamedOptimizer, spelled_out
 from medqlora.training.option_checks import (
     check_monitor,
     check_positions,
@@ -77,7 +75,6 @@ class MedQLoRACLI(LightningCLI):
 
     def __init__(self, args: list[str], command: str | None = None) -> None:
         self.command = command or args[0]
-        register_type(NamedOptimizer, str, NamedOptimizer, fail_already_registered=False)
         _quiet()
         super().__init__(
             QLoRAModule,
@@ -96,7 +93,7 @@ class MedQLoRACLI(LightningCLI):
                 },
             },
             auto_configure_optimizers=False,
-            args=spelled_out(args),
+            args=take_names(args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -148,12 +145,7 @@ class MedQLoRACLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
-        module = self.config[self.subcommand]["model"]
-        optimizer = module["optimizer"]
-        check_optimizer(
-            optimizer if isinstance(optimizer, str) else named_object(optimizer["class_path"]),
-            module["weight_decay"],
-        )
+        check_optimizer_option(self.config[self.subcommand]["model"])
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
