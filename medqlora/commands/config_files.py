@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from medqlora.commands.overlays import check_overlays
+from medqlora.commands.overlays import check_overlays, config_text
 from medqlora.errors import InputError
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -139,7 +139,7 @@ def check_size(name: str) -> None:
         return sizes[id(node)]
 
     try:
-        node = yaml.compose(Path(name).expanduser().read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(config_text(Path(name).expanduser()), Loader=yaml.SafeLoader)
         many = node is not None and size(node) > _MOST_VALUES
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return

@@ -11,6 +11,16 @@ from medqlora.errors import InputError
 ABSTRACT = ("model.backend", "data.source")
 
 
+def config_text(path: Path) -> str:
+    """A configuration's text, of JSON without the tabs that it may be indented with: YAML takes none.
+
+    Raises:
+        OSError, UnicodeDecodeError: it can't be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    return text.replace("\t", " ") if path.suffix.lower() == ".json" else text
+
+
 def check_overlays(names: Sequence[str], given: Collection[str] = ()) -> list[str]:
     """Refuses `init_args` whose class neither this file nor one before it names; the parser speaks of something else.
 
@@ -52,7 +62,7 @@ def check_overlays(names: Sequence[str], given: Collection[str] = ()) -> list[st
 
 def _composed(name: str) -> yaml.Node | None:
     try:
-        return yaml.compose(Path(name).expanduser().read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        return yaml.compose(config_text(Path(name).expanduser()), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
 

@@ -1,12 +1,14 @@
 """Unsloth patches transformers, PEFT and Lightning, so it is imported before them, and only when used."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medqlora.commands.config_files import check_size, config_files
+from medqlora.commands.overlays import config_text
 from medqlora.errors import InputError
 
 
@@ -69,9 +71,22 @@ def value_of(words: Sequence[str], option: str) -> Any:
 
 def _read(name: str) -> Any:
     """A configuration as plain values; what jsonargparse would take, or say without file and line, is told."""
+    path = Path(name).expanduser().absolute()
+    try:
+        stat = path.stat()
+    except OSError:
+        return _parsed(name, path, None)
+    return _parsed(name, path, (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(
+    maxsize=32
+)  # a run's config.yaml takes PyYAML a tenth of a second, and several options are looked up
+def _parsed(name: str, path: Path, version: tuple[int, int] | None) -> Any:
+    """The file's values; `version` tells one content of `path` from another."""
     check_size(name)
     try:
-        text = Path(name).expanduser().read_text(encoding="utf-8")
+        text = config_text(path)
         loaded = yaml.safe_load(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -56,7 +56,7 @@ def render(
     name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
     return page(
-        title=f"{name}: {_title(scores)}",
+        title=f"{name}: {headline_words(scores)}",
         subtitle=_subtitle(scores),
         headline=_headline(scores),
         cautions=cautions(scores.to_json()),
@@ -95,7 +95,8 @@ def set_report(
     )
 
 
-def _title(scores: Scores) -> str:
+def headline_words(scores: Scores) -> str:
+    """The headline's figure with its name: accuracy, or token F1 of free answers."""
     if scores.decided_by == "exact_match":
         return f"{percent(scores.more['token_f1'])} token F1"
     return f"{percent(scores.accuracy)} accuracy"

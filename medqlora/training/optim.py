@@ -72,8 +72,9 @@ def build_optimizer(
     name = NamedOptimizer(optimizer)
     if name not in FLAT_OPTIMIZERS:
         chosen = optimizer_class(name)
-        takes = "weight_decay" in inspect.signature(chosen).parameters
-        settings = {"lr": learning_rate, **({"weight_decay": weight_decay} if takes else {})}
+        settings: dict[str, Any] = {"lr": learning_rate}
+        if "weight_decay" in inspect.signature(chosen).parameters:
+            settings["weight_decay"] = weight_decay
         return chosen([parameter for _, parameter in named], **settings)
 
     def build(parts: list[Tensor]) -> Optimizer:

@@ -14,6 +14,7 @@ import medqlora
 from medqlora.cli import main
 from medqlora.commands.config_files import with_config
 from medqlora.commands.overlays import check_overlays
+from medqlora.commands.unsloth_first import named_backend, value_of
 from medqlora.errors import InputError
 
 CLASS = """\
@@ -210,6 +211,15 @@ def test_a_class_of_a_merged_mapping_is_one(files: Path) -> None:
     text = "x: &x {class_path: torch.optim.SGD}\nmodel:\n  optimizer:\n    <<: *x\n    init_args: {momentum: 0.5}\n"
     (files / "o.yaml").write_text(text, encoding="utf-8")
     assert check_overlays(["o.yaml"]) == []
+
+
+def test_a_configuration_in_json_may_be_indented_with_tabs(files: Path) -> None:
+    (files / "o.json").write_text(
+        '{\n\t"model": {\n\t\t"backend": "x.Y",\n\t\t"lora": {"r": 4}}}', encoding="utf-8"
+    )
+    assert with_config(["--config=o.json"]) == ["--config=o.json"]
+    assert named_backend(["--config=o.json"]) == "x.Y"
+    assert value_of(["--config=o.json"], "model.lora.r") == 4
 
 
 # ---- python -OO --------------------------------------------------------------------------------------
