@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
+from medqlora.cache import settle_without_home
 from medqlora.errors import InputError
 from medqlora.runs import FitError, Interrupted, interrupting
 from medqlora.terminal import printable, printable_line
@@ -38,6 +39,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "medqlora.commands.runs_list",
     ),
     "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
+}
+
+#: what other tools call them
+_OTHER_NAMES = {
+    "train": "fit",
+    "finetune": "fit",
+    "fine-tune": "fit",
+    "eval": "test",
+    "evaluate": "test",
+    "val": "validate",
+    "infer": "predict",
+    "generate": "predict",
+    "chat": "ask",
+    "benchmark": "bench",
+    "check": "doctor",
+    "list": "runs",
 }
 
 _USAGE = """usage: medqlora COMMAND [--config FILE ...] [--OPTION VALUE ...]
@@ -105,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if len(words) > 1 and words[0] in ("-h", "--help", "help") and words[1] in COMMANDS:
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage(), end="", flush=True)
         return 0
@@ -113,10 +132,35 @@ def _run(words: list[str]) -> int:
         return 0
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
-        raise InputError(f"there is no command '{command}': {hint}")
+        raise InputError(_no_command(words))
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "PYTHONOPTIMIZE=2 (python -OO) takes the docstrings away, without which transformers loads no model: unset "
+            "it, or use 1"
+        )
+    settle_without_home()
     return int(import_module(COMMANDS[command][1]).run(command, rest))
+
+
+def _no_command(words: list[str]) -> str:
+    """What to say of words that don't begin with a command."""
+    first = words[0]
+    name = first.lstrip("-").lower()
+    if first.lower().endswith((".yaml", ".yml", ".json")):
+        return f"'{first}' is no command: write medqlora fit --config {shlex.join(words)}"
+    if not first.startswith("-") or name in COMMANDS:
+        near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, COMMANDS, 1)), None)
+        hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+        return f"there is no command '{first}': {hint}"
+    # a word after an option may be its value (--data.prompt fit): one after that is the command
+    places = [place for place, word in enumerate(words) if word in COMMANDS]
+    sure = [place for place in places if not words[place - 1].startswith("-") or "=" in words[place - 1]]
+    if not places:
+        option = first.split("=", 1)[0]
+        return f"{option}: the command comes first: medqlora fit {shlex.join(words)}"
+    place = (sure or places)[0]
+    moved = [words[place], *words[:place], *words[place + 1 :]]
+    return f"{first.split('=', 1)[0]}: options stand after the command: write medqlora {shlex.join(moved)}"
 
 
 def _left(stop: Interrupted, words: list[str]) -> str:

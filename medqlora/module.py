@@ -28,6 +28,7 @@ from medqlora.training.optim import (
     total_steps,
     warmup_cosine,
 )
+from medqlora.training.optimizer_names import NamedOptimizer
 from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
 from medqlora.training.packing_check import check_largest_pack
@@ -66,9 +67,10 @@ class QLoRAModule(EvaluationSteps):
             2 GB less with Llama-3-8B, and some time.
         preflight: before the first step compare the loss of the largest pack with its examples' one by one, and
             on a GPU run the longest training and validation batch once.
-        optimizer: adamw_8bit, paged_adamw_8bit, adamw, or a `class_path` of any torch optimizer.
+        optimizer: adamw_8bit, paged_adamw_8bit, adamw; another of torch.optim or bitsandbytes.optim by its class's
+            name; or a `class_path` of any torch optimizer, with settings of its own.
         learning_rate: the highest rate, for whichever optimizer.
-        weight_decay: AdamW's decoupled weight decay.
+        weight_decay: AdamW's decoupled weight decay; of another optimizer by name, its own.
         warmup_ratio: the share of all steps over which the rate rises; then it falls along a cosine.
         max_grad_norm: the gradient's norm is clipped to it; 0 leaves it as it is.
         max_bad_steps: steps in a row whose loss or gradient is no finite number, and which are left out, before the
@@ -91,7 +93,7 @@ class QLoRAModule(EvaluationSteps):
         embedding: Literal["device", "host"] = "device",
         head: Literal["device", "host"] = "device",
         preflight: bool = True,
-        optimizer: OptimizerName | OptimizerFactory = "adamw_8bit",
+        optimizer: NamedOptimizer | OptimizerName | OptimizerFactory = "adamw_8bit",
         learning_rate: float = 2e-4,
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
@@ -115,7 +117,8 @@ class QLoRAModule(EvaluationSteps):
         self.embedding = embedding
         self.head = head
         self.preflight = preflight
-        self.optimizer = optimizer
+        # a plain str: a checkpoint is read without pickled classes
+        self.optimizer = str(NamedOptimizer(optimizer)) if isinstance(optimizer, str) else optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
@@ -193,7 +196,8 @@ class QLoRAModule(EvaluationSteps):
         wanted = bool(getattr(self.backend, "gradient_checkpointing", False))
         layers = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
         in_force = any(module.gradient_checkpointing and module.training for module in layers)
-        assert in_force == wanted, f"gradient checkpointing is {in_force}, asked for {wanted}"
+        if in_force != wanted:  # no assert: python -O would leave it out
+            raise RuntimeError(f"gradient checkpointing is {in_force}, asked for {wanted}")
 
     @property
     def chosen(self) -> Chosen:

@@ -100,7 +100,7 @@ def test_the_best_is_the_lowest_where_lower_is_better(monitor: str, mode: str) -
     [
         (True, True, "accuracy likelihood_accuracy likelihood_macro_f1 loss macro_f1 unparsed_fraction"),
         (True, False, "accuracy likelihood_accuracy likelihood_macro_f1 loss macro_f1"),
-        (False, True, "accuracy loss"),
+        (False, True, "accuracy loss rouge_l token_f1"),
         (False, False, "loss"),
     ],
 )

@@ -1,22 +1,26 @@
 """Resumable checkpoints of the adapter, and the best one as a folder that PEFT loads."""
 
 import copy
+import math
 import shutil
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.export import export_adapter
 from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
+from medqlora.records import Encoded
 from medqlora.training import curve
 from medqlora.training.checkpoint import KEY, adopt_rates
 from medqlora.training.checkpoint_files import read_checkpoint
-from medqlora.training.validated import LOWER_IS_BETTER
+from medqlora.training.validated import LOWER_IS_BETTER, default_monitor
 
 #: what a save that failed leaves as it was
 _KEPT = (
@@ -38,7 +42,9 @@ class AdapterCheckpoint(ModelCheckpoint):
     ended early leaves one too.
 
     Args:
-        monitor: the validation score that tells which is best; without validation the last one is.
+        monitor: the validation score that tells which is best, of equal ones the earliest; null is `val/accuracy`,
+            and where the validation questions have free answers `val/token_f1`, of equal ones that of the lowest
+            `val/loss`. Without validation the last one is.
         mode: whether a higher or a lower score is better; null goes by the score.
         save_top_k: how many of the best are kept, -1 for all.
         every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is before and after each
@@ -51,7 +57,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def __init__(
         self,
-        monitor: str = "val/accuracy",
+        monitor: str | None = None,
         mode: Literal["max", "min"] | None = None,
         save_top_k: int = 1,
         every_n_train_steps: int | None = None,
@@ -65,6 +71,14 @@ class AdapterCheckpoint(ModelCheckpoint):
             raise InputError(
                 f"--checkpoint.every_n_train_steps {every_n_train_steps}: it has to be at least 1"
             )
+        #: whether the validation questions decide the monitor, in `choose_monitor`
+        self._chooses = monitor is None
+        #: whether the loss decides between equal scores: the first checkpoints' token F1 is often 0
+        self._breaks_ties = False
+        self._loss = math.inf
+        #: val/loss of each checkpoint that is kept, by its path
+        self._losses: dict[str, float] = {}
+        monitor = monitor or "val/accuracy"
         super().__init__(
             dirpath=dirpath,
             filename="epoch{epoch}-step{step}",
@@ -87,12 +101,39 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._own_folder = dirpath is None
         self._stage = "fit"
 
+    def choose_monitor(self, dev: Sequence[Encoded], *, written: bool) -> str | None:
+        """Settles the score of a monitor that is null.
+
+        Args:
+            dev: the validation questions.
+            written: the model also writes its answers.
+
+        Returns:
+            A line to say where it is not `val/accuracy`; None else, and the second time.
+        """
+        if not self._chooses or not dev:
+            return None
+        chosen = default_monitor(labelled=bool(dev[0].labels), written=written)
+        if chosen == self.monitor:
+            return None
+        self.monitor, self._breaks_ties = chosen, True
+        return (
+            f"The validation questions have free answers: the best checkpoint is the one of the highest {chosen} "
+            "(--checkpoint.monitor names another score)"
+        )
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and not getattr(pl_module, "data").dev:  # noqa: B009
+        module: Any = pl_module
+        if stage == "fit" and not module.data.dev:
             # nothing is validated: the newest checkpoint is the one that is kept
             self.monitor, self._save_on_train_epoch_end = None, True
+        elif stage == "fit" and (line := self.choose_monitor(module.data.dev, written=module.generate)):
+            say(line)
         self._stage = stage
         super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "losses": dict(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what the best checkpoints are, as files of this run's folder, wherever that lies now.
@@ -109,6 +150,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
         best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
         best.pop("", None)
+        self._losses = {here(path): loss for path, loss in state_dict.get("losses", {}).items() if here(path)}
         named = {name: here(state_dict.get(name, "")) for name in ("best_model_path", "kth_best_model_path")}
         state = {**state_dict, **named, "best_k_models": best, "dirpath": self.dirpath}
         if not named["best_model_path"]:
@@ -198,7 +240,26 @@ class AdapterCheckpoint(ModelCheckpoint):
         # in a run's own folder a file of this epoch and step is of an attempt that was interrupted: no "-v1"
         return not self._own_folder and super().file_exists(filepath, trainer)
 
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether the newest weights are kept; where the loss breaks ties, also for an equal score at a lower loss."""
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        worst = self.best_k_models.get(self.kth_best_model_path)
+        if not self._breaks_ties or current is None or worst is None:
+            return False
+        return bool(current == worst) and self._loss < self._losses.get(self.kth_best_model_path, math.inf)
+
+    def _choose_among_equals(self) -> None:
+        """Notes the newest checkpoint's loss, and makes the one of the lowest loss the best of those that tie."""
+        kept = {path: self._losses.get(path, self._loss) for path in self.best_k_models}
+        self._losses = kept
+        if self._breaks_ties and self.best_model_path in kept:
+            best = self.best_k_models[self.best_model_path]
+            equal = [path for path, score in self.best_k_models.items() if bool(score == best)]
+            self.best_model_path = min(equal, key=kept.__getitem__)
+
     def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        self._loss = float(monitor_candidates.get("val/loss", math.inf))
         before = {name: copy.copy(getattr(self, name)) for name in _KEPT}
         try:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
@@ -206,6 +267,8 @@ class AdapterCheckpoint(ModelCheckpoint):
             self._tell_full(error)
             for name, value in before.items():
                 setattr(self, name, value)
+        else:
+            self._choose_among_equals()
 
     def save_newest(self, trainer: Trainer) -> None:
         """Brings `last.ckpt` up to date, unless it is of this step already, and of after its validation."""

@@ -165,7 +165,8 @@ class Answers(Callback):
         """Writes the answer, and before it those to questions that the model was not asked."""
         self._write_refused()
         question = self._waiting.pop(0)
-        assert question.id == prediction.id, "predictions come in the questions' order"
+        if question.id != prediction.id:  # no assert: python -O would leave it out
+            raise RuntimeError(f"question {question.id} was given the answer to {prediction.id}")
         self._write(answer_of(prediction, question, self._calibration, self.note))
 
     def _write_refused(self) -> None:

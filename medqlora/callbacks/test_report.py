@@ -172,11 +172,12 @@ def _run_info(module: Any, precision: str) -> dict[str, Any]:
 
 def _log(logger: Any, tested: Sequence[Tested], step: int) -> None:
     """The reports' figures to a logger: numbers to any, pictures to TensorBoard."""
-    names = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p")
+    names = ["accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p"]
+    names += ["token_f1", "rouge_l"]  # of free answers
     for place, one in enumerate(tested):
         under = "test" if place == 0 else f"test/{one.name.replace(' ', '_')}"
         report = one.scores.to_json()
-        metrics = {f"{under}/{name}": float(report[name]) for name in names if report[name] is not None}
+        metrics = {f"{under}/{name}": float(report[name]) for name in names if report.get(name) is not None}
         if one.scores.base:
             metrics[f"{under}/base_accuracy"] = float(one.scores.base["accuracy"])
         logger.log_metrics(metrics, step=step)

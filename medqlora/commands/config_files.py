@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from medqlora.commands.overlays import check_overlays, config_text
 from medqlora.errors import InputError
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -34,20 +35,30 @@ def config_files(words: Sequence[str]) -> list[str]:
 
 
 def with_config(words: list[str]) -> list[str]:
-    """`words` with the demo's configuration in front when none is named.
+    """`words` with the configurations first, in their order, and the demo's where none is named.
+
+    An option on the command line wins over every configuration, wherever it stands. jsonargparse reads words from
+    left to right, so that a configuration would undo the options before it, and an option of a class would come
+    before the class is known.
 
     Raises:
-        InputError: a named configuration doesn't exist, or `--config` names none.
+        InputError: a named configuration doesn't exist, `--config` names none, a word belongs to no option, or a
+            configuration has options of a class that none names.
     """
-    if words and words[-1] in CONFIG_OPTIONS:
-        raise InputError(f"{words[-1]}: the file is missing: name one, like configs/demo.yaml")
-    names = config_files(words)
+    configs, options = _apart(words)
+    names = config_files(configs)
     for name in names:
-        if not Path(name).expanduser().is_file():
+        path = Path(name).expanduser()
+        if path.is_dir():
+            raise InputError(f"--config {name}: it is a folder: name a file in it")
+        if not path.is_file():
             near = difflib.get_close_matches(name, [str(path) for path in Path("configs").glob("*.yaml")], 1)
             hint = f"did you mean {near[0]}?" if near else "the ones that come along are in configs/"
             raise InputError(f"--config: there is no file '{name}': {hint}")
         check_size(name)
+    # a class that is named on the command line alone has to be known before a configuration that has its options
+    first = [word for key in check_overlays(names, _given(options)) for word in _named(options, key)]
+    words = [*first, *configs, *options]
     if names or "-h" in words or "--help" in words:
         return words
     demo = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -56,6 +67,57 @@ def with_config(words: list[str]) -> list[str]:
     shown = os.path.relpath(demo)
     print(f"No --config given: running the demo, {shown}", flush=True)
     return ["--config", shown, *words]
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that name configurations, and the others.
+
+    Raises:
+        InputError: as `with_config`.
+    """
+    configs: list[str] = []
+    options: list[str] = []
+    place, may_stray = 0, True
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if word in CONFIG_OPTIONS:
+            if place == len(words) or words[place].startswith("--"):
+                raise InputError(f"{word}: the file is missing: name one, like configs/demo.yaml")
+            configs += [word, words[place]]
+            place += 1
+        elif re.match(r"(?:--config|-c)=", word):
+            if word.endswith("="):
+                raise InputError(f"{word[:-1]}: the file is missing: name one, like configs/demo.yaml")
+            configs.append(word)
+        elif may_stray and not word.startswith("-"):
+            option = "--config" if _looks_like_config(word) else "--OPTION"
+            raise InputError(f"'{word}' belongs to no option: write {option} {word}, or leave it out")
+        else:
+            options.append(word)
+            may_stray = False
+            continue
+        may_stray = True  # a configuration is one word: the next one is none of its values
+    return configs, options
+
+
+def _given(options: Sequence[str]) -> set[str]:
+    return {word[2:].split("=", 1)[0] for word in options if word.startswith("--")}
+
+
+def _named(options: Sequence[str], key: str) -> list[str]:
+    """The words that give `--key` a value."""
+    found: list[str] = []
+    for place, word in enumerate(options):
+        if word.startswith(f"--{key}="):
+            found = [word]
+        elif word == f"--{key}" and place + 1 < len(options):
+            found = [word, options[place + 1]]
+    return found
+
+
+def _looks_like_config(word: str) -> bool:
+    return word.lower().endswith((".yaml", ".yml", ".json"))
 
 
 def check_size(name: str) -> None:
@@ -77,7 +139,7 @@ def check_size(name: str) -> None:
         return sizes[id(node)]
 
     try:
-        node = yaml.compose(Path(name).expanduser().read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(config_text(Path(name).expanduser()), Loader=yaml.SafeLoader)
         many = node is not None and size(node) > _MOST_VALUES
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from medqlora.cache import why_not_writable
 from medqlora.commands.arguments import Parser
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
@@ -38,6 +39,11 @@ def run(command: str, words: list[str]) -> int:
         raise InputError(
             f"--ckpt_path: '{file}' does not lie in the checkpoints/ of a run's folder with its config.yaml: give "
             "one that does"
+        )
+    if why := why_not_writable(folder):
+        raise InputError(
+            f"--ckpt_path: the adapter would be written into {folder}, which can't be written ({why}): copy the run to "
+            "where you can write"
         )
     options = ["fit", f"--config={config}", f"--ckpt_path={file}"]
     import_unsloth_if_named(options)

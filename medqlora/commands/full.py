@@ -35,9 +35,13 @@ def summary(fit: Any, test: Any, folder: Path) -> list[str]:
     lines.append(f"  base       {fit.model.backend.base}")
     lines.append(f"  trained    {trainable:,} of {total:,} parameters, {fit.trainer.global_step} steps")
     lines.append(f"  data       {len(fit.datamodule.train)} training questions, {report.n} test questions")
-    low, high = report.accuracy_ci95
-    lines.append(f"  accuracy   {report.accuracy:.1%} (95% {low:.1%} to {high:.1%})")
-    if report.base:
+    free = report.decided_by == "exact_match"
+    low, high = report.more["token_f1_ci95"] if free else report.accuracy_ci95
+    value = report.more["token_f1"] if free else report.accuracy
+    lines.append(f"  {'token F1' if free else 'accuracy':<9}  {value:.1%} (95% {low:.1%} to {high:.1%})")
+    if report.base and free:
+        lines.append(f"  bare base  {report.base['token_f1']:.1%}")
+    elif report.base:
         lines.append(f"  bare base  {report.base['accuracy']:.1%} (McNemar p {report.mcnemar_p:.2g})")
     lines.append(f"  adapter    {fit.adapter_folder}")
     lines.append(f"  report     {folder / 'report.html'}")

@@ -25,8 +25,9 @@ from medqlora.callbacks import (
     Throughput,
     saver_of,
 )
-from medqlora.commands.config_files import check_classes, named_object
+from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
+from medqlora.commands.optimizer_option import check_optimizer_option, take_names
 from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
@@ -39,7 +40,6 @@ from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles, clear
 from medqlora.training.event_files import silence_writer_threads
 from medqlora.training.example_checks import check_examples
-from medqlora.training.optim import check_optimizer
 from medqlora.training.option_checks import (
     check_monitor,
     check_positions,
@@ -93,7 +93,7 @@ class MedQLoRACLI(LightningCLI):
                 },
             },
             auto_configure_optimizers=False,
-            args=args,
+            args=take_names(args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -145,9 +145,7 @@ class MedQLoRACLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
-        optimizer = self.config[self.subcommand]["model"]["optimizer"]
-        if not isinstance(optimizer, str):
-            check_optimizer(named_object(optimizer["class_path"]))
+        check_optimizer_option(self.config[self.subcommand]["model"])
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -235,7 +233,10 @@ class MedQLoRACLI(LightningCLI):
         check_positions(self.model.backend, self.datamodule)
         if self.verb == "fit":
             if self.datamodule.dev:
-                check_monitor(str(saver_of(self.trainer).monitor), self.datamodule, self.model.generate)
+                saver = saver_of(self.trainer)
+                if line := saver.choose_monitor(self.datamodule.dev, written=self.model.generate):
+                    say(line)
+                check_monitor(str(saver.monitor), self.datamodule, self.model.generate)
             for line in check_examples(self.datamodule, tokenizer):
                 say(line)
         skipped = self.datamodule.source.skipped

@@ -112,6 +112,11 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
     if choices:
         wanted = "choose one of " + ", ".join(dict.fromkeys(choices))
         wanted += ", or a class_path" if "dot import path" in message else ""
+        if key == "model.optimizer" and value:
+            from medqlora.training.optimizer_names import nearest_name
+
+            near = nearest_name(value[1].strip("'\""))
+            wanted += f": did you mean '{near}'?" if near else ""
     elif simple := _SIMPLE.search(message):
         wanted = f"it has to be {_WANTED.get(simple[1], simple[1])}"
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from medqlora.commands.arguments import Parser
 from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
+from medqlora.commands.places import check_cache
 from medqlora.errors import InputError
 
 #: `--trainer.precision` → the name that Lightning has for it
@@ -44,12 +45,14 @@ def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, or a model whose configuration can't be had."""
     options, rest = parser().parse_known_args(words)
     memory = None if options.gpu_memory is None else _bytes(options.gpu_memory)
+    rest = with_config(rest)
+    check_cache(rest)
     from medqlora.planner.speed import gpu_named
 
     gpu = None if options.gpu is None else gpu_named(options.gpu)
     if options.devices is not None and options.devices < 1:
         raise InputError(f"--devices {options.devices}: give the number of GPUs, at least 1")
-    found = _plan(with_config(rest), gpu, memory, options.devices)
+    found = _plan(rest, gpu, memory, options.devices)
     if options.json:
         print(json.dumps(found), flush=True)
     else:

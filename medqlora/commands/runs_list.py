@@ -147,12 +147,15 @@ def _scores(value: Any) -> dict[str, float]:
 
 
 def _test_scores(folder: Path) -> dict[str, float]:
-    """A test's accuracy, from its report."""
+    """A test's accuracy, or the token F1 of free answers, from its report."""
     try:
         report = json.loads((folder / "test_report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return _scores({"test/accuracy": report.get("accuracy")}) if isinstance(report, dict) else {}
+    if not isinstance(report, dict):
+        return {}
+    name = "token_f1" if report.get("decided_by") == "exact_match" and "token_f1" in report else "accuracy"
+    return _scores({f"test/{name}": report.get(name)})
 
 
 def _state(record: dict[str, Any]) -> str | None:

@@ -1,12 +1,14 @@
 """Unsloth patches transformers, PEFT and Lightning, so it is imported before them, and only when used."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medqlora.commands.config_files import check_size, config_files
+from medqlora.commands.overlays import config_text
 from medqlora.errors import InputError
 
 
@@ -17,6 +19,19 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
         InputError: it is named, and not installed or without a GPU; or a configuration is not YAML, holds
             no options, or holds one twice.
     """
+    named = named_backend(words)
+    if named is not None and named.rsplit(".", 1)[-1] == "Unsloth":
+        from medqlora.models.unsloth import import_unsloth
+
+        import_unsloth()
+
+
+def named_backend(words: Sequence[str]) -> str | None:
+    """The `class_path` of the backend that the options, or the last configuration that has one, name.
+
+    Raises:
+        InputError: a configuration is not YAML, holds no options, or holds one twice.
+    """
     named = None
     for name in config_files(words):
         named = _backend(_read(name)) or named
@@ -25,17 +40,53 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
             named = word.split("=", 1)[1]
         elif word in ("--model.backend", "--model.backend.class_path") and place + 1 < len(words):
             named = words[place + 1]
-    if named is not None and named.rsplit(".", 1)[-1] == "Unsloth":
-        from medqlora.models.unsloth import import_unsloth
+    return named
 
-        import_unsloth()
+
+def value_of(words: Sequence[str], option: str) -> Any:
+    """What an option is given, by the options or the last configuration that has it; None where it is not.
+
+    Args:
+        words: a verb's options.
+        option: with dots and without dashes, as "model.backend.base".
+
+    Raises:
+        InputError: as `named_backend`.
+    """
+    found = None
+    for name in config_files(words):
+        value = _read(name)
+        for part in option.split("."):
+            inner = value.get("init_args") if isinstance(value, dict) else None
+            holder = inner if isinstance(inner, dict) and part in inner else value
+            value = holder.get(part) if isinstance(holder, dict) else None
+        found = found if value is None else value
+    for place, word in enumerate(words):
+        if word.startswith(f"--{option}="):
+            found = word.split("=", 1)[1]
+        elif word == f"--{option}" and place + 1 < len(words):
+            found = words[place + 1]
+    return found
 
 
 def _read(name: str) -> Any:
     """A configuration as plain values; what jsonargparse would take, or say without file and line, is told."""
+    path = Path(name).expanduser().absolute()
+    try:
+        stat = path.stat()
+    except OSError:
+        return _parsed(name, path, None)
+    return _parsed(name, path, (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(
+    maxsize=32
+)  # a run's config.yaml takes PyYAML a tenth of a second, and several options are looked up
+def _parsed(name: str, path: Path, version: tuple[int, int] | None) -> Any:
+    """The file's values; `version` tells one content of `path` from another."""
     check_size(name)
     try:
-        text = Path(name).expanduser().read_text(encoding="utf-8")
+        text = config_text(path)
         loaded = yaml.safe_load(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

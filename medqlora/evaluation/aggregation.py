@@ -9,7 +9,7 @@ from medqlora.errors import InputError
 from medqlora.evaluation.statistics import LEVEL
 
 #: what is aggregated, of those that a report has
-METRICS = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction")
+METRICS = ("accuracy", "token_f1", "rouge_l", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction")
 SPREAD = (
     "mean_ci95: Student's t over the runs, for two or more; sd has n - 1 in its denominator. Both are the spread "
     "over runs (seeds, folds) on the same questions, not over questions: each run's own interval is over questions"

@@ -13,6 +13,8 @@ def console_table(scores: Scores) -> str:
     """The headline, what it is measured against, and each class; plain text without a final newline."""
     report = scores.to_json()
     name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    if scores.decided_by == "exact_match":
+        return _free_answer_table(report, name)
     lines = [
         cut(f"{name}: {scores.n} questions, decided by {scores.decided_by.replace('_', ' ')}"),
         "-" * WIDTH,
@@ -36,8 +38,6 @@ def console_table(scores: Scores) -> str:
         written = report["generation"]
         detail = f"{percent(written['unparsed_fraction'])} unreadable, counted as wrong"
         lines.append(_line("generated text", percent(written["accuracy"]), detail))
-    if report.get("rouge_l") is not None:
-        lines.append(_line("ROUGE-L", f"{report['rouge_l']:.3f}", "shared wording, not truth"))
     classes = list((scores.per_class or {}).items())
     room = 20 - len(lines)
     if classes and room > 2:
@@ -50,6 +50,25 @@ def console_table(scores: Scores) -> str:
     lines.append("-" * WIDTH)
     lines += [cut(one) for one in cautions(report)][:2]
     lines.append("Not medical advice.")
+    return "\n".join(lines)
+
+
+def _free_answer_table(report: dict[str, Any], name: str) -> str:
+    """Token F1, ROUGE-L and exact match of free answers, and the bare base's."""
+    lines = [cut(f"{name}: {report['n']} questions, free answers compared by their wording"), "-" * WIDTH]
+    lines.append(_line("token F1", percent(report["token_f1"]), span(report["token_f1_ci95"])))
+    base = report["base"]
+    if base:
+        lines.append(_line("  bare base", percent(base["token_f1"]), span(base["token_f1_ci95"])))
+        change = span(base["token_f1_difference_ci95"], signed=True)
+        lines.append(_line("  difference", points(base["token_f1_difference"]), change))
+    lines.append(_line("ROUGE-L", f"{report['rouge_l']:.3f}", "shared wording, not truth"))
+    if base:
+        lines.append(_line("  bare base", f"{base['rouge_l']:.3f}", ""))
+    lines.append(_line("exact match", percent(report["exact_match"]), span(report["exact_match_ci95"])))
+    if base:
+        lines.append(_line("  bare base", percent(base["accuracy"]), span(base["accuracy_ci95"])))
+    lines += ["-" * WIDTH, *map(cut, cautions(report)), "Not medical advice."]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from string import Template
 from typing import Any
 
 from medqlora.evaluation.blocks import decision_of
+from medqlora.evaluation.free_answer_page import answers_side_by_side, free_headline, overlap_table
 from medqlora.evaluation.markup import Markup, element, fields, joined, picture, text
 from medqlora.evaluation.page_tables import (
     calibration_table,
@@ -55,7 +56,7 @@ def render(
     name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
     return page(
-        title=f"{name}: {percent(scores.accuracy)} accuracy",
+        title=f"{name}: {headline_words(scores)}",
         subtitle=_subtitle(scores),
         headline=_headline(scores),
         cautions=cautions(scores.to_json()),
@@ -94,14 +95,22 @@ def set_report(
     )
 
 
+def headline_words(scores: Scores) -> str:
+    """The headline's figure with its name: accuracy, or token F1 of free answers."""
+    if scores.decided_by == "exact_match":
+        return f"{percent(scores.more['token_f1'])} token F1"
+    return f"{percent(scores.accuracy)} accuracy"
+
+
 def _subtitle(scores: Scores) -> str:
     by = {
         "likelihood": "the likeliest label",
         "generation": "the generated text",
-        "exact_match": "exact match",
+        "exact_match": "the wording of its free answers",
     }
+    how = "compared by" if scores.decided_by == "exact_match" else "decided by"
     adapter = f"adapter {scores.adapter}" if scores.adapter else "bare base, no adapter"
-    return f"{scores.n} questions, decided by {by[scores.decided_by]}; {adapter}; seed {scores.seed}"
+    return f"{scores.n} questions, {how} {by[scores.decided_by]}; {adapter}; seed {scores.seed}"
 
 
 def _sections(
@@ -112,6 +121,13 @@ def _sections(
     heading: str = "h2",
 ) -> list[Markup]:
     report = scores.to_json()
+    if scores.decided_by == "exact_match":
+        free = {
+            "Against the baselines": overlap_table(report),
+            "Answers side by side": answers_side_by_side(predictions, records, base, scores.seed),
+            "What the numbers mean": _definitions(report),
+        }
+        return [one for title, content in free.items() for one in section(title, content, heading)]
     lengths = group_table(report.get("by_context_length") or [], "tokens")
     contents = {
         "Against the baselines": comparison_table(report),
@@ -137,6 +153,8 @@ def folded(title: str, content: Markup) -> Markup:
 
 
 def _headline(scores: Scores) -> Markup:
+    if scores.decided_by == "exact_match":
+        return free_headline(scores.to_json())
     parts: list[object] = [element("b", percent(scores.accuracy)), f" accuracy, {span(scores.accuracy_ci95)}"]
     if scores.base:
         parts.append(f"; {points(scores.base['difference'])} points against the bare base")
@@ -171,8 +189,6 @@ def _errors(
     base: Sequence[Prediction] | None,
 ) -> Markup | None:
     """The errors that the model was surest of (without label scores: the first), with their questions."""
-    if scores.decided_by == "exact_match":
-        return None
     by_likelihood = scores.decided_by == "likelihood"
     more = scores.more
     compared = decided(predictions, more["normalisation"], more["prior"])
@@ -244,8 +260,15 @@ def _definitions(report: Mapping[str, Any]) -> Markup:
     }  # fmt: skip
     if report["decided_by"] == "exact_match":
         lines = {
-            "accuracy": "share of answers with the same words as the reference.",
-            "ROUGE-L": lines["ROUGE-L"],
+            "token F1": "mean over questions of the F1 of the words that answer and reference share, in any order, "
+            "without case, punctuation and articles (SQuAD). Interval: percentile bootstrap over questions, 2,000 "
+            "draws.",
+            "ROUGE-L": "mean over questions of the F1 of the longest common subsequence of words. Interval: as "
+            "token F1.",
+            "exact match": "share of answers with the same words as the reference; `accuracy` in "
+            "test_report.json. Interval: Wilson, 95%.",
+            "all three": "compare wording. Another wording of a right answer scores low, and an answer that differs "
+            'by one "not" scores high.',
         }
     return fields(lines)
 

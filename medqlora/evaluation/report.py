@@ -8,6 +8,7 @@ from typing import Any
 
 from medqlora.evaluation.blocks import decision_of
 from medqlora.evaluation.checks import in_order_of, matched_records
+from medqlora.evaluation.free_answer_page import answer_scores
 from medqlora.evaluation.page import render
 from medqlora.evaluation.scores import Scores, decided
 from medqlora.records import Prediction, Record
@@ -104,7 +105,12 @@ def prediction_lines(
     normalisation and prior. With `records`, what people said of a question stands there too, as `human`.
     """
     if scores.decided_by == "exact_match":
-        return [{"id": one.id, "gold": one.gold, "text": one.text} for one in predictions]
+        free = [
+            {"id": one.id, "gold": one.gold, "text": one.text, **answer_scores(one)} for one in predictions
+        ]
+        for line, one in zip(free, base or (), strict=False):
+            line["base"] = {"text": one.text, **answer_scores(one)}
+        return free
     normalisation = scores.more["normalisation"]
     lines = [
         {"id": one.id, "gold": one.gold, **_answer(one, after, scores), "context_tokens": one.context_tokens}

@@ -17,7 +17,7 @@ from medqlora.evaluation.blocks import (
 )
 from medqlora.evaluation.calibration import calibration, fit_temperature
 from medqlora.evaluation.checks import checked, in_order_of, matched_records
-from medqlora.evaluation.free_answer import free_answer_scores
+from medqlora.evaluation.free_answer import free_answer_scores, quick_free_answer_scores
 from medqlora.evaluation.groups import MINIMUM_GROUP, by_group, by_length, topics
 from medqlora.evaluation.paired import compare
 from medqlora.evaluation.statistics import accuracy, confusion_counts, human_baselines, macro_f1
@@ -128,7 +128,7 @@ def score(
         "seed": seed,
     }
     if not predictions[0].labels:
-        return Scores(**free_answer_scores(predictions, matched, base), **passed_through)
+        return Scores(**free_answer_scores(predictions, matched, base, seed), **passed_through)
 
     by_likelihood = bool(predictions[0].logprobs)
     if not by_likelihood and predictions[0].text is None:
@@ -189,7 +189,8 @@ def quick_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
 
     Returns:
         `accuracy`, `macro_f1` and `unparsed_fraction` of the generated text; `likelihood_accuracy` and
-        `likelihood_macro_f1` of the label log-likelihoods. For free answers `accuracy` is exact match.
+        `likelihood_macro_f1` of the label log-likelihoods. For free answers `accuracy` is exact match, beside
+        `token_f1` and `rouge_l`.
 
     Raises:
         InputError, ValueError: as `score`.
@@ -197,7 +198,7 @@ def quick_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     checked(predictions, "validation")
     if not predictions[0].labels:
         written = predictions[0].text is not None
-        return {"accuracy": free_answer_scores(predictions, None, None)["accuracy"]} if written else {}
+        return quick_free_answer_scores(predictions) if written else {}
     labels = list(dict.fromkeys(label for one in predictions for label in one.labels))
     gold = [str(one.gold) for one in predictions]
     quick: dict[str, float] = {}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medqlora.evaluation.markup import Markup, element, fields, joined, picture, table, text
-from medqlora.evaluation.page import folded, page, section, set_report
+from medqlora.evaluation.page import folded, headline_words, page, section, set_report
 from medqlora.evaluation.page_tables import interval_text
 from medqlora.evaluation.plots import svg
 from medqlora.evaluation.suite_plots import suite_figure
@@ -32,7 +32,9 @@ def render_suite(tested: Sequence[Tested], suite: Mapping[str, Any], run_info: M
         element("h2", "Each set"),
         *(
             folded(
-                f"{one.name}: {percent(one.scores.accuracy)} of {one.scores.n}",
+                f"{one.name}: {headline_words(one.scores)}, {one.scores.n} questions"
+                if one.scores.decided_by == "exact_match"
+                else f"{one.name}: {percent(one.scores.accuracy)} of {one.scores.n}",
                 set_report(one.scores, one.predictions, one.records, one.base),
             )
             for one in tested

@@ -1,7 +1,7 @@
 """Numbers and cautions in the words of a report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NOT_ADVICE = (
@@ -46,8 +46,23 @@ def caution(n: int) -> str:
     return f"A difference under about {smallest_difference(n)} points can't be claimed from one run of {n}."
 
 
-def verdict(report: dict[str, Any]) -> list[str]:
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """What the scores can't show, and what the comparison with the base shows, a sentence each."""
+    if report["decided_by"] == "exact_match":
+        first = "Shared wording does not show that an answer is right: read the answers."
+    else:
+        first = caution(report["n"])
+    return [first, *verdict(report)]
+
+
+def verdict(report: Mapping[str, Any]) -> list[str]:
     """What the comparison with the base shows, in a sentence; nothing without one."""
+    if report.get("base") and report["decided_by"] == "exact_match":
+        low, high = report["base"]["token_f1_difference_ci95"]
+        if low > 0 or high < 0:
+            side = "higher" if low > 0 else "lower"
+            return [f"Its token F1 is {side} than the bare base's, by more than chance explains."]
+        return ["The difference from the bare base may be chance."]
     base, p = report.get("base"), report.get("mcnemar_p")
     if not base or p is None:
         return []

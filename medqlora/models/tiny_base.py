@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from medqlora.cache import cache_folder, one_at_a_time
 from medqlora.data.prompts import lookup
 from medqlora.data.synthetic_trials import pretraining_trials
+from medqlora.errors import InputError
 
 #: raised when the texts or the training change in a way that `Recipe` doesn't hold
 VERSION = 1
@@ -56,11 +57,21 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
     It is written aside and renamed: a build that is killed leaves nothing. Of several processes one builds it.
 
     Raises:
-        OSError: the cache folder can't be written.
+        InputError: the cache folder can't be written.
     """
     recipe = recipe or Recipe(seed=seed)
     plain = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
-    folder = cache_folder("tiny_llama") / hashlib.sha256(plain.encode()).hexdigest()[:16]
+    name = hashlib.sha256(plain.encode()).hexdigest()[:16]
+    try:
+        return _built(recipe, cache_folder("tiny_llama") / name)
+    except OSError as error:
+        raise InputError(
+            f"no place for the demo's base: {error.filename or 'the cache'} can't be written "
+            f"({error.strerror or error}): set MEDQLORA_CACHE to a folder that can"
+        ) from error
+
+
+def _built(recipe: Recipe, folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         with one_at_a_time(folder, "building the demo's base"):
             if not (folder / "config.json").is_file():  # the process that was waited for has built it

@@ -78,8 +78,9 @@ class EvaluationSteps(LightningModule):
             # exact whatever the order, so that it doesn't hang on who evaluated what
             metrics["val/loss"] = math.fsum(part.completion_nll for part in self._evaluated) / tokens
         self.log_dict(metrics, batch_size=len(predictions))  # every process has all of them
-        if "val/accuracy" in metrics:
-            self.shown["accuracy"] = metrics["val/accuracy"]
+        shown = "token_f1" if "val/token_f1" in metrics else "accuracy"
+        if f"val/{shown}" in metrics:
+            self.shown[shown] = metrics[f"val/{shown}"]
         log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
         self.validated, self._evaluated = (self.trainer.global_step, predictions), []
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from medqlora.errors import InputError
 from medqlora.models.quantization import import_bitsandbytes
 from medqlora.training.flat import FlatOptimizer, FlatWeights
+from medqlora.training.optimizer_names import FLAT_OPTIMIZERS, NamedOptimizer, optimizer_class
 
 #: 8-bit state: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861; "paged" moves it to the host
 #: when the GPU is full
@@ -20,8 +21,25 @@ OptimizerName = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-def check_optimizer(kind: type[Optimizer]) -> None:
-    """Raises InputError for one that computes the loss by itself, several times a step."""
+def check_optimizer(optimizer: str | type[Optimizer], weight_decay: float) -> None:
+    """Refuses an optimizer that can't be used, before a model is loaded.
+
+    Args:
+        optimizer: a name, or the class of a `class_path`.
+        weight_decay: `--model.weight_decay`.
+
+    Raises:
+        InputError: it computes the loss by itself, several times a step; or it doesn't take the weight decay.
+    """
+    name = NamedOptimizer(optimizer) if isinstance(optimizer, str) else None
+    if name in FLAT_OPTIMIZERS:
+        return
+    kind = optimizer if isinstance(optimizer, type) else optimizer_class(NamedOptimizer(optimizer))
+    if weight_decay and (name is None or "weight_decay" not in inspect.signature(kind).parameters):
+        own = "write --model.optimizer.weight_decay" if name is None else "leave it out"
+        raise InputError(
+            f"--model.weight_decay {weight_decay:g}: {kind.__module__}.{kind.__qualname__} does not take it: {own}"
+        )
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise InputError(
@@ -31,13 +49,15 @@ def check_optimizer(kind: type[Optimizer]) -> None:
 
 
 def build_optimizer(
-    optimizer: OptimizerName | OptimizerFactory,
+    optimizer: str | OptimizerFactory,
     named: Sequence[tuple[str, nn.Parameter]],
     *,
     learning_rate: float,
     weight_decay: float,
 ) -> Optimizer:
     """The optimizer over the parameters of `named`, (name, parameter) each.
+
+    A name is one of `training.optimizer_names`.
 
     The optimizers by name run on all weights as one buffer, which the parameters become views of
     (`training.flat`). A factory (from a `class_path`) is given the parameters as they are, for it may treat each
@@ -49,14 +69,21 @@ def build_optimizer(
         for group in built.param_groups:
             group["lr"] = learning_rate
         return built
+    name = NamedOptimizer(optimizer)
+    if name not in FLAT_OPTIMIZERS:
+        chosen = optimizer_class(name)
+        settings: dict[str, Any] = {"lr": learning_rate}
+        if "weight_decay" in inspect.signature(chosen).parameters:
+            settings["weight_decay"] = weight_decay
+        return chosen([parameter for _, parameter in named], **settings)
 
     def build(parts: list[Tensor]) -> Optimizer:
-        if optimizer == "adamw":
+        if name == "adamw":
             from torch.optim import AdamW
 
             return AdamW(parts, lr=learning_rate, weight_decay=weight_decay)
         optimizers = import_bitsandbytes().optim
-        kind = optimizers.PagedAdamW8bit if optimizer == "paged_adamw_8bit" else optimizers.AdamW8bit
+        kind = optimizers.PagedAdamW8bit if name == "paged_adamw_8bit" else optimizers.AdamW8bit
         return kind(parts, lr=learning_rate, weight_decay=weight_decay)
 
     return FlatOptimizer(FlatWeights(named), build)

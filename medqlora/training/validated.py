@@ -19,9 +19,18 @@ def validation_scores(*, labelled: bool, written: bool) -> tuple[str, ...]:
         written: the model also writes its answers.
     """
     names = [("accuracy", labelled or written), ("macro_f1", labelled)]
+    names += [("token_f1", written and not labelled), ("rouge_l", written and not labelled)]
     names += [("likelihood_accuracy", labelled), ("likelihood_macro_f1", labelled)]
     names += [("unparsed_fraction", labelled and written), ("loss", True)]
     return tuple(f"val/{name}" for name, there in names if there)
+
+
+def default_monitor(*, labelled: bool, written: bool) -> str:
+    """The score that tells which checkpoint is best where none is named; arguments as `validation_scores`.
+
+    The accuracy of free answers is exact match, which is 0 for nearly every model: all checkpoints would tie.
+    """
+    return "val/token_f1" if written and not labelled else "val/accuracy"
 
 
 def validated(

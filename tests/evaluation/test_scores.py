@@ -286,7 +286,7 @@ def test_questions_may_have_different_options() -> None:
     assert report["macro_f1"] == pytest.approx(2 / 5)
 
 
-def test_free_answers_have_exact_match_and_rouge_alone() -> None:
+def test_free_answers_have_exact_match_and_overlap_of_wording_alone() -> None:
     items = [
         Prediction("1", "40 mg daily", (), text="40 mg, daily."),
         Prediction("2", "aspirin", (), text="Aspirin should be given"),
@@ -296,7 +296,13 @@ def test_free_answers_have_exact_match_and_rouge_alone() -> None:
     assert (report["decided_by"], report["accuracy"], report["macro_f1"]) == ("exact_match", 0.5, None)
     assert report["rouge_l"] == pytest.approx((1 + 2 / 5) / 2)
     assert report["base"]["difference"] == 0.5
-    assert quick_scores(items) == {"accuracy": 0.5}
+    assert report["token_f1"] == pytest.approx((1 + 2 / 5) / 2)
+    assert report["exact_match"] == report["accuracy"]
+    assert quick_scores(items) == {
+        "accuracy": 0.5,
+        "token_f1": pytest.approx(report["token_f1"]),
+        "rouge_l": pytest.approx(report["rouge_l"]),
+    }
     with pytest.raises(ValueError, match="nothing was generated"):
         scored([replace(one, text=None) for one in items])
 
