@@ -12,10 +12,9 @@ from medqlora import __version__
 from medqlora.evaluation import TrainingTrace
 from medqlora.models.adapters import RECORD_FILE, save_adapter
 from medqlora.runs import now
+from medqlora.training.evaluated_weights import TRACE_FILE
 from medqlora.training.optim import total_steps
 
-#: ids and hashed runs of words of the training set, so that a test can tell what it has seen
-TRACE_FILE = "training_trace.npz"
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets", "unsloth")
 
 

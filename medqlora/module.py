@@ -1,7 +1,7 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from medqlora.console import say
 from medqlora.data.packing import StepBatch
+from medqlora.datamodule import PubMedQADataModule
 from medqlora.engine import FusedDecoder
+from medqlora.errors import InputError
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
@@ -17,10 +19,12 @@ from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase
 from medqlora.training import checkpoint as checkpoints
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
+from medqlora.training.evaluated_weights import Learned
 from medqlora.training.evaluation_steps import EvaluationSteps
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.loading import load_model
+from medqlora.training.module_property import ModuleProperty, raise_property_error
 from medqlora.training.optim import (
     OptimizerFactory,
     OptimizerName,
@@ -36,9 +40,6 @@ from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.validated import validated
-
-if TYPE_CHECKING:
-    from medqlora.datamodule import PubMedQADataModule
 
 
 class QLoRAModule(EvaluationSteps):
@@ -127,6 +128,8 @@ class QLoRAModule(EvaluationSteps):
         self.target_risk = target_risk
         #: the checkpoint file whose weights are evaluated instead of an adapter's
         self.checkpoint: str | None = None
+        #: what a fit of this process trained it on; None before
+        self.learned: Learned | None = None
         self.model: Any = None
         #: the base's layers where they are spread over the processes
         self.shared: SharedBase | None = None
@@ -146,7 +149,7 @@ class QLoRAModule(EvaluationSteps):
     # ---- the model -------------------------------------------------------------------------------
 
     @property
-    def data(self) -> "PubMedQADataModule":
+    def data(self) -> PubMedQADataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
@@ -159,6 +162,22 @@ class QLoRAModule(EvaluationSteps):
         self.backend.check(
             self.lora, device=self.trainer.strategy.root_device, precision=str(self.trainer.precision)
         )
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook, after the datamodule's: what an earlier stage left of its engine is dropped."""
+        if not isinstance(getattr(self.trainer, "datamodule", None), PubMedQADataModule):
+            raise InputError(
+                "QLoRAModule: it takes its batches from a PubMedQADataModule: pass "
+                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{self.trainer.state.fn}"
+            )
+        # Lightning moves a model to the host between two stages, and an engine holds tensors of where it was
+        self._chosen, self.planned = None, None
+        if stage == "fit":
+            self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
+
+    def __getattr__(self, name: str) -> Any:
+        raise_property_error(self, name)
+        return super().__getattr__(name)
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -192,7 +211,7 @@ class QLoRAModule(EvaluationSteps):
         in_force = any(module.gradient_checkpointing and module.training for module in layers)
         assert in_force == wanted, f"gradient checkpointing is {in_force}, asked for {wanted}"
 
-    @property
+    @ModuleProperty
     def chosen(self) -> Chosen:
         """The engine, and whether rows are packed: chosen once, on the loaded model."""
         if self._chosen is None:
@@ -213,7 +232,7 @@ class QLoRAModule(EvaluationSteps):
                 )
         return self._chosen
 
-    @property
+    @ModuleProperty
     def packed(self) -> bool:
         return self.chosen.packed
 
@@ -253,7 +272,8 @@ class QLoRAModule(EvaluationSteps):
         scheduler = warmup_cosine(optimizer, warmup_steps=round(total * self.warmup_ratio), total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
+        """One optimizer step; returns its loss, a mean over completion tokens, for callbacks."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         # Lightning takes every parameter's gradient away before an epoch: back into the one buffer with them
         optimizer.zero_grad()  # type: ignore[union-attr]
@@ -279,6 +299,8 @@ class QLoRAModule(EvaluationSteps):
         self._metrics.add(StepFigures(step, loss, self._grad_norm, rate, batch.ids, overflow))
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.flush_metrics()
+        self.validated = (-1, [])  # it was of other weights
+        return loss
 
     def _sum_over_processes(self, optimizer: Any, loss: Tensor) -> Tensor:
         """The whole step's gradients and loss, from each process's share."""
@@ -361,9 +383,11 @@ class QLoRAModule(EvaluationSteps):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # the command line has compared the rest, and knows what may differ
+        # the rest was compared at the start, where it is known what may differ
         checkpoints.check(checkpoint, self.backend, self.lora, anyway=True)
         saved = checkpoint[checkpoints.KEY]
+        if self.trainer.state.fn == "fit":
+            checkpoints.adopt_rates(checkpoint, self.learning_rate, self.weight_decay)
         self._random_state = saved["random_state"]
         self.skipped_steps = saved["skipped_steps"]
 

@@ -14,8 +14,10 @@ from medqlora.errors import InputError
 from medqlora.export import export_adapter
 from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
 from medqlora.training import curve
-from medqlora.training.checkpoint import KEY, adopt_rates
+from medqlora.training.checkpoint import KEY
 from medqlora.training.checkpoint_files import read_checkpoint
+from medqlora.training.option_checks import check_monitor
+from medqlora.training.stage_start import Stage
 from medqlora.training.validated import LOWER_IS_BETTER
 
 #: what a save that failed leaves as it was
@@ -87,6 +89,11 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._own_folder = dirpath is None
         self._stage = "fit"
 
+    def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
+        """Raises InputError for a monitor that the validation doesn't give."""
+        if stage == "fit" and data.dev:
+            check_monitor(str(self.monitor), data, module.generate)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and not getattr(pl_module, "data").dev:  # noqa: B009
             # nothing is validated: the newest checkpoint is the one that is kept
@@ -115,13 +122,6 @@ class AdapterCheckpoint(ModelCheckpoint):
             state["best_model_score"] = None
         state["last_model_path"] = here(state_dict.get("last_model_path", ""))
         super().load_state_dict(state)
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.state.fn == "fit":
-            module: Any = pl_module
-            adopt_rates(checkpoint, module.learning_rate, module.weight_decay)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

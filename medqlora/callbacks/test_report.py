@@ -27,7 +27,9 @@ from medqlora.evaluation import (
     write_suite,
 )
 from medqlora.evaluation.evaluator import Heard, in_order
-from medqlora.export import TRACE_FILE, versions
+from medqlora.export import versions
+from medqlora.training.evaluated_weights import EvaluatedWeights
+from medqlora.training.stage_start import Stage
 
 
 class EvaluationReport(Callback):
@@ -70,16 +72,30 @@ class EvaluationReport(Callback):
                     "labels, so there is no one prior: leave it out"
                 )
 
-    def check_overlap(self, adapter: str | None, sets: Sequence[QuestionSet]) -> None:
-        """Compares what the adapter was trained on with the test questions; before a model is loaded.
+    def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
+        """Compares the test questions with what the weights were trained on, before a model is loaded.
+
+        Raises:
+            InputError: questions of a test set were trained on, and that is not allowed; or the prior is to be
+                corrected and there is none.
+        """
+        if stage != "test":
+            return
+        weights: EvaluatedWeights = module.weights_under_test
+        module.logs_test = False  # the report's scores are logged
+        self.calibration = weights.calibration
+        self.check_prior(data.sets)
+        self.check_overlap(weights.trace(), data.sets)
+
+    def check_overlap(self, trained: TrainingTrace | None, sets: Sequence[QuestionSet]) -> None:
+        """Compares what the adapter was trained on with the test questions.
 
         Raises:
             InputError: questions of a test set were trained on, and that is not allowed.
         """
-        trace = Path(adapter or "none") / TRACE_FILE
-        if not trace.is_file():
+        self._overlap = {}
+        if trained is None:
             return
-        trained = TrainingTrace.load(trace)
         for one in sets:
             found = overlap(trained, [one.records[example.id] for example in one.test])
             self._overlap[one.source.name] = found.to_json()
@@ -94,8 +110,9 @@ class EvaluationReport(Callback):
         self._started = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(str(trainer.log_dir))  # asked by all processes: the first one tells
-        if not trainer.is_global_zero:
+        # asked by all processes: the first one tells
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         module: Any = pl_module
         asking_s = time.perf_counter() - self._started  # every prediction is on the host by now
@@ -146,7 +163,7 @@ class EvaluationReport(Callback):
 
 
 def _adapter(module: Any) -> str:
-    return str(module.checkpoint or module.adapter or "none")
+    return str(module.weights_under_test.name)
 
 
 def _run_info(module: Any, precision: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from medqlora.errors import InputError
 from medqlora.runs import new_run_folder
 from medqlora.training.event_files import EventFiles
+from medqlora.training.stage_start import OWN_FOLDER
 
-#: the loggers whose folder Lightning takes for the run's; of others it would be where they all write
-OWN_FOLDER = (TensorBoardLogger, CSVLogger)
 _NEEDED = {
     "logger": "a run's folder is where its logger writes",
     "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
@@ -47,12 +46,6 @@ def settle_trainer(options: Any) -> None:
         raise InputError(
             "--trainer.val_check_interval 0: it has to be above 0, or left out for once an epoch"
         )
-    for name in ("limit_val_batches", "limit_test_batches"):
-        if trainer[name] not in (None, 0, 1.0) and not trainer["fast_dev_run"]:
-            raise InputError(
-                f"--trainer.{name} {trainer[name]}: questions are asked by length, and a score of the first of them "
-                "would be one of the longest or shortest: leave it out"
-            )
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 

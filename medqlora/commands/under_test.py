@@ -1,16 +1,13 @@
 """The weights that `validate`, `test` and `predict` ask: a checkpoint's, an adapter's, or the bare base's."""
 
 from pathlib import Path
-from typing import Any
 
-from medqlora.answering import Calibration
 from medqlora.commands.given_checkpoint import GivenCheckpoint
 from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
+from medqlora.models.adapters import check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.runs import newest_adapter
-from medqlora.training import checkpoint
 
 
 class UnderTest:
@@ -59,35 +56,3 @@ class UnderTest:
             trained_with = read_adapter(self.module.adapter).get("prompt", {}).get("name")
             if trained_with not in (None, self.prompt):
                 say(f"Note: trained with the prompt '{trained_with}', asked with '{self.prompt}'")
-
-    @property
-    def place(self) -> str | None:
-        """The folder that says what the weights were trained on; None for the bare base."""
-        if self.given.run is not None:  # what a checkpoint saw lies with the adapter that its run exported
-            return str(self.given.run / "adapter")
-        return None if self.module.adapter in (None, "none") else self.module.adapter
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the adapter's folder says of it, nothing for the bare base.
-
-        Raises:
-            InputError: the record is damaged.
-        """
-        if self.place is None or not (Path(self.place) / "adapter_config.json").is_file():
-            return {}
-        return read_adapter(self.place)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """What the weights were found to be worth at their own validation.
-
-        Raises:
-            InputError: the record is damaged.
-        """
-        if self.given.saved is not None:  # of a checkpoint, which may be of another step than the adapter
-            found = self.given.saved[checkpoint.KEY].get("validation", {}).get("calibration")
-            where = str(self.given.path)
-        else:
-            found, where = self.record.get("calibration"), f"{self.place}/{RECORD_FILE}"
-        return None if found is None else Calibration.from_json(found, where)

@@ -163,6 +163,11 @@ def _read(data: Any) -> dict[str, str]:
     return _digests[data]
 
 
+def forget(data: Any) -> None:
+    """Has `definition` compute the digests of `data` anew: it reads its training set again."""
+    _digests.pop(data, None)
+
+
 def _digest(examples: Iterable[Any]) -> str:
     found = hashlib.sha256()
     for example in examples:
