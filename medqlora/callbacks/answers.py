@@ -34,7 +34,7 @@ class Answers(Callback):
     after the last whole line.
 
     Args:
-        path: where to; null for `predictions.jsonl` in the run's folder.
+        path: where to; null for a new file `predictions.jsonl` in the run's folder.
         note: what every answer ends with; another wording, but never none.
     """
 
@@ -209,7 +209,13 @@ def _may_be_of(cut: str, question: Record) -> bool:
 
 
 def _default(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir) / "predictions.jsonl"
+    """`predictions.jsonl` in the run's folder, or the next free name: a test writes a file of that name too."""
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    place, number = folder / "predictions.jsonl", 0
+    while place.exists():
+        number += 1
+        place = folder / f"predictions-{number}.jsonl"
+    return place
 
 
 def _answerer(module: Any, data: Any, weights: EvaluatedWeights) -> str:

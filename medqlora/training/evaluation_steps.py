@@ -8,13 +8,14 @@ from lightning.pytorch import LightningModule
 
 from medqlora.answering import answer_of, safe_answer, screen
 from medqlora.data.loader import EvalBatch
-from medqlora.evaluation import quick_scores
+from medqlora.evaluation import Tested, quick_scores
 from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
 from medqlora.records import Prediction
 from medqlora.training.asking import build_evaluator
 from medqlora.training.evaluated_weights import EvaluatedWeights
 from medqlora.training.processes import gather
 from medqlora.training.samples import log_samples
+from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
 
 
 class EvaluationSteps(LightningModule):
@@ -40,8 +41,9 @@ class EvaluationSteps(LightningModule):
         self.shown: dict[str, float] = {}
         #: what an evaluation is of; None before the first
         self.weights_under_test: EvaluatedWeights | None = None
-        #: whether `test` sends its scores to the loggers; a callback that does so switches it off
-        self.logs_test = True
+        #: how `test` compares the labels, and what came of the last one, a question set each
+        self.test_options = ScoreOptions()
+        self.tested: list[Tested] = []
         self._evaluated: list[Evaluated] = []
 
     @property
@@ -117,13 +119,11 @@ class EvaluationSteps(LightningModule):
         for heard in self.heard:
             for part in ("dev", "test", "base"):
                 setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
-        metrics: dict[str, float] = {}
-        for place, (one, heard) in enumerate(zip(self.data.sets, self.heard, strict=True)):
-            under = "test" if place == 0 else f"test/{one.source.name.replace(' ', '_')}"
-            scores = with_decisions(quick_scores(in_order(heard.test, one.test)))
-            metrics |= {f"{under}/{name}": value for name, value in scores.items()}
-            metrics[f"{under}/n"] = float(len(heard.test))
-        self.log_dict(metrics, batch_size=1, logger=self.logs_test)  # every process has all of them
+        self.tested = [
+            score_set(self, one, heard, self.test_options)
+            for one, heard in zip(self.data.sets, self.heard, strict=True)
+        ]
+        self.log_dict(logged_scores(self.tested), batch_size=1)  # every process has all of them
 
     @property
     def compares_base(self) -> bool:

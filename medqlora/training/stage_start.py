@@ -18,6 +18,7 @@ from medqlora.training.evaluated_weights import EvaluatedWeights, Learned, evalu
 from medqlora.training.example_checks import check_examples
 from medqlora.training.option_checks import check_positions, check_shared, check_written
 from medqlora.training.processes import OneBase
+from medqlora.training.tested_sets import ScoreOptions
 from medqlora.training.trainer_checks import check_monitors, use_no_inference_mode
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -59,6 +60,7 @@ def start_stage(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     if stage == "predict" and trainer.world_size > 1:
         raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
     use_no_inference_mode(trainer)
+    module.test_options = ScoreOptions()
     data.before_reading()
     _read(trainer, module, data, stage)
     check_positions(module.backend, data)
