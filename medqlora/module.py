@@ -4,6 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ from medqlora.training.preflight import preflight
 from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
+from medqlora.training.trainer_checks import check_trainer
 from medqlora.training.validated import validated
 
 
@@ -163,13 +165,22 @@ class QLoRAModule(EvaluationSteps):
             self.lora, device=self.trainer.strategy.root_device, precision=str(self.trainer.precision)
         )
 
-    def setup(self, stage: str) -> None:
-        """Lightning's hook, after the datamodule's: what an earlier stage left of its engine is dropped."""
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds none; Lightning's first hook of a stage, before it starts other processes or raises errors of its own.
+
+        Raises:
+            InputError: as `check_trainer`; or the data are no PubMedQADataModule.
+        """
         if not isinstance(getattr(self.trainer, "datamodule", None), PubMedQADataModule):
             raise InputError(
                 "QLoRAModule: it takes its batches from a PubMedQADataModule: pass "
                 f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{self.trainer.state.fn}"
             )
+        check_trainer(self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook, after the datamodule's: what an earlier stage left of its engine is dropped."""
         # Lightning moves a model to the host between two stages, and an engine holds tensors of where it was
         self._chosen, self.planned = None, None
         if stage == "fit":
@@ -297,7 +308,8 @@ class QLoRAModule(EvaluationSteps):
         else:
             scheduler.step()  # type: ignore[union-attr]
         self._metrics.add(StepFigures(step, loss, self._grad_norm, rate, batch.ids, overflow))
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: at the epoch's end
+        if every and (batch_idx + 1) % every == 0:
             self.flush_metrics()
         self.validated = (-1, [])  # it was of other weights
         return loss

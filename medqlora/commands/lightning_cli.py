@@ -27,7 +27,7 @@ from medqlora.callbacks import (
 )
 from medqlora.commands.config_files import check_classes, named_object
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
-from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
+from medqlora.commands.trainer_options import environment_plugins, make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
 from medqlora.datamodule import PubMedQADataModule
@@ -152,7 +152,8 @@ class MedQLoRACLI(LightningCLI):
             )
         run = self._given.run if self.verb == "fit" else None
         kwargs["logger"] = run_loggers(options.get("logger"), root, run)
-        kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
+        plugins = _as_list(options.get("plugins"))
+        kwargs["plugins"] = [*plugins, *environment_plugins(plugins), CheckpointFiles()]
         check_strategy(options.get("strategy"))
         one_base = options.get("strategy") == "fsdp"
         # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base

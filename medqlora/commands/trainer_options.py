@@ -1,15 +1,21 @@
 """Options of Lightning's Trainer that a run of ours settles, or can't be without."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.runs import new_run_folder
 from medqlora.training.event_files import EventFiles
 from medqlora.training.stage_start import OWN_FOLDER
 
+#: what a Jupyter kernel sets for itself and for what it starts
+_JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
 _NEEDED = {
     "logger": "a run's folder is where its logger writes",
     "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
@@ -95,3 +101,42 @@ def make_folder(logger: Any) -> Path | None:
         ) from error
     logger._version = folder.name
     return folder
+
+
+def environment_plugins(given: Sequence[Any]) -> list[LightningEnvironment]:
+    """Lightning's plain environment where SLURM has reserved several tasks, and `srun` has not started this process.
+
+    From the allocation's variables Lightning takes one process for one of several, and waits for the others: in a
+    notebook, in an interactive shell, and in a batch script that calls Python without `srun`.
+
+    Args:
+        given: the user's own plugins; an environment among them is left alone.
+    """
+    if any(isinstance(one, ClusterEnvironment) for one in given) or not slurm_without_srun(os.environ):
+        return []
+    say(
+        f"SLURM has reserved {os.environ['SLURM_NTASKS']} tasks, and this process was not started by srun for them: it "
+        "waits for no other"
+    )
+    return [LightningEnvironment()]
+
+
+def slurm_without_srun(environment: Mapping[str, str]) -> bool:
+    """Whether a process is in a SLURM allocation of several tasks, and is not one of as many processes.
+
+    `srun` sets SLURM_STEP_NUM_TASKS for what it starts; a batch script has none, and the step of an interactive
+    shell, or of a notebook, has 1. A Jupyter kernel is never one of several
+    (https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES).
+    """
+    tasks = _number(environment.get("SLURM_NTASKS"))
+    if tasks < 2 or "TORCHELASTIC_RUN_ID" in environment:
+        return False
+    if "SLURM_PROCID" not in environment or any(name in environment for name in _JUPYTER):
+        return True
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        return _number(environment["SLURM_STEP_NUM_TASKS"]) < tasks
+    return "SLURM_STEP_ID" not in environment
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0

@@ -20,6 +20,9 @@ from medqlora.training.validated import validated
 TRACE_FILE = "training_trace.npz"
 
 
+_IN_MEMORY = "in memory"
+
+
 @dataclass(frozen=True)
 class Learned:
     """What a fit in this process trained and validated on.
@@ -27,10 +30,12 @@ class Learned:
     Attributes:
         train: the training records.
         dev_ids: ids of the validation records.
+        digest: of the training examples, as a checkpoint's definition has it.
     """
 
     train: Sequence[Record]
     dev_ids: frozenset[str]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,10 @@ class EvaluatedWeights:
         Raises:
             InputError: the record is damaged.
         """
-        if self.learned is not None:
-            found, where = self.current or None, self.name
-        elif self.saved is not None:  # of this checkpoint, which may be of another step than the adapter
+        if self.saved is not None:  # of this checkpoint, which may be of another step than the adapter
             found, where = self.saved.get("validation", {}).get("calibration"), str(self.file)
+        elif self.learned is not None:
+            found, where = self.current or None, self.name
         else:
             found, where = self.record.get("calibration"), f"{self.folder}/{RECORD_FILE}"
         return None if found is None else Calibration.from_json(found, where)
@@ -134,23 +139,27 @@ class EvaluatedWeights:
 def evaluated_weights(module: Any, ckpt_path: str | None) -> EvaluatedWeights:
     """The weights that an evaluation with `module` is of.
 
-    A checkpoint comes first, then what a fit in this process has left in memory, then `module.adapter`.
+    A checkpoint comes first, then what the model in memory was loaded or trained with, then `module.adapter`.
 
     Args:
         module: the QLoRAModule; told of a checkpoint that it has to load.
-        ckpt_path: the Trainer's, resolved.
+        ckpt_path: the checkpoint that the Trainer restores; None without one.
 
     Raises:
         InputError: nothing says which weights, or an adapter is of another base, or a file is damaged.
     """
     if ckpt_path is not None:
-        module.checkpoint = str(ckpt_path)
-    if module.checkpoint is not None:
-        return _of_checkpoint(module, Path(module.checkpoint))
-    if module.learned is not None and module.model is not None:
+        module.checkpoint = ckpt_path
+        return _of_checkpoint(module, Path(ckpt_path))
+    loaded: EvaluatedWeights | None = module.weights_under_test
+    if module.model is not None and loaded is not None and loaded.name != _IN_MEMORY:
+        return loaded
+    if module.model is not None and module.learned is not None:
         predictions = module.validated[1]
         current = validated(predictions, {}, module.target_risk)["calibration"] if predictions else None
-        return EvaluatedWeights("in memory", learned=module.learned, current=current or {})
+        return EvaluatedWeights(_IN_MEMORY, learned=module.learned, current=current or {})
+    if module.checkpoint is not None:
+        return _of_checkpoint(module, Path(module.checkpoint))
     if module.adapter is None:
         raise InputError(
             "--model.adapter: nothing says which weights to evaluate: pass an adapter's folder, 'none' for the bare "
@@ -168,4 +177,8 @@ def _of_checkpoint(module: Any, path: Path) -> EvaluatedWeights:
     saved = read_checkpoint(path)
     checkpoints.check(saved, module.backend, module.lora)
     folder = path.parent.parent / "adapter" if path.parent.name == "checkpoints" else None
-    return EvaluatedWeights(str(path), folder=folder, file=path, saved=saved[checkpoints.KEY])
+    part = saved[checkpoints.KEY]
+    learned: Learned | None = module.learned
+    if learned is not None and part.get("definition", {}).get(checkpoints.TRAINED_ON) != learned.digest:
+        learned = None
+    return EvaluatedWeights(str(path), folder=folder, file=path, learned=learned, saved=part)

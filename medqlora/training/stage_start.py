@@ -16,6 +16,7 @@ from medqlora.training import checkpoint as checkpoints
 from medqlora.training.checkpoint_files import read_checkpoint
 from medqlora.training.evaluated_weights import EvaluatedWeights, Learned, evaluated_weights
 from medqlora.training.example_checks import check_examples
+from medqlora.training.lightning_internals import checkpoint_to_restore
 from medqlora.training.option_checks import check_positions, check_shared, check_written
 from medqlora.training.processes import OneBase
 from medqlora.training.tested_sets import ScoreOptions
@@ -82,7 +83,7 @@ def _read(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     if stage == "fit":
         data.read(module.backend.tokenizer(), _SPLITS["fit"], report=say)
         return
-    weights = evaluated_weights(module, cast("str | None", trainer.ckpt_path))
+    weights = evaluated_weights(module, checkpoint_to_restore())
     module.weights_under_test = weights
     tokenizer = module.backend.tokenizer()
     if stage == "test":
@@ -111,16 +112,19 @@ def _start_fit(trainer: Trainer, module: Any, data: Any) -> None:
         raise InputError(
             "QLoRAModule: it holds weights that were loaded for an evaluation: make a new QLoRAModule to fit"
         )
-    if trainer.ckpt_path is not None:
-        saved = read_checkpoint(Path(cast(str, trainer.ckpt_path)))
+    now = checkpoints.definition(module, data, str(trainer.precision))
+    resumed = checkpoint_to_restore()
+    if resumed is not None:
+        saved = read_checkpoint(Path(resumed))
         checkpoints.check(saved, module.backend, module.lora, anyway=True)
-        now = checkpoints.definition(module, data, str(trainer.precision))
         different = checkpoints.check_definition(saved[checkpoints.KEY], now, anyway=True)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
-    module.checkpoint = None
+    module.checkpoint = module.weights_under_test = None
     module.learned = Learned(
-        [data.records[example.id] for example in data.train], frozenset(example.id for example in data.dev)
+        [data.records[example.id] for example in data.train],
+        frozenset(example.id for example in data.dev),
+        now[checkpoints.TRAINED_ON],
     )
 
 
