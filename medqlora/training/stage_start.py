@@ -60,6 +60,11 @@ def start_stage(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     module.check()
     if stage == "predict" and trainer.world_size > 1:
         raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
+    if module.model is not None and module.shared is not None:
+        raise InputError(
+            "--trainer.strategy fsdp: the processes have given the base's layers back after the last stage: make a "
+            "new QLoRAModule(adapter=…) from the exported adapter"
+        )
     use_no_inference_mode(trainer)
     module.test_options = ScoreOptions()
     data.before_reading()
