@@ -1,6 +1,5 @@
 """The LightningDataModule: records from a source, as tokens, as optimizer steps."""
 
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -11,6 +10,7 @@ from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questi
 from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch, step_batch
+from medqlora.data.sample import draw_sample
 from medqlora.data.summary import content_free, describe
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
@@ -201,7 +201,7 @@ class PubMedQADataModule(LightningDataModule):
         for remark in self.source.remarks:
             report(remark)
         if "train" in stages:
-            splits["train"] = self._sample(splits["train"])
+            splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)
         elif held_out is not None:
             found = [one for one in (*splits["train"], *splits["dev"]) if one.id in held_out]
             splits["dev"] = found or splits["dev"]  # of another source's adapter there are none
@@ -279,17 +279,6 @@ class PubMedQADataModule(LightningDataModule):
         blank = content_free(asked)
         free = None if blank is None else encode(blank, prompt, self._tokenizer, self.max_prompt_tokens)
         return QuestionSet(source, prompt, records, test, dev, free)
-
-    def _sample(self, records: list[Record]) -> list[Record]:
-        if self.train_samples is None or self.train_samples == len(records):
-            return records
-        if self.train_samples > len(records):
-            raise InputError(
-                f"--data.train_samples is {self.train_samples}, but the training set holds {len(records)}: "
-                "lower it, or leave it out to train on all"
-            )
-        chosen = set(random.Random(f"{self.seed}/sample").sample(range(len(records)), self.train_samples))
-        return [record for index, record in enumerate(records) if index in chosen]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -13,15 +13,12 @@ from medqlora.data.packing import StepBatch
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.engine import FusedDecoder
 from medqlora.errors import InputError
-from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase
-from medqlora.training import checkpoint as checkpoints
+from medqlora.training.checkpoint_steps import CheckpointSteps
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
-from medqlora.training.evaluated_weights import Learned
-from medqlora.training.evaluation_steps import EvaluationSteps
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.loading import load_model
@@ -41,10 +38,9 @@ from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
 from medqlora.training.trainer_checks import check_trainer
-from medqlora.training.validated import validated
 
 
-class QLoRAModule(EvaluationSteps):
+class QLoRAModule(CheckpointSteps):
     """Trains LoRA adapters on a quantized base, one optimizer step a batch, and evaluates them.
 
     The loss of a step is the sum over its completion tokens divided by their number in the whole step, so
@@ -128,10 +124,6 @@ class QLoRAModule(EvaluationSteps):
         self.max_new_tokens = max_new_tokens
         self.compare_base = compare_base
         self.target_risk = target_risk
-        #: the checkpoint file whose weights are evaluated instead of an adapter's
-        self.checkpoint: str | None = None
-        #: what a fit of this process trained it on; None before
-        self.learned: Learned | None = None
         self.model: Any = None
         #: the base's layers where they are spread over the processes
         self.shared: SharedBase | None = None
@@ -144,9 +136,7 @@ class QLoRAModule(EvaluationSteps):
         #: the signal that came to this process, and what all of them know to have come to any; 0 for none
         self.signal = self.agreed_signal = 0
         self._told = Told()
-        self._random_state: dict[str, Any] | None = None
         self._loss = self._grad_norm = torch.zeros(())
-        self.skipped_steps = 0
 
     # ---- the model -------------------------------------------------------------------------------
 
@@ -210,6 +200,7 @@ class QLoRAModule(EvaluationSteps):
             load, self.trainer.strategy, embedding=self.embedding, head=self.head
         )
         self.parameter_counts = count_parameters(self.model)
+        self.load_initial()
         if fresh:
             self._assert_trainable()
             trainable, total = self.parameter_counts
@@ -376,37 +367,3 @@ class QLoRAModule(EvaluationSteps):
 
     def on_train_epoch_end(self) -> None:
         self.flush_metrics()
-
-    # ---- checkpoints -----------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.flush_metrics()
-        # copies: a view would be saved with all of its buffer
-        checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
-        checkpoint[checkpoints.KEY] = {
-            **checkpoints.describe(self.backend, self.lora, self.device),
-            "definition": checkpoints.definition(self, self.data, str(self.trainer.precision)),
-            # resumed, and no step taken since: the generators are put back only as that begins
-            **({} if self._random_state is None else {"random_state": self._random_state}),
-            "skipped_steps": self.skipped_steps,
-            "validation": validated(self.validated[1], self.trainer.callback_metrics, self.target_risk)
-            if self.validated[0] == self.trainer.global_step
-            else {},
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # the rest was compared at the start, where it is known what may differ
-        checkpoints.check(checkpoint, self.backend, self.lora, anyway=True)
-        saved = checkpoint[checkpoints.KEY]
-        if self.trainer.state.fn == "fit":
-            checkpoints.adopt_rates(checkpoint, self.learning_rate, self.weight_decay)
-        self._random_state = saved["random_state"]
-        self.skipped_steps = saved["skipped_steps"]
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Takes an adapter's weights; the base is loaded already. Raises InputError for another adapter's."""
-        checkpoints.copy_weights(state_dict, self._adapter_state())
-        return nn.modules.module._IncompatibleKeys([], [])
-
-    def _adapter_state(self) -> dict[str, Tensor]:
-        return {f"model.{name}": value for name, value in trainable_state(self.model).items()}

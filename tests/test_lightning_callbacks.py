@@ -221,6 +221,10 @@ def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
         ),
         (["--trainer.callbacks+=BatchSizeFinder"], "--trainer.callbacks BatchSizeFinder"),
         (["--trainer.callbacks+=LearningRateFinder"], "--trainer.callbacks LearningRateFinder"),
+        (
+            ["--trainer.callbacks+=TQDMProgressBar"],
+            "--trainer.callbacks TQDMProgressBar: a run has one progress bar",
+        ),
     ],
 )
 def test_the_command_line_refuses_them_with_one_line(

@@ -160,6 +160,11 @@ def test_a_checkpoint_is_tested_without_the_fit(own: Own) -> None:
     (path,) = own.folder.rglob("*.ckpt")
     there = own.trainer(logger=False).test(own.module(), datamodule=own.data(), ckpt_path=path, verbose=False)
     assert there[0]["test/nll"] == pytest.approx(here[0]["test/nll"], rel=1e-5)
+    loaded = QLoRAModule.load_from_checkpoint(path, backend=own.module().backend, max_new_tokens=4)
+    assert loaded.lora.r == 4
+    there = own.trainer(logger=False).test(loaded, datamodule=own.data(), verbose=False)
+    assert there[0]["test/nll"] == pytest.approx(here[0]["test/nll"], rel=1e-5)
+    assert equal(weights(loaded), weights(module))
 
 
 def test_a_second_fit_goes_on_with_the_weights_in_memory(own: Own) -> None:

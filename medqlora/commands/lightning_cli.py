@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -160,6 +161,11 @@ class MedQLoRACLI(LightningCLI):
         strategy: dict[str, Any] = {"strategy": "auto"} if one_base else {}
         # Lightning adds its own to the list that it is given: a second Trainer would have them twice
         callbacks = _as_list(options.get("callbacks"))
+        bar = next((type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)), None)
+        if bar is not None:
+            raise InputError(
+                f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress"
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices

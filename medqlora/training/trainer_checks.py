@@ -106,6 +106,7 @@ def check_monitors(trainer: Trainer, module: Any, data: Any) -> None:
         return
     known = validation_scores(labelled=bool(data.dev[0].labels), written=module.generate) if data.dev else ()
     for callback in callbacks:
+        monitor: str | None
         if isinstance(callback, EarlyStopping) and callback.strict:
             monitor = callback.monitor
         elif isinstance(callback, ModelCheckpoint) and type(callback).__module__.startswith(_KNOWN[:2]):
