@@ -19,6 +19,7 @@ class Own:
 
     def __init__(self, base: Path, folder: Path) -> None:
         self.base, self.folder = base, folder
+        folder.mkdir(exist_ok=True)
         self.files = {
             name: str(write_rows(folder / f"{name}.jsonl", questions(count, start)))
             for name, count, start in (("train", 12, 0), ("dev", 6, 1000), ("test", 9, 2000))

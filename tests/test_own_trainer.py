@@ -1,6 +1,9 @@
 """QLoRAModule and PubMedQADataModule under a user's own Trainer, as Lightning's documentation shows."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +259,14 @@ def test_an_error_inside_a_property_of_the_module_is_that_error(
         _ = module.packed
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = module.nothing
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_scores_of_all_questions(own: Own) -> None:
+    program = Path(__file__).with_name("own_two_processes.py")
+    words = [sys.executable, str(program), str(own.base), str(own.folder)]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stderr
+    scores = [json.loads((own.folder / f"scores-{rank}.json").read_text()) for rank in (0, 1)]
+    assert scores[0] == scores[1]
+    assert scores[0]["test/n"] == 9

@@ -44,7 +44,7 @@ class CheckpointSteps(EvaluationSteps):
         self._initial: Path | None = None
 
     @classmethod
-    def load_from_checkpoint(cls: type[C], checkpoint_path: Any, *args: Any, **options: Any) -> C:  # type: ignore[override]
+    def load_from_checkpoint(cls: type[C], checkpoint_path: Any, *args: Any, **options: Any) -> C:
         """A module with a checkpoint's weights, to be evaluated or trained on; the base is loaded by the Trainer.
 
         Args:

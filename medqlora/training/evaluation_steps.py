@@ -63,6 +63,8 @@ class EvaluationSteps(LightningModule):
         return build_evaluator(self, self.data)
 
     def on_validation_epoch_start(self) -> None:
+        if self.trainer.sanity_checking:
+            self.evaluator()  # processes choose the engine together, also one that has no question to ask
         self.flush_metrics()
         self._evaluated = []
 
