@@ -1,9 +1,7 @@
 """The LightningDataModule: records from a source, as tokens, as optimizer steps."""
 
-import random
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,11 +10,15 @@ from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questi
 from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch, step_batch
+from medqlora.data.sample import draw_sample
 from medqlora.data.stages import read_stages
+from medqlora.data.summary import content_free, describe
 from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
+from medqlora.training import checkpoint as checkpoints
 from medqlora.training.fit_plan import DEFAULT_TOKENS
+from medqlora.training.stage_start import Stage, start_stage
 
 #: micro-batches that evaluation fills from one group of questions
 _GROUP = 4
@@ -107,6 +109,10 @@ class PubMedQADataModule(LightningDataModule):
         self.prompt: Prompt | None = None
         #: what ends a generated answer
         self.end_token_ids: tuple[int, ...] = ()
+        #: called once a stage, when the options are checked and nothing is read: the command line chooses the weights
+        self.before_reading: Callable[[], None] = lambda: None
+        #: the stage that `start` was called for, until Lightning's `setup` comes to it
+        self._started: str | None = None
         self._tokenizer: Any = None
         self._loader: StepLoader | None = None
         #: the budget before this process lowered its own: processes deal questions out by one that all have
@@ -126,6 +132,52 @@ class PubMedQADataModule(LightningDataModule):
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
         if not -(2**63) <= self.seed < 2**63:  # what torch takes
             raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
+
+    def prepare_data(self) -> None:
+        """Lightning's hook for downloads: fetches the tokenizer and builds the demo's base, where that is needed.
+
+        The sources keep what they download in the cache, and `setup` reads it.
+        """
+        if self._started is None and self.trainer is not None:
+            self._module.backend.tokenizer()
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: reads and tokenizes what `stage` ("fit", "validate", "test", "predict") needs.
+
+        Checks first what can be known to be wrong: options, callbacks, weights, records; see
+        `medqlora.training.stage_start`.
+
+        Raises:
+            InputError: something is wrong, or no Trainer and no QLoRAModule are attached.
+        """
+        if self._started != stage:
+            self.start(cast(Stage, stage))
+        self._started = None
+
+    def start(self, stage: Stage) -> None:
+        """What `setup` does, for who needs it before the Trainer begins; `setup` then does not repeat it."""
+        if self.trainer is None:
+            raise InputError(
+                f"PubMedQADataModule.setup({stage!r}): no Trainer is attached, and the tokenizer is that of the "
+                "module's base: pass the datamodule to trainer.fit(module, datamodule=…), or read by yourself with "
+                "read(tokenizer, ('train', 'dev'))"
+            )
+        if stage == "fit":
+            self.train, self.records = [], {}
+            checkpoints.forget(self)
+        self.dev, self.test, self.sets = [], [], []
+        start_stage(self.trainer, self._module, self, stage)
+        self._started = stage
+
+    @property
+    def _module(self) -> Any:
+        module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        if not hasattr(module, "backend"):
+            raise InputError(
+                f"PubMedQADataModule: {type(module).__name__} has no `backend`, whose tokenizer is needed: use "
+                "medqlora.module.QLoRAModule, or a subclass"
+            )
+        return module
 
     def read(
         self,
@@ -155,7 +207,7 @@ class PubMedQADataModule(LightningDataModule):
         )._asdict()
         self.held_out = splits["test"]
         if "train" in stages:
-            splits["train"] = self._sample(splits["train"])
+            splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)
         elif held_out is not None:
             found = [one for one in (*splits["train"], *splits["dev"]) if one.id in held_out]
             splits["dev"] = found or splits["dev"]  # of another source's adapter there are none
@@ -187,7 +239,7 @@ class PubMedQADataModule(LightningDataModule):
             encoded = encode_all(
                 records, source.prompt(self.prompt_name), self._tokenizer, self.max_prompt_tokens
             )
-            report(_describe(source.name, "test", records, encoded))
+            report(describe(source.name, "test", records, encoded))
             self.sets.append(self._question_set(source, {one.id: one for one in records}, encoded, []))
 
     def read_questions(
@@ -226,27 +278,16 @@ class PubMedQADataModule(LightningDataModule):
         encoded = encode_all(records, self.prompt, self._tokenizer, self.max_prompt_tokens)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
-        report(_describe(source, name, records, encoded))
+        report(describe(source, name, records, encoded))
 
     def _question_set(
         self, source: Source, records: Mapping[str, Record], test: list[Encoded], dev: list[Encoded]
     ) -> QuestionSet:
         prompt = source.prompt(self.prompt_name)
         asked = [records[example.id] for example in test]
-        blank = _content_free(asked)
+        blank = content_free(asked)
         free = None if blank is None else encode(blank, prompt, self._tokenizer, self.max_prompt_tokens)
         return QuestionSet(source, prompt, records, test, dev, free)
-
-    def _sample(self, records: list[Record]) -> list[Record]:
-        if self.train_samples is None or self.train_samples == len(records):
-            return records
-        if self.train_samples > len(records):
-            raise InputError(
-                f"--data.train_samples is {self.train_samples}, but the training set holds {len(records)}: "
-                "lower it, or leave it out to train on all"
-            )
-        chosen = set(random.Random(f"{self.seed}/sample").sample(range(len(records)), self.train_samples))
-        return [record for index, record in enumerate(records) if index in chosen]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -273,9 +314,14 @@ class PubMedQADataModule(LightningDataModule):
         return max([*self.train, *self.dev, *self.test, *asked], key=_length, default=None)
 
     def train_dataloader(self) -> StepLoader:
-        module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         trainer: Any = self.trainer
-        packed = module.packed  # settles `micro_batch_tokens` too
+        if not self.train:
+            raise InputError(
+                "PubMedQADataModule: no training set was read: call read(tokenizer, ('train', 'dev')), or "
+                "trainer.fit(module, datamodule=…)"
+            )
+        # the module settles `micro_batch_tokens` too
+        packed = self.packing != "padded" if trainer is None else trainer.lightning_module.packed
         self._loader = StepLoader(
             self.train,
             self.batch_size,
@@ -283,9 +329,9 @@ class PubMedQADataModule(LightningDataModule):
             packed=packed,
             pad_token_id=self._tokenizer.pad_token_id,
             seed=self.seed,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            current_epoch=lambda: trainer.current_epoch,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            current_epoch=None if trainer is None else lambda: trainer.current_epoch,
         )
         return self._loader
 
@@ -324,8 +370,8 @@ class PubMedQADataModule(LightningDataModule):
             examples,
             _GROUP * (self._dealt_by or self.token_budget),
             in_order=in_order,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -353,37 +399,6 @@ class PubMedQADataModule(LightningDataModule):
         if not isinstance(batch, StepBatch):
             return batch  # evaluation collates for itself
         return batch._replace(micro_batches=tuple(micro.to(device) for micro in batch.micro_batches))
-
-
-def _content_free(records: Sequence[Record]) -> Record | None:
-    """The set's question with nothing in it, as https://arxiv.org/abs/2102.09690 asks it ("N/A")."""
-    first = records[0] if records else None
-    if first is None or not first.labels or any(one.labels != first.labels for one in records):
-        return None
-    return Record(
-        id="content-free",
-        question="N/A",
-        contexts=("N/A",) if any(one.contexts for one in records) else (),
-        options=dict.fromkeys(first.options, "N/A"),
-        labels=first.labels,
-    )
-
-
-def _describe(source: str, split: str, records: list[Record], encoded: list[Encoded]) -> str:
-    """One line: how many, of which answers, how long, how many were shortened."""
-    answers = Counter(record.answer for record in records if record.labels)
-    labels = dict.fromkeys(label for record in records for label in record.labels)
-    parts = [f"{answers[label]} {label}" for label in labels if answers[label]]
-    lengths = [len(example.prompt) + len(example.completion) for example in encoded]
-    shortened = sum(example.dropped > 0 for example in encoded)
-    line = f"{source} {split}: {len(records)} questions"
-    line += f" ({', '.join(parts[:6])})" if parts else ""
-    line += f", {sum(lengths) / len(lengths):.0f} tokens each (at most {max(lengths)})"
-    if shortened:
-        line += (
-            f"; the context of {shortened} was shortened, by {sum(e.dropped for e in encoded)} tokens in all"
-        )
-    return line
 
 
 def _length(example: Encoded) -> int:

@@ -13,10 +13,9 @@ from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.evaluation import TrainingTrace
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, save_adapter
 from medqlora.runs import now
+from medqlora.training.evaluated_weights import TRACE_FILE
 from medqlora.training.optim import total_steps
 
-#: ids and hashed runs of words of the training set, so that a test can tell what it has seen
-TRACE_FILE = "training_trace.npz"
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets", "unsloth")
 
 

@@ -1,26 +1,28 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from medqlora.console import say
 from medqlora.data.packing import StepBatch
+from medqlora.datamodule import PubMedQADataModule
 from medqlora.engine import FusedDecoder
-from medqlora.models.adapters import trainable_state
+from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase
-from medqlora.training import checkpoint as checkpoints
+from medqlora.training.checkpoint_steps import CheckpointSteps
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
-from medqlora.training.evaluation_steps import EvaluationSteps
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.loading import load_model
+from medqlora.training.module_property import ModuleProperty, raise_property_error
 from medqlora.training.optim import (
     OptimizerFactory,
     OptimizerName,
@@ -36,13 +38,10 @@ from medqlora.training.preflight import preflight
 from medqlora.training.processes import Told, gather, sum_over_processes
 from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
-from medqlora.training.validated import validated
-
-if TYPE_CHECKING:
-    from medqlora.datamodule import PubMedQADataModule
+from medqlora.training.trainer_checks import check_trainer
 
 
-class QLoRAModule(EvaluationSteps):
+class QLoRAModule(CheckpointSteps):
     """Trains LoRA adapters on a quantized base, one optimizer step a batch, and evaluates them.
 
     The loss of a step is the sum over its completion tokens divided by their number in the whole step, so
@@ -128,8 +127,6 @@ class QLoRAModule(EvaluationSteps):
         self.max_new_tokens = max_new_tokens
         self.compare_base = compare_base
         self.target_risk = target_risk
-        #: the checkpoint file whose weights are evaluated instead of an adapter's
-        self.checkpoint: str | None = None
         self.model: Any = None
         #: the base's layers where they are spread over the processes
         self.shared: SharedBase | None = None
@@ -142,14 +139,12 @@ class QLoRAModule(EvaluationSteps):
         #: the signal that came to this process, and what all of them know to have come to any; 0 for none
         self.signal = self.agreed_signal = 0
         self._told = Told()
-        self._random_state: dict[str, Any] | None = None
         self._loss = self._grad_norm = torch.zeros(())
-        self.skipped_steps = 0
 
     # ---- the model -------------------------------------------------------------------------------
 
     @property
-    def data(self) -> "PubMedQADataModule":
+    def data(self) -> PubMedQADataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
@@ -165,6 +160,31 @@ class QLoRAModule(EvaluationSteps):
         self.backend.check_files()
         for line in self.backend.remarks():
             say(line)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds none; Lightning's first hook of a stage, before it starts other processes or raises errors of its own.
+
+        Raises:
+            InputError: as `check_trainer`; or the data are no PubMedQADataModule.
+        """
+        if not isinstance(getattr(self.trainer, "datamodule", None), PubMedQADataModule):
+            raise InputError(
+                "QLoRAModule: it takes its batches from a PubMedQADataModule: pass "
+                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{self.trainer.state.fn}"
+            )
+        check_trainer(self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook, after the datamodule's: what an earlier stage left of its engine is dropped."""
+        # Lightning moves a model to the host between two stages, and an engine holds tensors of where it was
+        self._chosen, self.planned = None, None
+        if stage == "fit":
+            self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
+
+    def __getattr__(self, name: str) -> Any:
+        raise_property_error(self, name)
+        return super().__getattr__(name)
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -186,6 +206,7 @@ class QLoRAModule(EvaluationSteps):
             load, self.trainer.strategy, embedding=self.embedding, head=self.head
         )
         self.parameter_counts = count_parameters(self.model)
+        self.load_initial()
         if fresh:
             self._assert_trainable()
             trainable, total = self.parameter_counts
@@ -199,7 +220,7 @@ class QLoRAModule(EvaluationSteps):
         if in_force != wanted:  # no assert: python -O would leave it out
             raise RuntimeError(f"gradient checkpointing is {in_force}, asked for {wanted}")
 
-    @property
+    @ModuleProperty
     def chosen(self) -> Chosen:
         """The engine, and whether rows are packed: chosen once, on the loaded model."""
         if self._chosen is None:
@@ -220,7 +241,7 @@ class QLoRAModule(EvaluationSteps):
                 )
         return self._chosen
 
-    @property
+    @ModuleProperty
     def packed(self) -> bool:
         return self.chosen.packed
 
@@ -260,7 +281,8 @@ class QLoRAModule(EvaluationSteps):
         scheduler = warmup_cosine(optimizer, warmup_steps=round(total * self.warmup_ratio), total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
+        """One optimizer step; returns its loss, a mean over completion tokens, for callbacks."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         # Lightning takes every parameter's gradient away before an epoch: back into the one buffer with them
         optimizer.zero_grad()  # type: ignore[union-attr]
@@ -284,8 +306,11 @@ class QLoRAModule(EvaluationSteps):
         else:
             scheduler.step()  # type: ignore[union-attr]
         self._metrics.add(StepFigures(step, loss, self._grad_norm, rate, batch.ids, overflow))
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: at the epoch's end
+        if every and (batch_idx + 1) % every == 0:
             self.flush_metrics()
+        self.validated = (-1, [])  # it was of other weights
+        return loss
 
     def _sum_over_processes(self, optimizer: Any, loss: Tensor) -> Tensor:
         """The whole step's gradients and loss, from each process's share."""
@@ -349,35 +374,3 @@ class QLoRAModule(EvaluationSteps):
 
     def on_train_epoch_end(self) -> None:
         self.flush_metrics()
-
-    # ---- checkpoints -----------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.flush_metrics()
-        # copies: a view would be saved with all of its buffer
-        checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
-        checkpoint[checkpoints.KEY] = {
-            **checkpoints.describe(self.backend, self.lora, self.device),
-            "definition": checkpoints.definition(self, self.data, str(self.trainer.precision)),
-            # resumed, and no step taken since: the generators are put back only as that begins
-            **({} if self._random_state is None else {"random_state": self._random_state}),
-            "skipped_steps": self.skipped_steps,
-            "validation": validated(self.validated[1], self.trainer.callback_metrics, self.target_risk)
-            if self.validated[0] == self.trainer.global_step
-            else {},
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # the command line has compared the rest, and knows what may differ
-        checkpoints.check(checkpoint, self.backend, self.lora, anyway=True)
-        saved = checkpoint[checkpoints.KEY]
-        self._random_state = saved["random_state"]
-        self.skipped_steps = saved["skipped_steps"]
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Takes an adapter's weights; the base is loaded already. Raises InputError for another adapter's."""
-        checkpoints.copy_weights(state_dict, self._adapter_state())
-        return nn.modules.module._IncompatibleKeys([], [])
-
-    def _adapter_state(self) -> dict[str, Tensor]:
-        return {f"model.{name}": value for name, value in trainable_state(self.model).items()}

@@ -13,8 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def medqlora(folder: Path, *words: str) -> str:
+    return run_python(folder, "-m", "medqlora", *words)
+
+
+def run_python(folder: Path, *words: str | Path) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "medqlora", *words], cwd=folder, capture_output=True, text=True, env=os.environ
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, env=os.environ
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -45,3 +49,10 @@ def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
     assert report["majority_accuracy"] <= 0.45
     assert report["base"]["accuracy"] < 0.60
     assert report["mcnemar_p"] < 1e-6
+
+    # the same in a program of one's own
+    shown = run_python(tmp_path, ROOT / "examples" / "own_trainer.py")
+    assert "accuracy " in shown
+    own = tmp_path / "lightning_logs" / "version_2"
+    assert (own / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((own / "test_report.json").read_text())["n"] == 40

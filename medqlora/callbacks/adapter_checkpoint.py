@@ -18,8 +18,10 @@ from medqlora.export import export_adapter
 from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
 from medqlora.records import Encoded
 from medqlora.training import curve
-from medqlora.training.checkpoint import KEY, adopt_rates
+from medqlora.training.checkpoint import KEY
 from medqlora.training.checkpoint_files import read_checkpoint
+from medqlora.training.option_checks import check_monitor
+from medqlora.training.stage_start import Stage
 from medqlora.training.validated import LOWER_IS_BETTER, default_monitor
 
 #: what a save that failed leaves as it was
@@ -122,13 +124,19 @@ class AdapterCheckpoint(ModelCheckpoint):
             "(--checkpoint.monitor names another score)"
         )
 
+    def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
+        """Settles a monitor that is null. Raises InputError for one that the validation doesn't give."""
+        if stage != "fit" or not data.dev:
+            return
+        if line := self.choose_monitor(data.dev, written=module.generate):
+            say(line)
+        check_monitor(str(self.monitor), data, module.generate)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         module: Any = pl_module
         if stage == "fit" and not module.data.dev:
             # nothing is validated: the newest checkpoint is the one that is kept
             self.monitor, self._save_on_train_epoch_end = None, True
-        elif stage == "fit" and (line := self.choose_monitor(module.data.dev, written=module.generate)):
-            say(line)
         self._stage = stage
         super().setup(trainer, pl_module, stage)
 
@@ -157,13 +165,6 @@ class AdapterCheckpoint(ModelCheckpoint):
             state["best_model_score"] = None
         state["last_model_path"] = here(state_dict.get("last_model_path", ""))
         super().load_state_dict(state)
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.state.fn == "fit":
-            module: Any = pl_module
-            adopt_rates(checkpoint, module.learning_rate, module.weight_decay)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -23,6 +23,8 @@ from medqlora.cache import hold
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.records import Prediction, Record
+from medqlora.training.evaluated_weights import EvaluatedWeights
+from medqlora.training.stage_start import Stage
 
 
 class Answers(Callback):
@@ -32,7 +34,7 @@ class Answers(Callback):
     after the last whole line.
 
     Args:
-        path: where to; null for `predictions.jsonl` in the run's folder.
+        path: where to; null for a new file `predictions.jsonl` in the run's folder.
         note: what every answer ends with; another wording, but never none.
     """
 
@@ -49,29 +51,25 @@ class Answers(Callback):
         self._written = 0
         self._kinds: dict[str, int] = {}
 
-    def begin(
-        self,
-        trainer: Trainer,
-        module: Any,
-        data: Any,
-        adapter: str | None,
-        calibration: Calibration | None,
-    ) -> None:
+    def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
         """Finds out what is left to be asked, and leaves that alone in the data's `test`.
 
         Args:
             trainer: knows the run's folder.
-            module: the QLoRAModule.
+            module: the QLoRAModule, which knows the weights that answer.
             data: the datamodule, its questions read.
-            adapter: the folder of the adapter that answers; None for the bare base.
-            calibration: what was saved with the weights that answer.
+            stage: nothing is done but for "predict".
 
         Raises:
             InputError: the note is none, or the file holds answers to other questions or by another model.
         """
+        if stage != "predict":
+            return
+        weights: EvaluatedWeights = module.weights_under_test
         check_note(self.note, "--answers.note")
-        self._calibration = calibration
-        self._by = _answerer(module, data, adapter)
+        self._calibration = weights.calibration
+        self._by = _answerer(module, data, weights)
+        self._written, self._kinds, self._refused = 0, {}, {}
         self._place = Path(self.path).expanduser() if self.path else _default(trainer)
         try:
             self._release = hold(self._place)
@@ -212,15 +210,20 @@ def _may_be_of(cut: str, question: Record) -> bool:
 
 
 def _default(trainer: Trainer) -> Path:
-    return Path(str(trainer.log_dir)) / "predictions.jsonl"
+    """`predictions.jsonl` in the run's folder, or the next free name: a test writes a file of that name too."""
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    place, number = folder / "predictions.jsonl", 0
+    while place.exists():
+        number += 1
+        place = folder / f"predictions-{number}.jsonl"
+    return place
 
 
-def _answerer(module: Any, data: Any, adapter: str | None) -> str:
+def _answerer(module: Any, data: Any, weights: EvaluatedWeights) -> str:
     """What decides an answer, in 16 hex digits: the base, the weights, and how it is asked."""
-    weights = module.checkpoint or (Path(adapter) / "adapter_model.safetensors" if adapter else None)
     parts = [
         module.backend.identity(),
-        "none" if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        weights.sha256(module.model),
         data.prompt.sha256(module.backend.tokenizer()),
         data.max_prompt_tokens,
         module.max_new_tokens if module.generate else 0,

@@ -38,9 +38,13 @@ class GPUMemory(Callback):
         self._end("load", trainer, log=trainer.ckpt_path is None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         self._end("load" if trainer.state.fn == "validate" else "fit", trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         self._end("validate", trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +20,15 @@ from medqlora.evaluation import (
     console_table,
     figures,
     overlap,
-    score,
     suite_figure,
     suite_table,
     write_report,
     write_suite,
 )
-from medqlora.evaluation.evaluator import Heard, in_order
-from medqlora.export import TRACE_FILE, versions
+from medqlora.export import versions
+from medqlora.training.evaluated_weights import EvaluatedWeights
+from medqlora.training.stage_start import Stage
+from medqlora.training.tested_sets import ScoreOptions, logged_under
 
 
 class EvaluationReport(Callback):
@@ -52,11 +53,11 @@ class EvaluationReport(Callback):
         #: of each question set, what the last test found
         self.tested: list[Tested] = []
         self._overlap: dict[str, dict[str, Any]] = {}
-        self._started = 0.0
+        self._started = self._asking_s = 0.0
         #: what was saved with the weights under test, to say how its threshold holds on the questions
         self.calibration: Calibration | None = None
         #: benchmark → how many of its test questions the weights under test were trained and validated on
-        self.test_questions: dict[str, dict[str, int]] = {}
+        self.test_questions: Mapping[str, Mapping[str, int]] = {}
 
     @property
     def scores(self) -> Scores:
@@ -72,16 +73,31 @@ class EvaluationReport(Callback):
                     "labels, so there is no one prior: leave it out"
                 )
 
-    def check_overlap(self, adapter: str | None, sets: Sequence[QuestionSet]) -> None:
-        """Compares what the adapter was trained on with the test questions; before a model is loaded.
+    def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
+        """Compares the test questions with what the weights were trained on, before a model is loaded.
+
+        Raises:
+            InputError: questions of a test set were trained on, and that is not allowed; or the prior is to be
+                corrected and there is none.
+        """
+        if stage != "test":
+            return
+        weights: EvaluatedWeights = module.weights_under_test
+        module.test_options = ScoreOptions(self.normalisation, self.prior_correction)
+        self.calibration = weights.calibration
+        self.test_questions = weights.test_questions
+        self.check_prior(data.sets)
+        self.check_overlap(weights.trace(), data.sets)
+
+    def check_overlap(self, trained: TrainingTrace | None, sets: Sequence[QuestionSet]) -> None:
+        """Compares what the adapter was trained on with the test questions.
 
         Raises:
             InputError: questions of a test set were trained on, and that is not allowed.
         """
-        trace = Path(adapter or "none") / TRACE_FILE
-        if not trace.is_file():
+        self._overlap = {}
+        if trained is None:
             return
-        trained = TrainingTrace.load(trace)
         for one in sets:
             found = overlap(trained, [one.records[example.id] for example in one.test])
             self._overlap[one.source.name] = found.to_json()
@@ -95,16 +111,19 @@ class EvaluationReport(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._asking_s = (
+            time.perf_counter() - self._started
+        )  # every prediction of this process is on the host
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(str(trainer.log_dir))  # asked by all processes: the first one tells
-        if not trainer.is_global_zero:
+        # asked by all processes: the first one tells
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         module: Any = pl_module
-        asking_s = time.perf_counter() - self._started  # every prediction is on the host by now
-        self.tested = [
-            self._tested(module, one, heard)
-            for one, heard in zip(module.data.sets, module.heard, strict=True)
-        ]
+        asking_s = self._asking_s
+        self.tested = [self._completed(one) for one in module.tested]
         info = {**_run_info(module, str(trainer.precision)), "asking_s": round(asking_s, 2)}
         first = self.tested[0]
         first.scores.more["asking_s"] = info["asking_s"]
@@ -113,7 +132,7 @@ class EvaluationReport(Callback):
         else:
             paths = write_report(folder, first.scores, first.predictions, first.records, first.base, info)
         for logger in trainer.loggers:
-            _log(logger, self.tested, trainer.global_step)
+            _log_figures(logger, self.tested, trainer.global_step)
         say("\n" + console_table(first.scores))
         if len(self.tested) > 1:
             say("\n" + suite_table(self.tested))
@@ -121,35 +140,16 @@ class EvaluationReport(Callback):
         say(f"Asked:   {asked} questions in {asking_s:.1f} s, after loading")
         say(f"Report:  {paths['report.html']}")
 
-    def _tested(self, module: Any, asked: QuestionSet, heard: Heard) -> Tested:
-        predictions = in_order(heard.test, asked.test)
-        base = in_order(heard.base, asked.test) if heard.base else None
-        records = [asked.records[one.id] for one in predictions]
-        scores = score(
-            predictions,
-            records=records,
-            base=base,
-            dev=heard.dev or None,
-            seed=module.data.seed,
-            normalisation=self.normalisation,
-            prior=heard.prior if self.prior_correction else None,
-            base_prior=heard.base_prior if self.prior_correction and base else None,
-            dataset=asked.source.name,
-            split="test",
-            prompt_sha256=asked.prompt.sha256(module.backend.tokenizer()),
-            adapter=_adapter(module),
-        )
-        scores.more["contamination"] = self._overlap.get(asked.source.name)
+    def _completed(self, tested: Tested) -> Tested:
+        """With what is known of the weights: the overlap of their training set, and their own threshold."""
+        scores, predictions = tested.scores, tested.predictions
+        scores.more["contamination"] = self._overlap.get(tested.name)
         scores.more["trained_on_test_questions"] = self.test_questions
         as_scored = self.normalisation == "none" and not self.prior_correction
         scores.more["threshold"] = (
             self.calibration.applied(predictions) if self.calibration and as_scored else None
         )
-        return Tested(asked.source.name, scores, predictions, records, base)
-
-
-def _adapter(module: Any) -> str:
-    return str(module.checkpoint or module.adapter or "none")
+        return tested
 
 
 def _run_info(module: Any, precision: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _run_info(module: Any, precision: str) -> dict[str, Any]:
         "command": shlex.join(["medqlora", *sys.argv[1:]]),
         "base": module.backend.base,
         "base_identity": module.backend.identity(),
-        "adapter": _adapter(module),
+        "adapter": module.weights_under_test.name,
         "prompt": data.prompt.describe(module.backend.tokenizer()),
         "source": data.source.fingerprint(),
         "benchmarks": [one.fingerprint() for one in data.benchmarks],
@@ -170,20 +170,14 @@ def _run_info(module: Any, precision: str) -> dict[str, Any]:
     }
 
 
-def _log(logger: Any, tested: Sequence[Tested], step: int) -> None:
-    """The reports' figures to a logger: numbers to any, pictures to TensorBoard."""
-    names = ["accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p"]
-    names += ["token_f1", "rouge_l"]  # of free answers
+def _log_figures(logger: Any, tested: Sequence[Tested], step: int) -> None:
+    """The reports' pictures to TensorBoard; the module has logged the numbers."""
+    writer = getattr(logger, "experiment", None)
+    if not hasattr(writer, "add_figure"):
+        return
     for place, one in enumerate(tested):
-        under = "test" if place == 0 else f"test/{one.name.replace(' ', '_')}"
-        report = one.scores.to_json()
-        metrics = {f"{under}/{name}": float(report[name]) for name in names if report.get(name) is not None}
-        if one.scores.base:
-            metrics[f"{under}/base_accuracy"] = float(one.scores.base["accuracy"])
-        logger.log_metrics(metrics, step=step)
-        writer = getattr(logger, "experiment", None)
-        if hasattr(writer, "add_figure"):
-            for name, figure in figures(one.scores, one.predictions).items():
-                writer.add_figure(f"{under}/{name}", figure, step, close=False)  # type: ignore[union-attr]
-            if place == 0 and len(tested) > 1:
-                writer.add_figure("test/suite", suite_figure(tested), step, close=False)  # type: ignore[union-attr]
+        under = logged_under(place, one)
+        for name, figure in figures(one.scores, one.predictions).items():
+            writer.add_figure(f"{under}/{name}", figure, step, close=False)  # type: ignore[union-attr]
+    if len(tested) > 1:
+        writer.add_figure("test/suite", suite_figure(tested), step, close=False)  # type: ignore[union-attr]

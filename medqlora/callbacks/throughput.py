@@ -58,7 +58,8 @@ class Throughput(Callback):
         if self._flops is not None:
             for micro in batch.micro_batches:
                 self._work += self._flops.step(micro.lengths.tolist(), len(micro.targets))
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (batch_idx + 1) % every == 0:
             self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,9 +6,10 @@ import shutil
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -28,29 +29,20 @@ from medqlora.callbacks import (
 from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
-from medqlora.commands.trainer_options import make_folder, run_loggers, settle_trainer
+from medqlora.commands.trainer_options import environment_plugins, make_folder, run_loggers, settle_trainer
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
-from medqlora.data.bad_records import FILE_NAME, write_bad_records
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.module import QLoRAModule
-from medqlora.records import YES_NO_MAYBE
 from medqlora.training import checkpoint, curve
 from medqlora.training.checkpoint_files import CheckpointFiles, clear
 from medqlora.training.event_files import silence_writer_threads
-from medqlora.training.example_checks import check_examples
-from medqlora.training.option_checks import (
-    check_monitor,
-    check_positions,
-    check_shared,
-    check_strategy,
-    check_written,
-)
+from medqlora.training.option_checks import check_strategy
 from medqlora.training.processes import OneBase, OneMessage
+from medqlora.training.stage_start import Stage
 
-#: what each verb needs of the data
-_STAGES = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("dev", "test"), "predict": ("test",)}
+_VERBS = ("fit", "validate", "test", "predict")
 
 _TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # the comparison of packed with single rows is a better one
@@ -89,7 +81,7 @@ class MedQLoRACLI(LightningCLI):
                 "allow_abbrev": False,
                 **{
                     verb: {"prog": f"medqlora {verb}", "exit_on_error": False, "allow_abbrev": False}
-                    for verb in _STAGES
+                    for verb in _VERBS
                 },
             },
             auto_configure_optimizers=False,
@@ -159,13 +151,19 @@ class MedQLoRACLI(LightningCLI):
             )
         run = self._given.run if self.verb == "fit" else None
         kwargs["logger"] = run_loggers(options.get("logger"), root, run)
-        kwargs["plugins"] = [*_as_list(options.get("plugins")), CheckpointFiles()]
+        plugins = _as_list(options.get("plugins"))
+        kwargs["plugins"] = [*plugins, *environment_plugins(plugins), CheckpointFiles()]
         check_strategy(options.get("strategy"))
         one_base = options.get("strategy") == "fsdp"
         # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
         strategy: dict[str, Any] = {"strategy": "auto"} if one_base else {}
         # Lightning adds its own to the list that it is given: a second Trainer would have them twice
         callbacks = _as_list(options.get("callbacks"))
+        bar = next((type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)), None)
+        if bar is not None:
+            raise InputError(
+                f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress"
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
@@ -211,38 +209,9 @@ class MedQLoRACLI(LightningCLI):
             self._is_new = self._new_folder is not None or not folder.exists()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
-        self.datamodule.check()
-        if isinstance(self.trainer.strategy, OneBase):
-            config = self.model.backend.config() if self.verb == "fit" else None
-            check_shared(self.model, self.datamodule, config)
-        self.model.check()
-        if self._given.saved is not None:
-            anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
-            checkpoint.check(self._given.saved, self.model.backend, self.model.lora, anyway=anyway)
-        if self.verb == "predict" and self.trainer.world_size > 1:
-            raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
-        if self.verb != "fit":
-            self._under_test.choose()
-        tokenizer = self.model.backend.tokenizer()
-        if self.verb == "test":
-            self._read_test(tokenizer)
-        elif self.verb == "predict":
-            self._read_questions(tokenizer)
-        else:
-            self.datamodule.read(tokenizer, _STAGES[self.verb], report=say)
-        check_positions(self.model.backend, self.datamodule)
-        if self.verb == "fit":
-            if self.datamodule.dev:
-                saver = saver_of(self.trainer)
-                if line := saver.choose_monitor(self.datamodule.dev, written=self.model.generate):
-                    say(line)
-                check_monitor(str(saver.monitor), self.datamodule, self.model.generate)
-            for line in check_examples(self.datamodule, tokenizer):
-                say(line)
-        skipped = self.datamodule.source.skipped
-        run = Path(str(self.trainer.log_dir))  # asked by all processes: in `full`'s test the first one tells
-        if skipped and self.trainer.global_rank == 0:
-            write_bad_records(run / FILE_NAME, skipped)
+        self.trainer.strategy.connect(self.model)  # as the Trainer does, so that it knows the module
+        self.datamodule.before_reading = self._choose_weights
+        self.datamodule.start(cast(Stage, self.verb))
         if self.verb == "fit":
             self._resume()
             # first, so that the record stands when another callback fails
@@ -271,47 +240,26 @@ class MedQLoRACLI(LightningCLI):
         if run is not None and "curve" in saved and self.trainer.global_rank == 0:
             curve.cut(run, saved["curve"])
 
-    @cached_property
-    def _under_test(self) -> UnderTest:
-        data = self.datamodule
-        source = data.source if self.verb != "predict" or data.questions is None else None
-        logs = Path(str(self.trainer.log_dir)).parent
-        return UnderTest(self.model, data.prompt_name, self._given, logs, source)
+    def _choose_weights(self) -> None:
+        """A checkpoint has to be of this base and these adapters; without one the newest adapter is evaluated."""
+        if self._given.saved is not None:
+            anyway = self.verb == "fit" and bool(self._get(self.config_init, "resume_anyway"))
+            checkpoint.check(self._given.saved, self.model.backend, self.model.lora, anyway=anyway)
+        if self.verb != "fit":
+            data = self.datamodule
+            source = data.source if self.verb != "predict" or data.questions is None else None
+            logs = Path(str(self.trainer.log_dir)).parent
+            UnderTest(self.model, data.prompt_name, self._given, logs, source).choose()
 
-    def _read_test(self, tokenizer: Any) -> None:
-        record = self._under_test.record
-        held_out = record.get("dev_ids")
-        self.datamodule.read(
-            tokenizer,
-            _STAGES["test"],
-            report=say,
-            trained=frozenset(record.get("train_ids", ())),
-            held_out=None if held_out is None else frozenset(held_out),
-        )
-        if not self.datamodule.dev:
-            say("No question was held out from this adapter's training: its confidence is not calibrated")
-        self.datamodule.read_benchmarks(report=say)
-        check_written(self.datamodule.sets, self.model.generate)
-        self.report.calibration = self._under_test.calibration
-        self.report.test_questions = self._under_test.test_questions
-        self.report.check_prior(self.datamodule.sets)
-        self.report.check_overlap(self._under_test.place, self.datamodule.sets)
-
-    def _read_questions(self, tokenizer: Any) -> None:
-        record = self._under_test.record
-        if self.datamodule.questions is None:
-            self.datamodule.read(tokenizer, _STAGES["predict"], report=say)
-        else:
-            self.datamodule.read_questions(tokenizer, record.get("labels", YES_NO_MAYBE), report=say)
-        answers = next(one for one in self.trainer.callbacks if isinstance(one, Answers))  # type: ignore[attr-defined]
-        answers.begin(
-            self.trainer, self.model, self.datamodule, self._under_test.place, self._under_test.calibration
-        )
+    def test(self, **options: Any) -> None:
+        """Called in place of the Trainer's: the report's table is printed, and not Lightning's too."""
+        self.trainer.test(**{**options, "verbose": False})
 
     def predict(self, **options: Any) -> None:
         """Called in place of the Trainer's: what is answered already needs no model."""
         if self.datamodule.test:
-            self.trainer.predict(**options)
+            # the answers are in the file; all of them need not be in memory too
+            self.trainer.predict(**{**options, "return_predictions": False})
 
     # ---- after a verb ----------------------------------------------------------------------------
 

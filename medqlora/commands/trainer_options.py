@@ -1,16 +1,21 @@
 """Options of Lightning's Trainer that a run of ours settles, or can't be without."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.runs import new_run_folder
 from medqlora.training.event_files import EventFiles
+from medqlora.training.stage_start import OWN_FOLDER
 
-#: the loggers whose folder Lightning takes for the run's; of others it would be where they all write
-OWN_FOLDER = (TensorBoardLogger, CSVLogger)
+#: what a Jupyter kernel sets for itself and for what it starts
+_JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
 _NEEDED = {
     "logger": "a run's folder is where its logger writes",
     "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
@@ -47,12 +52,6 @@ def settle_trainer(options: Any) -> None:
         raise InputError(
             "--trainer.val_check_interval 0: it has to be above 0, or left out for once an epoch"
         )
-    for name in ("limit_val_batches", "limit_test_batches"):
-        if trainer[name] not in (None, 0, 1.0) and not trainer["fast_dev_run"]:
-            raise InputError(
-                f"--trainer.{name} {trainer[name]}: questions are asked by length, and a score of the first of them "
-                "would be one of the longest or shortest: leave it out"
-            )
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 
@@ -102,3 +101,42 @@ def make_folder(logger: Any) -> Path | None:
         ) from error
     logger._version = folder.name
     return folder
+
+
+def environment_plugins(given: Sequence[Any]) -> list[LightningEnvironment]:
+    """Lightning's plain environment where SLURM has reserved several tasks, and `srun` has not started this process.
+
+    From the allocation's variables Lightning takes one process for one of several, and waits for the others: in a
+    notebook, in an interactive shell, and in a batch script that calls Python without `srun`.
+
+    Args:
+        given: the user's own plugins; an environment among them is left alone.
+    """
+    if any(isinstance(one, ClusterEnvironment) for one in given) or not slurm_without_srun(os.environ):
+        return []
+    say(
+        f"SLURM has reserved {os.environ['SLURM_NTASKS']} tasks, and this process was not started by srun for them: it "
+        "waits for no other"
+    )
+    return [LightningEnvironment()]
+
+
+def slurm_without_srun(environment: Mapping[str, str]) -> bool:
+    """Whether a process is in a SLURM allocation of several tasks, and is not one of as many processes.
+
+    `srun` sets SLURM_STEP_NUM_TASKS for what it starts; a batch script has none, and the step of an interactive
+    shell, or of a notebook, has 1. A Jupyter kernel is never one of several
+    (https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES).
+    """
+    tasks = _number(environment.get("SLURM_NTASKS"))
+    if tasks < 2 or "TORCHELASTIC_RUN_ID" in environment:
+        return False
+    if "SLURM_PROCID" not in environment or any(name in environment for name in _JUPYTER):
+        return True
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        return _number(environment["SLURM_STEP_NUM_TASKS"]) < tasks
+    return "SLURM_STEP_ID" not in environment
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0

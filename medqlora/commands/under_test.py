@@ -4,23 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medqlora.answering import Calibration
 from medqlora.commands.given_checkpoint import GivenCheckpoint
 from medqlora.console import say
 from medqlora.data import Source
-from medqlora.data.test_sets import OPTION, told
 from medqlora.errors import InputError
 from medqlora.models.adapter_source import find_adapter
-from medqlora.models.adapters import (
-    RECORD_FILE,
-    TEST_QUESTIONS,
-    base_remark,
-    check_adapter_base,
-    read_adapter,
-)
+from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.runs import finished_adapters
-from medqlora.training import checkpoint
 
 
 class UnderTest:
@@ -67,20 +58,14 @@ class UnderTest:
             self.module.adapter = adapter
             check_adapter_base(adapter, backend.base, backend.identity())
             say(f"Evaluating the adapter {adapter}")
-            for line in filter(None, (remark, base_remark(adapter, backend.base))):
-                say(line)
-            backend.check_adapter(adapter)
+            if remark:
+                say(remark)
         else:
             self._take_newest()
         if self.module.adapter not in (None, "none"):
             trained_with = read_adapter(self.module.adapter).get("prompt", {}).get("name")
             if trained_with not in (None, self.prompt):
                 say(f"Note: trained with the prompt '{trained_with}', asked with '{self.prompt}'")
-        if self.test_questions:
-            say(
-                f"WARNING: {told(self.test_questions)} ({OPTION} true at its training): a score on that benchmark "
-                "means nothing"
-            )
 
     def _take_newest(self) -> None:
         """The newest finished run's adapter of the data that is asked; without one, the newest of any data, with a
@@ -111,48 +96,6 @@ class UnderTest:
             )
         elif found != there[0]:
             say(f"Note: {there[0]} is newer, but was trained on other data ({_data_name(there[0])})")
-
-    @property
-    def test_questions(self) -> dict[str, dict[str, int]]:
-        """Benchmark → how many of its test questions were trained and validated on, as the adapter's record says."""
-        counts = self.record.get(TEST_QUESTIONS, {})
-        return {
-            str(benchmark): {str(name): count for name, count in of_set.items() if isinstance(count, int)}
-            for benchmark, of_set in counts.items()
-            if isinstance(of_set, dict)
-        }
-
-    @property
-    def place(self) -> str | None:
-        """The folder that says what the weights were trained on; None for the bare base."""
-        if self.given.run is not None:  # what a checkpoint saw lies with the adapter that its run exported
-            return str(self.given.run / "adapter")
-        return None if self.module.adapter in (None, "none") else self.module.adapter
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the adapter's folder says of it, nothing for the bare base.
-
-        Raises:
-            InputError: the record is damaged.
-        """
-        if self.place is None or not (Path(self.place) / "adapter_config.json").is_file():
-            return {}
-        return read_adapter(self.place)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """What the weights were found to be worth at their own validation.
-
-        Raises:
-            InputError: the record is damaged.
-        """
-        if self.given.saved is not None:  # of a checkpoint, which may be of another step than the adapter
-            found = self.given.saved[checkpoint.KEY].get("validation", {}).get("calibration")
-            where = str(self.given.path)
-        else:
-            found, where = self.record.get("calibration"), f"{self.place}/{RECORD_FILE}"
-        return None if found is None else Calibration.from_json(found, where)
 
 
 def _trained_on(adapter: Path) -> dict[str, Any]:

@@ -107,6 +107,11 @@ class EvalBatch(NamedTuple):
 
     examples: tuple[Encoded, ...]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """As a `StepBatch` has them: callbacks that count a batch's examples take both."""
+        return tuple(example.id for example in self.examples)
+
 
 class EvalLoader:
     """Yields every example once, in groups that fill a few micro-batches well.

@@ -48,7 +48,7 @@ def console_table(scores: Scores) -> str:
                 f"{'  ' + printable_line(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
             )
     lines.append("-" * WIDTH)
-    lines += [cut(one) for one in cautions(report)][:2]
+    lines += map(cut, cautions(report))
     lines.append("Not medical advice.")
     return "\n".join(lines)
 

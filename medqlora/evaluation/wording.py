@@ -47,12 +47,18 @@ def caution(n: int) -> str:
 
 
 def cautions(report: Mapping[str, Any]) -> list[str]:
-    """What the scores can't show, and what the comparison with the base shows, a sentence each."""
+    """What a reader has to know of a report first, the gravest first, a sentence each: test questions among what was
+    learned, what the scores can't show, and what the comparison with the base shows."""
+    counts = report.get("trained_on_test_questions") or {}
+    trained = [
+        f"WARNING: it was trained on {sum(of_set.values()):,} test questions of {benchmark}."
+        for benchmark, of_set in counts.items()
+    ]
     if report["decided_by"] == "exact_match":
-        first = "Shared wording does not show that an answer is right: read the answers."
+        limit = "Shared wording does not show that an answer is right: read the answers."
     else:
-        first = caution(report["n"])
-    return [first, *verdict(report)]
+        limit = caution(report["n"])
+    return [*trained, limit, *verdict(report)]
 
 
 def verdict(report: Mapping[str, Any]) -> list[str]:
@@ -72,13 +78,3 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
         shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
         return [f"Against the bare base it is {side}, by more than chance explains (p {shown})."]
     return ["The difference from the bare base may be chance."]
-
-
-def cautions(report: dict[str, Any]) -> list[str]:
-    """What a reader has to know of a report first, the gravest first, a sentence each."""
-    counts = report.get("trained_on_test_questions") or {}
-    trained = [
-        f"WARNING: it was trained on {sum(of_set.values()):,} test questions of {benchmark}."
-        for benchmark, of_set in counts.items()
-    ]
-    return [*trained, caution(report["n"]), *verdict(report)]

@@ -15,6 +15,8 @@ from medqlora.training.random_state import random_state
 
 #: where it stands in the checkpoint's dictionary
 KEY = "medqlora"
+#: the name in a run's definition of the digest of its training examples
+TRAINED_ON = "the training examples"
 
 
 def describe(backend: Backend, lora: LoRA, device: torch.device) -> dict[str, Any]:
@@ -157,10 +159,15 @@ def _read(data: Any) -> dict[str, str]:
     """Digests of the training set and the dev set as they go through the model, in their order."""
     if data not in _digests:
         _digests[data] = {
-            "the training examples": _digest(data.train),
+            TRAINED_ON: _digest(data.train),
             "the validation questions": _digest(data.dev),
         }
     return _digests[data]
+
+
+def forget(data: Any) -> None:
+    """Has `definition` compute the digests of `data` anew: it reads its training set again."""
+    _digests.pop(data, None)
 
 
 def _digest(examples: Iterable[Any]) -> str:

@@ -6,13 +6,16 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from medqlora.answering import answer_of, safe_answer, screen
 from medqlora.data.loader import EvalBatch
-from medqlora.evaluation import quick_scores
+from medqlora.evaluation import Tested, quick_scores
 from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
 from medqlora.records import Prediction
 from medqlora.training.asking import build_evaluator
+from medqlora.training.evaluated_weights import EvaluatedWeights
 from medqlora.training.processes import gather
 from medqlora.training.samples import log_samples
+from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
 
 
 class EvaluationSteps(LightningModule):
@@ -36,6 +39,11 @@ class EvaluationSteps(LightningModule):
         self.answered: list[Prediction] = []
         self.validated: tuple[int, list[Prediction]] = (-1, [])
         self.shown: dict[str, float] = {}
+        #: what an evaluation is of; None before the first
+        self.weights_under_test: EvaluatedWeights | None = None
+        #: how `test` compares the labels, and what came of the last one, a question set each
+        self.test_options = ScoreOptions()
+        self.tested: list[Tested] = []
         self._evaluated: list[Evaluated] = []
 
     @property
@@ -55,6 +63,8 @@ class EvaluationSteps(LightningModule):
         return build_evaluator(self, self.data)
 
     def on_validation_epoch_start(self) -> None:
+        if self.trainer.sanity_checking:
+            self.evaluator()  # processes choose the engine together, also one that has no question to ask
         self.flush_metrics()
         self._evaluated = []
 
@@ -68,11 +78,10 @@ class EvaluationSteps(LightningModule):
         self.meet()
         self._evaluated = gather(self._evaluated, self.trainer.world_size)
         predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
-        scores = quick_scores(predictions)
-        for name in ("accuracy", "macro_f1"):  # without text the label likelihoods decide
-            if f"likelihood_{name}" in scores:
-                scores.setdefault(name, scores[f"likelihood_{name}"])
+        scores = with_decisions(quick_scores(predictions))
         metrics = {f"val/{name}": value for name, value in scores.items()}
+        if self.trainer.sanity_checking:  # a few questions alone: no score of the weights
+            return
         tokens = sum(part.completion_tokens for part in self._evaluated)
         if tokens:
             # exact whatever the order, so that it doesn't hang on who evaluated what
@@ -113,12 +122,43 @@ class EvaluationSteps(LightningModule):
         for heard in self.heard:
             for part in ("dev", "test", "base"):
                 setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
+        self.tested = [
+            score_set(self, one, heard, self.test_options)
+            for one, heard in zip(self.data.sets, self.heard, strict=True)
+        ]
+        self.log_dict(logged_scores(self.tested), batch_size=1)  # every process has all of them
 
     @property
     def compares_base(self) -> bool:
         return self.compare_base and hasattr(self.model, "disable_adapter")
 
-    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[str]:
-        # Lightning would walk through what is returned, and fails at a frozen dataclass
-        self.answered = self.evaluator().evaluate(batch.examples, self.data.records).predictions
-        return [one.id for one in self.answered]
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """The answers to a group of questions, as `medqlora.answering.Answer.to_json` gives them.
+
+        Plain dictionaries: Lightning walks through what is returned, and fails at a frozen dataclass. A question
+        that calls for a fixed reply (`medqlora.answering.screen`) is not put to the model.
+        """
+        records = [self.data.records[example.id] for example in batch.examples]
+        replies = {record.id: screen(record.question) for record in records}
+        asked = [example for example in batch.examples if replies[example.id] is None]
+        self.answered = self.evaluator().evaluate(asked, self.data.records).predictions if asked else []
+        predictions = {one.id: one for one in self.answered}
+        calibration = self.weights_under_test.calibration if self.weights_under_test else None
+        answers = []
+        for record in records:
+            reply = replies[record.id]
+            answer = (
+                answer_of(predictions[record.id], record, calibration)
+                if reply is None
+                else safe_answer(record, reply)
+            )
+            answers.append(answer.to_json())
+        return answers
+
+
+def with_decisions(scores: dict[str, float]) -> dict[str, float]:
+    """The scores with `accuracy` and `macro_f1` of the label likelihoods where no text was written."""
+    for name in ("accuracy", "macro_f1"):
+        if f"likelihood_{name}" in scores:
+            scores.setdefault(name, scores[f"likelihood_{name}"])
+    return scores

@@ -12,6 +12,7 @@ from medqlora.engine.support import ARCHITECTURES
 from medqlora.errors import InputError
 from medqlora.records import Encoded
 from medqlora.training.processes import OneMessage
+from medqlora.training.trainer_checks import check_trainer
 from medqlora.training.validated import validation_scores
 
 #: `--trainer.precision` → what the quantized layers compute in
@@ -192,16 +193,14 @@ def check_options(module: Any, trainer: Any) -> None:
     check_precision(str(trainer.precision))
     check_checkpointing(module.checkpointing)
     check_weights(module.engine, module.weights)
+    check_strategy(trainer.strategy)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, OneMessage):
         raise InputError(
             f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "
-            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU"
+            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU; in a program of your own "
+            "strategy=medqlora.training.processes.OneMessage()"
         )
-    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
-        raise InputError(
-            "--trainer.gradient_clip_val, --trainer.accumulate_grad_batches: a batch is a whole optimizer step "
-            "here: use --model.max_grad_norm, --data.batch_size and --data.micro_batch_tokens"
-        )
+    check_trainer(trainer)
     for option, low in (
         ("learning_rate", 0.0),
         ("weight_decay", 0.0),
