@@ -8,7 +8,7 @@ from medqlora.answering import Calibration
 from medqlora.commands.given_checkpoint import GivenCheckpoint
 from medqlora.console import say
 from medqlora.data import Source
-from medqlora.data.test_sets import OPTION, told
+from medqlora.data.test_sets import OPTION, recorded_counts, told
 from medqlora.errors import InputError
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
@@ -103,12 +103,7 @@ class UnderTest:
     @property
     def test_questions(self) -> dict[str, dict[str, int]]:
         """Benchmark → how many of its test questions were trained and validated on, as the adapter's record says."""
-        counts = self.record.get(TEST_QUESTIONS, {})
-        return {
-            str(benchmark): {str(name): count for name, count in of_set.items() if isinstance(count, int)}
-            for benchmark, of_set in counts.items()
-            if isinstance(of_set, dict)
-        }
+        return recorded_counts(self.record.get(TEST_QUESTIONS))
 
     @property
     def place(self) -> str | None:
