@@ -298,6 +298,16 @@ def summary(train: Sequence[Record], dev: Sequence[Record]) -> dict[str, dict[st
     return counts
 
 
+def recorded_counts(value: object) -> dict[str, dict[str, int]]:
+    """What `summary` gave, as an adapter's record has it, which may come from anywhere; {} where it says nothing."""
+    sets = value.items() if isinstance(value, Mapping) else ()
+    return {
+        str(benchmark): {str(name): count for name, count in of_set.items() if isinstance(count, int)}
+        for benchmark, of_set in sets
+        if isinstance(of_set, Mapping)
+    }
+
+
 def told(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The summary in words: "449 training and 51 validation records are test questions of PubMedQA"."""
     parts = [
