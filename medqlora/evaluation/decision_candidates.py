@@ -223,10 +223,10 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
         at = offset + found.start()
         named = phrases.NAMED_BEFORE.sub("", text[max(0, at - 60 - 2 * values.texts.longest) : at])
         option = _option_before(named.rstrip(" ([-–—,"), values)
-        agrees = option is None or label in option[1]  # not "Atenolol (A)", where that is option B
+        single = option is None or label in option[1]  # not "Atenolol (A)", where that is option B
         if joined is not None and (joined["or"] or _names_at_end(before[: joined.start()], values)):
-            agrees = False
-        return Candidate(at, label if agrees else None, ANNOUNCED, _revises(text, at))
+            single = False
+        return Candidate(at, label if single else None, ANNOUNCED, _revises(text, at))
     return None
 
 

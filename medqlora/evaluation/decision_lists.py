@@ -56,11 +56,13 @@ class Item(NamedTuple):
 def items_of(text: str, values: Values) -> list[Item]:
     """The lines that begin with a label, in order."""
     items = []
+    rejects = phrases.REJECTS_OTHERS.search(text)  # "Why the other options are wrong:"
+    rejected_from = rejects.end() if rejects else len(text)
     for found in phrases.ITEM.finditer(text):
         value = values.read(text, found.end())
         if value is not None and value.label is not None:
             line = text[value.end : value.end + 200].split("\n", 1)[0]
-            ruled_out = phrases.REJECTED.search(line) is not None
+            ruled_out = found.end() > rejected_from or phrases.REJECTED.search(line) is not None
             items.append(Item(found.end(), value.label, value.end, ruled_out))
             continue
         about = phrases.ABOUT_LETTER.match(text, found.end()) if values.letters else None

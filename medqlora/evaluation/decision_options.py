@@ -103,8 +103,8 @@ class OptionTexts:
 
     def may_end(self, text: str) -> bool:
         """Whether `text` ends with the last word of an option's text: cheap, to be asked before a search."""
-        words = [word for word, _ in _tokens(re.split(r"\s", text[-100:])[-1])]
-        return bool(words) and words[-1] in self._last_words
+        tokens = [token for token, _ in _tokens(re.split(r"\s", text[-100:])[-1])]
+        return bool(tokens) and tokens[-1] in self._last_words
 
     def begins_with(self, label: str, other: str) -> bool:
         """Whether the text of `label` is that of `other` and more."""

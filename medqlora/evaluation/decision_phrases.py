@@ -218,6 +218,11 @@ LAST = re.compile(
     r"(?:^|\n|[.!]\s)(?P<mark>[\s*_\"'`(\[{-]{0,12})(?P<rest>[^\n.!?]{1,60}[.!*_\"'`)\]}\s]{0,12})\Z"
 )
 ITEM = re.compile(r"(?:\n|\A)[ \t]{0,12}(?:[-•*+]\s|#{1,6}\s)?(?:\d{1,2}[.)]\s(?=[(*_]{0,4}[A-J]\W))?(?=\S)")
+REJECTS_OTHERS = re.compile(
+    r"\b(?:the\sothers?|other|incorrect|wrong|remaining)\s(?:(?:answer\s)?(?:options|choices|answers)|are\s(?:in|less|not|wrong))"
+    r"[^\n]{0,60}(?::|\n)|\bwhy\snot\b",
+    re.IGNORECASE,
+)
 #: a letter at a line's start whose sentence is about it: "B is wrong"
 ABOUT_LETTER = re.compile(
     r"[(*_]{0,4}(?:option\s|choice\s)?\(?(?P<letter>[A-Z])\)?\s(?:is|was|would)\s", re.IGNORECASE

@@ -248,4 +248,15 @@ LONG = [
     ("◁think▷The answer is yes.◁/think▷\n\n**no**", "ynm", "no"),
     ("\u200b\ufeffAnswer\u200b:\u00a0\u200bmaybe\u00ad.", "ynm", "maybe"),
     ("Ａｎｓｗｅｒ： ｎｏ", "ynm", "no"),
+    (
+        "**B. Temporalis**\n\nHere's why the other options are less likely:\n\n* **A. Masseter:** It closes.\n"
+        "* **C. Lateral pterygoid:** It opens.",
+        "muscles",
+        "B",
+    ),
+    ("B. Temporalis\n\nWhy not the others?\nA. Masseter closes the jaw.", "muscles", "B"),
+    ("A, B, and D close the jaw; therefore, C is the answer.", "muscles", "C"),
+    ("A, B and D are wrong. C is correct.", "muscles", "C"),
+    ("The answer is B. None of the others opens the jaw.", "muscles", "B"),
+    ("The most likely diagnosis is not among the options.", "five", None),
 ]

@@ -19,6 +19,7 @@ from medqlora.evaluation import (
     decision_values,
     decisions,
 )
+from medqlora.evaluation.decision_options import OptionTexts
 from medqlora.evaluation.decision_values import Values
 from medqlora.evaluation.decisions import parse_decision
 
@@ -296,3 +297,30 @@ def test_places_that_are_looked_at_grow_with_the_text_and_no_faster(
     small, large = places(size // 4), places(size)
     assert large <= 4 * small + 8
     assert large <= size
+
+
+@pytest.mark.parametrize(
+    "unit", ["the answer is Masseter, ", "Masseter is correct ", "A is correct and ", "A) Masseter or "]
+)
+@pytest.mark.parametrize("length", [1, 20])
+def test_the_search_for_options_texts_grows_with_the_text_and_no_faster(
+    unit: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: every place at which an option's text is looked for."""
+    options = {"A": "Masseter" + " and so on" * length, "B": "Temporalis", "C": "so on", "D": "Masseter"}
+    searched: list[int] = []
+    search = OptionTexts.exactly_at
+    monkeypatch.setattr(
+        OptionTexts,
+        "exactly_at",
+        lambda self, text, start: searched.append(start) or search(self, text, start),
+    )
+
+    def places(size: int) -> int:
+        searched.clear()
+        parse_decision((unit * (size // len(unit) + 1))[:size], tuple(options), options)
+        return len(searched)
+
+    small, large = places(1_000), places(4_000)
+    assert small > 0
+    assert large <= 5 * small + 200
