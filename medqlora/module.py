@@ -15,6 +15,7 @@ from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase
+from medqlora.models.shares import loaded_shares
 from medqlora.training import checkpoint as checkpoints
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
 from medqlora.training.evaluation_steps import EvaluationSteps
@@ -184,6 +185,7 @@ class QLoRAModule(EvaluationSteps):
             self._assert_trainable()
             trainable, total = self.parameter_counts
             say(f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})")
+            say(loaded_shares(self.model).line(self.backend.options().get("quantization", "nf4")))
 
     def _assert_trainable(self) -> None:
         """What silently goes wrong elsewhere: checkpointing that is not in force."""

@@ -36,6 +36,7 @@ def generate(
     end_token_ids: Sequence[int],
     pad_token_id: int,
     device: torch.device,
+    left_padding: bool = True,
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token, without its end token.
 
@@ -49,7 +50,23 @@ def generate(
         end_token_ids: each of them ends a text.
         pad_token_id: fills up; never read.
         device: where the model is.
+        left_padding: whether the model takes it; else prompts of one length are continued at a time.
     """
+    lengths = sorted({len(prompt) for prompt in prompts})
+    if not left_padding and len(lengths) > 1:
+        continued: dict[int, list[int]] = {}
+        for length in lengths:
+            rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+            texts = generate(
+                model,
+                [prompts[row] for row in rows],
+                max_new_tokens=max_new_tokens,
+                end_token_ids=end_token_ids,
+                pad_token_id=pad_token_id,
+                device=device,
+            )
+            continued.update(zip(rows, texts, strict=True))
+        return [continued[row] for row in range(len(prompts))]
     from transformers import GenerationConfig
 
     longest = max(len(prompt) for prompt in prompts)
