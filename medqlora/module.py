@@ -198,22 +198,28 @@ class QLoRAModule(EvaluationSteps):
     def chosen(self) -> Chosen:
         """The engine, and whether rows are packed: chosen once, on the loaded model."""
         if self._chosen is None:
-            with self.trainer.precision_plugin.forward_context():
-                # the model's own backward would keep weights that are given back
-                needed = self.shared is not None and self.trainer.state.fn == "fit"
-                self._chosen = choose(
-                    self.model,
-                    self.backend,
-                    engine="fused" if needed else self.engine,
-                    knobs=self._knobs,
-                    packing=self.data.packing,
-                    probe=self.data.probe(),
-                    longest=self.data.longest,
-                    device=self.device,
-                    agree=self._agree,
-                    shared=self.shared,
-                )
+            try:
+                self._chosen = self._choose()
+            except AttributeError as error:  # nn.Module would say that this property is missing
+                raise RuntimeError(f"the engine can't be chosen: {error}") from error
         return self._chosen
+
+    def _choose(self) -> Chosen:
+        with self.trainer.precision_plugin.forward_context():
+            # the model's own backward would keep weights that are given back
+            needed = self.shared is not None and self.trainer.state.fn == "fit"
+            return choose(
+                self.model,
+                self.backend,
+                engine="fused" if needed else self.engine,
+                knobs=self._knobs,
+                packing=self.data.packing,
+                probe=self.data.probe(),
+                longest=self.data.longest,
+                device=self.device,
+                agree=self._agree,
+                shared=self.shared,
+            )
 
     @property
     def packed(self) -> bool:

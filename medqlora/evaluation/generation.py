@@ -57,7 +57,7 @@ def generate(
         continued: dict[int, list[int]] = {}
         for length in lengths:
             rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
-            texts = generate(
+            same = generate(
                 model,
                 [prompts[row] for row in rows],
                 max_new_tokens=max_new_tokens,
@@ -65,7 +65,7 @@ def generate(
                 pad_token_id=pad_token_id,
                 device=device,
             )
-            continued.update(zip(rows, texts, strict=True))
+            continued.update(zip(rows, same, strict=True))
         return [continued[row] for row in range(len(prompts))]
     from transformers import GenerationConfig
 

@@ -48,10 +48,12 @@ def text_decoder(model: Any) -> Any:
         model: a transformers causal language model, or a PEFT model around one.
     """
     base = base_model(model)
-    body = getattr(base, base.base_model_prefix, None)  # Llama 4's prefix names a module that it doesn't have
-    if isinstance(body, nn.Module) and base.config.get_text_config() is base.config:
-        return body
-    body = base.get_decoder()
+    named = getattr(
+        base, base.base_model_prefix, None
+    )  # Llama 4's prefix names a module that it doesn't have
+    if isinstance(named, nn.Module) and base.config.get_text_config() is base.config:
+        return named
+    body: Any = base.get_decoder()
     while body.get_output_embeddings() is not None:  # still a language model with its own head
         inner = getattr(body, "model", None)
         if not isinstance(inner, nn.Module):
@@ -178,11 +180,8 @@ def carries_state(model: Any) -> str | None:
         for key in ("layer_types", "layers_block_type", "block_types")
         for kind in (getattr(config, key, None) or ())
     ]
-    recurrent = sorted({kind for kind in kinds if _RECURRENT.search(str(kind))})
-    if recurrent:
-        return f"it has {', '.join(recurrent)} layers, which carry a state along the row"
-    if getattr(base, "_is_stateful", False) or getattr(body, "_is_stateful", False):
+    recurrent = any(_RECURRENT.search(str(kind)) for kind in kinds)
+    stateful = getattr(base, "_is_stateful", False) or getattr(body, "_is_stateful", False)
+    if recurrent or stateful or any(isinstance(module, nn.Conv1d) for _, module in decoder_modules(base)):
         return "its layers carry a state along the row"
-    if any(isinstance(module, nn.Conv1d) for _, module in decoder_modules(base)):
-        return "its layers have a convolution along the row"
     return None

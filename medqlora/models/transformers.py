@@ -117,7 +117,7 @@ class Transformers(Backend):
         if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
             # the sdpa of transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
             attention = "eager"
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             hub.resolve(self.base),
             revision=self.revision,
             dtype=dtype,
