@@ -187,3 +187,8 @@ def skeleton(config: Any, base: str) -> nn.Module:
             raise InputError(
                 f"--model.backend.base: '{base}' ({type(config).__name__}) is no causal language model"
             ) from error
+        except ImportError as error:
+            needs = " ".join(str(error).split())
+            raise InputError(
+                f"--model.backend.base: '{base}' ({type(config).__name__}) needs a package: {needs}"
+            ) from error

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import build_base, build_tokenizer
+from transformers import CONFIG_MAPPING
 
 from medqlora.data.packing import micro_batch
 from medqlora.engine.support import unsupported
@@ -72,7 +73,8 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("architectures")
-    return {name: build_base(root / name, name, **changes) for name, (changes, _) in FAMILIES.items()}
+    known = [name for name in FAMILIES if name in CONFIG_MAPPING]  # Python 3.10 has an older transformers
+    return {name: build_base(root / name, name, **FAMILIES[name][0]) for name in known}
 
 
 def load(folder: Path, **options: Any) -> tuple[Any, Any]:
@@ -91,6 +93,8 @@ def load(folder: Path, **options: Any) -> tuple[Any, Any]:
 def test_it_trains_scores_and_writes_as_its_own_forward_does(
     folders: dict[str, Path], family: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if family not in folders:
+        pytest.skip(f"this transformers has no {family}")
     decoder, model = load(folders[family])
     check_model(model, decoder, EXAMPLES, CPU)
     padded = why_padded(decoder)
@@ -126,6 +130,8 @@ def test_it_trains_scores_and_writes_as_its_own_forward_does(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_planner_and_the_shares_take_it(folders: dict[str, Path], family: str) -> None:
+    if family not in folders:
+        pytest.skip(f"this transformers has no {family}")
     config = Transformers(str(folders[family])).config()
     with contextlib.suppress(AttributeError):  # the shape isn't known
         Shape.of(config)
@@ -153,6 +159,17 @@ def test_weights_that_mambas_kernels_read_raw_are_neither_quantized_nor_adapted(
     _, model = load(folders["mamba"])
     assert {name.rpartition(".")[2] for name in adapted_names(model)} == {"in_proj"}
     assert model.get_base_model().backbone.layers[0].mixer.out_proj.weight.dtype == torch.float32
+
+
+def test_rows_that_cross_weakly_are_found_in_16_bits_too(tmp_path: Path) -> None:
+    """The first GPT's attention knows no examples; in bfloat16 its packed rows are nearer than rounding may be."""
+    build_base(tmp_path, "openai-gpt", n_embd=64, n_layer=2, n_head=4)
+    backend = Transformers(str(tmp_path), gradient_checkpointing=False)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = backend.load(lora=None, adapter=None, device=CPU, dtype=dtype, seed=0)
+        decoder = backend.decoder(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            assert packing_works(model, decoder, decoder, EXAMPLES, CPU) is not None
 
 
 def build(folder: Path, config: Any) -> Path:
