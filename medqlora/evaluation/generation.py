@@ -1,6 +1,6 @@
 """Greedy text from the model, in batches and with a key-value cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,21 +52,19 @@ def generate(
         device: where the model is.
         left_padding: whether the model takes it; else prompts of one length are continued at a time.
     """
-    lengths = sorted({len(prompt) for prompt in prompts})
-    if not left_padding and len(lengths) > 1:
-        continued: dict[int, list[int]] = {}
-        for length in lengths:
-            rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
-            same = generate(
+    if not left_padding and len({len(prompt) for prompt in prompts}) > 1:
+
+        def one_length(group: Sequence[Sequence[int]]) -> list[list[int]]:
+            return generate(
                 model,
-                [prompts[row] for row in rows],
+                group,
                 max_new_tokens=max_new_tokens,
                 end_token_ids=end_token_ids,
                 pad_token_id=pad_token_id,
                 device=device,
             )
-            continued.update(zip(rows, same, strict=True))
-        return [continued[row] for row in range(len(prompts))]
+
+        return _by_length(prompts, one_length)
     from transformers import GenerationConfig
 
     longest = max(len(prompt) for prompt in prompts)
@@ -99,3 +97,15 @@ def generate(
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         texts.append(row[:end])
     return texts
+
+
+def _by_length(
+    prompts: Sequence[Sequence[int]], generate: Callable[[Sequence[Sequence[int]]], list[list[int]]]
+) -> list[list[int]]:
+    """The texts in the order of `prompts`, generated for those of one length at a time."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for length in sorted({len(prompt) for prompt in prompts}):
+        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        for row, text in zip(rows, generate([prompts[row] for row in rows]), strict=True):
+            found[row] = text
+    return found

@@ -107,16 +107,31 @@ def choose(
     knobs(False)
     if shared is None:
         say_untrained(model, native, probe, device)
+    return Chosen(native, _native_packs(model, native, packing, probe, device, agree))
+
+
+def _native_packs(
+    model: Any,
+    native: Decoder,
+    packing: Packing,
+    probe: Sequence[Encoded],
+    device: torch.device,
+    agree: Callable[[str | None], str | None],
+) -> bool:
+    """Whether rows of the model's own forward are packed; the arguments are those of `choose`.
+
+    Raises:
+        InputError: packed rows are asked for and not possible.
+    """
     if packing == "padded":
-        return Chosen(native, False)
+        return False
     obstacle = why_padded(native)
     if obstacle is not None and packing == "packed":
         raise InputError(f"--data.packing packed: not possible with this base: {obstacle}: use padded")
     if obstacle is not None:
         say(f"Rows are padded: {obstacle}")
-        return Chosen(native, False)
-    difference = agree(packing_works(model, native, native, probe, device))
-    return Chosen(native, _packs(difference, packing))
+        return False
+    return _packs(agree(packing_works(model, native, native, probe, device)), packing)
 
 
 def _not_fused(
