@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medqlora.console import say
 from medqlora.data.packing import micro_batch
@@ -86,7 +87,9 @@ def say_untrained(model: Any, decoder: Decoder, examples: Sequence[Encoded], dev
     if not trained or (torch.is_autocast_enabled(device.type) and _autocast(device) == torch.float16):
         return  # without a scale float16's smallest gradients are 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
-        loss = decoder.loss_sum(micro_batch(examples, packed=False, pad_token_id=0).to(device))
+        batch = micro_batch(examples, packed=False, pad_token_id=0).to(device)
+        hidden = decoder.hidden(batch, batch.rows[:_PROBED])
+        loss = functional.cross_entropy(decoder.logits(hidden), batch.targets[:_PROBED])
         gradients = torch.autograd.grad(loss, [one for _, one in trained], allow_unused=True)
     still = [
         name
