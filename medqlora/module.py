@@ -17,6 +17,7 @@ from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import SharedBase
+from medqlora.models.shares import loaded_shares
 from medqlora.training.checkpoint_steps import CheckpointSteps
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
@@ -211,6 +212,7 @@ class QLoRAModule(CheckpointSteps):
             self._assert_trainable()
             trainable, total = self.parameter_counts
             say(f"Trainable parameters: {trainable:,} of {total:,} ({trainable / total:.2%})")
+            say(loaded_shares(self.model).line(self.backend.options().get("quantization", "nf4")))
 
     def _assert_trainable(self) -> None:
         """What silently goes wrong elsewhere: checkpointing that is not in force."""

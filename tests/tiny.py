@@ -32,7 +32,7 @@ def build_tokenizer(texts: list[str], vocab_size: int = 600) -> Any:
 def build_base(folder: Path, family: str = "llama", seed: int = 0, layers: int = 2, **changes: Any) -> Path:
     """A folder with a random causal language model of `family` and a tokenizer, as the Hub would give it.
 
-    `changes` are fields of its configuration.
+    `changes` are fields of its configuration; None leaves one out that it doesn't have.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -53,7 +53,8 @@ def build_base(folder: Path, family: str = "llama", seed: int = 0, layers: int =
         "eos_token_id": 1,
         "pad_token_id": 2,
     }
-    config = AutoConfig.for_model(family, **{**shape, **changes})
+    fields = {name: value for name, value in {**shape, **changes}.items() if value is not None}
+    config = AutoConfig.for_model(family, **fields)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

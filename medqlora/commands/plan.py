@@ -90,6 +90,7 @@ def _read(words: list[str]) -> Any:
 def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
+    from medqlora.models.targets import projections
     from medqlora.models.transformers import skeleton
     from medqlora.planner import Shape, plan
     from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
@@ -154,7 +155,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     steps = -(-len(lengths) // data.batch_size)
     run = total_steps(_bounds(trainer), steps)
     tokens = sum(prompt + completion for prompt, completion in lengths)
-    flops = shape.flops(module.lora.r, module.lora.target_modules)
+    flops = shape.flops(module.lora.r, projections(module.lora.target_modules))
     total = flops.step([sum(one) for one in lengths], sum(completion for _, completion in lengths))
     result: dict[str, Any] = {
         "base": module.backend.base,

@@ -1,6 +1,6 @@
 """Greedy text from the model, in batches and with a key-value cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ def generate(
     end_token_ids: Sequence[int],
     pad_token_id: int,
     device: torch.device,
+    left_padding: bool = True,
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token, without its end token.
 
@@ -49,7 +50,21 @@ def generate(
         end_token_ids: each of them ends a text.
         pad_token_id: fills up; never read.
         device: where the model is.
+        left_padding: whether the model takes it; else prompts of one length are continued at a time.
     """
+    if not left_padding and len({len(prompt) for prompt in prompts}) > 1:
+
+        def one_length(group: Sequence[Sequence[int]]) -> list[list[int]]:
+            return generate(
+                model,
+                group,
+                max_new_tokens=max_new_tokens,
+                end_token_ids=end_token_ids,
+                pad_token_id=pad_token_id,
+                device=device,
+            )
+
+        return _by_length(prompts, one_length)
     from transformers import GenerationConfig
 
     longest = max(len(prompt) for prompt in prompts)
@@ -82,3 +97,15 @@ def generate(
         end = next((place for place, token in enumerate(row) if token in ends), len(row))
         texts.append(row[:end])
     return texts
+
+
+def _by_length(
+    prompts: Sequence[Sequence[int]], generate: Callable[[Sequence[Sequence[int]]], list[list[int]]]
+) -> list[list[int]]:
+    """The texts in the order of `prompts`, generated for those of one length at a time."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for length in sorted({len(prompt) for prompt in prompts}):
+        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        for row, text in zip(rows, generate([prompts[row] for row in rows]), strict=True):
+            found[row] = text
+    return found

@@ -1,5 +1,7 @@
 """The model as the training step and the scorer see it: micro-batch in, hidden rows out, the head on those rows."""
 
+from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -7,8 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from medqlora.data.packing import MicroBatch
+from medqlora.data.packing import MicroBatch, micro_batch, share_prompts
+from medqlora.models.layers import base_model, carries_state, text_decoder
+from medqlora.records import Encoded
 
+#: largest difference of hidden states, over their norm, that rounding explains
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1.5e-1, torch.float16: 2e-2}
 #: rows whose logits exist at one time: 256 rows of Llama-3's vocabulary are 131 MB in fp32
 HEAD_ROWS = 256
 
@@ -25,32 +31,75 @@ class Decoder:
     """
 
     def __init__(self, model: Any, *, packed_lengths: bool = False) -> None:
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_model(model)
         self.model = model
-        self.body = getattr(base, base.base_model_prefix)
+        self.body = text_decoder(base)
         self.head = base.get_output_embeddings()
         self.packed_lengths = packed_lengths
-        #: whether any [1, 1, T, T] mask is obeyed, as a prompt that several labels share needs it
-        self.takes_any_mask = not packed_lengths and base.config._attn_implementation == "sdpa"
-        config = base.config.get_text_config()
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-        # Cohere multiplies its logits, Granite divides them
-        self.logit_scale = getattr(config, "logit_scale", None) or 1 / (
-            getattr(config, "logits_scaling", None) or 1
+        self.config = base.config.get_text_config()
+        self.softcap = _number(
+            self.config, "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"
         )
+        # Cohere and Falcon-H1 multiply their logits, Granite divides them
+        self.logit_scale = _number(self.config, "logit_scale", "lm_head_multiplier") or 1 / (
+            _number(self.config, "logits_scaling") or 1
+        )
+        accepted = signature(self.body.forward).parameters
+        named = "input_ids" in accepted  # else a wrapper, that hands on what it is given
+        #: whether it is told where an example's positions begin; else they can't restart within a row
+        self.takes_positions = not named or "position_ids" in accepted
+        #: why a row can't hold several examples, nor begin with padding: a state that runs along it; None for none
+        self.state = carries_state(base)
+        self._takes_mask = not named or "attention_mask" in accepted
+
+    @cached_property
+    def takes_any_mask(self) -> bool:
+        """Whether any [1, 1, T, T] mask is obeyed, as a prompt that several labels share needs it.
+
+        Shown on the model: one that carries a state along the row runs from one label into the next.
+        """
+        if self.packed_lengths or self.config._attn_implementation != "sdpa" or not self.takes_positions:
+            return False
+        return self.state is None and self._shares_prompts()
+
+    @torch.no_grad()
+    def _shares_prompts(self) -> bool:
+        """Whether two completions side by side behind one prompt come out as each does alone."""
+        device = next(
+            (p.device for p in self.body.parameters() if p.device.type != "cpu"), self.head.weight.device
+        )
+        tokens = [1 + place % (self.head.weight.shape[0] - 1) for place in range(11)]
+        examples = [
+            Encoded(
+                id=str(number),
+                prompt=tuple(tokens[:5]),
+                completion=tuple(tokens[start : start + 3]),
+                labels=(),
+            )
+            for number, start in enumerate((5, 8))
+        ]
+        training = self.model.training
+        self.model.eval()
+        try:
+            batch = share_prompts([examples]).to(device)
+            together = self.hidden(batch, batch.rows).float()
+            single = [micro_batch([one], packed=False, pad_token_id=0).to(device) for one in examples]
+            alone = torch.cat([self.hidden(batch, batch.rows) for batch in single]).float()
+        finally:
+            self.model.train(training)
+        error = ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max().item()
+        return error <= _TOLERANCE.get(self.head.weight.dtype, 5e-2)  # not a number is no agreement
 
     def hidden(self, batch: MicroBatch, rows: Tensor) -> Tensor:
         """[len(rows), D]: the last hidden states (after the final norm) at `rows` of the batch's tokens."""
         extra: dict[str, Any] = {}
         if self.packed_lengths and batch.attention_mask is None:
             extra["packed_seq_lengths"] = batch.lengths
-        output = self.body(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-            **extra,
-        )
+        if self.takes_positions:
+            extra["position_ids"] = batch.position_ids
+        if self._takes_mask:
+            extra["attention_mask"] = batch.attention_mask
+        output = self.body(input_ids=batch.input_ids, use_cache=False, **extra)
         return output.last_hidden_state.flatten(0, 1)[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -72,3 +121,8 @@ class Decoder:
 
     def _loss_piece(self, rows: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(rows), targets, reduction="sum")
+
+
+def _number(config: Any, *names: str) -> float | None:
+    """The first of a configuration's fields that it has, None for none."""
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), None)

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from medqlora.models.layers import base_model, experts
+
 
 class StepFlops(NamedTuple):
     """What a training step costs: a token's linear layers, its attention, and a row of the head.
@@ -31,22 +33,57 @@ class StepFlops(NamedTuple):
 
 
 def step_flops(model: Any) -> StepFlops:
-    """Counted from a transformers causal language model, or a PEFT model around one."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    """Counted from a transformers causal language model, or a PEFT model around one.
+
+    Of a mixture of experts, those count that a token goes through. A model without attention heads in its
+    configuration counts as one without attention.
+    """
+    base = base_model(model)
     config = base.config.get_text_config()
     head = base.get_output_embeddings()
-    frozen = adapters = 0
-    for module in base.modules():
+    frozen = adapters = 0.0
+    for name, module in base.named_modules():
         if isinstance(module, nn.Linear) and module is not head:
             size = module.in_features * module.out_features
             if module.weight.requires_grad:
                 adapters += size
-            else:
+            elif "lora_" not in name:
                 frozen += size
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    for expert in experts(base):
+        state = getattr(expert.parameter, "quant_state", None)
+        shape = expert.parameter.shape if state is None else state.shape
+        frozen += shape.numel() * _active_share(config, shape[0])
+    width = sum(
+        heads * (head_dim or hidden // heads)
+        for heads, head_dim, hidden in zip(
+            layer_values(config, "num_attention_heads"),
+            layer_values(config, "head_dim"),
+            layer_values(config, "hidden_size"),
+            strict=True,
+        )
+        if isinstance(heads, int) and heads and (head_dim or hidden)
+    )
     return StepFlops(
         linear=2 * 2 * frozen + 3 * 2 * adapters,
-        attention=3.5 * 4 * width * config.num_hidden_layers,
-        head=2 * 2 * head.in_features * head.out_features,
+        attention=3.5 * 4 * width,
+        head=2 * 2 * head.weight.numel(),
     )
+
+
+def layer_values(config: Any, name: str) -> list[Any]:
+    """A field of a text model's configuration, a value a layer: Gemma 4's heads differ from layer to layer."""
+    layers = getattr(config, "num_hidden_layers", 0)
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers refuses to name one value where several are
+        return [getattr(one, name, None) for one in config.per_layer_config]
+    return list(value) if isinstance(value, (list, tuple)) else [value] * layers
+
+
+def _active_share(config: Any, count: int) -> float:
+    """Of `count` experts, the share that a token goes through; 1 where the configuration doesn't say."""
+    for name in ("num_experts_per_tok", "top_k_experts", "moe_k", "moe_topk", "num_experts_per_token"):
+        chosen = getattr(config, name, None)
+        if isinstance(chosen, int):
+            return min(1.0, chosen / count)
+    return 1.0

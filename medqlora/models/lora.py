@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
-from torch import nn
-
 from medqlora.errors import InputError
+from medqlora.models.layers import experts, linear_layers
+from medqlora.models.targets import SEVEN_PROJECTIONS, Targets, find_targets, split_names
 
-#: what Llama, Mistral, Qwen and Gemma call the linear layers of a decoder block
-SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+__all__ = ["SEVEN_PROJECTIONS", "LoRA", "linear_names"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,10 @@ class LoRA:
         r: rank of the update.
         alpha: scale of the update, divided by r (by sqrt(r) with rsLoRA).
         dropout: probability of dropping an input of A in training.
-        target_modules: names of the linear layers that get one. Null finds them: the seven projections
-            of a Llama-like block, or every linear layer of a block whose names differ.
+        target_modules: names of the linear layers that get one, as q_proj,v_proj; or the end of a name
+            (self_attn.q_proj); or a regular expression that matches full names; or all-linear. Null takes every
+            linear layer of the decoder layers (of a Llama-like model the seven projections) and the experts of a
+            mixture.
         use_rslora: scale by alpha / sqrt(r): Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732.
         use_dora: also train each row's magnitude: Liu et al., 2024, https://arxiv.org/abs/2402.09353.
         init: how A begins: "default" is Kaiming-uniform, "gaussian" normal; B is 0, so the model's output is
@@ -35,7 +35,7 @@ class LoRA:
     r: int = 16
     alpha: float = 32
     dropout: float = 0.0
-    target_modules: list[str] | None = None
+    target_modules: list[str] | str | None = None
     use_rslora: bool = False
     use_dora: bool = False
     init: Literal["default", "gaussian"] = "default"
@@ -48,37 +48,48 @@ class LoRA:
             raise InputError(f"--model.lora.alpha is {self.alpha}: it has to be above 0 (r or 2 r are usual)")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--model.lora.dropout is {self.dropout}: it has to be in [0, 1)")
-        if self.target_modules is not None and not self.target_modules:
+        if self.target_modules is not None and not split_names(self.target_modules):
             raise InputError("--model.lora.target_modules is empty: name a layer, or leave the option out")
 
-    def resolve(self, model: nn.Module) -> list[str]:
-        """The names of `model`'s layers that get an adapter.
+    def targets(self, model: Any) -> Targets:
+        """The layers of `model` that get an adapter.
 
         Raises:
-            InputError: a name that no linear layer of the model bears (names the nearest), or a model
-                without linear layers in its blocks.
+            InputError: as `find_targets`; or the experts of a mixture would get none, though nobody asked for that.
         """
-        names = linear_names(model)
-        if not names:
+        targets = find_targets(model, self.target_modules)
+        if self.target_modules is None and not targets.parameters and experts(model):
             raise InputError(
-                f"--model.backend.base: {type(model).__name__} has no linear layers that an adapter could go on: "
-                "use a Llama-like base"
+                f"--model.lora.target_modules: PEFT has no adapters for the experts of {type(model).__name__}, most of "
+                f"its weights: to adapt the other layers alone, name them: {','.join(targets.modules[:8])}"
             )
-        if self.target_modules is None:
-            # all or nothing: Phi-3 shares o_proj and down_proj with Llama, and fuses the other five
-            return list(SEVEN_PROJECTIONS) if names.issuperset(SEVEN_PROJECTIONS) else sorted(names)
-        for name in self.target_modules:
-            if name not in names:
-                near = get_close_matches(name, names, 1)
-                hint = f"; did you mean '{near[0]}'?" if near else "."
-                raise InputError(
-                    f"--model.lora.target_modules: the model has no linear layer '{name}'{hint} "
-                    f"It has {', '.join(sorted(names))}"
-                )
-        return list(self.target_modules)
+        obstacle = "dropout" if self.dropout else "use_dora" if self.use_dora else None
+        if targets.parameters and obstacle is not None:
+            fix = "0" if obstacle == "dropout" else "false"
+            raise InputError(
+                f"--model.lora.{obstacle} {getattr(self, obstacle)}: PEFT has no {obstacle.replace('use_', '')} for "
+                f"experts ({', '.join(targets.parameters)}): set it to {fix}, or name the other layers in "
+                f"--model.lora.target_modules: {','.join(targets.modules[:8])}"
+            )
+        return targets
 
-    def peft_config(self, target_modules: list[str]) -> Any:
-        """The same as PEFT's own LoraConfig."""
+    def resolve(self, model: Any) -> list[str]:
+        """The names of `model`'s linear layers that get an adapter.
+
+        Raises:
+            InputError: as `targets`.
+        """
+        return self.targets(model).modules
+
+    def peft_config(
+        self, target_modules: list[str], target_parameters: list[str] | None = None, *, conv1d: bool = False
+    ) -> Any:
+        """The same as PEFT's own LoraConfig.
+
+        Args:
+            target_modules, target_parameters: as `targets` gives them.
+            conv1d: the layers hold their weights as [in, out], as GPT-2's `Conv1D`.
+        """
         from peft import LoraConfig
 
         return LoraConfig(
@@ -87,6 +98,8 @@ class LoRA:
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT divides; a float is right
             lora_dropout=self.dropout,
             target_modules=target_modules,
+            target_parameters=target_parameters or None,
+            fan_in_fan_out=conv1d,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
             init_lora_weights=True if self.init == "default" else self.init,
@@ -94,11 +107,6 @@ class LoRA:
         )
 
 
-def linear_names(model: nn.Module) -> set[str]:
-    """The last parts of the names of the linear layers inside the decoder's blocks.
-
-    The head and anything that stands once (outside the repeated blocks) is left out: an adapter there
-    would multiply the vocabulary.
-    """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return {name.rsplit(".", 1)[-1] for name in linear if any(part.isdigit() for part in name.split("."))}
+def linear_names(model: Any) -> set[str]:
+    """The last parts of the names of the linear layers inside the decoder's blocks."""
+    return {name.rpartition(".")[2] for name in linear_layers(model)}

@@ -36,22 +36,33 @@ def import_bitsandbytes() -> Any:
             sys.modules["kernels"] = kernels
 
 
-def bitsandbytes_config(quantization: Quantization, double_quantization: bool, dtype: torch.dtype) -> Any:
+def bitsandbytes_config(
+    quantization: Quantization,
+    double_quantization: bool,
+    dtype: torch.dtype,
+    skip: list[str] | None = None,
+) -> Any:
     """transformers' `BitsAndBytesConfig`, None for no quantization.
 
     NF4 and double quantization: Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
+
+    Args:
+        quantization, double_quantization: as the backend's options.
+        dtype: what the 4-bit layers multiply in.
+        skip: names of linear layers that stay in 16 bits, the head included; None for the head alone.
     """
     if quantization == "none":
         return None
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization,
         bnb_4bit_use_double_quant=double_quantization,
         bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skip,
     )
 
 

@@ -11,8 +11,11 @@ from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.adapter_fit import check_fit, put_on
 from medqlora.models.adapters import check_adapter_base
+from medqlora.models.architecture import check_architecture, put_adapters_on, unquantized_modules
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
+from medqlora.models.experts import quantize_experts, quantize_falcon
+from medqlora.models.layers import experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import (
@@ -36,6 +39,7 @@ class Transformers(Backend):
             about a third more time for a fraction of the activations' memory.
         attention: transformers' attention implementation; "auto" takes its fastest that the model has.
         revision: a branch, tag or commit on the Hub.
+        allow_unquantized: train although less than half of the decoder layers' weights can be quantized.
     """
 
     sharable = True
@@ -49,6 +53,7 @@ class Transformers(Backend):
         gradient_checkpointing: bool = True,
         attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         revision: str | None = None,
+        allow_unquantized: bool = False,
     ) -> None:
         self.base = base
         self.quantization: Quantization = quantization
@@ -57,6 +62,7 @@ class Transformers(Backend):
         self.gradient_checkpointing = gradient_checkpointing
         self.attention = attention
         self.revision = revision
+        self.allow_unquantized = allow_unquantized
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()
@@ -73,7 +79,15 @@ class Transformers(Backend):
             )
         if self.attention == "flash_attention_2" and device.type != "cuda":
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
-        lora.resolve(skeleton(config, self.base))
+        check_architecture(
+            config,
+            skeleton(config, self.base),
+            self.base,
+            lora,
+            quantization=self.quantization,
+            gradient_checkpointing=self.gradient_checkpointing,
+            allow_unquantized=self.allow_unquantized,
+        )
 
     def check_files(self) -> None:
         hub.check_files(self.base)
@@ -100,33 +114,39 @@ class Transformers(Backend):
         config = self.config()
         # files that are quantized already bring their settings; an explicit None would hide them
         multiplied_in = dtype if self.compute_dtype == "auto" else getattr(torch, self.compute_dtype)
-        quantization = bitsandbytes_config(self.quantization, self.double_quantization, multiplied_in)
         stored = getattr(config, "quantization_config", None) is not None
+        modules = skeleton(config, self.base)
+        quantization = bitsandbytes_config(
+            self.quantization, self.double_quantization, multiplied_in, skip=unquantized_modules(modules)
+        )
+        # experts are quantized once they are loaded: in 16 bits they are for the host, which has more memory
+        by_parts = self.quantization in ("nf4", "fp4") and bool(experts(modules))
+        place = torch.device("cpu") if by_parts else device
         attention = None if self.attention == "auto" else self.attention
         if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
             # the sdpa of transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
             attention = "eager"
-        model = load_bare(
+        model: Any = load_bare(
             self.base,
             self.revision,
             dtype=dtype,
             **({} if stored or quantization is None else {"quantization_config": quantization}),
-            device_map={"": device},
+            device_map={"": place},
             attn_implementation=attention,
         )
+        quantize_falcon(model, self.quantization, self.double_quantization, device, multiplied_in)
         settle(model, device, multiplied_in)
         model.requires_grad_(False)
         model.config.use_cache = False
         if adapter is not None:
             check_adapter_base(adapter, self.base, self.identity())
-            return put_on(model, adapter, self.base)
+            return self._finish(put_on(model, adapter, self.base), by_parts, device)
         if lora is None:
-            return model
-        from peft import get_peft_model
-
+            return self._finish(model, by_parts, device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            model = get_peft_model(model, lora.peft_config(lora.resolve(model)))
+            model = put_adapters_on(model, lora)
+        model = self._finish(model, by_parts, device)
         if self.gradient_checkpointing:
             # transformers 5.23 renamed it; re-entrant checkpointing would mark a parameter ready twice under DDP
             enable = (
@@ -136,6 +156,14 @@ class Transformers(Backend):
             model.enable_input_require_grads()
         # transformers loads in eval mode, in which checkpointing is silently off
         return model.train()
+
+    def _finish(self, model: nn.Module, by_parts: bool, device: torch.device) -> nn.Module:
+        """The model with its experts in 4 bits, on `device`."""
+        if by_parts:
+            # after the adapters are on: PEFT reads the experts' shape from the parameter
+            quantize_experts(model, self.quantization, self.double_quantization, device)
+            nn.Module.to(model, device)  # transformers' own refuses some quantized models
+        return model
 
     def decoder(self, model: nn.Module) -> Decoder:
         return Decoder(model)
@@ -164,4 +192,9 @@ def skeleton(config: Any, base: str) -> nn.Module:
         except ValueError as error:
             raise InputError(
                 f"--model.backend.base: '{base}' ({type(config).__name__}) is no causal language model"
+            ) from error
+        except ImportError as error:
+            needs = " ".join(str(error).split())
+            raise InputError(
+                f"--model.backend.base: '{base}' ({type(config).__name__}) needs a package: {needs}"
             ) from error

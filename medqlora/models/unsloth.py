@@ -24,6 +24,7 @@ from medqlora.models.decoder import Decoder
 from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
 from medqlora.models.quantization import check_quantization, settle
+from medqlora.models.targets import ALL_LINEAR, split_names
 
 
 def import_unsloth() -> Any:
@@ -98,7 +99,7 @@ class Unsloth(Backend):
         if precision.startswith("32"):
             raise InputError(f"--trainer.precision {precision}: Unsloth takes bf16-mixed or 16-mixed")
         check_quantization(self.base, self.config(), self.quantization)
-        for name in lora.target_modules or ():
+        for name in _names(lora):
             if name not in SEVEN_PROJECTIONS:
                 raise InputError(
                     f"--model.lora.target_modules: Unsloth has no '{name}'; it takes {', '.join(SEVEN_PROJECTIONS)}"
@@ -159,7 +160,7 @@ class Unsloth(Backend):
                 r=lora.r,
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
-                target_modules=list(lora.target_modules or SEVEN_PROJECTIONS),
+                target_modules=_names(lora),
                 bias="none",
                 use_gradient_checkpointing=self.gradient_checkpointing,
                 random_state=seed,
@@ -184,3 +185,11 @@ class Unsloth(Backend):
             # `.train()` alone would leave checkpointing off and the decoding flag on
             fast.for_training(model)
             model.train(training)
+
+
+def _names(lora: LoRA) -> list[str]:
+    """The projections that get an adapter."""
+    given = None if lora.target_modules is None else split_names(lora.target_modules)
+    if given is None or given == ALL_LINEAR:
+        return list(SEVEN_PROJECTIONS)
+    return [given] if isinstance(given, str) else given

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medqlora.models.flops import StepFlops
+from medqlora.models.flops import StepFlops, layer_values
 from medqlora.models.lora import SEVEN_PROJECTIONS
 
 
@@ -40,6 +40,18 @@ class Shape:
         config = config.get_text_config()
         if any("expert" in name for name in config.to_dict()):
             raise AttributeError(f"{config.model_type} has experts, not one MLP a layer")
+        if len({*map(str, layer_values(config, "head_dim"))}) > 1 or getattr(config, "kv_lora_rank", None):
+            raise AttributeError(f"{config.model_type} has attention of several kinds, or compressed")
+        kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+        if not all(str(kind).endswith("attention") and "linear" not in str(kind) for kind in kinds):
+            raise AttributeError(f"{config.model_type} has layers of several kinds")
+        try:
+            return cls._of_fields(config)
+        except RuntimeError as error:  # transformers' for a field that differs from layer to layer
+            raise AttributeError(f"{config.model_type} has layers of several shapes") from error
+
+    @classmethod
+    def _of_fields(cls, config: Any) -> "Shape":
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,

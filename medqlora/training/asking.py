@@ -25,6 +25,7 @@ def build_evaluator(module: Any, data: Any) -> Evaluator:
                 end_token_ids=data.end_token_ids,
                 pad_token_id=tokenizer.pad_token_id,
                 device=module.device,
+                left_padding=getattr(module.chosen.decoder, "state", None) is None,
             )
 
     return Evaluator(

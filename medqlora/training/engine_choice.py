@@ -11,6 +11,7 @@ from medqlora.errors import InputError
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import SharedBase
 from medqlora.records import Encoded
+from medqlora.training.model_check import check_model, say_untrained, why_padded
 from medqlora.training.packing_check import packing_works
 
 Engine = Literal["auto", "fused", "native"]
@@ -70,9 +71,11 @@ def choose(
         shared: where its layers are spread over processes; with it, "fused" is what training there needs.
 
     Raises:
-        InputError: what is asked for can't be run, or gives another result.
+        InputError: what is asked for can't be run, or gives another result; or the model is no causal language model.
     """
     native = backend.decoder(model)
+    if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
+        check_model(model, native, probe, device)
     reason = agree(_not_fused(model, device, engine, packing, longest))
     if reason is not None and engine == "fused":
         raise InputError(
@@ -102,10 +105,33 @@ def choose(
     if engine == "auto":
         say(f"Engine: native ({reason})")
     knobs(False)
+    if shared is None:
+        say_untrained(model, native, probe, device)
+    return Chosen(native, _native_packs(model, native, packing, probe, device, agree))
+
+
+def _native_packs(
+    model: Any,
+    native: Decoder,
+    packing: Packing,
+    probe: Sequence[Encoded],
+    device: torch.device,
+    agree: Callable[[str | None], str | None],
+) -> bool:
+    """Whether rows of the model's own forward are packed; the arguments are those of `choose`.
+
+    Raises:
+        InputError: packed rows are asked for and not possible.
+    """
     if packing == "padded":
-        return Chosen(native, False)
-    difference = agree(packing_works(model, native, native, probe, device))
-    return Chosen(native, _packs(difference, packing))
+        return False
+    obstacle = why_padded(native)
+    if obstacle is not None and packing == "packed":
+        raise InputError(f"--data.packing packed: not possible with this base: {obstacle}: use padded")
+    if obstacle is not None:
+        say(f"Rows are padded: {obstacle}")
+        return False
+    return _packs(agree(packing_works(model, native, native, probe, device)), packing)
 
 
 def _not_fused(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from medqlora.console import say
+from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
@@ -79,7 +80,7 @@ def plan_fit(
         double_quantization=getattr(module.backend, "double_quantization", True),
         width=width,
         r=module.lora.r,
-        targets=module.lora.target_modules,
+        targets=projections(module.lora.target_modules),
         optimizer=module.optimizer if isinstance(module.optimizer, str) else "adamw",
         engine="fused" if fused else "native",
         checkpointing=checkpointing,

@@ -19,6 +19,8 @@ _LOSS_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-
 #: largest difference of hidden states, over their norm, that rounding explains: 32 layers of the
 #: Llama-3-8B shape come to 6e-2 in bfloat16 on an H200, and float16 rounds 8 times finer
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1.5e-1, torch.float16: 2e-2}
+#: the same of examples beside another one in a pack of the same shape, which is rounded alike
+_LEAK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
 @torch.no_grad()
@@ -28,7 +30,9 @@ def packing_works(
     """None when packed rows give what single rows give; else how far they are apart.
 
     Compares the last hidden states of every token of a pack with those of each example alone: a pack whose
-    attention or positions crossed examples would differ in every example but the first.
+    attention or positions crossed examples would differ in every example but the first. And compares the other
+    examples' in two packs that differ in the first example alone: of the same shape, they are rounded alike, so
+    that this shows in 16 bits too what crosses weakly.
 
     Args:
         model: put into eval mode meanwhile.
@@ -38,19 +42,27 @@ def packing_works(
     """
     training = model.training
     model.eval()
+    first, *rest = examples
+    begins = len(first.prompt) + len(first.completion)
+    # another first example of the same length: one token, over and over
+    other = [examples[-1].prompt[-1]] * begins
     try:
         together = _hidden(decoder, examples, device)
+        beside = _hidden(decoder, [Encoded("", other[:-1], other[-1:]), *rest], device)
         alone = torch.cat([_hidden(plain, [example], device) for example in examples])
     finally:
         model.train(training)
-    error = ((together - alone).norm(dim=-1) / alone.norm(dim=-1)).max().item()
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    tolerance = _TOLERANCE.get(dtype, 5e-2)
-    return (
-        None
-        if error <= tolerance
-        else f"relative difference {error:.1e}, at most {tolerance:.0e} is rounding"
-    )
+    errors = (together - alone).norm(dim=-1) / alone.norm(dim=-1)
+    # the mean: a router's near tie may send a single token to another expert
+    leaks = ((beside - together).norm(dim=-1) / alone.norm(dim=-1))[begins:]
+    for error, tolerance in (
+        (errors.max().item(), _TOLERANCE.get(dtype, 5e-2)),
+        (leaks.mean().item() if len(leaks) else 0.0, _LEAK_TOLERANCE.get(dtype, 1e-2)),
+    ):
+        if not error <= tolerance:  # not a number is no agreement
+            return f"relative difference {error:.1e}, at most {tolerance:.0e} is rounding"
+    return None
 
 
 def check_largest_pack(module: Any, data: Any) -> None:

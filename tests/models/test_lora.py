@@ -39,6 +39,7 @@ def test_a_llama_like_block_gets_its_seven_projections(family: str) -> None:
         ("phi", ["dense", "fc1", "fc2", "k_proj", "q_proj", "v_proj"]),  # some of the seven, and others
         ("phi3", ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]),
         ("opt", ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]),
+        ("gpt2", ["c_attn", "c_fc", "c_proj"]),  # Conv1D, whose weight is [in, out]
         ("falcon", ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]),
     ],
 )
@@ -52,8 +53,62 @@ def test_the_head_is_never_among_them() -> None:
     assert "lm_head" not in linear_names(model)
 
 
-def test_named_layers_are_taken_as_named() -> None:
-    assert LoRA(target_modules=["v_proj", "q_proj"]).resolve(skeleton("llama")) == ["v_proj", "q_proj"]
+ATTENTION = ["q_proj", "v_proj"]
+FIRST = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["v_proj", "q_proj"], ["v_proj", "q_proj"]),
+        (["q_proj"], ["q_proj"]),
+        ("q_proj", ["q_proj"]),
+        ("q_proj,v_proj", ATTENTION),
+        ("q_proj, v_proj", ATTENTION),
+        ("q_proj v_proj", ATTENTION),
+        ("[q_proj, v_proj]", ATTENTION),
+        ("['q_proj', 'v_proj']", ATTENTION),
+        (["self_attn.q_proj", "mlp.up_proj"], ["self_attn.q_proj", "mlp.up_proj"]),
+        ("self_attn.q_proj", ["self_attn.q_proj"]),
+        (FIRST, FIRST),
+        (["base_model.model." + FIRST[0]], FIRST[:1]),  # as PEFT's own model calls it
+        ("all-linear", list(SEVEN_PROJECTIONS)),
+        ("ALL-LINEAR", list(SEVEN_PROJECTIONS)),
+        (r".*\.(q_proj|v_proj)", ATTENTION),
+        (r".*layers\.0\.self_attn\.[qv]_proj", FIRST),
+        (r".*(q_proj|v_proj)$", ATTENTION),
+    ],
+)
+def test_layers_are_named_in_each_of_pefts_forms(given: Any, expected: list[str]) -> None:
+    lora = LoRA(target_modules=given)
+    lora.check()
+    assert lora.resolve(skeleton("llama")) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("q_prj,v_proj", r"no linear layer 'q_prj'; did you mean 'q_proj'\? It has down_proj, "),
+        ("q_prj", r"no linear layer 'q_prj'; did you mean 'q_proj'\?"),
+        (["self_atn.q_proj"], r"no linear layer 'self_atn\.q_proj'; did you mean 'q_proj'\?"),
+        ("all_linear", r"no linear layer 'all_linear'; did you mean 'all-linear'\?"),
+        ("q_proj|v_proj", r"'q_proj\|v_proj': this regular expression matches no layer's full name, as "
+         r"'model\.layers\.0\.self_attn\.q_proj' is one: begin it with \.\*"),
+        (".*(q_proj", r"'\.\*\(q_proj': not a regular expression \(.*\): give names as in q_proj,v_proj"),
+        ("lm_head", r"no linear layer 'lm_head'"),
+        (["q_proj", "embed_tokens"], r"no linear layer 'embed_tokens'"),
+    ],
+)  # fmt: skip
+def test_a_form_that_names_no_layer_is_refused_with_what_would(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        LoRA(target_modules=given).resolve(skeleton("llama"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[], "", " ", "[]"])
+def test_an_empty_choice_is_refused(given: Any) -> None:
+    with pytest.raises(InputError, match=r"target_modules is empty"):
+        LoRA(target_modules=given).check()
 
 
 def test_an_unknown_layer_names_the_nearest_and_all_that_there_are() -> None:
@@ -73,8 +128,8 @@ def test_the_head_by_name_is_refused() -> None:
 
 
 def test_a_model_without_linear_layers_is_refused_and_not_trained_without_adapters() -> None:
-    with pytest.raises(InputError, match=r"--model\.backend\.base: GPT2LMHeadModel has no linear layers"):
-        LoRA().resolve(skeleton("gpt2"))
+    with pytest.raises(InputError, match=r"--model\.backend\.base: Sequential has no linear layers"):
+        LoRA().resolve(nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)))
 
 
 @pytest.mark.parametrize(
