@@ -84,7 +84,11 @@ def say_untrained(model: Any, decoder: Decoder, examples: Sequence[Encoded], dev
     trained = [
         (name, one) for name, one in model.named_parameters() if one.requires_grad and "lora_B" in name
     ]
-    if not trained or (torch.is_autocast_enabled(device.type) and _autocast(device) == torch.float16):
+    if (
+        not trained
+        or not examples
+        or (torch.is_autocast_enabled(device.type) and _autocast(device) == torch.float16)
+    ):
         return  # without a scale float16's smallest gradients are 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         batch = micro_batch(examples, packed=False, pad_token_id=0).to(device)
