@@ -50,7 +50,12 @@ def _nouns(text: str, values: Values) -> Iterator[Candidate]:
                 continue
             strength = IMPLIED
         yield Candidate(noun.start(), value.label, strength, revises)
-    for found in languages.MARKER.finditer(text):
+    lowered = text.lower()
+    if not any(word in lowered for word in languages.WORDS):
+        markers: list[re.Match[str]] = []  # the pattern is slow on a text without any of its words
+    else:
+        markers = list(languages.MARKER.finditer(text))
+    for found in markers:
         if languages.WRONG.search(text[max(0, found.start() - 16) : found.start()]):
             continue
         value = _read_all(text, found.end(), values)

@@ -43,6 +43,12 @@ MARKER = re.compile(
     r"|opzione|lettera|选项|選項)(?=\W))?",
     re.IGNORECASE,
 )
+#: of each marker one word, in lower case
+WORDS = (
+    *("antwort", "lösung", "diagnose", "behandlung", "richtig ist"),
+    *("respuesta", "opción", "alternativa", "réponse", "option", "resposta", "opção", "risposta"),
+    *("答案", "选", "選", "정답", "답", "正解", "正答", "答え", "解答", "回答"),
+)
 #: what is said of a label or option before it
 CORRECT = re.compile(
     r"\s(?:ist|wäre)\s(?:richtig|korrekt|die\s(?:richtige|korrekte|beste)\s(?:antwort|lösung|option))(?!\w)"

@@ -70,8 +70,10 @@ class OptionTexts:
 
     def at(self, text: str, start: int) -> Found | None:
         """The longest option text that stands at `start`, with or without an article before it."""
+        if not self._by_first:
+            return None
         found = self.exactly_at(text, start)
-        if found is None and self._by_first:
+        if found is None:
             article = _ARTICLE.match(text, start)
             found = self.exactly_at(text, article.end()) if article else None
         return found

@@ -165,9 +165,9 @@ class Values:
         """The label at `at`, after any decoration; None where there is none or it isn't meant as one."""
         decoration = DECORATION.match(text, at)
         start = decoration.end() if decoration else at
-        compared = _COMPARED.search(text, max(at, start - 3), start)  # "< 5 mmHg", not what "5 mmHg" says
-        if compared is not None and text[start : start + 1].isdigit():
-            start = compared.start()
+        if start > at and text[start : start + 1].isdigit():
+            compared = _COMPARED.search(text, max(at, start - 3), start)  # "< 5 mmHg", not what "5 mmHg" says
+            start = compared.start() if compared else start
         standing = self.texts.at(text, start)
         found = self.word.match(text, start)
         label = self.by_key.get(_key(found.group(1))) if found else None
@@ -224,6 +224,8 @@ class Values:
 
     def behind(self, text: str, end: int) -> Found | None:
         """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
+        if not self.texts:
+            return None
         separators = _SEPARATORS.match(text, end)
         place = separators.end() if separators else end
         signed = self.texts.at(text, place - 1) if place > end and text[place - 1] == "-" else None
