@@ -22,6 +22,8 @@ def candidates(text: str, values: Values) -> Iterator[Candidate]:
     yield from _phrases(text, values)
     yield from _statements(text, values)
     yield from _subjects(text, values)
+    if not values.letters:
+        yield from _bare_sentences(text, values)
     above = phrases.NONE_ABOVE.search(text, max(0, len(text) - 60)) if values.letters else None
     if above is not None and values.read(text, above.start("said")) is None:
         yield Candidate(above.start(), None, ANNOUNCED)
@@ -82,10 +84,36 @@ def _phrases(text: str, values: Values) -> Iterator[Candidate]:
             if value is not None and not _disowned(text, found.start()):
                 revises = pattern is phrases.THEREFORE or _revises(text, found.start())
                 yield Candidate(found.start(), value.label, strength, revises)
+    for found in phrases.CORRECTED.finditer(text):
+        value = _corrected(text, found, values)
+        if value is not None:
+            yield Candidate(found.start(), value.label, ANNOUNCED, True)
     for found in phrases.LABEL_LINE.finditer(text):
         value = values.read(text, found.end())
         if value is not None and phrases.LINE_ENDS.match(text, value.end):
             yield Candidate(found.start(), value.label, ANNOUNCED)
+
+
+def _bare_sentences(text: str, values: Values) -> Iterator[Candidate]:
+    """Later sentences that are a label that is a word, or begin with it and a comma: "Yes. No."."""
+    for found in values.sentence.finditer(text):
+        value = values.read(text, found.start(1))
+        if value is not None:
+            revises = _revises(text, found.start(1))
+            yield Candidate(found.start(1), value.label, STATED, revises)
+
+
+def _corrected(text: str, found: re.Match[str], values: Values) -> Value | None:
+    """The label that replaces an earlier one ("wait, no, it is C"); where "no" is a label, it may be that."""
+    before = text[max(0, found.start() - 24) : found.start()]
+    if not phrases.BEFORE_CORRECTION.search(before) or _disowned(text, found.start()):
+        return None
+    value = _read_all(text, found.end(), values) if found.end() < len(text) else None
+    if value is not None and (found["more"] or found["mark"].casefold() != "no" or values.letters):
+        return value
+    if found["mark"].casefold() == "no" or values.letters:
+        return None
+    return values.read(text, found.end("mark") + 1) if found["more"] else None
 
 
 def _statements(text: str, values: Values) -> Iterator[Candidate]:

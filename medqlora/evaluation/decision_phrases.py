@@ -233,6 +233,24 @@ REVISES = re.compile(
     r"|correct(?:ion|ing)|ultimately|consequently|reconsider\w*|reflection|summary|revised?|upon)\b",
     re.IGNORECASE,
 )
+#: "Wait, no, it's C", "sorry, I meant C": what follows replaces what was said
+CORRECTED = re.compile(
+    r"(?<![\w-])(?P<mark>wait|hold\son|hmm+|actually|sorry|correction|oops|apologies|my\smistake|scratch\sthat"
+    r"|no(?=,\s)|I\smeant?|on\ssecond\sthought|make\sthat)"
+    r"(?P<more>[\s,.:;!–—…-]{1,6}(?:no|wait|actually|hmm+|sorry|(?:it|that)(?:\sis|['’]s|\sshould\sbe|\smust\sbe)"
+    r"|I\smeant?|I\s(?:think|believe)|rather|make\sthat|to)(?!\w)){0,4}(?=[\s,.:;!–—…-])[\s,.:;!–—…-]{1,6}",
+    re.IGNORECASE,
+)
+#: behind what a correction may begin
+BEFORE_CORRECTION = re.compile(r"[.!?…,;:—–\n)-][ *_]{0,6}\Z")
+#: the model doubts what it just said
+DOUBTED = re.compile(
+    r"(?<![\w-])(?:wait|hold\son|hmm+|no,?\swait|scratch\sthat|oops)(?:[,.!:;–—…]|\s[–—-]|\s(?:no|actually)\b|\s{0,3}\Z)"
+    r"|(?<![\w-])(?:let\sme|let's|I\s(?:need\sto|should|must|have\sto))\s(?:reconsider|re-?(?:evaluate|examine|think|check|assess))"
+    r"|(?<![\w-])(?:that|this|it)(?:\sis|['’]s|\swas)\s(?:not\s(?:right|correct)|wrong|incorrect|a\smistake)"
+    r"(?=[.,;!\n]|\s{0,3}\Z)|(?<![\w-])I\s(?:made\sa\smistake|was\swrong|misread)",
+    re.IGNORECASE,
+)
 SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 CLAUSE_START = re.compile(
     r"[,:–—]|\b(?:so|therefore|thus|hence|and|but|then|because|since|however|as)\b", re.IGNORECASE

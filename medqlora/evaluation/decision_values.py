@@ -36,6 +36,13 @@ _NOT_AFTER_DETERMINER = (
     r"\s(?:it|they|this|that|these|those|there|the|we|i|he|she|and|but|so|when|while|however"
     r"|(?:in|on|at|for|with)\s(?:this|the|these|those|most|general|my|our|both|all|either|this))\b"
 )
+#: labels that are no adjective
+_INTERJECTIONS = {"yes", "ja", "nein", "oui", "non", "sí", "si", "sim", "não", "sì", "да", "нет", "jein"}
+#: "true by definition", not "true positives": what shows that a label that may be an adjective stands alone
+_NOT_AFTER_NAME = (
+    r"\s(?:it|they|this|that|these|those|there|the|we|i|he|she|and|but|so|when|while|whereas|however|for|in|on|at|with|by"
+    r"|from|to|of|than|is|are|was|were|as|after|before|not|or|if|ob|weil|da|denn|dass|und|aber|die|der|das|es|in|bei|für)\b"
+)
 _ASKED = re.compile(rf"{_CLOSE}\s?\?")
 _CONDITIONAL = re.compile(r"[*_\"']{0,4},?\s(?:only\s)?(?:if|unless|provided)\b")
 _BOUNDARY = r"(?!\w)(?!['’]\w)(?!-\w)"
@@ -145,6 +152,12 @@ class Values:
         one = "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
         #: a label anywhere; group 1 is the label
         self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){_BOUNDARY}", re.IGNORECASE)
+        #: a sentence behind another that begins with a label and a stop or comma; group 1 is the label
+        self.sentence = re.compile(
+            rf"(?<=[.!;\n])\s(?:(?:but|actually|wait|or|also|well|then|again|and),?\s){{0,3}}({one or '(?!)'})"
+            r"(?=[.!,;]|\s{0,3}\Z|\n)",
+            re.IGNORECASE,
+        )
         letters = "|".join(re.escape(word) for word in words if len(word) == 1)
         #: another option with a heading: "B.", "(B)", "B)"; group 1 is the letter
         mark = r"[*_]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-(?=\s|\Z))"
@@ -158,6 +171,13 @@ class Values:
         at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b))"
         self._beside = re.compile(
             rf"(?:{_CLOSE}{_BESIDE}{_FEW_MARKS}|{_ENUMERATED_BESIDE})({one or '(?!)'}){_BOUNDARY}{at_end}",
+            re.IGNORECASE,
+        )
+
+        group = r"(?:for|in|among|at|with)\s(?!vivo|vitro|situ|vain|place)"
+        #: "yes in adults, but no in children"; group 1 is the second label
+        self._split = re.compile(
+            rf"\s{group}[^.\n]{{1,60}}?(?:,|;|\band|\bbut)(?:\s(?:and|but))?\s({one or '(?!)'})\s{group}",
             re.IGNORECASE,
         )
 
@@ -218,6 +238,9 @@ class Values:
                 return Value(None, end + beside.end())
         if _CONDITIONAL.match(tail):
             return None
+        other = self._split.match(tail) if len(label) > 1 else None
+        if other and _key(other.group(1)) != _key(label):
+            return Value(None, end + other.end())
         if len(label) > 1:
             return Value(label, end) if _follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
@@ -373,7 +396,11 @@ def _follows(label: str) -> re.Pattern[str]:
         )
     if key == "maybe":
         return re.compile(rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE})", re.IGNORECASE)
-    return re.compile(rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}\s)", re.IGNORECASE)
+    if key in _INTERJECTIONS:
+        return re.compile(rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}\s)", re.IGNORECASE)
+    return re.compile(
+        rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_NOT_AFTER_NAME}|{_CLOSE}\s\W)", re.IGNORECASE
+    )
 
 
 _LETTER_FOLLOWS = re.compile(

@@ -51,9 +51,12 @@ def parse_decision(text: str, labels: Sequence[str], options: Mapping[str, str] 
     for part in answers(own_part(spoken(plain(text)), values)):
         if not part.strip():
             continue
-        chosen = _resolve(part, sorted(candidates(part, values), key=_order))
+        found = sorted(candidates(part, values), key=_order)
+        chosen = _resolve(part, found)
         if chosen is not None:
-            return None if _taken_back(part, chosen, values) else chosen.label
+            said_last = max(candidate.at for candidate in found if candidate.label == chosen.label)
+            doubted = phrases.DOUBTED.search(part, said_last + 1) is not None
+            return None if doubted or _taken_back(part, chosen, values) else chosen.label
     return None
 
 
@@ -75,7 +78,10 @@ def _resolve(text: str, candidates: Sequence[Candidate]) -> Candidate | None:
     said = {candidate.label for candidate in strongest if candidate.label is not None}
     if len(said) > 1:
         differing = [candidate for candidate in strongest if candidate.label not in (None, chosen.label)]
-        if not chosen.revises or not _revised_between(text, differing[-1].at, chosen.at):
+        between = text[max(differing[-1].at, chosen.at - 2_000) : chosen.at]
+        if phrases.DOUBTED.search(between) is None and not (
+            chosen.revises and _revised_between(text, differing[-1].at, chosen.at)
+        ):
             return None
     if top == STATED and not chosen.revises and len(strongest) > 1 and strongest[0].label is None:
         return None
