@@ -111,6 +111,8 @@ def _taken_back(text: str, chosen: Candidate, values: Values) -> bool:
     """Whether `text` also says that a second option is correct, or that the chosen one is not."""
     if not values.letters:
         return False
+    if phrases.DENIED.match(text, chosen.at):
+        return True
     for pattern in (phrases.BOTH, phrases.ARE_CORRECT):
         for found in pattern.finditer(text):
             pair = {values.by_key.get(found[name].casefold()) for name in ("one", "two")} - {None}
