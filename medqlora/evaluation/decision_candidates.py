@@ -222,7 +222,7 @@ def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
     for link in phrases.LINK.finditer(sentence):
         value = values.read(text, start + link.end())
         if value is not None or link["colon"]:
-            return value
+            return None if phrases.SAID_WRONG.search(sentence, 0, link.start()) else value
     return None
 
 

@@ -42,7 +42,7 @@ NOT_AFTER_NAME = (
 ASKED = re.compile(rf"{CLOSE}\s?\?")
 #: the text stops where something more was to come
 CUT = re.compile(r"[*_\"']{0,4},?\s(?:and|or|and/or|plus|with|but\snot|vs\.?|&|/)\s{0,3}\Z", re.IGNORECASE)
-CONDITIONAL = re.compile(r"[*_\"']{0,4},?\s(?:only\s)?(?:if|unless|provided)\b")
+CONDITIONAL = re.compile(r"[*_\"']{0,4},?\s(?:(?:only|nur)\s)?(?:if|unless|provided|wenn|falls|sofern)\b")
 BOUNDARY = r"(?!\w)(?!['’]\w)(?!-\w)"
 BESIDE = (
     r"\s{0,3}(?:,\s{0,3}(?:or|and|but|then|maybe)?|;|\(\s?(?:or|and|possibly|maybe|alternatively)\b|/|\||\bor\b|\band\b|\bnor\b|\bbut\b|\bvs\b\.?|&|\+|\bto\b"

@@ -56,7 +56,7 @@ CORRECT = re.compile(
     r"|\sest\s(?:la\s)?(?:(?:bonne|meilleure)\sréponse|réponse\scorrecte|correcte|exacte)(?!\w)"
     r"|\sé\s(?:a\s)?(?:(?:resposta|alternativa|opção)\s)?(?:correta|certa)(?!\w)"
     r"|\sè\s(?:la\s)?(?:risposta\s)?corretta(?!\w)"
-    r"|\s?(?:选项|選項)(?:正确|正確)|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
+    r"|\s?(?:选项|選項)(?:正确|正確)|\s(?:正确|正確)(?=[,.;\s]|\Z)|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
     re.IGNORECASE,
 )
 #: before an announcement: a wrong answer, or another's

@@ -228,10 +228,10 @@ NONE_ABOVE = re.compile(
 #: a heading that is ruled out: "A) Masseter: this is not the muscle"
 RULED_OUT = re.compile(
     r"[*_\"'`)\]]{0,6}(?:\s?[:;–—-]{1,2}\s?(?:(?:this|it|which)\s)?(?:(?:is|are)\s)?(?:an?\s|the\s)?(?:not|incorrect"
-    r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated)"
+    r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated|no(?=\s{0,3}(?:[.,;\n]|\Z)))"
     r"|[.,]?\s(?:(?:this|it|which)\s)?(?:is|are|would\sbe)\s(?:not\s(?:correct|right|the|likely|appropriate|indicated)"
     r"|incorrect|wrong|unlikely|less\slikely|false)"
-    r"|(?:[.:;*_ –—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
+    r"|(?:[.:;*_ (–—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
     r"(?!\s(?:options?|answers?|choices?))"
     r"|[^\n]{0,160}\b(?:it|this|which)\s(?:is|would\sbe)\s(?:(?:therefore|thus|also)\s)?(?:incorrect|wrong|unlikely"
     r"|less\slikely|not\s(?:correct|the\s(?:correct|right|answer|best))))\b",
@@ -318,6 +318,9 @@ ANOTHERS = re.compile(
     r"\b(?:wrong|incorrect|previous|student['’]?s?|your|his|her|their|other|another|initial|first|possible|example"
     r"|alternative|second|third|fourth|secondary|expected|sample|reference|original|tentative|preliminary|no|any|either|worst|least\slikely)\s$",
     re.IGNORECASE,
+)
+SAID_WRONG = re.compile(
+    r"\b(?:that|which)\s(?:is|was)\s(?:\w{1,20}\s)?(?:wrong|incorrect|false|not)\b", re.IGNORECASE
 )
 REJECTED = re.compile(
     r"\b(?:incorrect|wrong|not|false|unlikely|inappropriate|contraindicated|less|rule[sd]?\sout|eliminated?)\b|n['’]t\b",

@@ -73,7 +73,8 @@ class Values:
         self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){following.BOUNDARY}", re.IGNORECASE)
         #: a sentence behind another that begins with a label and a stop or comma; group 1 is the label
         self.sentence = re.compile(
-            rf"(?<=[.!;\n])\s(?:(?:but|actually|wait|or|also|well|then|again|and),?\s){{0,3}}({one or '(?!)'})"
+            r"(?<=[.!;\n])\s(?:(?:but|actually|wait|or|also|well|then|again|and|doch|aber|oder),?\s){0,3}"
+            rf"({one or '(?!)'})"
             r"(?=[.!,;]|\s{0,3}\Z|\n)",
             re.IGNORECASE,
         )
@@ -88,7 +89,7 @@ class Values:
             rf"{following.HEADING}({letters or '(?!)'}){mark}(?!\w)"
             r"(?!\)?[\s*]{1,3}(?:is|was|would|has|does|cannot|can|are)\b)"
         )
-        at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b)|[ ]{1,3}\(?[A-J\d][).:][ ])"
+        at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b|only\b|[都均皆])|[ ]{1,3}\(?[A-J\d][).:][ ])"
         self._beside = re.compile(
             rf"(?:{following.CLOSE}{following.BESIDE}{following.FEW_MARKS}|{following.ENUMERATED_BESIDE})"
             rf"({one or '(?!)'}){following.BOUNDARY}{at_end}",

@@ -63,6 +63,19 @@ CONTRADICTIONS = [
     ("If the statement is true, it follows.", "truth", None),
 ]
 
+REJECTED = [
+    ("Hydroxyurea: no. Propranolol: yes.", "drugs", None),
+    ("B (incorrect)", "drugs", None),
+    ("B (correct)", "drugs", "B"),
+    ("The answer that is wrong is B", "drugs", None),
+    ("The answer that is right is B", "drugs", "B"),
+    ("A and C only", "drugs", None),
+    ("Die Antwort wäre ja, wenn", "german", None),
+    ("Nein. Doch, ja.", "german", None),
+    ("A、B都对", "chinese", None),
+    ("选项A错误，选项B正确，选项C错误。", "chinese", "B"),
+]
+
 #: names that end with a letter, and items within a line
 NOT_THE_LETTER = [
     ("Protein C is correct", "drugs", None),
@@ -166,6 +179,6 @@ STATED = [
 ]
 
 MODEL_OUTPUTS = [
-    *(*CORRECTIONS, *CONTRADICTIONS, *NOT_THE_LETTER, *CUT),
+    *(*CORRECTIONS, *CONTRADICTIONS, *REJECTED, *NOT_THE_LETTER, *CUT),
     *(*MARKS, *MARKUP, *STATED),
 ]

@@ -273,7 +273,11 @@ UNITS = (
 
 
 @pytest.mark.parametrize(
-    "unit", [*UNITS, "\n- A", "<think>", "\\boxed{", "or no ", "A is right ", "( ( ", "A. \n"]
+    "unit",
+    [
+        *(*UNITS, "\n- A", "<think>", "\\boxed{", "or no ", "A is right ", "( ( ", "A. \n"),
+        *("wait, no, ", "hmm, actually ", "A. X. B. Y. ", "_", "<B>", "=> ", "yes in x and "),
+    ],
 )
 @pytest.mark.parametrize("labels", [("yes", "no", "maybe"), ("A", "B", "C", "D")])
 @pytest.mark.parametrize("size", [8_000, pytest.param(100_000, marks=pytest.mark.slow)])
