@@ -55,10 +55,10 @@ JOINED = re.compile(rf"{CLOSE}\.?(?:{BESIDE}|\s?;|\\n)", re.IGNORECASE)
 #: a letter that is a heading: "A.", "A)", "A -"
 HEADS = re.compile(r"[*_)\]]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-\s)")
 #: goes on as the subject of a sentence: "Choice A (influenza) lacks …"
-SUBJECT = re.compile(r"[)\]]\s(?!and\b|or\b|nor\b|plus\b)[a-z]{2}")
+SUBJECT = re.compile(r"[)\],]\s(?!and\b|or\b|nor\b|plus\b)[a-z]{2}")
 OTHERS = re.compile(r"\b(?:incorrect|wrong|others?)\b", re.IGNORECASE)
 #: a heading within a line, at the start of a sentence; group 1 is the letter
-LINE_HEADING = re.compile(r"(?<=[.;!])\s[*_]{0,3}\(?([A-J](?=[.)]\s[*_]{0,3}[A-Z])|\d(?=[.)]\s\D))")
+LINE_HEADING = re.compile(r"(?<=[\w.;!)])\s[*_]{0,3}\(?([A-J](?=[.)]\s[*_]{0,3}[A-Z])|\d(?=[.)]\s\D))")
 IN_BRACKETS = re.compile(r"[(\[]")
 #: a second option is named for comparison only
 CONTRAST = re.compile(
@@ -95,12 +95,19 @@ LETTER_BEHIND = re.compile(
 )
 COMPARED = re.compile(r"[<>]\s?\Z")
 HEADING = r"[\s*_\"'`(\[]{0,6}(?:(?i:option|choice)\s)?\(?"
+#: "A–D"
+RANGE = re.compile(r"\s?[–—-]\s?(?P<to>[A-Z]|\d)(?![\w-])")
 #: species whose genus is written as one of the letters that also name options
 SPECIES = re.compile(
     r"\.\s(?:coli|difficile|albicans|jejuni|perfringens|botulinum|tetani|diphtheriae|trachomatis|pneumoniae"
     r"|psittaci|fumigatus|baumannii|cereus|fragilis|burgdorferi|pertussis|anthracis|henselae|histolytica"
     r"|faecalis|faecium|cloacae|neoformans|immitis|granulosus|multilocularis|dermatitidis|elegans|freundii"
-    r"|melanogaster|medinensis|vermicularis|lumbricoides|israelii|auris|glabrata|abortus|melitensis)\b"
+    r"|pylori|influenzae|ducreyi|capsulatum|dysenteriae|sonnei|flexneri|typhi|aeruginosa|aureus|epidermidis"
+    r"|saprophyticus|pyogenes|agalactiae|enterica|marcescens|mirabilis|vulgaris|monocytogenes|meningitidis|gonorrhoeae"
+    r"|pneumophila|lamblia|intestinalis|vivax|falciparum|malariae|stercoralis|solium|saginata|duodenale|tularensis"
+    r"|pallidum|burnetii|rickettsii|catarrhalis|vaginalis|jirovecii|asteroides|leprae|tuberculosis|kansasii|marinum"
+    r"|avium|cholerae|vulnificus|enterocolitica|pestis|canis|hominis|genitalium|acnes|mutans|bovis|gattii|schenckii"
+    r"|cruzi|brucei|gondii|haematobium|mansoni|japonicum|hepatica|melanogaster|medinensis|vermicularis|lumbricoides|israelii|auris|glabrata|abortus|melitensis)\b"
 )
 
 

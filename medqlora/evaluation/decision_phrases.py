@@ -61,6 +61,8 @@ NEXT_QUESTION = re.compile(
     r"|(?:question|q)[ \t]?\.?[ \t]?\d{1,4}[.)][ \t])"
     r"|<\|im_start\|>\s?(?:user|human)|<\|(?:user|human|start_header_id\|>\s?user)\|?|<start_of_turn>\s?user"
     r"|<\|turn>\s?user|<\|start\|>\s?user|\[INST\]"
+    # a line that asks, and the options of its question
+    r"|^(?P<listed>[^\n]{20,600}\?)[ \t]{0,8}\n[ \t]{0,8}\n?[ \t]{0,8}[*_]{0,2}\(?[A1][.)]\s"
     r"|<question>|\\section\*?\{(?:medical\s)?question|(?<=[.!?)] )(?:medical\s)?question\s?\d{0,3}:"
     # roles between turns whose special tokens were left out: "B.user\n\n…"
     r"|(?<=[^\s\w])(?:user|assistant)\n|(?<=\w)(?:user|assistant)\n\n",
@@ -128,7 +130,8 @@ THINK = re.compile(
 #: "Ans. B", and a line that is "Answer B" and no more
 ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:]|[A-Z]\b)(?:\s?:)?", re.IGNORECASE)
 LABEL_LINE = re.compile(
-    r"^[#*_ \t>\[]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?\]?[*_]{0,4}[ \t]{1,3}"
+    r"(?:^|(?<=[.!?]\s))[#*_ \t>\[]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?\]?[*_]{0,4}"
+    r"[ \t]{1,3}"
     r"(?=[(*_\[]{0,4}\w)|^[#*_ \t>]{0,8}(?:antwort|lösung|respuesta|réponse|resposta|risposta)[*_]{0,4}[ \t]{1,3}"
     r"(?=[(*_\[]{0,4}\w)",
     re.IGNORECASE | re.MULTILINE,
@@ -249,7 +252,7 @@ LISTING = re.compile(
 )
 THEREFORE = re.compile(
     r"(?<![\w-])(?:so|therefore|thus|hence|overall|in\s(?:conclusion|summary|short)|ultimately|consequently"
-    r"|to\s(?:conclude|summari[sz]e)|accordingly)(?![\w-])\s?[,:]?(?:\sit\sis|\sit['’]s)?",
+    r"|to\s(?:conclude|summari[sz]e)|accordingly)(?![\w-])\s?[,:]?(?:\s?(?:it\sis|it['’]s|answer)(?=\s))?",
     re.IGNORECASE,
 )
 LEAD = re.compile(

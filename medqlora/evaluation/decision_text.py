@@ -91,7 +91,7 @@ def answers(text: str) -> Iterator[str]:
         before = text[: found.start()].strip()
         if not kinds:
             begun = bool(before) and not _introduces(before)
-        numbered = any(character.isdigit() for character in found[0])
+        numbered = kind != "listed" and any(character.isdigit() for character in found[0])
         if kind in kinds or (begun and (kind not in _MILD or numbered)):
             end = found.start()
             break
@@ -103,10 +103,12 @@ def answers(text: str) -> Iterator[str]:
 
 
 #: headers that an explanation may hold as well
-_MILD = {"example", "case", "task", "scenario"}
+_MILD = {"listed", "example", "case", "task", "scenario"}
 
 
 def _kind(header: re.Match[str]) -> str:
+    if header["listed"]:
+        return "listed"
     word = (header["word"] or "turn").casefold()
     if word in ("user", "human", "turn", "assistant", "model"):
         return "turn"

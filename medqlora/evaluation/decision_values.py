@@ -212,6 +212,9 @@ class Values:
                 or ((not tail.strip() or tail[:1] == "\n") and (enclosed or announced or written not in "ai"))
             ):
                 return None
+        to = following.RANGE.match(tail)
+        if to is not None and _key(to["to"]) in self.by_key:
+            return Value(None, end + to.end())
         if following.SPECIES.match(tail) or (re.match(r"\.\w", tail) and not re.match(r"\.[A-Z][a-z]", tail)):
             return None
         if not following.LETTER_FOLLOWS.match(tail):
@@ -236,6 +239,9 @@ class Values:
         place = order.index(label) + 1
         for found in following.LINE_HEADING.finditer(line) if place < len(order) else ():
             if self.by_key.get(_key(found[1])) == order[place]:
+                before = line[: found.start()]
+                if before[-1:].isalnum() and following.CONTRAST.search(before):
+                    return False
                 return not phrases.REJECTED.search(line[found.end() : found.end() + 80])
         return False
 
@@ -276,7 +282,8 @@ class Values:
         place = marks.end() if marks else joined.end()
         second = self.texts.at(text, place)
         if second is not None and label not in second.labels:
-            return True
+            # "C. Lateral pterygoid; the medial pterygoid elevates" is about one answer
+            return ";" not in joined[0] or following.OPTION_FOLLOWS.match(text, second.end) is not None
         word = self.word.match(text, place)
         other = self.by_key.get(_key(word[1])) if word else None
         return (

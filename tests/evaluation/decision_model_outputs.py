@@ -15,6 +15,9 @@ ASKED: dict[str, dict[str, str] | tuple[str, ...]] = {
     "rashes": {"A": "Influenza", "B": "Measles", "C": "Mumps", "D": "Rubella"},
     "digits": {"1": "Aorta", "2": "Vena cava", "3": "Pulmonary artery", "4": "Pulmonary vein"},
     "numbers": {"1": "2", "2": "4", "3": "6", "4": "8"},
+    "ten": dict(
+        zip("ABCDEFGHIJ", ("one", "two", "six", "ten", "ace", "bay", "cue", "dye", "elm", "fir"), strict=True)
+    ),
     "small": {"a": "Aorta", "b": "Vena cava", "c": "Pulmonary artery", "d": "Pulmonary vein"},
     "doses": {"A": "5 mg/kg", "B": "10 mg/kg", "C": "15 mg/kg", "D": "50 mg/kg"},
     "chinese": {"A": "心肌梗死", "B": "肺栓塞", "C": "气胸", "D": "主动脉夹层"},
@@ -76,6 +79,12 @@ REJECTED = [
     ("选项A错误，选项B正确，选项C错误。", "chinese", "B"),
 ]
 
+FURTHER = [
+    ("B\n\nWhich one lowers blood pressure?\n\nA. Metformin\nB. Lisinopril\n\nAnswer: A", "drugs", "B"),
+    ("It depends.\n\nWhich one is best here?\nA. Metformin\nB. Hydroxyurea\n\nAnswer: B", "drugs", "B"),
+    ("Which one is best for him?\nA. Metformin\nB. Hydroxyurea\n\nAnswer: B", "drugs", "B"),
+]
+
 #: names that end with a letter, and items within a line
 NOT_THE_LETTER = [
     ("Protein C is correct", "drugs", None),
@@ -83,6 +92,14 @@ NOT_THE_LETTER = [
     ("Hemoglobin A is correct", "drugs", None),
     ("Coenzyme A is the answer", "drugs", None),
     ("Therefore B is correct", "drugs", "B"),
+    ("H. pylori", "ten", None),
+    ("A–D", "drugs", None),
+    ("A. Rarely B. Often", "drugs", None),
+    ("So answer C.", "drugs", "C"),
+    ("Could be C or D. Likely C. Answer C.", "drugs", "C"),
+    ("The answer is B) Hydroxyurea; the metformin is for diabetes.", "drugs", "B"),
+    ("The answer is B) Hydroxyurea; metformin.", "drugs", None),
+    ("The answer is B, hydroxyurea. Option A, metformin, lowers glucose", "drugs", "B"),
     ("Clearly B is the best answer", "drugs", "B"),
     ("1. The aorta carries blood. 2. The vena cava returns it. 3. The pulm", "digits", None),
     ("A. Metformin lowers glucose. B. Hydroxyurea raises HbF. C. Prop", "drugs", None),
@@ -179,6 +196,6 @@ STATED = [
 ]
 
 MODEL_OUTPUTS = [
-    *(*CORRECTIONS, *CONTRADICTIONS, *REJECTED, *NOT_THE_LETTER, *CUT),
+    *(*CORRECTIONS, *CONTRADICTIONS, *REJECTED, *FURTHER, *NOT_THE_LETTER, *CUT),
     *(*MARKS, *MARKUP, *STATED),
 ]
