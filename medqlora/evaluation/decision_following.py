@@ -19,7 +19,7 @@ CLOSE = r"[*_\"'`)\]}>$]{0,8}"
 ENDED = (
     rf"{CLOSE}(?:\s*$|[ \t]*\n|[,;:!…](?!\w)|\.(?!\w)|\.(?=[A-Z][a-z])|\s*[–—]|\s-+\s|\s{{0,3}}</|\\[)\]]"
     r"|[\"']\s?[}\]]"  # the end of a JSON value
-    r"|\s?[✅✔☑✓]|\s[}\])])"
+    r"|\s?[✅✔☑✓]|\s?\|\s{0,3}(?:\n|\Z)|\s[}\])])"
 )
 PAREN = r"\s?\((?![^()]{0,60}\)\s[a-z])"  # "no (p = 0.3)", but not "no (significant) difference"
 #: "No. 5 of", "No. of patients"; not "no. In 40 patients …", which is how a completion with its rationale reads

@@ -25,13 +25,14 @@ END_TOKEN = re.compile(
     r"<\|(?:eot_id|eom_id|im_end|end_of_text|endoftext|endofturn|end_of_turn|end|return|end▁of▁sentence"
     r"|end_of_solution)\|>|</s>|<eos>|<end_of_turn>|<turn\|>"
 )
+CELL_TAG = re.compile(r"</?t[dh]\s?/?>", re.IGNORECASE)
 LINE_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6])\s?/?>", re.IGNORECASE)
 #: LaTeX that only says how its content is set, and LaTeX's spaces
 LATEX_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf)|mbox)\s?\{([^{}\n]{0,400})\}")
 LATEX_SPACE = re.compile(r"\\[,;: !]|\\q?quad\b")
 #: a tag "<B>" only where one closes it: an answer may be "<B>" as well
 STYLE_TAG = re.compile(
-    r"</?(?:(?-i:[biu])|em|strong|span|td|th|font|mark|code)\s?/?>|<(?-i:[BIU])>(?=[^<]{1,200}</)|</(?-i:[BIU])>|<\|begin_of_solution\|>",
+    r"</?(?:(?-i:[biu])|em|strong|span|font|mark|code)\s?/?>|<(?-i:[BIU])>(?=[^<]{1,200}</)|</(?-i:[BIU])>|<\|begin_of_solution\|>",
     re.IGNORECASE,
 )
 #: emphasis by underscores, which are letters to a pattern

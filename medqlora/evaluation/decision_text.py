@@ -72,7 +72,7 @@ def spoken(text: str) -> str:
     if "\\" in text:
         text = phrases.LATEX_SPACE.sub(" ", phrases.LATEX_STYLE.sub(r"\1", text)).replace("\\%", "%")
     if "<" in text:
-        text = phrases.STYLE_TAG.sub("", phrases.LINE_TAG.sub("\n", text))
+        text = phrases.STYLE_TAG.sub("", phrases.CELL_TAG.sub(" ", phrases.LINE_TAG.sub("\n", text)))
     return text
 
 

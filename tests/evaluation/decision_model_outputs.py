@@ -146,6 +146,8 @@ MARKS = [
     ("Answer [A/B/C/D]: B", "drugs", "B"),
     ("answer == 'B'", "drugs", "B"),
     ("| Answer | Yes |\n|---|---|", "ynm", "yes"),
+    ("| Answer | no |", "ynm", "no"),
+    ("<tr><td>A</td><td>Metformin</td></tr><tr><td>B</td></tr>", "drugs", None),
     ("| Answer | A | B |", "drugs", None),
 ]
 
