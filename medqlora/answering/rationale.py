@@ -15,7 +15,8 @@ def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | 
     """`text` behind the decision that it begins with ("**Answer:** no. The …" → "The …"); else all of it.
 
     What is a decision is read as `evaluation.parse_decision` reads it: the "No" of "No difference was
-    found" is none and stays. Thoughts that end (`</think>`) and what follows an end token are left out, all
+    found" is none and stays. Thoughts that end (`</think>`, a
+    channel before the final one) and what follows an end token are left out, all
     else stays as it was written. Takes time linear in the length of `text`.
 
     Args:
@@ -23,9 +24,14 @@ def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | 
         labels: the decisions that are possible; empty for a free answer.
         options: for multiple choice, label → text of the option; a leading "B. Aspirin." goes as one.
     """
+    finals = list(phrases.FINAL_CHANNEL.finditer(text))
+    if finals:
+        text = text[finals[-1].end() :]
     thoughts = list(phrases.THOUGHT_END.finditer(text))
     if thoughts:
         text = text[thoughts[-1].end() :]
+    if turn := phrases.TURN_START.match(text):
+        text = text[turn.end() :]
     end = phrases.END_TOKEN.search(text)
     if end:
         text = text[: end.start()]

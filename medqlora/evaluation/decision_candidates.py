@@ -22,6 +22,9 @@ def candidates(text: str, values: Values) -> Iterator[Candidate]:
     yield from _phrases(text, values)
     yield from _statements(text, values)
     yield from _subjects(text, values)
+    if not values.letters:
+        yield from _bare_sentences(text, values)
+        yield from _claims(text, values)
     above = phrases.NONE_ABOVE.search(text, max(0, len(text) - 60)) if values.letters else None
     if above is not None and values.read(text, above.start("said")) is None:
         yield Candidate(above.start(), None, ANNOUNCED)
@@ -79,13 +82,56 @@ def _phrases(text: str, values: Values) -> Iterator[Candidate]:
     ):
         for found in pattern.finditer(text):
             value = _read_all(text, found.end(), values) if found.end() < len(text) else None
+            if pattern is phrases.THEREFORE and value is not None and _cut_word(text, value):
+                continue
             if value is not None and not _disowned(text, found.start()):
                 revises = pattern is phrases.THEREFORE or _revises(text, found.start())
                 yield Candidate(found.start(), value.label, strength, revises)
+    for found in phrases.CORRECTED.finditer(text):
+        value = _corrected(text, found, values)
+        if value is not None:
+            yield Candidate(found.end("mark"), value.label, ANNOUNCED, True)
     for found in phrases.LABEL_LINE.finditer(text):
         value = values.read(text, found.end())
         if value is not None and phrases.LINE_ENDS.match(text, value.end):
             yield Candidate(found.start(), value.label, ANNOUNCED)
+
+
+def _bare_sentences(text: str, values: Values) -> Iterator[Candidate]:
+    """Later sentences that are a label that is a word, or begin with it and a comma: "Yes. No."."""
+    for found in values.sentence.finditer(text):
+        value = values.read(text, found.start(1))
+        if value is not None and (text[value.end :].strip(" ") or found[1].casefold() not in ("no", "maybe")):
+            revises = _revises(text, found.start(1))
+            yield Candidate(found.start(1), value.label, STATED, revises)
+
+
+def _claims(text: str, values: Values) -> Iterator[Candidate]:
+    """What "the statement is" says, where labels are words such as true and false."""
+    for found in phrases.CLAIM.finditer(text):
+        value = _read_all(text, found.end(), values)
+        if value is not None and not _disowned(text, found.start()):
+            yield Candidate(found.start(), value.label, ANNOUNCED, _revises(text, found.start()))
+
+
+def _cut_word(text: str, value: Value) -> bool:
+    """Whether `text` ends with a label of one letter in the other case: "Therefore, b", cut within a word."""
+    written = re.search(r"(?<!\w)[a-z]\Z", text[-2:])
+    return written is not None and value.end == len(text) and value.label != written[0]
+
+
+def _corrected(text: str, found: re.Match[str], values: Values) -> Value | None:
+    """The label that replaces an earlier one ("wait, no, it is C"); where "no" is a label, it may be that."""
+    before = text[max(0, found.start() - 24) : found.start()]
+    asked = found["mark"].casefold() == "no" and before.rstrip(" *_").endswith("?")
+    if asked or not phrases.BEFORE_CORRECTION.search(before) or _disowned(text, found.start()):
+        return None
+    value = _read_all(text, found.end(), values) if found.end() < len(text) else None
+    if value is not None and (found["more"] or found["mark"].casefold() != "no" or values.letters):
+        return value
+    if found["mark"].casefold() == "no" or values.letters:
+        return None
+    return values.read(text, found.end("mark") + 1) if found["more"] else None
 
 
 def _statements(text: str, values: Values) -> Iterator[Candidate]:
@@ -101,6 +147,8 @@ def _statements(text: str, values: Values) -> Iterator[Candidate]:
         if phrases.ANOTHERS.search(re.sub(r"\b(?:the|an?)\s$", "", before, flags=re.IGNORECASE)):
             continue
         value = _read_all(text, found.end(), values)
+        if value is None and (verb := phrases.TO_GIVE.match(text, found.end())):
+            value = _read_all(text, verb.end(), values)
         if value is None or _disowned(text, found.start()) or _limited(text, value.end):
             continue
         revises = _revises(text, found.start())
@@ -114,10 +162,18 @@ def _limited(text: str, end: int) -> bool:
 
 def _subjects(text: str, values: Values) -> Iterator[Candidate]:
     """What is said to be correct, the best or the next step."""
-    for pattern in (phrases.IS_CORRECT, phrases.IS_BEST, phrases.IS_THE_STEP, languages.CORRECT):
+    for pattern in (
+        phrases.IS_CORRECT,
+        phrases.IS_BEST,
+        phrases.IS_THE_STEP,
+        languages.CORRECT,
+        phrases.ALL_CORRECT,
+    ):
         for found in pattern.finditer(text):
-            subject = _before(text, found.start(), values)
+            subject = _before(text, found.start(), values, texts_only=pattern is phrases.ALL_CORRECT)
             if subject is None or _disowned(text, subject.at):
+                continue
+            if phrases.IN_ANOTHER_CASE.match(text, found.end()) and phrases.WOULD_BE.match(found[0]):
                 continue
             if pattern is languages.CORRECT and languages.SUPPOSED.search(_sentence_before(text, subject.at)):
                 continue
@@ -166,7 +222,7 @@ def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
     for link in phrases.LINK.finditer(sentence):
         value = values.read(text, start + link.end())
         if value is not None or link["colon"]:
-            return value
+            return None if phrases.SAID_WRONG.search(sentence, 0, link.start()) else value
     return None
 
 
@@ -186,8 +242,8 @@ def _read_all(text: str, at: int, values: Values, *, apart: bool = False) -> Val
     return value
 
 
-def _before(text: str, end: int, values: Values) -> Candidate | None:
-    """The label or option that ends at `end`, as the subject of "is correct"."""
+def _before(text: str, end: int, values: Values, *, texts_only: bool = False) -> Candidate | None:
+    """The label or option that ends at `end`, as the subject of "is correct"; `texts_only`: of "are correct"."""
     start = max(0, end - min(1_000, 2 * values.texts.longest + 60))
     window = text[start:end].rstrip(" *_\"'`)]}.:,")
     option = _option_before(window, values)
@@ -209,6 +265,8 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
         if joined is not None and (joined["or"] or _names_at_end(window[: at - len(joined[0])], values)):
             agreed = None
         return Candidate(start + at, agreed, ANNOUNCED, _revises(text, start + at))
+    if texts_only:
+        return None
     window = window[-24:]
     offset = end - len(text[start:end]) + len(text[start:end].rstrip(" *_\"'`)]}.:,")) - len(window)
     for found in values.word.finditer(window):
@@ -221,10 +279,8 @@ def _before(text: str, end: int, values: Values) -> Candidate | None:
             return None
         if len(label) == 1 and not found.group(1).isupper() and not label.isdigit():
             return None
-        if len(label) == 1 and re.search(
-            r"\b(?:vitamin|hepatitis|type|group|factor)\s$", before, re.IGNORECASE
-        ):
-            return None
+        if len(label) == 1 and not label.isdigit() and not phrases.BEFORE_LETTER.search(before):
+            return None  # "vitamin C", "influenza A"
         at = offset + found.start()
         named = phrases.NAMED_BEFORE.sub("", text[max(0, at - 60 - 2 * values.texts.longest) : at])
         option = _option_before(named.rstrip(" ([-–—,"), values)

@@ -8,11 +8,11 @@ Every repetition is bounded.
 import re
 
 _GERMAN = (
-    r"(?:(?:richtige|korrekte|beste|endgültige|finale|zutreffende)\s)?(?:antwort(?:option|möglichkeit)?|lösung)"
-    r"(?:\s?:|\s(?:ist|lautet|wäre)(?:\s(?:daher|also|somit|demnach|folglich))?(?:\s?:)?)"
+    r"(?:(?:richtige|korrekte|beste|endgültige|finale|zutreffende)\s)?(?:antwort(?:option|möglichkeit)?|lösung|fazit)"
+    r"(?:\s\([^()\n]{0,60}\))?(?:\s?:|\s(?:ist|lautet|wäre)(?:\s(?:daher|also|somit|demnach|folglich))?(?:\s?:)?)"
     r"|(?:richtige|korrekte|beste|zutreffende)\s(?:option|diagnose|behandlung)\s(?:ist|lautet|wäre)"
     r"|(?:ist|lautet|wäre)\sdie\s(?:richtige|korrekte|beste|endgültige)\s(?:antwort(?:option|möglichkeit)?|lösung|option)"
-    r"(?=\s)|richtig\sist(?:\s(?:daher|also|somit))?(?=\s)"
+    r"(?=\s)|lautet\s(?:die|meine)\santwort(?=\s)|richtig\sist(?:\s(?:daher|also|somit))?(?=\s)"
 )
 _SPANISH = (
     r"(?:respuesta|opción|alternativa)(?:\s(?:correcta|final|adecuada|más\sprobable))?"
@@ -45,7 +45,7 @@ MARKER = re.compile(
 )
 #: of each marker one word, in lower case
 WORDS = (
-    *("antwort", "lösung", "diagnose", "behandlung", "richtig ist"),
+    *("antwort", "lösung", "fazit", "diagnose", "behandlung", "richtig ist"),
     *("respuesta", "opción", "alternativa", "réponse", "option", "resposta", "opção", "risposta"),
     *("答案", "选", "選", "정답", "답", "正解", "正答", "答え", "解答", "回答"),
 )
@@ -56,12 +56,12 @@ CORRECT = re.compile(
     r"|\sest\s(?:la\s)?(?:(?:bonne|meilleure)\sréponse|réponse\scorrecte|correcte|exacte)(?!\w)"
     r"|\sé\s(?:a\s)?(?:(?:resposta|alternativa|opção)\s)?(?:correta|certa)(?!\w)"
     r"|\sè\s(?:la\s)?(?:risposta\s)?corretta(?!\w)"
-    r"|\s?(?:选项|選項)(?:正确|正確)|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
+    r"|\s?(?:选项|選項)(?:正确|正確)|\s(?:正确|正確)(?=[,.;\s]|\Z)|\s?(?:是|为|為)(?:正确|正確)(?:的|答案|选项)|\s?(?:가|이)\s정답|\s?(?:が|は)(?:正解|正しい)",
     re.IGNORECASE,
 )
 #: before an announcement: a wrong answer, or another's
 WRONG = re.compile(
-    r"(?:(?<!\w)(?:falsche|schlechteste|mauvaise|fausse|keine|nicht\sdie)\s|错误的?|錯誤的?|不正确的?|不正確的?|틀린\s?"
+    r"(?:(?<!\w)(?:falsche|schlechteste|mauvaise|fausse|keine|nicht\sdie)\s|错误的?|錯誤的?|不正确的?|以下|下列|各个?|每个|这些|所有|其他|其它|[四五]个|不正確的?|틀린\s?"
     r"|間違った)$",
     re.IGNORECASE,
 )
@@ -69,5 +69,9 @@ WRONG = re.compile(
 SUPPOSED = re.compile(r"(?<!\w)(?:wenn|falls|sofern|si|caso)(?!\w)|如果|假如|만약|もし", re.IGNORECASE)
 #: "or" and "and" between two labels
 JOINING = r"\b(?:oder|und|ou|et|y|o|e|com|con|mit)\b|和|与|與|或|及|와|과|또는|と|または"
+#: behind a label or option: it is not the answer
+REJECTED = re.compile(
+    r"\s?(?:选项|選項|项|項)?\s?(?:是|为|為)?(?:错|錯|不正|不对|不對|不是|不符)|\s?(?:은|는|이|가)?\s?(?:틀|아니|아닙)|\s?(?:は|が)?(?:誤|間違|不正解)"
+)
 #: what may follow a label in its sentence
 FOLLOWING = r"\s?(?:입니다|이다|이며|이고|이에요|예요|번|です|である|だ(?=[.\s])|选项|選項|项|項)"

@@ -62,7 +62,7 @@ def items_of(text: str, values: Values) -> list[Item]:
         value = values.read(text, found.end())
         if value is not None and value.label is not None:
             line = text[value.end : value.end + 200].split("\n", 1)[0]
-            ruled_out = found.end() > rejected_from or phrases.REJECTED.search(line) is not None
+            ruled_out = found.end() >= rejected_from or phrases.REJECTED.search(line) is not None
             items.append(Item(found.end(), value.label, value.end, ruled_out))
             continue
         about = phrases.ABOUT_LETTER.match(text, found.end()) if values.letters else None
@@ -76,8 +76,12 @@ def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]
     """A decision with which the text begins, and the list items that would contradict it."""
     first: Candidate | None = None
     end = 0
+    mark = phrases.OPENING_MARK.match(text)
+    if mark is not None and not values.letters and re.match(r"\s*[-–•·]", text):
+        mark = None  # an item of a list of words
+    begin = mark.end() if mark else 0
     for opening in (phrases.LEAD, phrases.ECHOED_QUESTION):
-        found = opening.match(text)
+        found = opening.match(text, begin)
         value = values.read(text, found.end()) if found else None
         if (
             found is None
@@ -85,7 +89,7 @@ def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]
             or (opening is phrases.ECHOED_QUESTION and "?" in text[found.end() :])
         ):
             continue
-        lettered = values.read(text, 0) if opening is phrases.LEAD and values.letters else None
+        lettered = values.read(text, begin) if opening is phrases.LEAD and values.letters else None
         if lettered is not None and lettered.label is None:
             value = lettered  # "A: <text of B>", not "Answer: <text of B>"
         if value.label is None or not _contradicted(text, value, values):
@@ -173,6 +177,12 @@ def last(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]:
     value = values.read(tail, found.start("mark"))
     if value is None or value.label is None or re.search(r"\w", tail[value.end :]):
         return
+    end = tail[value.end :]
+    same_line = found.start() > 0 and "\n" not in tail[found.start() : found.start("rest")]
+    if value.label.casefold() in ("no", "maybe") and not end and "\n" not in text[len(tail) :] and same_line:
+        return  # a text that is cut behind "No" or "Maybe" may go on with "difference was found"
+    if len(value.label) == 1 and "**" in found["mark"] and not end and found.start() > 0:
+        return  # "**A", cut within "**Answer"
     alone = found.start() == 0 or "\n" in tail[found.start() : found.start("rest")]
     if alone or len(value.label) > 1:
         cut = _cut_list(tail, found.start("rest"), value, items, values)

@@ -19,13 +19,29 @@ THOUGHT_START = re.compile(
 )
 FINAL_CHANNEL = re.compile(
     r"<\|channel\|>\s?final\b[^<\n]{0,40}(?:<\|constrain\|>[^<\n]{0,20})?<\|message\|>"
-    r"|(?<=[\w.,!?)\]\"'*:])assistantfinal(?=[^a-z])"
+    r"|(?<=[\w.,!?)\]\"'*:])assistantfinal(?!ly\b|e\b|i[sz]e)"
 )
 END_TOKEN = re.compile(
     r"<\|(?:eot_id|eom_id|im_end|end_of_text|endoftext|endofturn|end_of_turn|end|return|end▁of▁sentence"
     r"|end_of_solution)\|>|</s>|<eos>|<end_of_turn>|<turn\|>"
 )
-STYLE_TAG = re.compile(r"</?(?:b|i|u|p|br|em|strong|div|span)\s?/?>|<\|begin_of_solution\|>", re.IGNORECASE)
+CELL_TAG = re.compile(r"</?t[dh]\s?/?>", re.IGNORECASE)
+LINE_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6])\s?/?>", re.IGNORECASE)
+#: LaTeX that only says how its content is set, and LaTeX's spaces
+LATEX_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf)|mbox)\s?\{([^{}\n]{0,400})\}")
+LATEX_SPACE = re.compile(r"\\[,;: !]|\\q?quad\b")
+#: a tag "<B>" only where one closes it: an answer may be "<B>" as well
+STYLE_TAG = re.compile(
+    r"</?(?:(?-i:[biu])|em|strong|span|font|mark|code)\s?/?>|<(?-i:[BIU])>(?=[^<]{1,200}</)|</(?-i:[BIU])>|<\|begin_of_solution\|>",
+    re.IGNORECASE,
+)
+#: emphasis by underscores, which are letters to a pattern
+UNDERSCORES = re.compile(r"(?<!\w)_{1,3}(?=[^\s_])([^_\n]{1,200})_{1,3}(?!\w)")
+#: the tokens and the role with which the model's turn begins
+TURN_START = re.compile(
+    r"\A(?:\s|<s>|<bos>|<pad>|<\|begin_of_text\|>|\[/INST\]|(?:<\|im_start\|>|<\|start_header_id\|>|<\|start\|>|#{1,4}\s)"
+    r"assistant(?!\w)|<start_of_turn>model(?!\w)|<\|turn>model(?!\w)|(?<=assistant)(?:<\|end_header_id\|>|\s?:)){1,12}"
+)
 _HEADERS = (
     r"question|query|exercise|abstract|context|passage|q|user|human|instruction|input|problem|example|case|task"
     r"|scenario|vignette|prompt|mcq"
@@ -46,6 +62,8 @@ NEXT_QUESTION = re.compile(
     r"|(?:question|q)[ \t]?\.?[ \t]?\d{1,4}[.)][ \t])"
     r"|<\|im_start\|>\s?(?:user|human)|<\|(?:user|human|start_header_id\|>\s?user)\|?|<start_of_turn>\s?user"
     r"|<\|turn>\s?user|<\|start\|>\s?user|\[INST\]"
+    # a line that asks, and the options of its question
+    r"|^(?P<listed>[^\n]{20,600}\?)[ \t]{0,8}\n[ \t]{0,8}\n?[ \t]{0,8}[*_]{0,2}\(?[A1][.)]\s"
     r"|<question>|\\section\*?\{(?:medical\s)?question|(?<=[.!?)] )(?:medical\s)?question\s?\d{0,3}:"
     # roles between turns whose special tokens were left out: "B.user\n\n…"
     r"|(?<=[^\s\w])(?:user|assistant)\n|(?<=\w)(?:user|assistant)\n\n",
@@ -57,18 +75,23 @@ INTRODUCTION = re.compile(
     r"|[^\n]{0,200}:\Z",
     re.IGNORECASE,
 )
+#: a bullet, an arrow, a sign of approval or a rule before the label that a text begins with
+OPENING_MARK = re.compile(
+    r"\s{0,8}(?:(?:[-–—:>]|=>|-->?|—>|[•·→⇒➡👉✅✔☑✓])[ \t]{1,3}|[-—]{2,8}\s{0,3}\n\s{0,3}){1,3}(?=[^\W\d]|[(\[*\"])"
+)
 QUALITY = (
     r"(?:final|correct|best|right|my|most\sappropriate|most\slikely|single|chosen|selected|predicted|overall)"
 )
 NOUN = re.compile(
-    rf"(?<![\w-])(?P<quality>(?:{QUALITY}\s){{0,3}})(?:(?P<answer>answers?(?:\s(?:choice|option|letter))?|ans|decision|verdict)"
+    rf"(?<![\w-])(?P<quality>(?:{QUALITY}\s){{0,3}})(?:(?P<answer>answers?(?:\s(?:choice|option|letter|key))?|ans|decision|verdict)"
     r"|(?P<thing>option|choice|response|label|prediction|conclusion|diagnosis|selection|judge?ment"
-    r"|determination|classification|output|result))(?![\w-])",
+    r"|determination|classification|output|result|solution))(?!\w|-\w)",
     re.IGNORECASE,
 )
 KEY = re.compile(
     r"[\"'](?:final[_ ]?|correct[_ ]?|selected[_ ]?|predicted[_ ]?)?(?:answer|decision|verdict|label|prediction"
-    r"|choice|option|response)(?:_choice|_letter|_label|_option)?[\"']\s?:|<(?:final[_ ]?)?answer>|\\boxed\s?(?=\{)"
+    r"|choice|option|response|letter|antwort|respuesta|réponse|resposta|risposta|答案|정답|正解|答え)"
+    r"(?:_choice|_letter|_label|_option)?[\"']\s?:|<(?:final[_ ]?)?answer>|\\boxed\s?(?=\{)"
     r"|^####(?=\s)"
     # the same without quotes: "final_decision: no"
     r"|(?<![\w\"'])(?:(?:final|correct|selected|predicted)_(?:answer|decision|label|prediction|choice|option)"
@@ -81,20 +104,22 @@ ADVERBS = (
     r"(?:\s?[:,])?"
 )
 LINK = re.compile(
-    r"(?P<colon>:-(?=\s)|:)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
+    r"(?P<colon>:-(?=\s)|:)|==|\s?\|\s|[-–—](?=\s?[*_(\[]{0,4}[A-Z]\b)|=>?|[-–—]>|→|⇒|\s[-–—]\s"
     rf"|(?<!\w)(?:is|was|remains|(?:would|should|must|will)\sbe|(?:seems|appears)\sto\sbe)(?!\w){ADVERBS}",
     re.IGNORECASE,
 )
-AFTER_NOUN = re.compile(r"[\"'*_`)\]]{0,6}\s{0,3}(?:\([^()\n]{0,60}\))?[\"'*_`]{0,4}\s{0,3}")
+AFTER_NOUN = re.compile(
+    r"[\"'*_`)\]]{0,6}\s{0,3}(?:\([^()\n]{0,60}\)|\[[^\[\]\n]{0,60}\](?=[*_]{0,4}\s?:))?[\"'*_`]{0,4}\s{0,3}"
+)
 BRIDGE = re.compile(
     r",|(?:to|for|of|based|in|here|given|from|with|that|after|according|(?:I|we)\s\w+)\b", re.IGNORECASE
 )
 LINE_START = re.compile(r"\n[ \t#*_>\"'-]*$")
 HEADING_END = re.compile(r"[*_:]{0,6}[ \t]{0,40}\n")
 CHOOSE = re.compile(
-    r"(?<![\w-])(?:I|we)(?:['’](?:d|ll)|\s(?:would|will|must|should|can))?"
-    r"(?:\s(?:therefore|thus|confidently|then))?\s(?:answer|say|choose|select|pick|go\swith|conclude|opt\sfor"
-    r"|vote|respond)(?!\w)(?:\s?:|\sthat|\swith)?(?:\s(?:probably|most\slikely|likely)(?=\s))?",
+    r"(?<![\w-])(?:I|we)(?:['’](?:d|ll|m|re)|\s(?:would|will|must|should|can|am|are))?"
+    r"(?:\s(?:therefore|thus|confidently|then))?(?:\sgoing\s(?:with|for)|\schoosing|\sselecting|\spicking|\s(?:answer|say|choose|select|pick|go\swith|conclude|opt\sfor"
+    r"|vote|respond))(?!\w)(?:\s?:|\sthat|\swith)?(?:\s(?:probably|most\slikely|likely)(?=\s))?",
     re.IGNORECASE,
 )
 #: "I think it's B", "I believe no"
@@ -106,20 +131,44 @@ THINK = re.compile(
 #: "Ans. B", and a line that is "Answer B" and no more
 ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:]|[A-Z]\b)(?:\s?:)?", re.IGNORECASE)
 LABEL_LINE = re.compile(
-    r"^[#*_ \t>]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?[*_]{0,4}[ \t]{1,3}"
+    r"(?:^|(?<=[.!?]\s))[#*_ \t>\[]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?\]?[*_]{0,4}"
+    r"[ \t]{1,3}"
+    r"(?=[(*_\[]{0,4}\w)|^[#*_ \t>]{0,8}(?:antwort|lösung|respuesta|réponse|resposta|risposta)[*_]{0,4}[ \t]{1,3}"
     r"(?=[(*_\[]{0,4}\w)",
     re.IGNORECASE | re.MULTILINE,
 )
 LINE_ENDS = re.compile(r"[^\w\n]{0,12}(?:\n|$)")
 IS_CORRECT = re.compile(
     r"\s(?:is|must\sbe|would\sbe|seems|appears\sto\sbe)\s(?:(?:therefore|thus|clearly|definitely|indeed|most\slikely"
-    r"|likely|hence|also|equally)\s)?(?:correct|right|accurate|(?:the|my)\s(?:(?:single|most|best|only|correct|right|likely"
+    r"|likely|hence|also|equally|actually|really|probably|certainly)\s)?(?:correct|right|accurate|(?:the|my)\s(?:(?:single|most|best|only|correct|right|likely"
     r"|appropriate|accurate|final)\s){0,4}(?:answer|option|choice|one|diagnosis|response))(?![\w-])",
     re.IGNORECASE,
 )
 _BEST = (
     r"(?:(?:next\s)?best(?:\snext)?|most\s(?:appropriate|likely|probable|suitable)(?:\s(?:next|initial))?|recommended"
     r"|preferred|correct|ideal|optimal)"
+)
+#: "Both A and B are correct.", where that is an option's text
+ALL_CORRECT = re.compile(
+    r"\s(?:are|apply)(?:\s(?:(?:all|both|also)\s)?(?:correct|right|true|valid))?(?=[.,;!*_\n]|\s{0,3}\Z)",
+    re.IGNORECASE,
+)
+WOULD_BE = re.compile(r"\swould\sbe\s", re.IGNORECASE)
+#: behind "C would be correct": a case that is not the question's
+IN_ANOTHER_CASE = re.compile(
+    r"[*_]{0,3},?\s(?:only\s)?(?:if|unless|provided|had|were|when|in\san?\s|for\san?\s)", re.IGNORECASE
+)
+#: "The statement is true."
+CLAIM = re.compile(
+    r"(?<![\w-])(?:the|this)\s(?:(?:given|above)\s)?(?:statement|claim|assertion|hypothesis|sentence)\s(?:is|was)"
+    r"(?:\s(?:therefore|thus|hence|clearly|definitely|probably|likely))?(?=\s)",
+    re.IGNORECASE,
+)
+#: "the next step is to start <a drug>"
+TO_GIVE = re.compile(
+    r"[\s*_]{1,4}(?:to\s)?(?:start|give|administer|initiate|begin|prescribe|add|use|order|perform|obtain)(?:ing)?\s"
+    r"(?:(?:treatment|therapy)\swith\s|(?:the|this)\spatient\son\s)?(?:(?:oral|intravenous|iv|topical)\s)?",
+    re.IGNORECASE,
 )
 #: "B is best.", "C is the most likely."
 IS_BEST = re.compile(
@@ -183,10 +232,10 @@ NONE_ABOVE = re.compile(
 #: a heading that is ruled out: "A) Masseter: this is not the muscle"
 RULED_OUT = re.compile(
     r"[*_\"'`)\]]{0,6}(?:\s?[:;–—-]{1,2}\s?(?:(?:this|it|which)\s)?(?:(?:is|are)\s)?(?:an?\s|the\s)?(?:not|incorrect"
-    r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated)"
+    r"|wrong|unlikely|less\slikely|false|ruled\sout|eliminated|no(?=\s{0,3}(?:[.,;\n]|\Z)))"
     r"|[.,]?\s(?:(?:this|it|which)\s)?(?:is|are|would\sbe)\s(?:not\s(?:correct|right|the|likely|appropriate|indicated)"
     r"|incorrect|wrong|unlikely|less\slikely|false)"
-    r"|(?:[.:;*_ –—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
+    r"|(?:[.:;*_ (–—-]{1,8}|[*_]{0,3}[ \t]{0,3}\n[*_]{0,3})(?:this\sis\s)?(?:incorrect|wrong|false|not\scorrect)"
     r"(?!\s(?:options?|answers?|choices?))"
     r"|[^\n]{0,160}\b(?:it|this|which)\s(?:is|would\sbe)\s(?:(?:therefore|thus|also)\s)?(?:incorrect|wrong|unlikely"
     r"|less\slikely|not\s(?:correct|the\s(?:correct|right|answer|best))))\b",
@@ -204,7 +253,7 @@ LISTING = re.compile(
 )
 THEREFORE = re.compile(
     r"(?<![\w-])(?:so|therefore|thus|hence|overall|in\s(?:conclusion|summary|short)|ultimately|consequently"
-    r"|to\s(?:conclude|summari[sz]e)|accordingly)(?![\w-])\s?[,:]?(?:\sit\sis|\sit['’]s)?",
+    r"|to\s(?:conclude|summari[sz]e)|accordingly)(?![\w-])\s?[,:]?(?:\s?(?:it\sis|it['’]s|answer)(?=\s))?",
     re.IGNORECASE,
 )
 LEAD = re.compile(
@@ -230,14 +279,36 @@ ABOUT_LETTER = re.compile(
 
 REVISES = re.compile(
     r"\b(?:so|therefore|thus|hence|however|but|wait|actually|instead|rather|overall|final(?:ly)?|conclu\w+"
-    r"|correct(?:ion|ing)|ultimately|consequently|reconsider\w*|reflection|summary|revised?|upon)\b",
+    r"|correct(?:ion|ing)|sorry|oops|scratch|ultimately|consequently|reconsider\w*|reflection|summary|revised?|upon)\b",
     re.IGNORECASE,
 )
+#: "Wait, no, it's C", "sorry, I meant C": what follows replaces what was said
+CORRECTED = re.compile(
+    r"(?<![\w-])(?P<mark>wait|hold\son|hm{2,8}|actually|sorry|correction|oops|apologies|my\smistake|scratch\sthat"
+    r"|no(?=,\s)|I\smeant?|on\ssecond\sthought|make\sthat)"
+    r"(?P<more>[\s,.:;!–—…-]{1,6}(?:no|wait|actually|hm{2,8}|sorry|(?:it|that)(?:\sis|['’]s|\sshould\sbe|\smust\sbe)"
+    r"|I\smeant?|I\s(?:think|believe)|rather|make\sthat|to)(?!\w)){0,4}(?=[\s,.:;!–—…-])[\s,.:;!–—…-]{1,6}",
+    re.IGNORECASE,
+)
+#: behind what a correction may begin
+BEFORE_CORRECTION = re.compile(r"[.!?…,;:—–\n)-][ *_]{0,6}\Z")
+#: the model doubts what it just said
+DOUBTED = re.compile(
+    r"(?<![\w-])(?:wait|hold\son|hm{2,8}|no,?\swait|scratch\sthat|oops)(?:[,.!:;–—…]|\s[–—-]|\s(?:no|actually)\b|\s{0,3}\Z)"
+    r"|(?<![\w-])(?:let\sme|let's|I\s(?:need\sto|should|must|have\sto))\s(?:reconsider|re-?(?:evaluate|examine|think|check|assess))"
+    r"|(?<![\w-])(?:that|this|it)(?:\sis|['’]s|\swas)\s(?:not\s(?:right|correct)|wrong|incorrect|a\smistake)"
+    r"(?=[.,;!\n]|\s{0,3}\Z)|(?<![\w-])I\s(?:made\sa\smistake|was\swrong|misread)",
+    re.IGNORECASE,
+)
+#: a statement and the sentence behind it: "The answer is B. No."
+DENIED = re.compile(r"[^.!?\n]{1,60}[.!]\s{1,2}No(?:[.!]|,\s(?:it|that|this|wait)\b)")
 SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 CLAUSE_START = re.compile(
     r"[,:–—]|\b(?:so|therefore|thus|hence|and|but|then|because|since|however|as)\b", re.IGNORECASE
 )
-SUPPOSED = re.compile(r"\b(?:if|unless|suppose|supposing|assuming|were\sto)\b", re.IGNORECASE)
+SUPPOSED = re.compile(
+    r"\b(?:at\sfirst\s(?:glance|sight|look)|if|unless|suppose|supposing|assuming|were\sto)\b", re.IGNORECASE
+)
 DISOWNED = re.compile(
     r"\bwhether\b|\bneither\b|\bnot\b|n['’]t\b|\bcannot\b|\bdoubt\w*|\bnever\b|\bno\s(?:evidence|reason|proof|way)\b"
     r"|\b(?:thought|assumed|guessed|hypothesi[sz]ed|supposed|expected)\s(?:that\s)?(?:the\s)?$"
@@ -251,6 +322,9 @@ ANOTHERS = re.compile(
     r"\b(?:wrong|incorrect|previous|student['’]?s?|your|his|her|their|other|another|initial|first|possible|example"
     r"|alternative|second|third|fourth|secondary|expected|sample|reference|original|tentative|preliminary|no|any|either|worst|least\slikely)\s$",
     re.IGNORECASE,
+)
+SAID_WRONG = re.compile(
+    r"\b(?:that|which)\s(?:is|was)\s(?:\w{1,20}\s)?(?:wrong|incorrect|false|not)\b", re.IGNORECASE
 )
 REJECTED = re.compile(
     r"\b(?:incorrect|wrong|not|false|unlikely|inappropriate|contraindicated|less|rule[sd]?\sout|eliminated?)\b|n['’]t\b",
@@ -280,6 +354,15 @@ WORD_START = re.compile(r"(?<![\w-])(?:(?<![.,/])|(?<=[^\d][.,/]))[-+]?[\w]")
 SUBJECT_START = re.compile(
     r"(?:\A|[\n.!?;:,–—(]|\b(?:the|an?|that|therefore|thus|hence|so|and|but|because|think|believe|conclude|only|option|choice"
     r"|answer|drug|actually|however))[\s\"'*_(`]{0,4}\Z",
+    re.IGNORECASE,
+)
+#: what may stand before a letter that is an option, in a sentence about it
+BEFORE_LETTER = re.compile(
+    r"(?:\A|[^\w\s]\s{0,3}|[^\x00-\u2fff]\s?|\n\s{0,8}|\b(?:the|that|therefore|thus|hence|so|and|or|nor|but|because|since|as|although|though|while"
+    r"|whereas|if|when|where|then|here|now|think|believe|say|says|know|see|means?|shows?|suggests?|conclude|only|both"
+    r"|options?|choices?|answers?|letter|statement|lettre|buchstabe|antwort|opción|respuesta|alternativa|letra|réponse|opção"
+    r"|resposta|opzione|risposta|lettera|drug|actually|however|also|clearly|obviously|is|not|than|whether|ist|es|est|la|le"
+    r"|el|die|also|daher|somit|donc|portanto|quindi|entonces)\s)[\"'*_(`\[]{0,4}\Z",
     re.IGNORECASE,
 )
 #: between an option's text and its letter: "Temporalis (option B)"

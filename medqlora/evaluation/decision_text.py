@@ -1,5 +1,6 @@
 """Prepares a generated text for the parser: one form of each character, no thought, no invented question."""
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _SHAPED = re.compile(
     "[\u2460-\u24ff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff\U0001f110-\U0001f149]"
 )
+_ENTITY = re.compile(r"&(?:nbsp|amp|quot|apos|lt|gt|ndash|mdash|#\d{2,4}|#x[0-9a-fA-F]{2,4});")
 _DOUBLE_HYPHEN = re.compile(r"(?<!-)--(?!-)")
 _RANGE = re.compile(r"(?<=\d)\s?[–—]\s?(?=\d)")
 #: Chinese, Japanese and Korean put no space between their words and a Latin letter or a digit
@@ -44,6 +46,8 @@ def plain(text: str) -> str:
         text = _SHAPED.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
         text = _SPACES.sub(" ", text).translate(_CHARACTERS)
         text = _RANGE.sub("-", _CJK_BORDER.sub(" ", text))
+    if "&" in text:
+        text = _ENTITY.sub(lambda found: html.unescape(found[0]).replace("\u00a0", " "), text)
     return _DOUBLE_HYPHEN.sub("—", text)
 
 
@@ -61,7 +65,15 @@ def spoken(text: str) -> str:
     end = phrases.END_TOKEN.search(text)
     if end and text[: end.start()].strip():
         text = text[: end.start()]
-    return phrases.STYLE_TAG.sub("", text)
+    if turn := phrases.TURN_START.match(text):
+        text = text[turn.end() :]
+    if "_" in text:
+        text = phrases.UNDERSCORES.sub(r"*\1*", text)
+    if "\\" in text:
+        text = phrases.LATEX_SPACE.sub(" ", phrases.LATEX_STYLE.sub(r"\1", text)).replace("\\%", "%")
+    if "<" in text:
+        text = phrases.STYLE_TAG.sub("", phrases.CELL_TAG.sub(" ", phrases.LINE_TAG.sub("\n", text)))
+    return text
 
 
 def answers(text: str) -> Iterator[str]:
@@ -79,7 +91,7 @@ def answers(text: str) -> Iterator[str]:
         before = text[: found.start()].strip()
         if not kinds:
             begun = bool(before) and not _introduces(before)
-        numbered = any(character.isdigit() for character in found[0])
+        numbered = kind != "listed" and any(character.isdigit() for character in found[0])
         if kind in kinds or (begun and (kind not in _MILD or numbered)):
             end = found.start()
             break
@@ -91,10 +103,12 @@ def answers(text: str) -> Iterator[str]:
 
 
 #: headers that an explanation may hold as well
-_MILD = {"example", "case", "task", "scenario"}
+_MILD = {"listed", "example", "case", "task", "scenario"}
 
 
 def _kind(header: re.Match[str]) -> str:
+    if header["listed"]:
+        return "listed"
     word = (header["word"] or "turn").casefold()
     if word in ("user", "human", "turn", "assistant", "model"):
         return "turn"

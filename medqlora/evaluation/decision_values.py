@@ -10,88 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from medqlora.evaluation import decision_following as following
 from medqlora.evaluation import decision_languages as languages
+from medqlora.evaluation import decision_phrases as phrases
 from medqlora.evaluation.decision_options import Found, OptionTexts
 from medqlora.evaluation.decision_text import plain
 
 #: how far to the right of a label the rules look, in characters
 WINDOW = 120
-
-#: what may stand between an announcement and its label: space, Markdown, quotes, brackets, LaTeX, "option"
-DECORATION = re.compile(
-    r"(?:[\s*_\"'`(\[{<$#>]|\\[(\[]|\\(?:boxed|fbox|text(?:bf|it|rm)?|math(?:bf|rm|it)?)\s?\{"
-    r"|(?:the\s)?(?:option|choice|letter)\b[\s:]?){0,24}",
-    re.IGNORECASE,
-)
-_CLOSE = r"[*_\"'`)\]}>$]{0,8}"
-_ENDED = (
-    rf"{_CLOSE}(?:\s*$|[ \t]*\n|[,;:!…](?!\w)|\.(?!\w)|\.(?=[A-Z][a-z])|\s*[–—]|\s-+\s|\s{{0,3}}</|\\[)\]]"
-    r"|[\"']\s?[}\]])"  # the end of a JSON value
-)
-_PAREN = r"\s?\((?![^()]{0,60}\)\s[a-z])"  # "no (p = 0.3)", but not "no (significant) difference"
-#: "No. 5 of", "No. of patients"; not "no. In 40 patients …", which is how a completion with its rationale reads
-_NUMBER_OF = r"\.\s?(?:(?-i:of\b)|\d{1,4}(?:\sof\b|\s*$))"
-_CAUSE = r"\s(?:because|since|as\s(?:the|this|there|it|we|shown)|due\sto|based\son|given|according\sto)\b"
-_NOT_AFTER_DETERMINER = (
-    r"\s(?:it|they|this|that|these|those|there|the|we|i|he|she|and|but|so|when|while|however"
-    r"|(?:in|on|at|for|with)\s(?:this|the|these|those|most|general|my|our|both|all|either|this))\b"
-)
-_ASKED = re.compile(rf"{_CLOSE}\s?\?")
-_CONDITIONAL = re.compile(r"[*_\"']{0,4},?\s(?:only\s)?(?:if|unless|provided)\b")
-_BOUNDARY = r"(?!\w)(?!['’]\w)(?!-\w)"
-_BESIDE = (
-    r"\s{0,3}(?:,\s{0,3}(?:or|and|but|then|maybe)?|/|\||\bor\b|\band\b|\bnor\b|\bbut\b|\bvs\b\.?|&|\+|\bto\b"
-    rf"|\bas\swell\sas\b|\bplus\b|{languages.JOINING})"
-)
-_FEW_MARKS = r"[\s*_\"'`(\[]{0,6}(?:option\s|choice\s)?"
-_MARKS = re.compile(_FEW_MARKS, re.IGNORECASE)
-#: what joins a second option to a first; a semicolon or nothing where the second has a heading of its own
-_JOINED = re.compile(rf"{_CLOSE}\.?(?:{_BESIDE}|\s?;|\\n)", re.IGNORECASE)
-#: a letter that is a heading: "A.", "A)", "A -"
-_HEADS = re.compile(r"[*_)\]]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-\s)")
-_IN_BRACKETS = re.compile(r"[(\[]")
-#: a second option is named for comparison only
-_CONTRAST = re.compile(
-    r"(?<!\w)(?:not|than|unlike|instead|rather|whereas|while|although|though|but|because|since|as(?!\swell\sas)|which|who|that"
-    r"|incorrect|wrong|others?|if|unless|nicht|nie|pas|non)(?!\w)|n't\b|不",
-    re.IGNORECASE,
-)
-#: goes on with a clause, not with a second thing: "metformin and not insulin"
-_CLAUSE = re.compile(
-    r"[\s*_(\"']{0,4}(?:not|n't|never|it|this|that|these|they|there|then|the\s(?:others?|patient|correct|answer|rest)|we|i|is"
-    r"|are|should|would|will|can|could|has|have|may|must|no|none|only|so|because|since|if|which|who|as|therefore|hence|thus"
-    r"|rather|all|both|neither)\b|\s{0,40}$",
-    re.IGNORECASE,
-)
-#: joined closely to what stands before it: one thing of two parts, a rate
-_PART = re.compile(
-    rf"{_CLOSE}(?:\s{{0,3}}(?:,\s{{0,3}})?(?:\band\b|\bor\b|\bplus\b|\bwith\b|\bas\swell\sas\b|&|\+|{languages.JOINING})\s{{0,3}}|\s?/)",
-    re.IGNORECASE,
-)
-_COMMA = re.compile(rf"{_CLOSE},\s{{1,3}}")
-#: "1. ", "(A) ", "B) " before a label that is a word
-_ENUMERATED = re.compile(r"\(?(?:[A-Ja-j]|\d{1,2})[).:]\)?[\s*_]{1,3}")
-_ENUMERATED_BESIDE = r"[\s,;/.]{1,4}(?:(?:or|and)\s)?\(?(?:[A-J]|\d)[).:]\)?[\s*_]{1,3}"
-#: between a letter and the text of its option
-_SEPARATORS = re.compile(
-    r"[\s*_\"'`)\]}.:,=|→·•–—-]{0,12}\(?(?:(?:which|that)\s(?:is|says|states)\s|i\.?e\.?,?\s|namely\s)?",
-    re.IGNORECASE,
-)
-#: the letter behind an option's text: "Temporalis (B)", "temporalis, option B", "Temporalis - B"
-_LETTER_BEHIND = re.compile(
-    r"[*_\"'`]{0,4}(?:\s?[(\[]\s?(?i:option|choice|answer|letter)?\s?(?P<inside>[A-Z]|\d)\s?[)\]]"
-    r"|,?\s(?i:(?:which|that)\sis\s)?(?i:option|choice)\s\(?(?P<named>[A-Z]|\d)\b\)?"
-    r"|\s?[=:–—-]\s?(?P<dashed>[A-Z])(?=[.\s]{0,3}(?:\Z|\n)))"
-)
-_COMPARED = re.compile(r"[<>]\s?\Z")
-_HEADING = r"[\s*_\"'`(\[]{0,6}(?:(?i:option|choice)\s)?\(?"
-#: species whose genus is written as one of the letters that also name options
-_SPECIES = re.compile(
-    r"\.\s(?:coli|difficile|albicans|jejuni|perfringens|botulinum|tetani|diphtheriae|trachomatis|pneumoniae"
-    r"|psittaci|fumigatus|baumannii|cereus|fragilis|burgdorferi|pertussis|anthracis|henselae|histolytica"
-    r"|faecalis|faecium|cloacae|neoformans|immitis|granulosus|multilocularis|dermatitidis|elegans|freundii"
-    r"|melanogaster|medinensis|vermicularis|lumbricoides|israelii|auris|glabrata|abortus|melitensis)\b"
-)
 
 
 class Value(NamedTuple):
@@ -144,29 +70,47 @@ class Values:
         words = sorted(map(plain, labels), key=len, reverse=True)
         one = "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
         #: a label anywhere; group 1 is the label
-        self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){_BOUNDARY}", re.IGNORECASE)
+        self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){following.BOUNDARY}", re.IGNORECASE)
+        #: a sentence behind another that begins with a label and a stop or comma; group 1 is the label
+        self.sentence = re.compile(
+            r"(?<=[.!;\n])\s(?:(?:but|actually|wait|or|also|well|then|again|and|doch|aber|oder),?\s){0,3}"
+            rf"({one or '(?!)'})"
+            r"(?=[.!,;]|\s{0,3}\Z|\n)",
+            re.IGNORECASE,
+        )
         letters = "|".join(re.escape(word) for word in words if len(word) == 1)
         #: another option with a heading: "B.", "(B)", "B)"; group 1 is the letter
         mark = r"[*_]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-(?=\s|\Z))"
-        self.heading = re.compile(rf"{_HEADING}({letters or '(?!)'}){mark}")
+        self.heading = re.compile(rf"{following.HEADING}({letters or '(?!)'}){mark}")
         self._mention = re.compile(rf"(?<![\w'-])[(\[]?({letters or '(?!)'})(?![\w'])[)\]]?")
         adverb = r"(?:\s?(?:possibly|maybe|perhaps|also|even|alternatively|likely|less\slikely|then|either|both),?)?"
         self._joined_heading = re.compile(
             rf"(?:\b(?:or|and|plus)|{languages.JOINING}|[,;/&|]|\bas\swell\sas|\bvs\b\.?){adverb}\s?"
-            rf"{_HEADING}({letters or '(?!)'}){mark}(?!\w)(?!\)?[\s*]{{1,3}}(?:is|was|would|has|does|cannot|can|are)\b)"
+            rf"{following.HEADING}({letters or '(?!)'}){mark}(?!\w)"
+            r"(?!\)?[\s*]{1,3}(?:is|was|would|has|does|cannot|can|are)\b)"
         )
-        at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b))"
+        at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b|only\b|[都均皆])|[ ]{1,3}\(?[A-J\d][).:][ ])"
         self._beside = re.compile(
-            rf"(?:{_CLOSE}{_BESIDE}{_FEW_MARKS}|{_ENUMERATED_BESIDE})({one or '(?!)'}){_BOUNDARY}{at_end}",
+            rf"(?:{following.CLOSE}{following.BESIDE}{following.FEW_MARKS}|{following.ENUMERATED_BESIDE})"
+            rf"({one or '(?!)'}){following.BOUNDARY}{at_end}",
+            re.IGNORECASE,
+        )
+
+        group = r"(?:for|in|among|at|with)\s(?!vivo|vitro|situ|vain|place)"
+        #: "yes in adults, but no in children"; group 1 is the second label
+        self._split = re.compile(
+            rf"\s{group}[^.\n]{{1,60}}?(?:,|;|\band|\bbut)(?:\s(?:and|but))?\s({one or '(?!)'})\s{group}",
             re.IGNORECASE,
         )
 
     def read(self, text: str, at: int) -> Value | None:
         """The label at `at`, after any decoration; None where there is none or it isn't meant as one."""
-        decoration = DECORATION.match(text, at)
+        decoration = following.DECORATION.match(text, at)
         start = decoration.end() if decoration else at
         if start > at and text[start : start + 1].isdigit():
-            compared = _COMPARED.search(text, max(at, start - 3), start)  # "< 5 mmHg", not what "5 mmHg" says
+            compared = following.COMPARED.search(
+                text, max(at, start - 3), start
+            )  # "< 5 mmHg", not what "5 mmHg" says
             start = compared.start() if compared else start
         standing = self.texts.at(text, start)
         found = self.word.match(text, start)
@@ -175,7 +119,7 @@ class Values:
             dashed = self._dashed(text, start)
             if dashed is not None or standing is not None:
                 return dashed or self._judged_option(text, standing)
-            numbered = None if self.letters else _ENUMERATED.match(text, start)
+            numbered = None if self.letters else following.ENUMERATED.match(text, start)
             found = self.word.match(text, numbered.end()) if numbered else None
             label = self.by_key.get(_key(found.group(1))) if found else None
             if found is None or label is None or len(label) == 1:
@@ -188,7 +132,10 @@ class Values:
             if headed is not None and headed.label is not None and headed.end > standing.end:
                 return headed
             return option if option is not None else headed
-        if standing is not None and standing.end == found.end():
+        named = (
+            following.NAMED.search(text, at, start) is not None
+        )  # "option 4", where "4" is what option 2 says
+        if standing is not None and standing.end == found.end() and not named:
             judged = self._judged(text, found.start(1), found.end(), label)
             if judged is not None and judged.label is not None and judged.end > found.end():
                 return judged  # "B. A", where that is what option B says
@@ -208,7 +155,7 @@ class Values:
     def _judged(self, text: str, start: int, end: int, label: str) -> Value | None:
         """The label from `start` to `end`, judged by what follows it."""
         tail = text[end : end + WINDOW]
-        if _ASKED.match(tail):
+        if following.ASKED.match(tail):
             return None
         beside = self._beside.match(tail)
         second = beside.group(1) if beside else label
@@ -216,17 +163,20 @@ class Values:
             own = self._own_text(text, end, label) if len(label) == 1 else None
             if own is None:
                 return Value(None, end + beside.end())
-        if _CONDITIONAL.match(tail):
+        if following.CONDITIONAL.match(tail) or following.CUT.match(tail):
             return None
+        other = self._split.match(tail) if len(label) > 1 else None
+        if other and _key(other.group(1)) != _key(label):
+            return Value(None, end + other.end())
         if len(label) > 1:
-            return Value(label, end) if _follows(label).match(tail) else None
+            return Value(label, end) if following.follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
 
     def behind(self, text: str, end: int) -> Found | None:
         """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
         if not self.texts:
             return None
-        separators = _SEPARATORS.match(text, end)
+        separators = following.SEPARATORS.match(text, end)
         place = separators.end() if separators else end
         signed = self.texts.at(text, place - 1) if place > end and text[place - 1] == "-" else None
         return signed or self.texts.at(text, place)
@@ -239,28 +189,35 @@ class Values:
         """A label of one character, where the text of an option may follow."""
         behind = self.behind(text, end)
         if behind is not None and label in behind.labels:
-            return Value(None if self._another(text, behind.end, label) else label, behind.end)
+            line = text[behind.end : behind.end + 200].split("\n", 1)[0]
+            listed = following.HEADS.match(text, end) is not None and self._next_in_line(line, label)
+            return Value(None if listed or self._another(text, behind.end, label) else label, behind.end)
         if behind is not None:
             after = text[behind.end : behind.end + WINDOW]
             # "C. diaphragm, pleura …" says what option C says in other words, though A is "diaphragm"
             reworded = re.match(r",|\sand\b", after) and self.texts.begins_with(label, behind.labels[0])
-            if _OPTION_FOLLOWS.match(after) and not self._goes_on(text, behind) and not reworded:
+            if following.OPTION_FOLLOWS.match(after) and not self._goes_on(text, behind) and not reworded:
                 return Value(None, behind.end)
         tail = text[end : end + WINDOW]
+        if languages.REJECTED.match(tail):
+            return None
         written = text[start:end]
         if written != written.upper():
             before = text[max(0, start - 24) : start]
             enclosed = before[-1:] in tuple("([{\"'*`") or not before.strip()
             announced = before.rstrip(" \t*_\"'`(")[-1:] in tuple(":=")
-            closed = re.match(r"[)\].:,\"'*]", tail) is not None
+            closed = re.match(r"[)\].:,\"'*}$<]", tail) is not None
             if not (
                 closed
                 or ((not tail.strip() or tail[:1] == "\n") and (enclosed or announced or written not in "ai"))
             ):
                 return None
-        if _SPECIES.match(tail) or (re.match(r"\.\w", tail) and not re.match(r"\.[A-Z][a-z]", tail)):
+        to = following.RANGE.match(tail)
+        if to is not None and _key(to["to"]) in self.by_key:
+            return Value(None, end + to.end())
+        if following.SPECIES.match(tail) or (re.match(r"\.\w", tail) and not re.match(r"\.[A-Z][a-z]", tail)):
             return None
-        if not _LETTER_FOLLOWS.match(tail):
+        if not following.LETTER_FOLLOWS.match(tail):
             return None
         if self._headed_another(text, end, label):
             return Value(None, end)
@@ -268,10 +225,25 @@ class Values:
 
     def _headed_another(self, text: str, end: int, label: str) -> bool:
         """Whether the line goes on "… or B. …", after a letter that is a heading too."""
-        if not _HEADS.match(text, end):
+        if not following.HEADS.match(text, end):
             return False
         line = text[end : end + 200].split("\n", 1)[0]
-        return any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line))
+        return self._next_in_line(line, label) or any(
+            self.by_key.get(_key(found[1])) != label and not following.OTHERS.search(line[: found.start()])
+            for found in self._joined_heading.finditer(line)
+        )
+
+    def _next_in_line(self, line: str, label: str) -> bool:
+        """Whether a later sentence of the line begins with the heading of the next label: a list in one line."""
+        order = list(self.by_key.values())
+        place = order.index(label) + 1
+        for found in following.LINE_HEADING.finditer(line) if place < len(order) else ():
+            if self.by_key.get(_key(found[1])) == order[place]:
+                before = line[: found.start()]
+                if before[-1:].isalnum() and following.CONTRAST.search(before):
+                    return False
+                return not phrases.REJECTED.search(line[found.end() : found.end() + 80])
+        return False
 
     def _another(self, text: str, end: int, label: str) -> bool:
         """Whether a second option stands beside the one that ends at `end`, in its line."""
@@ -282,25 +254,36 @@ class Values:
             other = self.by_key.get(_key(found[1]))
             if other in (None, label):
                 continue
-            if _CONTRAST.search(line[: found.start()]):
+            if following.CONTRAST.search(line[: found.start()]):
                 break
             own = self._own_text(text, end + found.end(1), other or "")
-            if own is not None and not self._goes_on(text, own) and _OPTION_FOLLOWS.match(text, own.end):
+            if (
+                own is not None
+                and following.SUBJECT.match(text, own.end)
+                and re.search(r"[.!]\s", line[: found.start()])
+            ):
+                continue
+            if (
+                own is not None
+                and not self._goes_on(text, own)
+                and following.OPTION_FOLLOWS.match(text, own.end)
+            ):
                 return True
             if (
                 own is None
-                and _IN_BRACKETS.match(line, found.start())
-                and _OPTION_FOLLOWS.match(line, found.end())
+                and following.IN_BRACKETS.match(line, found.start())
+                and following.OPTION_FOLLOWS.match(line, found.end())
             ):
                 return True
-        joined = _JOINED.match(text, end)
+        joined = following.JOINED.match(text, end)
         if joined is None:
             return False
-        marks = _MARKS.match(text, joined.end())
+        marks = following.MARKS.match(text, joined.end())
         place = marks.end() if marks else joined.end()
         second = self.texts.at(text, place)
         if second is not None and label not in second.labels:
-            return True
+            # "C. Lateral pterygoid; the medial pterygoid elevates" is about one answer
+            return ";" not in joined[0] or following.OPTION_FOLLOWS.match(text, second.end) is not None
         word = self.word.match(text, place)
         other = self.by_key.get(_key(word[1])) if word else None
         return (
@@ -312,14 +295,14 @@ class Values:
 
     def _goes_on(self, text: str, found: Found) -> bool:
         """Whether what stands there is only a part of something that is no option: "metformin and iron"."""
-        part = _PART.match(text, found.end)
+        part = following.PART.match(text, found.end)
         if part is None and found.longer:
-            part = _COMMA.match(text, found.end)
-        return part is not None and _CLAUSE.match(text[part.end() : part.end() + 40]) is None
+            part = following.COMMA.match(text, found.end)
+        return part is not None and following.CLAUSE.match(text[part.end() : part.end() + 40]) is None
 
     def letter_behind(self, text: str, at: int) -> str | None:
         """The label whose letter stands in brackets or behind "option" at `at`."""
-        letter = _LETTER_BEHIND.match(text, at) if self.letters else None
+        letter = following.LETTER_BEHIND.match(text, at) if self.letters else None
         return (
             self.by_key.get(_key(letter["inside"] or letter["named"] or letter["dashed"])) if letter else None
         )
@@ -329,10 +312,10 @@ class Values:
         if found is None:
             return None
         tail = text[found.end : found.end + WINDOW]
-        if _ASKED.match(tail) or _CONDITIONAL.match(tail):
+        if following.ASKED.match(tail) or following.CONDITIONAL.match(tail) or following.CUT.match(tail):
             return None
         labels, end = found.labels, found.end
-        letter = _LETTER_BEHIND.match(tail) if self.letters else None
+        letter = following.LETTER_BEHIND.match(tail) if self.letters else None
         if letter is not None:
             named = letter["inside"] or letter["named"] or letter["dashed"]
             label = self.by_key.get(_key(named))
@@ -344,10 +327,10 @@ class Values:
                 labels, end = (label,) if label is not None else (), end + letter.end()
                 tail = text[end : end + WINDOW]
         if len(labels) > 1:
-            return Value(None, end) if _OPTION_FOLLOWS.match(tail) else None
+            return Value(None, end) if following.OPTION_FOLLOWS.match(tail) else None
         if self._another(text, end, labels[0]):
             return Value(None, end)
-        if letter is None and (not _OPTION_FOLLOWS.match(tail) or self._goes_on(text, found)):
+        if letter is None and (not following.OPTION_FOLLOWS.match(tail) or self._goes_on(text, found)):
             return None
         return Value(labels[0], end)
 
@@ -360,30 +343,6 @@ class Values:
 def values_for(labels: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> Values:
     """`Values` of a task's labels, made once."""
     return Values(labels, dict(options))
-
-
-@lru_cache(maxsize=64)
-def _follows(label: str) -> re.Pattern[str]:
-    """What may follow a label that is a word."""
-    key = label.casefold()
-    if key == "no":
-        return re.compile(
-            rf"(?!{_NUMBER_OF})(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_NOT_AFTER_DETERMINER})",
-            re.IGNORECASE,
-        )
-    if key == "maybe":
-        return re.compile(rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE})", re.IGNORECASE)
-    return re.compile(rf"(?:{_ENDED}|{_PAREN}|{_CLOSE}\s)", re.IGNORECASE)
-
-
-_LETTER_FOLLOWS = re.compile(
-    rf"(?:{_ENDED}|{_CLOSE}[)\]}}]|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}\s(?:which|and|but|not|rather)\b|[*_]{{2}}"
-    rf"|{_CLOSE}{languages.FOLLOWING})"
-)
-_OPTION_FOLLOWS = re.compile(
-    rf"(?!\.\d)(?:{_ENDED}|{_PAREN}|{_CLOSE}{_CAUSE}|{_CLOSE}{_BESIDE}|{_CLOSE}[)\]}}]|{languages.FOLLOWING})",
-    re.IGNORECASE,
-)
 
 
 def _key(text: str) -> str:

@@ -51,9 +51,12 @@ def parse_decision(text: str, labels: Sequence[str], options: Mapping[str, str] 
     for part in answers(own_part(spoken(plain(text)), values)):
         if not part.strip():
             continue
-        chosen = _resolve(part, sorted(candidates(part, values), key=_order))
+        found = sorted(candidates(part, values), key=_order)
+        chosen = _resolve(part, found)
         if chosen is not None:
-            return None if _taken_back(part, chosen, values) else chosen.label
+            said_last = max(candidate.at for candidate in found if candidate.label == chosen.label)
+            doubted = phrases.DOUBTED.search(part, said_last + 1) is not None
+            return None if doubted or _taken_back(part, chosen, values) else chosen.label
     return None
 
 
@@ -75,7 +78,10 @@ def _resolve(text: str, candidates: Sequence[Candidate]) -> Candidate | None:
     said = {candidate.label for candidate in strongest if candidate.label is not None}
     if len(said) > 1:
         differing = [candidate for candidate in strongest if candidate.label not in (None, chosen.label)]
-        if not chosen.revises or not _revised_between(text, differing[-1].at, chosen.at):
+        between = text[max(differing[-1].at, chosen.at - 2_000) : chosen.at]
+        if phrases.DOUBTED.search(between) is None and not (
+            chosen.revises and _revised_between(text, differing[-1].at, chosen.at)
+        ):
             return None
     if top == STATED and not chosen.revises and len(strongest) > 1 and strongest[0].label is None:
         return None
@@ -105,6 +111,8 @@ def _taken_back(text: str, chosen: Candidate, values: Values) -> bool:
     """Whether `text` also says that a second option is correct, or that the chosen one is not."""
     if not values.letters:
         return False
+    if phrases.DENIED.match(text, chosen.at):
+        return True
     for pattern in (phrases.BOTH, phrases.ARE_CORRECT):
         for found in pattern.finditer(text):
             pair = {values.by_key.get(found[name].casefold()) for name in ("one", "two")} - {None}

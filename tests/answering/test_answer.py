@@ -263,6 +263,11 @@ def test_a_note_with_a_control_character_is_refused(sign: str) -> None:
         ("yes or no, who knows", "yes or no, who knows"),
         ("Rates fell, so yes.", "Rates fell, so yes."),
         ("<think>no, well</think>Yes. The rates fell.", "The rates fell."),
+        (
+            "<|channel|>analysis<|message|>no, well<|end|><|start|>assistant<|channel|>final<|message|>Yes. They fell.",
+            "They fell.",
+        ),
+        ("<|im_start|>assistant\nYes. The rates fell.", "The rates fell."),
         ("Yes. The rates fell.<|eot_id|>Question: next", "The rates fell."),
         ("Yes.\n- one\n- two (a)", "- one\n- two (a)"),
         ("", ""),

@@ -256,7 +256,7 @@ SHORT = [
     ("I think it would be B.", "muscles", "B"),
     ("I think B is correct.", "muscles", "B"),
     ("I think that the answer is B", "muscles", "B"),
-    ("I'm going with B", "muscles", None),
+    ("I'm going with B", "muscles", "B"),
     ("My guess is B.", "muscles", None),
     ("I guess B", "muscles", "B"),
     ("B is the best answer among these.", "muscles", "B"),

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from decision_model_outputs import ASKED, MODEL_OUTPUTS
 from decision_plain_answers import PLAIN, QUESTIONS
 from decision_refusals import REFUSALS
 from decision_tables import (
@@ -48,6 +49,12 @@ def test_reads_what_is_stated_plainly(text: str, question: str, decision: str | 
 @pytest.mark.parametrize(("text", "question", "decision"), REFUSALS)
 def test_does_not_read_what_is_not_stated(text: str, question: str, decision: str | None) -> None:
     assert _parsed(text, question) == decision
+
+
+@pytest.mark.parametrize(("text", "question", "decision"), MODEL_OUTPUTS)
+def test_reads_model_outputs_as_a_person_would(text: str, question: str, decision: str | None) -> None:
+    labels = ASKED[question]
+    assert parse_decision(text, tuple(labels), labels if isinstance(labels, dict) else None) == decision
 
 
 def _parsed(text: str, question: str) -> str | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from medqlora.evaluation import (
     decision_candidates,
+    decision_following,
     decision_languages,
     decision_lists,
     decision_options,
@@ -216,11 +217,12 @@ def test_an_option_with_the_letter_of_another_decides_nothing(text: str, decisio
 
 #: used on windows of the text alone, whose width is bounded where they are cut
 ON_WINDOWS = {"LINE_START", "REVISES", "DISOWNED", "BRIDGE", "SURE", "SUPPOSED", "ANOTHERS", "REJECTED"}
-ON_WINDOWS |= {"_LETTER_FOLLOWS", "_OPTION_FOLLOWS"}
+ON_WINDOWS |= {"LETTER_FOLLOWS", "OPTION_FOLLOWS"}
 ON_WINDOWS |= {"SENTENCE_END", "CLAUSE_START"}
 WIDEST = 1_500
 MODULES = (
     decision_candidates,
+    decision_following,
     decision_languages,
     decision_lists,
     decision_options,
@@ -271,7 +273,11 @@ UNITS = (
 
 
 @pytest.mark.parametrize(
-    "unit", [*UNITS, "\n- A", "<think>", "\\boxed{", "or no ", "A is right ", "( ( ", "A. \n"]
+    "unit",
+    [
+        *(*UNITS, "\n- A", "<think>", "\\boxed{", "or no ", "A is right ", "( ( ", "A. \n"),
+        *("wait, no, ", "hmm, actually ", "A. X. B. Y. ", "_", "<B>", "=> ", "yes in x and "),
+    ],
 )
 @pytest.mark.parametrize("labels", [("yes", "no", "maybe"), ("A", "B", "C", "D")])
 @pytest.mark.parametrize("size", [8_000, pytest.param(100_000, marks=pytest.mark.slow)])
