@@ -192,6 +192,11 @@ class JSONLines(Source):
         def build(row: Row) -> Record:
             record = table.record(row, f"{stem}:{row.key or row.number}")
             if name != "test" and record.answer is None:
+                if not table.has_answers:
+                    raise InputError(
+                        f"{option}: no column of {row.file or path} holds the answers; there are "
+                        f"{listed(sorted(table.columns))}: name it with --data.source.fields.answer COLUMN"
+                    )
                 raise InputError(
                     f"{row.where}: {table.answer_column} is missing or empty: the {name} set needs answers"
                 )

@@ -154,10 +154,12 @@ class _Parser:
             return groups[0]
         return [value for group in groups for value in _together(group)]
 
-    def _object(self, depth: int) -> dict[str, Any]:
+    def _object(self, depth: int) -> dict[str, Any] | list[Any]:
         held: dict[str, Any] = {}
         while not self._at("}"):
             key = self.value(depth + 1)
+            if not held and isinstance(key, str) and self._at(",", "}"):
+                return self._array(key, depth)
             if not isinstance(key, (str, int, float)) or not self._at(":"):
                 raise CellError("an object's key and colon are missing")
             self._advance()
@@ -170,6 +172,12 @@ class _Parser:
                 raise CellError("a comma is missing between two keys")
         self._advance()
         return held
+
+    def _array(self, first: str, depth: int) -> Any:
+        """{"We asked.","They said so."}, as PostgreSQL writes an array."""
+        if self._at(","):
+            self._advance()
+        return [first, *self._list("}", depth)]
 
     def _joined_text(self, depth: int) -> Any:
         """A value; a text that pprint wrote as several, 'We asked ' 'them.' or ('We asked ' 'them.'), is one."""

@@ -63,7 +63,7 @@ def passages(row: Row, column: str, value: object) -> Passages:
     Raises:
         InputError: it holds no passages, or it holds the answer under a key that says so.
     """
-    if fields.is_missing(value):
+    if fields.is_missing(value) or fields.is_null_word(value):
         return Passages()
     if isinstance(value, str):
         parsed = parsed_cell(row, column, value)
