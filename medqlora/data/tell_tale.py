@@ -144,8 +144,8 @@ def _in_question(record: Record) -> tuple[str, str] | None:
         for match in form.finditer(record.question):
             if _SURE.fullmatch(match["key"]) and _is_answer(match["value"], record):
                 return match["key"], match["value"]
-    match = _LAST_LINE.search(record.question)
-    return (match["key"], match["value"]) if match and _is_answer(match["value"], record) else None
+    last = _LAST_LINE.search(record.question)
+    return (last["key"], last["value"]) if last and _is_answer(last["value"], record) else None
 
 
 def _in_questions(records: Sequence[Record]) -> list[tuple[Record, str]]:
