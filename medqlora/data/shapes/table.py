@@ -91,7 +91,7 @@ class Table:
         return list(dict.fromkeys(name for row in self.rows for name in row.value))
 
     def _ours(self, row: Row) -> Row:
-        return row if self.form is None else in_our_columns(row, self.form)
+        return row if self.form is None else in_our_columns(row, self.form, answers=self._answers_wanted)
 
     def _tried(self, row: Row) -> Row | None:
         try:

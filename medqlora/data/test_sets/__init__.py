@@ -96,10 +96,6 @@ class _Index(NamedTuple):
     hashes: dict[str, tuple[str, str]]
     tails: dict[str, tuple[int, ...]]
 
-    def longest(self) -> int:
-        """The words of the longest question."""
-        return max((count for counts in self.tails.values() for count in counts), default=0)
-
 
 def fingerprint(question: str) -> list[int | str]:
     """`[words, tail, hash]` of a question: the number of its words, and the SHA-256 of its last four words and of
@@ -150,6 +146,12 @@ def _index() -> _Index:
             index.hashes.setdefault(str(digest), (one.benchmark, key))
             index.tails[str(tail)] = (*index.tails.get(str(tail), ()), int(words))
     return index
+
+
+@cache
+def _longest() -> int:
+    """The words of the longest question."""
+    return max((count for counts in _index().tails.values() for count in counts), default=0)
 
 
 def find_leaks(records: Iterable[Record]) -> list[Leak]:
@@ -236,7 +238,7 @@ def _candidates(text: str, whole: bool) -> Iterator[str]:
 
 def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
     index = _index()
-    reach = _REACH * index.longest()
+    reach = _REACH * _longest()
     for found_mark in _MARK.finditer(text):
         end = found_mark.start() + 1
         words = _words(text[max(0, end - reach) : end])
