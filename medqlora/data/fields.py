@@ -24,6 +24,12 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, str) and bool(_BLANK.fullmatch(value))) or value != value
 
 
+def is_null_word(value: object) -> bool:
+    """Whether a text is what databases and pandas write into a CSV for a missing value: it is no passage and no
+    rationale. As an answer or an option it may be a word."""
+    return isinstance(value, str) and value.strip() in ("\\N", "NULL", "null", "nan", "NaN", "None", "<NA>")
+
+
 def bad(row: Row, key: str, value: object, fix: str) -> InputError:
     """The message for a value that can't be used."""
     return InputError(f"{row.where}: {plain(key)} is {shown(value)}: {fix}")
@@ -70,6 +76,8 @@ def identity(row: Row, key: str, value: Any) -> str:
     """
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)  # pandas makes floats of a column of ids with a gap
+    if isinstance(value, dict) and list(value) == ["$oid"]:
+        value = value["$oid"]  # MongoDB's export
     if isinstance(value, bool) or not isinstance(value, (str, int)) or is_missing(value):
         raise bad(row, key, value, "give a text or a whole number as id")
     return name(row, key, str(value).strip())

@@ -13,6 +13,7 @@ and a free answer, with `labels: []`: {"question": "What is a beta blocker?", "a
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,11 @@ Word = str | bool | int | float
 #: columns, by their key, whose values a question may be known by elsewhere
 _ID_COLUMNS = frozenset(
     ("pmid", "pubid", "pubmedid", "pubmed", "id", "key", "qid", "questionid", "docid", "documentid")
+)
+#: columns that may hold the address of the paper that a question is of
+_ADDRESS_COLUMNS = frozenset(("url", "uri", "link", "source", "pubmedurl", "pubmedlink", "sourceurl"))
+_PUBMED = re.compile(
+    r"https?://(?:www\.)?(?:pubmed\.ncbi\.nlm\.nih\.gov|ncbi\.nlm\.nih\.gov/pubmed)/\d+/?", re.IGNORECASE
 )
 
 
@@ -186,6 +192,11 @@ class JSONLines(Source):
         def build(row: Row) -> Record:
             record = table.record(row, f"{stem}:{row.key or row.number}")
             if name != "test" and record.answer is None:
+                if not table.has_answers:
+                    raise InputError(
+                        f"{option}: no column of {row.file or path} holds the answers; there are "
+                        f"{listed(sorted(table.columns))}: name it with --data.source.fields.answer COLUMN"
+                    )
                 raise InputError(
                     f"{row.where}: {table.answer_column} is missing or empty: the {name} set needs answers"
                 )
@@ -277,6 +288,9 @@ def _aliases(row: Row) -> tuple[str, ...]:
     nested = [value for value in row.value.values() if isinstance(value, Mapping)]
     for columns in (row.value, *nested):
         for key, value in columns.items():
-            if column_key(str(key)) in _ID_COLUMNS and isinstance(value, (str, int, float)):
+            name = column_key(str(key))
+            if name in _ID_COLUMNS and isinstance(value, (str, int, float)):
                 found.append(str(value))
+            elif name in _ADDRESS_COLUMNS and isinstance(value, str) and _PUBMED.fullmatch(value.strip()):
+                found.append(value)
     return tuple(found)

@@ -193,6 +193,11 @@ def test_a_broken_byte_in_utf8_is_an_error_and_never_read_as_cp1252(tmp_path: Pa
         ("question,answer\nMénière ?,oui\n", "cp850"),
         ("question,answer\n¿Está indicado?,sí\n", "cp437"),
         ("question,answer\nCzy działa?,tak\n", "cp1250"),
+        ("question,answer\nJe léčba účinná při bolesti hlavy?,ano\n", "iso8859-2"),
+        ("question,answer\nJe li aspirin učinkovit? Liječenje je češće,da\n", "cp1250"),
+        ("question,answer\nHatásos-e nőknél és időseknél? Köszönöm,igen\n", "iso8859-2"),
+        ("question,answer\nAspirin ağrı için faydalı mı?,evet\n", "cp1254"),
+        ("question,answer\nŽmonių gydymas yra šių dienų?,taip\n", "cp1257"),
         ("ερώτηση,απάντηση\nΒοηθά;,ναι\n", "utf-16-le"),
     ],
 )
@@ -310,3 +315,65 @@ def test_the_handed_files_are_trained_on(cases: Path, name: str) -> None:
     splits = JSONLines(str(cases / "data" / name)).read()
     assert len(splits.train) + len(splits.dev) == 12
     assert {record.answer for part in splits for record in part} == {"yes", "no", "maybe"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Það er gott að vita um áhrif lyfja, þýðir þetta að öll lyf séu æskileg?",
+        "Hvussu nógv ár hevur hon havt sjúku, tað er øgiligt?",
+        "Hvor ofte får børn på Ærø årlige undersøgelser, og er der én?",
+        "As lesões são avaliadas? As funções põem à prova o teste de Müller.",
+        "L’œuvre est-elle sûre où ça ? Noël, été, à la fin, Müller.",
+        "È utile? Perché più di là, così, virtù",
+        "Kas õhk on mõjuv? Šokk, žanr, öö, ü, ä",
+    ],
+)
+def test_the_languages_of_cp1252_are_read_as_it(tmp_path: Path, text: str) -> None:
+    rows, remark = read(put(tmp_path, "a.csv", f"question;answer\n{text};yes\n".encode("cp1252")))
+    assert rows[0]["question"] == text
+    assert "cp1252" in remark
+
+
+QUOTED_HEADER = '"id"{0}"question"{0}"answer"\n'
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_names_of_rows_that_the_header_has_no_column_for_are_those_of_r(
+    tmp_path: Path, separator: str
+) -> None:
+    texts = [["1", "w1", "Is it, really?", "yes"], ["2", "w2", "Is that?", "no"]]
+    body = "".join(separator.join(f'"{cell}"' for cell in row) + "\n" for row in texts)
+    rows, _ = read(put(tmp_path, "t.csv", QUOTED_HEADER.format(separator) + body))
+    assert [row["question"] for row in rows] == ["Is it, really?", "Is that?"]
+    assert [row["id"] for row in rows] == ["w1", "w2"]
+
+
+def test_a_separator_in_a_text_without_quotes_makes_no_names_of_rows(tmp_path: Path) -> None:
+    text = "id,question,answer\n1,Is it, really?,yes\n2,Is that, really?,no\n"
+    with pytest.raises(InputError, match=r"t\.csv:2: has 4 cells, and the header 3"):
+        read(put(tmp_path, "t.csv", text))
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_quotes_behind_a_backslash_are_those_of_mysql_and_spark(tmp_path: Path, separator: str) -> None:
+    text = f'"question"{separator}"answer"\n"Is \\"it\\"{separator} really?"{separator}"yes"\n'
+    rows, _ = read(put(tmp_path, "t.csv", text))
+    assert [row["question"] for row in rows] == [f'Is "it"{separator} really?']
+    doubled = f'"question"{separator}"answer"\n"C:\\ is ""it""?"{separator}"yes"\n'
+    assert read(put(tmp_path, "d.csv", doubled))[0][0]["question"] == 'C:\\ is "it"?'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"data": {str(n): row for n, row in enumerate(ROWS)}},
+        {"medqa": {f"{n:04d}": row for n, row in enumerate(ROWS)}},
+    ],
+)
+def test_an_object_of_rows_by_numbers_inside_another_is_no_table_of_columns(
+    tmp_path: Path, value: object
+) -> None:
+    rows, _ = read(put(tmp_path, "t.json", json.dumps(value)))
+    assert len(rows) == len(ROWS)
+    assert all("question" in row for row in rows)

@@ -68,6 +68,8 @@ def test_what_is_no_label_is_refused(read_rows_as_train: Any, written: str) -> N
         ("Yes (p < 0.01).", "yes", "(p < 0.01)."),
         ("Yes — it fell by 5 cm², no more", "yes", "it fell by 5 cm², no more"),
         ("Answer: no. None was found.", "no", "None was found."),
+        ("**Answer:** yes, it fell.", "yes", "it fell."),
+        ("yes，降了。", "yes", "降了。"),
     ],
 )
 def test_an_answer_that_goes_on_gives_label_and_rationale(
@@ -100,6 +102,7 @@ def test_labels_of_ones_own_are_read_alike(read_rows_as_train: Any) -> None:
         ([1, 0, 1], ["no", "yes"], ["yes", "no", "yes"]),
         (["1", "0"], ["no", "yes"], ["yes", "no"]),
         (["1.0", "0.0"], ["no", "yes"], ["yes", "no"]),
+        (["1.00", "0,00"], ["no", "yes"], ["yes", "no"]),
         ([1.0, 0.0], ["no", "yes"], ["yes", "no"]),
         ([True, False], ["yes", "no"], ["yes", "no"]),
         ([True, False], ["no", "yes"], ["yes", "no"]),
@@ -213,3 +216,24 @@ def _words(labels: Any) -> list[str]:
 def test_one_label_or_two_equal_ones_are_refused(labels: Any) -> None:
     with pytest.raises(InputError, match=r"--data\.source\.labels: .*: give two or more different ones"):
         JSONLines("t.jsonl", labels=labels)
+
+
+def test_a_file_without_a_column_of_answers_is_told_its_columns(read_rows_as_train: Any) -> None:
+    rows = [{"question": "Q?", "context": "It was.", "choice": "yes"}]
+    with pytest.raises(
+        InputError,
+        match=r"no column of .*t\.jsonl holds the answers; there are choice, context, question: .*fields\.answer",
+    ):
+        read_rows_as_train(rows)
+
+
+@pytest.mark.parametrize("word", ["\\N", "NULL", "nan", "NaN", "None", "<NA>", "null"])
+def test_what_a_database_writes_for_nothing_is_no_passage_and_no_rationale(
+    read_rows_as_train: Any, word: str
+) -> None:
+    [record], _ = read_rows_as_train(
+        [{"question": "Q?", "context": word, "exp": word, "answer": "yes"}], "t.csv"
+    )
+    assert (record.contexts, record.long_answer) == ((), "")
+    [record], _ = read_rows_as_train([{"question": "Q?", "options": ["yes", word], "answer": word}])
+    assert record.answer == "B"

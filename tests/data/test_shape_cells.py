@@ -152,3 +152,35 @@ def test_an_answer_inside_of_the_contexts_is_an_error_with_its_row(
         InputError, match=r"t\.jsonl:2: contexts holds '\w+', which gives the answer away: take it out"
     ):
         read_rows_as_train([good, {"question": "Q?", "contexts": value, "answer": "yes"}])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("['We asked '\n 'them all.',\n 'They said so.']", ["We asked them all.", "They said so."]),
+        (
+            "{'a': 'We asked '\n      'them all.', 'b': 'It was.'}",
+            {"a": "We asked them all.", "b": "It was."},
+        ),
+        ("{'a': ('We asked '\n 'them all.')}", {"a": "We asked them all."}),
+        ("['We asked.'\n 'They said so.']", ["We asked.", "They said so."]),  # numpy's
+        ("{'a': array(['We asked.', 'It was.'], dtype=object)}", {"a": ["We asked.", "It was."]}),
+    ],
+)
+def test_a_long_text_that_pprint_wrote_in_parts_is_one(text: str, value: Any) -> None:
+    assert parse_cell(text) == value
+
+
+@pytest.mark.parametrize(
+    "section", ["METHODOLOGY", "STUDY SELECTION", "Zielsetzung", "ICU LOS", "Gold standard"]
+)
+def test_a_passage_s_label_is_its_section_unless_it_is_an_answer(
+    read_rows_as_train: Any, section: str
+) -> None:
+    row = {"question": "Q?", "answer": "yes", "contexts": [{"label": section, "text": "We asked."}]}
+    [record], _ = read_rows_as_train([row])
+    assert (record.contexts, record.context_labels) == (("We asked.",), (section,))
+    for answer in ("yes", "No.", "B", 1, "0"):
+        row["contexts"] = [{"label": answer, "text": "We asked."}]
+        with pytest.raises(InputError, match=r"contexts holds '?label'?, which gives the answer away"):
+            read_rows_as_train([row])

@@ -208,3 +208,13 @@ def test_predict_asks_without_the_answer(tmp_path: Path, row: dict[str, Any], co
     assert (record.question, len(record.contexts), record.answer) == ("Is it of use?", contexts, None)
     assert record.labels == ("yes", "no")
     assert "GIVEAWAY" not in str(record)
+
+
+def test_a_completion_to_avoid_is_not_learned(read_rows_as_train: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Is {n}?", "completion": ("yes", "no")[n], "label": n == 0} for n in range(2)]
+    with pytest.raises(InputError, match=r"t\.jsonl:2: label is false beside a completion"):
+        read_rows_as_train(rows)
+    assert [record.answer for record in read_rows_as_train(rows[:1])[0]] == ["yes"]
+    (tmp_path / "q.jsonl").write_text(json.dumps(rows[1]))
+    [asked] = read_questions(str(tmp_path / "q.jsonl"), "--data.questions", ("yes", "no"))
+    assert asked.question == "Is 1?"

@@ -162,3 +162,15 @@ def test_predict_names_what_it_leaves_out(tmp_path: Any) -> None:
     remarks: list[str] = []
     read_questions(str(tmp_path / "a.jsonl"), "--data.questions", ("yes", "no"), remarks=remarks)
     assert remarks[-1] == "a.jsonl: not used: notes"
+
+
+def test_addresses_are_no_passages_and_an_id_of_mongodb_is_its_text(read_rows_as_train: Any) -> None:
+    row = {
+        "_id": {"$oid": "65a0"},
+        "body": "Is it?",
+        "documents": ["http://www.ncbi.nlm.nih.gov/pubmed/1"],
+        "snippets": [{"text": "It was."}],
+        "exact_answer": "yes",
+    }
+    [record], _ = read_rows_as_train([row])
+    assert (record.id, record.contexts) == ("65a0", ("It was.",))

@@ -191,3 +191,42 @@ def test_options_that_are_none_are_refused_with_their_row(
 ) -> None:
     with pytest.raises(InputError, match=rf"t\.jsonl:1: options.*{match}"):
         read_rows_as_train(rows(["A"], options))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"options": "A Aspirin\nB Atenolol\nC Digoxin\n"},
+        {"options": "A. Aspirin<br>B. Atenolol<br/>C. Digoxin"},
+        {"options": "A、Aspirin B、Atenolol C、Digoxin"},
+        {"option": {"A": "Aspirin", "B": "Atenolol", "C": "Digoxin"}},
+        {
+            "options": [
+                {"aid": "A", "atext": "Aspirin"},
+                {"aid": "B", "atext": "Atenolol"},
+                {"aid": "C", "atext": "Digoxin"},
+            ]
+        },
+    ],
+)
+def test_options_as_exams_of_other_countries_have_them(read_rows_as_train: Any, row: dict[str, Any]) -> None:
+    [record], _ = read_rows_as_train([{"question": "Q?", "answer": "B", **row}])
+    assert (dict(record.options), record.answer) == ({"A": "Aspirin", "B": "Atenolol", "C": "Digoxin"}, "B")
+
+
+@pytest.mark.parametrize("name", ["gold", "correct_answers", "answer"])
+def test_a_list_of_one_number_is_that_number(read_rows_as_train: Any, name: str) -> None:
+    rows = [{"question": f"Q {n}?", "choices": ["x", "y", "z"], name: [n]} for n in range(3)]
+    assert [record.answer for record in read_rows_as_train(rows)[0]] == ["A", "B", "C"]
+    rows[1][name] = [1, 2]
+    with pytest.raises(InputError, match="none of A, B, C"):
+        read_rows_as_train(rows)
+
+
+@pytest.mark.parametrize("texts", [["True", "False"], ["Yes", "No"], ["yes", "no", "maybe"]])
+def test_a_boolean_names_the_option_that_says_it(read_rows_as_train: Any, texts: list[str]) -> None:
+    rows = [{"question": f"Q {n}?", "choices": texts, "answer": n == 0} for n in range(2)]
+    assert [record.answer for record in read_rows_as_train(rows)[0]] == ["A", "B"]
+    rows[0]["choices"] = ["Aspirin", "Atenolol"]
+    with pytest.raises(InputError, match="answer is True, which is none of A, B"):
+        read_rows_as_train(rows)

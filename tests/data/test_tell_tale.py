@@ -47,6 +47,14 @@ def test_a_key_of_a_written_object_is_found(key: str, written: Any) -> None:
         ("We asked 12.\nfinal_decision=yes\nIt was so.", DECISION, "final_decision"),
         ("It was so. final_decision: yes", DECISION, "final_decision"),
         ("Row(question='Why?', final_decision='no')", DECISION, "final_decision"),
+        ("| text | final_decision |\n|---|---|\n| It was so. | yes |", DECISION, "final_decision"),
+        ("contexts,LONG_ANSWER\n'It was so.',It helps.", DECISION, "LONG_ANSWER"),
+        ("## Text\nIt was so.\n## final_decision\nyes", DECISION, "final_decision"),
+        ("text    It was so.\nfinal_decision    yes", DECISION, "final_decision"),
+        ("[text] It was so. [final_decision] yes", DECISION, "final_decision"),
+        ("{&quot;reasoning_free_pred&quot;: &quot;no&quot;}", DECISION, "reasoning_free_pred"),
+        ("{“final_decision”: “yes”}", DECISION, "final_decision"),
+        ("Reasoning Free Pred: yes", DECISION, "Reasoning Free Pred"),
         ("<final_decision>yes</final_decision>", DECISION, "final_decision"),
         ("<answer>B</answer>", CHOICE, "answer"),
         ("- **Answer**: yes", DECISION, "Answer"),
@@ -100,6 +108,49 @@ def test_a_question_may_show_the_form_of_an_answer_but_not_hold_the_row() -> Non
     assert tell_tale_key(Record("1", held, answer="yes")) == "final_decision"
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is it so? | final_decision: yes | year: 2001",
+        "Is it so?\nfinal_decision = yes",
+        "Row(question='Is it so?', final_decision='yes')",
+        "<question>Is it so?</question><final_decision>yes</final_decision>",
+        "Question: Is it so?\nAnswer: yes",
+        "Q: Is it so?\nA: yes.\n",
+        "Is it so?\n\n### Response:\nyes",
+    ],
+)
+def test_a_question_with_its_own_answer_is_found_and_an_example_of_an_answer_is_none(question: str) -> None:
+    assert tell_tale_key(Record("1", question, answer="yes")) is not None
+    asked = [
+        Record(str(n), question.replace("yes", answer if given else "yes"), answer=answer)
+        for given in (True, False)
+        for n, answer in enumerate(["yes", "no", "maybe", "yes"])
+    ]
+    with pytest.raises(InputError, match=r"\(4 of 4 records\)"):
+        reject_tell_tale(asked[:4])
+    reject_tell_tale(asked[4:])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        'Reply as {"answer": "yes"}, {"answer": "no"} or {"answer": "maybe"}.',
+        'Reply with JSON: {"final_decision": "yes", "reason": "…"}.',
+        "Example:\nQuestion: Is water wet?\nAnswer: yes\n\nNow you.",
+    ],
+)
+def test_an_instruction_that_all_questions_have_gives_none_away(told: str) -> None:
+    asked = [Record(str(n), f"Is {n}?", (told,), answer=answer) for n, answer in enumerate(["yes", "no"])]
+    reject_tell_tale(asked)
+    reject_tell_tale([replace(one, answer=None) for one in asked])
+    with pytest.raises(InputError):
+        reject_tell_tale(asked[:1])
+    own = replace(asked[0], contexts=(told, '{"final_decision": "yes"}'))
+    with pytest.raises(InputError, match=r"\(1 of 2 records\)"):
+        reject_tell_tale([own, asked[1]])
+
+
 def test_no_real_question_is_refused_in_either_form_of_its_context(pubmedqa_file: Path) -> None:
     records = [record for part in PubMedQA(str(pubmedqa_file)).read() for record in part]
     reject_tell_tale(records)
@@ -128,7 +179,7 @@ def test_every_verb_that_reads_records_refuses_them(stages: tuple[str, ...], tmp
         {
             "id": f"r{n}",
             "question": f"Does drug {n} help?",
-            "contexts": [str(object_of("my_pred", "yes"))],
+            "contexts": [str({**object_of("my_pred", "yes"), "year": 2000 + n})],
             "answer": "yes",
         }
         for n in range(9)

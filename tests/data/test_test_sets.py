@@ -114,6 +114,32 @@ def test_a_short_question_counts_as_a_whole_or_after_a_heading_but_not_inside_a_
 @pytest.mark.parametrize(
     "text",
     [
+        f"12. {SHORT}",
+        f"{SHORT} (yes/no/maybe)",
+        f"{SHORT} Answer with yes or no.",
+        f"Answer with yes or no: {SHORT}",
+        f"<p>{SHORT}</p>",
+        f"<s>[INST] {SHORT} [/INST]",
+        f"<|im_start|>user\nRead it.\n{SHORT}<|im_end|>\n<|im_start|>assistant\n",
+        f"<|start_header_id|>user<|end_header_id|>\n\n{SHORT}<|eot_id|>",
+    ],
+)
+def test_a_short_question_is_found_with_its_number_its_marks_and_what_is_asked_beside_it(text: str) -> None:
+    assert leaks(text) == ["text"]
+
+
+def test_a_question_is_found_as_a_passage_and_as_the_title_of_one() -> None:
+    for asked in (SHORT, ASKED):
+        assert leaks("Is it so?", "It was.", asked) == ["text"]
+        assert leaks("Is it so?", f"Title: {asked}\nIt was.") == ["text"]
+        titled = Record("x1", "Is it so?", ("It was.",), context_labels=(asked,))
+        assert [leak.by for leak in find_leaks([titled])] == ["text"]
+    assert leaks(f'{{"q": "{ASKED}"}}'.replace("anorectal", "\\u0061norectal")) == ["text"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "Is anorectal endosonography valuable in children?",
         "Endosonography was valuable in dyschesia.",
         "Does drug 7 help?",
@@ -185,6 +211,20 @@ def as_metadata(folder: Path, rows: dict[str, Any]) -> Source:
     lines = [
         {"question": row["QUESTION"], "answer": row["final_decision"], "meta": {"pmid": int(pmid)}}
         for pmid, row in rows.items()
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return JSONLines(str(path), dev_fraction=0)
+
+
+def as_addresses(folder: Path, rows: dict[str, Any]) -> Source:
+    path = folder / "addresses.jsonl"
+    lines = [
+        {
+            "question": f"{n}?",
+            "answer": row["final_decision"],
+            "url": f"https://pubmed.ncbi.nlm.nih.gov/{pmid}/",
+        }
+        for n, (pmid, row) in enumerate(rows.items())
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return JSONLines(str(path), dev_fraction=0)

@@ -35,6 +35,19 @@ _MIDST = re.compile(
     rb"[A-Za-z\xc0-\xff\x9a][\x80\x82\x84\x87-\x89\x8b\x93\x98\x99\x9b\xa1-\xa4\xa7\xb3\xb9\xbc-\xbf][A-Za-z\xc0-\xff]"
     rb"|[a-z][\x8a\x8e\x9f][a-z]|\x9f[a-z]|[a-z][\xa1\xbf]|\xa8[A-Za-z]"
 )
+#: letters that no Western European language has beside each other, and that the code pages of Central and Eastern
+#: Europe, the Baltic states and Turkey have other letters for: (any of these bytes, with any of those)
+_OTHER_PAGES = (
+    (b"\xf8\xd8", b"\xe8\xec\xf9\x9a\x9e\x8a\x8e"),  # ø with è, ì, ù, š: Czech ř, č, ě, ů, š
+    (b"\xe8\xe6\xec\xf0\xc8\xd0", b"\x9a\x9e\x8a\x8e"),  # è, æ, ì, ð with š, ž: Croatian č, ć, đ
+    (b"\xfe\xde", b"\xf8\xd8"),  # þ with ø: Lithuanian ž, ų
+    (
+        b"\xf0\xfe\xd0\xde",
+        b"\xfc\xe7\xe3\xe8\xec\xee\xe2\xeb\xdc\xc7",
+    ),  # ð, þ with ü, ç: Turkish ğ, ş; Romanian
+)
+#: õ that is not of the Portuguese õe, with ö or ü, and á or é: Hungarian ő
+_HUNGARIAN = (re.compile(rb"\xf5[^eE]"), re.compile(rb"[\xf6\xfc]"), re.compile(rb"[\xe1\xe9\xed]"))
 _LINE_START_BOM = re.compile("^\ufeff+", re.MULTILINE)
 
 
@@ -137,8 +150,16 @@ def _is_cp1252(data: bytes) -> bool:
     """
     if _UTF8_LETTER.search(data) or _NOT_CP1252.search(data) or _MIDST.search(data):
         return False
+    if any(_has(data, first) and _has(data, second) for first, second in _OTHER_PAGES):
+        return False
+    if all(letter.search(data) for letter in _HUNGARIAN):
+        return False
     runs = [len(run) for run in _HIGH_RUN.findall(data)]
     return 5 * sum(length for length in runs if length >= 4) <= sum(runs)
+
+
+def _has(data: bytes, letters: bytes) -> bool:
+    return any(data.find(letter) >= 0 for letter in letters)
 
 
 def _not_utf8(byte: int) -> str:

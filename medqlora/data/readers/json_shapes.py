@@ -218,6 +218,11 @@ def _keyed_by_column(value: Mapping[str, Mapping[str, Any]]) -> bool:
     inner = next(iter(value.values()))
     if not inner or any(other.keys() != inner.keys() for other in value.values()):
         return False
+    cells = list(inner.values())
+    if all(
+        isinstance(cell, dict) and any(name.strip().casefold() in _ASKED for name in cell) for cell in cells
+    ):
+        return False  # {"data": {"1": {"question": …}, …}}: rows, and not cells
     outside, inside = (any(key.strip().casefold() in _COLUMNS for key in keys) for keys in (value, inner))
     if outside != inside:
         return outside

@@ -36,11 +36,13 @@ class Dialect(NamedTuple):
         separator: the character between two cells; U+001F for a text of one column.
         skipped: the lines before the header.
         spaced: there is a space behind each separator, which belongs to no cell.
+        quoted: every name of the header is in quotes.
     """
 
     separator: str
     skipped: int = 0
     spaced: bool = False
+    quoted: bool = False
 
 
 def read_delimited(
@@ -65,7 +67,21 @@ def read_delimited(
             text = text.replace(
                 "\ufeff" + text.partition("\n")[0].rstrip("\r"), "\n" + text.partition("\n")[0]
             )
-        return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
+        already = len(skipped or ())
+        try:
+            return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
+        except InputError:
+            if '\\"' not in text:
+                raise
+            # quotes behind a backslash, as MySQL and Spark write them
+            try:
+                part = _with_header(file, _records(file, text, dialect, escaped=True), dialect, None)
+            except InputError:
+                part = None
+            if part is None:
+                raise
+            del (skipped or [])[already:]
+            return part
     finally:
         csv.field_size_limit(limit)
 
@@ -121,7 +137,13 @@ def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
         separator = max(scores, key=scores.__getitem__) if scores else hint
     header = next(iter(_sample(text, separator, 1)), [])
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
-    return Dialect(separator, skipped, spaced), text
+    first = text.lstrip().splitlines()[:1]
+    quoted = (
+        bool(first)
+        and first[0].count('"') == 2 * len(header)
+        and first[0][:1] == first[0].rstrip()[-1:] == '"'
+    )
+    return Dialect(separator, skipped, spaced, quoted), text
 
 
 def _sample(text: str, separator: str, count: int = _SAMPLE) -> list[list[str]]:
@@ -164,7 +186,7 @@ def _tabs(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[s
 
 
 def _records(
-    file: Path, text: str, dialect: Dialect, *, quoted: bool = True
+    file: Path, text: str, dialect: Dialect, *, quoted: bool = True, escaped: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """The line where a record begins, counted from 1, and its cells; blank ones are left out."""
     reader: Any = csv.reader(
@@ -173,6 +195,8 @@ def _records(
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=True,
         skipinitialspace=dialect.spaced,
+        doublequote=not escaped,
+        escapechar="\\" if escaped else None,
     )
     while True:
         line = reader.line_num + 1 + dialect.skipped  # quoted cells may span lines
@@ -191,6 +215,11 @@ def _with_header(
 ) -> Part:
     line, cells = next(records, (1, []))
     header = header_of(cells, f"{file}:{line}")
+    if dialect.quoted and header[0]:
+        every = list(records)
+        if _has_row_names(header, [cells for _, cells in every]):
+            header = ["", *header]
+        records = iter(every)
     kept, repeated = [], 0
     for line, cells in records:
         why = escaped_byte("".join(cells))
@@ -208,6 +237,17 @@ def _with_header(
     if repeated:
         words.append("the header stands there twice" if repeated == 1 else f"{repeated} more headers in it")
     return Part(rows, tuple(words))
+
+
+def _has_row_names(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether each row begins with a name of its own that the header has no column for, as R's `write.table` has
+    it. Where the header is quoted, no text with a separator makes a row longer."""
+    names = {cells[0] for cells in rows}
+    return (
+        len(names) == len(rows) > 0
+        and all(len(cells) == len(header) + 1 for cells in rows)
+        and any(cells[-1].strip() for cells in rows)
+    )
 
 
 def _miscounted(count: int, due: str) -> str:

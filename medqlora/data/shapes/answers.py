@@ -248,7 +248,7 @@ def single(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(CellError):
             value = parse_cell(value)
-    if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, int)):
         same = {
             folded(item) if isinstance(item, str) else item for item in value if isinstance(item, (str, int))
         }

@@ -140,33 +140,59 @@ class _Parser:
         return held[0]
 
     def _list(self, closing: str, depth: int) -> list[Any]:
-        held: list[Any] = []
+        groups: list[list[Any]] = [[]]  # of values without a comma between them
         while not self._at(closing):
             if self.current is not None and self.current.kind == "dtype":
                 self._advance()
             else:
-                held.append(self.value(depth + 1))
-            if self._at(","):  # numpy writes none
+                groups[-1].append(self.value(depth + 1))
+            if self._at(","):
                 self._advance()
+                groups.append([])
         self._advance()
-        return held
+        if len(groups) == 1 and closing == "]":  # numpy writes no commas
+            return groups[0]
+        return [value for group in groups for value in _together(group)]
 
-    def _object(self, depth: int) -> dict[str, Any]:
+    def _object(self, depth: int) -> dict[str, Any] | list[Any]:
         held: dict[str, Any] = {}
         while not self._at("}"):
             key = self.value(depth + 1)
+            if not held and isinstance(key, str) and self._at(",", "}"):
+                return self._array(key, depth)
             if not isinstance(key, (str, int, float)) or not self._at(":"):
                 raise CellError("an object's key and colon are missing")
             self._advance()
             if str(key) in held:
                 raise CellError(f"the key {str(key)[:40]!r} stands there twice")
-            held[str(key)] = self.value(depth + 1)
+            held[str(key)] = self._joined_text(depth + 1)
             if self._at(","):
                 self._advance()
             elif not self._at("}"):
                 raise CellError("a comma is missing between two keys")
         self._advance()
         return held
+
+    def _array(self, first: str, depth: int) -> Any:
+        """{"We asked.","They said so."}, as PostgreSQL writes an array."""
+        if self._at(","):
+            self._advance()
+        return [first, *self._list("}", depth)]
+
+    def _joined_text(self, depth: int) -> Any:
+        """A value; a text that pprint wrote as several, 'We asked ' 'them.' or ('We asked ' 'them.'), is one."""
+        wrapped = self._at("(")
+        parts = [self.value(depth)]
+        while isinstance(parts[0], str) and self.current is not None and self.current.kind == "text":
+            parts.append(self.value(depth))
+        value = _together(parts)[0]
+        return value[0] if wrapped and len(value) == 1 and isinstance(value[0], str) else value
+
+
+def _together(values: list[Any]) -> list[Any]:
+    """Texts without a comma between them are one text, as Python reads them and pprint writes them."""
+    several = len(values) > 1 and all(isinstance(value, str) for value in values)
+    return ["".join(values)] if several else values
 
 
 def _unescaped(token: str) -> str:

@@ -13,18 +13,21 @@ OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topic
 #: our name → the names that stand for it, the first before the others where a file has several
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "pmid", "pubid", "pubmed_id", "qid", "question_id", "_id", "uid", "uuid", "example_id"),
-    "question": ("question", "query", "prompt", "instruction", "input", "sent1", "body", "stem", "problem"),
+    "question": (
+        *("question", "query", "prompt", "instruction", "input", "sent1", "body", "stem", "problem"),
+        *("question_text", "question_stem", "qtext"),
+    ),
     "contexts": (
         *("contexts", "context", "abstract", "abstracts", "passages", "passage", "documents", "document"),
         *("text", "texts", "article", "evidence", "paragraph", "paragraphs", "snippets", "background"),
         *("abstract_text", "vignette"),
     ),
-    "options": ("options", "choices", "endings", "answer_choices", "answer_options", "candidates"),
+    "options": ("options", "choices", "endings", "answer_choices", "answer_options", "candidates", "option"),
     "answer": (
         *("answer", "label", "target", "gold", "final_decision", "cop", "answer_idx", "answer_key"),
         *("answer_index", "answer_letter", "correct", "correct_answer", "correct_option", "correct_choice"),
         *("correct_idx", "correct_index", "correct_letter", "gold_label", "gold_answer", "ground_truth"),
-        *("decision", "exact_answer", "output", "response", "completion", "answers"),
+        *("decision", "exact_answer", "output", "response", "completion", "answers", "correct_answers"),
     ),
     "long_answer": (
         *("long_answer", "rationale", "explanation", "exp", "reasoning", "justification", "ideal_answer"),
@@ -46,6 +49,7 @@ TELL_TALE = frozenset(
 
 _IGNORED = re.compile(r"[\s_\-.]+")
 _FAMILY = re.compile(r"(?P<stem>|op|opt|option|choice|ending|answer)(?P<mark>[a-z]|\d{1,2})")
+_ADDRESS = re.compile(r"\s*(?:https?|ftp)://\S+\s*")
 _LONG = 25  # characters; a shorter text is a code, a name or a date
 _LOOKED_AT = 200  # rows
 
@@ -134,7 +138,8 @@ class Columns:
             self._names["contexts"] = [
                 column
                 for column in self._names["contexts"]
-                if key(column) not in ("text", "texts") or not _repeats(rows, column, asked)
+                if not (key(column) in ("text", "texts") and _repeats(rows, column, asked))
+                and not _is_addresses(rows, column)
             ]
         self.families = [] if self._names["options"] else _families(self._there, claimed)
         if not self._names["question"]:
@@ -227,6 +232,20 @@ def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
         if isinstance(question, str) and isinstance(text, str) and len(question.strip()) > 1:
             return question.strip() in text
     return False
+
+
+def _is_addresses(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column has addresses alone, as BioASQ's `documents` has beside the snippets."""
+    found = False
+    for row in rows[:_LOOKED_AT]:
+        value = row.value.get(column)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if is_missing(item):
+                continue
+            if not isinstance(item, str) or not _ADDRESS.fullmatch(item):
+                return False
+            found = True
+    return found
 
 
 def _is_content(value: object) -> bool:

@@ -32,12 +32,9 @@ _TEXT_KEYS = (
 _NAME_KEYS = ("title", "section", "heading", "label", "labels", "name", "sectiontitle", "titles")
 # The Hub's PubMedQA; its two preds are what annotators decided, and are not read.
 _HUB_KEYS = frozenset({"contexts", "labels", "meshes", "reasoning_required_pred", "reasoning_free_pred"})
-# words of a section's name, as PubMed's XML has it in the attribute Label: they give no answer away
-_SECTION = re.compile(
-    r"(?:background|introduction|aims?|objectives?|purpose|design|settings?|participants?|patients?|subjects?|"
-    r"materials?|methods?|interventions?|measure\w*|outcomes?|main|results?|findings?|conclusions?|discussion|case|"
-    r"summary|study|data|sources?|and|of|the|importance|context|significance|limitations?|interpretation|abstract|"
-    r"unassigned|trial|registration|clinical)",
+# what is an answer rather than a section's name, which PubMed's XML has in the attribute Label
+_ANSWER = re.compile(
+    r"\W*(?:yes|no|maybe|true|false|positive|negative|correct|incorrect|unknown|unsure|neutral|\w|\d+(?:\.\d+)?)\W*",
     re.IGNORECASE,
 )
 
@@ -66,7 +63,7 @@ def passages(row: Row, column: str, value: object) -> Passages:
     Raises:
         InputError: it holds no passages, or it holds the answer under a key that says so.
     """
-    if fields.is_missing(value):
+    if fields.is_missing(value) or fields.is_null_word(value):
         return Passages()
     if isinstance(value, str):
         parsed = parsed_cell(row, column, value)
@@ -127,8 +124,7 @@ def _reject_answers(row: Row, column: str, value: object, depth: int) -> None:
 
 
 def _is_section(value: object) -> bool:
-    words = re.findall(r"[^\W\d_]+", value) if isinstance(value, str) and len(value) < 100 else []
-    return bool(words) and all(map(_SECTION.fullmatch, words))
+    return isinstance(value, str) and len(value) < 100 and _ANSWER.fullmatch(value) is None
 
 
 def _pairs(row: Row, column: str, value: object) -> Iterator[tuple[str, str]]:

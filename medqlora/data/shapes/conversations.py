@@ -156,8 +156,13 @@ def _is_command(rows: Sequence[Row], instruction: str, text: str) -> bool:
     )
 
 
-def in_our_columns(row: Row, form: Form) -> Row:
+def in_our_columns(row: Row, form: Form, *, answers: bool = True) -> Row:
     """The row with question, contexts and answer under our names, and its other columns as they are.
+
+    Args:
+        row: the row.
+        form: the file's form.
+        answers: whether the answers are read.
 
     Raises:
         InputError: its turns or texts are not as the form has them.
@@ -165,6 +170,17 @@ def in_our_columns(row: Row, form: Form) -> Row:
     taken = set(form.columns.values())
     if form.kind != "squad":  # the whole example as one text, with its answer, stands beside it in some sets
         taken.update(name for name in row.value if key(name) in ("text", "formatted"))
+    if (
+        answers
+        and form.kind in ("turns", "prompt")
+        and any(
+            held is False and key(name) == "label" and name not in taken for name, held in row.value.items()
+        )
+    ):  # TRL's unpaired preferences: https://huggingface.co/docs/trl/dataset_formats
+        raise InputError(
+            f"{row.where}: label is false beside a completion: such a completion is one to avoid, and no answer: leave "
+            "out the rows whose label is false, or rename the column"
+        )
     before, theirs = ([], []) if form.kind == "squad" else _before(row)
     value = {name: held for name, held in row.value.items() if name not in (*taken, *theirs)}
     if form.kind in ("chat", "turns"):

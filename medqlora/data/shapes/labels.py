@@ -9,7 +9,7 @@ from medqlora.data import fields
 
 _EDGES = " \t\"'“”‘’‚„«»‹›`´*_~#.,;:!?。，、；：！？…()[]{}<>|"
 _ANSWER_IS = re.compile(
-    r"(?:(?:the\s+)?(?:final\s+|correct\s+|right\s+)*(?:answer|decision|label)\s*(?:is\b|[:=])\s*[:=]?\s*)",
+    r"[\s*_#]*(?:(?:the\s+)?(?:final\s+|correct\s+|right\s+)*(?:answer|decision|label)[*_]*\s*(?:is\b|[:=])[*_]*\s*[:=]?\s*)",
     re.IGNORECASE,
 )
 _OPTION = re.compile(
@@ -19,12 +19,16 @@ _OPTION = re.compile(
 # what may stand between a label and the text that goes on from it: "Yes, because", "No. The trial", "Maybe - it"
 _GOES_ON = (
     r"[\"'”’)\]*_]*(?:[,;:!](?=[\s\"'(“]|[^\W\d])|\.(?=\s)|\s+[-–—](?=\s)|[–—]|\s*\n|\s+(?=\()"
-    r"|\s+(?=(?:because|since|as|due)\b))"
+    r"|\s+(?=(?:because|since|as|due)\b)|[，、。：；！])"
 )
 _BOOLEAN_PAIRS = (
     ("yes", "no"), ("true", "false"), ("positive", "negative"), ("present", "absent"), ("correct", "incorrect"),
     ("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sì", "no"), ("sim", "não"), ("ja", "nee"),
 )  # fmt: skip
+
+
+# "1.000" may be a thousand
+_WITH_DECIMALS = re.compile(r"\s*(-?\d{1,9})[.,]0{1,2}\s*")
 
 
 class Reading(NamedTuple):
@@ -136,6 +140,8 @@ def read_option(value: object, options: Mapping[str, str]) -> Reading | None:
     """
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
+    if isinstance(value, bool):
+        return _boolean_option(value, options)
     number = whole(value)
     if number is not None and not isinstance(value, str):
         value = str(number)
@@ -153,6 +159,13 @@ def read_option(value: object, options: Mapping[str, str]) -> Reading | None:
         if (reading := letters._word(candidate)) is not None:
             return reading
     return _option_with_text(text, options)
+
+
+def _boolean_option(value: bool, options: Mapping[str, str]) -> Reading | None:
+    """True among the options True and False, or yes and no."""
+    by_text = {text: label for label, text in options.items()}
+    said = Labels(list(by_text), explicit=True).read(value) if len(by_text) == len(options) else None
+    return None if said is None else Reading(by_text[said.label])
 
 
 _LEADING = re.compile(r"[\s\"'“(\[*_]*([^\W_]{1,3})[)\]*_]*\s*(?:[.:),]|\s[-–—](?=\s))[*_]*\s*")
@@ -185,9 +198,9 @@ def _is_letter(rest: str, label: str) -> bool:
 
 
 def whole(value: object) -> int | None:
-    """A whole number: 3, 3.0, "3" and "3.0", as pandas writes a column with a gap."""
-    if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}\.0\s*", value):
-        value = value.strip()[:-2]
+    """A whole number: 3, 3.0, "3", "3.0", as pandas writes a column with a gap, "3.00" and "3,00", as SPSS does."""
+    if isinstance(value, str) and (found := _WITH_DECIMALS.fullmatch(value)):
+        value = found[1]
     return fields.whole(value)
 
 

@@ -15,9 +15,11 @@ from medqlora.data.shapes.contexts import parsed_cell
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_TEXT_KEYS = ("text", "value", "option", "content", "choice", "answertext", "optiontext")
-_LABEL_KEYS = ("label", "key", "letter", "id", "optionkey", "index")
-_LETTERED = re.compile(r"(?:^|(?<=[\s,;|]))\(?([A-Za-z]|\d{1,2})\s?(?:[).:]|\s-(?=\s))\s*")
+_TEXT_KEYS = ("text", "value", "option", "content", "choice", "answertext", "optiontext", "atext")
+_LABEL_KEYS = ("label", "key", "letter", "id", "optionkey", "index", "aid")
+_LETTERED = re.compile(r"(?:^|(?<=[\s,;|]))\(?([A-Za-z]|\d{1,2})\s?(?:[).:、．：]|\s-(?=\s))\s*")
+_LINE = re.compile(r"([A-Z])\s+(\S.*)")  # "A Aspirin" on a line of its own
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 def options_of(row: Row, column: str, value: object) -> dict[str, str]:
@@ -146,6 +148,10 @@ def _of_objects(row: Row, column: str, items: Sequence[Any]) -> Any:
 
 def _lettered(text: str) -> dict[str, str] | None:
     """ "A) Aspirin\\nB) Atenolol", also on one line or as "a. … b. …"; None where the letters are not A, B, C, …"""
+    text = _BREAK.sub("\n", text)
+    lines = [_LINE.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and [line[1] if line else "" for line in lines] == list(LETTERS[: len(lines)]):
+        return {line[1]: line[2] for line in lines if line}
     marks = list(_LETTERED.finditer(text))
     for first in ("A", "a", "1"):
         chosen: list[re.Match[str]] = []

@@ -80,8 +80,18 @@ class Table:
         """The column of the answers, for messages."""
         return (self._answers.columns if self._answers and self._answers.columns else ["answer"])[0]
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether a column is taken for the answers."""
+        return bool(self._answers and self._answers.columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns of the file."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.value))
+
     def _ours(self, row: Row) -> Row:
-        return row if self.form is None else in_our_columns(row, self.form)
+        return row if self.form is None else in_our_columns(row, self.form, answers=self._answers_wanted)
 
     def _tried(self, row: Row) -> Row | None:
         try:
@@ -164,7 +174,7 @@ class Table:
         if self._answers is None:
             return ""
         column, value = self._columns.pick(row, "long_answer")
-        value = single(value)
+        value = None if values.is_null_word(value) else single(value)
         if isinstance(value, (list, tuple)) and (
             column != "long_answer" or isinstance(row.value[column], str)
         ):

@@ -31,14 +31,18 @@ OPTION = "--data.allow_test_questions"
 _TAIL_WORDS = 4
 #: a shorter question ("Is it Crohn's disease?") counts where it is a whole text or line, or stands after a heading
 _LEAST_WORDS = 6
-_HEADINGS = ("question", "query", "problem", "input", "human", "user", "q")
+_HEADINGS = ("question", "query", "problem", "input", "human", "user", "title", "q")
 #: characters before a question mark that are searched for each word of the longest question
 _REACH = 24
+#: characters of a context that may be a question as a whole
+_SHORT_CONTEXT = 400
 
 _WORD = re.compile(r"[^\W_]+")
 _MARK = re.compile(r"[^\W_][^\w?]*\?")  # one mark of several
 _UNSEEN = re.compile("[\xad\u200b-\u200f\u2060-\u2064\ufeff]")
-_ESCAPE = re.compile(r"\\[nrt]")  # an escaped newline in a text of JSON
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt])")  # an escaped letter or newline in a text of JSON
+_TAG = re.compile(r"<[|/]?[a-zA-Z][\w| ]{0,30}>|\[/?INST\]")  # of HTML, or of a chat template
+_NUMBER = re.compile(r"[\W_]*\d{1,4}\s*[.):]\s+")  # "12. " before a question
 _HEADER = re.compile(
     r"^[ \t#*>|\"'{\[(-]*(?:\d+[.)]\s*)?(?:" + "|".join(_HEADINGS) + r")\b[ \t\d*\"'-]*[:.=)]+(.+)$",
     re.IGNORECASE | re.MULTILINE,
@@ -92,10 +96,6 @@ class _Index(NamedTuple):
     hashes: dict[str, tuple[str, str]]
     tails: dict[str, tuple[int, ...]]
 
-    def longest(self) -> int:
-        """The words of the longest question."""
-        return max((count for counts in self.tails.values() for count in counts), default=0)
-
 
 def fingerprint(question: str) -> list[int | str]:
     """`[words, tail, hash]` of a question: the number of its words, and the SHA-256 of its last four words and of
@@ -148,6 +148,12 @@ def _index() -> _Index:
     return index
 
 
+@cache
+def _longest() -> int:
+    """The words of the longest question."""
+    return max((count for counts in _index().tails.values() for count in counts), default=0)
+
+
 def find_leaks(records: Iterable[Record]) -> list[Leak]:
     """The records that are a benchmark's test question, by an id or by the text of the question or of a context.
 
@@ -186,6 +192,8 @@ def _by_text(record: Record) -> tuple[str, str] | None:
     found = _find(record.question, whole=True)
     for context in record.contexts:
         found = found or _find(context, whole=False)
+    for name in record.context_labels:  # a passage's title is the question in PubMedQA
+        found = found or (_find(name, whole=True) if "?" in name else None)
     return found
 
 
@@ -194,8 +202,8 @@ def _find(text: str, *, whole: bool) -> tuple[str, str] | None:
 
     Args:
         text: the text.
-        whole: whether the text as a whole, and each of its lines, may be the question; else it has to stand after
-            a heading, or to end in a question mark.
+        whole: whether each line of the text, or a part of one up to its question mark, may be the question; else
+            it has to be a short text as a whole, to stand after a heading, or to end in a question mark.
     """
     if not whole and "?" not in text and "\uff1f" not in text and not _HEADER.search(text):
         return None
@@ -209,10 +217,18 @@ def _find(text: str, *, whole: bool) -> tuple[str, str] | None:
 
 
 def _candidates(text: str, whole: bool) -> Iterator[str]:
-    if whole:
+    if whole or len(text) < _SHORT_CONTEXT:
         yield text
-        lines = text.splitlines()
+    if whole:
+        lines = _TAG.sub("\n", text).splitlines()
         yield from lines if len(lines) > 1 else ()
+        for line in lines:  # "12. … ?", "… ? Answer with yes or no." and "Answer with yes or no: … ?"
+            start = _NUMBER.match(line)
+            line = line[start.end() :] if start else line
+            asked, mark, _ = line.partition("?")
+            if mark or start:
+                yield asked
+                yield asked.rpartition(": ")[2]
     for match in _HEADER.finditer(text):
         yield match[1]
         if "?" in match[1]:  # "Question: … ? Answer with yes or no."
@@ -222,7 +238,7 @@ def _candidates(text: str, whole: bool) -> Iterator[str]:
 
 def _ending_in_a_question_mark(text: str) -> tuple[str, str] | None:
     index = _index()
-    reach = _REACH * index.longest()
+    reach = _REACH * _longest()
     for found_mark in _MARK.finditer(text):
         end = found_mark.start() + 1
         words = _words(text[max(0, end - reach) : end])
@@ -242,7 +258,7 @@ def _plain(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "\\" in text:
-        text = _ESCAPE.sub("\n", text)
+        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "\n", text)
     return text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
 
 
