@@ -162,6 +162,14 @@ def _refuse_misfit(landing: Landing, folder: str, base: str, option: str) -> Non
 
 def _file_shapes(folder: str, option: str) -> dict[str, Shape]:
     header = read_header(Path(folder) / _WEIGHTS, option)
+    for name, entry in header.items():
+        if "F" not in str(
+            entry["dtype"]
+        ):  # F32, BF16, F8_E4M3: whole numbers would be copied as if they were weights
+            raise InputError(
+                f"{option}: '{folder}': the tensor '{name}' is of type {entry['dtype']}, not of floating-point numbers: "
+                "give the adapter as it was trained, not a quantized copy"
+            )
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
@@ -173,7 +181,12 @@ def _refusals(folder: str, base: str, option: str, tensors: int) -> Iterator[Non
     except KeyError as error:  # of modules_to_save and trainable_token_indices
         why = f"{_WEIGHTS} has no tensor {error.args[0]!r}, which {ADAPTER_CONFIG} says was trained"
         raise _misfit(folder, base, option, 0, tensors, why) from error
-    except (ValueError, TypeError) as error:  # a configuration for other layers than the model has
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        ImportError,
+    ) as error:  # a configuration for other layers than the model has
         raise _misfit(folder, base, option, 0, tensors, _one_line(error)) from error
 
 
