@@ -163,12 +163,11 @@ def _refuse_misfit(landing: Landing, folder: str, base: str, option: str) -> Non
 def _file_shapes(folder: str, option: str) -> dict[str, Shape]:
     header = read_header(Path(folder) / _WEIGHTS, option)
     for name, entry in header.items():
-        if "F" not in str(
-            entry["dtype"]
-        ):  # F32, BF16, F8_E4M3: whole numbers would be copied as if they were weights
+        kind = str(entry["dtype"])
+        if "F" not in kind:  # F32, BF16, F8_E4M3; PEFT would copy integers as weights
             raise InputError(
-                f"{option}: '{folder}': the tensor '{name}' is of type {entry['dtype']}, not of floating-point numbers: "
-                "give the adapter as it was trained, not a quantized copy"
+                f"{option}: '{folder}': the tensor '{name}' is of type {kind}, no floating-point type: give the "
+                "adapter as it was trained, not a quantized copy"
             )
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
@@ -181,12 +180,8 @@ def _refusals(folder: str, base: str, option: str, tensors: int) -> Iterator[Non
     except KeyError as error:  # of modules_to_save and trainable_token_indices
         why = f"{_WEIGHTS} has no tensor {error.args[0]!r}, which {ADAPTER_CONFIG} says was trained"
         raise _misfit(folder, base, option, 0, tensors, why) from error
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        ImportError,
-    ) as error:  # a configuration for other layers than the model has
+    # a configuration for other layers than the model has, or for what this PEFT lacks
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
         raise _misfit(folder, base, option, 0, tensors, _one_line(error)) from error
 
 
