@@ -276,6 +276,9 @@ def test_a_mixture_that_would_mostly_stay_in_16_bits_is_refused_unless_asked_for
         (r".*\.(q_proj|experts\.gate_up_proj)", ["mlp.experts.gate_up_proj"]),
         ("all-linear", ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]),
         ("q_proj,v_proj", []),
+        # of one layer alone
+        (r"model\.layers\.1\..*\.(q_proj|gate_up_proj)", ["model.layers.1.mlp.experts.gate_up_proj"]),
+        (["layers.0.mlp.experts.down_proj"], ["model.layers.0.mlp.experts.down_proj"]),
     ],
 )
 def test_experts_are_named_as_layers_are_by_their_old_names_too(
@@ -283,6 +286,18 @@ def test_experts_are_named_as_layers_are_by_their_old_names_too(
 ) -> None:
     modules = skeleton(Transformers(str(folders["qwen3_moe"])).config(), "qwen3_moe")
     assert LoRA(target_modules=given).targets(modules).parameters == parameters
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "granitemoe"])
+def test_experts_of_one_layer_alone_are_adapted_where_one_is_named(
+    folders: dict[str, Path], family: str
+) -> None:
+    lora = LoRA(r=2, target_modules=r".*layers\.1\..*")
+    modules = skeleton(Transformers(str(folders[family])).config(), family)
+    model = load(folders[family], lora)
+    assert {name.split(".")[2] for name in adapted_names(model)} == {"1"}
+    assert any("experts" in name or "linear" in name for name in adapted_names(model))
+    assert loaded_shares(model) == predicted_shares(modules, "nf4", lora.targets(modules))
 
 
 def test_without_checkpointing_the_gradients_are_the_same(folders: dict[str, Path]) -> None:
