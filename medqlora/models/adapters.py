@@ -154,7 +154,7 @@ def _check_config(file: Path, option: str) -> None:
 
 def _check_numbers(config: dict[str, Any], file: Path, option: str) -> None:
     """Refuses ranks and scales that are no numbers; NaN and infinity would become the model's outputs."""
-    fields = {key: config[key] for key in ("r", "lora_alpha") if key in config}
+    fields: dict[str, Any] = {key: config[key] for key in ("r", "lora_alpha") if key in config}
     for pattern in ("rank_pattern", "alpha_pattern"):
         values = config.get(pattern) or {}
         if isinstance(values, dict):
