@@ -162,6 +162,13 @@ def _refuse_misfit(landing: Landing, folder: str, base: str, option: str) -> Non
 
 def _file_shapes(folder: str, option: str) -> dict[str, Shape]:
     header = read_header(Path(folder) / _WEIGHTS, option)
+    for name, entry in header.items():
+        kind = str(entry["dtype"])
+        if "F" not in kind:  # F32, BF16, F8_E4M3; PEFT would copy integers as weights
+            raise InputError(
+                f"{option}: '{folder}': the tensor '{name}' is of type {kind}, no floating-point type: give the "
+                "adapter as it was trained, not a quantized copy"
+            )
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
@@ -173,7 +180,15 @@ def _refusals(folder: str, base: str, option: str, tensors: int) -> Iterator[Non
     except KeyError as error:  # of modules_to_save and trainable_token_indices
         why = f"{_WEIGHTS} has no tensor {error.args[0]!r}, which {ADAPTER_CONFIG} says was trained"
         raise _misfit(folder, base, option, 0, tensors, why) from error
-    except (ValueError, TypeError) as error:  # a configuration for other layers than the model has
+    except (
+        RuntimeError
+    ) as error:  # of experts one by one, which are joined: one lacks a tensor, or has another shape
+        if not re.search(r"sizes of tensors must match|size mismatch", str(error), re.IGNORECASE):
+            raise
+        why = f"its experts' tensors can't be joined ({_one_line(error)})"
+        raise _misfit(folder, base, option, 0, tensors, why) from error
+    # a configuration for other layers than the model has, or for what this PEFT lacks
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
         raise _misfit(folder, base, option, 0, tensors, _one_line(error)) from error
 
 
@@ -216,6 +231,8 @@ def wrap(model: nn.Module, folder: str, *, trainable: bool, low_cpu_mem_usage: b
 
     config = LoraConfig.from_pretrained(folder)
     config.inference_mode = not trainable
+    if not trainable:
+        config.lora_dropout = 0.0  # has no effect outside training, and PEFT refuses it for experts
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type or "", PeftModel)
     return kind(model, config, _NAME, low_cpu_mem_usage=low_cpu_mem_usage)
 

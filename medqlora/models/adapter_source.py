@@ -64,10 +64,16 @@ def _in_folder(given: str, path: Path, option: str) -> tuple[str, str | None]:
             f"--ckpt_path FILE`, a .ckpt of {path / 'checkpoints'}"
         )
     # PEFT gives each adapter with a name of its own a folder of that name; the Hub's cache has snapshots
-    found = sorted(one.parent for one in (*path.glob(f"*/{_CONFIG}"), *path.glob(f"snapshots/*/{_CONFIG}")))
+    places = {one.parent for one in (*path.glob(f"*/{_CONFIG}"), *path.glob(f"snapshots/*/{_CONFIG}"))}
+    found = sorted(places, key=_by_number)
     if found:
         raise InputError(f"{option}: '{given}' holds no {_CONFIG}: did you mean '{found[-1]}'?")
     return given, None
+
+
+def _by_number(folder: Path) -> tuple[list[int], str]:
+    """Orders checkpoint-500 before checkpoint-1000."""
+    return [int(number) for number in re.findall(r"\d+", folder.name)], folder.name
 
 
 def _from_hub(name: str, option: str) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
 """Adapter folders in PEFT's format, and the same weights inside a checkpoint."""
 
 import json
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -145,8 +146,34 @@ def _check_config(file: Path, option: str) -> None:
             "could not compare with the base: convert the adapter to plain LoRA with PEFT's "
             "save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
+    for key, why in _UNSUPPORTED.items():
+        if config.get(key):
+            raise InputError(f"{option}: {file}: {key} is set: {why}: give another LoRA adapter")
+    _check_numbers(config, file, option)
 
 
+def _check_numbers(config: dict[str, Any], file: Path, option: str) -> None:
+    """Refuses ranks and scales that are no numbers; NaN and infinity would become the model's outputs."""
+    fields: dict[str, Any] = {key: config[key] for key in ("r", "lora_alpha") if key in config}
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        values = config.get(pattern) or {}
+        if isinstance(values, dict):
+            fields |= {f"{pattern} {name!r}": value for name, value in values.items()}
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(
+                f"{option}: {file}: {name} is {value!r}, which is no finite number: correct it as the adapter was "
+                "trained, or copy the file again"
+            )
+
+
+#: fields of PEFT's for kinds of LoRA that can't be evaluated here, and why
+_UNSUPPORTED = {
+    "layer_replication": "it repeats layers of the base, so that `test` could not compare with the base",
+    "alora_invocation_tokens": "an activated LoRA acts only behind its own invocation tokens, which no prompt here "
+    "holds",
+    "arrow_config": "it chooses between further adapters, which are not in this folder",
+}
 #: initialisations that PEFT repeats as it loads, and that rewrite the base
 _REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 

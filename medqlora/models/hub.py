@@ -113,9 +113,14 @@ def load_config(base: str, revision: str | None = None) -> Any:
         del config.auto_map
     for part in (config, config.get_text_config()):
         # torch's embedding refuses a padding row that it doesn't have; the tokenizer's padding is what is used
-        if not has_row(config, getattr(part, "pad_token_id", None) or 0):
+        padding = getattr(part, "pad_token_id", None) or 0
+        if padding < 0 or not has_row(config, padding):  # Llama's first configurations say -1 for none
             part.pad_token_id = None
             _changed.add((base, revision))
+    if getattr(config, "_attn_implementation_internal", None) is not None:
+        # the attention of the machine that saved it, which may need a package; `--model.backend.attention` says ours
+        config._attn_implementation = None
+        _changed.add((base, revision))
     return config
 
 
@@ -153,7 +158,11 @@ def check_files(base: str) -> list[Path]:
         InputError: a file is missing, cut or a Git LFS pointer, or there are no weights.
     """
     path = resolve(base)
-    return check_weights(Path(path)) if is_local(base) else []
+    if not is_local(base):
+        return []
+    return check_weights(
+        Path(path), quantized=getattr(load_config(base), "quantization_config", None) is not None
+    )
 
 
 def adapter_beside(base: str, revision: str | None = None) -> bool:
@@ -228,7 +237,8 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
         )
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"--model.backend.base: the tokenizer of '{base}' has no end token: answers could not end"
+            f"--model.backend.base: the tokenizer of '{base}' has no end token: answers could not end; copy the "
+            "base's own tokenizer_config.json, or set eos_token in it"
         )
     config = None
     with suppress(InputError):  # told where the configuration is what is asked for

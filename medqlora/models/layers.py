@@ -125,7 +125,8 @@ def raw_weights(model: Any) -> list[str]:
         parent, _, leaf = name.rpartition(".")
         # a Mamba mixer: a decay a state, and a causal convolution
         mixer = parent in modules and hasattr(modules[parent], "A_log") and hasattr(modules[parent], "conv1d")
-        if leaf in _CLAMPED or (mixer and leaf in _MIXER_WEIGHTS):
+        router = leaf == "classifier" and parent.endswith("router")  # LongCat's
+        if leaf in _CLAMPED or router or (mixer and leaf in _MIXER_WEIGHTS):
             found.append(name)
     return found
 
@@ -144,6 +145,8 @@ def experts(model: Any) -> list[Expert]:
     for name, module in decoder_modules(model):
         if is_linear(module) or isinstance(module, (nn.Embedding, nn.modules.conv._ConvNd)):
             continue
+        if hasattr(module, "A_log"):
+            continue  # the heads of Zamba's mixer, which it multiplies by itself
         for leaf, parameter in module.named_parameters(recurse=False):
             full = f"{name}.{leaf}"
             matrices = parameter.ndim == 3 or (parameter.ndim == 2 and "experts" in name.split("."))

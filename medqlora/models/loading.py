@@ -1,6 +1,7 @@
 """Loads a base's weights with transformers: the base alone, whole, and finite."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -91,9 +92,45 @@ def _load(base: str, revision: str | None, options: dict[str, Any]) -> Any:
             f"--model.backend.base: the weight files of '{base}' lack {len(missing)} of the model's weights, the first "
             f"'{missing[0]}': they are of another model than its config.json, or of a part of it"
         )
+    _check_unused(model, sorted(found["unexpected_keys"]), base)
     _check_quantized_shapes(model, base)
     check_finite(model, damaged, base, files)
     return model
+
+
+def _check_unused(model: Any, unused: list[str], base: str) -> None:
+    """Refuses files with more decoder layers than the model, or with LoRA weights: it would be another model.
+
+    transformers only warns of what it doesn't use. Further layers that predict more than one token are left out by
+    intention (`num_nextn_predict_layers`), and so are a vision tower and the like.
+    """
+    lora = [name for name in unused if ".lora_" in name or ".base_layer." in name]
+    if lora:
+        raise InputError(
+            f"--model.backend.base: the weight files of '{base}' hold LoRA weights beside the base's ({len(lora)}, the "
+            f"first '{lora[0]}'), which would be left out: merge them (PEFT's merge_and_unload) and save it again, or "
+            "give base and adapter apart"
+        )
+    config = model.config.get_text_config()
+    depth = getattr(config, "num_hidden_layers", None)
+    if not isinstance(depth, int) or getattr(config, "num_nextn_predict_layers", None):
+        return
+    held = {name for name, _ in model.named_parameters()}
+    more = [
+        name
+        for name in unused
+        if (match := _LAYER.search(name)) is not None
+        and int(match[1]) >= depth
+        and f"{name[: match.start(1)]}0{name[match.end(1) :]}" in held
+    ]
+    if more:
+        raise InputError(
+            f"--model.backend.base: config.json of '{base}' has num_hidden_layers {depth}, and its weight files hold "
+            f"more, as '{more[-1]}', which would be left out: {_FROM_ONE_MODEL}"
+        )
+
+
+_LAYER = re.compile(r"\.(?:layers|h|blocks|layer)\.(\d+)\.")
 
 
 def _check_quantized_shapes(model: nn.Module, base: str) -> None:
@@ -103,6 +140,11 @@ def _check_quantized_shapes(model: nn.Module, base: str) -> None:
         if weight is None or not isinstance(layer, nn.Linear):
             continue
         state = getattr(weight, "quant_state", None)
+        if state is None and type(weight) is nn.Parameter and type(layer).__name__ == "Linear4bit":
+            raise InputError(
+                f"--model.backend.base: config.json of '{base}' says that its weights are quantized by bitsandbytes, "
+                f"and '{name}.weight' is not: {_FROM_ONE_MODEL}"
+            )
         given, expected = (
             tuple((weight if state is None else state).shape),
             (layer.out_features, layer.in_features),

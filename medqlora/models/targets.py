@@ -44,10 +44,11 @@ class Targets(NamedTuple):
 def split_names(given: str | Sequence[str]) -> list[str] | str:
     """The option's value as a list of names, or as it is: a regular expression or "all-linear"."""
     if not isinstance(given, str):
-        return [name.strip() for name in given]
+        listed = [name.strip() for name in given]
+        return ALL_LINEAR if [name.lower() for name in listed] == [ALL_LINEAR] else listed
     text = given.strip().strip("[]") if re.fullmatch(r"\[[\w\s.,'\"-]*\]", given.strip()) else given.strip()
     names = [name.strip("'\"") for name in re.split(r"[\s,]+", text) if name]
-    if text.lower() == ALL_LINEAR:
+    if [name.lower() for name in names] == [ALL_LINEAR]:
         return ALL_LINEAR
     return names if all(_NAME.fullmatch(name) for name in names) else text
 
@@ -73,10 +74,12 @@ def find_targets(model: Any, given: str | Sequence[str] | None) -> Targets:
     wanted = None if given is None else split_names(given)
     if wanted is None or wanted == ALL_LINEAR:
         routers = set() if wanted == ALL_LINEAR else {name for name in linear if _routes(name)}
-        return Targets(peft_names(model, [name for name in linear if name not in routers]), sorted(grouped))
+        modules = peft_names(model, [name for name in linear if name not in routers])
+        return Targets(modules, _expert_ends(grouped, {*grouped}))
     if isinstance(wanted, str):
         return _by_expression(model, linear, grouped, wanted)
-    chosen, parameters = [], set()
+    chosen: list[str] = []
+    parameters: set[str] = set()
     for name in wanted:
         bare = name.removeprefix("base_model.model.")
         modules = [one for one in linear if _ends(one, bare)]
@@ -87,7 +90,7 @@ def find_targets(model: Any, given: str | Sequence[str] | None) -> Targets:
         parameters |= held
     exact = [name for name in wanted if not any(_ends(one, name) for one in linear)]
     modules = list(wanted) if not exact and _selects(model, wanted, chosen) else peft_names(model, chosen)
-    return Targets(modules, sorted(parameters))
+    return Targets(modules, _expert_ends(grouped, parameters))
 
 
 def projections(given: str | Sequence[str] | None) -> list[str] | None:
@@ -130,14 +133,14 @@ def _by_expression(
             f"or {ALL_LINEAR}"
         ) from error
     chosen = [name for name in linear if pattern.fullmatch(name)]
-    parameters = sorted(one for one, known in grouped.items() if any(map(pattern.fullmatch, known)))
+    parameters = {one for one, known in grouped.items() if any(map(pattern.fullmatch, known))}
     if not chosen and not parameters:
-        example = next(iter([*linear, *(names[0] for names in grouped.values())]))
+        example = next(iter([*linear, *grouped]))
         raise InputError(
             f"{_OPTION} {expression!r}: this regular expression matches no layer's full name, as "
             f"'{example}' is one: begin it with .* to match the end of a name"
         )
-    return Targets(peft_names(model, chosen), parameters)
+    return Targets(peft_names(model, chosen), _expert_ends(grouped, parameters))
 
 
 def _adaptable(model: Any) -> list[str]:
@@ -149,7 +152,7 @@ def _adaptable(model: Any) -> list[str]:
 
 
 def _expert_names(model: Any) -> dict[str, list[str]]:
-    """The end of an expert parameter's name in a layer → full names that it goes by, old names included."""
+    """An expert parameter's full name → full names that it goes by, old names included."""
     found: dict[str, list[str]] = {}
     for expert in experts(model):
         if expert.parameter.ndim != 3:
@@ -158,8 +161,20 @@ def _expert_names(model: Any) -> dict[str, list[str]]:
         names = [expert.name, *(f"{parent}.{old}" for old in _EXPERT_NAMES.get(leaf, ()))]
         if leaf == "weight":  # Granite's, a module of its own
             names.append(parent)
-        found.setdefault(inside_layer(expert.name), []).extend(names)
+        found[expert.name] = names
     return found
+
+
+def _expert_ends(grouped: Collection[str], chosen: Collection[str]) -> list[str]:
+    """Names by which PEFT finds the parameters `chosen` of all in `grouped`: their ends where every layer's are."""
+    ends: dict[str, list[str]] = {}
+    for name in grouped:
+        ends.setdefault(inside_layer(name), []).append(name)
+    found: list[str] = []
+    for end, names in ends.items():
+        wanted = [name for name in names if name in chosen]
+        found += [end] if len(wanted) == len(names) else wanted
+    return sorted(found)
 
 
 def _renamed_by_peft(model: Any) -> frozenset[str]:

@@ -198,3 +198,9 @@ def skeleton(config: Any, base: str) -> nn.Module:
             raise InputError(
                 f"--model.backend.base: '{base}' ({type(config).__name__}) needs a package: {needs}"
             ) from error
+        except (KeyError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200].rstrip(":. ")
+            raise InputError(
+                f"--model.backend.base: no {type(config).__name__} model can be built from the config.json of '{base}' "
+                f"({type(error).__name__}: {reason}): copy the base's own config.json again"
+            ) from error

@@ -80,24 +80,24 @@ def read_header(file: Path, option: str = _OPTION) -> dict[str, dict[str, Any]]:
     return header
 
 
-def check_weights(folder: Path) -> list[Path]:
+def check_weights(folder: Path, *, quantized: bool = False) -> list[Path]:
     """The weight files of a base's folder that transformers reads, each checked.
 
     Args:
         folder: holds `config.json`.
+        quantized: whether that has a `quantization_config`.
 
     Raises:
-        InputError: a file is missing, cut or a Git LFS pointer, or there are no weights.
+        InputError: a file is missing, cut or a Git LFS pointer, or there are no weights; or they are quantized, and
+            config.json doesn't say how.
     """
     single, index = folder / _SINGLE, folder / _INDEX
-    if single.is_file():
-        read_header(single)
-        return [single]
-    if index.is_file():
-        shards = _shards(index)
-        for file in shards:
-            read_header(file)
-        return shards
+    if single.is_file() or index.is_file():
+        files = [single] if single.is_file() else _shards(index)
+        headers = {file: read_header(file) for file in files}
+        if not quantized:
+            _refuse_quantized(headers)
+        return files
     if (folder / _TORCH_SINGLE).is_file():
         files = [folder / _TORCH_SINGLE]
     elif (folder / _TORCH_INDEX).is_file():
@@ -107,6 +107,20 @@ def check_weights(folder: Path) -> list[Path]:
     for file in files:
         refuse_lfs_pointer(file)
     return files
+
+
+def _refuse_quantized(headers: dict[Path, dict[str, dict[str, Any]]]) -> None:
+    """Raises InputError for quantized weights: without their scales they would be read as the weights themselves."""
+    scaled = any("scale" in name.rpartition(".")[2] for header in headers.values() for name in header)
+    for file, header in headers.items():
+        for name, entry in header.items():
+            kind = str(entry["dtype"])
+            whole = kind[:1] in ("I", "U") and name.endswith(("weight", "_proj", "_blocks"))
+            if whole or (scaled and kind.startswith("F8")):
+                raise InputError(
+                    f"{_OPTION}: '{file}': the tensor '{name}' is quantized ({kind}), and config.json has no "
+                    "quantization_config: copy the base's own config.json, or take the base that isn't quantized"
+                )
 
 
 def _shards(index: Path) -> list[Path]:

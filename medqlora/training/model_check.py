@@ -18,6 +18,10 @@ from medqlora.records import Encoded
 _PROBED = 32
 #: largest difference, over the norm, that rounding explains; what is looked for is of the order of 1
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1.5e-1, torch.float16: 3e-2}
+#: what a forward ends with that can't be run as the model was put together
+_FAILS = (RuntimeError, TypeError, KeyError, ValueError, IndexError)
+#: RuntimeErrors that say nothing of the model
+_OF_THE_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 
 @torch.no_grad()
@@ -40,16 +44,24 @@ def check_model(model: Any, decoder: Decoder, examples: Sequence[Encoded], devic
     half = len(tokens) // 2
     training = model.training
     model.eval()
+    base = base_model(model)
+    kind, name = base.config.get_text_config().model_type, type(base).__name__
     try:
         hidden = _hidden(decoder, tokens, device)
         # the second half from its end: other tokens at most places, and all of them the tokenizer's
         changed = _hidden(decoder, [*tokens[:half], *reversed(tokens[half:])], device)
         shown = model(input_ids=ids, use_cache=False).logits[0].float()
         ours = decoder.logits(hidden)
+    except _FAILS as error:
+        if isinstance(error, _OF_THE_DEVICE):
+            raise
+        reason = " ".join(str(error).split())[:200].rstrip(":. ")
+        raise InputError(
+            f"--model.backend.base: the forward of {name} ({kind}) fails with its adapters in place "
+            f"({type(error).__name__}: {reason}): this architecture is not supported"
+        ) from error
     finally:
         model.train(training)
-    base = base_model(model)
-    kind, name = base.config.get_text_config().model_type, type(base).__name__
     tolerance = _TOLERANCE.get(decoder.head.weight.dtype, 1e-1)
     if half and _difference(hidden[:half], changed[:half]) > tolerance:
         raise InputError(

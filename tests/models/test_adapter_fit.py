@@ -284,6 +284,38 @@ def test_an_adapter_whose_loading_rewrites_the_base_is_refused(base: Path, adapt
         load(base, adapter)
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication is set: it repeats layers of the base"),
+        (
+            {"alora_invocation_tokens": [9, 10]},
+            "an activated LoRA acts only behind its own invocation tokens",
+        ),
+        ({"arrow_config": {"top_k": 1}}, "it chooses between further adapters"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan, which is no finite number"),
+        ({"lora_alpha": None}, "lora_alpha is None, which is no finite number"),
+        ({"r": "4"}, "r is '4', which is no finite number"),
+        ({"alpha_pattern": {"q_proj": float("inf")}}, "alpha_pattern 'q_proj' is inf"),
+    ],
+)
+def test_a_configuration_that_would_give_other_numbers_than_the_adapters_is_refused(
+    base: Path, adapter: Path, changes: dict[str, Any], why: str
+) -> None:
+    change_config(adapter, **changes)
+    with pytest.raises(InputError) as caught:
+        load(base, adapter)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_tensors_of_whole_numbers_are_refused(base: Path, adapter: Path, dtype: torch.dtype) -> None:
+    tensors = {name: value.to(dtype) for name, value in load_file(adapter / _WEIGHTS).items()}
+    save_file(tensors, adapter / _WEIGHTS, metadata={"format": "pt"})
+    assert "no floating-point type" in refused(base, adapter)
+
+
 @pytest.mark.parametrize("verb", ["test", "validate", "predict"])
 def test_the_command_line_refuses_before_it_loads_and_leaves_no_run(
     base: Path,

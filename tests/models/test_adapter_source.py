@@ -89,6 +89,10 @@ def test_folders_and_files_that_are_no_adapter_say_what_to_give(
     named = tmp_path / "named"
     shutil.copytree(foreign, named / "medical")  # as PEFT saves an adapter of that name
     assert f"did you mean '{named / 'medical'}'?" in refused(named)
+    trained = tmp_path / "trained"
+    for step in (500, 1000):  # as transformers' Trainer names them
+        shutil.copytree(foreign, trained / f"checkpoint-{step}")
+    assert f"did you mean '{trained / 'checkpoint-1000'}'?" in refused(trained)
     with pytest.raises(
         InputError, match=r"it is a whole model; pass it as --model\.backend\.base, with --model"
     ):

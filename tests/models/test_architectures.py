@@ -16,7 +16,7 @@ from medqlora.evaluation.generation import generate
 from medqlora.evaluation.scoring import score
 from medqlora.models import LoRA, Transformers
 from medqlora.models.flops import step_flops
-from medqlora.models.layers import text_decoder
+from medqlora.models.layers import experts, raw_weights, text_decoder
 from medqlora.models.shares import adapted_names, loaded_shares, predicted_shares
 from medqlora.models.transformers import skeleton
 from medqlora.planner.shape import Shape
@@ -273,3 +273,37 @@ def test_a_model_that_sees_its_answers_or_has_another_head_is_refused(
     decoder, model = load(build(tmp_path, config))
     with pytest.raises(InputError, match=message):
         check_model(model, decoder, EXAMPLES, CPU)
+
+
+def test_a_forward_that_fails_is_told_in_a_line(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, model = load(folders["gpt2"])
+    attention = text_decoder(model).h[0].attn
+    monkeypatch.setattr(attention, "split_size", 7)
+    monkeypatch.setattr(attention, "head_dim", 7)
+    with pytest.raises(
+        InputError, match=r"the forward of GPT2LMHeadModel \(gpt2\) fails .*not supported"
+    ) as caught:
+        check_model(model, decoder, EXAMPLES, CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "raw"),
+    [
+        ("longcat_flash", {"num_layers": 2, "n_routed_experts": 4, "moe_topk": 2}, "router.classifier"),
+        ("zamba", {"num_hidden_layers": 12}, "mamba.out_proj"),
+    ],
+)
+def test_a_router_and_a_mixer_that_read_their_weights_themselves_are_left_alone(
+    family: str, changes: dict[str, Any], raw: str
+) -> None:
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family}")
+    from transformers import AutoConfig
+
+    modules = skeleton(AutoConfig.for_model(family, hidden_size=64, intermediate_size=64, **changes), family)
+    assert any(name.endswith(raw) for name in raw_weights(modules))
+    assert not any(name.endswith(raw) for name in LoRA().targets(modules).modules)
+    assert not any(hasattr(expert.module, "A_log") for expert in experts(modules))

@@ -283,6 +283,30 @@ def other_tokenizer(base: Path) -> None:
     file.write_text(json.dumps(content))
 
 
+def unknown_rope(base: Path) -> None:
+    change(base / "config.json", rope_scaling={"type": "no-such-rope", "factor": 2})
+
+
+def unknown_activation(base: Path) -> None:
+    change(base / "config.json", hidden_act="no-such-activation")
+
+
+def no_key_heads(base: Path) -> None:
+    change(base / "config.json", num_key_value_heads=0)
+
+
+def integers(base: Path) -> None:
+    """An int8 copy whose config.json has lost its quantization_config."""
+    save(base, {name: value.to(torch.int8) for name, value in load_file(base / _WEIGHTS).items()})
+
+
+def float8_with_scales(base: Path) -> None:
+    tensors = load_file(base / _WEIGHTS)
+    name = "model.layers.0.mlp.up_proj.weight"
+    scales = {f"{name}_scale_inv": torch.ones(1, 1), name: tensors[name].to(torch.float8_e4m3fn)}
+    save(base, {**tensors, **scales})
+
+
 FAULTS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (no_weights, ("holds no weights (model.safetensors)", "copy or download")),
     (gguf_beside_the_config, ("GGUF alone (model-q4_k_m.gguf)", "gguf.dequantize", "safetensors model")),
@@ -313,6 +337,11 @@ FAULTS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (html, ("config.json can't be used (",)),
     (no_tokenizer, ("no tokenizer can be loaded from", "copy the base's tokenizer.json")),
     (broken_tokenizer, ("no tokenizer can be loaded from", "copy the base's tokenizer.json")),
+    (unknown_rope, ("can be built from the config.json", "no-such-rope", "copy the base's own config.json")),
+    (unknown_activation, ("can be built from the config.json", "no-such-activation")),
+    (no_key_heads, ("can be built from the config.json", "ZeroDivisionError")),
+    (integers, ("is quantized (I8), and config.json has no quantization_config", "copy the base's own")),
+    (float8_with_scales, ("'model.layers.0.mlp.up_proj.weight' is quantized (F8_E4M3)",)),
     (other_tokenizer, ("token ids up to 100,000", "the tokenizer is another model's")),
 ]
 
@@ -459,6 +488,53 @@ def test_weights_of_another_shape_are_told(base: Path, quantization: str) -> Non
     tensors[name] = tensors[name][:-1].contiguous()
     save(base, tensors)
     assert "config.json says" in refused_in_load(base, quantization)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_weights_that_the_model_has_no_place_for_are_not_left_out(base: Path, quantization: str) -> None:
+    tensors = load_file(base / _WEIGHTS)
+    lora = {f"model.layers.0.self_attn.q_proj.lora_{half}.weight": torch.ones(2, 2) for half in "AB"}
+    save(base, {**tensors, **lora})
+    assert "hold LoRA weights beside the base's (2, the first 'model" in refused_in_load(base, quantization)
+    save(base, tensors)
+    change(base / "config.json", num_hidden_layers=1)
+    forget()
+    line = refused_in_load(base, quantization)
+    assert "num_hidden_layers 1, and its weight files hold more, as 'model.layers.1." in line
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_further_tensors_that_are_no_layers_are_no_fault(base: Path, quantization: str) -> None:
+    expected = logits(load(base, None, quantization))
+    more = ("model.layers.0.self_attn.rotary_emb.inv_freq", "vision.layers.5.q_proj.weight")
+    save(base, {**load_file(base / _WEIGHTS), **{name: torch.ones(2) for name in more}})
+    assert torch.equal(logits(load(base, None, quantization)), expected)
+
+
+def test_a_quantized_models_configuration_beside_plain_weights_is_told(base: Path) -> None:
+    quantized = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    change(base / "config.json", quantization_config=quantized)
+    assert "says that its weights are quantized by bitsandbytes, and 'model" in refused_in_load(base, "nf4")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_2"},
+        {"pad_token_id": -1},
+        {"pad_token_id": -9999},
+    ],
+    ids=str,
+)
+def test_an_attention_or_a_padding_of_another_machine_does_no_harm(
+    base: Path, changes: dict[str, Any]
+) -> None:
+    expected = logits(load(base, None))
+    change(base / "config.json", **changes)
+    forget()
+    check(base, "none")
+    assert torch.equal(logits(load(base, None)), expected)
 
 
 # ---- tokens without a row --------------------------------------------------------------------------

@@ -74,6 +74,8 @@ FIRST = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
         (["base_model.model." + FIRST[0]], FIRST[:1]),  # as PEFT's own model calls it
         ("all-linear", list(SEVEN_PROJECTIONS)),
         ("ALL-LINEAR", list(SEVEN_PROJECTIONS)),
+        (["all-linear"], list(SEVEN_PROJECTIONS)),
+        ("['all-linear']", list(SEVEN_PROJECTIONS)),
         (r".*\.(q_proj|v_proj)", ATTENTION),
         (r".*layers\.0\.self_attn\.[qv]_proj", FIRST),
         (r".*(q_proj|v_proj)$", ATTENTION),

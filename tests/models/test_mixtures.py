@@ -1,10 +1,12 @@
 """A mixture's experts, most of its weights: in 4 bits, with adapters, and said so."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import build_base
 from torch import Tensor
 
@@ -144,6 +146,75 @@ def test_an_adapter_of_experts_is_read_back_as_it_was(
         assert loss(alone).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+#: family → what transformers 4 called the experts' module, and the gate, up and down projections
+OLD_NAMES = {
+    "mixtral": ("block_sparse_moe", ("w1", "w3", "w2")),
+    "qwen3_moe": ("mlp", ("gate_proj", "up_proj", "down_proj")),
+}
+
+
+def old_adapter(folder: Path, family: str, plain: Any) -> Path:
+    """An adapter as PEFT wrote it with transformers 4, a pair for each expert; its update is added to `plain`."""
+    module, (gate, up, down) = OLD_NAMES[family]
+    tensors: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(1)
+    for number, layer in enumerate(plain.model.layers):
+        experts_of = layer.mlp.experts
+        for expert in range(4):
+            halves = experts_of.gate_up_proj.data[expert].chunk(2)
+            weights = zip((gate, up, down), (*halves, experts_of.down_proj.data[expert]), strict=True)
+            for name, weight in weights:
+                a = torch.randn(2, weight.shape[1], generator=generator) * 0.1
+                b = torch.randn(weight.shape[0], 2, generator=generator) * 0.1
+                weight += 4 * b @ a
+                prefix = f"base_model.model.model.layers.{number}.{module}.experts.{expert}.{name}"
+                tensors |= {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 8, "lora_dropout": 0.05,
+              "target_modules": [gate, up, down], "base_model_name_or_path": "owner/base"}  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("family", OLD_NAMES)
+def test_an_adapter_of_single_experts_as_transformers_4_had_them_is_read(
+    folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(folders[family]).eval()
+    adapter = old_adapter(tmp_path, family, plain)
+    Transformers(str(folders[family]), quantization="none").check_adapter(str(adapter))
+    model = load(folders[family], adapter=adapter, quantization="none").eval()
+    with torch.no_grad():
+        expected, found = plain(input_ids=IDS).logits, model(input_ids=IDS).logits
+        with model.disable_adapter():
+            bare = model(input_ids=IDS).logits
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(bare, load(folders[family], quantization="none").eval()(input_ids=IDS).logits)
+
+
+@pytest.mark.parametrize("missing", ["experts.3.", "experts.3.w1.", "experts.3.w1.lora_A", ".w1."])
+def test_an_adapter_that_lacks_experts_is_refused(
+    folders: dict[str, Path], missing: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    adapter = old_adapter(tmp_path, "mixtral", AutoModelForCausalLM.from_pretrained(folders["mixtral"]))
+    file = adapter / "adapter_model.safetensors"
+    tensors = {
+        name: value for name, value in load_file(file).items() if missing not in name or "layers.0" in name
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+    for ask in (
+        lambda: Transformers(str(folders["mixtral"])).check_adapter(str(adapter)),
+        lambda: load(folders["mixtral"], adapter=adapter),
+    ):
+        with pytest.raises(InputError, match="fit the base") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("family", MIXTURES)
 def test_the_shares_are_predicted_from_the_configuration_as_the_loaded_model_has_them(
     folders: dict[str, Path], family: str
@@ -205,6 +276,9 @@ def test_a_mixture_that_would_mostly_stay_in_16_bits_is_refused_unless_asked_for
         (r".*\.(q_proj|experts\.gate_up_proj)", ["mlp.experts.gate_up_proj"]),
         ("all-linear", ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]),
         ("q_proj,v_proj", []),
+        # of one layer alone
+        (r"model\.layers\.1\..*\.(q_proj|gate_up_proj)", ["model.layers.1.mlp.experts.gate_up_proj"]),
+        (["layers.0.mlp.experts.down_proj"], ["model.layers.0.mlp.experts.down_proj"]),
     ],
 )
 def test_experts_are_named_as_layers_are_by_their_old_names_too(
@@ -212,6 +286,18 @@ def test_experts_are_named_as_layers_are_by_their_old_names_too(
 ) -> None:
     modules = skeleton(Transformers(str(folders["qwen3_moe"])).config(), "qwen3_moe")
     assert LoRA(target_modules=given).targets(modules).parameters == parameters
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "granitemoe"])
+def test_experts_of_one_layer_alone_are_adapted_where_one_is_named(
+    folders: dict[str, Path], family: str
+) -> None:
+    lora = LoRA(r=2, target_modules=r".*layers\.1\..*")
+    modules = skeleton(Transformers(str(folders[family])).config(), family)
+    model = load(folders[family], lora)
+    assert {name.split(".")[2] for name in adapted_names(model)} == {"1"}
+    assert any("experts" in name or "linear" in name for name in adapted_names(model))
+    assert loaded_shares(model) == predicted_shares(modules, "nf4", lora.targets(modules))
 
 
 def test_without_checkpointing_the_gradients_are_the_same(folders: dict[str, Path]) -> None:
