@@ -1,6 +1,7 @@
 """Options of Lightning's Trainer that a run of ours settles, or can't be without."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def settle_trainer(options: Any) -> None:
         )
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
+
+
+def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
+    """What Lightning's Trainer says of an option of its own, with the option's name.
+
+    Args:
+        error: that its constructor raised.
+        options: `trainer`'s.
+    """
+    said = " ".join(str(error).split())
+    named = [
+        name
+        for name, value in options.items()
+        if name not in ("accelerator", "devices") and value is not None and re.search(rf"\b{name}\b", said)
+    ]
+    # Lightning names a class or a package instead
+    named += [name for word, name in (("Timer(", "max_time"), ("transformer_engine", "precision")) if word in said]
+    if named:
+        return InputError(f"--trainer.{named[0]} {options[named[0]]}: {said}")
+    return InputError(
+        f"--trainer.accelerator {options.get('accelerator')}, --trainer.devices {options.get('devices')}: not on this "
+        f"machine ({said}): use --trainer.accelerator auto, or cpu"
+    )
 
 
 def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | Logger | bool:

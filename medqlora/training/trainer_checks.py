@@ -122,6 +122,23 @@ def check_monitors(trainer: Trainer, module: Any, data: Any) -> None:
             raise InputError(f"--trainer.callbacks {type(callback).__name__}(monitor={monitor!r}): {given}")
 
 
+def check_val_interval(trainer: Any, steps: int) -> None:
+    """Raises InputError for a validation after more batches than an epoch has; Lightning would load the model first.
+
+    Args:
+        trainer: that runs the fit.
+        steps: optimizer steps an epoch, which are its batches.
+    """
+    every, limit = trainer.val_check_interval, trainer.limit_train_batches
+    batches = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if validates and isinstance(every, int) and not isinstance(every, bool) and every > batches > 0:
+        raise InputError(
+            f"--trainer.val_check_interval {every}: an epoch has {batches} steps, and a validation is due every {every}: "
+            f"use at most {batches}, or count over epochs with --trainer.check_val_every_n_epoch null"
+        )
+
+
 def use_no_inference_mode(trainer: Trainer) -> None:
     """Evaluates under `torch.no_grad` instead of Lightning's default `torch.inference_mode`.
 
