@@ -140,7 +140,7 @@ class PubMedQADataModule(LightningDataModule):
         and a refusal must leave none.
         """
         trainer = self.trainer
-        if trainer is None or self._started is not None and self._started[1] is trainer:
+        if trainer is None or (self._started is not None and self._started[1] is trainer):
             return
         if trainer.world_size == 1 and trainer.state.fn is not None:
             self.start(cast(Stage, str(trainer.state.fn.value)))

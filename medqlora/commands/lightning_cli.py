@@ -31,6 +31,7 @@ from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choo
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
 from medqlora.commands.option_errors import not_made
 from medqlora.commands.trainer_options import (
+    check_callback_classes,
     environment_plugins,
     make_folder,
     run_loggers,
@@ -142,6 +143,7 @@ class MedQLoRACLI(LightningCLI):
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
+        check_callback_classes(self.config[self.subcommand]["trainer"]["callbacks"])
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
         check_optimizer_option(self.config[self.subcommand]["model"])

@@ -162,7 +162,9 @@ def not_made(error: ValueError, options: Any) -> InputError | None:
     """
     message = str(error)
     alone = re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message)
-    listed = re.search(r"Union subtypes.*?\n  - ([^\n]*).*Given value: \[.*?class_path='([^']+)'", message, re.DOTALL)
+    listed = re.search(
+        r"Union subtypes.*?\n  - ([^\n]*).*Given value: \[.*?class_path='([^']+)'", message, re.DOTALL
+    )
     if alone:
         class_path, why = alone.groups()
     elif listed:
