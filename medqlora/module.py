@@ -172,9 +172,10 @@ class QLoRAModule(CheckpointSteps):
         data = getattr(self.trainer, "datamodule", None)
         # Lightning keeps the datamodule of an earlier call, and asks the module for the loaders all the same
         if not isinstance(data, PubMedQADataModule) or data_source(self.trainer) is not data:
+            verb = self.trainer.state.fn
             raise InputError(
                 "QLoRAModule: it takes its batches from a PubMedQADataModule: pass "
-                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{self.trainer.state.fn.value}"
+                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{verb.value if verb else 'fit'}"
             )
         check_trainer(self.trainer)
         return []
