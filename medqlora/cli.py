@@ -149,7 +149,8 @@ def _no_command(words: list[str]) -> str:
     if first.lower().endswith((".yaml", ".yml", ".json")):
         return f"'{first}' is no command: write medqlora fit --config {shlex.join(words)}"
     if not first.startswith("-") or name in COMMANDS:
-        near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, COMMANDS, 1)), None)
+        close = next(iter(difflib.get_close_matches(name, [*COMMANDS, *_OTHER_NAMES], 1)), "")
+        near = _OTHER_NAMES.get(name) or _OTHER_NAMES.get(close, close)
         hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(COMMANDS)}"
         return f"there is no command '{first}': {hint}"
     # a word after an option may be its value (--data.prompt fit): one after that is the command

@@ -111,8 +111,8 @@ class PubMedQADataModule(LightningDataModule):
         self.end_token_ids: tuple[int, ...] = ()
         #: called once a stage, when the options are checked and nothing is read: the command line chooses the weights
         self.before_reading: Callable[[], None] = lambda: None
-        #: the stage that `start` was called for, until Lightning's `setup` comes to it
-        self._started: str | None = None
+        #: the stage and the Trainer that `start` was called for, until Lightning's `setup` comes to it
+        self._started: tuple[str, Any] | None = None
         self._tokenizer: Any = None
         self._loader: StepLoader | None = None
         #: the budget before this process lowered its own: processes deal questions out by one that all have
@@ -136,9 +136,15 @@ class PubMedQADataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Lightning's hook for downloads: fetches the tokenizer and builds the demo's base, where that is needed.
 
-        The sources keep what they download in the cache, and `setup` reads it.
+        One process alone makes all checks here. Between this hook and `setup` Lightning makes the logger's folder,
+        and a refusal must leave none.
         """
-        if self._started is None and self.trainer is not None:
+        trainer = self.trainer
+        if trainer is None or (self._started is not None and self._started[1] is trainer):
+            return
+        if trainer.world_size == 1 and trainer.state.fn is not None:
+            self.start(cast(Stage, str(trainer.state.fn.value)))
+        else:
             self._module.backend.tokenizer()
 
     def setup(self, stage: str) -> None:
@@ -150,7 +156,7 @@ class PubMedQADataModule(LightningDataModule):
         Raises:
             InputError: something is wrong, or no Trainer and no QLoRAModule are attached.
         """
-        if self._started != stage:
+        if self._started != (stage, self.trainer):
             self.start(cast(Stage, stage))
         self._started = None
 
@@ -167,7 +173,7 @@ class PubMedQADataModule(LightningDataModule):
             checkpoints.forget(self)
         self.dev, self.test, self.sets = [], [], []
         start_stage(self.trainer, self._module, self, stage)
-        self._started = stage
+        self._started = (stage, self.trainer)
 
     @property
     def _module(self) -> Any:

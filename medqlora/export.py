@@ -168,7 +168,7 @@ def _card(record: dict[str, Any]) -> str:
             "",
             "| score | value |",
             "|---|---|",
-            table(scores) or "| none | no validation set |",
+            table(scores) or "| none | nothing was validated |",
             "",
             "A validation set is small: read them with their uncertainty, and judge by `medqlora test`.",
             "",

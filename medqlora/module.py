@@ -22,6 +22,7 @@ from medqlora.training.checkpoint_steps import CheckpointSteps
 from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
+from medqlora.training.lightning_internals import data_source
 from medqlora.training.loading import load_model
 from medqlora.training.module_property import ModuleProperty, raise_property_error
 from medqlora.training.optim import (
@@ -168,10 +169,13 @@ class QLoRAModule(CheckpointSteps):
         Raises:
             InputError: as `check_trainer`; or the data are no PubMedQADataModule.
         """
-        if not isinstance(getattr(self.trainer, "datamodule", None), PubMedQADataModule):
+        data = getattr(self.trainer, "datamodule", None)
+        # Lightning keeps the datamodule of an earlier call, and asks the module for the loaders all the same
+        if not isinstance(data, PubMedQADataModule) or data_source(self.trainer) is not data:
+            verb = self.trainer.state.fn
             raise InputError(
                 "QLoRAModule: it takes its batches from a PubMedQADataModule: pass "
-                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{self.trainer.state.fn}"
+                f"datamodule=medqlora.datamodule.PubMedQADataModule(…) to trainer.{verb.value if verb else 'fit'}"
             )
         check_trainer(self.trainer)
         return []

@@ -221,6 +221,16 @@ def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
         ),
         (["--trainer.callbacks+=BatchSizeFinder"], "--trainer.callbacks BatchSizeFinder"),
         (["--trainer.callbacks+=LearningRateFinder"], "--trainer.callbacks LearningRateFinder"),
+        # one of its defaults is a function, which a configuration may not name
+        (["--trainer.callbacks+=BackboneFinetuning"], "--trainer.callbacks BackboneFinetuning"),
+        (
+            [
+                "--trainer.callbacks+=EarlyStopping",
+                "--trainer.callbacks.monitor=val/loss",
+                "--trainer.callbacks.mode=up",
+            ],
+            "--trainer.callbacks lightning.pytorch.callbacks.EarlyStopping: `mode` can be",
+        ),
         (
             ["--trainer.callbacks+=TQDMProgressBar"],
             "--trainer.callbacks TQDMProgressBar: a run has one progress bar",
@@ -232,6 +242,12 @@ def test_the_command_line_refuses_them_with_one_line(
 ) -> None:
     assert said in refused(capsys, "fit", *words, *more)
     assert not list((tmp_path / "lightning_logs").glob("version_*"))
+
+
+def test_a_timer_is_written_to_the_runs_configuration(words: list[str]) -> None:
+    timer = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"]
+    cli = run("fit", [*words, *timer, "--trainer.max_steps=1"])
+    assert "interval: step" in (Path(str(cli.trainer.log_dir)) / "config.yaml").read_text()
 
 
 def test_the_rate_is_monitored_to_the_exported_adapter(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_programs import Own, equal, weights
 from safetensors.torch import load_file
@@ -222,6 +222,42 @@ def test_what_is_missing_or_wrong_is_said_before_a_model_is_loaded(own: Own) -> 
     assert "--trainer.precision 64-true" in said("fit", own.module(), own.data(), precision="64-true")
     train = PubMedQADataModule(source=JSONLines(train=own.files["train"], dev_fraction=0))
     assert "no dev records" in said("validate", own.module(adapter="none"), train)
+
+
+def test_a_refused_stage_leaves_nothing_in_the_log_folder(own: Own) -> None:
+    """Lightning makes the logger's folder between `prepare_data` and `setup`."""
+    data = own.data()
+    for verb, module, options in (
+        ("fit", own.module(), {"precision": "bf16-true"}),
+        ("fit", own.module(), {"callbacks": [EarlyStopping("nothing")]}),
+        ("fit", own.module(adapter="elsewhere"), {}),
+        ("test", own.module(), {}),
+    ):
+        with pytest.raises(InputError):
+            getattr(own.trainer(**options), verb)(module, datamodule=data)
+        assert not (own.folder / "lightning_logs").exists()
+    module = own.module(generate=False)  # the same data, afterwards
+    own.trainer(max_steps=1, logger=False, enable_checkpointing=False).fit(module, datamodule=data)
+    assert module.learned is not None
+
+
+def test_a_stage_without_the_datamodule_of_the_one_before_is_told_to_pass_it(own: Own) -> None:
+    trainer = own.trainer(logger=False, enable_checkpointing=False, max_steps=1)
+    module, data = own.module(generate=False), own.data()
+    trainer.fit(module, datamodule=data)
+    with pytest.raises(InputError, match=r"pass datamodule=.* to trainer\.test$"):
+        trainer.test(module)
+    with pytest.raises(InputError, match=r"pass datamodule=.* to trainer\.predict$"):
+        trainer.predict(module, data.predict_dataloader())
+
+
+def test_a_fit_never_leaves_a_named_adapter_unused(own: Own) -> None:
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "max_steps": 1}
+    with pytest.raises(InputError, match=r"--model\.adapter ward/adapter: `fit` trains new adapters"):
+        own.trainer(**quiet).fit(own.module(adapter="ward/adapter"), datamodule=own.data())
+    module = own.module(adapter="none", generate=False)
+    own.trainer(**quiet).fit(module, datamodule=own.data())
+    assert module.learned is not None
 
 
 def test_weights_that_were_loaded_for_a_test_are_not_trained(own: Own) -> None:

@@ -39,6 +39,13 @@ class Elsewhere(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None: ...
 
 
+class Uninstalled(Elsewhere):
+    """A logger whose package is not there, as WandbLogger without wandb."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("Requirement 'wards>=2' not met")
+
+
 @pytest.fixture
 def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
     return [*options(tiny_bases["llama"], tmp_path, train=8), "--trainer.max_epochs=1"]
@@ -143,6 +150,13 @@ def test_free_answers_are_not_tested_without_being_written(
             ["--checkpoint.every_n_train_steps=0"],
             "--checkpoint.every_n_train_steps 0: it has to be at least 1",
         ),
+        (["--model.adapter=ward"], "--model.adapter ward: `fit` trains new adapters"),
+        (
+            [f"--trainer.logger={__name__}.Uninstalled"],
+            f"--trainer.logger {__name__}.Uninstalled: Requirement 'wards>=2' not met",
+        ),
+        (["--trainer.max_time=soon"], "--trainer.max_time soon: "),
+        (["--trainer.accelerator=tpu"], "--trainer.accelerator tpu"),
         (["--trainer.logger=false"], "--trainer.logger false: a run's folder is where its logger writes"),
         (["--trainer.enable_checkpointing=false"], "--trainer.enable_checkpointing false: what a fit leaves"),
         (["--trainer.barebones=true"], "--trainer.barebones true: it leaves out what a run is for"),
@@ -157,6 +171,14 @@ def test_what_a_run_cannot_do_without_is_said_before_anything_is_loaded(
 ) -> None:
     line = refused(capsys, "fit", *words, *more)
     assert said in line
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_checkpoints_that_cannot_be_kept_end_a_run_before_its_model_is_loaded(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "fit", *words, "--checkpoint.dirpath=/dev/null/x", reads=True)
+    assert "--checkpoint.dirpath /dev/null/x: it can't be made" in line
     assert not (tmp_path / "lightning_logs").exists()
 
 
@@ -182,6 +204,10 @@ def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:
         ("trainer.check_val_every_n_epoch", "0", "it has to be at least 1"),
         ("trainer.num_nodes", "0", "it has to be at least 1"),
         ("trainer.val_check_interval", "0", "it has to be above 0"),
+        ("trainer.val_check_interval", "2.5", "it has to be in [0.0, 1.0] or an int"),
+        ("trainer.val_check_interval", "100", "use at most "),  # an epoch has fewer steps
+        ("trainer.limit_train_batches", "-1", "it has to be in [0.0, 1.0] or an int"),
+        ("trainer.fast_dev_run", "-1", "It should be >= 0"),
         ("trainer.devices", "-3", "not on this machine"),
         ("seed_everything", "-1", "it has to be from 0 to 4294967295"),
         ("seed_everything", "4294967296", "it has to be from 0 to 4294967295"),

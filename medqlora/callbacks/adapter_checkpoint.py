@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from enum import Enum
@@ -125,7 +126,13 @@ class AdapterCheckpoint(ModelCheckpoint):
         )
 
     def check_start(self, trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
-        """Settles a monitor that is null. Raises InputError for one that the validation doesn't give."""
+        """Settles a monitor that is null.
+
+        Raises:
+            InputError: the validation doesn't give the monitor, or `dirpath` can't be written.
+        """
+        if stage == "fit" and not self._own_folder:
+            _check_folder(Path(str(self.dirpath)))
         if stage != "fit" or not data.dev:
             return
         if line := self.choose_monitor(data.dev, written=module.generate):
@@ -347,6 +354,22 @@ class AdapterCheckpoint(ModelCheckpoint):
         put_in_place(aside, folder, old)
         _remove(old)
         self._exported, self.adapter_folder = str(file), folder
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises InputError for a folder that can't be made or written; leaves none that was not there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+        for path in missing:
+            path.rmdir()
+    except OSError as error:
+        raise InputError(
+            f"--checkpoint.dirpath {folder}: it can't be made ({error.strerror}): name another folder"
+        ) from error
+    if not writable:
+        raise InputError(f"--checkpoint.dirpath {folder}: it can't be written: name another folder")
 
 
 def _remove(path: Path) -> None:

@@ -162,7 +162,7 @@ def check_classes(options: Any, expected: Mapping[str, type]) -> None:
     Raises:
         InputError: names the option and what it holds.
     """
-    for key, value in _walk(options, ""):
+    for key, value in walk(options, ""):
         option = key.replace(".init_args", "")
         if callable(value) and not isinstance(value, os.PathLike):  # the parser's own paths can be called
             name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
@@ -187,12 +187,12 @@ def named_object(path: str) -> Any:
     return getattr(import_module(module), name, None) if module else None
 
 
-def _walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Every value with its option's name, the outer ones first."""
     yield key, value
     if isinstance(value, Mapping):
         for name, part in value.items():
-            yield from _walk(part, f"{key}.{name}" if key else str(name))
+            yield from walk(part, f"{key}.{name}" if key else str(name))
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _walk(part, key)
+            yield from walk(part, key)

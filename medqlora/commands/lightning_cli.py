@@ -29,7 +29,15 @@ from medqlora.callbacks import (
 from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
-from medqlora.commands.trainer_options import environment_plugins, make_folder, run_loggers, settle_trainer
+from medqlora.commands.option_errors import not_made
+from medqlora.commands.trainer_options import (
+    check_callback_classes,
+    environment_plugins,
+    make_folder,
+    run_loggers,
+    settle_trainer,
+    trainer_refusal,
+)
 from medqlora.commands.under_test import UnderTest
 from medqlora.console import say
 from medqlora.datamodule import PubMedQADataModule
@@ -135,10 +143,18 @@ class MedQLoRACLI(LightningCLI):
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
+        check_callback_classes(self.config[self.subcommand]["trainer"]["callbacks"])
         check_classes(self.config[self.subcommand].as_dict(), {"model.optimizer": Optimizer})
         settle_trainer(self.config[self.subcommand])
         check_optimizer_option(self.config[self.subcommand]["model"])
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is data: no pickled code is run
+
+    def instantiate_classes(self) -> None:
+        """Tells of a logger or callback that can't be made, as one whose package is not installed."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise not_made(error, self.config[self.subcommand].as_dict()) or error from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the run its folder: a new one, or with `fit --ckpt_path` the one that the checkpoint is of."""
@@ -171,12 +187,8 @@ class MedQLoRACLI(LightningCLI):
                 trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
-        except (MisconfigurationException, ValueError, TypeError) as error:
-            accelerator, devices = options.get("accelerator"), options.get("devices")
-            raise InputError(
-                f"--trainer.accelerator {accelerator}, --trainer.devices {devices}: not on this machine "
-                f"({' '.join(str(error).split())}): use --trainer.accelerator auto, or cpu"
-            ) from error
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            raise trainer_refusal(error, options.as_dict()) from error
         half = str(options.get("precision")) in ("16", "16-mixed")
         if half and trainer.precision != "16-mixed":  # without CUDA Lightning takes bf16-mixed instead
             raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")

@@ -4,14 +4,15 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from medqlora.commands.config_files import config_files
+from medqlora.commands.config_files import config_files, walk
+from medqlora.errors import InputError
 
 _KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"^-?\s*Problem with given class_path '([^']+)':\s*")
@@ -45,6 +46,30 @@ _OURS = {
     "model.backend": ("medqlora.models.Transformers", "medqlora.models.Unsloth", "medqlora.models.TinyLlama"),
     "data.source": _SOURCES,
     "data.benchmarks": _SOURCES,
+}
+#: what other trainers call an option → ours
+_OTHER_NAMES = {
+    "lr": "model.learning_rate",
+    "rank": "model.lora.r",
+    "lora_r": "model.lora.r",
+    "lora_rank": "model.lora.r",
+    "lora_alpha": "model.lora.alpha",
+    "lora_dropout": "model.lora.dropout",
+    "target_modules": "model.lora.target_modules",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "num_train_epochs": "trainer.max_epochs",
+    "output_dir": "trainer.default_root_dir",
+    "model_name": "model.backend.base",
+    "model_name_or_path": "model.backend.base",
+    "base_model": "model.backend.base",
+    "per_device_train_batch_size": "data.batch_size",
+    "gradient_accumulation_steps": "data.batch_size",
+    "max_seq_length": "data.max_prompt_tokens",
+    "seed": "seed_everything",
+    "dataset": "data.source",
+    "resume": "ckpt_path",
+    "resume_from_checkpoint": "ckpt_path",
 }
 _WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -109,19 +134,50 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
     value = _VALUE.search(message)
     shown = f" {value[1]}" if value else ""
     choices = [str(choice) for found in _LITERAL.findall(message) for choice in ast.literal_eval(found)]
+    found = dict.fromkeys(kind for kind in _SIMPLE.findall(message) if kind != "NoneType")
+    kinds = " or ".join(_WANTED.get(kind, kind) for kind in found)
     if choices:
-        wanted = "choose one of " + ", ".join(dict.fromkeys(choices))
+        numbers = any(choice.isdigit() for choice in choices)  # of which the choices are a part
+        wanted = f"it has to be {kinds}, or " if kinds and not numbers else "choose "
+        wanted += "one of " + ", ".join(dict.fromkeys(choices))
         wanted += ", or a class_path" if "dot import path" in message else ""
         if key == "model.optimizer" and value:
             from medqlora.training.optimizer_names import nearest_name
 
             near = nearest_name(value[1].strip("'\""))
             wanted += f": did you mean '{near}'?" if near else ""
-    elif simple := _SIMPLE.search(message):
-        wanted = f"it has to be {_WANTED.get(simple[1], simple[1])}"
+    elif kinds:
+        wanted = f"it has to be {kinds}"
     else:
         wanted = message if value is None else message[: value.start()].strip()
     return f"{_place(key, words)}{shown}: {wanted}"
+
+
+def not_made(error: ValueError, options: Any) -> InputError | None:
+    """What the parser says of a class of the user's choice whose constructor failed; None for another error.
+
+    Args:
+        error: that the parser raised.
+        options: parsed and not yet instantiated.
+    """
+    message = str(error)
+    alone = re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message)
+    listed = re.search(
+        r"Union subtypes.*?\n  - ([^\n]*).*Given value: \[.*?class_path='([^']+)'", message, re.DOTALL
+    )
+    if alone:
+        class_path, why = alone.groups()
+    elif listed:
+        why, class_path = listed.groups()
+    else:
+        return None
+    keys = [
+        key
+        for key, value in walk(options, "")
+        if isinstance(value, Mapping) and value.get("class_path") == class_path
+    ]
+    option = f"--{keys[0].replace('.init_args', '')} " if keys else ""
+    return InputError(f"{option}{class_path}: {why.strip()}")
 
 
 def _place(key: str, words: Sequence[str]) -> str:
@@ -167,6 +223,8 @@ def _child(node: Any, name: str) -> _Child | None:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
+    if (other := _OTHER_NAMES.get(name.rsplit(".", 1)[-1].replace("-", "_").lower())) in names:
+        return f": did you mean '{other}'?"
     near = difflib.get_close_matches(name, names, 1, 0.6)
     if not near:  # a right name in the wrong place: model.rank for model.lora.r is far, lora.rank is not
         last = name.rsplit(".", 1)[-1]

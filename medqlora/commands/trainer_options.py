@@ -1,18 +1,23 @@
 """Options of Lightning's Trainer that a run of ours settles, or can't be without."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from medqlora.commands.config_files import named_object
 from medqlora.console import say
 from medqlora.errors import InputError
 from medqlora.runs import new_run_folder
 from medqlora.training.event_files import EventFiles
 from medqlora.training.stage_start import OWN_FOLDER
+from medqlora.training.trainer_checks import check_callback
 
 #: what a Jupyter kernel sets for itself and for what it starts
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
@@ -54,6 +59,53 @@ def settle_trainer(options: Any) -> None:
         )
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
+
+
+def check_callback_classes(callbacks: Any) -> None:
+    """Refuses callbacks by their class, before anything is said of their options; words for what YAML can't write.
+
+    Args:
+        callbacks: `trainer.callbacks`, parsed and not yet instantiated. Enumerations in it, which are defaults as
+            that of `Timer(interval)`, become their values: the run's `config.yaml` could not be written.
+
+    Raises:
+        InputError: one of them is refused.
+    """
+    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
+        given = (
+            named_object(one["class_path"]) if isinstance(one, Namespace) and "class_path" in one else None
+        )
+        if not isinstance(given, type):
+            continue
+        check_callback(given)
+        for key, value in list(one.items()):
+            if isinstance(value, Enum):
+                one[key] = value.value
+
+
+def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
+    """What Lightning's Trainer says of an option of its own, with the option's name.
+
+    Args:
+        error: that its constructor raised.
+        options: `trainer`'s.
+    """
+    said = " ".join(str(error).split())
+    named = [
+        name
+        for name, value in options.items()
+        if name not in ("accelerator", "devices") and value is not None and re.search(rf"\b{name}\b", said)
+    ]
+    # Lightning names a class or a package instead
+    named += [
+        name for word, name in (("Timer(", "max_time"), ("transformer_engine", "precision")) if word in said
+    ]
+    if named:
+        return InputError(f"--trainer.{named[0]} {options[named[0]]}: {said}")
+    return InputError(
+        f"--trainer.accelerator {options.get('accelerator')}, --trainer.devices {options.get('devices')}: not on this "
+        f"machine ({said}): use --trainer.accelerator auto, or cpu"
+    )
 
 
 def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | Logger | bool:

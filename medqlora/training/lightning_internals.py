@@ -1,6 +1,7 @@
 """What Lightning 2.6 tells through no public name."""
 
 import inspect
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -19,3 +20,14 @@ def checkpoint_to_restore() -> str | None:
             return None if found is None else str(found)
         frame = frame.f_back
     return None
+
+
+def data_source(trainer: Any) -> object:
+    """What the stage that the Trainer runs asks for its loaders: a datamodule, a module or a loader."""
+    loops = {
+        "fit": trainer.fit_loop,
+        "validate": trainer.validate_loop,
+        "test": trainer.test_loop,
+        "predict": trainer.predict_loop,
+    }
+    return loops[str(trainer.state.fn.value)]._data_source.instance

@@ -21,7 +21,7 @@ from medqlora.training.lightning_internals import checkpoint_to_restore
 from medqlora.training.option_checks import check_positions, check_shared, check_written
 from medqlora.training.processes import OneBase
 from medqlora.training.tested_sets import ScoreOptions
-from medqlora.training.trainer_checks import check_monitors, use_no_inference_mode
+from medqlora.training.trainer_checks import check_monitors, check_val_interval, use_no_inference_mode
 
 Stage = Literal["fit", "validate", "test", "predict"]
 #: the loggers whose folder Lightning takes for the run's; of others it would be where they all write
@@ -59,6 +59,11 @@ def start_stage(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     if isinstance(trainer.strategy, OneBase):
         check_shared(module, data, module.backend.config() if stage == "fit" else None)
     module.check()
+    if stage == "fit" and module.adapter not in (None, "none"):
+        raise InputError(
+            f"--model.adapter {module.adapter}: `fit` trains new adapters and would not use its weights: leave it out; "
+            "--ckpt_path CHECKPOINT goes on with a run"
+        )
     if stage == "predict" and trainer.world_size > 1:
         raise InputError("--trainer.devices: `predict` writes one file, in order: use 1")
     if module.model is not None and module.shared is not None:
@@ -73,6 +78,8 @@ def start_stage(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     check_positions(module.backend, data)
     if stage == "fit":
         check_monitors(trainer, module, data)
+        if data.dev:
+            check_val_interval(trainer, data.steps_per_epoch)
     for callback in cast(Any, trainer).callbacks:
         if isinstance(callback, ChecksStart):
             callback.check_start(trainer, module, data, stage)

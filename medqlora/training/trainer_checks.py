@@ -60,17 +60,21 @@ _KNOWN = ("lightning.", "pytorch_lightning.", "medqlora.")
 def check_trainer(trainer: Trainer) -> None:
     """Raises InputError for a callback or an option that would silently change what is trained or reported."""
     for callback in _callbacks(trainer):
-        for kind, why in _REFUSED:
-            if isinstance(callback, kind):
-                name = type(callback).__name__
-                name = name if type(callback) is kind else f"{name} ({kind.__name__})"
-                raise InputError(f"--trainer.callbacks {name}: {why}")
+        check_callback(type(callback))
     _check_limits(trainer)
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
         raise InputError(
             "--trainer.gradient_clip_val, --trainer.accumulate_grad_batches: a batch is a whole optimizer step "
             "here: use --model.max_grad_norm, --data.batch_size and --data.micro_batch_tokens"
         )
+
+
+def check_callback(given: type) -> None:
+    """Raises InputError for the class of a callback that is refused, whatever its options."""
+    for kind, why in _REFUSED:
+        if issubclass(given, kind):
+            name = given.__name__ if given is kind else f"{given.__name__} ({kind.__name__})"
+            raise InputError(f"--trainer.callbacks {name}: {why}")
 
 
 def _check_limits(trainer: Any) -> None:
@@ -120,6 +124,23 @@ def check_monitors(trainer: Trainer, module: Any, data: Any) -> None:
                 else "there is no validation set: leave it out"
             )
             raise InputError(f"--trainer.callbacks {type(callback).__name__}(monitor={monitor!r}): {given}")
+
+
+def check_val_interval(trainer: Any, steps: int) -> None:
+    """Raises InputError for a validation after more batches than an epoch has; Lightning would load the model first.
+
+    Args:
+        trainer: that runs the fit.
+        steps: optimizer steps an epoch, which are its batches.
+    """
+    every, limit = trainer.val_check_interval, trainer.limit_train_batches
+    batches = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if validates and isinstance(every, int) and not isinstance(every, bool) and every > batches > 0:
+        raise InputError(
+            f"--trainer.val_check_interval {every}: an epoch has {batches} steps: use at most {batches}, or "
+            f"count over epochs with --trainer.check_val_every_n_epoch null"
+        )
 
 
 def use_no_inference_mode(trainer: Trainer) -> None:

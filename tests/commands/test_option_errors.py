@@ -68,6 +68,18 @@ COMMAND_LINE = [
     ("--model.learning_rate fast", "--model.learning_rate fast: it has to be a number"),
     ("--model.lora.alpha []", "--model.lora.alpha []: it has to be a number"),
     ("--model.generate perhaps", "--model.generate perhaps: it has to be true or false"),
+    ("--seed_everything x", "--seed_everything x: it has to be true or false or a whole number"),
+    (
+        "--data.micro_batch_tokens x",
+        "--data.micro_batch_tokens x: it has to be a whole number, or one of auto",
+    ),
+    ("--checkpoint.mode up", "--checkpoint.mode up: choose one of max, min"),
+    # names that other trainers have for an option
+    ("--lr 3", "--lr: there is no such option: did you mean 'model.learning_rate'?"),
+    (
+        "--num-train-epochs 3",
+        "--num-train-epochs: there is no such option: did you mean 'trainer.max_epochs'?",
+    ),
     # choices
     ("--data.packing tight", "--data.packing tight: choose one of auto, packed, padded"),
     ("--model.optimizer adam8", f"--model.optimizer adam8: choose one of {OPTIMIZERS}"),
