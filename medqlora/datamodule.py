@@ -1,7 +1,7 @@
 """The LightningDataModule: records from a source, as tokens, as optimizer steps."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -10,6 +10,7 @@ from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questi
 from medqlora.data.encode import encode
 from medqlora.data.loader import EvalLoader, StepLoader
 from medqlora.data.packing import StepBatch, step_batch
+from medqlora.data.question_set import QuestionSet
 from medqlora.data.sample import draw_sample
 from medqlora.data.stages import read_stages
 from medqlora.data.summary import content_free, describe
@@ -22,27 +23,6 @@ from medqlora.training.stage_start import Stage, start_stage
 
 #: micro-batches that evaluation fills from one group of questions
 _GROUP = 4
-
-
-class QuestionSet(NamedTuple):
-    """A set of questions that `test` asks.
-
-    Attributes:
-        source: where they come from.
-        prompt: how they are put.
-        records: by id, those of `test` and `dev`.
-        test: the questions.
-        dev: questions that the adapter did not learn, for the temperature; may be empty.
-        content_free: the prompt without a question in it, for the labels' prior; None where the questions
-            have different labels, or none.
-    """
-
-    source: Source
-    prompt: Prompt
-    records: Mapping[str, Record]
-    test: list[Encoded]
-    dev: list[Encoded]
-    content_free: Encoded | None
 
 
 class PubMedQADataModule(LightningDataModule):

@@ -24,7 +24,7 @@ def words(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_it_is_refused_with_the_place_the_counts_and_the_option(words: list[str], capsys: Any) -> None:
-    line = refused(capsys, "fit", *words)
+    line = refused(capsys, "fit", *words, reads=True)
     pmid = official_test_ids()[0]
     assert (
         f"train.jsonl:1: the train set holds the PMID {pmid}, which is in PubMedQA's official test set"

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.answering import Calibration
 from medqlora.console import say
-from medqlora.datamodule import QuestionSet
+from medqlora.data.question_set import QuestionSet
 from medqlora.errors import InputError
 from medqlora.evaluation import (
     Scores,

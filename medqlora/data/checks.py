@@ -65,7 +65,8 @@ def usable(
 
 def _stands_twice(record: Record, first: Record, option: str) -> InputError:
     return InputError(
-        f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option})"
+        f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option}); give one of "
+        "the questions another id"
     )
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 from medqlora.data import readers, set_warnings
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
-from medqlora.data.own_ids import OwnIds, with_other_ids
+from medqlora.data.own_ids import OwnIds, counts_rows, with_other_ids
 from medqlora.data.readers import Row
 from medqlora.data.shapes import OURS, Labels, Table
 from medqlora.data.shapes.columns import key as column_key
@@ -145,6 +145,12 @@ class JSONLines(Source):
         sets: dict[str, list[Record]] = {name: [] for name in self._paths}
         for name, table in tables.items():
             sets[name] = self._records(name, table, skipped[name], remarks, understood[name])
+        if counts_rows(sets["test"]) and counts_rows(sets["train"]):
+            sets["test"], shared = with_other_ids(sets["test"], [*sets["train"], *sets["dev"]], "#test")
+            if shared:
+                remarks.append(
+                    "The ids of the test set count its rows, as the training set's do: they end in #test"
+                )
         if self._paths["dev"] is None and self._dev_fraction > 0:
             sets["train"], sets["dev"] = self._set_aside(sets["train"])
         else:

@@ -61,3 +61,9 @@ def with_other_ids(
     used = {record.id for record in taken}
     shared = [record.id for record in records if record.id in used]
     return [replace(one, id=f"{one.id}{mark}") if one.id in used else one for one in records], shared
+
+
+def counts_rows(records: Sequence[Record]) -> bool:
+    """Whether the ids only count the rows of a file, so that another file's mean nothing else."""
+    numbers = [int(one.id) for one in records if one.id.isascii() and one.id.isdecimal() and len(one.id) < 10]
+    return len(numbers) == len(records) > 0 and max(numbers) <= 2 * len(records)

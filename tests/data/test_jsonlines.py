@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -280,3 +281,25 @@ def test_importing_the_sources_imports_nothing_heavy():
     code = f"import sys, medqlora.data; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_that_each_count_their_rows_from_zero_are_told_apart(tmp_path: Path) -> None:
+    """A spreadsheet's row numbers are no identity; a paper's id on both sides stays an error."""
+
+    def write(name: str, first: int, text: str) -> str:
+        rows = [
+            {"id": first + number, "question": f"{text} {number}?", "answer": "yes"} for number in range(30)
+        ]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return str(tmp_path / name)
+
+    source = JSONLines(write("a.jsonl", 0, "Is it safe"), test=write("b.jsonl", 0, "Is it cheap"))
+    splits = source.read()
+    assert len({record.id for records in splits for record in records}) == 60
+    assert all(record.id.endswith("#test") for record in splits.test)
+    assert any("count its rows" in line for line in source.remarks)
+    papers = JSONLines(
+        write("c.jsonl", 7_000_000, "Is it safe"), test=write("d.jsonl", 7_000_000, "Is it cheap")
+    )
+    with pytest.raises(InputError, match="the id 7000000 is already at"):
+        papers.read()

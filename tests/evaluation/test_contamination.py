@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,16 @@ def test_a_copied_context_a_shared_id_and_a_short_question_are_found() -> None:
     assert set(found.contaminated) == {"2", "3", "4"}
     assert found.to_json()["questions_sharing_a_run"] == 3
     json.dumps(found.to_json())
+
+
+@pytest.mark.parametrize("ident", ["0", "17", "ward:17", "17#2"])
+def test_a_row_number_is_shared_only_with_its_words(ident: str) -> None:
+    train = TrainingTrace.of([record(ident, 0, 60), record("7482275", 0, 60)])
+    other, same = record(ident, 200, 60), record(ident, 0, 60)
+    other = replace(other, question="Something that was never asked before?")
+    assert overlap(train, [other]).contaminated == ()
+    assert overlap(train, [same]).contaminated == (ident,)
+    assert overlap(train, [replace(other, id="7482275")]).contaminated == ("7482275",)
 
 
 def test_one_common_phrase_is_reported_but_not_flagged() -> None:

@@ -1,0 +1,29 @@
+"""What `test` asks: a set of questions, tokenized."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from medqlora.data.prompts import Prompt
+from medqlora.data.source import Source
+from medqlora.records import Encoded, Record
+
+
+class QuestionSet(NamedTuple):
+    """A set of questions that `test` asks.
+
+    Attributes:
+        source: where they come from.
+        prompt: how they are put.
+        records: by id, those of `test` and `dev`.
+        test: the questions.
+        dev: questions that the adapter did not learn, for the temperature; may be empty.
+        content_free: the prompt without a question in it, for the labels' prior; None where the questions
+            have different labels, or none.
+    """
+
+    source: Source
+    prompt: Prompt
+    records: Mapping[str, Record]
+    test: list[Encoded]
+    dev: list[Encoded]
+    content_free: Encoded | None
