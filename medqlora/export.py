@@ -1,6 +1,7 @@
 """The adapter folder: PEFT's files, the tokenizer, the prompt, and a card that says how it was made."""
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from medqlora import __version__
 from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.evaluation import TrainingTrace
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, save_adapter
+from medqlora.records import Record
 from medqlora.runs import now
 from medqlora.training.evaluated_weights import TRACE_FILE
 from medqlora.training.optim import total_steps
@@ -51,9 +53,10 @@ def export_adapter(
     tokenizer = backend.tokenizer()
     save_adapter(module.model, folder, state)
     tokenizer.save_pretrained(folder)
-    TrainingTrace.of([data.records[example.id] for example in data.train]).save(folder / TRACE_FILE)
+    train = _trained_on(module, data)
+    TrainingTrace.of(train).save(folder / TRACE_FILE)
     trainable, total = module.parameter_counts
-    learned = ([data.records[example.id] for example in part] for part in (data.train, data.dev))
+    counts = summary(train, [data.records[example.id] for example in data.dev])
     record = {
         "base": backend.base,
         "base_identity": backend.identity(),
@@ -64,14 +67,14 @@ def export_adapter(
         "data": {
             "name": data.source.name,
             **data.source.fingerprint(),
-            "train_questions": len(data.train),
-            "with_contexts": any(data.records[example.id].contexts for example in data.train),
+            "train_questions": len(train),
+            "with_contexts": any(one.contexts for one in train),
             "max_prompt_tokens": data.max_prompt_tokens,
         },
-        "train_ids": [example.id for example in data.train],
+        "train_ids": [one.id for one in train],
         "dev_ids": [example.id for example in data.dev],
         # only an option lets them through
-        TEST_QUESTIONS: summary(*learned) if data.allow_test_questions else {},
+        TEST_QUESTIONS: counts if _allowed(module, data) else {},
         "labels": list(_labels(data)),
         "training": {
             "step": step,
@@ -92,6 +95,18 @@ def export_adapter(
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(record), encoding="utf-8")
+
+
+def _trained_on(module: Any, data: Any) -> Sequence[Record]:
+    """The training records, those of an earlier fit of the same weights too."""
+    if module.learned is not None:
+        return module.learned.train
+    return [data.records[example.id] for example in data.train]
+
+
+def _allowed(module: Any, data: Any) -> bool:
+    earlier = module.learned is not None and bool(module.learned.test_questions)
+    return bool(data.allow_test_questions) or earlier
 
 
 def _labels(data: Any) -> tuple[str, ...]:

@@ -187,6 +187,21 @@ def test_a_test_after_the_fit_refuses_questions_that_were_trained_on(own: Own) -
         trainer.test(module, datamodule=leaking)
 
 
+def test_a_second_fit_on_other_questions_does_not_forget_the_first(own: Own) -> None:
+    module = own.module()
+    trainer = own.trainer(logger=False, callbacks=[EvaluationReport()], max_steps=1)
+    trainer.fit(module, datamodule=own.data())
+    further = own.trainer(callbacks=[AdapterCheckpoint()], max_steps=1)
+    further.fit(
+        module, datamodule=PubMedQADataModule(source=JSONLines(own.files["test"], dev=own.files["dev"]))
+    )
+    leaking = PubMedQADataModule(source=JSONLines(own.files["dev"], test=own.files["train"]))
+    with pytest.raises(InputError, match="were in its training set"):
+        own.trainer(logger=False, callbacks=[EvaluationReport()]).test(module, datamodule=leaking)
+    record = json.loads(next(own.folder.rglob("medqlora.json")).read_text(encoding="utf-8"))
+    assert len(record["train_ids"]) == record["data"]["train_questions"] > len(module.data.train)
+
+
 def test_a_fast_dev_run_takes_a_step_of_each(own: Own) -> None:
     module, data = own.module(), own.data()
     trainer = own.trainer(fast_dev_run=True, callbacks=[AdapterCheckpoint(), EvaluationReport()])

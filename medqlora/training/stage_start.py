@@ -140,11 +140,17 @@ def _start_fit(trainer: Trainer, module: Any, data: Any) -> None:
             say(f"Going on with other values: {'; '.join(different)}")
     module.checkpoint = module.weights_under_test = None
     train, dev = ([data.records[one.id] for one in part] for part in (data.train, data.dev))
+    before: Learned | None = module.learned if module.model is not None else None
+    allowed = data.allow_test_questions
+    if before is not None:  # the weights in memory are trained further: they have seen both sets
+        again = {(one.id, one.question) for one in train}
+        train += [one for one in before.train if (one.id, one.question) not in again]
+        allowed = allowed or bool(before.test_questions)
     module.learned = Learned(
         train,
         frozenset(one.id for one in dev),
         now[checkpoints.TRAINED_ON],
-        summary(train, dev) if data.allow_test_questions else {},
+        summary(train, dev) if allowed else {},
     )
 
 
