@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import THOROUGH
 from harness import options
 from test_resume import same
 
@@ -136,7 +137,7 @@ def killed_runs(base: Path, tmp_path: Path, kills: int, seed: int) -> dict[str, 
         resume: list[str] = []
         while True:
             process = started([*words, *resume], folder)
-            moment = draw.choice(MOMENTS)
+            moment = min(MOMENTS, key=lambda one: (done[one], draw.random()))  # each of them as often
             if sum(done.values()) < kills and kill(process, folder, moment, draw):
                 done[moment] += 1
                 resume = ["--ckpt_path", "last"]
@@ -157,9 +158,10 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_never_was(
     assert sum(killed_runs(tiny_bases["llama"], tmp_path, 3, seed=1).values()) == 3
 
 
-def test_twenty_five_kills_in_steps_validations_and_writing_lose_nothing(
+def test_kills_in_steps_validations_and_writing_lose_nothing(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    done = killed_runs(tiny_bases["llama"], tmp_path, 25, seed=2)
-    assert sum(done.values()) == 25
+    kills = 25 if THOROUGH else 8
+    done = killed_runs(tiny_bases["llama"], tmp_path, kills, seed=2)
+    assert sum(done.values()) == kills
     assert all(done.values()), done
