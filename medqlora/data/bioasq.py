@@ -76,6 +76,7 @@ class BioASQ(Source):
         if path is None:
             return []
         rows = [row for file in _files(path, option) for row in _rows(file, option)]
+        remarks.append(f"{Path(path).name}: {len(rows):,} questions of BioASQ's task B")
         asked = [row for row in rows if row.value.get("type") == "yesno"]
         if not asked:
             raise InputError(f"{option}: {path} holds no question of the type yesno: give a file of task B")

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medqlora.data import benchmark
+from medqlora.data import benchmark, readers
 from medqlora.data.hub import read_hub
 from medqlora.data.readers import Row
 from medqlora.data.source import Source
@@ -37,6 +37,8 @@ class Exam(Source):
     ) -> None:
         self._paths = {"test": test, "train": train, "dev": dev}
         self._revision, self._allow_partial = revision, allow_partial
+        #: how each local file was understood
+        self._understood: list[str] = []
 
     def fingerprint(self) -> dict[str, object]:
         values = {**self._paths, "revision": self._revision, "allow_partial": self._allow_partial}
@@ -45,10 +47,18 @@ class Exam(Source):
         return benchmark.fingerprint(self.name, values, local)
 
     def read(self) -> Splits:
+        self._understood = []
         splits = Splits(*(self._part(part) for part in Splits._fields))
         self._check_size(splits.test)
-        splits, self.remarks = benchmark.kept_apart(splits, check=self.checks_test_questions)
+        splits, shared = benchmark.kept_apart(splits, check=self.checks_test_questions)
+        self.remarks = (*self._understood, *shared)
         return splits
+
+    def _file_rows(self, path: str, option: str) -> list[Row]:
+        """The rows of a local file; how it was understood becomes a remark."""
+        rows, understood = readers.read_published(path, option)
+        self._understood.append(understood)
+        return rows
 
     def _part(self, part: str) -> list[Record]:
         path, option = self._paths[part], f"--data.source.{part}"

@@ -92,7 +92,7 @@ class MedicalMMLU(Exam):
             )
         by_subject = {
             subject: readers.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
-        } or _grouped(readers.read_rows(path, option))
+        } or _grouped(self._file_rows(path, option))
         return self._records(by_subject, part)
 
     def _records(self, by_subject: Mapping[str, Sequence[Row]], part: str) -> list[Record]:

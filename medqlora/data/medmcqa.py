@@ -17,7 +17,7 @@ option (`cop`) from 1. The test split has no answers, so what everyone reports i
 
 from collections.abc import Mapping, Sequence
 
-from medqlora.data import benchmark, fields, readers
+from medqlora.data import benchmark, fields
 from medqlora.data.choice_prompt import LMEvalChoice
 from medqlora.data.exam import Exam
 from medqlora.data.prompts import Prompt
@@ -81,7 +81,7 @@ class MedMCQA(Exam):
         return [_record(row, 0) for row in self._hub_rows(part, option)]
 
     def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        rows = readers.read_rows(path, option)
+        rows = self._file_rows(path, option)
         first = _counted_from(rows, option, path)
         return [_record(row, first) for row in rows]
 

@@ -19,7 +19,7 @@ and of https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options-hf, which lm
 
 from collections.abc import Mapping, Sequence
 
-from medqlora.data import benchmark, fields, readers
+from medqlora.data import benchmark, fields
 from medqlora.data.choice_prompt import LMEvalChoice
 from medqlora.data.exam import Exam
 from medqlora.data.prompts import Prompt
@@ -64,7 +64,7 @@ class MedQA(Exam):
         return _records(self._hub_rows(part, option), part)
 
     def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        return _records(readers.read_rows(path, option), part)
+        return _records(self._file_rows(path, option), part)
 
 
 def _records(rows: Sequence[Row], part: str) -> list[Record]:

@@ -81,6 +81,7 @@ class Mirage(Source):
         benchmark.check_size(
             len(records), SIZES[self._dataset], self.name, str(file), allow_partial=self._allow_partial
         )
+        self.remarks = (f"{file.name}: {len(records):,} questions of MIRAGE's {self._dataset}",)
         return Splits([], [], records)
 
 

@@ -65,9 +65,12 @@ def test_other_types_are_left_out_and_counted(put):
     source = BioASQ(put([question(0), *others, question(1)]))
     assert source.remarks == ()
     assert [record.answer for record in source.read().test] == ["no", "yes"]
-    assert source.remarks == ("3 of 5 test questions are of other types than yesno, and left out",)
+    assert source.remarks == (
+        "test.json: 5 questions of BioASQ's task B",
+        "3 of 5 test questions are of other types than yesno, and left out",
+    )
     source.read()
-    assert len(source.remarks) == 1
+    assert len(source.remarks) == 2
     with pytest.raises(InputError, match=r"--data\.source\.test: .* holds no question of the type yesno"):
         BioASQ(put(others)).read()
 
@@ -98,7 +101,7 @@ def test_a_test_question_is_left_out_of_training_and_counted(put):
     train = put([question(1, id="other"), question(5)], "train.json")
     source = BioASQ(test, train)
     assert [r.question for r in source.read().train] == ["Is gene 5 a tumour suppressor?"]
-    assert source.remarks == ("1 of 2 train questions are in dev or test too, and left out",)
+    assert source.remarks[-1:] == ("1 of 2 train questions are in dev or test too, and left out",)
 
 
 def test_an_abstract_of_pubmedqas_test_set_is_kept_from_training(put):
@@ -106,7 +109,9 @@ def test_an_abstract_of_pubmedqas_test_set_is_kept_from_training(put):
     leaking = question(6, snippets=[{"text": "We conclude that it does.", "document": url}])
     source = BioASQ(put([question(0)]), put([leaking, question(5)], "train.json"))
     assert len(source.read().train) == 1
-    assert source.remarks == ("1 of 2 train questions are on abstracts of PubMedQA's test set, and left out",)
+    assert source.remarks[1:2] == (
+        "1 of 2 train questions are on abstracts of PubMedQA's test set, and left out",
+    )
     assert len(BioASQ(put([leaking])).read().test) == 1  # asked, it gives nothing away
 
 

@@ -113,7 +113,7 @@ def test_training_questions_of_the_validation_set_are_left_out_and_counted(lines
     train += [row(number, id=f"x{number}") for number in range(7)]
     source = MedMCQA(lines(test, "dev.jsonl"), lines(train, "train.jsonl"))
     assert [record.id for record in source.read().train] == [one["id"] for one in train[:10]]
-    assert source.remarks == ("7 of 17 train questions are in dev or test too, and left out",)
+    assert source.remarks[-1:] == ("7 of 17 train questions are in dev or test too, and left out",)
 
 
 def test_an_id_in_two_sets_is_refused(lines):
@@ -200,3 +200,9 @@ def test_a_source_without_prompts_of_its_own_has_everyones():
     from medqlora.data import lookup
 
     assert PubMedQA().prompt("lm_eval") is lookup("lm_eval")
+
+
+def test_a_local_file_is_said_to_be_understood(lines):
+    source = MedMCQA(lines(rows(count=4), "test.jsonl"), allow_partial=True)
+    source.read()
+    assert source.remarks == ("test.jsonl: 4 rows, JSON lines",)

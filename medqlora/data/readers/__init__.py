@@ -6,7 +6,14 @@ means is not known here.
 """
 
 from medqlora.data.readers.places import data_files, fingerprint
-from medqlora.data.readers.reading import all_bad, read_bare_csv, read_json, read_rows, read_table
+from medqlora.data.readers.reading import (
+    all_bad,
+    read_bare_csv,
+    read_json,
+    read_published,
+    read_rows,
+    read_table,
+)
 from medqlora.data.readers.rows import ReadOptions, Row, Table
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "fingerprint",
     "read_bare_csv",
     "read_json",
+    "read_published",
     "read_rows",
     "read_table",
 ]

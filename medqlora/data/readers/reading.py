@@ -26,7 +26,12 @@ def read_rows(path: str, option: str, skipped: list[BadRecord] | None = None) ->
     Raises:
         InputError: no such file, none that can be read, or malformed; names the option or the line.
     """
-    return _read(path, option, skipped, _How(guess=False)).rows
+    return read_published(path, option, skipped).rows
+
+
+def read_published(path: str, option: str, skipped: list[BadRecord] | None = None) -> Table:
+    """As `read_rows`, and how the file was understood."""
+    return _read(path, option, skipped, _How(guess=False))
 
 
 def read_table(
