@@ -56,7 +56,7 @@ def export_adapter(
     train = _trained_on(module, data)
     TrainingTrace.of(train).save(folder / TRACE_FILE)
     trainable, total = module.parameter_counts
-    counts = summary(train, [data.records[example.id] for example in data.dev])
+    dev = [data.records[example.id] for example in data.dev]
     record = {
         "base": backend.base,
         "base_identity": backend.identity(),
@@ -74,7 +74,7 @@ def export_adapter(
         "train_ids": [one.id for one in train],
         "dev_ids": [example.id for example in data.dev],
         # only an option lets them through
-        TEST_QUESTIONS: counts if _allowed(module, data) else {},
+        TEST_QUESTIONS: summary(train, dev) if _allowed(module, data) else {},
         "labels": list(_labels(data)),
         "training": {
             "step": step,
