@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
-from medqlora.cache import settle_without_home
 from medqlora.errors import InputError
-from medqlora.runs import FitError, Interrupted, interrupting
-from medqlora.terminal import printable, printable_line
+from medqlora.utils.cache import settle_without_home
+from medqlora.utils.interrupts import FitError, Interrupted, interrupting
+from medqlora.utils.terminal import printable, printable_line
 
 #: command → (one line of help, module whose `run(command, arguments)` does it)
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -6,10 +6,11 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningDataModule
 
+from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
-from medqlora.data.encode import encode
-from medqlora.data.loader import EvalLoader, StepLoader
-from medqlora.data.packing import StepBatch, step_batch
+from medqlora.data.batching.loader import EvalLoader, StepLoader
+from medqlora.data.batching.packing import StepBatch, step_batch
+from medqlora.data.encoding.encode import encode
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.sample import draw_sample
 from medqlora.data.stages import read_stages
@@ -17,7 +18,6 @@ from medqlora.data.summary import content_free, describe
 from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
-from medqlora.training import checkpoint as checkpoints
 from medqlora.training.fit_plan import DEFAULT_TOKENS
 from medqlora.training.stage_start import Stage, start_stage
 

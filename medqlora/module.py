@@ -8,39 +8,39 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from medqlora.console import say
-from medqlora.data.packing import StepBatch
+from medqlora.compat.lightning import data_source, total_steps
+from medqlora.data.batching.packing import StepBatch
 from medqlora.datamodule import PubMedQADataModule
-from medqlora.engine import FusedDecoder
+from medqlora.distributed.loading import load_model
+from medqlora.distributed.processes import AsyncScalar, gather, sum_over_processes
 from medqlora.errors import InputError
+from medqlora.fused import FusedDecoder
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
+from medqlora.models.precision import DTYPES
 from medqlora.models.quantization import count_parameters
-from medqlora.models.sharded import SharedBase
+from medqlora.models.sharded import ShardedBase
 from medqlora.models.shares import loaded_shares
 from medqlora.training.checkpoint_steps import CheckpointSteps
-from medqlora.training.engine_choice import Chosen, Engine, Knobs, choose
+from medqlora.training.checks.options import check_options
+from medqlora.training.checks.packing import check_largest_pack
+from medqlora.training.checks.preflight import preflight
+from medqlora.training.checks.trainer import check_trainer
+from medqlora.training.engine_choice import Engine, EngineChoice, FusedSettings, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
-from medqlora.training.lightning_internals import data_source
-from medqlora.training.loading import load_model
-from medqlora.training.module_property import ModuleProperty, raise_property_error
 from medqlora.training.optim import (
     OptimizerFactory,
     OptimizerName,
     build_optimizer,
-    total_steps,
     warmup_cosine,
 )
 from medqlora.training.optimizer_names import NamedOptimizer
-from medqlora.training.option_checks import DTYPES, check_options
 from medqlora.training.out_of_memory import split_further
-from medqlora.training.packing_check import check_largest_pack
-from medqlora.training.preflight import preflight
-from medqlora.training.processes import Told, gather, sum_over_processes
-from medqlora.training.random_state import restore_random_state
 from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
-from medqlora.training.trainer_checks import check_trainer
+from medqlora.utils.console import say
+from medqlora.utils.module_property import ModuleProperty, raise_property_error
+from medqlora.utils.random_state import restore_random_state
 
 
 class QLoRAModule(CheckpointSteps):
@@ -131,16 +131,16 @@ class QLoRAModule(CheckpointSteps):
         self.target_risk = target_risk
         self.model: Any = None
         #: the base's layers where they are spread over the processes
-        self.shared: SharedBase | None = None
+        self.shared: ShardedBase | None = None
         #: parameters (trainable, total), known once the model is loaded
         self.parameter_counts = (0, 0)
         #: what the fit was planned to take; None before, and where the model's shape isn't known
         self.planned: FitPlan | None = None
         self._metrics = StepMetrics()
-        self._chosen: Chosen | None = None
+        self._chosen: EngineChoice | None = None
         #: the signal that came to this process, and what all of them know to have come to any; 0 for none
         self.signal = self.agreed_signal = 0
-        self._told = Told()
+        self._agreed_scalar = AsyncScalar()
         self._loss = self._grad_norm = torch.zeros(())
 
     # ---- the model -------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class QLoRAModule(CheckpointSteps):
             raise RuntimeError(f"gradient checkpointing is {in_force}, asked for {wanted}")
 
     @ModuleProperty
-    def chosen(self) -> Chosen:
+    def chosen(self) -> EngineChoice:
         """The engine, and whether rows are packed: chosen once, on the loaded model."""
         if self._chosen is None:
             with self.trainer.precision_plugin.forward_context():
@@ -237,7 +237,7 @@ class QLoRAModule(CheckpointSteps):
                     self.model,
                     self.backend,
                     engine="fused" if needed else self.engine,
-                    knobs=self._knobs,
+                    fused_settings=self._knobs,
                     packing=self.data.packing,
                     probe=self.data.probe(),
                     longest=self.data.longest,
@@ -257,7 +257,7 @@ class QLoRAModule(CheckpointSteps):
             return reason
         return next(filter(None, gather([reason], self.trainer.world_size)), None)
 
-    def _knobs(self, fused: bool) -> Knobs:
+    def _knobs(self, fused: bool) -> FusedSettings:
         if self.trainer.state.fn == "fit":
             width = self.dtype_of_base.itemsize
             # the tightest process's, so that all of them choose alike
@@ -273,8 +273,8 @@ class QLoRAModule(CheckpointSteps):
                 spread=self.shared is not None,
             )
         if self.planned is None:
-            return Knobs()
-        return Knobs(self.planned.setting.checkpointing, self.planned.setting.cached)
+            return FusedSettings()
+        return FusedSettings(self.planned.setting.checkpointing, self.planned.setting.cached)
 
     # ---- the step --------------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class QLoRAModule(CheckpointSteps):
             optimizer.zero_grad()  # type: ignore[union-attr]
             batch = split_further(batch, self.data, self.device)
             loss = self._gradients(batch)
-        self.meet()
+        self.join()
         if self.trainer.world_size > 1:
             loss = self._sum_over_processes(optimizer, loss)
         self._loss = loss
@@ -324,8 +324,8 @@ class QLoRAModule(CheckpointSteps):
         told = torch.stack((loss, loss.new_tensor(float(self.signal))))
         loss, signal = sum_over_processes(optimizer, trained, told)
         # read at the end of the next step, when it is there: nobody waits for it
-        self.agreed_signal = int(self._told.read())
-        self._told.send(signal)
+        self.agreed_signal = int(self._agreed_scalar.read())
+        self._agreed_scalar.send(signal)
         return loss
 
     def _gradients(self, batch: StepBatch) -> Tensor | None:
@@ -344,10 +344,10 @@ class QLoRAModule(CheckpointSteps):
             return None
         return loss
 
-    def meet(self) -> None:
+    def join(self) -> None:
         """Where processes share a base: this one has nothing left to run, and helps the others until they haven't."""
         if self.shared is not None:
-            self.shared.meet()
+            self.shared.join()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -368,7 +368,7 @@ class QLoRAModule(CheckpointSteps):
             preflight(self, self.data, self.planned)
         if self.preflight and self.packed:
             check_largest_pack(self, self.data)
-            self.meet()  # the pack is smaller in a process that has less room
+            self.join()  # the pack is smaller in a process that has less room
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws dropout as the interrupted one would have

@@ -13,17 +13,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from medqlora.console import say
+from medqlora.artifacts import curve
+from medqlora.artifacts.adapter_export import export_adapter
+from medqlora.artifacts.checkpoint import KEY
+from medqlora.artifacts.checkpoint_files import read_checkpoint
+from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
 from medqlora.errors import InputError
-from medqlora.export import export_adapter
-from medqlora.manifests import disk_full, put_in_place, write_folder_manifest
 from medqlora.records import Encoded
-from medqlora.training import curve
-from medqlora.training.checkpoint import KEY
-from medqlora.training.checkpoint_files import read_checkpoint
-from medqlora.training.option_checks import check_monitor
+from medqlora.training.checks.options import check_monitor
 from medqlora.training.stage_start import Stage
-from medqlora.training.validated import LOWER_IS_BETTER, default_monitor
+from medqlora.utils.console import say
+from medqlora.utils.manifests import disk_full, put_in_place, write_folder_manifest
 
 #: what a save that failed leaves as it was
 _KEPT = (

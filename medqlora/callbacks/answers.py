@@ -9,22 +9,24 @@ from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.answering import (
-    NOTE,
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.errors import InputError
+from medqlora.inference import (
     Answer,
     Calibration,
-    SafeReply,
     answer_of,
-    check_note,
     safe_answer,
+)
+from medqlora.records import Prediction, Record
+from medqlora.safety import (
+    NOTE,
+    SafeReply,
+    check_note,
     screen,
 )
-from medqlora.cache import hold
-from medqlora.console import say
-from medqlora.errors import InputError
-from medqlora.records import Prediction, Record
-from medqlora.training.evaluated_weights import EvaluatedWeights
 from medqlora.training.stage_start import Stage
+from medqlora.utils.cache import hold
+from medqlora.utils.console import say
 
 
 class Answers(Callback):
@@ -65,7 +67,7 @@ class Answers(Callback):
         """
         if stage != "predict":
             return
-        weights: EvaluatedWeights = module.weights_under_test
+        weights: EvaluatedWeights = module.evaluated
         check_note(self.note, "--answers.note")
         self._calibration = weights.calibration
         self._by = _answerer(module, data, weights)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.console import say
-from medqlora.host_memory import peak_gib, resident_gib
+from medqlora.utils.console import say
+from medqlora.utils.host_memory import peak_gib, resident_gib
 
 _GIB = 2**30
 

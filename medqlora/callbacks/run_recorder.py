@@ -5,10 +5,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.artifacts.runs import RUN_FILE, RunRecord
 from medqlora.callbacks.adapter_checkpoint import saver_of
-from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.runs import RUN_FILE, Interrupted, RunRecord, now
+from medqlora.utils.console import say
+from medqlora.utils.files import now
+from medqlora.utils.interrupts import Interrupted
 
 
 class RunRecorder(Callback):

@@ -11,8 +11,9 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.callbacks.adapter_checkpoint import saver_of
-from medqlora.console import say
-from medqlora.runs import Interrupted, slurm_job
+from medqlora.utils.console import say
+from medqlora.utils.interrupts import Interrupted
+from medqlora.utils.slurm import slurm_job
 
 #: the last is of a terminal that was closed; Windows has none
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.answering import Calibration
-from medqlora.console import say
+from medqlora.artifacts.adapter_export import versions
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights
 from medqlora.data.question_set import QuestionSet
 from medqlora.errors import InputError
 from medqlora.evaluation import (
@@ -25,10 +25,10 @@ from medqlora.evaluation import (
     write_report,
     write_suite,
 )
-from medqlora.export import versions
-from medqlora.training.evaluated_weights import EvaluatedWeights
+from medqlora.inference import Calibration
 from medqlora.training.stage_start import Stage
 from medqlora.training.tested_sets import ScoreOptions, logged_under
+from medqlora.utils.console import say
 
 
 class EvaluationReport(Callback):
@@ -82,7 +82,7 @@ class EvaluationReport(Callback):
         """
         if stage != "test":
             return
-        weights: EvaluatedWeights = module.weights_under_test
+        weights: EvaluatedWeights = module.evaluated
         module.test_options = ScoreOptions(self.normalisation, self.prior_correction)
         self.calibration = weights.calibration
         self.test_questions = weights.test_questions
@@ -159,7 +159,7 @@ def _run_info(module: Any, precision: str) -> dict[str, Any]:
         "command": shlex.join(["medqlora", *sys.argv[1:]]),
         "base": module.backend.base,
         "base_identity": module.backend.identity(),
-        "adapter": module.weights_under_test.name,
+        "adapter": module.evaluated.name,
         "prompt": data.prompt.describe(module.backend.tokenizer()),
         "source": data.source.fingerprint(),
         "benchmarks": [one.fingerprint() for one in data.benchmarks],

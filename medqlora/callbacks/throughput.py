@@ -7,7 +7,7 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.data.packing import StepBatch
+from medqlora.data.batching.packing import StepBatch
 from medqlora.models.flops import StepFlops, step_flops
 
 #: dense 16-bit FLOP/s of what Lightning 2.6 doesn't know: NVIDIA's datasheet

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medqlora.answering import NOTE, check_note, safe_answer, screen
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
+from medqlora.inference import safe_answer
 from medqlora.records import Record
-from medqlora.runs import Interrupted
+from medqlora.safety import NOTE, check_note, screen
+from medqlora.utils.interrupts import Interrupted
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LOOP_HELP = """Type a question. Also:
@@ -96,9 +97,9 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _asker(options: argparse.Namespace) -> Any:
+    from medqlora.artifacts.runs import newest_adapter
     from medqlora.models.adapter_source import find_adapter
     from medqlora.models.adapters import base_remark, read_adapter
-    from medqlora.runs import newest_adapter
 
     folder, remark = options.adapter, None
     if folder is None:
@@ -121,14 +122,14 @@ def _asker(options: argparse.Namespace) -> Any:
         from medqlora.models.unsloth import import_unsloth
 
         import_unsloth()
-    from medqlora.asker import Asker
+    from medqlora.inference.predictor import Predictor
 
     if options.device == "cuda" and not cuda:
         raise InputError("--device cuda: torch finds no CUDA GPU here: use cpu")
     device = torch.device("cuda" if cuda and options.device != "cpu" else "cpu")
     if not options.json:
         say(f"Asking the adapter {folder}")
-    asker = Asker(
+    asker = Predictor(
         folder,
         base=options.base,
         backend=backend,

@@ -8,13 +8,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from medqlora.benchmark.case import PEERS, Case
-from medqlora.benchmark.peers import check_peers, peer_cases
-from medqlora.benchmark.processes import run_case, run_cases
-from medqlora.benchmark.report import heading, line, write_csv, write_json, write_plot
-from medqlora.benchmark.shapes import SHAPES, base_of, configuration_values
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
+from medqlora.profiling.case import PEERS, Case
+from medqlora.profiling.peers import check_peers, peer_cases
+from medqlora.profiling.processes import run_case, run_cases
+from medqlora.profiling.report import (
+    heading,
+    line,
+    write_csv,
+    write_json,
+    write_plot,
+)
+from medqlora.profiling.shapes import SHAPES, base_of, configuration_values
 
 #: what `--sweep` goes over
 SWEEP: dict[str, list[Any]] = {

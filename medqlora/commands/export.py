@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from medqlora.cache import why_not_writable
 from medqlora.commands.arguments import Parser
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
+from medqlora.utils.cache import why_not_writable
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
@@ -52,11 +52,11 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _exporting() -> Any:
+    from medqlora.artifacts.checkpoint import KEY, check_definition, definition
+    from medqlora.artifacts.checkpoint_files import read_checkpoint
     from medqlora.callbacks import saver_of
     from medqlora.commands.lightning_cli import MedQLoRACLI
-    from medqlora.console import say
-    from medqlora.training.checkpoint import KEY, check_definition, definition
-    from medqlora.training.checkpoint_files import read_checkpoint
+    from medqlora.utils.console import say
 
     class Exporting(MedQLoRACLI):
         """Reads options and data as `fit` does, and exports in its place."""

@@ -20,7 +20,7 @@ def run(command: str, words: list[str]) -> int:
     folder = Path(str(test.trainer.log_dir))  # asked by all processes: the first one tells
     if not test.trainer.is_global_zero:  # the report is the first one's
         return 0
-    from medqlora.console import say
+    from medqlora.utils.console import say
 
     for line in summary(fit, test, folder):
         say(line)

@@ -5,12 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medqlora.console import say
+from medqlora.artifacts import checkpoint
+from medqlora.artifacts.checkpoint_files import newest_whole, read_checkpoint, step_of
+from medqlora.artifacts.runs import fits, is_alive, read_run
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
-from medqlora.runs import fits, is_alive, read_run, slurm_job
-from medqlora.training import checkpoint
-from medqlora.training.checkpoint_files import newest_whole, read_checkpoint, step_of
+from medqlora.utils.console import say
+from medqlora.utils.slurm import slurm_job
 
 #: tells the other processes of this machine which checkpoint the first one goes on with
 _RESUMED = "MEDQLORA_RESUMED"

@@ -15,6 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
+from medqlora.artifacts import checkpoint, curve
+from medqlora.artifacts.checkpoint_files import CheckpointFiles, clear
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
@@ -26,6 +28,7 @@ from medqlora.callbacks import (
     Throughput,
     saver_of,
 )
+from medqlora.callbacks.event_files import silence_writer_threads
 from medqlora.commands.config_files import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
@@ -38,17 +41,14 @@ from medqlora.commands.trainer_options import (
     settle_trainer,
     trainer_refusal,
 )
-from medqlora.commands.under_test import UnderTest
-from medqlora.console import say
+from medqlora.commands.under_test import ChosenWeights
 from medqlora.datamodule import PubMedQADataModule
+from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.module import QLoRAModule
-from medqlora.training import checkpoint, curve
-from medqlora.training.checkpoint_files import CheckpointFiles, clear
-from medqlora.training.event_files import silence_writer_threads
-from medqlora.training.option_checks import check_strategy
-from medqlora.training.processes import OneBase, OneMessage
+from medqlora.training.checks.options import check_strategy
 from medqlora.training.stage_start import Stage
+from medqlora.utils.console import say
 
 _VERBS = ("fit", "validate", "test", "predict")
 
@@ -183,7 +183,7 @@ class MedQLoRACLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
-                strategy = {"strategy": OneBase() if one_base else OneMessage()}
+                strategy = {"strategy": ShardedBaseStrategy() if one_base else DDPStrategy4bit()}
                 trainer = super().instantiate_trainer(**kwargs, **strategy, callbacks=list(callbacks))
             elif one_base and trainer.world_size == 1:
                 say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
@@ -261,7 +261,7 @@ class MedQLoRACLI(LightningCLI):
             data = self.datamodule
             source = data.source if self.verb != "predict" or data.questions is None else None
             logs = Path(str(self.trainer.log_dir)).parent
-            UnderTest(self.model, data.prompt_name, self._given, logs, source).choose()
+            ChosenWeights(self.model, data.prompt_name, self._given, logs, source).choose()
 
     def test(self, **options: Any) -> None:
         """Called in place of the Trainer's: the report's table is printed, and not Lightning's too."""

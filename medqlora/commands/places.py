@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medqlora.cache import cache_root, why_not_writable
 from medqlora.commands.unsloth_first import named_backend, value_of
 from medqlora.errors import InputError
+from medqlora.utils.cache import cache_root, why_not_writable
 
 #: the backends that keep what they can't do without in the cache
 _NEED_CACHE = {"TinyLlama": "the demo's base", "Unsloth": "the code that Unsloth compiles"}

@@ -90,14 +90,13 @@ def _read(words: list[str]) -> Any:
 def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
+    from medqlora.compat.lightning import total_steps
     from medqlora.models.targets import projections
     from medqlora.models.transformers import skeleton
     from medqlora.planner import Shape, plan
     from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
     from medqlora.planner.speed import tokens_per_s
-    from medqlora.training.fit_plan import plan_fit
-    from medqlora.training.optim import total_steps
-    from medqlora.training.option_checks import (
+    from medqlora.training.checks.options import (
         DTYPES,
         check_checkpointing,
         check_precision,
@@ -105,6 +104,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
         check_strategy,
         check_weights,
     )
+    from medqlora.training.fit_plan import plan_fit
 
     cli = _read(words)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
@@ -210,7 +210,7 @@ def _configuration(backend: Any) -> tuple[Any, str | None]:
     """The base's configuration; where it can't be had, that of the published shape its name tells."""
     from transformers import AutoConfig
 
-    from medqlora.benchmark.shapes import SHAPES
+    from medqlora.profiling.shapes import SHAPES
 
     try:
         return backend.config(), None
@@ -226,7 +226,7 @@ def _configuration(backend: Any) -> tuple[Any, str | None]:
 
 def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]:
     """(prompt, completion) of each training example in tokens; PubMedQA's where they can't be read here."""
-    from medqlora.benchmark.lengths import random_examples
+    from medqlora.profiling.lengths import random_examples
 
     try:
         data.read(module.backend.tokenizer(), ("train", "dev"), report=lambda line: None)
@@ -238,7 +238,7 @@ def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]
 
 
 def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any, longest: int) -> bool:
-    from medqlora.engine.support import unsupported_shape
+    from medqlora.fused.support import unsupported_shape
 
     quantization = getattr(module.backend, "quantization", "nf4")
     possible = (

@@ -11,10 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from medqlora.artifacts.runs import (
+    RUN_FILE,
+    is_alive,
+    read_run,
+    version_number,
+)
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
-from medqlora.runs import RUN_FILE, is_alive, read_run, version_number
-from medqlora.terminal import printable_line
+from medqlora.utils.terminal import printable_line
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs

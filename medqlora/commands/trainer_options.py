@@ -11,13 +11,13 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from medqlora.artifacts.runs import new_run_folder
+from medqlora.callbacks.event_files import EventFiles
 from medqlora.commands.config_files import named_object
-from medqlora.console import say
 from medqlora.errors import InputError
-from medqlora.runs import new_run_folder
-from medqlora.training.event_files import EventFiles
+from medqlora.training.checks.trainer import check_callback
 from medqlora.training.stage_start import OWN_FOLDER
-from medqlora.training.trainer_checks import check_callback
+from medqlora.utils.console import say
 
 #: what a Jupyter kernel sets for itself and for what it starts
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")

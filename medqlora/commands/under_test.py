@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from medqlora.artifacts.runs import finished_adapters
 from medqlora.commands.given_checkpoint import GivenCheckpoint
-from medqlora.console import say
 from medqlora.data import Source
 from medqlora.errors import InputError
 from medqlora.models.adapter_source import find_adapter
 from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
 from medqlora.module import QLoRAModule
-from medqlora.runs import finished_adapters
+from medqlora.utils.console import say
 
 
-class UnderTest:
+class ChosenWeights:
     """What is asked, and what it says of itself.
 
     Args:

@@ -7,7 +7,7 @@ from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_places
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
-from medqlora.runs import FitError, Interrupted
+from medqlora.utils.interrupts import FitError, Interrupted
 
 
 def run(command: str, words: list[str]) -> int:
@@ -85,7 +85,7 @@ def _end_in_time(cli: Any, error: BaseException) -> None:
     for this one.
     """
     if hasattr(cli, "trainer") and cli.trainer.world_size > 1:
-        from medqlora.training.processes import end_in_time
+        from medqlora.distributed.processes import end_in_time
 
         code = 2 if isinstance(error, InputError) else getattr(error, "exit_code", 1)
         end_in_time(cli.trainer.strategy, code)

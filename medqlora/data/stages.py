@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 
-from medqlora.data.source import Source
+from medqlora.data.sources.source import Source
 from medqlora.data.test_sets import OPTION, reject_test_questions, summary, told
 from medqlora.records import Record, Splits
 

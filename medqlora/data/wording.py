@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from medqlora.terminal import printable
+from medqlora.utils.terminal import printable
 
 
 def shown(value: object) -> str:

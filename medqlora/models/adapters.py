@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from medqlora.errors import InputError
-from medqlora.manifests import check_folder, leaves
 from medqlora.models.weight_files import refuse_lfs_pointer
+from medqlora.utils.manifests import check_folder, leaves
 
 #: what this project writes beside PEFT's files
 RECORD_FILE = "medqlora.json"

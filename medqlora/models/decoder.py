@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from medqlora.data.packing import MicroBatch, micro_batch, share_prompts
+from medqlora.data.batching.packing import MicroBatch, micro_batch, share_prompts
 from medqlora.models.layers import base_model, carries_state, text_decoder
 from medqlora.records import Encoded
 

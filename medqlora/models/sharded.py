@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from medqlora.lost_process import together
 from medqlora.models.quantization import import_bitsandbytes
+from medqlora.utils.distributed_errors import together
 
 #: a tensor begins at a multiple of so many bytes in its layer's buffer, as torch's own allocations do
 _ALIGNMENT = 256
@@ -87,7 +87,7 @@ class ShardedLayer:
             setattr(owner, name, getattr(owner, name).new_empty(0))
 
 
-class SharedBase:
+class ShardedBase:
     """The layers of a base that is spread over processes, gathered in step by all of them.
 
     A layer is gathered by all processes at once, and one of them may have more micro-batches, questions or new
@@ -149,7 +149,7 @@ class SharedBase:
         if self._order[self._place : self._place + 1] != [number]:
             self.layers[number].release()
 
-    def meet(self) -> None:
+    def join(self) -> None:
         """Takes part in the other processes' passes until none of them has another; all of them call it."""
         self._finish()
         while kind := self._tell(_NONE):
@@ -182,7 +182,7 @@ class SharedBase:
                 pass
 
 
-def share_base(model: Any, device: torch.device, host: Any) -> SharedBase:
+def share_base(model: Any, device: torch.device, host: Any) -> ShardedBase:
     """Spreads a loaded model's layers over the processes of torch's default group; the rest goes to `device`.
 
     Layer by layer: `device` never holds more of the layers than this process's shares and one of them whole. The
@@ -196,14 +196,14 @@ def share_base(model: Any, device: torch.device, host: Any) -> SharedBase:
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     modules = getattr(base, base.base_model_prefix).layers
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    shared = SharedBase([ShardedLayer(one, device, rank, world_size) for one in modules], host)
+    shared = ShardedBase([ShardedLayer(one, device, rank, world_size) for one in modules], host)
     nn.Module.to(model, device)  # transformers' own `to` refuses some quantized models
     for number, module in enumerate(modules):
         _gather_in_forward(module, shared, number)
     return shared
 
 
-def _gather_in_forward(module: nn.Module, shared: SharedBase, number: int) -> None:
+def _gather_in_forward(module: nn.Module, shared: ShardedBase, number: int) -> None:
     def before(module: nn.Module, inputs: Any) -> None:
         if torch.is_grad_enabled():
             raise RuntimeError(

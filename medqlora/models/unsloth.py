@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from medqlora.cache import cache_folder
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.adapter_fit import put_on
@@ -25,6 +24,7 @@ from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
 from medqlora.models.quantization import check_quantization, settle
 from medqlora.models.targets import ALL_LINEAR, split_names
+from medqlora.utils.cache import cache_folder
 
 
 def import_unsloth() -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from medqlora.data.packing import deal, split_by_budget
+from medqlora.data.batching.packing import deal, split_by_budget
 from medqlora.planner.memory import Setting, plan
 from medqlora.planner.shape import Shape
 

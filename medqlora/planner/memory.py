@@ -1,6 +1,6 @@
 """Bytes by part and phase, as torch counts them as allocated (the CUDA context, about half a GiB, is not in it).
 
-Load is exact. Training with the fused engine follows what the engine keeps (`medqlora.engine`); its transient
+Load is exact. Training with the fused engine follows what the engine keeps (`medqlora.fused`); its transient
 part, and the native engines', were fitted to peaks on one H200 (torch 2.11, Llama-3-8B's shape).
 """
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medqlora.evaluation.evaluator import Evaluator
-from medqlora.evaluation.generation import generate
+from medqlora.inference.evaluator import Evaluator
+from medqlora.inference.generation import generate
 
 
 def build_evaluator(module: Any, data: Any) -> Evaluator:

@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.artifacts.checkpoint_files import read_checkpoint
+from medqlora.artifacts.evaluated_weights import Learned
+from medqlora.artifacts.validated import validated
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
-from medqlora.training import checkpoint as checkpoints
-from medqlora.training.checkpoint_files import read_checkpoint
-from medqlora.training.evaluated_weights import Learned
 from medqlora.training.evaluation_steps import EvaluationSteps
-from medqlora.training.validated import validated
 
 C = TypeVar("C", bound="CheckpointSteps")
 

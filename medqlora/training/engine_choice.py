@@ -5,14 +5,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from medqlora.console import say
-from medqlora.engine import Checkpointing, FusedDecoder, unsupported
 from medqlora.errors import InputError
+from medqlora.fused import Checkpointing, FusedDecoder, unsupported
 from medqlora.models import Backend, Decoder
-from medqlora.models.sharded import SharedBase
+from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
-from medqlora.training.model_check import check_model, say_untrained, why_padded
-from medqlora.training.packing_check import packing_works
+from medqlora.training.checks.model import check_model, say_untrained, why_padded
+from medqlora.training.checks.packing import packing_works
+from medqlora.utils.console import say
 
 Engine = Literal["auto", "fused", "native"]
 Packing = Literal["auto", "packed", "padded"]
@@ -20,7 +20,7 @@ Packing = Literal["auto", "packed", "padded"]
 _CAPABILITY = (8, 0)
 
 
-class Chosen(NamedTuple):
+class EngineChoice(NamedTuple):
     """How a model is run.
 
     Attributes:
@@ -32,7 +32,7 @@ class Chosen(NamedTuple):
     packed: bool
 
 
-class Knobs(NamedTuple):
+class FusedSettings(NamedTuple):
     """What the fused engine keeps, and where: see `FusedDecoder`."""
 
     checkpointing: Checkpointing = "none"
@@ -44,14 +44,14 @@ def choose(
     backend: Backend,
     *,
     engine: Engine,
-    knobs: Callable[[bool], Knobs],
+    fused_settings: Callable[[bool], FusedSettings],
     packing: Packing,
     probe: Sequence[Encoded],
     longest: int,
     device: torch.device,
     agree: Callable[[str | None], str | None] = lambda reason: reason,
-    shared: SharedBase | None = None,
-) -> Chosen:
+    shared: ShardedBase | None = None,
+) -> EngineChoice:
     """Chooses, says what in a line, and compares packed rows with single rows of the model's own forward.
 
     The fused engine, or packing, is left where its rows differ by more than rounding explains.
@@ -59,7 +59,7 @@ def choose(
     Args:
         model: loaded, its adapters in place; the caller has entered its precision.
         backend: that loaded it.
-        engine: "fused" is `medqlora.engine`, "native" the model's own forward, "auto" fused where it is known
+        engine: "fused" is `medqlora.fused`, "native" the model's own forward, "auto" fused where it is known
             to be faster.
         knobs: called once with whether the fused engine is taken; what it then keeps.
         packing: "auto" packs where that makes no difference.
@@ -84,7 +84,7 @@ def choose(
             else f"--trainer.strategy fsdp: it needs the fused engine, not possible here: {reason}: use ddp"
         )
     if reason is None:
-        chosen = knobs(True)
+        chosen = fused_settings(True)
         fused = FusedDecoder(
             model,
             checkpointing=chosen.checkpointing,
@@ -96,7 +96,7 @@ def choose(
         if difference is None:
             kept = len(fused.layers) - fused.recomputed
             say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
-            return Chosen(fused, True)
+            return EngineChoice(fused, True)
         if engine == "fused":
             raise InputError(
                 f"--model.engine fused: its rows differ from the model's own ({difference}): use native"
@@ -104,10 +104,10 @@ def choose(
         reason = f"the fused engine's rows differ from the model's own: {difference}"
     if engine == "auto":
         say(f"Engine: native ({reason})")
-    knobs(False)
+    fused_settings(False)
     if shared is None:
         say_untrained(model, native, probe, device)
-    return Chosen(native, _native_packs(model, native, packing, probe, device, agree))
+    return EngineChoice(native, _native_packs(model, native, packing, probe, device, agree))
 
 
 def _native_packs(

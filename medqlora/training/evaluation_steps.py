@@ -6,14 +6,20 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from medqlora.answering import answer_of, safe_answer, screen
-from medqlora.data.loader import EvalBatch
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.data.batching.loader import EvalBatch
+from medqlora.distributed.processes import gather
 from medqlora.evaluation import Tested, quick_scores
-from medqlora.evaluation.evaluator import Evaluated, Evaluator, Heard, in_order
+from medqlora.inference import answer_of, safe_answer
+from medqlora.inference.evaluator import (
+    Evaluated,
+    Evaluator,
+    SetPredictions,
+    in_order,
+)
 from medqlora.records import Prediction
+from medqlora.safety import screen
 from medqlora.training.asking import build_evaluator
-from medqlora.training.evaluated_weights import EvaluatedWeights
-from medqlora.training.processes import gather
 from medqlora.training.samples import log_samples
 from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
 
@@ -35,12 +41,12 @@ class EvaluationSteps(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[Heard] = []
+        self.heard: list[SetPredictions] = []
         self.answered: list[Prediction] = []
         self.validated: tuple[int, list[Prediction]] = (-1, [])
         self.shown: dict[str, float] = {}
         #: what an evaluation is of; None before the first
-        self.weights_under_test: EvaluatedWeights | None = None
+        self.evaluated: EvaluatedWeights | None = None
         #: how `test` compares the labels, and what came of the last one, a question set each
         self.test_options = ScoreOptions()
         self.tested: list[Tested] = []
@@ -56,7 +62,7 @@ class EvaluationSteps(LightningModule):
         """Logs what the steps left."""
 
     @abstractmethod
-    def meet(self) -> None:
+    def join(self) -> None:
         """Waits for the other processes that share the base, and helps them."""
 
     def evaluator(self) -> Evaluator:
@@ -75,7 +81,7 @@ class EvaluationSteps(LightningModule):
         self._evaluated.append(evaluator.evaluate(batch.examples, self.data.records, completions=True))
 
     def on_validation_epoch_end(self) -> None:
-        self.meet()
+        self.join()
         self._evaluated = gather(self._evaluated, self.trainer.world_size)
         predictions = in_order([one for part in self._evaluated for one in part.predictions], self.data.dev)
         scores = with_decisions(quick_scores(predictions))
@@ -95,7 +101,7 @@ class EvaluationSteps(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         evaluator = self.evaluator()
-        self.heard = [Heard() for _ in self.data.sets]
+        self.heard = [SetPredictions() for _ in self.data.sets]
         with self.trainer.precision_plugin.forward_context():  # as the steps themselves are run
             for one, heard in zip(self.data.sets, self.heard, strict=True):
                 if one.content_free is not None:
@@ -118,7 +124,7 @@ class EvaluationSteps(LightningModule):
                 heard.base += evaluator.evaluate(batch.examples, records).predictions
 
     def on_test_epoch_end(self) -> None:
-        self.meet()
+        self.join()
         for heard in self.heard:
             for part in ("dev", "test", "base"):
                 setattr(heard, part, gather(getattr(heard, part), self.trainer.world_size))
@@ -133,17 +139,17 @@ class EvaluationSteps(LightningModule):
         return self.compare_base and hasattr(self.model, "disable_adapter")
 
     def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """The answers to a group of questions, as `medqlora.answering.Answer.to_json` gives them.
+        """The answers to a group of questions, as `medqlora.inference.Answer.to_json` gives them.
 
         Plain dictionaries: Lightning walks through what is returned, and fails at a frozen dataclass. A question
-        that calls for a fixed reply (`medqlora.answering.screen`) is not put to the model.
+        that calls for a fixed reply (`medqlora.safety.screen`) is not put to the model.
         """
         records = [self.data.records[example.id] for example in batch.examples]
         replies = {record.id: screen(record.question) for record in records}
         asked = [example for example in batch.examples if replies[example.id] is None]
         self.answered = self.evaluator().evaluate(asked, self.data.records).predictions if asked else []
         predictions = {one.id: one for one in self.answered}
-        calibration = self.weights_under_test.calibration if self.weights_under_test else None
+        calibration = self.evaluated.calibration if self.evaluated else None
         answers = []
         for record in records:
             reply = replies[record.id]

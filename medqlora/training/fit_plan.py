@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from medqlora.console import say
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
+from medqlora.utils.console import say
 
 #: a micro-batch where nothing says how much memory there is
 DEFAULT_TOKENS = 2048

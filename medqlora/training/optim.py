@@ -89,29 +89,6 @@ def build_optimizer(
     return FlatOptimizer(FlatWeights(named), build)
 
 
-def total_steps(trainer: Any, steps_per_epoch: int) -> int:
-    """Optimizer steps of the whole run.
-
-    `trainer.estimated_stepping_batches` would tell it too, but sets the loader up before a resumed
-    run's state is there, which is then lost (Lightning 2.6).
-
-    Raises:
-        InputError: the Trainer has no end.
-    """
-    limit, epoch = trainer.limit_train_batches, steps_per_epoch
-    epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
-    bounds = []
-    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-        bounds.append(trainer.max_epochs * epoch)
-    if trainer.max_steps >= 0:
-        bounds.append(trainer.max_steps)
-    if not bounds:
-        raise InputError(
-            "--trainer.max_epochs -1 without --trainer.max_steps: the learning rate needs an end"
-        )
-    return min(bounds)
-
-
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
     """Linear from 0 to the full rate over `warmup_steps`, then half a cosine down to 0 at `total_steps`.
 

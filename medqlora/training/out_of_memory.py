@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from medqlora.console import say
-from medqlora.data.packing import StepBatch
+from medqlora.data.batching.packing import StepBatch
+from medqlora.utils.console import say
 
 
 def split_further(batch: StepBatch, data: Any, device: torch.device) -> StepBatch:

@@ -9,19 +9,19 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from medqlora.console import say
+from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.artifacts.checkpoint_files import read_checkpoint
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights, Learned, evaluated_weights
+from medqlora.compat.lightning import checkpoint_to_restore
 from medqlora.data.bad_records import FILE_NAME, write_bad_records
 from medqlora.data.test_sets import OPTION, summary, told
+from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
-from medqlora.training import checkpoint as checkpoints
-from medqlora.training.checkpoint_files import read_checkpoint
-from medqlora.training.evaluated_weights import EvaluatedWeights, Learned, evaluated_weights
-from medqlora.training.example_checks import check_examples
-from medqlora.training.lightning_internals import checkpoint_to_restore
-from medqlora.training.option_checks import check_positions, check_shared, check_written
-from medqlora.training.processes import OneBase
+from medqlora.training.checks.examples import check_examples
+from medqlora.training.checks.options import check_positions, check_shared, check_written
+from medqlora.training.checks.trainer import check_monitors, check_val_interval, use_no_inference_mode
 from medqlora.training.tested_sets import ScoreOptions
-from medqlora.training.trainer_checks import check_monitors, check_val_interval, use_no_inference_mode
+from medqlora.utils.console import say
 
 Stage = Literal["fit", "validate", "test", "predict"]
 #: the loggers whose folder Lightning takes for the run's; of others it would be where they all write
@@ -56,7 +56,7 @@ def start_stage(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
         InputError: an option, a record or the choice of weights is wrong.
     """
     data.check()
-    if isinstance(trainer.strategy, OneBase):
+    if isinstance(trainer.strategy, ShardedBaseStrategy):
         check_shared(module, data, module.backend.config() if stage == "fit" else None)
     module.check()
     if stage == "fit" and module.adapter not in (None, "none"):
@@ -97,7 +97,7 @@ def _read(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
         data.read(module.backend.tokenizer(), _SPLITS["fit"], report=say)
         return
     weights = evaluated_weights(module, checkpoint_to_restore())
-    module.weights_under_test = weights
+    module.evaluated = weights
     if weights.test_questions:
         say(
             f"WARNING: {told(weights.test_questions)} ({OPTION} true at its training): a score on that benchmark "
@@ -138,7 +138,7 @@ def _start_fit(trainer: Trainer, module: Any, data: Any) -> None:
         different = checkpoints.check_definition(saved[checkpoints.KEY], now, anyway=True)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
-    module.checkpoint = module.weights_under_test = None
+    module.checkpoint = module.evaluated = None
     train, dev = ([data.records[one.id] for one in part] for part in (data.train, data.dev))
     before: Learned | None = module.learned if module.model is not None else None
     allowed = data.allow_test_questions

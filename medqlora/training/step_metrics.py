@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from medqlora.console import say
+from medqlora.utils.console import say
 
 #: ids that a message names, of a step's
 _NAMED = 16

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from medqlora.evaluation import Tested, score
-from medqlora.evaluation.evaluator import Heard, in_order
+from medqlora.inference.evaluator import SetPredictions, in_order
 
 #: of a report's numbers, those that go to the loggers and that `trainer.test` returns
 _NAMES = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p", "n")
@@ -18,7 +18,7 @@ class ScoreOptions(NamedTuple):
     prior_correction: bool = False
 
 
-def score_set(module: Any, asked: Any, heard: Heard, options: ScoreOptions) -> Tested:
+def score_set(module: Any, asked: Any, heard: SetPredictions, options: ScoreOptions) -> Tested:
     """The scores of one question set.
 
     Args:
@@ -46,7 +46,7 @@ def score_set(module: Any, asked: Any, heard: Heard, options: ScoreOptions) -> T
         dataset=asked.source.name,
         split="test",
         prompt_sha256=asked.prompt.sha256(module.backend.tokenizer()),
-        adapter=module.weights_under_test.name,
+        adapter=module.evaluated.name,
     )
     return Tested(asked.source.name, scores, predictions, records, base)
 

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from medqlora.data import PubMedQA
-from medqlora.data.packing import MicroBatch, pack
+from medqlora.data.batching.packing import MicroBatch, pack
 from medqlora.datamodule import PubMedQADataModule
-from medqlora.engine import FusedDecoder
-from medqlora.engine.dequantize import FourBit
-from medqlora.engine.elementwise import elementwise
+from medqlora.fused import FusedDecoder
+from medqlora.fused.dequantize import FourBit
+from medqlora.fused.elementwise import elementwise
 from medqlora.models import Decoder, LoRA
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.models.quantization import settle

@@ -56,7 +56,7 @@ def cached(base: str, revision: str | None) -> bool:
 
 def demo_base_is_built() -> bool:
     """Whether a fit of the demo has left its base in medqlora's cache."""
-    from medqlora.cache import cache_folder
+    from medqlora.utils.cache import cache_folder
 
     with contextlib.suppress(OSError):  # what is wrong with the folder is a line of its own
         return any((cache_folder() / "tiny_llama").glob("[!.]*/config.json"))

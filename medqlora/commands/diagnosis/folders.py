@@ -23,7 +23,7 @@ def folders(trial: Trial) -> list[Finding]:
             found[number] = Finding("folders", "logs", "wrong", f"{path}: there is no folder '{root}'", fix)
     if trial.checkpoints is not None:
         found.append(folder("checkpoints", trial.checkpoints, needed=True, option="--checkpoint.dirpath"))
-    from medqlora.cache import cache_folder
+    from medqlora.utils.cache import cache_folder
 
     try:
         found.append(

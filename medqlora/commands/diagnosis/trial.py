@@ -179,7 +179,7 @@ def _start_without_base(cli: Any) -> None:
     from transformers import LlamaConfig
 
     from medqlora.models import Transformers
-    from medqlora.training.option_checks import check_options
+    from medqlora.training.checks.options import check_options
 
     cli.datamodule.check()
     check_options(cli.model, cli.trainer)

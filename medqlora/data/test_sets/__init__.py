@@ -7,7 +7,7 @@ Each .json file beside this one is one benchmark: its name, how its ids are comp
     questions = {pmid: row["QUESTION"] for pmid, row in json.load(open("ori_pqal.json")).items() if pmid in test}
     write_test_set(Path("medqlora/data/test_sets/pubmedqa.json"), "PubMedQA", "pmid", about, questions)
 
-`tests/data/test_test_sets.py` compares the shipped file with the real data where they are present.
+`tests/unit/data/test_test_sets.py` compares the shipped file with the real data where they are present.
 """
 
 import hashlib

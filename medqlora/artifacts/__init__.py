@@ -1,0 +1,1 @@
+"""What runs leave on disk: run folders, checkpoints and adapter folders."""

@@ -1,0 +1,1 @@
+"""Batching: encoded examples to micro-batches and loaders."""

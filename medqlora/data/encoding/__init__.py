@@ -1,0 +1,1 @@
+"""Encoding: records to token ids, and the cache of the result."""

@@ -1,0 +1,278 @@
+"""A record to token ids: the prompt, the completion that is learned, and the labels that are scored."""
+
+import hashlib
+import sys
+from array import array
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from medqlora.data.checks import at_with_id
+from medqlora.data.encoding.encoded_cache import load, save, slot
+from medqlora.data.encoding.tokens import TextTokenizer, text_tokenizer
+from medqlora.data.prompts.prompt import OPTION, Prompt
+from medqlora.errors import InputError
+from medqlora.records import Encoded, Record
+from medqlora.utils.cache import one_at_a_time
+
+MAX_OPTION = "--data.max_prompt_tokens"
+
+_CHUNK = 256  # records that are tokenised together, and between two moves of the progress bar
+_LONGEST_WORD = 40  # characters; a cut steps back to the end of a word, but not through text without spaces
+
+
+def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> Encoded:
+    """One record as token ids.
+
+    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Only
+    the context is ever shortened, and only when the prompt, without the answer, exceeds `max_prompt_tokens`:
+    every section then keeps at most c tokens, for the largest c that fits, so that short sections at the end
+    (the results) survive whole. The completion ends with the end token; it is empty where the answer isn't
+    known.
+
+    Args:
+        record: the record; only its question, contexts, options, labels and subject reach the prompt.
+        prompt: see `medqlora.data.prompts.prompt.lookup`.
+        tokenizer: a fast tokenizer of transformers.
+        max_prompt_tokens: the longest prompt, in tokens, its prefix included.
+
+    Returns:
+        The ids as `array('i')`. `dropped` is by how many tokens the prompt became shorter.
+
+    Raises:
+        InputError: the question doesn't fit even without context, the answer is none of the labels, or
+            prompt and tokenizer don't fit (a label has no token ids of its own after the prompt).
+    """
+    return _Encoder(prompt, tokenizer, max_prompt_tokens).encode([record])[0]
+
+
+def encode_all(
+    records: Sequence[Record],
+    prompt: Prompt,
+    tokenizer: Any,
+    max_prompt_tokens: int,
+    *,
+    progress: bool = True,
+    cached: bool = True,
+) -> list[Encoded]:
+    """`encode` of many, with a progress bar, kept under the cache folder for the next run.
+
+    Args:
+        records: in the order of the result.
+        prompt: as in `encode`.
+        tokenizer: as in `encode`.
+        max_prompt_tokens: as in `encode`.
+        progress: whether to show the bar; nothing is shown where the cache has the result.
+        cached: whether to read and write the cache.
+
+    Raises:
+        InputError: as in `encode`.
+    """
+    encoder = _Encoder(prompt, tokenizer, max_prompt_tokens)
+    place = slot(records, encoder.identity) if cached and records else None
+    if place is None:
+        return _encode_all(encoder, records, progress)
+    found = load(place, records)
+    if found is None:
+        with one_at_a_time(place, f"tokenizing these {len(records)} records"):
+            found = load(place, records)  # the process that was waited for has made it
+            if found is None:
+                found = _encode_all(encoder, records, progress)
+                save(place, found)
+    return found
+
+
+def _encode_all(encoder: "_Encoder", records: Sequence[Record], progress: bool) -> list[Encoded]:
+    from tqdm.auto import tqdm
+
+    result: list[Encoded] = []
+    with tqdm(
+        total=len(records), desc="tokenizing", unit=" records", disable=None if progress else True
+    ) as bar:
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            result += encoder.encode(chunk)
+            bar.update(len(chunk))
+    return result
+
+
+def end_token_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that generation has to stop at: the one that ends a completion, then end-of-sequence.
+
+    Raises:
+        InputError: the prompt can't be had with this tokenizer.
+    """
+    text = text_tokenizer(tokenizer)
+    turn = text.control_ids(prompt.frame(tokenizer).end)[:1]
+    return tuple(dict.fromkeys([*turn, text.eos]))
+
+
+class _Encoder:
+    """A prompt with a tokenizer and a limit; `identity` tells it from others, for the cache."""
+
+    def __init__(self, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> None:
+        if max_prompt_tokens < 1:
+            raise InputError(f"{MAX_OPTION}: {max_prompt_tokens} leaves no room for a prompt: give 1 or more")
+        self._prompt = prompt
+        self._text: TextTokenizer = text_tokenizer(tokenizer)
+        self._limit = max_prompt_tokens
+        frame = prompt.frame(tokenizer)
+        self._before = self._text.template(frame.before)
+        self._after = self._text.template(frame.after)
+        self._delimiter = frame.delimiter
+        self._prefix = [] if frame.whole else list(self._text.prefix)
+        end = self._text.until_control(frame.end)  # what a template puts after that is not the answer's
+        self._end = "" if end is None else self._text.template(end)
+        self._end_ids = [self._text.eos] if end is None else []
+        self.identity = [
+            prompt.sha256(tokenizer),
+            _code(type(prompt).__module__),
+            self._text.digest,
+            list(frame),
+            max_prompt_tokens,
+        ]
+        self._labels = cache(self._label_ids)
+
+    def encode(self, records: Sequence[Record]) -> list[Encoded]:
+        """`encode` of a few, tokenised together."""
+        fitted = self._fit_all(records)
+        joints = [
+            prompt + self._completion(record) for record, (prompt, _, _) in zip(records, fitted, strict=True)
+        ]
+        result = []
+        for record, (_, ids, dropped), joint in zip(records, fitted, self._text.batch(joints), strict=True):
+            labels = self._labels(record.labels)
+            completion: list[int] = []
+            if record.answer is not None:
+                completion = self._after_prompt(ids, self._prefixed(joint), record) + self._end_ids
+                self._check_gold(record, completion, labels)
+            result.append(Encoded(record.id, array("i", ids), array("i", completion), labels, dropped))
+        return result
+
+    def _body(self, record: Record, contexts: Sequence[str]) -> str:
+        # the only way from a record to a prompt: five fields that don't hold the answer
+        body = self._prompt.body(record.question, contexts, record.options, record.labels, record.subject)
+        return self._before + self._text.text(body) + self._after
+
+    def _completion(self, record: Record) -> str:
+        if record.answer is None:
+            return ""
+        if record.labels and record.answer not in record.labels:
+            raise InputError(
+                f"{at_with_id(record)}: the answer {record.answer!r} is none of {', '.join(record.labels)}: correct it"
+            )
+        answer = self._prompt.completion(record.answer, record.long_answer, record.labels)
+        return self._delimiter + self._text.text(answer) + self._end
+
+    def _prefixed(self, ids: list[int]) -> list[int]:
+        prefix = self._prefix
+        return ids if ids[: len(prefix)] == prefix else prefix + ids
+
+    def _fit_all(self, records: Sequence[Record]) -> list[tuple[str, list[int], int]]:
+        texts = [self._body(record, record.contexts) for record in records]
+        fitted = []
+        for record, text, raw in zip(records, texts, self._text.batch(texts), strict=True):
+            ids = self._prefixed(raw)
+            if len(ids) <= self._limit:
+                fitted.append((text, ids, 0))
+            else:
+                shorter, shorter_ids = self._shorten(record)
+                fitted.append((shorter, shorter_ids, len(ids) - len(shorter_ids)))
+        return fitted
+
+    def _shorten(self, record: Record) -> tuple[str, list[int]]:
+        """The prompt with the most context that fits, each section cut to the same number of tokens.
+
+        The text is cut and tokenised anew, rather than its ids cut: the seams then read as the tokenizer
+        writes them, and no piece of the template is lost in a token that began in the context.
+        """
+        sections = [self._text.text(context) for context in record.contexts]
+        ends = [self._text.ends(section) for section in sections]
+
+        def at(cap: int) -> tuple[str, list[int]]:
+            kept = [_cut(section, end, cap) for section, end in zip(sections, ends, strict=True)]
+            text = self._body(record, [section for section in kept if section])
+            return text, self._prefixed(self._text.ids(text))
+
+        best = at(0)
+        if len(best[1]) > self._limit:
+            raise InputError(
+                f"{at_with_id(record)}: the question takes {len(best[1])} tokens without any context, and "
+                f"{MAX_OPTION} is {self._limit}: raise it, or shorten the question"
+            )
+        low, high = 0, max(map(len, ends), default=0)  # the whole context is known not to fit
+        while high - low > 1:
+            cap = (low + high) // 2
+            tried = at(cap)
+            if len(tried[1]) <= self._limit:
+                low, best = cap, tried
+            else:
+                high = cap
+        return best
+
+    def _after_prompt(self, prompt: list[int], joint: list[int], record: Record | None) -> list[int]:
+        """What follows `prompt` in `joint`; the model is asked at that seam, so it has to be one."""
+        if joint[: len(prompt)] != prompt or len(joint) == len(prompt):
+            at = f"{at_with_id(record)}: " if record else ""
+            raise InputError(
+                f"{at}{OPTION}: with this tokenizer the answer's beginning merges into the end of the prompt "
+                f"{self._prompt.name!r}: use another prompt"
+            )
+        return joint[len(prompt) :]
+
+    def _label_ids(self, labels: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        text = self._before + self._text.text(self._prompt.body("?", (), {}, labels)) + self._after
+        prompt = self._prefixed(self._text.ids(text))
+        found = []
+        for label in labels:
+            joint = self._text.ids(text + self._delimiter + self._text.text(self._prompt.label(label)))
+            found.append(tuple(self._after_prompt(prompt, self._prefixed(joint), None)))
+        for label, ids in zip(labels, found, strict=True):
+            for other, longer in zip(labels, found, strict=True):
+                if label is not other and longer[: len(ids)] == ids:
+                    raise InputError(
+                        f"{OPTION}: after the prompt {self._prompt.name!r} this tokenizer writes the label "
+                        f"{label!r} as the beginning of {other!r}, so they can't be told apart: rename one "
+                        "(--data.source.labels) or use another prompt"
+                    )
+        return tuple(found)
+
+    def _check_gold(self, record: Record, completion: list[int], labels: tuple[tuple[int, ...], ...]) -> None:
+        if not record.labels:
+            return
+        gold = labels[record.labels.index(str(record.answer))]
+        if tuple(completion[: len(gold)]) != gold:
+            raise InputError(
+                f"{at_with_id(record)}: {OPTION}: with this tokenizer the answer {record.answer!r} does not begin with "
+                f"the tokens that are scored for it after the prompt {self._prompt.name!r}: use another prompt"
+            )
+
+
+@cache
+def _code(module: str) -> str:
+    """The SHA-256 of a module's file, in hex; "" where it has none. A set may bring a prompt of its own
+    (`Source.prompts`), and its `template` need not tell all that its `body` does."""
+    try:
+        return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
+    except (AttributeError, KeyError, OSError):
+        return ""
+
+
+def _cut(text: str, ends: Sequence[int], cap: int) -> str:
+    """The first `cap` tokens of a text, back to the end of a word: half a figure ("0.0" of "0.05") would
+    be a false one.
+
+    Args:
+        text: one section.
+        ends: where each of its tokens ends, in characters.
+        cap: how many tokens may stay.
+    """
+    if cap >= len(ends):
+        return text
+    end = ends[cap - 1] if cap else 0
+    if 0 < end < len(text) and not text[end].isspace() and not text[end - 1].isspace():
+        words = text[:end].rsplit(maxsplit=1)
+        if len(words[-1]) <= _LONGEST_WORD:
+            end -= len(words[-1])
+    return text[:end].rstrip()

@@ -1,0 +1,1 @@
+"""Prompts: how a record is put to a model."""

@@ -1,0 +1,1 @@
+"""Data sources: where records come from, one file a data set."""

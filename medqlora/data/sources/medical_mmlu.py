@@ -1,0 +1,161 @@
+"""The medical subjects of MMLU: four-option questions of exams and textbooks.
+
+Source: Hendrycks et al. 2021, https://arxiv.org/abs/2009.03300, https://github.com/hendrycks/test (MIT licence).
+A row of the authors' `data/test/anatomy_test.csv`, which has no header:
+
+    "A lesion causing compression of the facial nerve at the stylomastoid foramen will cause ipsilateral",
+    paralysis of the facial muscles.,paralysis of the facial muscles and loss of taste.,
+    "paralysis of the facial muscles, loss of taste and lacrimation.",
+    "paralysis of the facial muscles, loss of taste, lacrimation and decreased salivation.",A
+
+and of https://huggingface.co/datasets/cais/mmlu: {"question": "A lesion causing compression of …", "subject":
+"anatomy", "choices": ["paralysis of the facial muscles.", …], "answer": 0}.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medqlora.data import fields, readers
+from medqlora.data.prompts.choice import LMEvalChoice
+from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.readers import Row
+from medqlora.data.sources import benchmark
+from medqlora.data.sources.exam import Exam
+from medqlora.errors import InputError
+from medqlora.records import Record
+
+HUB = "cais/mmlu"
+
+#: subject → the number of its test questions; 1,089 together
+SUBJECTS = {
+    "anatomy": 135,
+    "clinical_knowledge": 265,
+    "college_biology": 144,
+    "college_medicine": 173,
+    "medical_genetics": 100,
+    "professional_medicine": 272,
+}
+
+_CSV = {"train": "dev", "dev": "val", "test": "test"}
+_COLUMNS = ("question", "A", "B", "C", "D", "answer")
+
+#: the harness's mmlu_<subject> (`default/_default_template_yaml` and the description of each subject's file)
+LM_EVAL = LMEvalChoice(
+    "The following are multiple choice questions (with answers) about {subject}.\n\n{question.strip()}\n"
+)
+
+
+class MedicalMMLU(Exam):
+    """The six medical subjects of MMLU: 1,089 test questions.
+
+    Each question's subject is its topic to report by. Questions of the training and dev set that the test set
+    holds too are left out and counted in `remarks`.
+
+    Args:
+        test: a local copy of the test set: a folder with the authors' `<subject>_test.csv`, or the Hub's
+            table as .parquet, .arrow, .jsonl or .json, whose other subjects are left out. Without it the
+            Hub's `cais/mmlu` is read.
+        train: what MMLU has to learn from, five questions a subject (`<subject>_dev.csv`), in the same
+            shapes, or "hub"; none when null.
+        dev: the validation set (`<subject>_val.csv`), in the same shapes, or "hub"; none when null.
+        revision: the Hub's commit, branch or tag to read; the newest when null.
+        allow_partial: take a test set that lacks some of the 1,089 questions. Scores are then not
+            comparable with reported ones.
+    """
+
+    name = "MMLU medical"
+    prompts: Mapping[str, Prompt] = {"lm_eval": LM_EVAL}
+
+    hub = HUB
+    splits: Mapping[str, str] = {"train": "dev", "dev": "validation", "test": "test"}
+
+    def _local_files(self, path: str, part: str) -> Sequence[str | Path]:
+        return list(_tables(path, part).values()) or [path]
+
+    def _check_size(self, test: Sequence[Record]) -> None:
+        held = Counter(record.subject for record in test)
+        for subject, size in SUBJECTS.items():
+            if held[_words(subject)] or not (self._allow_partial and test):
+                self._check_count(held[_words(subject)], size, f"MMLU's test set of {_words(subject)}")
+
+    def _from_hub(self, part: str, option: str) -> list[Record]:
+        return self._records(
+            {subject: self._hub_rows(part, option, config=subject) for subject in SUBJECTS}, part
+        )
+
+    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
+        tables = _tables(path, part)
+        if not tables and Path(path).expanduser().is_dir() and not _holds_table(path):
+            raise InputError(
+                f"{option}: the folder {path} holds no <subject>_{_CSV[part]}.csv of "
+                f"{', '.join(SUBJECTS)}: give the folder that has them"
+            )
+        by_subject = {
+            subject: readers.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
+        } or _grouped(self._file_rows(path, option))
+        return self._records(by_subject, part)
+
+    def _records(self, by_subject: Mapping[str, Sequence[Row]], part: str) -> list[Record]:
+        asked = "" if part == "test" else f"{self.splits[part]}-"
+        return [
+            _record(row, subject, f"{subject}-{asked}{index:03d}")
+            for subject, rows in by_subject.items()
+            for index, row in enumerate(rows)
+        ]
+
+
+def _words(subject: str) -> str:
+    return subject.replace("_", " ")
+
+
+def _tables(path: str, part: str) -> dict[str, Path]:
+    """subject → the authors' file of it; those that the folder holds."""
+    folder = Path(path).expanduser()
+    named = {subject: folder / f"{subject}_{_CSV[part]}.csv" for subject in SUBJECTS}
+    return {subject: file for subject, file in named.items() if file.is_file()}
+
+
+def _holds_table(path: str) -> bool:
+    """Whether a folder holds the Hub's table, rather than CSV files of other names."""
+    try:
+        return all(file.suffix != ".csv" for file in readers.data_files(path, ""))
+    except InputError:
+        return False
+
+
+def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
+    """subject → its rows, in the file's order; rows of other subjects are left out."""
+    by_subject: dict[str, list[Row]] = {subject: [] for subject in SUBJECTS}
+    for row in rows:
+        subject = fields.text(row, "subject", row.value.get("subject"), needed=True)
+        if subject in by_subject:
+            by_subject[subject].append(row)
+    return by_subject
+
+
+def _record(row: Row, subject: str, id_: str) -> Record:
+    """A row of either shape; in the test set with the id that MIRAGE gives it: `anatomy-000`."""
+    value = row.value
+    if "A" in value:  # the authors' CSV
+        texts = {letter: value.get(letter) for letter in benchmark.LETTERS}
+        given = value.get("answer")
+        given = given.strip() if isinstance(given, str) else given
+        answer = fields.one_of(row, "answer", given, benchmark.LETTERS)
+    else:
+        choices = value.get("choices")
+        if not isinstance(choices, (list, tuple)):
+            raise fields.bad(row, "choices", choices, "give the list of the four options")
+        texts = {f"choices[{number}]": text for number, text in enumerate(choices)}
+        given = value.get("answer")
+        answer = given if given in benchmark.LETTERS else benchmark.letter_of(row, "answer", given)
+    return Record(
+        id=id_,
+        question=fields.text(row, "question", value.get("question"), needed=True),
+        options=benchmark.four_options(row, texts),
+        labels=benchmark.LETTERS,
+        answer=answer,
+        topics=(_words(subject),),
+        where=row.where,
+        subject=_words(subject),
+    )

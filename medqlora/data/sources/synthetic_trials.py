@@ -1,0 +1,163 @@
+"""Invented trials: the embedded data of the demo, made here and read from nowhere.
+
+Source: none; every name and figure is made up below. One record:
+
+    question   Does zalotrevin reduce morvic pain in adults with belgrosis?
+    contexts   METHODS  We randomised 240 adults with belgrosis to zalotrevin or placebo.
+               RESULTS  Side effects were rare. The morvic pain was unchanged (p = 0.61).
+    answer     no
+    long       It did no better than placebo.
+
+The question tells nothing of the answer, and names of drugs, conditions and outcomes don't return in another
+set: what can be learned is to read what an abstract found.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from medqlora.data.sources.source import Source
+from medqlora.errors import InputError
+from medqlora.records import YES_NO_MAYBE, Record, Splits
+
+#: the share of each answer in a set
+SHARES = {"yes": 0.40, "no": 0.35, "maybe": 0.25}
+
+#: a name belongs to the set whose residues hold its checksum: none is in two sets, whatever the seed
+_RESIDUES = {"train": (0, 1, 2), "dev": (3,), "test": (4,), "pretraining": (5, 6, 7)}
+
+_SYLLABLES = tuple(first + vowel + last for first in "bdfgklmnprtvz" for vowel in "aeiou" for last in "lnr")
+_DRUGS = ("trevin", "quilar", "zorin", "dravel", "thamor", "plixa", "cept", "mide")
+_CONDITIONS = ("grosis", "pathia", "lemia", "drenia")
+_OUTCOMES = ("vic", "tary", "bous")
+_SIGNS = ("pain", "fatigue", "swelling", "bleeding", "itching")
+_PEOPLE = ("adults", "women", "men", "children", "patients")
+_FIELDS = ("Cardiology", "Neurology", "Oncology", "Rheumatology", "Surgery")
+_ASKED = ("Does", "Can", "Will")
+
+_METHODS = (
+    "We randomised {n} {p} with {c} to {d} or placebo.",
+    "In this trial {n} {p} with {c} were given {d} or placebo.",
+    "A total of {n} {p} with {c} received {d} or placebo.",
+)
+_FINDINGS = {
+    "yes": ("clearly reduced", "markedly lower", "largely relieved"),
+    "no": ("unchanged", "as with placebo", "not affected"),
+    "maybe": ("too variable to judge", "hard to assess", "lower in some"),
+}
+_SIDE_EFFECTS = ("rare", "mild", "common", "severe")
+_P_VALUES = {
+    "yes": ("0.001", "0.002", "0.004"),
+    "no": ("0.46", "0.61", "0.83"),
+    "maybe": ("0.06", "0.08", "0.11"),
+}
+#: short, and the same for every trial: names to be copied would be most of the loss, and a base of this size
+#: would spend its steps on them instead of on the answer
+_RATIONALES = {
+    "yes": "It did better than placebo.",
+    "no": "It did no better than placebo.",
+    "maybe": "This stayed open.",
+}
+
+
+class SyntheticTrials(Source):
+    """Invented yes/no/maybe questions about invented trials: the embedded data of the demo.
+
+    The names of drugs, conditions and outcomes belong to one set only. The answers of a set are 40% yes, 35%
+    no and 25% maybe.
+
+    Args:
+        train: how many questions to train on.
+        dev: how many to validate on; 0 for none.
+        test: how many to test on.
+        seed: another one gives other questions of the same kind.
+    """
+
+    name = "SyntheticTrials"
+
+    def __init__(self, train: int = 1200, dev: int = 64, test: int = 400, seed: int = 0) -> None:
+        for option, value, least in (("train", train, 1), ("dev", dev, 0), ("test", test, 1)):
+            if value < least:
+                raise InputError(f"--data.source.{option} is {value}: it has to be at least {least}")
+        self.train = train
+        self.dev = dev
+        self.test = test
+        self.seed = seed
+
+    def read(self) -> Splits:
+        return Splits(
+            list(_trials("train", self.train, self.seed)),
+            list(_trials("dev", self.dev, self.seed)),
+            list(_trials("test", self.test, self.seed)),
+        )
+
+    def fingerprint(self) -> dict[str, object]:
+        return {
+            "source": self.name,
+            "train": self.train,
+            "dev": self.dev,
+            "test": self.test,
+            "seed": self.seed,
+        }
+
+
+def pretraining_trials(count: int, seed: int = 0) -> Iterator[Record]:
+    """Trials of names that no set has, each with a random answer: what the demo's base learns to read.
+
+    The answer and its rationale are drawn without regard to the findings, so the form of an answer can be
+    learned from them and nothing else.
+    """
+    rng = random.Random(f"{seed}/pretraining answers")
+    for record in _trials("pretraining", count, seed):
+        claimed = rng.choice(YES_NO_MAYBE)
+        yield replace(record, answer=claimed, long_answer=_RATIONALES[claimed])
+
+
+def _trials(split: str, count: int, seed: int) -> Iterator[Record]:
+    rng = random.Random(f"{seed}/{split}")
+    answers = [answer for answer, share in SHARES.items() for _ in range(round(share * count))][:count]
+    answers += ["yes"] * (count - len(answers))
+    rng.shuffle(answers)
+    for number, answer in enumerate(answers):
+        yield _trial(rng, split, number, answer)
+
+
+def _trial(rng: random.Random, split: str, number: int, answer: str) -> Record:
+    people, condition = rng.choice(_PEOPLE), _name(rng, split, 1, _CONDITIONS)
+    drug = _name(rng, split, 2, _DRUGS)
+    outcome = f"{_name(rng, split, 1, _OUTCOMES)} {rng.choice(_SIGNS)}"
+    words = {
+        "n": 10 * rng.randint(4, 40),
+        "p": people,
+        "c": condition,
+        "d": drug,
+    }
+    results = [
+        f"The {outcome} was {_finding(rng, answer)}.",
+        f"Side effects were {rng.choice(_SIDE_EFFECTS)}.",
+    ]
+    rng.shuffle(results)
+    return Record(
+        id=f"{split}-{number:05d}",
+        question=f"{rng.choice(_ASKED)} {drug} reduce {outcome} in {people} with {condition}?",
+        contexts=(rng.choice(_METHODS).format(**words), " ".join(results)),
+        context_labels=("METHODS", "RESULTS"),
+        answer=answer,
+        long_answer=_RATIONALES[answer],
+        topics=(rng.choice(_FIELDS),),
+        where=f"SyntheticTrials {split} {number}",
+    )
+
+
+def _finding(rng: random.Random, result: str) -> str:
+    finding = rng.choice(_FINDINGS[result])
+    return f"{finding} (p = {rng.choice(_P_VALUES[result])})" if rng.random() < 0.3 else finding
+
+
+def _name(rng: random.Random, split: str, syllables: int, endings: tuple[str, ...]) -> str:
+    """An invented name that belongs to `split`."""
+    while True:
+        name = "".join(rng.choice(_SYLLABLES) for _ in range(syllables)) + rng.choice(endings)
+        if zlib.crc32(name.encode()) % 8 in _RESIDUES[split]:
+            return name

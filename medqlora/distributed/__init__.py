@@ -1,0 +1,1 @@
+"""Several processes: strategies, collectives and model loading."""

@@ -1,0 +1,1 @@
+"""Parsing: the decision in a generated text."""

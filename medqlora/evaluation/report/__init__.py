@@ -1,0 +1,1 @@
+"""Reports: files, pages, plots and terminal tables."""

@@ -1,0 +1,112 @@
+"""The scores as a table for the terminal: at most 24 lines of 80 columns."""
+
+from typing import Any
+
+from medqlora.evaluation.metrics.scores import Scores
+from medqlora.evaluation.report.wording import (
+    cautions,
+    percent,
+    points,
+    span,
+)
+from medqlora.utils.terminal import printable_line
+
+WIDTH = 80
+
+
+def console_table(scores: Scores) -> str:
+    """The headline, what it is measured against, and each class; plain text without a final newline."""
+    report = scores.to_json()
+    name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    if scores.decided_by == "exact_match":
+        return _free_answer_table(report, name)
+    lines = [
+        cut(f"{name}: {scores.n} questions, decided by {scores.decided_by.replace('_', ' ')}"),
+        "-" * WIDTH,
+    ]
+    lines += [
+        _line("accuracy", percent(scores.accuracy), span(scores.accuracy_ci95)),
+        *_metric("macro-F1", scores.macro_f1, scores.macro_f1_ci95),
+    ]
+    base = scores.base
+    if base:
+        lines.append(_line("  bare base", percent(base["accuracy"]), span(base["accuracy_ci95"])))
+        low, high = (points(one) for one in base["difference_ci95"])
+        change = f"95% {low} to {high}, McNemar p {_p(scores.mcnemar_p)}"
+        lines.append(_line("  difference", points(base["difference"]), change))
+    for setting, value in (scores.human_accuracy or {}).items():
+        lines.append(_line(f"  human, {setting.replace('_', ' ')}", percent(value), ""))
+    if scores.majority_accuracy is not None:
+        lines.append(_line("  always the majority", percent(scores.majority_accuracy), ""))
+    lines += _calibration(report)
+    if report.get("generation"):
+        written = report["generation"]
+        detail = f"{percent(written['unparsed_fraction'])} unreadable, counted as wrong"
+        lines.append(_line("generated text", percent(written["accuracy"]), detail))
+    classes = list((scores.per_class or {}).items())
+    room = 20 - len(lines)
+    if classes and room > 2:
+        lines.append(f"{'class':<22}{'precision':>10}{'recall':>10}{'F1':>10}{'gold':>10}{'decided':>10}")
+        for label, row in classes[: room - 1]:
+            numbers = "".join(f"{row[key]:>10.3f}" for key in ("precision", "recall", "f1"))
+            lines.append(
+                f"{'  ' + printable_line(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
+            )
+    lines.append("-" * WIDTH)
+    lines += map(cut, cautions(report))
+    lines.append("Not medical advice.")
+    return "\n".join(lines)
+
+
+def _free_answer_table(report: dict[str, Any], name: str) -> str:
+    """Token F1, ROUGE-L and exact match of free answers, and the bare base's."""
+    lines = [cut(f"{name}: {report['n']} questions, free answers compared by their wording"), "-" * WIDTH]
+    lines.append(_line("token F1", percent(report["token_f1"]), span(report["token_f1_ci95"])))
+    base = report["base"]
+    if base:
+        lines.append(_line("  bare base", percent(base["token_f1"]), span(base["token_f1_ci95"])))
+        change = span(base["token_f1_difference_ci95"], signed=True)
+        lines.append(_line("  difference", points(base["token_f1_difference"]), change))
+    lines.append(_line("ROUGE-L", f"{report['rouge_l']:.3f}", "shared wording, not truth"))
+    if base:
+        lines.append(_line("  bare base", f"{base['rouge_l']:.3f}", ""))
+    lines.append(_line("exact match", percent(report["exact_match"]), span(report["exact_match_ci95"])))
+    if base:
+        lines.append(_line("  bare base", percent(base["accuracy"]), span(base["accuracy_ci95"])))
+    lines += ["-" * WIDTH, *map(cut, cautions(report)), "Not medical advice."]
+    return "\n".join(lines)
+
+
+def _metric(name: str, value: float | None, interval: list[float] | None) -> list[str]:
+    return [] if value is None or interval is None else [_line(name, percent(value), span(interval))]
+
+
+def _calibration(report: dict[str, Any]) -> list[str]:
+    if report["ece"] is None:
+        return []
+    lines = [
+        _line("ECE", f"{report['ece']:.3f}", f"Brier {report['brier']:.3f}, NLL {report['nll']:.3f} nats")
+    ]
+    if report.get("temperature"):
+        found, after = report["temperature"], report["temperature"]["after"]
+        detail = f"Brier {after['brier']:.3f}, NLL {after['nll']:.3f} nats"
+        lines.append(_line(f"  at temperature {found['value']:.2f}", f"{after['ece']:.3f}", detail))
+    chosen = report["selective"]
+    sure = f"{percent(chosen['accuracy_at_coverage'])} right on the surest {chosen['coverage']:.0%}"
+    return [*lines, _line("AURC", f"{report['aurc']:.3f}", sure)]
+
+
+def _line(name: str, value: str, detail: str) -> str:
+    return cut(f"{printable_line(name):<28}{value:>9}   {detail}".rstrip())
+
+
+def cut(line: str) -> str:
+    """`line`, with nothing that a terminal would act on, and no wider than the table."""
+    line = printable_line(line)
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,179 @@
+"""A layer's first half: norm, q|k|v, rotary positions, attention."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medqlora.fused.attention import (
+    Attended,
+    Segments,
+    attend,
+    attend_backward,
+)
+from medqlora.fused.elementwise import Elementwise
+from medqlora.fused.group import Group
+from medqlora.fused.step import Selection, Step
+
+
+class Heads(NamedTuple):
+    """How a layer's attention is cut into heads.
+
+    Attributes:
+        queries, keys: numbers of query heads, and of key (and value) heads.
+        width: of a head.
+        q_norm, k_norm: weights [width] of the norms that Qwen3 puts before the rotation, else None.
+        eps: of these norms.
+    """
+
+    queries: int
+    keys: int
+    width: int
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    eps: float
+
+
+class AttentionSaved(NamedTuple):
+    """What the first half keeps for its backward: T tokens, Q queries.
+
+    Attributes:
+        q: [Q, H, d], rotated.
+        k, v: [T, H_kv, d].
+        attended: what the attention gave, and what its backward needs.
+        low: a group's input times Aᵀ, for each group.
+        raw_q, raw_k: q and k before norm and rotation, where there are norms.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    attended: Attended
+    low: tuple[Tensor, ...]
+    raw_q: Tensor | None
+    raw_k: Tensor | None
+
+
+class AttentionHalf:
+    """q|k|v as one group; or, in the last layer, q apart from k|v, so that it runs at fewer rows.
+
+    Args:
+        groups: (q|k|v,) or (q, k|v).
+        norm: the weight [D] and epsilon of the norm before them.
+        heads: how their outputs are cut.
+        seed: the first of the groups', added to the pass's.
+    """
+
+    def __init__(
+        self, groups: tuple[Group, ...], norm: tuple[Tensor, float], heads: Heads, seed: int
+    ) -> None:
+        self.groups = list(groups)
+        self.norm_weight, self.eps = norm
+        self.heads = heads
+        self._seed = seed
+
+    def _seeds(self, seed: int | None) -> list[int | None]:
+        return [None if seed is None else seed + self._seed + number for number in range(len(self.groups))]
+
+    def _bounds(self, step: Step) -> tuple[Selection | None, Segments, Tensor, Tensor]:
+        """The selection where q runs apart, the segments, and cos and sin of the queries."""
+        if len(self.groups) == 1:
+            return None, step.segments, step.cos, step.sin
+        chosen = step.selection
+        if chosen.queries is None:
+            return chosen, chosen.segments, step.cos, step.sin
+        return chosen, chosen.segments, step.cos[chosen.queries], step.sin[chosen.queries]
+
+    def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
+        """The heads' outputs side by side [Q, H d], from the layer's input x [T, D]."""
+        heads, functions = self.heads, step.functions
+        selection, segments, cos, sin = self._bounds(step)
+        operand = self.groups[-1].operand(x.shape[0], x)
+        normed = operand[:, : self.groups[-1].inputs]
+        functions.rms_norm(x, self.norm_weight, self.eps, normed)
+        seeds = self._seeds(step.seed)
+        if selection is None:
+            out, low = self.groups[0].forward(operand, seeds[0])
+            raw_q, raw_kv = out.split((heads.queries * heads.width, 2 * heads.keys * heads.width), 1)
+            lows: tuple[Tensor, ...] = (low,)
+        else:
+            chosen = normed if selection.queries is None else normed[selection.queries]
+            mine = self.groups[0].operand(chosen.shape[0], x)
+            mine[:, : self.groups[0].inputs].copy_(chosen)
+            raw_q, low_q = self.groups[0].forward(mine, seeds[0])
+            raw_kv, low_kv = self.groups[1].forward(operand, seeds[1])
+            lows = (low_q, low_kv)
+        raw_q = raw_q.unflatten(1, (heads.queries, heads.width))
+        raw_k, raw_v = raw_kv.unflatten(1, (2 * heads.keys, heads.width)).split(heads.keys, 1)
+        q, k = (torch.empty_like(part, memory_format=torch.contiguous_format) for part in (raw_q, raw_k))
+        functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
+        functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
+        normed_heads = heads.q_norm is not None
+        v = raw_v if normed_heads else raw_v.contiguous()  # a view would keep what the rotation read
+        attended = attend(q, k, v, segments)
+        saved = AttentionSaved(
+            q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
+        )
+        return attended.out.flatten(1), saved
+
+    def backward(
+        self, d_attended: Tensor, x: Tensor, saved: AttentionSaved, step: Step, *, needs_x: bool
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The gradient of x through this half before its norm's input (None unless `needs_x`), and LoRA's.
+
+        Returns:
+            The gradient [T, D] of the norm's output, and the groups' LoRA gradients in order.
+        """
+        heads, functions = self.heads, step.functions
+        selection, segments, cos, sin = self._bounds(step)
+        shape = (-1, heads.queries, heads.width)
+        d_q, d_k, d_v = attend_backward(
+            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments
+        )
+        tokens, wide_q, wide_kv = x.shape[0], heads.queries * heads.width, heads.keys * heads.width
+        if selection is None:
+            both = self.groups[0].gradient_operand(tokens, x)
+            of_q, of_kv = both[:, :wide_q], both[:, wide_q : wide_q + 2 * wide_kv]
+            operands = [both]
+        else:
+            operands = [
+                self.groups[0].gradient_operand(d_q.shape[0], x),
+                self.groups[1].gradient_operand(tokens, x),
+            ]
+            of_q, of_kv = operands[0][:, :wide_q], operands[1][:, : 2 * wide_kv]
+        _rotate_back(functions, d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, of_q)
+        _rotate_back(
+            functions, d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, of_kv[:, :wide_kv]
+        )
+        of_kv[:, wide_kv:].copy_(d_v.flatten(1))
+        normed = torch.empty_like(x)
+        functions.rms_norm(x, self.norm_weight, self.eps, normed)
+        gradients: list[Tensor | None] = []
+        result: Tensor | None = None
+        # k|v first: its gradient has every token's row, and q's is added to some
+        for number in reversed(range(len(self.groups))):
+            group, operand, seed = self.groups[number], operands[number], self._seeds(step.seed)[number]
+            queries = selection.queries if selection is not None and number == 0 else None
+            group.compress_gradient(operand)
+            inputs = normed if queries is None else normed[queries]
+            gradients = group.weight_gradients(operand, inputs, saved.low[number], seed) + gradients
+            if needs_x:
+                part = group.input_gradient(operand, seed)
+                if result is None:
+                    result = part
+                else:
+                    result = result.add_(part) if queries is None else result.index_add_(0, queries, part)
+        return result, gradients
+
+
+def _rotate_back(
+    functions: Elementwise,
+    gradient: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    raw: Tensor | None,
+    weight: Tensor | None,
+    eps: float,
+    out: Tensor,
+) -> None:
+    functions.rotate_backward(gradient, cos, sin, raw, weight, eps, out.unflatten(1, gradient.shape[1:]))

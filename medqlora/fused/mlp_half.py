@@ -1,0 +1,110 @@
+"""A layer's second half, row by row: from what the attention found to the layer's output."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medqlora.fused.elementwise import Elementwise
+from medqlora.fused.group import Group
+
+
+class HalfSaved(NamedTuple):
+    """What the second half keeps for its backward, R rows; `low` of a group is its input times Aᵀ.
+
+    Attributes:
+        attended: [R, H d], o_proj's input.
+        middle: [R, D], the residual stream between the halves.
+        gate_up: [R, 2 F + tail]: the backward writes its gradient in its place.
+        low_o, low_gate_up: [R, ranks].
+        low_down: the same, None where down_proj was not run.
+    """
+
+    attended: Tensor
+    middle: Tensor
+    gate_up: Tensor
+    low_o: Tensor
+    low_gate_up: Tensor
+    low_down: Tensor | None
+
+
+class MLPHalf:
+    """o_proj with its residual, then norm, gate|up, SwiGLU and down_proj with theirs.
+
+    Args:
+        o, gate_up, down: the weight groups.
+        norm: the weight [D] and epsilon of the norm before gate|up.
+        seeds: first of each group's, added to the pass's.
+    """
+
+    def __init__(self, o: Group, gate_up: Group, down: Group, norm: tuple[Tensor, float], seed: int) -> None:
+        self.o, self.gate_up, self.down = o, gate_up, down
+        self.norm_weight, self.eps = norm
+        self._seed = seed
+
+    @property
+    def groups(self) -> list[Group]:
+        return [self.o, self.gate_up, self.down]
+
+    def _seeds(self, seed: int | None) -> list[int | None]:
+        return [None if seed is None else seed + self._seed + number for number in (0, 1, 3)]
+
+    def forward(
+        self, attended: Tensor, x: Tensor, seed: int | None, functions: Elementwise, *, whole: bool = True
+    ) -> tuple[Tensor, HalfSaved]:
+        """The layer's output [R, D] from `attended` [R, H d] and the layer's input x [R, D].
+
+        `whole=False` stops before down_proj, whose output a recomputation doesn't need; the first result
+        is then `middle`.
+        """
+        seed_o, seed_gate_up, seed_down = self._seeds(seed)
+        rows = x.shape[0]
+        operand = self.o.operand(rows, x)
+        operand[:, : self.o.inputs].copy_(attended)
+        middle, low_o = self.o.forward(operand, seed_o, x)
+        operand = self.gate_up.operand(rows, x)
+        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs])
+        gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
+        saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
+        if not whole:
+            return middle, saved
+        operand = self.down.operand(rows, x)
+        functions.swiglu(gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs])
+        y, low_down = self.down.forward(operand, seed_down, middle)
+        return y, saved._replace(low_down=low_down)
+
+    def backward(
+        self, dy: Tensor, saved: HalfSaved, seed: int | None, functions: Elementwise
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """The gradients of `attended` and of the residual x, and the groups' LoRA gradients, in `groups`' order."""
+        seed_o, seed_gate_up, seed_down = self._seeds(seed)
+        rows = dy.shape[0]
+        gradient = self.down.gradient_operand(rows, dy)
+        gradient[:, : self.down.outputs].copy_(dy)
+        self.down.compress_gradient(gradient)
+        product = self.down.input_gradient(gradient, seed_down)  # its gradient, until the next lines
+        # the two largest of a layer's activations are overwritten by what is computed from them
+        d_gate_up = saved.gate_up
+        values = d_gate_up[:, : self.gate_up.outputs]
+        functions.swiglu_backward(values, product, values, product)
+        torch.autograd.graph.increment_version(d_gate_up)  # a second backward over them raises
+        low = saved.low_down
+        if low is None:
+            low = product.new_empty(rows, self.down.tail)
+            if self.down.tail:
+                self.down.compress(product, seed_down, low)
+        of_down = self.down.weight_gradients(gradient, product, low, seed_down)
+        del product, gradient
+        self.gate_up.compress_gradient(d_gate_up)
+        d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
+        normed = torch.empty_like(saved.middle)
+        functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
+        of_gate_up = self.gate_up.weight_gradients(d_gate_up, normed, saved.low_gate_up, seed_gate_up)
+        del d_gate_up, normed
+        d_middle = self.o.gradient_operand(rows, dy)
+        d_x = d_middle[:, : self.o.outputs]
+        functions.rms_norm_backward(saved.middle, self.norm_weight, self.eps, d_normed, dy, d_x)
+        self.o.compress_gradient(d_middle)
+        d_attended = self.o.input_gradient(d_middle, seed_o)
+        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o)
+        return d_attended, d_x, [*of_o, *of_gate_up, *of_down]

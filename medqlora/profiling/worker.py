@@ -1,0 +1,63 @@
+"""What runs in a case's own process: `python -m medqlora.profiling.worker JOB CASE_FILE RESULT_FILE`."""
+
+import contextlib
+import json
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medqlora.profiling.case import PEERS, Case
+from medqlora.profiling.failures import failure
+
+#: whose versions are told
+_PACKAGES = ("medqlora", "torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def work(job: str, case: Case) -> dict[str, Any]:
+    """Measures a case, or writes its checkpoint; heavy packages are imported here, Unsloth before the others."""
+    if job == "checkpoint":
+        import torch
+
+        from medqlora.profiling.measure import DTYPES
+        from medqlora.profiling.random_model import write_checkpoint
+
+        write_checkpoint(
+            case.shape, Path(case.folder), device=torch.device(case.device), dtype=DTYPES[case.precision]
+        )
+        return {"written": case.folder}
+    if case.trainer in PEERS:
+        from medqlora.profiling.peers import measure_peer
+
+        return measure_peer(case)
+    if case.devices > 1:
+        from medqlora.profiling.devices import measure_on_devices
+
+        return measure_on_devices(case)
+    from medqlora.profiling.measure import measure
+
+    return measure(case)
+
+
+def main(job: str, question: str, answer: str) -> None:
+    case = Case(**json.loads(Path(question).read_text(encoding="utf-8")))
+    try:
+        result = {**work(job, case), "versions": versions()}
+    except Exception as error:
+        traceback.print_exc()
+        result = failure(error)
+    Path(answer).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

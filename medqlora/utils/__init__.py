@@ -1,0 +1,1 @@
+"""Small services that every room may use: files, caches, memory, terminal output."""

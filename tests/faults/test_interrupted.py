@@ -1,0 +1,168 @@
+"""SIGTERM and SIGINT: the step ends, a checkpoint is written, the exit code and one line say so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import options
+from import_path import import_path
+from lightning.pytorch import Callback
+from test_kill import EXTRA, manifest_step, outcome, run_folder, started, wait
+from test_resume import same
+
+pytestmark = pytest.mark.slow
+
+
+def interrupted(words: list[str], folder: Path, number: signal.Signals, step: int) -> tuple[int, str]:
+    """Sends the signal once the checkpoint of `step` or a later one stands; exit code and last line."""
+    process = started(words, folder)
+
+    def reached() -> bool:
+        try:
+            return manifest_step(run_folder(folder)) >= step
+        except ValueError:  # no run's folder yet
+            return False
+
+    assert wait(process, reached), (folder / "log.txt").read_text()
+    process.send_signal(number)
+    code = process.wait(timeout=60)
+    return code, (folder / "log.txt").read_text().strip().splitlines()[-1]
+
+
+def assert_ends_as_one_never_interrupted(base: Path, folder: Path) -> None:
+    straight = folder / "straight"
+    straight.mkdir()
+    assert started([*options(base, straight), *EXTRA], straight).wait() == 0
+    found, expected = outcome(folder), outcome(straight)
+    for key, value in expected.items():
+        assert same(found[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "step"),
+    [
+        (signal.SIGTERM, 143, 2),
+        (signal.SIGINT, 130, 8),
+        (signal.SIGTERM, 143, 6),  # in the validation
+        (signal.SIGHUP, 129, 2),  # a terminal that was closed
+    ],
+)
+def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resumed_one_ends_as_if_none_had_come(
+    tiny_bases: dict[str, Path], tmp_path: Path, number: signal.Signals, code: int, step: int
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
+    found, line = interrupted(words, tmp_path, number, step)
+    run = run_folder(tmp_path)
+    assert found == code, line
+    assert line.startswith(
+        f"medqlora: ended by {number.name} with the checkpoint of step {manifest_step(run)}"
+    )
+    assert line.endswith("--ckpt_path last`")
+    assert manifest_step(run) >= step
+    record = json.loads((run / "run.json").read_text())
+    assert (record["state"], record["error"]) == ("interrupted", None)
+    assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
+    assert_ends_as_one_never_interrupted(tiny_bases["llama"], tmp_path)
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
+    code = """
+import os, signal, time
+from types import SimpleNamespace
+from medqlora.callbacks import Signals
+watch = Signals()
+watch.on_train_start(SimpleNamespace(_accelerator_connector=SimpleNamespace(cluster_environment=None)), None)
+print("ready", flush=True)
+while True:
+    time.sleep(0.01)
+    if watch.received:
+        print("received", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "received\n"  # the step goes on
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert process.wait(timeout=10) == 143
+    assert time.monotonic() - begun < 2
+    process.stdout.close()
+
+
+def test_a_job_that_slurm_requeues_goes_on_by_itself_in_its_own_folder(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's environment and a `scontrol` that writes down what it is asked; there is no SLURM here."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked.txt\n')
+    (tools / "scontrol").chmod(0o755)
+    job = {
+        **{"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "qlora"},
+        **{"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        **{"SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"},
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
+    code, line = interrupted(words, tmp_path, signal.SIGUSR1, 4)
+    assert code == 128 + signal.SIGUSR1, line
+    assert (tmp_path / "asked.txt").read_text() == "requeue 4711\n"
+    assert "SLURM starts job 4711 again" in (tmp_path / "log.txt").read_text()
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert started(words, tmp_path).wait() == 0  # the same script: nothing about a checkpoint
+    assert "SLURM has started this job again: going on with" in (tmp_path / "log.txt").read_text()
+    assert not list(tmp_path.glob("hpc_ckpt*"))  # Lightning's own
+    for name in (*job, "SLURM_RESTART_COUNT"):
+        if name != "PATH":
+            monkeypatch.delenv(name)
+    assert_ends_as_one_never_interrupted(tiny_bases["llama"], tmp_path)
+
+
+def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """The error that torch raises for a CUDA error, here on a CPU, in the seventh step."""
+    words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
+    lost = ["--trainer.callbacks=test_interrupted.LostGPU", "--progress.refresh_rate=1"]
+    environment = {**os.environ, "PYTHONPATH": import_path()}
+    done = subprocess.run(
+        [sys.executable, "-m", "medqlora", "fit", *words, *lost],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    line = done.stdout.replace("\r", "\n").strip().splitlines()[-1]  # of its own: the bar has ended
+    assert line.startswith(
+        "medqlora: failed: AcceleratorError: CUDA error: unspecified launch failure; the checkpoint of step 6 is "
+        "whole: go on with `medqlora fit "
+    )
+    record = json.loads((run_folder(tmp_path) / "run.json").read_text())
+    assert (record["state"], record["error"]) == (
+        "failed",
+        "AcceleratorError: CUDA error: unspecified launch failure",
+    )
+    assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
+
+
+class LostGPU(Callback):
+    """Fails inside of step 7's optimizer step, as a GPU does."""
+
+    def on_before_optimizer_step(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 7:
+            message = (
+                "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+            )
+            raise torch.AcceleratorError(message)

@@ -1,0 +1,68 @@
+"""Callbacks for runs of several processes: something befalls one of them at a chosen place."""
+
+import atexit
+import os
+import signal
+import threading
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from medqlora.fused import FusedDecoder
+
+
+class SignalAt(Callback):
+    """Sends the process `rank` a signal in the middle of the step after `step`.
+
+    It has its gradients then, and the others wait for them.
+    """
+
+    def __init__(self, name: str, step: int, rank: int) -> None:
+        self.signal = signal.Signals[name]
+        self.step = step
+        self.rank = rank
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            os.kill(os.getpid(), self.signal)
+
+
+class FailsAlone(Callback):
+    """An error in one process, which then ends as one with NCCL does: not before the others have ended too."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step = step
+        self.rank = rank
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            atexit.register(threading.Event().wait)
+            raise RuntimeError("of this process alone")
+
+
+class LowersItsBudget(Callback):
+    """What preflight does in the process whose GPU has less room."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == self.rank:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data.lower_micro_batch_tokens()
+
+
+class OddGPU(Callback):
+    """What a GPU of another kind may do in one process: the fused engine's packed rows aren't the model's own."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.global_rank == self.rank:
+            hidden = FusedDecoder.hidden
+
+            def crossing(self: Any, batch: Any, rows: Any) -> Any:
+                return hidden(self, batch._replace(lengths=batch.lengths.sum()[None]), rows)
+
+            FusedDecoder.hidden = crossing  # type: ignore[method-assign]

@@ -1,0 +1,58 @@
+"""The demo as its README tells it: the lift is learned, in this run, by the LoRA weights."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def medqlora(folder: Path, *words: str) -> str:
+    return run_python(folder, "-m", "medqlora", *words)
+
+
+def run_python(folder: Path, *words: str | Path) -> str:
+    result = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, env=os.environ
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDQLORA_CACHE", str(tmp_path / "cache"))  # the base is built in this run too
+    config = str(ROOT / "configs" / "demo.yaml")
+    started = time.monotonic()
+    printed = medqlora(tmp_path, "fit", "--config", config)
+    seconds = time.monotonic() - started
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert "medqlora test" in printed
+    assert "tensorboard --logdir" in printed
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    print(f"the demo's fit took {seconds:.0f} s")
+
+    first, *_ = medqlora(tmp_path, "test", "--config", config).splitlines()
+    assert first == f"Evaluating the newest finished run's adapter, {run.relative_to(tmp_path)}/adapter"
+    report = json.loads((tmp_path / "lightning_logs" / "version_1" / "test_report.json").read_text())
+    assert report["n"] == 400
+    assert report["accuracy"] >= 0.90
+    assert report["generation"]["accuracy"] >= 0.90
+    assert report["majority_accuracy"] <= 0.45
+    assert report["base"]["accuracy"] < 0.60
+    assert report["mcnemar_p"] < 1e-6
+
+    # the same in a program of one's own
+    shown = run_python(tmp_path, ROOT / "examples" / "own_trainer.py")
+    assert "accuracy " in shown
+    own = tmp_path / "lightning_logs" / "version_2"
+    assert (own / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((own / "test_report.json").read_text())["n"] == 40

@@ -1,0 +1,278 @@
+"""Several processes take the same steps as one, and none of them is left waiting when another ends.
+
+Real processes on a CPU, with gloo: on GPUs the same code sends the same messages through NCCL.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import options
+from import_path import import_path
+from safetensors.torch import load_file
+from test_kill import outcome, run_folder
+from test_resume import same
+
+pytestmark = pytest.mark.slow
+#: what the whole of a run with so few steps may take; a process that waits for another would wait longer
+LIMIT_S = 150
+
+
+def begin(verb: str, words: list[str], processes: int = 1, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    # for the callbacks of `signal_at`
+    environment["PYTHONPATH"] = import_path()
+    command = [sys.executable, "-m", "medqlora", verb, *words, f"--trainer.devices={processes}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it said. Everything that it began is ended if it takes too long."""
+    try:
+        said, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        said, _ = process.communicate()
+        raise AssertionError(f"it was still running after {LIMIT_S} s:\n{said}") from None
+    return said
+
+
+def run(verb: str, words: list[str], processes: int = 1) -> str:
+    process = begin(verb, words, processes)
+    said = finish(process)
+    assert process.returncode == 0, said
+    return said
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """A report without what differs from run to run."""
+    (found,) = folder.rglob("test_report.json")
+    report: dict[str, Any] = json.loads(found.read_text())
+    for name in ("asking_s", "info", "more", "run"):
+        report.pop(name, None)
+    return report
+
+
+def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from test_training import logged
+
+    names = ("train/loss", "train/grad_norm", "train/learning_rate", "val/loss", "val/accuracy")
+    return {name: logged(folder, name) for name in names}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name, points in curve(one).items():
+        found = curve(other)[name]
+        assert [step for step, _ in found] == [step for step, _ in points], name
+        assert [value for _, value in found] == pytest.approx([value for _, value in points], rel=1e-4), name
+    expected = weights(one)
+    assert expected.keys() == weights(other).keys()
+    for name, value in weights(other).items():
+        assert (value - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Runs of one process, by examples a step."""
+    runs = {}
+    for batch_size in (3, 4):
+        folder = tmp_path_factory.mktemp(f"alone{batch_size}")
+        run("fit", [*options(tiny_bases["llama"], folder), f"--data.batch_size={batch_size}"])
+        runs[batch_size] = folder / "lightning_logs" / "version_0"
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("processes", "engine", "batch_size"),
+    [(2, "native", 4), (2, "fused", 4), (4, "native", 3)],  # three examples and four processes: one has none
+)
+def test_any_number_of_processes_takes_the_same_steps(
+    processes: int,
+    engine: str,
+    batch_size: int,
+    alone: dict[int, Path],
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), f"--data.batch_size={batch_size}"]
+    said = run("fit", [*words, f"--model.engine={engine}"], processes)
+    assert said.count("Trainable parameters") == 1  # the first process alone speaks
+    folders = list((tmp_path / "lightning_logs").iterdir())
+    assert [folder.name for folder in folders] == ["version_0"]
+    assert len(list(folders[0].glob("events*"))) == 1
+    assert_same_run(alone[batch_size], folders[0])
+
+
+def test_the_report_of_two_processes_is_that_of_one(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    reports = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        # so few tokens at once that there are several groups to share
+        words = [*options(tiny_bases["llama"], folder), "--data.micro_batch_tokens=60"]
+        run("test", [*words, f"--model.adapter={alone[4] / 'adapter'}"], processes)
+        reports.append(figures(folder))
+    assert reports[0] == reports[1]
+
+
+def test_torchrun_begins_the_processes_as_well(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [*command, "-m", "medqlora", "fit", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    said = finish(process)
+    assert process.returncode == 0, said
+    assert_same_run(alone[4], tmp_path / "lightning_logs" / "version_0")
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+LONG = ["--trainer.max_epochs=400", "--checkpoint.every_n_train_steps=1", "--trainer.limit_val_batches=0"]
+
+
+def begin_to_end_at(
+    name: str, words: list[str], *, step: int, rank: int, **more: str
+) -> subprocess.Popen[str]:
+    """Two processes, of which one gets a signal in the middle of a step."""
+    at = {"name": name, "step": step, "rank": rank}
+    words = [*words, "--trainer.callbacks=signal_at.SignalAt"]
+    words += [f"--trainer.callbacks.{key}={value}" for key, value in at.items()]
+    return begin("fit", words, 2, **more)
+
+
+def finish_lost(process: subprocess.Popen[str]) -> str:
+    """The one line of the process that lost another; nothing of either is left running."""
+    said = finish(process)  # to the end of what all of them say: one that were left would hold it open
+    (line,) = [line for line in said.splitlines() if line.startswith("medqlora: ")]
+    assert "Traceback" not in said
+    return line
+
+
+ENDED = "medqlora: failed: LostProcessError: another process has ended"
+
+
+def test_a_run_of_two_of_which_one_is_killed_ends_bit_for_bit_as_one_that_never_was(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    extra = ["--model.lora.dropout=0.1", "--checkpoint.every_n_train_steps=1"]
+    for folder in (straight, killed):
+        folder.mkdir()
+    other = begin("fit", [*options(tiny_bases["llama"], straight), *extra], 2)  # at the same time
+    words = [*options(tiny_bases["llama"], killed), *extra]
+    process = begin_to_end_at("SIGKILL", words, step=8, rank=1)
+    assert finish_lost(process).startswith(ENDED)
+    assert process.returncode == 1
+    said = finish(other)
+    assert other.returncode == 0, said
+    record = json.loads((run_folder(killed) / "run.json").read_text())
+    assert record["state"] == "failed"
+    assert record["error"].startswith("LostProcessError: another process has ended")
+    assert "last.ckpt, of step 8" in run("fit", [*words, "--ckpt_path=last"], 2)
+    expected, found = outcome(straight), outcome(killed)
+    assert [step for step, _ in expected["curve"]["train/loss"]] == list(range(12))
+    for key, value in expected.items():
+        assert same(found[key], value), f"{key}\n{found[key]}\n{value}"[:3000]
+
+
+def test_when_the_first_process_is_killed_the_other_ends_and_one_alone_goes_on_to_the_same_end(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--checkpoint.every_n_train_steps=1"]
+    process = begin_to_end_at("SIGKILL", words, step=8, rank=0)
+    assert finish_lost(process).startswith(ENDED)
+    assert process.returncode == -signal.SIGKILL
+    assert "last.ckpt, of step 8" in run("fit", [*words, "--ckpt_path=last"])
+    assert_same_run(alone[4], run_folder(tmp_path))
+
+
+def test_a_process_that_hangs_is_given_up_after_the_patience_and_ended(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    patience_s = 25  # in which the second one has to begin, too
+    words = options(tiny_bases["llama"], tmp_path)
+    process = begin_to_end_at("SIGSTOP", words, step=2, rank=1, MEDQLORA_PATIENCE_S=str(patience_s))
+    line = finish_lost(process)
+    assert (
+        f"LostProcessError: another process has not answered for {patience_s} s (MEDQLORA_PATIENCE_S)" in line
+    )
+    assert process.returncode == 1
+
+
+def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = options(tiny_bases["llama"], tmp_path)
+    process = begin("fit", [*words, *LONG], 2)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGTERM)
+    said = finish(process)
+    assert process.returncode == 143, said
+    assert "--ckpt_path last" in said
+    assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_failed_alone_is_gone_though_its_end_would_wait_for_the_others(
+    rank: int, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.callbacks=signal_at.FailsAlone"]
+    words += ["--trainer.callbacks.step=2", f"--trainer.callbacks.rank={rank}"]
+    process = begin("fit", words, 2)
+    said = finish(process)
+    assert "medqlora: failed: RuntimeError: of this process alone" in said
+    assert process.returncode == 1
+
+
+def test_full_of_two_processes_tests_the_adapter_that_they_trained_and_says_it_once(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    said = run("full", [*options(tiny_bases["llama"], tmp_path), "--trainer.max_steps=2"], 2)
+    assert said.count("Summary") == 1
+    adapter = tmp_path / "lightning_logs" / "version_0" / "adapter"
+    assert said.count(f"Evaluating the adapter {adapter}") == 1
+    assert (tmp_path / "lightning_logs" / "version_1" / "test_report.json").is_file()
+
+
+def test_an_engine_that_one_process_cannot_trust_is_refused_by_all_with_one_line(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), "--model.engine=fused"]
+    process = begin("fit", [*words, "--trainer.callbacks=signal_at.OddGPU", "--trainer.callbacks.rank=1"], 2)
+    said = finish(process)
+    assert process.returncode == 2, said
+    lines = {line for line in said.splitlines() if line.startswith("medqlora: ")}
+    (line,) = lines
+    assert line.startswith("medqlora: error: --model.engine fused: its rows differ from the model's own (")

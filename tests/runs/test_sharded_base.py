@@ -1,0 +1,223 @@
+"""A base whose layers are spread over processes trains and answers as a whole one does.
+
+Real processes on a CPU, with gloo, as in `test_several_processes`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import harness
+import pytest
+import torch
+from harness import options
+from test_several_processes import assert_same_run, figures, finish, run
+from tiny import build_base
+
+from medqlora.errors import InputError
+from medqlora.models import LoRA, Transformers, Unsloth
+from medqlora.models.sharded import ShardedLayer
+from medqlora.module import QLoRAModule
+from medqlora.training.checks.options import check_shared
+
+CPU = torch.device("cpu")
+SPREAD = ["--trainer.strategy=fsdp"]
+#: with three examples over two processes one has more micro-batches than the other, and more groups of questions
+UNEVEN = ["--data.batch_size=3", "--data.micro_batch_tokens=60", "--checkpoint.save_top_k=-1"]
+SIZES = {"train": 9, "dev": 7}
+
+
+def bulk(module: Any) -> list[torch.Tensor]:
+    """The packed values and scales of a layer's seven 4-bit weights."""
+    linears = [each for each in module.modules() if hasattr(getattr(each, "weight", None), "quant_state")]
+    states = [each.weight.quant_state for each in linears]
+    return [
+        *(each.weight.data for each in linears),
+        *(state.absmax for state in states),
+        *(state.state2.absmax for state in states if state.nested),
+    ]
+
+
+@pytest.mark.parametrize("double_quantization", [True, False])
+def test_the_shares_of_a_layer_are_its_weights_and_each_process_keeps_only_its_own(
+    double_quantization: bool, tiny_bases: dict[str, Path]
+) -> None:
+    backend = Transformers(str(tiny_bases["llama"]), double_quantization=double_quantization)
+    model: Any = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    layer = model.model.layers[0]
+    x, places = torch.randn(1, 5, 64), torch.arange(5)[None]
+    angles = model.model.rotary_emb(x, places)
+    with torch.no_grad():
+        expected = layer(x, position_embeddings=angles)
+    originals = [one.clone() for one in bulk(layer)]
+    assert len(originals) == (21 if double_quantization else 14)
+    copies = [deepcopy(layer) for _ in range(3)]
+    shards = [ShardedLayer(copy, CPU, rank, 3) for rank, copy in enumerate(copies)]
+    everything = torch.cat([one.share for one in shards])
+    for copy, shard in zip(copies, shards, strict=True):
+        assert not shard.whole
+        assert all(one.untyped_storage().size() == 0 for one in bulk(copy))
+        assert len(shard.share) * 3 == shard.total_bytes
+        # what the other processes would send
+        shard._whole.untyped_storage().resize_(shard.total_bytes)
+        shard._whole.copy_(everything)
+        for found, original in zip(bulk(copy), originals, strict=True):
+            assert found.data_ptr() % 64 == 0
+            assert torch.equal(found, original)
+        with torch.no_grad():
+            assert torch.equal(copy(x, position_embeddings=angles), expected)
+
+
+@pytest.mark.slow
+def test_processes_with_more_and_with_less_to_do_gather_the_same_layers(tmp_path: Path) -> None:
+    base = build_base(tmp_path / "base", "llama", layers=4)
+    command = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "sharded_worker.py"), str(base)]
+    workers = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "store"), str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )
+        for rank in range(2)
+    ]
+    said = [finish(worker) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one process, with the whole base."""
+    folder = tmp_path_factory.mktemp("alone")
+    harness.run("fit", [*options(tiny_bases["llama"], folder, **SIZES), *UNEVEN])
+    return folder
+
+
+def first_checkpoint(run_folder: Path) -> Path:
+    (found,) = (run_folder / "checkpoints").glob("epoch0-step3*.ckpt")
+    return found
+
+
+@pytest.mark.slow
+def test_a_spread_base_takes_the_same_steps_and_its_checkpoint_goes_on_with_one_process(
+    alone: Path, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path, **SIZES), *UNEVEN]
+    said = run("fit", [*words, *SPREAD, "--model.lora.dropout=0", "--model.embedding=host"], 2)
+    assert "Engine: fused" in said
+    assert "each process keeps" in said
+    straight, spread = (folder / "lightning_logs" / "version_0" for folder in (alone, tmp_path))
+    assert_same_run(straight, spread)
+    saved = [torch.load(first_checkpoint(one), weights_only=True) for one in (straight, spread)]
+    assert saved[0]["state_dict"].keys() == saved[1]["state_dict"].keys()
+    harness.run("fit", [*words, f"--ckpt_path={first_checkpoint(spread)}"])
+    assert_same_run(straight, spread)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_one_process_goes_on_with_a_spread_base(
+    alone: Path, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path, **SIZES), *UNEVEN]
+    straight, begun = alone / "lightning_logs" / "version_0", tmp_path / "lightning_logs" / "version_0"
+    shutil.copytree(straight, begun)
+    shutil.rmtree(begun / "adapter")
+    run("fit", [*words, *SPREAD, f"--ckpt_path={first_checkpoint(begun)}"], 2)
+    assert_same_run(straight, begun)
+
+
+@pytest.mark.slow
+def test_the_report_of_a_spread_base_is_that_of_a_whole_one(
+    alone: Path, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    reports = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        words = [*options(tiny_bases["llama"], folder), "--data.micro_batch_tokens=60"]
+        words.append(f"--model.adapter={alone / 'lightning_logs' / 'version_0' / 'adapter'}")
+        if processes == 1:
+            harness.run("test", words)
+        else:
+            run("test", [*words, *SPREAD], 2)
+        reports.append(figures(folder))
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.slow
+def test_a_process_that_checks_a_smaller_pack_than_the_others_trains_on_with_them(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path, **SIZES), "--trainer.max_steps=2", *SPREAD]
+    words += ["--trainer.callbacks=signal_at.LowersItsBudget", "--trainer.callbacks.rank=1"]
+    said = run("fit", [*words, "--data.batch_size=8", "--data.micro_batch_tokens=400"], 2)
+    assert "Adapter:" in said
+
+
+# ---- what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model.engine=native"], "--model.engine native .*: use auto, or --trainer.strategy ddp"),
+        (["--model.weights=cached"], "--model.weights cached .*: use auto"),
+        (["--model.backend.quantization=int8"], "--model.backend.quantization is int8: use nf4, or ddp"),
+        (["--data.packing=padded"], "no padded rows: use --data.packing auto, or"),
+        (["--model.lora.use_dora=true"], "no DoRA: use --model.lora.use_dora false, or"),
+        (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy deepspeed_stage_3: .*: use fsdp"),
+        (
+            ["--trainer.strategy=lightning.pytorch.strategies.FSDPStrategy"],
+            "--trainer.strategy .*FSDPStrategy: .*: use fsdp",
+        ),
+        (
+            ["--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy"],
+            "--trainer.strategy .*ModelParallelStrategy: .*: use fsdp",
+        ),
+    ],
+)
+def test_what_a_spread_base_cannot_do_is_refused_with_what_can(
+    words: list[str], said: str, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    given = options(tiny_bases["llama"], tmp_path)
+    with pytest.raises(InputError, match=said):
+        harness.run("fit", [*given, "--trainer.devices=2", *SPREAD, *words])
+
+
+def test_a_base_that_the_fused_engine_does_not_know_is_refused(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"is gemma2: use --trainer.strategy ddp"):
+        harness.run("fit", [*options(tiny_bases["gemma2"], tmp_path), "--trainer.devices=2", *SPREAD])
+
+
+def test_a_backend_that_loads_onto_the_gpu_is_refused() -> None:
+    module = QLoRAModule(Unsloth("a-base"), LoRA())
+    with pytest.raises(
+        InputError, match=r"Unsloth loads .*: use --model.backend medqlora.models.Transformers"
+    ):
+        check_shared(module, None, None)
+
+
+def test_one_device_has_nothing_to_share_and_says_so(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*options(tiny_bases["llama"], tmp_path), *SPREAD, "--trainer.devices=1", "--trainer.max_steps=1"]
+    assert harness.run("fit", [*words, "--trainer.limit_val_batches=0"]).model.shared is None
+    assert "there is one device" in capsys.readouterr().out
+
+
+def test_a_refusal_before_the_processes_have_met_ends_none_of_them_later(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    words = [*options(tiny_bases["llama"], tmp_path), *SPREAD, "--trainer.devices=2", "--data.packing=padded"]
+    with pytest.raises(InputError, match="no padded rows"):
+        harness.run("fit", words)
+    assert threading.active_count() == before

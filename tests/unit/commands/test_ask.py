@@ -1,0 +1,154 @@
+"""`medqlora ask`: the answer that the whole machinery would give, in the terminal, and never without its note."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import options, refused, run, write_rows
+
+from medqlora.cli import main
+from medqlora.safety import NOTE
+
+QUESTION = "Does drug 7 help?"
+CONTEXT = "Trial 7 of it. The result was yes."
+
+
+@pytest.fixture(scope="module")
+def logs(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs' folder, with a finished run in it."""
+    folder = tmp_path_factory.mktemp("run")
+    run("fit", [*options(tiny_bases["llama"], folder, dev=24), "--trainer.max_epochs=1"])
+    return folder / "lightning_logs"
+
+
+def ask(capsys: pytest.CaptureFixture[str], logs: Path, *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["ask", *words, "--logs", str(logs), "--device", "cpu", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_answers_as_predict_does(
+    logs: Path, tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": "question", "question": QUESTION, "contexts": [CONTEXT]}]
+    file, out = write_rows(tmp_path / "ask.jsonl", rows), tmp_path / "answers.jsonl"
+    words = [
+        *options(tiny_bases["llama"], tmp_path),
+        f"--data.questions={file}",
+        f"--answers.path={out}",
+        f"--model.adapter={logs / 'version_0' / 'adapter'}",
+        "--model.max_new_tokens=12",
+    ]
+    run("predict", words)
+    expected = json.loads(out.read_text())
+    found = ask(capsys, logs, QUESTION, "--context", CONTEXT, "--max_new_tokens", "12")
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+    for key in ("decision", "kind", "rationale", "calibrated_on", "note"):
+        assert found[key] == expected[key], key
+    assert found["calibrated_on"] == 24
+
+
+def test_a_context_may_stand_in_a_file(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "abstract.txt"
+    file.write_text(CONTEXT, encoding="utf-8")
+    assert ask(capsys, logs, QUESTION, "--context", str(file)) == ask(
+        capsys, logs, QUESTION, "--context", CONTEXT
+    )
+    assert (
+        ask(capsys, logs, QUESTION)["probabilities"]
+        != ask(capsys, logs, QUESTION, "--context", CONTEXT)["probabilities"]
+    )
+
+
+def test_the_terminal_shows_decision_confidence_and_last_the_note(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", QUESTION, "--context", CONTEXT, "--logs", str(logs), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"Asking the adapter {logs / 'version_0' / 'adapter'}"
+    assert "Confidence" in out
+    assert " ".join(out.split()).endswith(NOTE)
+
+
+def test_without_a_context_it_says_that_the_adapter_learned_with_one(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", QUESTION, "--logs", str(logs), "--device", "cpu"]) == 0
+    assert "was given none" in capsys.readouterr().out
+
+
+def test_of_several_options_one_is_chosen(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = ask(capsys, logs, "Which helps?", "--option", "Aspirin", "--option", "Atenolol")
+    assert set(found["probabilities"]) == {"A", "B"}
+
+
+def test_help_in_distress_needs_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "I want to kill myself", "--logs", str(tmp_path / "nothing")]) == 0
+    out = capsys.readouterr().out
+    assert "112" in out
+    assert "988" in out
+    assert " ".join(out.split()).endswith(NOTE)
+
+
+def test_the_loop_answers_until_its_input_ends_and_survives_mistakes(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = [
+        QUESTION,
+        f"/context {CONTEXT}",
+        QUESTION,
+        f"/context {tmp_path}/no.txt",
+        "/history",
+        "",
+        "/what",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*lines, "I want to kill myself"])))
+    assert main(["ask", "--logs", str(logs), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(NOTE.split(";")[0]) == 3
+    assert "Context of 8 words." in out
+    assert "there is no such file" in out
+    history = [line for line in out.splitlines() if line.endswith(QUESTION)]
+    assert len(history) == 2
+    assert "/quit" in out  # the help, after a command that isn't one
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adapter", "/nowhere"], "--adapter: '/nowhere' holds no adapter_config.json"),
+        (["--contxt", "x"], "did you mean '--context'?"),
+        (["--note", "no"], "--note"),
+        (["--option", "A"], "one alone is no choice"),
+        (["--max_new_tokens", "0"], "--max_new_tokens is 0"),
+        (["--max_new_tokens", "many"], "--max_new_tokens"),
+        (["--context", "missing.txt"], "--context 'missing.txt': there is no such file"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    logs: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "ask", QUESTION, "--logs", str(logs), "--device", "cpu", *words)
+    assert message in said
+
+
+def test_no_finished_run_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "ask", QUESTION, "--logs", str(tmp_path))
+    assert "holds no finished run: train one with `medqlora fit`" in said
+
+
+def test_an_adapter_without_our_record_is_asked_on_the_base_that_it_names(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (logs / "version_0" / "adapter").iterdir():
+        if file.name not in ("medqlora.json", "manifest.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = (QUESTION, "--context", CONTEXT)
+    found = ask(capsys, logs, *words, "--adapter", str(tmp_path))
+    assert found["calibrated"] is False
+    assert found["caution"] == "no calibration was saved with the adapter"
+    assert set(found["probabilities"]) == {"yes", "no", "maybe"}

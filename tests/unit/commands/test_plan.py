@@ -1,0 +1,165 @@
+"""`medqlora plan`: memory and time before a weight is loaded, on a machine without a GPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import options, refused
+from tiny import build_base
+
+from medqlora.cli import main
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+QLORA, NO_UNSLOTH, LARGE_GPU = (
+    str(CONFIGS / f"{name}.yaml") for name in ("qlora", "no_unsloth", "large_gpu")
+)
+GIB = 2**30
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["plan", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_experiment_is_planned_without_a_gpu_weights_or_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    assert (found["engine"], found["checkpointing"], found["steps"]) == ("fused", "offload", 171)
+    assert found["peak"] / GIB == pytest.approx(6.43, rel=0.05)  # as measured on an H200
+    assert found["fits"]
+    assert "published shape of llama-3-8b" in found["notes"][0]
+    assert found["full_fine_tuning"]["saved"] > 0.9
+
+
+def test_a_small_gpu_is_told_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    small = planned(capsys, "--config", QLORA, "--gpu-memory", "6GiB")
+    assert not small["fits"]
+    eight = planned(capsys, "--config", QLORA, "--gpu-memory", "8GiB")
+    assert eight["fits"]
+    assert eight["largest"]["none"] is None
+    assert eight["largest"]["full"] < eight["largest"]["offload"]
+    larger = planned(capsys, "--config", QLORA, "--gpu-memory", "80GB")["largest"]
+    assert 8192 <= larger["none"] < larger["full"]
+
+
+def test_a_base_of_70b_fits_two_small_gpus_that_share_it_and_none_that_has_it_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--config", QLORA, "--config", NO_UNSLOTH, "--config", LARGE_GPU, "--gpu-memory", "24GiB"]
+    words += ["--model.backend.base=meta-llama/Meta-Llama-3-70B", "--devices=2"]
+    words += ["--model.embedding=host", "--model.head=host"]
+    spread = planned(capsys, *words, "--trainer.strategy=fsdp")
+    assert spread["fits"]
+    whole = planned(capsys, *words)
+    assert not whole["fits"]
+    layer = whole["phases"]["load"]["quantized weights"] / 80
+    assert spread["phases"]["load"]["quantized weights"] == pytest.approx(40 * layer)
+    assert spread["phases"]["fit"]["gathered layers"] == pytest.approx(2 * layer)
+    assert "gathered layers" not in whole["phases"]["fit"]
+
+
+def test_what_a_shared_base_cannot_do_is_refused_in_the_plan_too(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "plan", "--config", QLORA, "--devices=2", "--trainer.strategy=fsdp")
+    assert "use --model.backend medqlora.models.Transformers" in said
+
+
+def test_an_old_gpu_runs_the_native_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(capsys, "--config", QLORA, "--gpu", "T4")["engine"] == "native"
+
+
+@pytest.mark.parametrize(
+    ("changes", "engine"),
+    [
+        ({"sliding_window": 16}, "native"),
+        ({"sliding_window": 4096}, "fused"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "native"),
+        ({"attention_dropout": 0.1}, "native"),
+    ],
+)
+def test_what_the_fused_engine_cannot_run_is_planned_for_the_native_one(
+    changes: dict[str, Any], engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = build_base(tmp_path / "base", "mistral", **changes)
+    words = ["--trainer.precision=bf16-mixed", "--gpu=h200"]
+    assert planned(capsys, *options(base, tmp_path), *words)["engine"] == engine
+
+
+def test_a_local_model_and_its_questions_are_counted(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = planned(capsys, *options(tiny_bases["llama"], tmp_path))
+    assert found["notes"] == []
+    assert found["steps"] == 12
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", QLORA, "--gpu", "rtx4090"]) == 0
+    out = capsys.readouterr().out
+    for part in ("quantized weights", "optimizer", "keys and values", "Peak:", "Time:", "full fine-tuning"):
+        assert part in out
+    assert max(map(len, out.splitlines())) <= 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu-memory", "8 potatoes"], "--gpu-memory 8 potatoes: give a number and GiB"),
+        (["--gpu-memory", "0GiB"], "--gpu-memory 0GiB"),
+        (["--gpu-memory", "9" * 400 + "GiB"], ": give a number and GiB"),
+        (["--gpu", "h20"], "--gpu h20: not known: did you mean h200?"),
+        (["--model.lora.rank", "4"], "did you mean"),
+        (["--model.lora.r", "0"], "--model.lora.r is 0"),
+        (["--model.lora.target_modules", "[q_prj]"], "no linear layer 'q_prj'; did you mean 'q_proj'?"),
+        (["--model.checkpointing", "-3"], "--model.checkpointing is -3"),
+        (
+            ["--model.engine", "native", "--model.weights", "cached"],
+            "--model.weights cached: the native engine",
+        ),
+        (
+            ["--trainer.precision", "bf16-true"],
+            "--trainer.precision bf16-true: the adapters are kept in float32",
+        ),
+        (["--trainer.max_epochs", "-1"], "--trainer.max_epochs -1 without --trainer.max_steps"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "plan", "--config", QLORA, *words)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral"])
+def test_a_model_whose_weights_it_cannot_count_is_not_planned_for(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    words = ["--config", QLORA, "--config", NO_UNSLOTH, f"--model.backend.base={tmp_path}"]
+    assert f"'{tmp_path}' is {kind}" in refused(capsys, "plan", *words)
+
+
+def test_a_run_is_as_long_as_fit_would_make_it(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    for words, steps in (
+        (["--trainer.max_steps=20"], 20),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=500"], 500),
+        (["--trainer.limit_train_batches=10"], 30),
+        (["--trainer.limit_train_batches=0.5", "--trainer.max_epochs=2"], 56),
+    ):
+        found = planned(capsys, "--config", QLORA, "--gpu", "h200", *words)
+        assert found["steps"] == steps
+        assert found["minutes"][0] == pytest.approx(whole["minutes"][0] * steps / whole["steps"])
+
+
+def test_more_devices_than_a_step_has_examples_are_planned_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    some, many = (
+        planned(capsys, "--config", QLORA, "--gpu", "h200", f"--devices={devices}") for devices in (8, 10**7)
+    )
+    assert many["peak"] == some["peak"]  # a step has 8 examples

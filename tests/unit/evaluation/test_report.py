@@ -1,0 +1,299 @@
+"""The files of a test run say what the scores say, and the page can neither load nor run anything."""
+
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from evaluation_builders import prediction, random_predictions, records_of
+from sklearn.metrics import accuracy_score, f1_score
+
+from medqlora.evaluation import console_table, figures, score, write_report
+from medqlora.evaluation.report.markup import text
+from medqlora.evaluation.report.plots import drawable, svg
+from medqlora.evaluation.report.wording import smallest_difference
+from medqlora.records import Prediction, Record
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & $x_{1$ \x00\x1b[31m \ud800 一 \u202e"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what a page is made of, and checks that every element is closed in its turn."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "action", "data", "poster"}:
+                self.sources.append(str(value))
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(page: str) -> Page:
+    reader = Page()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def evil_report(folder: Path, **run_info: Any) -> tuple[str, dict[str, Path]]:
+    items = random_predictions(60)
+    base = random_predictions(60, seed=1)
+    records = records_of(
+        items,
+        question=EVIL,
+        contexts=(EVIL, "The rates fell."),
+        context_labels=(EVIL, "RESULTS"),
+        topics=(EVIL, "Humans", "Cost $5 and $^$"),
+        long_answer=EVIL,
+        annotations={EVIL: "yes"},
+    )
+    items = [Prediction(*_fields(one)[:-3], text=EVIL, parsed=None, context_tokens=9) for one in items]
+    base = [Prediction(*_fields(one)[:-3], text=EVIL, parsed=None, context_tokens=9) for one in base]
+    scores = score(
+        items, records=records, base=base, dataset=EVIL, split=EVIL, adapter=EVIL, prompt_sha256=EVIL
+    )
+    paths = write_report(
+        folder, scores, items, records, base, {"command": EVIL, EVIL: {EVIL: [EVIL]}, **run_info}
+    )
+    return paths["report.html"].read_text("utf-8"), paths
+
+
+def _fields(one: Prediction) -> tuple[Any, ...]:
+    return tuple(getattr(one, name) for name in Prediction.__dataclass_fields__)
+
+
+def test_text_of_data_stays_text_in_the_page_and_in_its_figures(tmp_path: Path) -> None:
+    page, _ = evil_report(tmp_path)
+    reader = parsed(page)
+    assert {"script", "iframe", "link", "object", "svg"}.isdisjoint(reader.tags)
+    assert reader.handlers == []
+    assert "<script>alert(1)</script>" in reader.text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in reader.sources)
+    for source in reader.sources:
+        drawn = b64decode(source.partition(",")[2])
+        elements = list(ElementTree.parse(BytesIO(drawn)).iter())
+        names = {element.tag.rpartition("}")[2] for element in elements}
+        assert {"script", "foreignObject", "a"}.isdisjoint(names)
+        links = [value for element in elements for name, value in element.items() if name.endswith("href")]
+        assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    page, _ = evil_report(tmp_path)
+    assert "default-src 'none'" in page
+    assert not re.search(
+        r"""(?:src|href|url|@import)\s*[=(]\s*["']?\s*(?:https?:)?//""", re.sub(r"&[a-z#0-9]+;", "", page)
+    )
+
+
+def test_evil_text_leaves_the_other_files_valid_json(tmp_path: Path) -> None:
+    _, paths = evil_report(tmp_path)
+    json.loads(paths["test_report.json"].read_text("utf-8"))
+    lines = paths["predictions.jsonl"].read_text("utf-8").splitlines()
+    assert len(lines) == 60
+    assert json.loads(lines[0])["text"] == EVIL
+
+
+def test_files_are_renamed_into_place_and_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "version_0"
+    for _ in range(2):
+        _, paths = evil_report(folder)
+    expected = ["predictions.jsonl", "predictions_official.json", "report.html", "test_report.json"]
+    assert sorted(one.name for one in folder.iterdir()) == expected == sorted(paths)
+
+
+def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        evil_report(tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_official_predictions_give_the_reported_accuracy_and_macro_f1(tmp_path: Path) -> None:
+    items = random_predictions(200)
+    records = records_of(items)
+    scores = score(items, records=records)
+    paths = write_report(tmp_path, scores, items, records)
+    # the rules of PubMedQA's evaluation.py: the same ids, accuracy, and macro-F1 without further arguments
+    truth = {one.id: one.answer for one in records}
+    said = json.loads(paths["predictions_official.json"].read_text("utf-8"))
+    assert set(said) == set(truth)
+    order = list(truth)
+    gold, decisions = [truth[one] for one in order], [said[one] for one in order]
+    assert accuracy_score(gold, decisions) == scores.accuracy
+    assert f1_score(gold, decisions, average="macro") == pytest.approx(scores.macro_f1, abs=1e-12)
+
+
+def test_an_unread_text_is_wrong_by_the_official_rules_too(tmp_path: Path) -> None:
+    items = [prediction(0, "yes", text="Hm."), prediction(1, "no", text="No.", parsed="no")]
+    records = records_of(items)
+    scores = score(items, records=records)
+    paths = write_report(tmp_path, scores, items, records)
+    assert json.loads(paths["predictions_official.json"].read_text("utf-8")) == {"0": "unparsed", "1": "no"}
+    assert scores.accuracy == 0.5
+
+
+def test_a_line_a_question_in_order_with_what_decided_it(tmp_path: Path) -> None:
+    items, base = random_predictions(20), random_predictions(20, seed=1)
+    records = records_of(items)
+    scores = score(items, records=records, base=base, prior=[-1.0, -2.0, -3.0])
+    paths = write_report(tmp_path, scores, items, records[::-1], base[::-1])
+    lines = [json.loads(line) for line in paths["predictions.jsonl"].read_text("utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [one.id for one in items]
+    assert sum(line["right"] for line in lines) / 20 == scores.accuracy
+    assert sum(line["base"]["right"] for line in lines) / 20 == scores.base["accuracy"]  # type: ignore[index]
+    for line, one in zip(lines, items, strict=True):
+        assert list(line["logprobs"].values()) == list(one.logprobs)
+        assert sum(line["probabilities"].values()) == pytest.approx(1)
+        assert line["confidence"] == max(line["probabilities"].values())
+        assert line["decision"] == max(line["probabilities"], key=line["probabilities"].get)
+
+
+def test_the_page_shows_the_most_confident_errors_with_their_context(tmp_path: Path) -> None:
+    items = [prediction(number, "no", [-0.1 * number, -9, -9]) for number in range(15)]
+    records = records_of(items)
+    page = write_report(tmp_path, score(items, records=records), items, records)["report.html"].read_text(
+        "utf-8"
+    )
+    shown = re.findall(r"Does treatment (\d+) help\?", page)
+    assert shown == [str(number) for number in range(10)]
+    assert "Trial 0 enrolled 20 patients." in page
+
+
+def test_the_page_says_what_repeats_the_run_and_what_it_is_not(tmp_path: Path) -> None:
+    items = random_predictions(30)
+    records = records_of(items)
+    info = {
+        "command": "medqlora test --config x.yaml",
+        "versions": {"torch": "2.13"},
+        "prompt": "Context:\n{context}",
+    }
+    scores = score(items, records=records, seed=11)
+    reader = parsed(
+        write_report(tmp_path, scores, items, records, None, info)["report.html"].read_text("utf-8")
+    )
+    for words in (
+        "medqlora test --config x.yaml",
+        "torch 2.13",
+        "Context:\n{context}",
+        "seed 11",
+        "Not medical advice",
+    ):
+        assert words in reader.text
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [prediction(0, "yes", [-1, -2, -3])],
+        [prediction(0, "no", [-1, -2, -3])],
+        [prediction(0, "yes", text="?"), prediction(1, "no", text="Well")],
+        [prediction(number, "yes", [0, -50, -50]) for number in range(12)],
+        [Prediction("1", "40 mg", (), text="40 mg"), Prediction("2", "aspirin", (), text="")],
+    ],
+    ids=["one right", "one wrong", "nothing read", "all right and sure", "free answers"],
+)
+def test_degenerate_scores_have_a_report_too(items: list[Prediction], tmp_path: Path) -> None:
+    records = records_of(items)
+    for base in (None, items):
+        scores = score(items, records=records, base=base)
+        page = write_report(tmp_path, scores, items, records, base)["report.html"].read_text("utf-8")
+        parsed(page)
+        assert console_table(scores)
+
+
+def test_predictions_of_other_scores_are_refused(tmp_path: Path) -> None:
+    items = random_predictions(5)
+    records = records_of(items)
+    scores = score(items, records=records)
+    with pytest.raises(ValueError, match="must be in both"):
+        write_report(tmp_path, scores, items[:3], records)
+    with pytest.raises(ValueError, match="scores of 5"):
+        write_report(tmp_path, scores, items[:3], records[:3])
+
+
+def test_the_console_table_is_a_screenful_of_80_columns() -> None:
+    items = random_predictions(100, labels="ABCDEFGHIJ")
+    records = records_of(
+        items, annotations={f"a very long name of a setting {number}": "A" for number in range(3)}
+    )
+    dev = [Prediction("dev", *_fields(items[0])[1:])]
+    scores = score(items, records=records, base=items, dev=dev, dataset=EVIL * 3, split="test")
+    lines = console_table(scores).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert all(line.isprintable() for line in lines)
+    assert "accuracy" in lines[2]
+    assert lines[-1] == "Not medical advice."
+
+
+def test_a_difference_of_five_points_is_the_least_to_claim_from_five_hundred() -> None:
+    assert smallest_difference(500) == 5
+    assert smallest_difference(1) == 100
+
+
+def test_figures_are_drawn_without_pyplot() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.path.insert(0, 'tests/helpers')\n"
+        "from evaluation_builders import random_predictions, records_of\n"
+        "from medqlora.evaluation import figures, score\n"
+        "items = random_predictions(40)\n"
+        "drawn = figures(score(items, records=records_of(items), base=items), items)\n"
+        "from medqlora.evaluation.report.plots import svg\n"
+        "assert all(svg(one) for one in drawn.values())\n"
+        "print(sorted(drawn))\n"
+        "loaded = {'matplotlib.pyplot', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    names = "by_context_length by_topic confidence confusion confusion_base reliability risk_coverage"
+    assert done.stdout.strip() == str(names.split())
+
+
+def test_a_figure_leaves_matplotlibs_settings_as_they_were() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    items = random_predictions(30)
+    for figure in figures(score(items, records=records_of(items)), items).values():
+        svg(figure)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_escaping_holds_in_elements_and_attributes() -> None:
+    assert text("<a b='c' d=\"e\">&") == "&lt;a b=&#x27;c&#x27; d=&quot;e&quot;&gt;&amp;"
+    assert text(text("<")) == "&lt;"
+    assert text("a\x00b\ud800c") == "a\ufffdb\ufffdc"
+    assert drawable("一\n x\x07") == "? x?"
+    assert len(drawable("x" * 100)) == 42
+    assert Record("1", "?").labels  # the builders' default is yes/no/maybe
