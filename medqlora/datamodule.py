@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.config.data import DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
@@ -32,51 +33,29 @@ class PubMedQADataModule(LightningDataModule):
         source: where the records come from: `medqlora.data.PubMedQA`, `medqlora.data.JSONLines` or
             `medqlora.data.SyntheticTrials`.
         benchmarks: more sources, whose test questions `test` asks too, on the same loaded model.
-        questions: a file of questions for `predict`, .jsonl, .json, .csv or .parquet, with a `question` and
-            where there are some `id`, `contexts` and `options`; null takes the source's test questions.
-        prompt: medical, chat (the tokenizer's chat template), or lm_eval (lm-evaluation-harness's).
-        max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
-        batch_size: examples in one optimizer step, over all processes.
-        micro_batch_tokens: tokens that go through the model at once: memory and speed depend on it, the
-            result does not; "auto" takes what `medqlora plan` finds to be fastest in the GPU's free memory.
-        packing: "packed" rows hold several examples that don't see each other, "padded" rows one; "auto"
-            packs where a comparison on the model at start shows that it makes no difference.
-        train_samples: train on this many examples, drawn by `seed`; null for all.
-        eval_batch_size: answers that are written at once in evaluation, at most; fewer where their prompts
-            have more than `micro_batch_tokens` together.
-        seed: of the sample, the order of the examples and the adapters' initialisation.
-        allow_test_questions: train although training or validation holds test questions of a published benchmark;
-            the adapter says so.
+        options: those of `medqlora.config.DataOptions`.
     """
 
     def __init__(
         self,
         source: Source,
         benchmarks: list[Source] | None = None,
-        questions: str | None = None,
-        prompt: str = "medical",
-        max_prompt_tokens: int = 1024,
-        batch_size: int = 8,
-        micro_batch_tokens: int | Literal["auto"] = 2048,
-        packing: Literal["auto", "packed", "padded"] = "auto",
-        train_samples: int | None = None,
-        eval_batch_size: int = 16,
-        seed: int = 0,
-        allow_test_questions: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
+        self.options = DataOptions(**options)
         self.source = source
         self.benchmarks = benchmarks or []
-        self.questions = questions
-        self.prompt_name = prompt
-        self.max_prompt_tokens = max_prompt_tokens
-        self.batch_size = batch_size
-        self.micro_batch_tokens = micro_batch_tokens
-        self.packing = packing
-        self.train_samples = train_samples
-        self.eval_batch_size = eval_batch_size
-        self.seed = seed
-        self.allow_test_questions = allow_test_questions
+        self.questions = self.options.questions
+        self.prompt_name = self.options.prompt
+        self.max_prompt_tokens = self.options.max_prompt_tokens
+        self.batch_size = self.options.batch_size
+        self.micro_batch_tokens = self.options.micro_batch_tokens
+        self.packing = self.options.packing
+        self.train_samples = self.options.train_samples
+        self.eval_batch_size = self.options.eval_batch_size
+        self.seed = self.options.seed
+        self.allow_test_questions = self.options.allow_test_questions
         #: every record that was read, by id
         self.records: dict[str, Record] = {}
         self.train: list[Encoded] = []

@@ -1,7 +1,7 @@
 """The LightningModule: a 4-bit model with LoRA adapters, its optimizer step and its evaluation."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback
@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from medqlora.compat.lightning import data_source, total_steps
+from medqlora.config.model import ModelOptions
 from medqlora.data.batching.packing import StepBatch
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.distributed.loading import load_model
@@ -26,7 +27,7 @@ from medqlora.training.checks.options import check_options
 from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.checks.trainer import check_trainer
-from medqlora.training.engine_choice import Engine, EngineChoice, FusedSettings, choose
+from medqlora.training.engine_choice import EngineChoice, FusedSettings, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
 from medqlora.training.flat import FlatOptimizer
 from medqlora.training.optim import (
@@ -53,82 +54,43 @@ class QLoRAModule(CheckpointSteps):
         backend: the model: `medqlora.models.Unsloth`, `medqlora.models.Transformers` or
             `medqlora.models.TinyLlama`.
         lora: the adapters that are trained.
-        adapter: evaluate this adapter folder (PEFT's format) instead; "none" for the bare base; null takes
-            the newest finished run's on the same base.
-        engine: what runs the training step and the scoring: "fused" is this project's own path for Llama-like
-            4-bit models on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
-        checkpointing: of the fused engine: "full" keeps each layer's input alone and computes the rest again in
-            the backward, "offload" keeps that in host memory, "none" keeps all, a number is of layers that
-            compute again; "auto" computes as little again as the GPU's free memory allows. Memory and speed
-            depend on it, the result does not. The native engine does as `backend.gradient_checkpointing` says.
-        weights: of the fused engine: "nf4" dequantizes them in every product, "cached" once, for 16 bits a
-            weight more; "auto" caches where the memory allows. The numbers are the same.
-        embedding: "device", or "host" for host memory, from where its rows are gathered.
-        head: "device", or "host" for host memory, from where it is streamed at every use; both together take
-            2 GB less with Llama-3-8B, and some time.
-        preflight: before the first step compare the loss of the largest pack with its examples' one by one, and
-            on a GPU run the longest training and validation batch once.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw; another of torch.optim or bitsandbytes.optim by its class's
             name; or a `class_path` of any torch optimizer, with settings of its own.
-        learning_rate: the highest rate, for whichever optimizer.
-        weight_decay: AdamW's decoupled weight decay; of another optimizer by name, its own.
-        warmup_ratio: the share of all steps over which the rate rises; then it falls along a cosine.
-        max_grad_norm: the gradient's norm is clipped to it; 0 leaves it as it is.
-        max_bad_steps: steps in a row whose loss or gradient is no finite number, and which are left out, before the
-            run is ended.
-        generate: also let the model write its answers in evaluation; false scores labels alone.
-        max_new_tokens: where a written answer is cut.
-        compare_base: `test` also asks the base without the adapter.
-        target_risk: an adapter's answers are given as "uncertain" below the confidence from which on at most
-            this share of the validation questions was answered wrongly.
+        options: those of `medqlora.config.ModelOptions`.
     """
 
     def __init__(
         self,
         backend: Backend,
         lora: LoRA = LoRA(),  # noqa: B008  # frozen
-        adapter: str | None = None,
-        engine: Engine = "auto",
-        checkpointing: Literal["auto", "offload", "full", "none"] | int = "auto",
-        weights: Literal["auto", "nf4", "cached"] = "auto",
-        embedding: Literal["device", "host"] = "device",
-        head: Literal["device", "host"] = "device",
-        preflight: bool = True,
         optimizer: NamedOptimizer | OptimizerName | OptimizerFactory = "adamw_8bit",
-        learning_rate: float = 2e-4,
-        weight_decay: float = 0.0,
-        warmup_ratio: float = 0.03,
-        max_grad_norm: float = 1.0,
-        max_bad_steps: int = 10,
-        generate: bool = True,
-        max_new_tokens: int = 48,
-        compare_base: bool = True,
-        target_risk: float = 0.1,
+        **options: Any,
     ) -> None:
         super().__init__()
+        self.options = ModelOptions(**options)
         self.automatic_optimization = False
         # a checkpoint holds the adapter alone; `load_state_dict` checks that nothing else is missing
         self.strict_loading = False
         self.backend = backend
         self.lora = lora
-        self.adapter = adapter
-        self.engine: Engine = engine
-        self.checkpointing: Literal["auto", "offload", "full", "none"] | int = checkpointing
-        self.weights = weights
-        self.embedding = embedding
-        self.head = head
-        self.preflight = preflight
+        self.adapter = self.options.adapter
+        self.engine = self.options.engine
+        self.checkpointing = self.options.checkpointing
+        self.weights = self.options.weights
+        self.embedding = self.options.embedding
+        self.head = self.options.head
+        self.preflight = self.options.preflight
         # a plain str: a checkpoint is read without pickled classes
         self.optimizer = str(NamedOptimizer(optimizer)) if isinstance(optimizer, str) else optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.max_grad_norm = max_grad_norm
-        self.max_bad_steps = max_bad_steps
-        self.generate = generate
-        self.max_new_tokens = max_new_tokens
-        self.compare_base = compare_base
-        self.target_risk = target_risk
+        self.learning_rate = self.options.learning_rate
+        self.weight_decay = self.options.weight_decay
+        self.warmup_ratio = self.options.warmup_ratio
+        self.max_grad_norm = self.options.max_grad_norm
+        self.max_bad_steps = self.options.max_bad_steps
+        self.generate = self.options.generate
+        self.max_new_tokens = self.options.max_new_tokens
+        self.compare_base = self.options.compare_base
+        self.target_risk = self.options.target_risk
         self.model: Any = None
         #: the base's layers where they are spread over the processes
         self.shared: ShardedBase | None = None

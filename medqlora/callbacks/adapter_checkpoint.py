@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,6 +18,7 @@ from medqlora.artifacts.adapter_export import export_adapter
 from medqlora.artifacts.checkpoint import KEY
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
+from medqlora.config.callbacks import CheckpointOptions
 from medqlora.errors import InputError
 from medqlora.records import Encoded
 from medqlora.training.checks.options import check_monitor
@@ -45,27 +46,16 @@ class AdapterCheckpoint(ModelCheckpoint):
     ended early leaves one too.
 
     Args:
-        monitor: the validation score that tells which is best, of equal ones the earliest; null is `val/accuracy`,
-            and where the validation questions have free answers `val/token_f1`, of equal ones that of the lowest
-            `val/loss`. Without validation the last one is.
-        mode: whether a higher or a lower score is better; null goes by the score.
-        save_top_k: how many of the best are kept, -1 for all.
-        every_n_train_steps: bring `last.ckpt` up to date every so many steps; it also is before and after each
-            validation, and at the end.
-        dirpath: where to; null for `checkpoints/` in the run's folder.
+        options: those of `medqlora.config.CheckpointOptions`.
 
     Raises:
         InputError: a number is out of its range.
     """
 
-    def __init__(
-        self,
-        monitor: str | None = None,
-        mode: Literal["max", "min"] | None = None,
-        save_top_k: int = 1,
-        every_n_train_steps: int | None = None,
-        dirpath: str | None = None,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
+        settings = CheckpointOptions(**options)
+        monitor, mode, dirpath = settings.monitor, settings.mode, settings.dirpath
+        save_top_k, every_n_train_steps = settings.save_top_k, settings.every_n_train_steps
         if save_top_k < -1:
             raise InputError(
                 f"--checkpoint.save_top_k {save_top_k}: it has to be at least -1, which keeps all"

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.config.callbacks import AnswersOptions
 from medqlora.errors import InputError
 from medqlora.inference import (
     Answer,
@@ -19,7 +20,6 @@ from medqlora.inference import (
 )
 from medqlora.records import Prediction, Record
 from medqlora.safety import (
-    NOTE,
     SafeReply,
     check_note,
     screen,
@@ -36,13 +36,13 @@ class Answers(Callback):
     after the last whole line.
 
     Args:
-        path: where to; null for a new file `predictions.jsonl` in the run's folder.
-        note: what every answer ends with; another wording, but never none.
+        options: those of `medqlora.config.AnswersOptions`.
     """
 
-    def __init__(self, path: str | None = None, note: str = NOTE) -> None:
-        self.path = path
-        self.note = note
+    def __init__(self, **options: Any) -> None:
+        settings = AnswersOptions(**options)
+        self.path = settings.path
+        self.note = settings.note
         self._file: TextIO | None = None
         self._release: Callable[[], None] = lambda: None
         self._place = Path()

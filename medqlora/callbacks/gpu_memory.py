@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.config.callbacks import GPUMemoryOptions
 from medqlora.utils.console import say
 from medqlora.utils.host_memory import peak_gib, resident_gib
 
@@ -19,11 +20,11 @@ class GPUMemory(Callback):
     and its peak.
 
     Args:
-        log: also send the figures to the loggers, as `memory/<phase>/<figure>_gib`.
+        options: those of `medqlora.config.GPUMemoryOptions`.
     """
 
-    def __init__(self, log: bool = True) -> None:
-        self.log = log
+    def __init__(self, **options: Any) -> None:
+        self.log = GPUMemoryOptions(**options).log
         #: phase → figure ("allocated", "reserved", "peak_allocated", "peak_reserved") → GiB
         self.phases: dict[str, dict[str, float]] = {}
         self._cuda: torch.device | None = None

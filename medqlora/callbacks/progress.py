@@ -5,6 +5,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from medqlora.config.callbacks import ProgressOptions
+
 
 class StepProgress(TQDMProgressBar):
     """Lightning's bar, fed with the host's numbers alone: loss, rate, tokens/s, validation accuracy.
@@ -12,12 +14,12 @@ class StepProgress(TQDMProgressBar):
     The usual way, logging tensors with `prog_bar=True`, makes the device finish before each refresh.
 
     Args:
-        refresh_rate: steps between refreshes; 0 hides the bar.
-        leave: keep the bar of each finished epoch on the screen.
+        options: those of `medqlora.config.ProgressOptions`.
     """
 
-    def __init__(self, refresh_rate: int = 1, leave: bool = False) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=leave)
+    def __init__(self, **options: Any) -> None:
+        settings = ProgressOptions(**options)
+        super().__init__(refresh_rate=settings.refresh_rate, leave=settings.leave)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown: dict[str, float] = getattr(pl_module, "shown", {})

@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.artifacts.adapter_export import versions
 from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.config.callbacks import ReportOptions
 from medqlora.data.question_set import QuestionSet
 from medqlora.errors import InputError
 from medqlora.evaluation import (
@@ -35,21 +36,14 @@ class EvaluationReport(Callback):
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
     Args:
-        allow_overlap: report test questions that the adapter was trained on instead of refusing them.
-        normalisation: how the labels' log-likelihoods are compared: "none" as they are (as
-            lm-evaluation-harness does), "length" by the token.
-        prior_correction: compare them less those of the prompt without a question in it.
+        options: those of `medqlora.config.ReportOptions`.
     """
 
-    def __init__(
-        self,
-        allow_overlap: bool = False,
-        normalisation: Literal["none", "length"] = "none",
-        prior_correction: bool = False,
-    ) -> None:
-        self.allow_overlap = allow_overlap
-        self.normalisation: Literal["none", "length"] = normalisation
-        self.prior_correction = prior_correction
+    def __init__(self, **options: Any) -> None:
+        settings = ReportOptions(**options)
+        self.allow_overlap = settings.allow_overlap
+        self.normalisation = settings.normalisation
+        self.prior_correction = settings.prior_correction
         #: of each question set, what the last test found
         self.tested: list[Tested] = []
         self._overlap: dict[str, dict[str, Any]] = {}

@@ -246,7 +246,10 @@ def _classes(module: str) -> list[str]:
 
 
 def _parameters(class_path: str) -> list[str]:
-    return list(inspect.signature(_named(class_path)).parameters)
+    named = _named(class_path)
+    if hasattr(named, "option_names"):
+        return list(named.option_names())
+    return list(inspect.signature(named).parameters)
 
 
 def _named(class_path: str) -> Any:

@@ -91,6 +91,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     import torch
 
     from medqlora.compat.lightning import total_steps
+    from medqlora.models.lora import lora_targets
     from medqlora.models.targets import projections
     from medqlora.models.transformers import skeleton
     from medqlora.planner import Shape, plan
@@ -128,7 +129,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
             "a plan is of decoders with one MLP a layer, as Llama's, Mistral's and Qwen's"
         ) from error
     if module.lora.target_modules is not None:
-        module.lora.resolve(skeleton(config, module.backend.base))
+        lora_targets(module.lora, skeleton(config, module.backend.base))
     lengths, length_note = _lengths(data, module)
     width = DTYPES[precision].itemsize
     fused = _fused(module, data, config, width, gpu, longest=max(map(sum, lengths)))

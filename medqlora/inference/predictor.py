@@ -1,7 +1,6 @@
 """One question at a time, without a Trainer: a base with an adapter, as its own record says it was trained."""
 
 from contextlib import AbstractContextManager
-from inspect import signature
 from typing import Any
 
 import torch
@@ -120,7 +119,7 @@ def _backend(name: str, options: dict[str, Any]) -> models.Backend:
     if name not in ("Unsloth", "Transformers", "TinyLlama"):
         raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
     kind = getattr(models, name)
-    known = signature(kind).parameters
+    known = kind.option_names()
     try:
         return kind(**{key: value for key, value in options.items() if key in known})
     except TypeError as error:  # an option that is needed and not recorded

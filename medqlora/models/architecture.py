@@ -11,7 +11,7 @@ from medqlora.models.layers import (
     raw_weights,
     text_decoder,
 )
-from medqlora.models.lora import LoRA
+from medqlora.models.lora import LoRA, lora_targets, peft_config
 from medqlora.models.quantization import Quantization
 from medqlora.models.shares import adapted_names, predicted_shares
 
@@ -55,7 +55,7 @@ def check_architecture(
             f"--model.backend.gradient_checkpointing true: transformers has none for '{base}' ({kind}): set it to "
             "false"
         )
-    targets = lora.targets(model)
+    targets = lora_targets(lora, model)
     shares = predicted_shares(model, quantization, targets)
     if quantization != "none" and not allow_unquantized and 2 * shares.quantized < shares.total:
         fix = "use nf4" if quantization == "int8" and experts(model) else "use another base"
@@ -87,12 +87,12 @@ def put_adapters_on(model: Any, lora: LoRA) -> Any:
     """
     from peft import get_peft_model
 
-    targets = lora.targets(model)
+    targets = lora_targets(lora, model)
     linear = linear_layers(model)
     conv1d = any(is_conv1d(module) for module in linear.values())
     meant = {name for name in linear if _matches(name, targets.modules)}
     meant |= {expert.name for expert in experts(model) if _matches(expert.name, targets.parameters)}
-    wrapped = get_peft_model(model, lora.peft_config(targets.modules, targets.parameters, conv1d=conv1d))
+    wrapped = get_peft_model(model, peft_config(lora, targets.modules, targets.parameters, conv1d=conv1d))
     different = sorted(meant ^ adapted_names(wrapped))
     if different:
         raise InputError(

@@ -3,11 +3,13 @@
 import inspect
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from medqlora.config.backends import TinyLlamaOptions, TransformersOptions, UnslothOptions
 from medqlora.models.decoder import Decoder
 from medqlora.models.lora import LoRA
 
@@ -18,6 +20,10 @@ class Backend(ABC):
     Constructors take plain values (they are the command-line help) and touch no file.
     """
 
+    #: the dataclass of the constructor's options; None where the constructor lists them itself
+    options_type: ClassVar[type[TransformersOptions | UnslothOptions | TinyLlamaOptions] | None] = None
+    #: the constructor's values, of a class with `options_type`
+    settings: TransformersOptions | UnslothOptions | TinyLlamaOptions
     #: the model's name on the Hub or a local folder, as the user gave it
     base: str
     #: whether a base that is loaded on the host may be spread over GPUs from there (`models.sharded`)
@@ -25,7 +31,16 @@ class Backend(ABC):
 
     def options(self) -> dict[str, Any]:
         """The constructor's values: with them the same backend can be made again."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        if self.options_type is not None:
+            return asdict(self.settings)
+        return {name: getattr(self, name) for name in self.option_names()}
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """The names of the constructor's options."""
+        if cls.options_type is not None:
+            return tuple(field.name for field in fields(cls.options_type))
+        return tuple(inspect.signature(cls).parameters)
 
     @abstractmethod
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:

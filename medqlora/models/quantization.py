@@ -3,14 +3,13 @@
 import logging
 import sys
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
-
-Quantization = Literal["nf4", "fp4", "int8", "none"]
 
 
 def import_bitsandbytes() -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from medqlora.config.lora import ALL_LINEAR, split_names
 from medqlora.errors import InputError
 from medqlora.models.layers import (
     base_model,
@@ -17,15 +18,12 @@ from medqlora.models.layers import (
 
 #: what Llama, Mistral, Qwen and Gemma call the linear layers of a decoder block
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-#: PEFT's word for all of them
-ALL_LINEAR = "all-linear"
 #: what the experts' own layers were called before transformers 5 put them into one parameter; people still say so
 _EXPERT_NAMES = {
     "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3"),
     "down_proj": ("w2",),
 }
 #: a layer's name or the end of one, not a regular expression
-_NAME = re.compile(r"[\w.-]+")
 _OPTION = "--model.lora.target_modules"
 
 
@@ -39,18 +37,6 @@ class Targets(NamedTuple):
 
     modules: list[str]
     parameters: list[str]
-
-
-def split_names(given: str | Sequence[str]) -> list[str] | str:
-    """The option's value as a list of names, or as it is: a regular expression or "all-linear"."""
-    if not isinstance(given, str):
-        listed = [name.strip() for name in given]
-        return ALL_LINEAR if [name.lower() for name in listed] == [ALL_LINEAR] else listed
-    text = given.strip().strip("[]") if re.fullmatch(r"\[[\w\s.,'\"-]*\]", given.strip()) else given.strip()
-    names = [name.strip("'\"") for name in re.split(r"[\s,]+", text) if name]
-    if [name.lower() for name in names] == [ALL_LINEAR]:
-        return ALL_LINEAR
-    return names if all(_NAME.fullmatch(name) for name in names) else text
 
 
 def find_targets(model: Any, given: str | Sequence[str] | None) -> Targets:

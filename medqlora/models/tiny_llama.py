@@ -1,16 +1,17 @@
 """The backend of the demo: the embedded base, held and trained as any other."""
 
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from medqlora.config.backends import TinyLlamaOptions
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
 from medqlora.models.lora import LoRA
-from medqlora.models.quantization import Quantization
 from medqlora.models.tiny_base import build_tiny_llama
 from medqlora.models.transformers import Transformers
 
@@ -22,31 +23,19 @@ class TinyLlama(Backend):
     them but knows no answer, and is kept in the cache folder.
 
     Args:
-        quantization: nf4 (QLoRA's), fp4, int8, or none.
-        double_quantization: also quantize the scales of nf4 and fp4.
-        gradient_checkpointing: keep only each layer's input and compute the rest again in the backward.
-        seed: of the pretraining.
+        values, options: those of `medqlora.config.TinyLlamaOptions`.
     """
 
     sharable = True
+    options_type = TinyLlamaOptions
 
-    def __init__(
-        self,
-        quantization: Quantization = "nf4",
-        double_quantization: bool = True,
-        gradient_checkpointing: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.seed = seed
+    def __init__(self, *values: Any, **options: Any) -> None:
+        self.settings = TinyLlamaOptions(*values, **options)
+        self.seed = self.settings.seed
         self._options: dict[str, Any] = {
-            "quantization": quantization,
-            "double_quantization": double_quantization,
-            "gradient_checkpointing": gradient_checkpointing,
+            name: value for name, value in asdict(self.settings).items() if name != "seed"
         }
         self._inner: Transformers | None = None
-
-    def options(self) -> dict[str, Any]:
-        return {**self._options, "seed": self.seed}
 
     @property
     def base(self) -> str:  # type: ignore[override]
@@ -56,7 +45,7 @@ class TinyLlama(Backend):
     def _built(self) -> Transformers:
         if self._inner is None:
             folder: Path = build_tiny_llama(seed=self.seed)
-            self._inner = Transformers(str(folder), **self._options)
+            self._inner = Transformers(base=str(folder), **self._options)
         return self._inner
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from medqlora.config.backends import TransformersOptions
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.adapter_fit import check_fit, put_on
@@ -19,7 +20,6 @@ from medqlora.models.layers import experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import (
-    Quantization,
     bitsandbytes_config,
     check_quantization,
     import_bitsandbytes,
@@ -31,38 +31,23 @@ class Transformers(Backend):
     """A causal language model of transformers, its weights held in 4 bits by bitsandbytes.
 
     Args:
-        base: the model's Hub name or folder.
-        quantization: nf4 (QLoRA's), fp4, int8, or none.
-        double_quantization: also quantize the scales of nf4 and fp4: 0.37 bit a parameter less.
-        compute_dtype: what the 4-bit layers multiply in; "auto" takes the precision of the run.
-        gradient_checkpointing: keep only each layer's input and compute the rest again in the backward:
-            about a third more time for a fraction of the activations' memory.
-        attention: transformers' attention implementation; "auto" takes its fastest that the model has.
-        revision: a branch, tag or commit on the Hub.
-        allow_unquantized: train although less than half of the decoder layers' weights can be quantized.
+        values, options: those of `medqlora.config.TransformersOptions`; `base` is needed.
     """
 
     sharable = True
+    options_type = TransformersOptions
 
-    def __init__(
-        self,
-        base: str,
-        quantization: Quantization = "nf4",
-        double_quantization: bool = True,
-        compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        gradient_checkpointing: bool = True,
-        attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
-        revision: str | None = None,
-        allow_unquantized: bool = False,
-    ) -> None:
-        self.base = base
-        self.quantization: Quantization = quantization
-        self.double_quantization = double_quantization
-        self.compute_dtype = compute_dtype
-        self.gradient_checkpointing = gradient_checkpointing
-        self.attention = attention
-        self.revision = revision
-        self.allow_unquantized = allow_unquantized
+    def __init__(self, *values: Any, **options: Any) -> None:
+        settings = TransformersOptions(*values, **options)
+        self.settings = settings
+        self.base = settings.base
+        self.quantization = settings.quantization
+        self.double_quantization = settings.double_quantization
+        self.compute_dtype = settings.compute_dtype
+        self.gradient_checkpointing = settings.gradient_checkpointing
+        self.attention = settings.attention
+        self.revision = settings.revision
+        self.allow_unquantized = settings.allow_unquantized
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()

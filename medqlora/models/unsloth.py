@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from medqlora.config.backends import UnslothOptions
+from medqlora.config.lora import ALL_LINEAR, split_names
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.adapter_fit import put_on
@@ -23,7 +25,6 @@ from medqlora.models.decoder import Decoder
 from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
 from medqlora.models.quantization import check_quantization, settle
-from medqlora.models.targets import ALL_LINEAR, split_names
 from medqlora.utils.cache import cache_folder
 
 
@@ -65,27 +66,19 @@ class Unsloth(Backend):
     """A model of Unsloth's `FastLanguageModel`, in NF4.
 
     Args:
-        base: the model's Hub name or folder.
-        quantization: nf4, or none (16-bit base).
-        gradient_checkpointing: "unsloth" also moves the kept activations to the host; true keeps them on
-            the GPU; false keeps everything.
-        max_seq_length: the longest example, prompt and answer, that positions are prepared for, in tokens.
-        revision: a branch, tag or commit on the Hub.
+        values, options: those of `medqlora.config.UnslothOptions`; `base` is needed.
     """
 
-    def __init__(
-        self,
-        base: str,
-        quantization: Literal["nf4", "none"] = "nf4",
-        gradient_checkpointing: Literal["unsloth"] | bool = "unsloth",
-        max_seq_length: int = 2048,
-        revision: str | None = None,
-    ) -> None:
-        self.base = base
-        self.quantization: Literal["nf4", "none"] = quantization
-        self.gradient_checkpointing = gradient_checkpointing
-        self.max_seq_length = max_seq_length
-        self.revision = revision
+    options_type = UnslothOptions
+
+    def __init__(self, *values: Any, **options: Any) -> None:
+        settings = UnslothOptions(*values, **options)
+        self.settings = settings
+        self.base = settings.base
+        self.quantization = settings.quantization
+        self.gradient_checkpointing = settings.gradient_checkpointing
+        self.max_seq_length = settings.max_seq_length
+        self.revision = settings.revision
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_unsloth()

@@ -91,7 +91,7 @@ def _trainer(case: Case, folder: Path, device: Any, dtype: Any) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
+    from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA, lora_targets, peft_config
     from medqlora.profiling.lengths import random_examples
     from medqlora.profiling.random_model import build_base, build_tokenizer
 
@@ -116,7 +116,7 @@ def _trainer(case: Case, folder: Path, device: Any, dtype: Any) -> Any:
     else:
         model = build_base(case.shape, device=device, dtype=dtype, seed=case.seed)
         tokenizer = build_tokenizer()
-        adapters["peft_config"] = lora.peft_config(lora.resolve(model))
+        adapters["peft_config"] = peft_config(lora, lora_targets(lora, model).modules)
     config = model.config.get_text_config()
     rows = case.batch_size or 1
     steps = case.warm_up + case.steps

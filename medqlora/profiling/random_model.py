@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medqlora.errors import InputError
-from medqlora.models.lora import LoRA
+from medqlora.models.lora import LoRA, lora_targets, peft_config
 from medqlora.models.quantization import bitsandbytes_config, import_bitsandbytes, settle
 
 #: as Llama's weights begin
@@ -130,7 +130,7 @@ def add_adapters(base: Any, *, lora: LoRA = LoRA(), seed: int = 0) -> Any:  # no
 
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model: Any = get_peft_model(base, lora.peft_config(lora.resolve(base)))
+        model: Any = get_peft_model(base, peft_config(lora, lora_targets(lora, base).modules))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:

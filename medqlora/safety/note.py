@@ -2,10 +2,11 @@
 
 import re
 
+from medqlora.config.callbacks import NOTE
 from medqlora.errors import InputError
 
-#: what an answer says of itself unless the user words it otherwise
-NOTE = "Not medical advice; consult a healthcare professional."
+__all__ = ["LEAST_WORDS", "NOTE", "check_note"]
+
 #: a note of fewer words says nothing
 LEAST_WORDS = 5
 

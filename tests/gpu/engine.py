@@ -36,7 +36,7 @@ from medqlora.fused import FusedDecoder
 from medqlora.fused.dequantize import FourBit
 from medqlora.fused.elementwise import elementwise
 from medqlora.models import Decoder, LoRA
-from medqlora.models.lora import SEVEN_PROJECTIONS
+from medqlora.models.lora import SEVEN_PROJECTIONS, peft_config
 from medqlora.models.quantization import settle
 from medqlora.records import Encoded
 
@@ -87,7 +87,7 @@ def build(shape: str, layers: int | None = None, dtype: torch.dtype = torch.bflo
     model.is_loaded_in_4bit = True  # PEFT asks the model, then the layer
     settle(model, DEVICE, dtype)
     model.requires_grad_(False)
-    model = get_peft_model(model, LoRA(r=16, alpha=32).peft_config(list(SEVEN_PROJECTIONS)))
+    model = get_peft_model(model, peft_config(LoRA(r=16, alpha=32), list(SEVEN_PROJECTIONS)))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.01, generator=generator)

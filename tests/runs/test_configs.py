@@ -189,7 +189,7 @@ def our_options() -> dict[str, list[Any]]:
     }
     for prefix, kinds in (("model.backend", BACKENDS), ("data.source", SOURCES)):
         for kind in kinds:
-            for name, one in inspect.signature(kind).parameters.items():
+            for name, one in inspect.signature(getattr(kind, "options_type", kind)).parameters.items():
                 found.setdefault(f"{prefix}.{name}", []).append(one.default)
     return found
 

@@ -11,8 +11,8 @@ _ENCODES = """
 import sys, time
 from pathlib import Path
 from transformers import AutoTokenizer
-from medqlora.data import SyntheticTrials, encode, encode_all, lookup
-from medqlora.data import encode as _
+from medqlora.data import SyntheticTrials, encode_all, lookup
+from medqlora.data.encoding import encode
 
 module = sys.modules["medqlora.data.encoding.encode"]
 original, calls = module._Encoder.encode, []

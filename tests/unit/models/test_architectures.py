@@ -17,6 +17,7 @@ from medqlora.inference.scoring import score
 from medqlora.models import LoRA, Transformers
 from medqlora.models.flops import step_flops
 from medqlora.models.layers import experts, raw_weights, text_decoder
+from medqlora.models.lora import lora_targets
 from medqlora.models.shares import adapted_names, loaded_shares, predicted_shares
 from medqlora.models.transformers import skeleton
 from medqlora.planner.shape import Shape
@@ -137,7 +138,7 @@ def test_the_planner_and_the_shares_take_it(folders: dict[str, Path], family: st
         Shape.of(config)
     modules = skeleton(config, family)
     _, model = load(folders[family])
-    assert predicted_shares(modules, "nf4", LoRA().targets(modules)) == loaded_shares(model)
+    assert predicted_shares(modules, "nf4", lora_targets(LoRA(), modules)) == loaded_shares(model)
     assert 2 * loaded_shares(model).quantized > loaded_shares(model).total
 
 
@@ -220,10 +221,10 @@ def test_a_vision_tower_gets_no_adapters_in_a_text_run(
 
 def test_a_regular_expression_for_a_multimodal_base_stays_in_its_language_model(gemma3: Path) -> None:
     modules = skeleton(Transformers(str(gemma3)).config(), "gemma3")
-    found = LoRA(target_modules=r".*\.q_proj").resolve(modules)
+    found = lora_targets(LoRA(target_modules=r".*\.q_proj"), modules).modules
     assert len(found) == 2
     assert all("language_model" in name for name in found)
-    assert LoRA(target_modules=["q_proj"]).resolve(modules) == found
+    assert lora_targets(LoRA(target_modules=["q_proj"]), modules).modules == found
 
 
 @pytest.mark.parametrize(
@@ -305,5 +306,5 @@ def test_a_router_and_a_mixer_that_read_their_weights_themselves_are_left_alone(
 
     modules = skeleton(AutoConfig.for_model(family, hidden_size=64, intermediate_size=64, **changes), family)
     assert any(name.endswith(raw) for name in raw_weights(modules))
-    assert not any(name.endswith(raw) for name in LoRA().targets(modules).modules)
+    assert not any(name.endswith(raw) for name in lora_targets(LoRA(), modules).modules)
     assert not any(hasattr(expert.module, "A_log") for expert in experts(modules))

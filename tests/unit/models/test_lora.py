@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medqlora.errors import InputError
-from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA, linear_names
+from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA, linear_names, lora_targets, peft_config
 
 
 def skeleton(family: str, **changes: Any) -> nn.Module:
@@ -29,7 +29,7 @@ def skeleton(family: str, **changes: Any) -> nn.Module:
     "family", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite", "cohere"]
 )
 def test_a_llama_like_block_gets_its_seven_projections(family: str) -> None:
-    assert LoRA().resolve(skeleton(family)) == list(SEVEN_PROJECTIONS)
+    assert lora_targets(LoRA(), skeleton(family)).modules == list(SEVEN_PROJECTIONS)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_llama_like_block_gets_its_seven_projections(family: str) -> None:
     ],
 )
 def test_a_block_with_other_names_gets_all_of_its_own(family: str, names: list[str]) -> None:
-    assert LoRA().resolve(skeleton(family)) == names
+    assert lora_targets(LoRA(), skeleton(family)).modules == names
 
 
 def test_the_head_is_never_among_them() -> None:
@@ -84,7 +84,7 @@ FIRST = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
 def test_layers_are_named_in_each_of_pefts_forms(given: Any, expected: list[str]) -> None:
     lora = LoRA(target_modules=given)
     lora.check()
-    assert lora.resolve(skeleton("llama")) == expected
+    assert lora_targets(lora, skeleton("llama")).modules == expected
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_layers_are_named_in_each_of_pefts_forms(given: Any, expected: list[str]
 )  # fmt: skip
 def test_a_form_that_names_no_layer_is_refused_with_what_would(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        LoRA(target_modules=given).resolve(skeleton("llama"))
+        lora_targets(LoRA(target_modules=given), skeleton("llama"))
     assert "\n" not in str(caught.value)
 
 
@@ -115,23 +115,23 @@ def test_an_empty_choice_is_refused(given: Any) -> None:
 
 def test_an_unknown_layer_names_the_nearest_and_all_that_there_are() -> None:
     with pytest.raises(InputError) as caught:
-        LoRA(target_modules=["q_proj", "v_prj"]).resolve(skeleton("llama"))
+        lora_targets(LoRA(target_modules=["q_proj", "v_prj"]), skeleton("llama"))
     assert str(caught.value) == (
         "--model.lora.target_modules: the model has no linear layer 'v_prj'; did you mean 'v_proj'? "
         "It has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
     with pytest.raises(InputError, match=r"no linear layer 'xyzzy'\. It has down_proj, "):
-        LoRA(target_modules=["xyzzy"]).resolve(skeleton("llama"))
+        lora_targets(LoRA(target_modules=["xyzzy"]), skeleton("llama"))
 
 
 def test_the_head_by_name_is_refused() -> None:
     with pytest.raises(InputError, match="no linear layer 'lm_head'"):
-        LoRA(target_modules=["lm_head"]).resolve(skeleton("llama"))
+        lora_targets(LoRA(target_modules=["lm_head"]), skeleton("llama"))
 
 
 def test_a_model_without_linear_layers_is_refused_and_not_trained_without_adapters() -> None:
     with pytest.raises(InputError, match=r"--model\.backend\.base: Sequential has no linear layers"):
-        LoRA().resolve(nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)))
+        lora_targets(LoRA(), nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)))
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_the_defaults_and_the_extremes_that_are_right_pass() -> None:
 
 def test_peft_is_told_the_same() -> None:
     lora = LoRA(r=4, alpha=6.5, dropout=0.25, use_rslora=True, use_dora=True, init="gaussian")
-    config = lora.peft_config(["q_proj", "v_proj"])
+    config = peft_config(lora, ["q_proj", "v_proj"])
     assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 6.5, 0.25)
     assert (config.use_rslora, config.use_dora, config.init_lora_weights) == (True, True, "gaussian")
     assert config.target_modules == {"q_proj", "v_proj"}
     assert (config.bias, config.task_type) == ("none", "CAUSAL_LM")
-    assert LoRA().peft_config(["q_proj"]).init_lora_weights is True
+    assert peft_config(LoRA(), ["q_proj"]).init_lora_weights is True
 
 
 @pytest.mark.parametrize(("use_rslora", "scale"), [(False, 6.0 / 4), (True, 6.0 / 2)])
@@ -186,7 +186,7 @@ def test_the_update_is_scaled_by_alpha_over_r_or_its_root(use_rslora: bool, scal
             num_attention_heads=2,
         )
     )
-    wrapped = get_peft_model(model, lora.peft_config(lora.resolve(model)))
+    wrapped = get_peft_model(model, peft_config(lora, lora_targets(lora, model).modules))
     layer = wrapped.get_base_model().model.layers[0].self_attn.q_proj
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.nn.init.normal_(b)

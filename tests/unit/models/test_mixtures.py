@@ -15,6 +15,7 @@ from medqlora.errors import InputError
 from medqlora.models import LoRA, Transformers
 from medqlora.models.adapters import save_adapter, trainable_state
 from medqlora.models.layers import experts
+from medqlora.models.lora import lora_targets
 from medqlora.models.shares import adapted_names, loaded_shares, predicted_shares
 from medqlora.models.transformers import skeleton
 from medqlora.records import Encoded
@@ -220,7 +221,7 @@ def test_the_shares_are_predicted_from_the_configuration_as_the_loaded_model_has
     folders: dict[str, Path], family: str
 ) -> None:
     modules = skeleton(Transformers(str(folders[family])).config(), family)
-    predicted = predicted_shares(modules, "nf4", LoRA().targets(modules))
+    predicted = predicted_shares(modules, "nf4", lora_targets(LoRA(), modules))
     measured = loaded_shares(load(folders[family], LoRA(r=2)))
     assert predicted == measured
     assert measured.quantized > 0.9 * measured.total
@@ -285,7 +286,7 @@ def test_experts_are_named_as_layers_are_by_their_old_names_too(
     folders: dict[str, Path], given: Any, parameters: list[str]
 ) -> None:
     modules = skeleton(Transformers(str(folders["qwen3_moe"])).config(), "qwen3_moe")
-    assert LoRA(target_modules=given).targets(modules).parameters == parameters
+    assert lora_targets(LoRA(target_modules=given), modules).parameters == parameters
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "granitemoe"])
@@ -297,7 +298,7 @@ def test_experts_of_one_layer_alone_are_adapted_where_one_is_named(
     model = load(folders[family], lora)
     assert {name.split(".")[2] for name in adapted_names(model)} == {"1"}
     assert any("experts" in name or "linear" in name for name in adapted_names(model))
-    assert loaded_shares(model) == predicted_shares(modules, "nf4", lora.targets(modules))
+    assert loaded_shares(model) == predicted_shares(modules, "nf4", lora_targets(lora, modules))
 
 
 def test_without_checkpointing_the_gradients_are_the_same(folders: dict[str, Path]) -> None:

@@ -1,0 +1,34 @@
+"""Options as data: frozen dataclasses that need neither torch nor Lightning.
+
+Each option's name, type, default and help stand here alone. The classes that Lightning runs take them as `**options`,
+so that LightningCLI's parser, the help of each command and the documentation's reference all come from here.
+"""
+
+from medqlora.config.backends import TinyLlamaOptions, TransformersOptions, UnslothOptions
+from medqlora.config.callbacks import (
+    AnswersOptions,
+    CheckpointOptions,
+    GPUMemoryOptions,
+    ProgressOptions,
+    ReportOptions,
+)
+from medqlora.config.data import DataOptions
+from medqlora.config.lora import LoRAOptions
+from medqlora.config.model import EngineOptions, EvaluationOptions, ModelOptions, StepOptions
+
+__all__ = [
+    "AnswersOptions",
+    "CheckpointOptions",
+    "DataOptions",
+    "EngineOptions",
+    "EvaluationOptions",
+    "GPUMemoryOptions",
+    "LoRAOptions",
+    "ModelOptions",
+    "ProgressOptions",
+    "ReportOptions",
+    "StepOptions",
+    "TinyLlamaOptions",
+    "TransformersOptions",
+    "UnslothOptions",
+]

@@ -1,0 +1,72 @@
+"""The options of the model backends, under `--model.backend.`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Quantization = Literal["nf4", "fp4", "int8", "none"]
+
+
+@dataclass(frozen=True)
+class TransformersOptions:
+    """A causal language model of transformers, its weights held in 4 bits by bitsandbytes.
+
+    Args:
+        base: the base model's Hub name or folder.
+        quantization: nf4 (QLoRA's), fp4, int8, or none.
+        double_quantization: also quantize the scales of nf4 and fp4: 0.37 bit a parameter less.
+        compute_dtype: data type of the 4-bit layers' products; "auto" takes the precision of the run.
+        gradient_checkpointing: keep only each layer's input and recompute the rest in the backward: about a third more
+            time for a fraction of the activations' memory.
+        attention: transformers' attention implementation; "auto" takes the fastest that the model has.
+        revision: a branch, tag or commit on the Hub.
+        allow_unquantized: train although less than half of the decoder layers' weights can be quantized.
+    """
+
+    base: str
+    quantization: Quantization = "nf4"
+    double_quantization: bool = True
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gradient_checkpointing: bool = True
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    revision: str | None = None
+    allow_unquantized: bool = False
+
+
+@dataclass(frozen=True)
+class UnslothOptions:
+    """A model of Unsloth's `FastLanguageModel`, in NF4.
+
+    Args:
+        base: the base model's Hub name or folder.
+        quantization: nf4, or none (16-bit base).
+        gradient_checkpointing: "unsloth" also moves the kept activations to the host; true keeps them on the GPU;
+            false keeps everything.
+        max_seq_length: the longest example, prompt and answer, that positions are prepared for, in tokens.
+        revision: a branch, tag or commit on the Hub.
+    """
+
+    base: str
+    quantization: Literal["nf4", "none"] = "nf4"
+    gradient_checkpointing: Literal["unsloth"] | bool = "unsloth"
+    max_seq_length: int = 2048
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class TinyLlamaOptions:
+    """A Llama of a few million parameters, made on this machine when first used; no download.
+
+    It is pretrained for under a minute on unlabelled texts of invented trials, so it can read and write them but knows
+    no answer. It is kept in the cache folder.
+
+    Args:
+        quantization: nf4 (QLoRA's), fp4, int8, or none.
+        double_quantization: also quantize the scales of nf4 and fp4.
+        gradient_checkpointing: keep only each layer's input and recompute the rest in the backward.
+        seed: of the pretraining.
+    """
+
+    quantization: Quantization = "nf4"
+    double_quantization: bool = True
+    gradient_checkpointing: bool = False
+    seed: int = 0

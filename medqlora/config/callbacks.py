@@ -1,0 +1,83 @@
+"""The options of the callbacks that belong to every run."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: what every answer ends with
+NOTE = "Not medical advice; consult a healthcare professional."
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Checkpoints, and the export of the best adapter; under `--checkpoint.`.
+
+    Args:
+        monitor: the validation score that decides which checkpoint is best, of equal ones the earliest. Null is
+            `val/accuracy`; where the validation questions have free answers `val/token_f1`, of equal ones the lowest
+            `val/loss`. Without validation the last checkpoint is the best.
+        mode: whether a higher or a lower score is better; null follows the score.
+        save_top_k: how many of the best are kept, -1 for all.
+        every_n_train_steps: update `last.ckpt` every so many steps; it is also written before and after each
+            validation, and at the end.
+        dirpath: folder of the checkpoints; null for `checkpoints/` in the run's folder.
+    """
+
+    monitor: str | None = None
+    mode: Literal["max", "min"] | None = None
+    save_top_k: int = 1
+    every_n_train_steps: int | None = None
+    dirpath: str | None = None
+
+
+@dataclass(frozen=True)
+class GPUMemoryOptions:
+    """Memory of each phase; under `--gpu_memory.`.
+
+    Args:
+        log: also send the figures to the loggers, as `memory/<phase>/<figure>_gib`.
+    """
+
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class ProgressOptions:
+    """The progress bar; under `--progress.`.
+
+    Args:
+        refresh_rate: steps between refreshes; 0 hides the bar.
+        leave: keep the bar of each finished epoch on the screen.
+    """
+
+    refresh_rate: int = 1
+    leave: bool = False
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The report of `test`; under `--report.`.
+
+    Args:
+        allow_overlap: report test questions that the adapter was trained on instead of refusing them.
+        normalisation: how the labels' log-likelihoods are compared: "none" as they are (as lm-evaluation-harness does),
+            "length" by the token.
+        prior_correction: compare them less those of the prompt without a question in it.
+    """
+
+    allow_overlap: bool = False
+    normalisation: Literal["none", "length"] = "none"
+    prior_correction: bool = False
+
+
+@dataclass(frozen=True)
+class AnswersOptions:
+    """The answers file of `predict`; under `--answers.`.
+
+    Args:
+        path: the file to write; null for a new `predictions.jsonl` in the run's folder. An existing file is continued
+            after its last whole line.
+        note: text that every answer ends with; another wording, but never none.
+    """
+
+    path: str | None = None
+    note: str = NOTE

@@ -1,0 +1,40 @@
+"""The options under `--data.`: what is read, and how it is put into batches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Packing = Literal["auto", "packed", "padded"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """All plain options of `PubMedQADataModule`.
+
+    Args:
+        questions: a file of questions for `predict`, .jsonl, .json, .csv or .parquet, with a `question` and optionally
+            `id`, `contexts` and `options`; null takes the source's test questions.
+        prompt: medical, chat (the tokenizer's chat template), or lm_eval (lm-evaluation-harness's).
+        max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
+        batch_size: examples in one optimizer step, over all processes.
+        micro_batch_tokens: tokens that go through the model at once: memory and speed depend on it, the result does
+            not; "auto" takes what `medqlora plan` finds to be fastest in the GPU's free memory.
+        packing: "packed" rows hold several examples that don't attend to each other, "padded" rows one; "auto" packs
+            where a comparison on the model at start shows no difference.
+        train_samples: train on this many examples, drawn by `seed`; null for all.
+        eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
+            `micro_batch_tokens` together.
+        seed: of the sample, the order of the examples and the adapters' initialisation.
+        allow_test_questions: train although training or validation holds test questions of a published benchmark; the
+            adapter's record says so.
+    """
+
+    questions: str | None = None
+    prompt: str = "medical"
+    max_prompt_tokens: int = 1024
+    batch_size: int = 8
+    micro_batch_tokens: int | Literal["auto"] = 2048
+    packing: Packing = "auto"
+    train_samples: int | None = None
+    eval_batch_size: int = 16
+    seed: int = 0
+    allow_test_questions: bool = False

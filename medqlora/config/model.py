@@ -1,0 +1,87 @@
+"""The options under `--model.`: engine, training step and evaluation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Engine = Literal["auto", "fused", "native"]
+Checkpointing = Literal["auto", "offload", "full", "none"] | int
+Weights = Literal["auto", "nf4", "cached"]
+Place = Literal["device", "host"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the model is run: memory and speed depend on it, the result does not.
+
+    Args:
+        engine: runs the training step and the scoring: "fused" is this project's own path for Llama-like 4-bit models
+            on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
+        checkpointing: activation checkpointing of the fused engine: "none"; "full" keeps each layer's input and
+            recomputes the rest in the backward; "offload" keeps those inputs in host memory; a number of layers to
+            recompute; "auto" recomputes as little as the GPU's free memory allows. The native engine follows
+            `backend.gradient_checkpointing`.
+        weights: of the fused engine: "nf4" dequantizes them in every product, "cached" once, for 16 more bits a
+            weight; "auto" caches where the memory allows. The numbers are the same.
+        embedding: "device", or "host": keep it in host memory and gather its rows from there.
+        head: "device", or "host": keep the output head in host memory and stream it at every use. Both on the host
+            save 2 GB with Llama-3-8B, and cost some time.
+        preflight: before the first step, compare the loss of the largest pack with its examples' one by one, and on a
+            GPU run the largest training and validation batch once.
+    """
+
+    engine: Engine = "auto"
+    checkpointing: Checkpointing = "auto"
+    weights: Weights = "auto"
+    embedding: Place = "device"
+    head: Place = "device"
+    preflight: bool = True
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """The optimizer step.
+
+    Args:
+        learning_rate: the highest rate, for every optimizer.
+        weight_decay: AdamW's decoupled weight decay; of another optimizer by name, its own.
+        warmup_ratio: share of all steps over which the rate rises; then it falls along a cosine.
+        max_grad_norm: the gradient's norm is clipped to it; 0 clips nothing.
+        max_bad_steps: end the run after this many steps in a row whose loss or gradient is not finite; each such step
+            is left out.
+    """
+
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.03
+    max_grad_norm: float = 1.0
+    max_bad_steps: int = 10
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Validation, test and prediction.
+
+    Args:
+        generate: also generate answers in evaluation; false scores labels alone.
+        max_new_tokens: length limit of a generated answer, in tokens.
+        compare_base: `test` also evaluates the base model without the adapter.
+        target_risk: an answer is given as "uncertain" below the confidence from which at most this share of the
+            validation questions was answered wrongly.
+    """
+
+    generate: bool = True
+    max_new_tokens: int = 48
+    compare_base: bool = True
+    target_risk: float = 0.1
+
+
+@dataclass(frozen=True)
+class ModelOptions(EvaluationOptions, StepOptions, EngineOptions):
+    """All plain options of `QLoRAModule`.
+
+    Args:
+        adapter: evaluate this adapter folder (PEFT's format) instead; "none" for the bare base model; null takes the
+            newest finished run's on the same base model.
+    """
+
+    adapter: str | None = None
