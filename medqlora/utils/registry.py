@@ -1,0 +1,91 @@
+"""Registries: sources, prompts, metrics, fused families and commands that add themselves under a name.
+
+A module adds its class when it is imported. Modules outside this package are found in two ways: as an installed
+package's entry point in the registry's group, or as a module named in the environment variable `MEDQLORA_PLUGINS`
+(separated by commas), which is imported before the first look-up.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from medqlora.errors import InputError
+
+T = TypeVar("T")
+PLUGINS = "MEDQLORA_PLUGINS"
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for, in the order of registration.
+
+    Args:
+        kind: what an entry is, for messages ("prompt").
+        group: the entry points' group ("medqlora.prompts").
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator that adds what it decorates under `name`.
+
+        Raises:
+            ValueError: the name belongs to something else.
+        """
+
+        def add(entry: T) -> T:
+            self.add(name, entry)
+            return entry
+
+        return add
+
+    def add(self, name: str, entry: T) -> None:
+        """Adds one entry.
+
+        Raises:
+            ValueError: the name belongs to something else.
+        """
+        if self._entries.setdefault(name, entry) is not entry:
+            raise ValueError(f"{self.kind} '{name}' is registered twice")
+
+    def names(self) -> tuple[str, ...]:
+        """All names, plugins' included."""
+        self._load()
+        return tuple(self._entries)
+
+    def get(self, name: str) -> T | None:
+        """The entry of that name; None where there is none."""
+        self._load()
+        return self._entries.get(name)
+
+    def __iter__(self) -> Iterator[tuple[str, T]]:
+        self._load()
+        return iter(tuple(self._entries.items()))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for point in entry_points(group=self.group):
+            self.add(point.name, point.load())
+        import_plugins()
+
+
+def import_plugins() -> None:
+    """Imports the modules of `MEDQLORA_PLUGINS`, which register what they bring.
+
+    Raises:
+        InputError: one of them can't be imported.
+    """
+    for name in filter(None, (part.strip() for part in os.environ.get(PLUGINS, "").split(","))):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"{PLUGINS}={name}: it can't be imported ({error}): correct the name, or put its folder into PYTHONPATH"
+            ) from error
