@@ -83,9 +83,13 @@ def import_plugins() -> None:
         InputError: one of them can't be imported.
     """
     for name in filter(None, (part.strip() for part in os.environ.get(PLUGINS, "").split(","))):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise InputError(
-                f"{PLUGINS}={name}: it can't be imported ({error}): correct the name, or put its folder into PYTHONPATH"
-            ) from error
+        _import_plugin(name)
+
+
+def _import_plugin(name: str) -> None:
+    try:
+        import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{PLUGINS}={name}: it can't be imported ({error}): correct the name, or put its folder into PYTHONPATH"
+        ) from error

@@ -1,0 +1,32 @@
+"""Types that several rooms share: JSON values, and what this project needs of a tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+#: a value as `json.loads` gives it
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+#: an object of JSON whose values are looked at one by one
+JsonObject: TypeAlias = Mapping[str, object]
+
+
+class Tokenizer(Protocol):
+    """The part of transformers' `PreTrainedTokenizerBase` that this project uses.
+
+    https://huggingface.co/docs/transformers/main_classes/tokenizer
+    """
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+    eos_token: str | None
+    chat_template: str | None
+
+    def __len__(self) -> int: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+
+    def convert_ids_to_tokens(self, ids: int) -> str: ...
+
+    def save_pretrained(self, save_directory: str) -> object: ...
