@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 #: a value as `json.loads` gives it
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 #: an object of JSON whose values are looked at one by one
 JsonObject: TypeAlias = Mapping[str, object]
 
