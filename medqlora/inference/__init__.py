@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from medqlora.inference.answer import Answer, answer_of, safe_answer
-from medqlora.inference.calibration import Calibration, calibrate, calibrated_probabilities
+from medqlora.inference.calibration import Calibration, calibrate
 from medqlora.inference.rationale import rationale_in
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = [
     "answer_of",
     "build_evaluator",
     "calibrate",
-    "calibrated_probabilities",
     "rationale_in",
     "safe_answer",
 ]

@@ -110,6 +110,17 @@ def build_backend(
         raise InputError(f"--backend {name}: {error}: pass --base") from error
 
 
+def check_files(backend: models.Backend, trained: Trained, option: str) -> None:
+    """Checks the files of the base model and of the adapter, before a weight is loaded.
+
+    Raises:
+        InputError: a file is missing or damaged, or the adapter does not fit the base model.
+    """
+    backend.check_files()
+    if trained.adapter is not None:
+        backend.check_adapter(trained.adapter, option)
+
+
 def pick_device(name: str) -> torch.device:
     """The device of `--device`: auto, cpu or cuda.
 

@@ -15,7 +15,7 @@ from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.evaluator import Evaluator, build_evaluator
-from medqlora.inference.loading import build_backend, pick_device, read_trained
+from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
 from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES
@@ -125,10 +125,8 @@ class Predictor:
         target = device if isinstance(device, torch.device) else pick_device(device)
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
-        chosen = lookup(prompt or trained.prompt)
-        made.check_files()
-        if trained.adapter is not None:
-            made.check_adapter(trained.adapter, option)
+        template = lookup(prompt or trained.prompt)
+        check_files(made, trained, option)
         tokenizer = made.tokenizer()
         dtype = (
             torch.float32
@@ -141,7 +139,7 @@ class Predictor:
             model,
             made.decoder(model),
             tokenizer,
-            chosen,
+            template,
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
