@@ -13,7 +13,7 @@ from typing import NamedTuple
 from medqlora.evaluation.parsing import following as following
 from medqlora.evaluation.parsing import languages as languages
 from medqlora.evaluation.parsing import phrases as phrases
-from medqlora.evaluation.parsing.options import Found, OptionTexts
+from medqlora.evaluation.parsing.options import OptionMatch, OptionTexts
 from medqlora.evaluation.parsing.text import plain
 
 #: how far to the right of a label the rules look, in characters
@@ -172,7 +172,7 @@ class Values:
             return Value(label, end) if following.follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
 
-    def behind(self, text: str, end: int) -> Found | None:
+    def behind(self, text: str, end: int) -> OptionMatch | None:
         """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
         if not self.texts:
             return None
@@ -181,7 +181,7 @@ class Values:
         signed = self.texts.at(text, place - 1) if place > end and text[place - 1] == "-" else None
         return signed or self.texts.at(text, place)
 
-    def _own_text(self, text: str, end: int, label: str) -> Found | None:
+    def _own_text(self, text: str, end: int, label: str) -> OptionMatch | None:
         found = self.behind(text, end)
         return found if found is not None and label in found.labels else None
 
@@ -293,7 +293,7 @@ class Values:
             and re.match(r"[)\]*_]{0,4}(?:\s*$|[.,;:)\n])", text[word.end() : word.end() + 8]) is not None
         )
 
-    def _goes_on(self, text: str, found: Found) -> bool:
+    def _goes_on(self, text: str, found: OptionMatch) -> bool:
         """Whether what stands there is only a part of something that is no option: "metformin and iron"."""
         part = following.PART.match(text, found.end)
         if part is None and found.longer:
@@ -307,7 +307,7 @@ class Values:
             self.by_key.get(_key(letter["inside"] or letter["named"] or letter["dashed"])) if letter else None
         )
 
-    def _judged_option(self, text: str, found: Found | None) -> Value | None:
+    def _judged_option(self, text: str, found: OptionMatch | None) -> Value | None:
         """The option whose text stands there, where nothing more is said of it."""
         if found is None:
             return None
