@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.config.data import DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
+from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
@@ -19,7 +20,6 @@ from medqlora.data.summary import content_free, describe
 from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
-from medqlora.training.fit_plan import DEFAULT_TOKENS
 from medqlora.training.stage_start import Stage, start_stage
 
 #: micro-batches that evaluation fills from one group of questions
@@ -50,7 +50,8 @@ class PubMedQADataModule(LightningDataModule):
         self.prompt_name = self.options.prompt
         self.max_prompt_tokens = self.options.max_prompt_tokens
         self.batch_size = self.options.batch_size
-        self.micro_batch_tokens = self.options.micro_batch_tokens
+        #: tokens of a micro-batch; a process may lower its own while it trains
+        self.budget = TokenBudget(self.options.micro_batch_tokens)
         self.packing = self.options.packing
         self.train_samples = self.options.train_samples
         self.eval_batch_size = self.options.eval_batch_size
@@ -74,8 +75,6 @@ class PubMedQADataModule(LightningDataModule):
         self._started: tuple[str, Any] | None = None
         self._tokenizer: Any = None
         self._loader: StepLoader | None = None
-        #: the budget before this process lowered its own: processes deal questions out by one that all have
-        self._dealt_by: int | None = None
 
     def check(self) -> None:
         """Raises InputError for options that no data can make right."""
@@ -290,7 +289,7 @@ class PubMedQADataModule(LightningDataModule):
         self._loader = StepLoader(
             self.train,
             self.batch_size,
-            self.token_budget,
+            self.budget,
             packed=packed,
             pad_token_id=self._tokenizer.pad_token_id,
             seed=self.seed,
@@ -301,16 +300,14 @@ class PubMedQADataModule(LightningDataModule):
         return self._loader
 
     @property
-    def token_budget(self) -> int:
-        """`micro_batch_tokens` as a number: the module settles "auto" before a loader is asked for."""
-        return DEFAULT_TOKENS if isinstance(self.micro_batch_tokens, str) else self.micro_batch_tokens
+    def micro_batch_tokens(self) -> int | Literal["auto"]:
+        """Tokens of a micro-batch; "auto" until the fit is planned."""
+        return self.budget.option
 
-    def lower_micro_batch_tokens(self) -> None:
-        """Halves the budget of the steps that come, in this process alone."""
-        self._dealt_by = self._dealt_by or self.token_budget
-        self.micro_batch_tokens = max(1, self.token_budget // 2)
-        if self._loader is not None:
-            self._loader.micro_batch_tokens = self.token_budget
+    @property
+    def token_budget(self) -> int:
+        """`micro_batch_tokens` as a number; 2,048 for "auto"."""
+        return self.budget.value
 
     def step_of(self, ids: Sequence[str]) -> StepBatch:
         """The step over these training examples under the present budget."""
@@ -333,7 +330,7 @@ class PubMedQADataModule(LightningDataModule):
         trainer: Any = self.trainer
         return EvalLoader(
             examples,
-            _GROUP * (self._dealt_by or self.token_budget),
+            _GROUP * self.budget.common,
             in_order=in_order,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,

@@ -8,14 +8,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from medqlora.compat.lightning import data_source, total_steps
+from medqlora.compat.lightning import LightningDriver, data_source, total_steps
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.packing import StepBatch
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.distributed.loading import load_model
 from medqlora.distributed.processes import AsyncScalar, gather, sum_over_processes
 from medqlora.errors import InputError
-from medqlora.fused import FusedDecoder
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
 from medqlora.models.precision import DTYPES
@@ -29,7 +28,6 @@ from medqlora.training.checks.preflight import preflight
 from medqlora.training.checks.trainer import check_trainer
 from medqlora.training.engine_choice import EngineChoice, FusedSettings, choose
 from medqlora.training.fit_plan import FitPlan, settle_fit, usable_memory
-from medqlora.training.flat import FlatOptimizer
 from medqlora.training.optim import (
     OptimizerFactory,
     OptimizerName,
@@ -37,8 +35,9 @@ from medqlora.training.optim import (
     warmup_cosine,
 )
 from medqlora.training.optimizer_names import NamedOptimizer
-from medqlora.training.out_of_memory import split_further
-from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
+from medqlora.training.out_of_memory import BudgetSplitter
+from medqlora.training.step import TrainStep
+from medqlora.training.step_metrics import StepMetrics
 from medqlora.utils.console import say
 from medqlora.utils.module_property import ModuleProperty, raise_property_error
 from medqlora.utils.random_state import restore_random_state
@@ -103,7 +102,7 @@ class QLoRAModule(CheckpointSteps):
         #: the signal that came to this process, and what all of them know to have come to any; 0 for none
         self.signal = self.agreed_signal = 0
         self._agreed_scalar = AsyncScalar()
-        self._loss = self._grad_norm = torch.zeros(())
+        self._step: TrainStep | None = None
 
     # ---- the model -------------------------------------------------------------------------------
 
@@ -145,7 +144,7 @@ class QLoRAModule(CheckpointSteps):
     def setup(self, stage: str) -> None:
         """Lightning's hook, after the datamodule's: what an earlier stage left of its engine is dropped."""
         # Lightning moves a model to the host between two stages, and an engine holds tensors of where it was
-        self._chosen, self.planned = None, None
+        self._chosen, self.planned, self._step = None, None, None
         if stage == "fit":
             self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
 
@@ -251,59 +250,25 @@ class QLoRAModule(CheckpointSteps):
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
         """One optimizer step; returns its loss, a mean over completion tokens, for callbacks."""
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        # Lightning takes every parameter's gradient away before an epoch: back into the one buffer with them
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        loss = self._gradients(batch)
-        while loss is None:  # the handler is left first: it holds on to what the failed pass allocated
-            optimizer.zero_grad()  # type: ignore[union-attr]
-            batch = split_further(batch, self.data, self.device)
-            loss = self._gradients(batch)
-        self.join()
-        if self.trainer.world_size > 1:
-            loss = self._sum_over_processes(optimizer, loss)
-        self._loss = loss
-        step, rate = self.trainer.global_step, optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = None if scaler is None else scaler.get_scale()
-        optimizer.step()  # type: ignore[union-attr]  # fp16's gradients are unscaled before `on_before_optimizer_step`
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        overflow = scaler is not None and scaler.get_scale() < scale
-        if overflow:
-            self.skipped_steps += 1  # the scaler left the weights alone
-        else:
-            scheduler.step()  # type: ignore[union-attr]
-        self._metrics.add(StepFigures(step, loss, self._grad_norm, rate, batch.ids, overflow))
+        assert self._step is not None
+        step = self.trainer.global_step
+        result = self._step.step(batch)
+        self.skipped_steps += result.overflow
+        self._metrics.add(step, result)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: at the epoch's end
         if every and (batch_idx + 1) % every == 0:
             self.flush_metrics()
         self.validated = (-1, [])  # it was of other weights
-        return loss
+        return result.loss
 
-    def _sum_over_processes(self, optimizer: Any, loss: Tensor) -> Tensor:
-        """The whole step's gradients and loss, from each process's share."""
+    def _sum_over_processes(self, loss: Tensor) -> Tensor:
+        """Sums gradients and loss over the processes; the message carries a signal that came to one of them, too."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        told = torch.stack((loss, loss.new_tensor(float(self.signal))))
-        loss, signal = sum_over_processes(optimizer, trained, told)
-        # read at the end of the next step, when it is there: nobody waits for it
+        extra = torch.stack((loss, loss.new_tensor(float(self.signal))))
+        loss, signal = sum_over_processes(self.trainer.optimizers[0], trained, extra)
+        # the value of the step before, without a device sync
         self.agreed_signal = int(self._agreed_scalar.read())
         self._agreed_scalar.send(signal)
-        return loss
-
-    def _gradients(self, batch: StepBatch) -> Tensor | None:
-        """Adds the step's gradients up; its loss, or None where that took more memory than there is."""
-        loss = torch.zeros((), device=self.device)
-        decoder = self.chosen.decoder
-        try:
-            for micro in batch.micro_batches:
-                part = decoder.loss_sum(micro) / batch.completion_tokens
-                with torch.autocast(
-                    self.device.type, enabled=False
-                ):  # a backward belongs outside of autocast
-                    self.manual_backward(part)
-                loss += part.detach()
-        except torch.OutOfMemoryError:
-            return None
         return loss
 
     def join(self) -> None:
@@ -312,8 +277,9 @@ class QLoRAModule(CheckpointSteps):
             self.shared.join()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._grad_norm = clip_or_leave_out(parameters, self.max_grad_norm or math.inf, self._loss)
+        """Lightning's hook between unscaling and update."""
+        assert self._step is not None
+        self._step.clip()
 
     def flush_metrics(self) -> None:
         """Logs every step since the last call: one message from the device for all of them.
@@ -324,8 +290,19 @@ class QLoRAModule(CheckpointSteps):
         self.shown.update(self._metrics.flush(self.loggers, self.skipped_steps, self.max_bad_steps))
 
     def on_train_start(self) -> None:
-        if isinstance(self.chosen.decoder, FusedDecoder):
-            self.chosen.decoder.accumulate = isinstance(self.trainer.optimizers[0], FlatOptimizer)
+        several = self.trainer.world_size > 1
+        schedulers = self.trainer.lr_scheduler_configs
+        self._step = TrainStep(
+            self.chosen.decoder,
+            self.trainer.optimizers[0],
+            self.options,
+            device=self.device,
+            scheduler=schedulers[0].scheduler,
+            driver=LightningDriver(self),
+            splitter=BudgetSplitter(self.data.budget, self.data.step_of, self.device),
+            finish=self.join,
+            reduce=self._sum_over_processes if several else lambda loss: loss,
+        )
         if self.preflight and self.planned is not None and self.device.type == "cuda":
             preflight(self, self.data, self.planned)
         if self.preflight and self.packed:

@@ -1,9 +1,13 @@
 """What Lightning 2.6 tells through no public name."""
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
 
 from medqlora.errors import InputError
 
@@ -56,3 +60,33 @@ def total_steps(trainer: Any, steps_per_epoch: int) -> int:
             "--trainer.max_epochs -1 without --trainer.max_steps: the learning rate needs an end"
         )
     return min(bounds)
+
+
+class LightningDriver:
+    """A `medqlora.training.step.StepDriver`: Lightning's precision plugin scales, unscales and calls its hooks.
+
+    Args:
+        module: uses manual optimization; its `on_before_optimizer_step` has to clip, which is the first hook after the
+            gradients are unscaled.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        self._module = module
+        self._scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+
+    def forward(self) -> AbstractContextManager[object]:
+        """Nothing to do: Lightning has entered its precision's context around `training_step`."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self._module.manual_backward(loss)
+
+    def update(self, optimizer: Optimizer, clip: Callable[[], None]) -> bool:
+        """Steps through Lightning's wrapper, which counts `trainer.global_step`."""
+        wrapped: Any = self._module.optimizers()
+        if self._scaler is None:
+            wrapped.step()
+            return False
+        scale = self._scaler.get_scale()
+        wrapped.step()
+        return bool(self._scaler.get_scale() < scale)

@@ -251,7 +251,7 @@ def _attention(model: Any, case: Case, device: torch.device, dtype: torch.dtype)
     config = model.get_base_model().config
     if case.trainer == "native":
         return f"transformers {config._attn_implementation}"
-    from medqlora.fused.attention import flash_runs
+    from medqlora.fused.kernels.attention import flash_runs
 
     text = config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

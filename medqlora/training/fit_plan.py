@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from medqlora.data.batching.budget import DEFAULT_TOKENS
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
 from medqlora.utils.console import say
-
-#: a micro-batch where nothing says how much memory there is
-DEFAULT_TOKENS = 2048
 
 
 class FitPlan(NamedTuple):
@@ -137,7 +135,7 @@ def settle_fit(
         devices=devices,
         spread=spread,
     )
-    data.micro_batch_tokens = found.micro_batch_tokens
+    data.budget.settle(found.micro_batch_tokens)
     say(found.summary())
     return found
 

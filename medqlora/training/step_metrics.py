@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,24 @@ from medqlora.utils.console import say
 _NAMED = 16
 
 
-class StepFigures(NamedTuple):
-    """Of one optimizer step; scalars on the device.
+class LogsMetrics(Protocol):
+    """A logger, as Lightning's are."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> object:
+        """Writes scalars of step number `step`."""
+
+
+class StepResult(NamedTuple):
+    """Figures of one optimizer step.
 
     Attributes:
-        step: its number.
-        loss, grad_norm: of the whole step, the norm before it was clipped.
-        rate: the learning rate.
-        ids: the step's questions.
-        overflow: the loss scaler found one, and left the step out by itself.
+        loss: mean over the completion tokens of the whole step, [] float32 on the device.
+        grad_norm: norm of the whole step's gradient before clipping, [] on the device.
+        rate: learning rate of the step.
+        ids: record ids of the whole step.
+        overflow: the float16 loss scaler skipped the update.
     """
 
-    step: int
     loss: Tensor
     grad_norm: Tensor
     rate: float
@@ -54,15 +60,17 @@ class StepMetrics:
     """Collects the figures of each step, and reads many from the device at once."""
 
     def __init__(self) -> None:
-        self._pending: list[StepFigures] = []
+        self._pending: list[tuple[int, StepResult]] = []
         #: steps that were left out, in all and since the last good one
         self.bad = self._in_a_row = 0
 
-    def add(self, figures: StepFigures) -> None:
-        """The device isn't waited for."""
-        self._pending.append(figures)
+    def add(self, step: int, result: StepResult) -> None:
+        """Keeps the figures of step number `step`, without a device sync."""
+        self._pending.append((step, result))
 
-    def flush(self, loggers: Iterable[Any], skipped_steps: int, max_bad_steps: int) -> dict[str, float]:
+    def flush(
+        self, loggers: Iterable[LogsMetrics], skipped_steps: int, max_bad_steps: int
+    ) -> dict[str, float]:
         """Logs every step since the last call: one message from the device for all of them.
 
         Args:
@@ -79,35 +87,35 @@ class StepMetrics:
         if not self._pending:
             return {}
         values = torch.stack(
-            [torch.stack((one.loss, one.grad_norm.to(one.loss))) for one in self._pending]
+            [torch.stack((result.loss, result.grad_norm.to(result.loss))) for _, result in self._pending]
         ).tolist()
         pending, self._pending = self._pending, []
         shown: dict[str, float] = {}
-        for one, (loss, norm) in zip(pending, values, strict=True):
-            self._judge(one, loss, norm, max_bad_steps)
-            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": one.rate}
+        for (step, result), (loss, norm) in zip(pending, values, strict=True):
+            self._count_bad(step, result, loss, norm, max_bad_steps)
+            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": result.rate}
             if skipped_steps:
                 metrics["train/overflows"] = float(skipped_steps)
             if self.bad:
                 metrics["train/bad_steps"] = float(self.bad)
             for logger in loggers:
-                logger.log_metrics(metrics, step=one.step)
-            shown = {"loss": loss, "lr": one.rate}
+                logger.log_metrics(metrics, step=step)
+            shown = {"loss": loss, "lr": result.rate}
         return shown
 
-    def _judge(self, one: StepFigures, loss: float, norm: float, max_bad_steps: int) -> None:
-        if math.isfinite(loss) and (one.overflow or math.isfinite(norm)):
+    def _count_bad(self, step: int, result: StepResult, loss: float, norm: float, max_bad_steps: int) -> None:
+        if math.isfinite(loss) and (result.overflow or math.isfinite(norm)):
             self._in_a_row = 0
             return
         self.bad += 1
         self._in_a_row += 1
-        named = ", ".join(one.ids[:_NAMED]) + (", …" if len(one.ids) > _NAMED else "")
+        named = ", ".join(result.ids[:_NAMED]) + (", …" if len(result.ids) > _NAMED else "")
         say(
-            f"Step {one.step} is left out: its loss is {loss}, its gradient's norm {norm}; its questions: {named}"
+            f"Step {step} is left out: its loss is {loss}, its gradient's norm {norm}; its questions: {named}"
         )
         if self._in_a_row >= max_bad_steps:
             raise FloatingPointError(
                 f"the loss or the gradient of {self._in_a_row} steps in a row was no finite number, the last is step "
-                f"{one.step}: lower --model.learning_rate, or use --trainer.precision bf16-mixed instead of "
+                f"{step}: lower --model.learning_rate, or use --trainer.precision bf16-mixed instead of "
                 "16-mixed; the adapter and checkpoints written before are whole"
             )

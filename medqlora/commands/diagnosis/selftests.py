@@ -28,7 +28,7 @@ def attention(device: "torch.device", wanted: str | None = None, *, needed: bool
     """
     import torch
 
-    from medqlora.fused.attention import flash_runs
+    from medqlora.fused.kernels.attention import flash_runs
 
     found = [_attends("SDPA", device, torch.float32, 2e-3, needed=needed)]
     if flash_runs(device, torch.bfloat16, 64):
@@ -46,7 +46,7 @@ def _attends(
     """Two packed examples through the engine's attention, against softmax(q kᵀ / √d) v written out in float64."""
     import torch
 
-    from medqlora.fused.attention import Segments, attend
+    from medqlora.fused.kernels.attention import Segments, attend
 
     state: Literal["note", "wrong"] = "wrong" if needed else "note"
     generator = torch.Generator().manual_seed(0)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
 
@@ -18,7 +19,8 @@ class StepLoader:
     Args:
         examples: the encoded training set.
         batch_size: examples in one optimizer step, over all processes.
-        micro_batch_tokens: tokens that go through the model at once; memory and speed alone depend on it.
+        micro_batch_tokens: tokens that go through the model at once; memory and speed alone depend on it. A
+            `TokenBudget` may change between steps.
         packed: packed rows; False for padded ones.
         pad_token_id: what padded rows are filled with.
         seed: of the shuffling.
@@ -32,7 +34,7 @@ class StepLoader:
         self,
         examples: Sequence[Encoded],
         batch_size: int,
-        micro_batch_tokens: int,
+        micro_batch_tokens: int | TokenBudget,
         *,
         packed: bool = True,
         pad_token_id: int = 0,
@@ -44,7 +46,9 @@ class StepLoader:
     ) -> None:
         self.examples = examples
         self.batch_size = batch_size
-        self.micro_batch_tokens = micro_batch_tokens
+        self.budget = (
+            TokenBudget(micro_batch_tokens) if isinstance(micro_batch_tokens, int) else micro_batch_tokens
+        )
         self.packed = packed
         self.pad_token_id = pad_token_id
         self.seed = seed
@@ -81,6 +85,11 @@ class StepLoader:
             start = self._next * self.batch_size
             self._next += 1
             yield self.collate([self.examples[index] for index in order[start : start + self.batch_size]])
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The present token budget."""
+        return self.budget.value
 
     def collate(self, examples: Sequence[Encoded]) -> StepBatch:
         """The step over `examples`, as this process's share."""

@@ -7,7 +7,7 @@ from medqlora.artifacts.validated import validation_scores
 from medqlora.data.checks import at_with_id
 from medqlora.distributed.processes import DDPStrategy4bit
 from medqlora.errors import InputError
-from medqlora.fused.support import ARCHITECTURES
+from medqlora.fused.families import FAMILIES
 from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
 from medqlora.training.checks.trainer import check_trainer
@@ -71,9 +71,9 @@ def check_shared(module: Any, data: Any, config: Any) -> None:
             "false, or --trainer.strategy ddp"
         )
     kind = config.get_text_config().model_type
-    if kind not in ARCHITECTURES:
+    if kind not in FAMILIES.names():
         raise InputError(
-            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(ARCHITECTURES)}, and "
+            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(FAMILIES.names())}, and "
             f"'{backend.base}' is {kind}: use --trainer.strategy ddp"
         )
 

@@ -50,7 +50,7 @@ def preflight(module: Any, data: Any, planned: FitPlan) -> dict[str, float]:
                     f"out of memory with one example of {tokens} tokens: lower --data.max_prompt_tokens, or see "
                     "what takes less with `medqlora plan`"
                 )
-            data.lower_micro_batch_tokens()
+            data.budget.lower()
             say(
                 f"Preflight: {tokens} tokens at once are too many: micro-batches of {data.token_budget} tokens "
                 f"instead of {old}"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_fused_decoder import CPU, VARIANTS, assert_same, examples, gradients, load, one_by_one
+from fused_models import CPU, VARIANTS, assert_same, examples, gradients, load, one_by_one
 from tiny import build_base
 
 from medqlora.data.batching.packing import pack
 from medqlora.fused import FusedDecoder, unsupported
-from medqlora.fused.host_head import HostHeadLoss
+from medqlora.fused.head import HostHeadLoss
 from medqlora.models import Decoder, LoRA, Transformers, host_weights
 from medqlora.models.host_weights import HostEmbedding, HostHead, to_host
 

@@ -1,4 +1,4 @@
-"""Causal attention inside each example of a pack, and never across."""
+"""Causal attention within each example of a packed row."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 
 class Segments(NamedTuple):
-    """Where examples begin, for queries and keys; n examples.
+    """Bounds of n examples in a packed row.
 
     Attributes:
-        lengths: of the keys, on the host.
-        longest: the largest of them.
-        keys: [n + 1] int32: where each example's keys begin, and their number in all.
-        queries: the same of the queries. Where an example has fewer queries than keys, they are its last.
+        lengths: keys of each example, on the host.
+        longest: the maximum of `lengths`.
+        keys: [n + 1] int32: cumulative key counts, from 0.
+        queries: [n + 1] int32: cumulative query counts. An example's queries are the last of its tokens.
     """
 
     lengths: list[int]
@@ -24,12 +24,11 @@ class Segments(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What the backward needs beside the inputs.
+    """The output of attention, with what its backward needs beside the inputs.
 
     Attributes:
         out: [Q, H, d].
-        logsumexp: of flash attention, else empty.
-        random_state: the same.
+        logsumexp, random_state: of flash attention, empty otherwise.
     """
 
     out: Tensor
@@ -38,7 +37,7 @@ class Attended(NamedTuple):
 
 
 def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether torch's own varlen flash attention takes these: an Ampere GPU or newer, and half precision."""
+    """Whether torch's variable-length flash attention runs: half precision on an Ampere GPU or newer."""
     return (
         device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
@@ -50,11 +49,11 @@ def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> boo
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
-    """softmax(q kᵀ / √d) v in each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths."""
+    """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths."""
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         empty = q.new_empty(0)
         return Attended(_blocks(q, k, v, segments), empty, empty)
-    # Dao, 2023, https://arxiv.org/abs/2307.08691; causal is aligned to each example's last query and key
+    # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
     out, logsumexp, random_state, _, _ = torch.ops.aten._flash_attention_forward(
         q, k, v, segments.queries, segments.keys, segments.longest, segments.longest, 0.0, True, False
     )
@@ -64,9 +63,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
 def attend_backward(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Attended, segments: Segments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v from that of `attend`'s result [Q, H, d]."""
+    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]."""
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
-        with torch.enable_grad():  # the blocks once more, with a graph: this path is for small machines
+        with torch.enable_grad():  # recomputes with a graph: speed doesn't matter on this path
             inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
             out = _blocks(inputs[0], inputs[1], inputs[2], segments)
             d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
@@ -91,9 +90,9 @@ def attend_backward(
 
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
-    """Example by example through SDPA: exact on every device, without a mask of a whole pack."""
+    """SDPA per example: runs on every device, without a [T, T] mask."""
     counts = segments.lengths
-    if q.shape[0] != k.shape[0]:  # on a CPU alone: elsewhere this path is given every query
+    if q.shape[0] != k.shape[0]:  # on a CPU only: on other devices this path receives every query
         counts = segments.queries.diff().tolist()
     groups = q.shape[1] // k.shape[1]
     parts = []

@@ -1,32 +1,33 @@
-# ruff: noqa: N803  # what is known at compile time stands in capitals, as in Triton's own kernels
-"""NF4 with double quantization, from bytes to half precision: a whole weight group in one launch.
+# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
+"""Dequantization of NF4, with or without double quantization, to half precision: one launch per weight group.
 
-bitsandbytes takes three launches for each weight (the scales, their offset, the weight) and fills
-contiguous memory only. Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
+bitsandbytes needs three launches per weight (scales, their offset, weight) and contiguous output.
+Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-#: blocks of 64 values that one program handles, and its warps: the fastest of seven pairs on an H200
+from medqlora.fused.kernels.dequantize import QuantState
+
+#: blocks of 64 values per program, and its warps: the fastest of seven pairs on an H200
 _BLOCKS, _WARPS = 32, 2
 
 
-def prepare(weights: Sequence[tuple[Tensor, Any]]) -> Callable[[Tensor], None]:
-    """What fills an `out` [rows, columns] of a 16-bit type with up to three weights, one under another.
+def prepare(weights: Sequence[tuple[Tensor, QuantState]]) -> Callable[[Tensor], None]:
+    """A function that fills `out` [rows, columns] of a 16-bit type with up to three weights, stacked by rows.
 
-    `out`'s columns have to be a multiple of 64, and its rows to begin at even places.
+    The number of columns is a multiple of 64, and the row stride is even.
 
     Args:
-        weights: each one's packed bytes and its `QuantState`; all nested, or none.
+        weights: packed bytes and state of each weight; double quantization in all of them or in none.
     """
     state = weights[0][1]
     nested = state.nested
-    operands: list[Any] = []
+    operands: list[Tensor | int] = []
     ends: list[int] = []
     programs = 0
     for packed, each in weights:

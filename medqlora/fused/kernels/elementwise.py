@@ -1,13 +1,13 @@
-"""What a decoder layer does between its matrix products, forward and backward, in float32 inside.
+"""The functions of a decoder layer between its matrix products, forward and backward; they compute in float32.
 
-Written as plain functions that fill `out`, so that each can be one kernel: `fastest` gives those.
-Shapes: T tokens, D the model's width, F the MLP's, H heads of width d.
+Each fills `out`, so that it can run as one kernel; `fastest` returns the kernels.
+Shapes: T tokens, D the model's width, F the MLP's width, H heads of width d.
 """
 
 import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
 def rms_norm_backward(
     x: Tensor, weight: Tensor, eps: float, gradient: Tensor, residual: Tensor | None, out: Tensor
 ) -> None:
-    """x's gradient from that of `rms_norm`'s result, plus `residual`, what reached x beside the norm."""
+    """x's gradient from the gradient of `rms_norm`'s output, plus `residual`, x's gradient from elsewhere."""
     wide = x.float()
     inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     normed = wide * inverse
@@ -32,9 +32,9 @@ def rms_norm_backward(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, weight: Tensor | None, eps: float, out: Tensor) -> None:
-    """Rotary positions: x [T, H, d], cos and sin [T, d / 2]; a `weight` [d] normalises each head before it.
+    """Rotary positions: x [T, H, d], cos and sin [T, d / 2]; with `weight` [d], an RMS norm of each head first.
 
-    Su et al., 2021, https://arxiv.org/abs/2104.09864, in the halves that transformers rotates.
+    Su et al., 2021, https://arxiv.org/abs/2104.09864; it rotates halves, as transformers does.
     """
     wide = x.float()
     if weight is not None:
@@ -53,7 +53,7 @@ def rotate_backward(
     eps: float,
     out: Tensor,
 ) -> None:
-    """The gradient of `rotate`'s x: the rotation back, then that of the norm, which needs x."""
+    """The gradient of `rotate`'s x: the inverse rotation, then the norm's backward, which needs x."""
     first, second = gradient.float().chunk(2, -1)
     c, s = cos[:, None], sin[:, None]
     result = torch.cat((first * c + second * s, second * c - first * s), -1)
@@ -74,9 +74,9 @@ def swiglu(gate_up: Tensor, out: Tensor) -> None:
 
 
 def swiglu_backward(gate_up: Tensor, gradient: Tensor, out: Tensor, product: Tensor) -> None:
-    """gate_up's gradient into `out` [T, 2 F], and once more silu(gate) · up into `product` [T, F].
+    """Writes gate_up's gradient to `out` [T, 2 F], and recomputes silu(gate) · up into `product` [T, F].
 
-    `out` may be `gate_up`, and `product` may be `gradient`.
+    `out` may alias `gate_up`, and `product` may alias `gradient`.
     """
     gate, up = (part.float() for part in gate_up.chunk(2, -1))
     wide = gradient.float()
@@ -89,43 +89,49 @@ def swiglu_backward(gate_up: Tensor, gradient: Tensor, out: Tensor, product: Ten
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, scale: float, losses: Tensor) -> None:
-    """−log softmax(logits)[target] of each row into `losses` [R] float32.
+    """Writes −log softmax(logits)[target] of each row to `losses` [R] float32.
 
-    Its gradient, (softmax − one-hot) · scale, takes the place of `logits` [R, V].
+    The gradient, (softmax − one-hot) · scale, overwrites `logits` [R, V].
     """
     wide = logits.float()
-    whole = wide.logsumexp(1, keepdim=True)
+    total = wide.logsumexp(1, keepdim=True)
     index = targets[:, None]
-    losses.copy_((whole - wide.gather(1, index))[:, 0])
-    result = (wide - whole).exp()
+    losses.copy_((total - wide.gather(1, index))[:, 0])
+    result = (wide - total).exp()
     logits.copy_(result.scatter_add(1, index, result.new_full((), -1.0).expand_as(index)) * scale)
 
 
-class Elementwise(NamedTuple):
-    """The functions above, as they are or compiled."""
+#: (logits, targets, scale, losses), as `cross_entropy` takes them
+CrossEntropy = Callable[[Tensor, Tensor, float, Tensor], None]
 
-    rms_norm: Callable[..., None]
-    rms_norm_backward: Callable[..., None]
-    rotate: Callable[..., None]
-    rotate_backward: Callable[..., None]
-    swiglu: Callable[..., None]
-    swiglu_backward: Callable[..., None]
-    cross_entropy: Callable[..., None]
+
+class Elementwise(NamedTuple):
+    """One implementation of the functions above."""
+
+    rms_norm: Callable[[Tensor, Tensor, float, Tensor], None]
+    rms_norm_backward: Callable[[Tensor, Tensor, float, Tensor, Tensor | None, Tensor], None]
+    rotate: Callable[[Tensor, Tensor, Tensor, Tensor | None, float, Tensor], None]
+    rotate_backward: Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, float, Tensor], None]
+    swiglu: Callable[[Tensor, Tensor], None]
+    swiglu_backward: Callable[[Tensor, Tensor, Tensor, Tensor], None]
+    cross_entropy: CrossEntropy
 
 
 @lru_cache(maxsize=3)
 def elementwise(kind: Literal["plain", "compiled", "triton"]) -> Elementwise:
-    """The functions as they are, each compiled by torch, or the Triton kernels of `fused_kernels`."""
+    """The functions as they are, each compiled by torch, or the Triton kernels."""
     if kind == "triton":
-        from medqlora.fused import fused_kernels as chosen
+        from medqlora.fused.kernels import triton_elementwise as kernels
 
-        return Elementwise(*(getattr(chosen, name) for name in Elementwise._fields))
-    plain: list[Any] = [globals()[name] for name in Elementwise._fields]
-    return Elementwise(*(torch.compile(function) if kind == "compiled" else function for function in plain))
+        return Elementwise(*(getattr(kernels, name) for name in Elementwise._fields))
+    plain = Elementwise(
+        rms_norm, rms_norm_backward, rotate, rotate_backward, swiglu, swiglu_backward, cross_entropy
+    )
+    return plain if kind == "plain" else Elementwise(*(torch.compile(function) for function in plain))
 
 
 def fastest(device: torch.device) -> Elementwise:
-    """Triton's on a GPU where it is installed, else what torch compiles."""
+    """The Triton kernels on a GPU if Triton is installed, otherwise the compiled functions."""
     kind: Literal["compiled", "triton"] = "compiled"
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         kind = "triton"

@@ -1,17 +1,17 @@
-# ruff: noqa: N803  # what is known at compile time stands in capitals, as in Triton's own kernels
-"""The functions of `medqlora.fused.elementwise` as one Triton kernel each, for a GPU.
+# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
+"""The functions of `medqlora.fused.kernels.elementwise` as one Triton kernel each, for a GPU.
 
-Every value is read once and written once, and nothing is compiled again for another number of tokens.
-The last dimension of every operand lies together in memory; rows may lie apart.
+Every value is read once and written once; a new number of tokens needs no new compilation.
+The last dimension of every operand is contiguous; rows may have a stride.
 """
 
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-#: values of a row that one program of the SwiGLU kernels handles
+#: values of a row per program of the SwiGLU kernels
 _COLUMNS = 1024
-#: logits that one program of the cross-entropy holds at a time
+#: logits per block of the cross-entropy kernel
 _LOGITS = 4096
 
 
@@ -213,7 +213,7 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     start = logits + row * logits_row
     target = tl.load(targets + row)
     chosen = tl.load(start + target).to(tl.float32)
-    # the largest so far of each place in a block, and the sum relative to it
+    # running maximum per column of a block, and the sum of exponentials relative to it
     top = tl.full((BLOCK,), -1e30, tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     for begin in range(0, COLUMNS, BLOCK):
