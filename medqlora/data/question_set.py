@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
 from medqlora.data.sources.source import Source
 from medqlora.records import Encoded, Record
 

@@ -20,7 +20,7 @@ from typing import Any
 from medqlora.data import fields, readers
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import by_id
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
@@ -29,6 +29,7 @@ from medqlora.records import Record, Splits
 LABELS = ("yes", "no")
 
 
+@SOURCES.register("BioASQ")
 class BioASQ(Source):
     """The yes/no questions of BioASQ's task B, from local files: its authors hand them out on registration.
 

@@ -26,7 +26,7 @@ from medqlora.data.own_ids import OwnIds, counts_rows, with_other_ids
 from medqlora.data.readers import Row
 from medqlora.data.shapes import OURS, Labels, Table
 from medqlora.data.shapes.columns import key as column_key
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import reject_test_questions
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
@@ -46,6 +46,7 @@ _PUBMED = re.compile(
 )
 
 
+@SOURCES.register("JSONLines")
 class JSONLines(Source):
     """A question set of one's own: a training file, and files for dev and test where there are some.
 

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medqlora.data import fields, readers
+from medqlora.data.prompts import Prompt
 from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.errors import InputError
 from medqlora.records import Record
 
@@ -46,6 +47,7 @@ LM_EVAL = LMEvalChoice(
 )
 
 
+@SOURCES.register("MedicalMMLU")
 class MedicalMMLU(Exam):
     """The six medical subjects of MMLU: 1,089 test questions.
 

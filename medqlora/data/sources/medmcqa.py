@@ -18,11 +18,12 @@ option (`cop`) from 1. The test split has no answers, so what everyone reports i
 from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
+from medqlora.data.prompts import Prompt
 from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -36,6 +37,7 @@ _OPTIONS = ("opa", "opb", "opc", "opd")
 LM_EVAL = LMEvalChoice("Question: {question}\nChoices:\n")
 
 
+@SOURCES.register("MedMCQA")
 class MedMCQA(Exam):
     """MedMCQA, tested on its 4,183 validation questions, as everyone does: its test split has no answers.
 

@@ -20,11 +20,12 @@ and of https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options-hf, which lm
 from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
+from medqlora.data.prompts import Prompt
 from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -36,6 +37,7 @@ SIZE = 1273
 LM_EVAL = LMEvalChoice("Question: {question}\n")
 
 
+@SOURCES.register("MedQA")
 class MedQA(Exam):
     """MedQA with four options (USMLE): 1,273 test questions.
 

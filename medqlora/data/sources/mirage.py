@@ -25,7 +25,7 @@ from medqlora.data.sources import (
     medmcqa,
     medqa,
 )
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.wording import plain, shown
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
@@ -37,6 +37,7 @@ SIZES = {"medqa": 1273, "medmcqa": 4183, "mmlu": 1089, "pubmedqa": 500, "bioasq"
 _PROMPTS = {"medqa": medqa.LM_EVAL, "medmcqa": medmcqa.LM_EVAL, "mmlu": medical_mmlu.LM_EVAL}
 
 
+@SOURCES.register("Mirage")
 class Mirage(Source):
     """One of the five sets of MIRAGE, from a local copy of its `benchmark.json`: test questions without contexts.
 

@@ -36,7 +36,7 @@ from medqlora.data.readers import Row
 from medqlora.data.sources.hub import read_hub
 from medqlora.data.sources.pubmedqa_files import fingerprint, labeled_files
 from medqlora.data.sources.pubmedqa_rows import record_of
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import by_id, find_leaks, reject_test_questions
 from medqlora.errors import InputError
 from medqlora.records import BadRecord, Record, Splits
@@ -76,6 +76,7 @@ def reject_test_pmids(records: Iterable[Record], name: str) -> None:
     reject_test_questions({name: [record for record in records if by_id(record) is not None]})
 
 
+@SOURCES.register("PubMedQA")
 class PubMedQA(Source):
     """PubMedQA with its official test set of 500 questions and one of the ten official folds of 450/50.
 

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record, Splits
 
@@ -61,6 +61,7 @@ _RATIONALES = {
 }
 
 
+@SOURCES.register("SyntheticTrials")
 class SyntheticTrials(Source):
     """Invented yes/no/maybe questions about invented trials: the embedded data of the demo.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
+from medqlora.data.encoding.labels import shared_prefix
 from medqlora.errors import InputError
 from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, texts_of
 from medqlora.records import Encoded, Record
@@ -122,15 +123,14 @@ def _completion_fault(example: Encoded, text: str, end_token_ids: Sequence[int])
 
 def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
     """Scores are compared from the first token on which two labels differ: there has to be one."""
-    for place, ids in enumerate(labels):
-        for other, more in enumerate(labels):
-            if place != other and more[: len(ids)] == ids:
-                return (
-                    f"after the prompt the tokens of label {place + 1} {list(ids)} begin those of label {other + 1} "
-                    f"{list(more)}, so they can't be told apart: rename one (--data.source.labels) or use another "
-                    "--data.prompt"
-                )
-    return None
+    shared = shared_prefix(labels)
+    if shared is None:
+        return None
+    return (
+        f"after the prompt the tokens of label {shared.shorter + 1} {list(labels[shared.shorter])} begin those of "
+        f"label {shared.longer + 1} {list(labels[shared.longer])}, so they can't be told apart: rename one "
+        "(--data.source.labels) or use another --data.prompt"
+    )
 
 
 def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source) -> list[str]:

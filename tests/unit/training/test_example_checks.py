@@ -11,7 +11,7 @@ from harness import questions, write_rows
 from tokenizer_families import FAMILIES, family
 
 from medqlora.data import JSONLines, MedMCQA, PubMedQA, SyntheticTrials, encode_all, end_token_ids, lookup
-from medqlora.data.prompts.prompt import names
+from medqlora.data.prompts import prompt_names as names
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace, overlap
