@@ -1,9 +1,9 @@
 """What Lightning iterates: whole optimizer steps in training, groups of examples in evaluation."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from medqlora.data.batching.order import epoch_order
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
 
@@ -62,10 +62,8 @@ class StepLoader:
 
     def order(self, epoch: int) -> list[int]:
         """Indices of the examples in the order that `epoch` draws them."""
-        indices = list(range(len(self.examples)))
-        if self.shuffle:
-            random.Random(f"{self.seed}/{epoch}").shuffle(indices)
-        return indices
+        count = len(self.examples)
+        return epoch_order(count, self.seed, epoch) if self.shuffle else list(range(count))
 
     def __iter__(self) -> Iterator[StepBatch]:
         epoch = self.current_epoch() if self.current_epoch else self._epoch + 1

@@ -1,7 +1,6 @@
 """What the multiple-choice benchmarks share: letters, official sizes, and sets that are kept apart."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from medqlora.data import fields, readers
 from medqlora.data.checks import unique_ids, without_shared_content
@@ -21,7 +20,7 @@ def local_copy(option: str) -> str:
     return f"pass a local copy: {option} FILE"
 
 
-def four_options(row: Row, texts: Mapping[str, Any]) -> dict[str, str]:
+def four_options(row: Row, texts: Mapping[str, object]) -> dict[str, str]:
     """Letter → text.
 
     Real sets have options that are empty or alike, and are asked as they are.

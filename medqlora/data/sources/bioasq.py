@@ -15,7 +15,6 @@ yes/no question, shortened at the dots:
 """
 
 from pathlib import Path
-from typing import Any
 
 from medqlora.data import fields, readers
 from medqlora.data.readers import Row
@@ -115,7 +114,7 @@ def _rows(file: Path, option: str) -> list[Row]:
     return rows
 
 
-def _snippets(row: Row) -> list[dict[str, Any]]:
+def _snippets(row: Row) -> list[dict[str, object]]:
     given = row.value.get("snippets")
     if fields.is_missing(given):
         return []

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from medqlora.data import fields
 from medqlora.data.readers import Row
@@ -55,7 +54,7 @@ def _build(
     kind: str,
     id_key: str,
     id_value: object,
-    value: Mapping[str, Any],
+    value: Mapping[str, object],
     keys: tuple[str, str, str, str, str],
 ) -> Record:
     question, contexts, sections, meshes, long_answer = keys
