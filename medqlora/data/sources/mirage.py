@@ -10,7 +10,8 @@ https://github.com/Teddy-XiongGZ/MIRAGE, which holds {"medqa": {…}, "medmcqa":
         "answer": "A"
     }
 
-The answers of PubMedQA and BioASQ are options too (A. yes, B. no, C. maybe), and their ids are PMIDs and BioASQ's own. Ids of "mmlu" begin with the subject: "professional_medicine-267".
+The answers of PubMedQA and BioASQ are options too (A. yes, B. no, C. maybe), and their ids are PMIDs and BioASQ's own.
+Ids of "mmlu" begin with the subject: "professional_medicine-267".
 """
 
 from typing import Literal
