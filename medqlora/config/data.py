@@ -13,7 +13,8 @@ class DataOptions:
     Args:
         questions: a file of questions for `predict`, .jsonl, .json, .csv or .parquet, with a `question` and optionally
             `id`, `contexts` and `options`; null takes the source's test questions.
-        prompt: medical, chat (the tokenizer's chat template), or lm_eval (lm-evaluation-harness's).
+        prompt: medical, chat (the tokenizer's chat template), lm_eval (lm-evaluation-harness's), or the class path of a
+            prompt of one's own.
         max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
         batch_size: examples in one optimizer step, over all processes.
         micro_batch_tokens: tokens that go through the model at once: memory and speed depend on it, the result does

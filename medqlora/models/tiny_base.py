@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medqlora.data.prompts.prompt import lookup
+from medqlora.data.prompts import lookup
 from medqlora.data.sources.synthetic_trials import pretraining_trials
 from medqlora.errors import InputError
 from medqlora.utils.cache import cache_folder, one_at_a_time

@@ -19,13 +19,26 @@ class Tokenizer(Protocol):
     eos_token_id: int | None
     pad_token_id: int | None
     eos_token: str | None
-    chat_template: str | None
+    all_special_tokens: list[str]
+    chat_template: str | dict[str, str] | None
+    name_or_path: str
 
     def __len__(self) -> int: ...
+
+    def __call__(self, text: str, *, return_special_tokens_mask: bool = False) -> Mapping[str, list[int]]: ...
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        chat_template: str | None = None,
+        tokenize: bool = True,
+        add_generation_prompt: bool = False,
+    ) -> object: ...
 
     def convert_ids_to_tokens(self, ids: int) -> str: ...
 

@@ -1,24 +1,23 @@
-"""lm-evaluation-harness's prompts of the multiple-choice benchmarks; each stands beside its set."""
+"""lm-evaluation-harness's prompts of multiple-choice benchmarks; each benchmark's pieces stand in its source's file."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from medqlora.data.prompts.prompt import Prompt
+from medqlora.utils.types import Tokenizer
 
 
 class LMEvalChoice(Prompt):
-    """`lm_eval` for one benchmark, built of the pieces of its task in the harness, without examples
-    (zero-shot). The answer is the option's letter alone, after a space.
+    """`lm_eval` for one benchmark, from the pieces of its task in the harness, zero-shot. The answer is the option's
+    letter alone, after a space.
 
-    Pieces are filled in one pass, so braces in a question stay as they are. These benchmarks have no
-    contexts, so there is no piece for them.
+    Pieces are filled in one pass, so braces in a question stay unchanged. These benchmarks have no contexts.
 
     https://github.com/EleutherAI/lm-evaluation-harness/tree/v0.4.13/lm_eval/tasks
 
     Args:
-        before: what stands before the options: {question} as it is, or {question.strip()}, and {subject}.
-        option: one option's line: {label} and {text}.
-        after: what stands after the options.
+        before: the text before the options: {question} or {question.strip()}, and {subject}.
+        option: the line of one option: {label} and {text}.
+        after: the text after the options.
     """
 
     name = "lm_eval"
@@ -41,7 +40,7 @@ class LMEvalChoice(Prompt):
     def completion(self, answer: str, long_answer: str, labels: Sequence[str]) -> str:
         return answer.strip()
 
-    def template(self, tokenizer: Any = None) -> dict[str, str]:
+    def template(self, tokenizer: Tokenizer | None = None) -> dict[str, str]:
         return {
             "prompt": self._before + "{options}" + self._after,
             "option": self._option,
@@ -50,9 +49,9 @@ class LMEvalChoice(Prompt):
 
 
 def _filled(piece: str, values: Mapping[str, str]) -> str:
-    """`piece` with its fields in place; what a value holds is not looked at again."""
-    found = [(piece.find(field), field) for field in values if field in piece]
-    if not found:
+    """`piece` with its fields filled in; fields inside a value are not filled again."""
+    fields = [(piece.find(field), field) for field in values if field in piece]
+    if not fields:
         return piece
-    start, field = min(found)
+    start, field = min(fields)
     return piece[:start] + values[field] + _filled(piece[start + len(field) :], values)

@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, LLAMA3_CHAT, family
 
+from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, encode_all, end_token_ids
 from medqlora.data.encoding.tokens import text_tokenizer
-from medqlora.data.prompts import prompt as prompts
 from medqlora.data.sources.pubmedqa import PubMedQA
 from medqlora.errors import InputError
 from medqlora.records import Record
 
-NAMES = prompts.names()
+NAMES = prompts.prompt_names()
 LABELS = ("yes", "no", "maybe")
 RECORD = Record(
     id="1",
