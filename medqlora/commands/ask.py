@@ -98,8 +98,7 @@ def run(command: str, words: list[str]) -> int:
 
 def _asker(options: argparse.Namespace) -> Any:
     from medqlora.artifacts.runs import newest_adapter
-    from medqlora.models.adapter_source import find_adapter
-    from medqlora.models.adapters import base_remark, read_adapter
+    from medqlora.models.adapters import base_remark, find_adapter, read_adapter
 
     folder, remark = options.adapter, None
     if folder is None:
@@ -115,7 +114,8 @@ def _asker(options: argparse.Namespace) -> Any:
     import torch
 
     cuda = torch.cuda.is_available()
-    backend = options.backend or read_adapter(folder, "--adapter").get("backend")
+    record: dict[str, Any] = read_adapter(folder, "--adapter")
+    backend = options.backend or record.get("backend")
     if backend == "Unsloth" and options.backend is None and (not cuda or options.device == "cpu"):
         backend = "Transformers"  # the same weights, on a CPU
     if backend == "Unsloth":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medqlora.compat.torch import foreach_mul_
 from medqlora.fused.dequantize import FourBit
 
 
@@ -209,7 +210,7 @@ class Group:
                 product(d_low[:, ranks].t(), _drop(x, adapter, seed, number)) if down is None else down[ranks]
             )
             of_b.append(up[start : start + adapter.b.shape[0], ranks])
-        torch._foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
+        foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
     # ---- both --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from medqlora.compat.torch import foreach_add_
 from medqlora.fused.attention import Attended
 from medqlora.fused.attention_half import AttentionHalf, AttentionSaved, Heads
 from medqlora.fused.group import Group, Projection
@@ -162,7 +163,7 @@ def _add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None])
         else:
             held.add_(gradient)
     if together[0]:
-        torch._foreach_add_(*together)
+        foreach_add_(*together)
 
 
 def _to_host(x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Predictor:
         device: torch.device,
         max_new_tokens: int = 96,
     ) -> None:
-        record = read_adapter(adapter, "--adapter")
+        record: dict[str, Any] = read_adapter(adapter, "--adapter")
         options = dict(record.get("backend_options", {"base": base_of(adapter)}))
         if base is not None:
             options["base"] = base
@@ -65,7 +65,7 @@ class Predictor:
         self._max_new_tokens = max_new_tokens
         self.backend.check_files()
         self.backend.check_adapter(adapter, "--adapter")
-        self._tokenizer = self.backend.tokenizer()
+        self._tokenizer: Any = self.backend.tokenizer()
         self._model: Any = self.backend.load(
             lora=None, adapter=adapter, device=device, dtype=self._dtype, seed=0
         )
