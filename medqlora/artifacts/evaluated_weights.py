@@ -14,12 +14,12 @@ from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace
 from medqlora.inference import Calibration
-from medqlora.models.adapter_source import find_adapter
 from medqlora.models.adapters import (
     RECORD_FILE,
     TEST_QUESTIONS,
     base_remark,
     check_adapter_base,
+    find_adapter,
     read_adapter,
     trainable_state,
 )

@@ -101,7 +101,7 @@ def run(command: str, words: list[str]) -> int:
 
 def _load(options: argparse.Namespace) -> "Predictor":
     from medqlora.artifacts.runs import newest_adapter
-    from medqlora.models.adapter_source import find_adapter
+    from medqlora.models.adapters import find_adapter
 
     remark = None
     if options.adapter is None:

@@ -53,8 +53,7 @@ def split_adapters(words: list[str]) -> tuple[list[str], list[str]]:
 def _check(adapters: list[str]) -> None:
     """Before the first of them is tested, which may take an hour, all have to be there, and differ."""
     from medqlora.errors import InputError
-    from medqlora.models.adapter_source import find_adapter
-    from medqlora.models.adapters import read_adapter
+    from medqlora.models.adapters import find_adapter, read_adapter
 
     seen: set[str] = set()
     for adapter in adapters:

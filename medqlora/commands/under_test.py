@@ -8,8 +8,7 @@ from medqlora.artifacts.runs import finished_adapters
 from medqlora.commands.given_checkpoint import GivenCheckpoint
 from medqlora.data import Source
 from medqlora.errors import InputError
-from medqlora.models.adapter_source import find_adapter
-from medqlora.models.adapters import RECORD_FILE, check_adapter_base, read_adapter
+from medqlora.models.adapters import RECORD_FILE, check_adapter_base, find_adapter, read_adapter
 from medqlora.module import QLoRAModule
 from medqlora.utils.console import say
 
@@ -63,7 +62,8 @@ class ChosenWeights:
         else:
             self._take_newest()
         if self.module.adapter not in (None, "none"):
-            trained_with = read_adapter(self.module.adapter).get("prompt", {}).get("name")
+            record: dict[str, Any] = read_adapter(self.module.adapter)
+            trained_with = record.get("prompt", {}).get("name")
             if trained_with not in (None, self.prompt):
                 say(f"Note: trained with the prompt '{trained_with}', asked with '{self.prompt}'")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medqlora.compat.torch import foreach_copy_, foreach_mul
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.families import FAMILIES
 from medqlora.fused.head import HeadLoss, HostHeadLoss
@@ -172,7 +173,7 @@ class FusedDecoder:
             return
         for targets, weights, factor in self._casts:
             # scales in float32, before the cast rounds
-            torch._foreach_copy_(targets, weights if factor == 1 else torch._foreach_mul(weights, factor))
+            foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
 
     @torch.no_grad()
     def _embedded(self, batch: MicroBatch) -> Tensor:

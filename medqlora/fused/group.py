@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medqlora.compat.torch import foreach_mul_
 from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 
 #: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
@@ -212,7 +213,7 @@ class Group:
                 product(d_low[:, ranks].t(), _drop(x, adapter, seed, number)) if down is None else down[ranks]
             )
             of_b.append(up[start : start + adapter.b.shape[0], ranks])
-        torch._foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
+        foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
     # ---- both --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from medqlora.compat.torch import foreach_add_
 from medqlora.fused.attention_half import AttentionHalf, AttentionSaved, Heads
 from medqlora.fused.families import Family
 from medqlora.fused.group import Group
@@ -178,7 +179,7 @@ def _add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None])
         else:
             held.add_(gradient)
     if targets:
-        torch._foreach_add_(targets, sources)
+        foreach_add_(targets, sources)
 
 
 def _to_host(x: Tensor) -> Tensor:

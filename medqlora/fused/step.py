@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medqlora.compat.torch import assert_async
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.kernels.attention import Segments, flash_runs
 from medqlora.fused.kernels.elementwise import Elementwise
@@ -90,6 +91,6 @@ def select_completions(batch: MicroBatch, segments: Segments, dtype: torch.dtype
         if not right:
             raise ValueError(message)
     else:
-        torch._assert_async(right, message)
+        assert_async(right, message)
     bounds = torch.searchsorted(queries, segments.keys.long()).int()
     return Selection(rows, queries, torch.searchsorted(queries, rows), segments._replace(queries=bounds))

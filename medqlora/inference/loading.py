@@ -9,8 +9,7 @@ import torch
 from medqlora import models
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
-from medqlora.models.adapter_source import find_adapter
-from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
+from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter
 from medqlora.records import YES_NO_MAYBE
 
 _BACKENDS = ("Unsloth", "Transformers", "TinyLlama")

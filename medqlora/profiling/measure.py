@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medqlora.compat.transformers import attention_implementation
 from medqlora.data.batching.packing import StepBatch, deal, step_batch
 from medqlora.distributed.processes import sum_over_processes
 from medqlora.errors import InputError
@@ -16,6 +17,7 @@ from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
 from medqlora.models.sharded import ShardedBase, ShardedLayer
+from medqlora.models.transformers import checkpoint_activations
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.profiling.case import Case
@@ -27,7 +29,7 @@ from medqlora.profiling.clock import (
     reset_peak,
 )
 from medqlora.profiling.lengths import random_examples
-from medqlora.profiling.random_model import add_adapters, build_base, checkpoint_layers
+from medqlora.profiling.random_model import add_adapters, build_base
 from medqlora.profiling.shares import combined
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
@@ -214,7 +216,7 @@ def _decoder(model: Any, shared: ShardedBase | None, case: Case, longest: int) -
     if kept not in ("full", "none"):
         raise InputError(f"--checkpointing {kept}: the native engine has full and none: add --engine fused")
     if kept == "full":
-        checkpoint_layers(model)
+        checkpoint_activations(model)
     return Decoder(model)
 
 
@@ -250,7 +252,7 @@ def _attention(model: Any, case: Case, device: torch.device, dtype: torch.dtype)
     """Which attention ran."""
     config = model.get_base_model().config
     if case.trainer == "native":
-        return f"transformers {config._attn_implementation}"
+        return f"transformers {attention_implementation(config)}"
     from medqlora.fused.kernels.attention import flash_runs
 
     text = config.get_text_config()

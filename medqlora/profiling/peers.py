@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from medqlora.compat.transformers import attention_implementation
+from medqlora.compat.unsloth import attention_package
 from medqlora.errors import InputError
 from medqlora.profiling.case import PEERS, Case, Trainer
 
@@ -196,11 +198,6 @@ class _Counted:
 def _attention(model: Any, unsloth: bool) -> str:
     """Which attention ran, as far as the libraries tell it."""
     if not unsloth:
-        return f"transformers {model.config._attn_implementation}"
-    from unsloth.models import _utils
-
-    if getattr(_utils, "HAS_FLASH_ATTENTION", False):
-        return "unsloth: flash-attn"
-    if getattr(_utils, "HAS_XFORMERS", False):
-        return "unsloth: xformers"
-    return f"unsloth: torch sdpa ({model.config._attn_implementation})"
+        return f"transformers {attention_implementation(model.config)}"
+    package = attention_package()
+    return f"unsloth: {package or f'torch sdpa ({attention_implementation(model.config)})'}"

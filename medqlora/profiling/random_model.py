@@ -138,13 +138,6 @@ def add_adapters(base: Any, *, lora: LoRA = LoRA(), seed: int = 0) -> Any:  # no
     return model.train()
 
 
-def checkpoint_layers(model: Any) -> None:
-    """Keeps each layer's input alone, as `models.Transformers` does it."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    model.enable_input_require_grads()
-
-
 def build_tokenizer() -> Any:
     """Four words, for trainers that want a tokenizer and are given tokens."""
     from tokenizers import Tokenizer
@@ -169,7 +162,9 @@ def write_checkpoint(
 
     model = build_base(shape, device=device, dtype=dtype, seed=seed)
     config = model.config
-    config.quantization_config = bitsandbytes_config("nf4", True, dtype).to_dict()
+    quantization = bitsandbytes_config("nf4", True, dtype)
+    assert quantization is not None
+    config.quantization_config = quantization.to_dict()
     config.architectures = [type(model).__name__]
     config.dtype = dtype
     folder.mkdir(parents=True, exist_ok=True)

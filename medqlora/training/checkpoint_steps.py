@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.evaluated_weights import Learned
 from medqlora.artifacts.validated import validated
+from medqlora.compat.torch import all_keys_match
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
@@ -102,7 +103,7 @@ class CheckpointSteps(EvaluationSteps):
     ) -> Any:
         """Takes an adapter's weights; the base is loaded already. Raises InputError for another adapter's."""
         checkpoints.copy_weights(state_dict, self._adapter_state())
-        return nn.modules.module._IncompatibleKeys([], [])
+        return all_keys_match()
 
     def _adapter_state(self) -> dict[str, Tensor]:
         return {f"model.{name}": value for name, value in trainable_state(self.model).items()}

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medqlora.compat.torch import flash_attention_backward, flash_attention_forward
+
 
 class Segments(NamedTuple):
     """Bounds of n examples in a packed row.
@@ -54,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
         empty = q.new_empty(0)
         return Attended(_blocks(q, k, v, segments), empty, empty)
     # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
-    out, logsumexp, random_state, _, _ = torch.ops.aten._flash_attention_forward(
+    out, logsumexp, random_state, _, _ = flash_attention_forward(
         q, k, v, segments.queries, segments.keys, segments.longest, segments.longest, 0.0, True, False
     )
     return Attended(out, logsumexp, random_state)
@@ -71,7 +73,7 @@ def attend_backward(
             d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
         return d_q, d_k, d_v
     unused = attended.random_state.new_empty(0)
-    return torch.ops.aten._flash_attention_backward(
+    return flash_attention_backward(
         gradient,
         q,
         k,
