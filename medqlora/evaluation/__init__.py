@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medqlora.evaluation.metrics.scores import quick_scores as quick_scores
     from medqlora.evaluation.metrics.scores import score as score
     from medqlora.evaluation.metrics.suite_scores import Tested as Tested
+    from medqlora.evaluation.metrics.validation import ValidationMetrics as ValidationMetrics
     from medqlora.evaluation.parsing.decisions import parse_decision as parse_decision
     from medqlora.evaluation.report.aggregate_page import write_aggregate as write_aggregate
     from medqlora.evaluation.report.console import console_table as console_table
@@ -56,6 +57,7 @@ _HOMES = {
     "suite_table": "report.suite_console",
     "suite_figure": "report.suite_plots",
     "Tested": "metrics.suite_scores",
+    "ValidationMetrics": "metrics.validation",
 }
 
 __all__ = sorted(_HOMES)

@@ -24,6 +24,11 @@ def log_probabilities(prediction: Prediction, temperature: float = 1.0) -> Array
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
+def top_probability(prediction: Prediction, temperature: float = 1.0) -> float:
+    """The largest probability among the labels at this temperature, 0 to 1."""
+    return min(1.0, float(np.exp(log_probabilities(prediction, temperature).max())))
+
+
 def reliability(confidence: Sequence[float], right: Sequence[bool]) -> list[dict[str, Any]]:
     """The `BINS` bins with their count, mean confidence, accuracy and Wilson interval (None where empty).
 
@@ -79,8 +84,7 @@ def negative_log_likelihood(predictions: Sequence[Prediction], temperature: floa
 
 def calibration(predictions: Sequence[Prediction], temperature: float = 1.0) -> dict[str, Any]:
     """`ece` (15 equal-width bins of the decision's confidence), `brier`, `nll` and the bins."""
-    logs = [log_probabilities(prediction, temperature) for prediction in predictions]
-    confidence = [min(1.0, float(np.exp(log.max()))) for log in logs]
+    confidence = [top_probability(prediction, temperature) for prediction in predictions]
     right = [prediction.decision == prediction.gold for prediction in predictions]
     bins = reliability(confidence, right)
     return {

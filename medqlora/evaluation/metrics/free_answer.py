@@ -28,6 +28,16 @@ def exactly_matches(text: str, answer: str) -> bool:
     return said == meant if meant else text.strip() == answer.strip()
 
 
+def answer_scores(prediction: Prediction) -> dict[str, float | bool]:
+    """Token F1, ROUGE-L and exact match of one generated answer."""
+    said, meant = prediction.text or "", str(prediction.gold)
+    return {
+        "token_f1": token_f1(said, meant),
+        "rouge_l": rouge_l(said, meant),
+        "exact_match": exactly_matches(said, meant),
+    }
+
+
 def free_answer_scores(
     predictions: Sequence[Prediction],
     records: Sequence[Record] | None,

@@ -8,8 +8,8 @@ from typing import Any
 
 from medqlora.evaluation.metrics.blocks import decision_of
 from medqlora.evaluation.metrics.checks import in_order_of, matched_records
+from medqlora.evaluation.metrics.free_answer import answer_scores
 from medqlora.evaluation.metrics.scores import Scores, decided
-from medqlora.evaluation.report.free_answer_page import answer_scores
 from medqlora.evaluation.report.page import render
 from medqlora.records import Prediction, Record
 
@@ -105,7 +105,7 @@ def prediction_lines(
     normalisation and prior. With `records`, what people said of a question stands there too, as `human`.
     """
     if scores.decided_by == "exact_match":
-        free = [
+        free: list[dict[str, Any]] = [
             {"id": one.id, "gold": one.gold, "text": one.text, **answer_scores(one)} for one in predictions
         ]
         for line, one in zip(free, base or (), strict=False):

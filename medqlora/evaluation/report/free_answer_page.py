@@ -4,9 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medqlora.evaluation.metrics.free_answer import exactly_matches
-from medqlora.evaluation.metrics.rouge import rouge_l
-from medqlora.evaluation.metrics.token_f1 import token_f1
+from medqlora.evaluation.metrics.free_answer import answer_scores
 from medqlora.evaluation.report.markup import (
     Markup,
     element,
@@ -21,16 +19,6 @@ from medqlora.records import Prediction, Record
 ANSWERS_SHOWN = 20
 #: a text of more characters is folded
 _SHORT = 400
-
-
-def answer_scores(prediction: Prediction) -> dict[str, Any]:
-    """What `predictions.jsonl` and the page say of one free answer."""
-    said, meant = prediction.text or "", str(prediction.gold)
-    return {
-        "token_f1": token_f1(said, meant),
-        "rouge_l": rouge_l(said, meant),
-        "exact_match": exactly_matches(said, meant),
-    }
 
 
 def free_headline(report: Mapping[str, Any]) -> Markup:
