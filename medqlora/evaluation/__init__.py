@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from medqlora.evaluation.metrics.scores import quick_scores as quick_scores
     from medqlora.evaluation.metrics.scores import score as score
     from medqlora.evaluation.metrics.suite_scores import Tested as Tested
-    from medqlora.evaluation.metrics.validation import ValidationMetrics as ValidationMetrics
     from medqlora.evaluation.parsing.decisions import parse_decision as parse_decision
     from medqlora.evaluation.report.aggregate_page import write_aggregate as write_aggregate
     from medqlora.evaluation.report.console import console_table as console_table
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from medqlora.evaluation.report.suite_plots import suite_figure as suite_figure
     from medqlora.evaluation.statistics.aggregation import aggregate as aggregate
     from medqlora.evaluation.statistics.aggregation import macro_average as macro_average
+    from medqlora.evaluation.validation import ValidationMetrics as ValidationMetrics
 
 _HOMES = {
     "normalised": "metrics.adjust",
@@ -57,7 +57,7 @@ _HOMES = {
     "suite_table": "report.suite_console",
     "suite_figure": "report.suite_plots",
     "Tested": "metrics.suite_scores",
-    "ValidationMetrics": "metrics.validation",
+    "ValidationMetrics": "validation",
 }
 
 __all__ = sorted(_HOMES)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medqlora.errors import InputError
+from medqlora.evaluation.report_data import Threshold
 from medqlora.records import Prediction
 
 #: with fewer dev questions than this, neither temperature nor threshold can be relied on
@@ -54,7 +55,7 @@ class Calibration:
         """Whether it was learned on the decisions that `prediction` is between."""
         return bool(prediction.logprobs) and set(prediction.labels) <= set(self.labels)
 
-    def applied(self, predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    def applied(self, predictions: Sequence[Prediction]) -> Threshold | None:
         """What the threshold lets through of other questions, and how often that is wrong.
 
         Args:

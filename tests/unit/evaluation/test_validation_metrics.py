@@ -12,8 +12,8 @@ from evaluation_builders import prediction, random_predictions
 
 from medqlora.evaluation import ValidationMetrics, quick_scores
 from medqlora.evaluation.metrics.calibration import calibration
-from medqlora.evaluation.metrics.validation import GENERATED, LIKELIHOOD
 from medqlora.evaluation.statistics.intervals import confusion_counts
+from medqlora.evaluation.validation import GENERATED, LIKELIHOOD
 from medqlora.records import YES_NO_MAYBE, Prediction
 
 ODD = {

@@ -30,7 +30,7 @@ from medqlora.utils.distributed_errors import together
 
 #: prefixes of the names: decisions read from generated text, and decisions by label likelihood
 GENERATED, LIKELIHOOD = "", "likelihood_"
-_FREE = {"accuracy": "exact_match", "token_f1": "token_f1", "rouge_l": "rouge_l"}
+_FREE = ("accuracy", "token_f1", "rouge_l")
 #: target of an item that torchmetrics leaves out
 _IGNORED = -1
 #: the largest float64 below 1: the last bin is closed at 1
@@ -64,8 +64,9 @@ class ValidationMetrics:
         """Adds predictions; every question exactly once over all processes."""
         if not self.labels:
             scores = [answer_scores(one) for one in predictions if one.text is not None]
-            for name, metric in self._answers.items():
-                metric.update(self._floats([float(row[_FREE[name]]) for row in scores]))
+            self._answers["accuracy"].update(self._floats([row["exact_match"] for row in scores]))
+            self._answers["token_f1"].update(self._floats([row["token_f1"] for row in scores]))
+            self._answers["rouge_l"].update(self._floats([row["rouge_l"] for row in scores]))
             return
         decisions = {
             GENERATED: [(one.parsed, one.gold) for one in predictions if one.text is not None],
