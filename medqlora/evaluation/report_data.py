@@ -340,8 +340,8 @@ MetricName: TypeAlias = Literal[
     "unparsed_fraction",
 ]
 #: the numbers of a report that go to loggers
-LoggedName: TypeAlias = MetricName | Literal["mcnemar_p", "n"]
-AggregateName: TypeAlias = MetricName | Literal["difference"]
+LoggedName: TypeAlias = Literal[MetricName, "mcnemar_p", "n"]
+AggregateName: TypeAlias = Literal[MetricName, "difference"]
 
 
 class Aggregate(TypedDict, total=False):
