@@ -21,11 +21,13 @@ from medqlora.evaluation import (
     console_table,
     figures,
     overlap,
+    registered_metrics,
     suite_figure,
     suite_table,
     write_report,
     write_suite,
 )
+from medqlora.evaluation.report_data import Contamination
 from medqlora.inference import Calibration
 from medqlora.training.stage_start import Stage
 from medqlora.training.tested_sets import ScoreOptions, logged_under
@@ -46,7 +48,7 @@ class EvaluationReport(Callback):
         self.prior_correction = settings.prior_correction
         #: of each question set, what the last test found
         self.tested: list[Tested] = []
-        self._overlap: dict[str, dict[str, Any]] = {}
+        self._overlap: dict[str, Contamination] = {}
         self._started = self._asking_s = 0.0
         #: what was saved with the weights under test, to say how its threshold holds on the questions
         self.calibration: Calibration | None = None
@@ -82,6 +84,7 @@ class EvaluationReport(Callback):
         self.test_questions = weights.test_questions
         self.check_prior(data.sets)
         self.check_overlap(weights.trace(), data.sets)
+        registered_metrics()  # a plugin that cannot be imported fails here, not after the evaluation
 
     def check_overlap(self, trained: TrainingTrace | None, sets: Sequence[QuestionSet]) -> None:
         """Compares what the adapter was trained on with the test questions.

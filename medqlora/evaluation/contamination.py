@@ -1,9 +1,9 @@
-"""Was the test set in the training data? By id, and by runs of 13 words that both contain.
+"""Contamination: test questions in the training data, by id and by shared runs of 13 words.
 
-What an adapter was trained on is kept beside it as hashes: enough to compare, nothing to read. A run of 13
-words is the unit of GPT-3's check (https://arxiv.org/abs/2005.14165, appendix C). Long runs also recur
-innocently (methods sections, disclaimers), so the report gives each question's share, and a question counts
-as contaminated from `FLAGGED_SHARE` on.
+An adapter keeps hashes of its training texts: enough to compare, nothing to read. Runs of 13 words are the unit of
+GPT-3's check (https://arxiv.org/abs/2005.14165, appendix C). Some runs also recur innocently (methods sections,
+disclaimers). The report therefore gives each question's share, and a question counts as contaminated from
+`FLAGGED_SHARE` on.
 """
 
 import json
@@ -12,12 +12,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from medqlora.data.word_runs import RUN_WORDS, Hashes, run_hashes, texts_of
 from medqlora.errors import InputError
+from medqlora.evaluation.report_data import Contamination
 from medqlora.records import Record
 
 #: from this share of its runs on, a question counts as contaminated
@@ -31,7 +32,7 @@ _ROW_NUMBER = re.compile(r"(?:[^:]*:)?\d{1,6}(?:#\w+)?")
 
 @dataclass(frozen=True)
 class TrainingTrace:
-    """What an adapter was trained on, as far as an overlap needs it.
+    """Ids and run hashes of an adapter's training records.
 
     Attributes:
         ids: the records' ids.
@@ -74,7 +75,7 @@ class TrainingTrace:
         try:
             with np.load(path, allow_pickle=False) as data:
                 version, run_words = int(data["version"]), int(data["run_words"])
-                ids = tuple(str(one) for one in json.loads(data["ids"].tobytes()))
+                ids = tuple(str(record_id) for record_id in json.loads(data["ids"].tobytes()))
                 hashes = data["hashes"].astype(np.uint64)
         except FileNotFoundError:
             raise InputError(
@@ -126,10 +127,10 @@ class Overlap(NamedTuple):
     @property
     def contaminated(self) -> tuple[str, ...]:
         """The ids that make a test result doubtful: shared ids, and shares from `FLAGGED_SHARE` on."""
-        flagged = [one.id for one in self.questions if one.share >= FLAGGED_SHARE]
+        flagged = [question.id for question in self.questions if question.share >= FLAGGED_SHARE]
         return tuple(dict.fromkeys([*self.ids, *flagged]))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Contamination:
         """As plain values, for the report."""
         return {
             "run_words": RUN_WORDS,
@@ -139,17 +140,22 @@ class Overlap(NamedTuple):
             "questions_sharing_a_run": len(self.questions),
             "contaminated": list(self.contaminated),
             "most_shared": [
-                {"id": one.id, "shared": one.shared, "runs": one.runs, "share": one.share}
-                for one in self.questions[:20]
+                {
+                    "id": question.id,
+                    "shared": question.shared,
+                    "runs": question.runs,
+                    "share": question.share,
+                }
+                for question in self.questions[:20]
             ],
         }
 
 
 def overlap(train: TrainingTrace, test: Sequence[Record]) -> Overlap:
-    """What `train` and the test records have in common.
+    """What the training trace and the test records have in common.
 
-    An id that only counts rows ("17", "data:17") says nothing by itself: files that have nothing in common count
-    theirs alike. It is shared where a run of words is shared too.
+    An id that only counts rows ("17", "data:17") proves nothing, since unrelated files number their rows alike. It
+    counts as shared where a run of words is shared too.
     """
     known = set(train.ids)
     questions = []
@@ -158,8 +164,8 @@ def overlap(train: TrainingTrace, test: Sequence[Record]) -> Overlap:
         shared = int(np.isin(hashes, train.hashes, assume_unique=True).sum())
         if shared:
             questions.append(QuestionOverlap(record.id, shared, len(hashes)))
-    questions.sort(key=lambda one: (-one.share, one.id))
-    sharing = {one.id for one in questions}
+    questions.sort(key=lambda question: (-question.share, question.id))
+    sharing = {question.id for question in questions}
     ids = [
         record.id
         for record in test

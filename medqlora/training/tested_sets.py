@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from medqlora.evaluation import Tested, score
+from medqlora.evaluation.report_data import LoggedName
 from medqlora.inference.evaluator import SetPredictions, in_order
 
 #: of a report's numbers, those that go to the loggers and that `trainer.test` returns
-_NAMES = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p", "n")
-_NAMES_OF_TEXTS = ("token_f1", "rouge_l")  # of free answers
+_NAMES: tuple[LoggedName, ...] = (
+    *("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p", "n"),
+    *("token_f1", "rouge_l"),  # of free answers
+)
 
 
 class ScoreOptions(NamedTuple):
@@ -58,9 +61,9 @@ def logged_scores(tested: Sequence[Tested]) -> dict[str, float]:
         under = logged_under(place, one)
         report = one.scores.to_json()
         metrics |= {
-            f"{under}/{name}": float(report[name])
-            for name in (*_NAMES, *_NAMES_OF_TEXTS)
-            if report.get(name) is not None
+            f"{under}/{name}": float(value)
+            for name in _NAMES
+            if name in report and (value := report[name]) is not None
         }
         if one.scores.base:
             metrics[f"{under}/base_accuracy"] = float(one.scores.base["accuracy"])

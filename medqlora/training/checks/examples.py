@@ -25,7 +25,7 @@ from medqlora.records import Encoded, Record
 
 #: exam questions recur in the splits that their authors made: told, since the user can't put it right
 _OFFICIAL = (BioASQ, MedMCQA, MedQA, MedicalMMLU)
-#: examples that are decoded, or searched, together
+#: examples that are decoded together
 _CHUNK = 2048
 _STALE = "empty the cache's folder 'encoded' ($MEDQLORA_CACHE, else ~/.cache/medqlora) and start again"
 
