@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medqlora.compat.transformers import attention_implementation
 from medqlora.data.batching.packing import StepBatch, deal, step_batch
-from medqlora.distributed.processes import sum_over_processes
+from medqlora.distributed.collectives import sum_over_processes
 from medqlora.errors import InputError
 from medqlora.fused import FusedDecoder, unsupported
 from medqlora.models import Decoder

@@ -1,4 +1,4 @@
-"""The figures of training steps, which stay on the device until they are logged; and steps that went wrong."""
+"""Figures of training steps, kept on the device until they are logged; and steps that are not finite."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medqlora.utils.console import say
 
-#: ids that a message names, of a step's
+#: record ids in a message, at most
 _NAMED = 16
 
 
@@ -39,13 +39,18 @@ class StepResult(NamedTuple):
 
 
 def clip_or_leave_out(parameters: Sequence[Tensor], limit: float, loss: Tensor) -> Tensor:
-    """Scales the gradients down to the norm `limit`; where it or the loss is no finite number, all become 0.
+    """Scales the gradients down to the norm `limit`; sets them to 0 where the norm or the loss is not finite.
 
-    The optimizer then sees a step without a gradient: nothing that isn't a number reaches a weight or the
-    optimizer's state, and the host has not waited to know.
+    The optimizer then takes a step without a gradient: no NaN reaches a weight or its state, and no device sync is
+    needed.
+
+    Args:
+        parameters: with their gradients.
+        limit: largest norm.
+        loss: of the step, [].
 
     Returns:
-        The norm before.
+        The norm before clipping, [].
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
@@ -57,11 +62,11 @@ def clip_or_leave_out(parameters: Sequence[Tensor], limit: float, loss: Tensor) 
 
 
 class StepMetrics:
-    """Collects the figures of each step, and reads many from the device at once."""
+    """Collects the figures of steps on the device, and reads them all with one copy."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[int, StepResult]] = []
-        #: steps that were left out, in all and since the last good one
+        #: steps that were left out, in total and since the last finite one
         self.bad = self._in_a_row = 0
 
     def add(self, step: int, result: StepResult) -> None:
@@ -71,18 +76,18 @@ class StepMetrics:
     def flush(
         self, loggers: Iterable[LogsMetrics], skipped_steps: int, max_bad_steps: int
     ) -> dict[str, float]:
-        """Logs every step since the last call: one message from the device for all of them.
+        """Logs every step since the last call.
 
         Args:
             loggers: Lightning's.
-            skipped_steps: how many steps the loss scaler has left out so far.
-            max_bad_steps: how many in a row may be no finite number.
+            skipped_steps: steps that the loss scaler has skipped so far.
+            max_bad_steps: steps in a row that are not finite, at which the run ends.
 
         Returns:
-            What a progress bar shows of the newest step; empty where there was none.
+            Loss and rate of the newest step, for a progress bar; empty without a step.
 
         Raises:
-            FloatingPointError: more than that were.
+            FloatingPointError: `max_bad_steps` steps in a row were not finite.
         """
         if not self._pending:
             return {}

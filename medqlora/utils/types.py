@@ -9,6 +9,14 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 JsonObject: TypeAlias = Mapping[str, object]
 
 
+class FastTokenizer(Protocol):
+    """The part of `tokenizers.Tokenizer` that this project uses, behind a transformers tokenizer."""
+
+    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = True) -> list[str]: ...
+
+    def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]: ...
+
+
 class Tokenizer(Protocol):
     """The part of transformers' `PreTrainedTokenizerBase` that this project uses.
 
@@ -22,6 +30,9 @@ class Tokenizer(Protocol):
     all_special_tokens: list[str]
     chat_template: str | dict[str, str] | None
     name_or_path: str
+
+    @property
+    def backend_tokenizer(self) -> FastTokenizer: ...
 
     def __len__(self) -> int: ...
 

@@ -1,48 +1,48 @@
-"""What is to be learned, looked at before the first step: whole answers, labels that differ, no test question.
+"""Checks of the training examples before the first step: complete answers, distinct labels, no test question.
 
-What is checked elsewhere isn't checked again: that a question fits without its context and that prompt and
-tokenizer go together by `data.encode`; how many contexts were shortened is said by the datamodule; that no
-test question is trained on under another id by each source (`data.checks`, `data.benchmark.kept_apart`), and
-PubMedQA's by their PMIDs. The sources compare whole questions. An abstract that was copied into a longer text,
-or with a word changed, is found here, by the runs of 13 words that `test` looks for too; and a source of the
-user's own may do nothing of all this.
+Other rooms check the rest: `data.encode`, that a question fits without its context and that prompt and tokenizer go
+together; each source (`data.checks`, `data.benchmark.kept_apart`), that no test question is trained on under another
+id. Sources compare complete questions; this file also finds an abstract within a longer text, or with a word changed,
+by the runs of 13 words that `test` looks for. A user's own source may check nothing.
 """
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
 from medqlora.data.encoding.labels import shared_prefix
+from medqlora.data.stage_data import StageData
 from medqlora.data.word_runs import RUN_WORDS, shared_runs
 from medqlora.errors import InputError
 from medqlora.evaluation.contamination import FLAGGED_SHARE
 from medqlora.records import Encoded, Record
+from medqlora.utils.types import Tokenizer
 
-#: exam questions recur in the splits that their authors made: told, since the user can't put it right
+#: exam questions recur in these official splits: reported only, since the user can't correct them
 _OFFICIAL = (BioASQ, MedMCQA, MedQA, MedicalMMLU)
-#: examples that are decoded together
+#: examples decoded, or searched, at a time
 _CHUNK = 2048
 _STALE = "empty the cache's folder 'encoded' ($MEDQLORA_CACHE, else ~/.cache/medqlora) and start again"
 
 
-def check_examples(data: Any, tokenizer: Any) -> list[str]:
-    """Checks every training example of a fit, and that the test set is none of them.
+def check_examples(data: StageData, tokenizer: Tokenizer) -> list[str]:
+    """Checks every training example of a fit, and that no test question is among them.
 
     Args:
-        data: the datamodule, which has read its training set.
-        tokenizer: the base's.
+        data: with its training set.
+        tokenizer: of the base model.
 
     Returns:
-        What is worth saying, a line each; nothing where all is as it should be.
+        Lines to tell the user; empty where there is nothing to report.
 
     Raises:
         InputError: as `check_answers` and `check_apart`.
     """
+    assert data.prompt is not None
     check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids)
     trained = [data.records[example.id] for example in data.train]
     return check_apart(trained, data.held_out, data.source)
@@ -52,24 +52,24 @@ def check_answers(
     examples: Sequence[Encoded],
     records: Mapping[str, Record],
     prompt: Prompt,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     end_token_ids: Sequence[int],
 ) -> None:
-    """Every example has its whole answer to learn, and labels that can be told apart after its prompt.
+    """Checks that every example holds its complete answer, and labels that differ after its prompt.
 
-    The answer's tokens are decoded and compared with what the prompt writes, but for white space around it.
-    Some tokenizers don't give back what they were given (lower case, other forms of a character): what
-    differs is tokenized anew, without a limit, and has to be the same tokens.
+    Decodes the answer and compares it with the prompt's text, without the white space around it. Some tokenizers
+    change a text (lower case, other forms of a character): where the texts differ, the answer is tokenized again
+    without a length limit, and has to have the same tokens.
 
     Args:
-        examples: what is trained on.
+        examples: the training set.
         records: id → record, of these examples at least.
-        prompt: how they were put.
-        tokenizer: what encoded them.
-        end_token_ids: the tokens of which one ends each answer.
+        prompt: template of the examples.
+        tokenizer: has encoded the examples.
+        end_token_ids: tokens that end an answer.
 
     Raises:
-        InputError: an example isn't so; names it.
+        InputError: an example is wrong; names it.
     """
     labels_fault = cache(_labels_fault)
     for chunk in _chunks(examples):
@@ -92,18 +92,18 @@ def check_answers(
             if text.strip() != wanted.strip():
                 doubtful.append(example)
         again = encode_all(
-            [records[one.id] for one in doubtful],
+            [records[example.id] for example in doubtful],
             prompt,
             tokenizer,
             sys.maxsize,
             progress=False,
             cached=False,
         )
-        for example, whole in zip(doubtful, again, strict=True):
-            if list(example.completion) != list(whole.completion):
+        for example, complete in zip(doubtful, again, strict=True):
+            if list(example.completion) != list(complete.completion):
                 raise InputError(
                     f"{at_with_id(records[example.id])}: the answer's {len(example.completion)} tokens are not the "
-                    f"{len(whole.completion)} that it has in full: {_STALE}"
+                    f"{len(complete.completion)} that it has in full: {_STALE}"
                 )
 
 
@@ -132,22 +132,22 @@ def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
 
 
 def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source) -> list[str]:
-    """No test question is trained on: not its id, and not a tenth of its runs of 13 words.
+    """Checks that no test question is trained on: neither its id, nor a tenth of its runs of 13 words.
 
-    Fewer runs recur innocently (methods sections, disclaimers) and are told. Texts of fewer words are left
-    to the sources, which compare whole questions: a short exam question may recur with other options.
+    Fewer shared runs are innocent (methods sections, disclaimers) and are reported. Texts below 13 words are left to
+    the sources, which compare complete questions: a short exam question may recur with other options.
 
     Args:
-        train: the records that are trained on.
-        test: the records that aren't to be.
-        source: where both come from.
+        train: training records.
+        test: test records.
+        source: of both.
 
     Returns:
         A line where runs are shared, else nothing.
 
     Raises:
-        InputError: a test question is trained on; names both records. Of the benchmarks with official splits
-            shared runs are told instead.
+        InputError: a test question is trained on; names both records. Benchmarks with official splits get a line
+            instead.
     """
     held_out = {record.id: record for record in test}
     for record in train:
