@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningDataModule
 
-from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.artifacts.checkpoint import ExampleDigests
 from medqlora.config.data import DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.loader import EvalLoader, StepLoader
@@ -73,9 +73,17 @@ class PubMedQADataModule(LightningDataModule):
         #: the stage and the Trainer that `start` was called for, until Lightning's `setup` comes to it
         self._started: tuple[str, Any] | None = None
         self._tokenizer: Any = None
+        #: of the training set that was read last
+        self._digests: ExampleDigests | None = None
         self._loader: StepLoader | None = None
         #: the budget before this process lowered its own: processes deal questions out by one that all have
         self._dealt_by: int | None = None
+
+    def example_digests(self) -> ExampleDigests:
+        """Digests of the training and the validation examples; computed once for each reading of the training set."""
+        if self._digests is None:
+            self._digests = ExampleDigests.of(self.train, self.dev)
+        return self._digests
 
     def check(self) -> None:
         """Raises InputError for options that no data can make right."""
@@ -129,7 +137,7 @@ class PubMedQADataModule(LightningDataModule):
             )
         if stage == "fit":
             self.train, self.records = [], {}
-            checkpoints.forget(self)
+            self._digests = None
         self.dev, self.test, self.sets = [], [], []
         start_stage(self.trainer, self._module, self, stage)
         self._started = (stage, self.trainer)

@@ -1,7 +1,6 @@
 """What becomes of the records of a user's file that can't be used: an error, or a list of what was left out."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 
 from medqlora.errors import InputError
 from medqlora.records import BadRecord
+from medqlora.utils.files import write_text
 
 #: the values of `on_bad_record`
 OnBadRecord = Literal["error", "skip"]
@@ -56,19 +56,10 @@ def write_bad_records(path: Path, skipped: Sequence[BadRecord]) -> None:
     """Writes the list, a JSON object with `file`, `line` and `why` a line; whole or not at all.
 
     Args:
-        path: the file to be written (`FILE_NAME` in a run's folder, which exists).
+        path: the file to be written `FILE_NAME` in a run's folder, which exists.
         skipped: `Source.skipped`.
 
     Raises:
         OSError: it can't be written; what was there before is as it was.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as stream:
-            for bad in skipped:
-                stream.write(json.dumps(bad._asdict()) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(path, "".join(f"{json.dumps(bad._asdict())}\n" for bad in skipped))

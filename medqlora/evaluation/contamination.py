@@ -8,7 +8,6 @@ as contaminated from `FLAGGED_SHARE` on.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from medqlora.errors import InputError
 from medqlora.records import Record
+from medqlora.utils.files import replacing
 
 #: words in a run
 RUN_WORDS = 13
@@ -103,10 +103,9 @@ class TrainingTrace:
 
     def save(self, path: Path) -> None:
         """Writes a `.npz` without pickled objects; the same trace gives the same bytes."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         # as JSON bytes: an array of texts would cut trailing NULs, and pad every id to the longest
         ids = np.frombuffer(json.dumps(self.ids).encode("ascii"), dtype=np.uint8)
-        with aside.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(
                 file,
                 version=np.int64(VERSION),
@@ -114,7 +113,6 @@ class TrainingTrace:
                 ids=ids,
                 hashes=self.hashes,
             )
-        aside.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "TrainingTrace":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.evaluated_weights import Learned
 from medqlora.artifacts.validated import validated
+from medqlora.config.model import ModelOptions
 from medqlora.models.adapters import trainable_state
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
@@ -30,6 +31,8 @@ class CheckpointSteps(EvaluationSteps):
 
     backend: Backend
     lora: LoRA
+    options: ModelOptions
+    optimizer: Any
     learning_rate: float
     weight_decay: float
     target_risk: float
@@ -59,9 +62,9 @@ class CheckpointSteps(EvaluationSteps):
             options.pop(name, None)
         path = Path(checkpoint_path)
         saved = read_checkpoint(path)
-        part = saved.get(checkpoints.KEY)
+        part = saved.get("medqlora")
         if part is not None and "lora" not in options:
-            options["lora"] = LoRA(**part["lora"])
+            options["lora"] = LoRA(**cast(Any, part["lora"]))
         module = cls(**options)
         checkpoints.check(saved, module.backend, module.lora)
         module.checkpoint, module._initial = str(path), path
@@ -79,7 +82,16 @@ class CheckpointSteps(EvaluationSteps):
         checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
-            "definition": checkpoints.definition(self, self.data, str(self.trainer.precision)),
+            "definition": checkpoints.checkpoint_definition(
+                base_identity=self.backend.identity(),
+                source=self.data.source,
+                data=self.data.options,
+                step=self.options,
+                optimizer=self.optimizer,
+                lora=self.lora,
+                digests=self.data.example_digests(),
+                precision=str(self.trainer.precision),
+            ),
             # resumed, and no step taken since: the generators are put back only as that begins
             **({} if self._random_state is None else {"random_state": self._random_state}),
             "skipped_steps": self.skipped_steps,

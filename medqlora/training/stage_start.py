@@ -11,9 +11,16 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.artifacts.checkpoint_files import read_checkpoint
-from medqlora.artifacts.evaluated_weights import EvaluatedWeights, Learned, evaluated_weights
+from medqlora.artifacts.evaluated_weights import (
+    EvaluatedWeights,
+    Learned,
+    WeightsInMemory,
+    evaluated_weights,
+)
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.artifacts.validated import validated
 from medqlora.compat.lightning import checkpoint_to_restore
-from medqlora.data.bad_records import FILE_NAME, write_bad_records
+from medqlora.data.bad_records import write_bad_records
 from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
@@ -96,8 +103,7 @@ def _read(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
     if stage == "fit":
         data.read(module.backend.tokenizer(), _SPLITS["fit"], report=say)
         return
-    weights = evaluated_weights(module, checkpoint_to_restore())
-    module.evaluated = weights
+    weights = _evaluated_weights(module)
     if weights.test_questions:
         say(
             f"WARNING: {told(weights.test_questions)} ({OPTION} true at its training): a score on that benchmark "
@@ -116,6 +122,30 @@ def _read(trainer: Trainer, module: Any, data: Any, stage: Stage) -> None:
             )
 
 
+def _evaluated_weights(module: Any) -> EvaluatedWeights:
+    """The weights of this evaluation; the module gets to know them."""
+    restored, memory = checkpoint_to_restore(), None
+    if module.model is not None:
+        predictions = module.validated[1]
+        current = validated(predictions, {}, module.target_risk) if predictions else {}
+        memory = WeightsInMemory(module.evaluated, current.get("calibration"))
+    weights = evaluated_weights(
+        module.backend,
+        module.lora,
+        restored=restored,
+        in_memory=memory,
+        learned=module.learned,
+        checkpoint=module.checkpoint,
+        adapter=module.adapter,
+    )
+    module.evaluated = weights
+    if restored is not None:
+        module.checkpoint = restored
+    if weights.kind == "adapter":
+        module.adapter = weights.name
+    return weights
+
+
 def _read_test(module: Any, data: Any, tokenizer: Any, weights: EvaluatedWeights) -> None:
     data.read(tokenizer, _SPLITS["test"], report=say, trained=weights.train_ids, held_out=weights.dev_ids)
     if not data.dev:
@@ -130,12 +160,21 @@ def _start_fit(trainer: Trainer, module: Any, data: Any) -> None:
         raise InputError(
             "QLoRAModule: it holds weights that were loaded for an evaluation: make a new QLoRAModule to fit"
         )
-    now = checkpoints.definition(module, data, str(trainer.precision))
+    now = checkpoints.checkpoint_definition(
+        base_identity=module.backend.identity(),
+        source=data.source,
+        data=data.options,
+        step=module.options,
+        optimizer=module.optimizer,
+        lora=module.lora,
+        digests=data.example_digests(),
+        precision=str(trainer.precision),
+    )
     resumed = checkpoint_to_restore()
     if resumed is not None:
         saved = read_checkpoint(Path(resumed))
         checkpoints.check(saved, module.backend, module.lora, anyway=True)
-        different = checkpoints.check_definition(saved[checkpoints.KEY], now, anyway=True)
+        different = checkpoints.check_definition(checkpoints.record_of(saved), now, anyway=True)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
     module.checkpoint = module.evaluated = None
@@ -149,7 +188,7 @@ def _start_fit(trainer: Trainer, module: Any, data: Any) -> None:
     module.learned = Learned(
         train,
         frozenset(one.id for one in dev),
-        now[checkpoints.TRAINED_ON],
+        data.example_digests().train,
         summary(train, dev) if allowed else {},
     )
 
@@ -161,4 +200,4 @@ def _list_bad_records(trainer: Trainer, data: Any) -> None:
     if skipped and run is not None and isinstance(trainer.logger, OWN_FOLDER) and trainer.is_global_zero:
         folder = Path(run)
         folder.mkdir(parents=True, exist_ok=True)
-        write_bad_records(folder / FILE_NAME, skipped)
+        write_bad_records(RunFolder(folder).bad_records, skipped)
