@@ -1,4 +1,4 @@
-"""The LightningDataModule: the data of a run (`medqlora.data.stage_data`) as Lightning's hooks."""
+"""The LightningDataModule: the data of a run (`medqlora.trainer.run_data`) as Lightning's hooks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -10,14 +10,14 @@ from medqlora.config.data import DataOptions
 from medqlora.data import Source
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch
-from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
 from medqlora.records import Encoded
-from medqlora.trainer.stage_start import Stage, forget_digests, start_stage
+from medqlora.trainer.run_data import RunData
+from medqlora.trainer.stage_start import Stage, start_stage
 from medqlora.trainer.step_hooks import StepHooks
 
 
-class PubMedQADataModule(StageData, LightningDataModule):
+class PubMedQADataModule(RunData, LightningDataModule):
     """Questions from a source, tokenized with a prompt: PubMedQA, or any other source.
 
     Args:
@@ -35,7 +35,7 @@ class PubMedQADataModule(StageData, LightningDataModule):
     ) -> None:
         LightningDataModule.__init__(self)
         self.options = DataOptions(**options)
-        StageData.__init__(self, source, benchmarks, self.options)
+        RunData.__init__(self, source, benchmarks, self.options)
         #: called once a stage between the checks of the options and reading: the command line chooses the weights
         self.before_reading: Callable[[], None] = lambda: None
         #: stage and Trainer of the last `start`, until Lightning's `setup` follows
@@ -78,7 +78,7 @@ class PubMedQADataModule(StageData, LightningDataModule):
             )
         if stage == "fit":
             self.train, self.records = [], {}
-            forget_digests(self)
+            self.forget_digests()
         self.dev, self.test, self.sets = [], [], []
         start_stage(self.trainer, self._module, self, stage, self.before_reading)
         self._started = (stage, self.trainer)

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
+from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.compat.lightning import data_source, datamodule_of
 from medqlora.config.model import ModelOptions
 from medqlora.datamodule import PubMedQADataModule
@@ -21,7 +22,7 @@ from medqlora.trainer.checks import check_run, check_trainer
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.model import check_gradient_checkpointing
 from medqlora.training.checks.options import check_options
-from medqlora.training.optim import OptimizerFactory, OptimizerName
+from medqlora.training.optim import OptimizerName
 from medqlora.training.optimizer_names import NamedOptimizer
 from medqlora.utils.console import say
 

@@ -4,10 +4,12 @@ import contextlib
 import logging
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,10 +18,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from medqlora.artifacts import checkpoint, curve
-from medqlora.artifacts.checkpoint_files import CheckpointFiles, clear
+from medqlora.artifacts.checkpoint_files import clear
+from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
+    CheckpointFiles,
     EvaluationReport,
     GPUMemory,
     RunRecorder,
@@ -28,11 +32,13 @@ from medqlora.callbacks import (
     Throughput,
     saver_of,
 )
+from medqlora.callbacks.adapter_contents import ChosenBy
 from medqlora.callbacks.event_files import silence_writer_threads
 from medqlora.commands.config_files import check_classes
+from medqlora.commands.evaluated import choose_weights
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
-from medqlora.commands.option_errors import not_made
+from medqlora.commands.option_errors import not_made, one_line
 from medqlora.commands.trainer_options import (
     check_callback_classes,
     environment_plugins,
@@ -41,7 +47,6 @@ from medqlora.commands.trainer_options import (
     settle_trainer,
     trainer_refusal,
 )
-from medqlora.commands.under_test import ChosenWeights
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
@@ -162,11 +167,9 @@ class MedQLoRACLI(LightningCLI):
         root = Path(options.get("default_root_dir") or ".")
         if self.verb == "fit":
             given = self._get(self.config_init, "ckpt_path")
-            self.config_init["fit"]["ckpt_path"] = choose_checkpoint(
-                given, root / "lightning_logs", self.model.backend
-            )
+            self.config_init["fit"]["ckpt_path"] = choose_checkpoint(given, root / LOGS, self.model.backend)
         run = self._given.run if self.verb == "fit" else None
-        kwargs["logger"] = run_loggers(options.get("logger"), root, run)
+        kwargs["logger"] = run_loggers(options.get("logger"), root, None if run is None else run.path)
         plugins = _as_list(options.get("plugins"))
         kwargs["plugins"] = [*plugins, *environment_plugins(plugins), CheckpointFiles()]
         check_strategy(options.get("strategy"))
@@ -214,6 +217,15 @@ class MedQLoRACLI(LightningCLI):
         self._start()
 
     def _start(self) -> None:
+        self.prepare()
+        if self.verb == "fit":
+            self._resume()
+            # first, so that the record stands when another callback fails
+            self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
+            self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
+
+    def prepare(self) -> None:
+        """Checks the options and reads the data, as the verb does before a model is loaded. Raises InputError."""
         if self.trainer.global_rank == 0:  # the first process makes the run's folder, and tells its name
             self._new_folder = make_folder(self.trainer.logger)
             folder = Path(str(getattr(self.trainer.logger, "log_dir", "")))
@@ -224,33 +236,46 @@ class MedQLoRACLI(LightningCLI):
         self.trainer.strategy.connect(self.model)  # as the Trainer does, so that it knows the module
         self.datamodule.before_reading = self._choose_weights
         self.datamodule.start(cast(Stage, self.verb))
-        if self.verb == "fit":
-            self._resume()
-            # first, so that the record stands when another callback fails
-            self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
-            self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
 
     def _resume(self) -> None:
-        """Compares the run with the checkpoint's, and takes from the curve what came after that."""
+        """Compares the run with the checkpoint's, and removes from the curve what came after that."""
         saved, run = self._given.saved, self._given.run
+        own = run is not None and self.trainer.global_rank == 0
+        if saved is not None and run is not None and own:
+            check_free(run)
+            clear(run.checkpoints)  # nothing may be left to be saved
+        self.compare_with_checkpoint()
+        if saved is not None and run is not None and own and "curve" in saved:
+            curve.cut(run.path, saved["curve"])
+
+    def compare_with_checkpoint(self) -> None:
+        """Compares the run's definition with that of `--ckpt_path`; without the option there is nothing to compare.
+
+        Raises:
+            InputError: values differ, and --resume_anyway is not given.
+        """
+        saved = self._given.saved
         if saved is None:
             return
-        if run is not None and self.trainer.global_rank == 0:
-            check_free(run)
-            clear(run / "checkpoints")  # nothing may be left to be saved
-        now = checkpoint.definition(self.model, self.datamodule, str(self.trainer.precision))
-        part = saved[checkpoint.KEY]
-        if saved["monitor"] is not None and "definition" in part and self.datamodule.dev:
+        now = checkpoint.checkpoint_definition(
+            base_identity=self.model.backend.identity(),
+            source=self.datamodule.source,
+            data=self.datamodule.options,
+            step=self.model.options,
+            optimizer=self.model.optimizer,
+            lora=self.model.lora,
+            digests=self.datamodule.example_digests(),
+            precision=str(self.trainer.precision),
+        )
+        record, monitor = checkpoint.record_of(saved), ChosenBy.of_checkpoint(saved).score
+        if monitor is not None and "definition" in record and self.datamodule.dev:
             # scores of different kinds can't be compared: the best so far would be forgotten
             now["--checkpoint.monitor"] = saver_of(self.trainer).monitor
-            before = {**part["definition"], "--checkpoint.monitor": saved["monitor"]}
-            part = {**part, "definition": before}
+            record = {**record, "definition": {**record["definition"], "--checkpoint.monitor": monitor}}
         anyway = bool(self._get(self.config_init, "resume_anyway"))
-        different = checkpoint.check_definition(part, now, anyway=anyway)
+        different = checkpoint.check_definition(record, now, anyway=anyway)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
-        if run is not None and "curve" in saved and self.trainer.global_rank == 0:
-            curve.cut(run, saved["curve"])
 
     def _choose_weights(self) -> None:
         """A checkpoint has to be of this base and these adapters; without one the newest adapter is evaluated."""
@@ -261,7 +286,7 @@ class MedQLoRACLI(LightningCLI):
             data = self.datamodule
             source = data.source if self.verb != "predict" or data.questions is None else None
             logs = Path(str(self.trainer.log_dir)).parent
-            ChosenWeights(self.model, data.prompt_name, self._given, logs, source).choose()
+            choose_weights(self.model, data.prompt_name, self._given, logs, source)
 
     def test(self, **options: Any) -> None:
         """Called in place of the Trainer's: the report's table is printed, and not Lightning's too."""
@@ -303,13 +328,9 @@ class MedQLoRACLI(LightningCLI):
         """Takes back the folder of a run that ended on wrong input before it did anything."""
         if self.trainer.global_rank != 0 or not getattr(self, "_is_new", False):
             return
-        run = Path(str(getattr(self.trainer.logger, "log_dir", "")))
-        if (
-            self.trainer.global_step == 0
-            and run.name.startswith("version_")
-            and not (run / "checkpoints").exists()
-        ):
-            shutil.rmtree(run, ignore_errors=True)
+        run = RunFolder(Path(str(getattr(self.trainer.logger, "log_dir", ""))))
+        if self.trainer.global_step == 0 and run.is_named_as_a_run and not run.checkpoints.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
         self.remove_empty_folder()
 
     def remove_empty_folder(self) -> None:
@@ -319,6 +340,47 @@ class MedQLoRACLI(LightningCLI):
             for path in (folder, folder.parent):
                 with contextlib.suppress(OSError):
                     path.rmdir()
+
+
+class _Built(MedQLoRACLI):
+    """Builds Trainer, module and data, and runs no verb."""
+
+    def __init__(self, args: list[str], command: str, settle: Callable[[dict[str, Any]], None]) -> None:
+        self._settle = settle
+        super().__init__(args, command)
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        self._settle(self.config[self.subcommand])
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def build(
+    words: list[str],
+    command: str,
+    *,
+    settle: Callable[[dict[str, Any]], None] = lambda options: None,
+    own_options: Sequence[str] = (),
+) -> MedQLoRACLI:
+    """Trainer, module and data as the verb `words[0]` builds them, for a command that does something else with them.
+
+    Args:
+        words: the verb and its options.
+        command: the command's name.
+        settle: gets the parsed options, and may change them, before anything is built from them.
+        own_options: the command's own, which a mistyped option may have meant.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    cli = _Built.__new__(_Built)  # its parsers are read after an error too
+    try:
+        cli.__init__(words, command, settle)  # type: ignore[misc]
+    except ArgumentError as error:
+        known = [*cli.option_names(words[0]), *(option.lstrip("-") for option in own_options)]
+        raise InputError(one_line(str(error), known, words[1:])) from error
+    return cli
 
 
 def _as_list(value: Any) -> list[Any]:

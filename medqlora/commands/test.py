@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.config_files import with_config
 from medqlora.commands.verbs import run_verb
 
@@ -87,22 +88,8 @@ def _together(folders: list[Path]) -> None:
 
     from medqlora.evaluation import aggregate, aggregate_table, write_aggregate
 
-    reports = [json.loads((folder / "test_report.json").read_text(encoding="utf-8")) for folder in folders]
+    reports = [json.loads(RunFolder(folder).test_report.read_text(encoding="utf-8")) for folder in folders]
     info = {"runs": [str(folder) for folder in folders]}
-    paths = write_aggregate(_new_folder(folders[0].parent), reports, info)
+    paths = write_aggregate(RunFolder.new(folders[0].parent).path, reports, info)
     print(f"\n{aggregate_table(aggregate(reports))}", flush=True)
     print(f"Report:  {paths['aggregate.html']}", flush=True)
-
-
-def _new_folder(root: Path) -> Path:
-    """The next of the runs' folders."""
-    numbers = [int(one.name[8:]) for one in root.glob("version_*") if one.name[8:].isdigit()]
-    number = max(numbers, default=-1) + 1
-    while True:
-        folder = root / f"version_{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # another process was first
-            number += 1
-        else:
-            return folder

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from medqlora.artifacts.runs import new_run_folder
+from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.callbacks.event_files import EventFiles
 from medqlora.commands.config_files import named_object
 from medqlora.errors import InputError
@@ -123,7 +123,7 @@ def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | 
     if others and isinstance(others[0], OWN_FOLDER):
         return others
     if resumed is None:
-        return [EventFiles(root, name="lightning_logs"), *others]
+        return [EventFiles(root, name=LOGS), *others]
     return [EventFiles(resumed.parent.parent, name=resumed.parent.name, version=resumed.name), *others]
 
 
@@ -143,7 +143,7 @@ def make_folder(logger: Any) -> Path | None:
     try:
         if not ours:  # Lightning makes it whole; under our own root a name is mistyped rather than new
             root.parent.mkdir(parents=True, exist_ok=True)
-        folder = new_run_folder(root)
+        folder = RunFolder.new(root).path
     except OSError as error:
         option = "default_root_dir" if ours else "logger.save_dir"
         raise InputError(

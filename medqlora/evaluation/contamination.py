@@ -7,7 +7,6 @@ disclaimers). The report therefore gives each question's share, and a question c
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from medqlora.data.word_runs import RUN_WORDS, Hashes, run_hashes, texts_of
 from medqlora.errors import InputError
 from medqlora.evaluation.report_data import Contamination
 from medqlora.records import Record
+from medqlora.utils.files import replacing
 
 #: from this share of its runs on, a question counts as contaminated
 FLAGGED_SHARE = 0.1
@@ -52,10 +52,9 @@ class TrainingTrace:
 
     def save(self, path: Path) -> None:
         """Writes a `.npz` without pickled objects; the same trace gives the same bytes."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         # as JSON bytes: an array of texts would cut trailing NULs, and pad every id to the longest
         ids = np.frombuffer(json.dumps(self.ids).encode("ascii"), dtype=np.uint8)
-        with aside.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(
                 file,
                 version=np.int64(VERSION),
@@ -63,7 +62,6 @@ class TrainingTrace:
                 ids=ids,
                 hashes=self.hashes,
             )
-        aside.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "TrainingTrace":

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from medqlora.data.prompts import lookup
 from medqlora.data.sources.synthetic_trials import pretraining_trials
 from medqlora.errors import InputError
-from medqlora.utils.cache import cache_folder, one_at_a_time
+from medqlora.utils.cache import cache_folder
+from medqlora.utils.locks import one_at_a_time
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,27 +1,17 @@
 """What runs in a case's own process: `python -m medqlora.profiling.worker JOB CASE_FILE RESULT_FILE`."""
 
-import contextlib
 import json
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from medqlora.profiling.case import PEERS, Case
 from medqlora.profiling.failures import failure
+from medqlora.utils.versions import versions
 
 #: whose versions are told
-_PACKAGES = ("medqlora", "torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
 
 
 def work(job: str, case: Case) -> dict[str, Any]:
@@ -52,7 +42,7 @@ def work(job: str, case: Case) -> dict[str, Any]:
 def main(job: str, question: str, answer: str) -> None:
     case = Case(**json.loads(Path(question).read_text(encoding="utf-8")))
     try:
-        result = {**work(job, case), "versions": versions()}
+        result = {**work(job, case), "versions": versions(_PACKAGES)}
     except Exception as error:
         traceback.print_exc()
         result = failure(error)

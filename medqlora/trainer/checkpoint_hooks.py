@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.evaluated_weights import Learned
 from medqlora.artifacts.validated import validated
 from medqlora.compat.torch import all_keys_match
-from medqlora.data.stage_data import StageData
 from medqlora.models.adapters import trainable_state
 from medqlora.models.lora import LoRA
 from medqlora.models.sharded import ShardedBase
 from medqlora.trainer.evaluation_hooks import EvaluationHooks
+from medqlora.trainer.run_data import RunData
 from medqlora.utils.random_state import RandomState
 
 C = TypeVar("C", bound="CheckpointHooks")
@@ -25,7 +26,7 @@ class CheckpointHooks(EvaluationHooks):
     """Saves and restores a run.
 
     Attributes:
-        lora: as in `QLoRAModule`.
+        lora, optimizer: as in `QLoRAModule`.
         adapter: adapter that is evaluated; see `--model.adapter`.
         shared: the base's layers where processes share them; None otherwise.
         checkpoint: checkpoint file whose weights are evaluated instead of an adapter's; None without one.
@@ -36,6 +37,7 @@ class CheckpointHooks(EvaluationHooks):
     lora: LoRA
     adapter: str | None
     shared: ShardedBase | None
+    optimizer: str | OptimizerFactory
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,9 +64,9 @@ class CheckpointHooks(EvaluationHooks):
             options.pop(name, None)
         path = Path(checkpoint_path)
         saved = read_checkpoint(path)
-        part = saved.get(checkpoints.KEY)
+        part = saved.get("medqlora")
         if part is not None and "lora" not in options:
-            options["lora"] = LoRA(**part["lora"])
+            options["lora"] = LoRA(**cast(Any, part["lora"]))
         module = cls(**options)
         checkpoints.check(saved, module.backend, module.lora)
         module.checkpoint, module._initial = str(path), path
@@ -76,9 +78,18 @@ class CheckpointHooks(EvaluationHooks):
         if path is not None:
             self.load_state_dict(read_checkpoint(path)["state_dict"])
 
-    def definition(self, data: StageData, precision: str) -> dict[str, Any]:
+    def definition(self, data: RunData, precision: str) -> dict[str, object]:
         """The values that decide the course of a run; see `artifacts.checkpoint`."""
-        return checkpoints.definition(self, data, precision)
+        return checkpoints.checkpoint_definition(
+            base_identity=self.backend.identity(),
+            source=data.source,
+            data=data.options,
+            step=self.options,
+            optimizer=self.optimizer,
+            lora=self.lora,
+            digests=data.example_digests(),
+            precision=precision,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.flush_metrics()

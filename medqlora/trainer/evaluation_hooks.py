@@ -9,7 +9,6 @@ from lightning.pytorch import LightningModule
 from medqlora.artifacts.evaluated_weights import EvaluatedWeights
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.loader import EvalBatch
-from medqlora.data.stage_data import StageData
 from medqlora.distributed.collectives import gather
 from medqlora.evaluation import Tested, quick_scores
 from medqlora.inference import answer_of, safe_answer
@@ -17,6 +16,7 @@ from medqlora.inference.evaluator import Evaluated, Evaluator, SetPredictions, i
 from medqlora.models.backend import Backend
 from medqlora.records import Prediction
 from medqlora.safety import screen
+from medqlora.trainer.run_data import RunData
 from medqlora.training.engine_choice import EngineChoice
 from medqlora.training.evaluators import build_evaluator
 from medqlora.training.samples import log_samples
@@ -55,7 +55,7 @@ class EvaluationHooks(LightningModule):
 
     @property
     @abstractmethod
-    def data(self) -> StageData:
+    def data(self) -> RunData:
         """The datamodule."""
 
     @property

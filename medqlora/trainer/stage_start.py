@@ -11,15 +11,22 @@ from lightning.pytorch import Trainer
 
 from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.artifacts.checkpoint_files import read_checkpoint
-from medqlora.artifacts.evaluated_weights import EvaluatedWeights, Learned, evaluated_weights
+from medqlora.artifacts.evaluated_weights import (
+    EvaluatedWeights,
+    Learned,
+    WeightsInMemory,
+    evaluated_weights,
+)
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.artifacts.validated import validated
 from medqlora.compat.lightning import callbacks_of, checkpoint_to_restore, use_no_inference_mode
-from medqlora.data.bad_records import FILE_NAME, write_bad_records
-from medqlora.data.stage_data import StageData
+from medqlora.data.bad_records import write_bad_records
 from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.records import Record
 from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_val_interval
+from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.examples import check_examples
 from medqlora.training.checks.options import check_positions, check_shared, check_written, scores_of
@@ -40,12 +47,12 @@ _SPLITS: dict[Stage, tuple[str, ...]] = {
 class ChecksStart(Protocol):
     """A callback that checks something, or takes something from the data, before a model is loaded."""
 
-    def check_start(self, trainer: Trainer, module: StepHooks, data: StageData, stage: Stage) -> None:
+    def check_start(self, trainer: Trainer, module: StepHooks, data: RunData, stage: Stage) -> None:
         """Called once a stage, after the data are read. Raises InputError."""
 
 
 def start_stage(
-    trainer: Trainer, module: StepHooks, data: StageData, stage: Stage, before_reading: Callable[[], None]
+    trainer: Trainer, module: StepHooks, data: RunData, stage: Stage, before_reading: Callable[[], None]
 ) -> None:
     """Checks the options, reads the sets of the stage into `data`, and checks them.
 
@@ -101,14 +108,13 @@ def _check_stage(trainer: Trainer, module: StepHooks, stage: Stage) -> None:
         )
 
 
-def _read(module: StepHooks, data: StageData, stage: Stage) -> None:
+def _read(module: StepHooks, data: RunData, stage: Stage) -> None:
     """Reads the sets of the stage; for an evaluation also finds its weights."""
     tokenizer = module.backend.tokenizer
     if stage == "fit":
         data.read(tokenizer(), _SPLITS["fit"], report=say)
         return
-    weights = evaluated_weights(module, checkpoint_to_restore())
-    module.evaluated = weights
+    weights = _evaluated_weights(module)
     if weights.test_questions:
         say(
             f"WARNING: {told(weights.test_questions)} ({OPTION} true at its training): a score on that benchmark "
@@ -126,7 +132,31 @@ def _read(module: StepHooks, data: StageData, stage: Stage) -> None:
             )
 
 
-def _read_test(module: StepHooks, data: StageData, weights: EvaluatedWeights) -> None:
+def _evaluated_weights(module: StepHooks) -> EvaluatedWeights:
+    """The weights of this evaluation; the module gets to know them."""
+    restored, memory = checkpoint_to_restore(), None
+    if module.model is not None:
+        predictions = module.validated[1]
+        current = validated(predictions, {}, module.options.target_risk) if predictions else {}
+        memory = WeightsInMemory(module.evaluated, current.get("calibration"))
+    weights = evaluated_weights(
+        module.backend,
+        module.lora,
+        restored=restored,
+        in_memory=memory,
+        learned=module.learned,
+        checkpoint=module.checkpoint,
+        adapter=module.adapter,
+    )
+    module.evaluated = weights
+    if restored is not None:
+        module.checkpoint = restored
+    if weights.kind == "adapter":
+        module.adapter = weights.name
+    return weights
+
+
+def _read_test(module: StepHooks, data: RunData, weights: EvaluatedWeights) -> None:
     tokenizer = module.backend.tokenizer()
     data.read(tokenizer, _SPLITS["test"], report=say, trained=weights.train_ids, held_out=weights.dev_ids)
     if not data.dev:
@@ -135,7 +165,7 @@ def _read_test(module: StepHooks, data: StageData, weights: EvaluatedWeights) ->
     check_written(data.sets, module.options.generate)
 
 
-def _start_fit(trainer: Trainer, module: StepHooks, data: StageData) -> None:
+def _start_fit(trainer: Trainer, module: StepHooks, data: RunData) -> None:
     """Checks that the module can be trained, and compares the run with the checkpoint that it resumes."""
     if module.model is not None and not any(weight.requires_grad for weight in module.model.parameters()):
         raise InputError(
@@ -146,16 +176,16 @@ def _start_fit(trainer: Trainer, module: StepHooks, data: StageData) -> None:
     if resumed is not None:
         saved = read_checkpoint(Path(resumed))
         checkpoints.check(saved, module.backend, module.lora, anyway=True)
-        different = checkpoints.check_definition(saved[checkpoints.KEY], definition, anyway=True)
+        different = checkpoints.check_definition(checkpoints.record_of(saved), definition, anyway=True)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")
     module.checkpoint = module.evaluated = None
     # weights in memory that are trained further have seen the sets of both fits
     before = module.learned if module.model is not None else None
-    module.learned = _learned(data, before, definition[checkpoints.TRAINED_ON])
+    module.learned = _learned(data, before, data.example_digests().train)
 
 
-def _learned(data: StageData, before: Learned | None, digest: str) -> Learned:
+def _learned(data: RunData, before: Learned | None, digest: str) -> Learned:
     """The record of what the fit trains on, and what the fit `before` has trained the same weights on."""
     train: list[Record] = [data.records[example.id] for example in data.train]
     dev = [data.records[example.id] for example in data.dev]
@@ -168,15 +198,10 @@ def _learned(data: StageData, before: Learned | None, digest: str) -> Learned:
     return Learned(train, frozenset(record.id for record in dev), digest, counts)
 
 
-def forget_digests(data: StageData) -> None:
-    """Makes the next definition read the sets of `data` again."""
-    checkpoints.forget(data)
-
-
-def _list_bad_records(trainer: Trainer, data: StageData) -> None:
+def _list_bad_records(trainer: Trainer, data: RunData) -> None:
     """Writes the skipped records into the run's folder, where the run has one of its own."""
     skipped = data.source.skipped
     folder = trainer.log_dir  # a collective call: all processes read it
     if skipped and folder is not None and isinstance(trainer.logger, OWN_FOLDER) and trainer.is_global_zero:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_bad_records(Path(folder) / FILE_NAME, skipped)
+        write_bad_records(RunFolder(Path(folder)).bad_records, skipped)

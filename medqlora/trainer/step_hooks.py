@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.compat.lightning import LightningDriver, log_every_n_steps
 from medqlora.data.batching.packing import MicroBatch, StepBatch
 from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
@@ -19,7 +20,7 @@ from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
 from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, usable_memory
-from medqlora.training.optim import OptimizerFactory, build_optimizer, warmup_cosine
+from medqlora.training.optim import build_optimizer, warmup_cosine
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
 from medqlora.training.step_metrics import StepMetrics

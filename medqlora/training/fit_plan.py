@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 
+from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.config.data import DataOptions
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.budget import DEFAULT_TOKENS
@@ -14,7 +15,6 @@ from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
-from medqlora.training.optim import OptimizerFactory
 
 
 class FitPlan(NamedTuple):

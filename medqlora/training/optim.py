@@ -2,13 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.errors import InputError
 from medqlora.models.quantization import import_bitsandbytes
 from medqlora.training.flat import FlatOptimizer, FlatWeights
@@ -17,8 +18,6 @@ from medqlora.training.optimizer_names import FLAT_OPTIMIZERS, NamedOptimizer, o
 #: 8-bit state: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861; "paged" moves it to host memory when the GPU
 #: is full
 OptimizerName = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
-#: a `class_path` of a configuration
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 def check_optimizer(optimizer: str | type[Optimizer], weight_decay: float) -> None:

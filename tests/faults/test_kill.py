@@ -81,7 +81,7 @@ def kill(process: subprocess.Popen[bytes], folder: Path, moment: str, draw: rand
         "step": lambda: True,
         # the checkpoint of an epoch's last step is written as its validation begins
         "validation": lambda: manifest_step(run) != before and manifest_step(run) % 6 == 0,
-        "writing": lambda: any((run / "checkpoints").glob(".*.part")),
+        "writing": lambda: any((run / "checkpoints").glob(".*.ckpt.[0-9]*.part")),
         "manifest": lambda: any((run / "checkpoints").glob(".*.json.*")) or manifest_step(run) != before,
     }
     assert logs.is_dir()

@@ -9,7 +9,7 @@ from harness import options, refused, run
 from lightning.pytorch.loggers import Logger
 from test_training import logged
 
-from medqlora.artifacts.runs import read_run
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.callbacks import AdapterCheckpoint, StepProgress, saver_of
 from medqlora.errors import InputError
 
@@ -68,7 +68,7 @@ def test_a_logger_without_a_folder_of_its_own_gets_the_figures_and_the_run_keeps
     for folder in folders:
         assert len(logged(folder, "train/loss")) == 2
         assert (folder / "adapter" / "adapter_model.safetensors").is_file()
-        assert (read_run(folder) or {})["state"] == "finished"
+        assert (RunFolder(folder).read_record() or {})["state"] == "finished"
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 

@@ -14,7 +14,7 @@ from medqlora.data.encoding.tokens import TextTokenizer, text_tokenizer
 from medqlora.data.prompts.prompt import OPTION, Prompt
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Record
-from medqlora.utils.cache import one_at_a_time
+from medqlora.utils.locks import one_at_a_time
 from medqlora.utils.types import Tokenizer
 
 MAX_OPTION = "--data.max_prompt_tokens"

@@ -7,8 +7,6 @@ ids); the other arrays hold the token ids of all records, concatenated, and thei
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from array import array
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.records import Encoded, Record
 from medqlora.utils.cache import cache_folder
+from medqlora.utils.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,27 +73,17 @@ def save(path: Path, encoded: Sequence[Encoded]) -> None:
     for item in encoded:
         prompts.extend(item.prompt)
         completions.extend(item.completion)
-    aside = ""
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                meta=np.frombuffer(meta.encode(), dtype=np.uint8),
-                prompts=np.frombuffer(prompts, dtype=np.int32),
-                prompt_lengths=np.array([len(item.prompt) for item in encoded], dtype=np.int32),
-                completions=np.frombuffer(completions, dtype=np.int32)
-                if completions
-                else np.zeros(0, np.int32),
-                completion_lengths=np.array([len(item.completion) for item in encoded], dtype=np.int32),
-                label_table=np.array([number[item.labels] for item in encoded], dtype=np.int32),
-                dropped=np.array([item.dropped for item in encoded], dtype=np.int32),
-            )
-        Path(aside).replace(path)
-    except OSError:
-        if aside:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
+    with contextlib.suppress(OSError), replacing(path, durable=False) as file:
+        np.savez(
+            file,
+            meta=np.frombuffer(meta.encode(), dtype=np.uint8),
+            prompts=np.frombuffer(prompts, dtype=np.int32),
+            prompt_lengths=np.array([len(item.prompt) for item in encoded], dtype=np.int32),
+            completions=np.frombuffer(completions, dtype=np.int32) if completions else np.zeros(0, np.int32),
+            completion_lengths=np.array([len(item.completion) for item in encoded], dtype=np.int32),
+            label_table=np.array([number[item.labels] for item in encoded], dtype=np.int32),
+            dropped=np.array([item.dropped for item in encoded], dtype=np.int32),
+        )
 
 
 def load(path: Path, records: Sequence[Record]) -> list[Encoded] | None:

@@ -1,7 +1,6 @@
 """The files of a test run: `test_report.json`, `predictions.jsonl`, `predictions_official.json`, `report.html`."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from medqlora.evaluation.metrics.scores import Scores, decided
 from medqlora.evaluation.report.page import render
 from medqlora.evaluation.report_data import AnswerLine, PredictionLine, Prior
 from medqlora.records import Prediction, Record
+from medqlora.utils.files import write_text
 
 #: an unparsed answer in `predictions_official.json`: no label, so it counts as wrong
 UNPARSED = "unparsed"
@@ -83,12 +83,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, content in contents.items():
-        aside = folder / f".{name}.{os.getpid()}.part"
-        try:
-            aside.write_text(content, encoding="utf-8", newline="\n")
-            aside.replace(folder / name)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_text(folder / name, content)
         paths[name] = folder / name
     return paths
 

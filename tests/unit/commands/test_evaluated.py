@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from medqlora.artifacts.runs import RunRecord, newest_adapter
+from medqlora.commands.evaluated import choose_weights
 from medqlora.commands.given_checkpoint import GivenCheckpoint
-from medqlora.commands.under_test import ChosenWeights
 from medqlora.data import JSONLines, PubMedQA, Source, SyntheticTrials
 from medqlora.models import Transformers
 from medqlora.module import QLoRAModule
@@ -53,7 +53,7 @@ def chosen(
     """The adapter that is taken, and what is said."""
     module = QLoRAModule(Transformers(str(base)))
     capsys.readouterr()
-    ChosenWeights(module, "medical", GivenCheckpoint(None), root, source).choose()
+    choose_weights(module, "medical", GivenCheckpoint(None), root, source)
     return str(module.adapter), capsys.readouterr().out.splitlines()
 
 
