@@ -123,16 +123,15 @@ class Predictor:
             InputError: there is no such adapter or base model, or it can't be loaded.
         """
         target = device if isinstance(device, torch.device) else pick_device(device)
+        if precision is not None and precision not in DTYPES:
+            raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
         template = lookup(prompt or trained.prompt)
         check_files(made, trained, option)
         tokenizer = made.tokenizer()
-        dtype = (
-            torch.float32
-            if target.type == "cpu"
-            else DTYPES.get(precision or trained.precision, torch.float32)
-        )
+        dtype = DTYPES.get(precision or trained.precision, torch.float32)
+        dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
         return cls(

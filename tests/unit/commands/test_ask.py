@@ -217,6 +217,8 @@ def test_loading_a_predictor_names_what_is_missing(tmp_path: Path, monkeypatch: 
         Predictor.load(tmp_path, device="cuda")
     with pytest.raises(InputError, match="--device gpu0: torch has no such device"):
         Predictor.load(tmp_path, device="gpu0")
+    with pytest.raises(InputError, match="precision is 'fp8': choose one of 16-mixed, bf16-mixed"):
+        Predictor.load(tmp_path, precision="fp8")
 
 
 def test_a_text_that_is_no_unicode_is_refused(tiny_bases: dict[str, Path]) -> None:
