@@ -94,6 +94,12 @@ def test_a_metric_of_a_name_that_is_taken_is_refused(plugin: str) -> None:
         registry.metric("share", "another")(lambda predictions, records: 0.0)
 
 
+def test_an_entry_that_is_no_metric_is_refused(plugin: str) -> None:
+    registry.METRICS.add("bare", len)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the entry point bare of medqlora\.metrics is no metric"):
+        registered_metrics()
+
+
 def test_a_plugin_that_cannot_be_imported_is_the_users_mistake(
     plugin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
