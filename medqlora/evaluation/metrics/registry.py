@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple, TypeAlias
 
+from medqlora.errors import InputError
 from medqlora.evaluation import metrics as folder
 from medqlora.evaluation.report_data import MetricValue
 from medqlora.records import Prediction, Record
@@ -60,11 +61,18 @@ def registered_metrics() -> dict[str, Metric]:
     """Name → metric of this folder's files and of plugins.
 
     Raises:
-        InputError: a plugin cannot be imported.
+        InputError: a plugin cannot be imported, or gives something else than a metric.
     """
     for module in pkgutil.iter_modules(folder.__path__):
         import_module(f"{folder.__name__}.{module.name}")
-    return dict(METRICS)
+    entries = dict(METRICS)
+    for name, entry in entries.items():
+        if not isinstance(entry, Metric):
+            raise InputError(
+                f"the entry point {name} of {METRICS.group} is no metric: decorate its function with "
+                "medqlora.evaluation.metric"
+            )
+    return entries
 
 
 def registered_values(

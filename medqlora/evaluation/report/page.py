@@ -5,7 +5,7 @@ from importlib.resources import files
 from string import Template
 
 from medqlora.evaluation.metrics.blocks import decision_of
-from medqlora.evaluation.metrics.registry import METRICS
+from medqlora.evaluation.metrics.registry import registered_metrics
 from medqlora.evaluation.metrics.scores import Scores, decided
 from medqlora.evaluation.report.free_answer_page import answers_side_by_side, free_headline, overlap_table
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, text
@@ -273,7 +273,8 @@ def _definitions(report: Report) -> Markup:
             "all three": "compare wording. Another wording of a right answer scores low, and an answer that differs "
             'by one "not" scores high.',
         }
-    registered = {name: entry.help for name, entry in METRICS if name in report.get("metrics", {})}
+    values = report.get("metrics", {})
+    registered = {name: entry.help for name, entry in registered_metrics().items() if name in values}
     return fields({**lines, **registered})
 
 

@@ -22,6 +22,7 @@ METRICS: tuple[MetricName, ...] = (
     *("accuracy", "token_f1", "rouge_l", "macro_f1"),
     *("ece", "brier", "nll", "aurc", "unparsed_fraction"),
 )
+_COMBINABLE = "only runs on the same questions with the same prompt can be combined"
 #: keys that have to be the same in all reports
 _SAME: tuple[Literal["dataset", "split", "n", "decided_by", "prompt_sha256"], ...] = (
     *("dataset", "split", "n", "decided_by", "prompt_sha256"),
@@ -36,8 +37,8 @@ def aggregate(reports: Sequence[Report]) -> Aggregate:
     """Mean, standard deviation, smallest, largest and each value of every metric.
 
     Args:
-        reports: `Scores.to_json()` of runs on the same questions. The spread is between the runs (other
-            seeds, other folds); that the questions are a sample too is said by each run's own interval.
+        reports: `Scores.to_json()` of runs on the same questions. The spread is over the runs (other seeds,
+            other folds); each run's own interval is over questions.
 
     Returns:
         `runs`, `dataset`, `split`, `n`, `adapters`, `spread` (what the intervals are over), `base` (the bare
@@ -53,14 +54,13 @@ def aggregate(reports: Sequence[Report]) -> Aggregate:
         InputError: no reports, or reports of different questions.
     """
     if not reports:
-        raise InputError("no test reports to put together: give at least one")
+        raise InputError("no test reports to combine: give at least one")
     first = reports[0]
     for number, report in enumerate(reports, 1):
         for key in _SAME:
             if report.get(key) != first.get(key):
                 raise InputError(
-                    f"report {number} has {key} {report.get(key)!r}, the first {first.get(key)!r}: "
-                    "only runs on the same questions, asked the same way, can be put together"
+                    f"report {number} has {key} {report.get(key)!r}, the first {first.get(key)!r}: {_COMBINABLE}"
                 )
     rows = [_run(report) for report in reports]
     several: Aggregate = {
@@ -146,8 +146,7 @@ def _suite(reports: Sequence[Report]) -> AggregateSuite:
         sets = report["suite"]["sets"] if "suite" in report else {}
         if set(sets) != set(names):
             raise InputError(
-                f"report {number} has the question sets {sorted(sets)}, the first {sorted(names)}: "
-                "only runs on the same questions, asked the same way, can be put together"
+                f"report {number} has the question sets {sorted(sets)}, the first {sorted(names)}: {_COMBINABLE}"
             )
     suites = [report["suite"] for report in reports]
     return {
