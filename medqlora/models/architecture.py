@@ -96,8 +96,8 @@ def put_adapters_on(model: "PreTrainedModel", lora: LoRA) -> "PeftModel":
     targets = lora_targets(lora, model)
     linear = linear_layers(model)
     conv1d = any(is_conv1d(module) for module in linear.values())
-    intended = {name for name in linear if _matches(name, targets.modules)}
-    intended |= {expert.name for expert in experts(model) if _matches(expert.name, targets.parameters)}
+    intended = {name for name in linear if ends_with(name, *targets.modules)}
+    intended |= {expert.name for expert in experts(model) if ends_with(expert.name, *targets.parameters)}
     wrapped = get_peft_model(model, peft_config(lora, targets.modules, targets.parameters, conv1d=conv1d))
     different = sorted(intended ^ adapted_names(wrapped))
     if different:
@@ -106,7 +106,3 @@ def put_adapters_on(model: "PreTrainedModel", lora: LoRA) -> "PeftModel":
             f"differ, as {different[0]}): name the layers by the ends of their names"
         )
     return wrapped
-
-
-def _matches(name: str, ends: list[str]) -> bool:
-    return any(ends_with(name, end) for end in ends)

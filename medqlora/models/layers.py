@@ -29,14 +29,7 @@ _CROSS_ATTENTION = ("cross_attn", "encoder_attn", "crossattention")
 _RECURRENT = re.compile(r"linear|mamba|conv|recurrent|hybrid|ssm|lstm")
 #: the number of a decoder layer in a weight's name
 LAYER_NUMBER = re.compile(r"\.(?:layers|h|blocks|layer)\.(\d+)\.")
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+_CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 
 
 class Expert(NamedTuple):
@@ -63,9 +56,9 @@ def last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def ends_with(full: str, name: str) -> bool:
-    """Whether a full name is `name`, or ends with it after a dot."""
-    return full == name or full.endswith(f".{name}")
+def ends_with(full: str, *names: str) -> bool:
+    """Whether a full name is one of `names`, or ends with one after a dot."""
+    return any(full == name or full.endswith(f".{name}") for name in names)
 
 
 def base_model(model: nn.Module) -> "PreTrainedModel":
@@ -173,7 +166,7 @@ def experts(model: nn.Module) -> list[Expert]:
     base = base_model(model)
     if not hasattr(base, "config") or "expert" not in str(base.config.get_text_config().to_dict()):
         return []  # RecurrentGemma's gates have three dimensions too
-    found = []
+    parameters = []
     for name, module in decoder_modules(model):
         if is_linear(module) or isinstance(module, (nn.Embedding, *_CONVOLUTIONS)):
             continue
@@ -183,8 +176,8 @@ def experts(model: nn.Module) -> list[Expert]:
             matrices = parameter.ndim == 3 or (parameter.ndim == 2 and "experts" in name.split("."))
             quantized = quant_state(parameter) is not None
             if (quantized or (matrices and min(parameter.shape) > 1)) and "bias" not in leaf:
-                found.append(Expert(f"{name}.{leaf}", module, parameter))
-    return found
+                parameters.append(Expert(f"{name}.{leaf}", module, parameter))
+    return parameters
 
 
 def block_child(name: str) -> str:

@@ -45,21 +45,21 @@ def load_bare(base: str, revision: str | None, **options: object) -> "PreTrained
 def _reports_held_back() -> Iterator[None]:
     """Holds back transformers' table of differences between files and model; an InputError replaces it."""
     logger = logging.getLogger("transformers.modeling_utils")
-    held: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
 
     def hold(record: logging.LogRecord) -> bool:
-        held.append(record)
+        records.append(record)
         return False
 
     logger.addFilter(hold)
     try:
         yield
     except InputError:
-        held.clear()
+        records.clear()
         raise
     finally:
         logger.removeFilter(hold)
-        for record in held:
+        for record in records:
             logger.handle(record)
 
 

@@ -7,7 +7,7 @@ keep their meaning, and gradients and checkpoints are unaffected.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,12 +23,6 @@ _ALIGNMENT = 256
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
 _NONE, _FORWARD, _BOTH = 0, 1, 2
-
-
-class _Pending(Protocol):
-    """A collective of torch in progress."""
-
-    def wait(self) -> object: ...
 
 
 class _Sharded(NamedTuple):
@@ -74,7 +68,7 @@ class ShardedLayer:
             entry.replace(view.copy_(tensor))
         self.total_bytes = len(self._buffer)
         self.share = self._buffer[rank * size : (rank + 1) * size].clone()
-        self._pending: _Pending | None = None
+        self._pending: dist.Work | None = None
         self.release()
 
     @property
@@ -159,9 +153,7 @@ class ShardedBase:
     def enter(self, number: int) -> None:
         """Gathers the layer, and starts to gather the next one of this pass."""
         if self._next >= len(self._order) or self._order[self._next] != number:
-            raise RuntimeError(
-                f"layer {number} is used out of order: the processes would wait for each other without end"
-            )
+            raise RuntimeError(f"layer {number} is used out of order: the processes would never meet again")
         self.layers[number].gather()
         self.layers[number].wait()
         if self._next + 1 < len(self._order):
@@ -193,9 +185,7 @@ class ShardedBase:
             dist.all_reduce(kinds, dist.ReduceOp.MAX, group=self._host)
         forward, both = kinds.tolist()
         if forward and both:
-            raise RuntimeError(
-                "one process trains while another evaluates: they would wait for each other without end"
-            )
+            raise RuntimeError("one process trains while another evaluates: they would never meet again")
         return _BOTH if both else _FORWARD if forward else _NONE
 
     def _open(self, kind: int) -> None:

@@ -79,8 +79,8 @@ def predicted_shares(model: nn.Module, quantization: Quantization, targets: Targ
     }
     if four_bits:
         quantizable |= {*map(id, grouped.values())}
-    adapted = {id(module.weight) for name, module in linear.items() if _matches(name, targets.modules)}
-    adapted |= {id(parameter) for name, parameter in grouped.items() if _matches(name, targets.parameters)}
+    adapted = {id(module.weight) for name, module in linear.items() if ends_with(name, *targets.modules)}
+    adapted |= {id(parameter) for name, parameter in grouped.items() if ends_with(name, *targets.parameters)}
     weights = (
         parameter for _, module in decoder_modules(base) for parameter in module.parameters(recurse=False)
     )
@@ -129,7 +129,3 @@ def _has_adapter(module: nn.Module) -> bool:
 
 def _percent(part: int, total: int) -> str:
     return f"{part / total:.1%}" if total else "0.0%"
-
-
-def _matches(name: str, ends: Iterable[str]) -> bool:
-    return any(ends_with(name, end) for end in ends)

@@ -43,12 +43,12 @@ class Targets(NamedTuple):
     parameters: list[str]
 
 
-def find_targets(model: nn.Module, given: str | Sequence[str] | None) -> Targets:
+def find_targets(model: nn.Module, option: str | Sequence[str] | None) -> Targets:
     """The layers of `model` that get an adapter.
 
     Args:
         model: a transformers model, on the meta device or loaded.
-        given: the option's value; None chooses every linear layer of the decoder layers, which are the seven
+        option: its value; None chooses every linear layer of the decoder layers, which are the seven
             projections of a Llama-like model, and the experts of a mixture, without the routers.
 
     Raises:
@@ -61,41 +61,42 @@ def find_targets(model: nn.Module, given: str | Sequence[str] | None) -> Targets
             f"--model.backend.base: {type(model).__name__} has no linear layers that an adapter could go on: "
             "use a Llama-like base"
         )
-    wanted = None if given is None else split_names(given)
-    if wanted is None or wanted == ALL_LINEAR:
-        routers = set() if wanted == ALL_LINEAR else {name for name in linear if _routes(name)}
+    requested = None if option is None else split_names(option)
+    if requested is None or requested == ALL_LINEAR:
+        routers = set() if requested == ALL_LINEAR else {name for name in linear if _routes(name)}
         modules = peft_names(model, [name for name in linear if name not in routers])
         return Targets(modules, _expert_ends(grouped, {*grouped}))
-    if isinstance(wanted, str):
-        return _by_expression(model, linear, grouped, wanted)
+    if isinstance(requested, str):
+        return _by_expression(model, linear, grouped, requested)
     chosen: list[str] = []
     parameters: set[str] = set()
-    for name in wanted:
-        bare = name.removeprefix("base_model.model.")
-        modules = [full for full in linear if ends_with(full, bare)]
-        held = {full for full, known in grouped.items() if any(ends_with(old, bare) for old in known)}
-        if not modules and not held:
+    for name in requested:
+        end = name.removeprefix("base_model.model.")
+        modules = [full for full in linear if ends_with(full, end)]
+        of_experts = {full for full, known in grouped.items() if any(ends_with(old, end) for old in known)}
+        if not modules and not of_experts:
             raise InputError(_unknown(name, {*map(last_part, [*linear, *grouped])}))
         chosen += modules
-        parameters |= held
-    prefixed = any(not any(ends_with(full, name) for full in linear) for name in wanted)
-    modules = list(wanted) if not prefixed and _selects(model, wanted, chosen) else peft_names(model, chosen)
+        parameters |= of_experts
+    prefixed = any(not any(ends_with(full, name) for full in linear) for name in requested)
+    as_requested = not prefixed and _selects(model, requested, chosen)
+    modules = list(requested) if as_requested else peft_names(model, chosen)
     return Targets(modules, _expert_ends(grouped, parameters))
 
 
-def projections(given: str | Sequence[str] | None) -> list[str] | None:
+def projections(option: str | Sequence[str] | None) -> list[str] | None:
     """Which of a Llama-like block's seven projections the option's value names; None for all of them."""
-    wanted = None if given is None else split_names(given)
-    if wanted is None or wanted == ALL_LINEAR:
+    requested = None if option is None else split_names(option)
+    if requested is None or requested == ALL_LINEAR:
         return None
-    if isinstance(wanted, str):
-        pattern = re.compile(wanted)
+    if isinstance(requested, str):
+        pattern = re.compile(requested)
         return [
             name
             for name in SEVEN_PROJECTIONS
             if any(pattern.fullmatch(f"model.layers.0.{part}.{name}") for part in ("self_attn", "mlp"))
         ]
-    return [name for name in SEVEN_PROJECTIONS if name in map(last_part, wanted)]
+    return [name for name in SEVEN_PROJECTIONS if name in map(last_part, requested)]
 
 
 def peft_names(model: nn.Module, chosen: Sequence[str]) -> list[str]:
@@ -108,7 +109,7 @@ def peft_names(model: nn.Module, chosen: Sequence[str]) -> list[str]:
 def _selects(model: nn.Module, names: Sequence[str], chosen: Sequence[str]) -> bool:
     """Whether `names` select the modules `chosen` alone: PEFT matches ends of names in the whole model."""
     every = (name for name, _ in base_model(model).named_modules())
-    return {full for full in every if any(ends_with(full, name) for name in names)} == set(chosen)
+    return {full for full in every if ends_with(full, *names)} == set(chosen)
 
 
 def _by_expression(
@@ -162,8 +163,8 @@ def _expert_ends(grouped: Collection[str], chosen: Collection[str]) -> list[str]
         ends.setdefault(inside_layer(name), []).append(name)
     selected: list[str] = []
     for end, names in ends.items():
-        wanted = [name for name in names if name in chosen]
-        selected += [end] if len(wanted) == len(names) else wanted
+        of_end = [name for name in names if name in chosen]
+        selected += [end] if len(of_end) == len(names) else of_end
     return sorted(selected)
 
 

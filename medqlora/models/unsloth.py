@@ -60,10 +60,10 @@ def compile_folder() -> str:
 
     Processes that Lightning starts inherit the first one's environment, and with it the first one's folder.
     """
-    given = os.environ.get("UNSLOTH_COMPILE_LOCATION")
+    folder = os.environ.get("UNSLOTH_COMPILE_LOCATION")
     ours = cache_folder("unsloth_compiled")
-    if given is not None and Path(given).parent != ours:
-        return given
+    if folder is not None and Path(folder).parent != ours:
+        return folder
     return str(cache_folder("unsloth_compiled", os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -4,12 +4,10 @@ Code that a base brings along (`auto_map`) is never run: there is no option for 
 it is False wherever a base is first read. Without a value it would ask on the terminal.
 """
 
-from medqlora.models.hub import config, digest, tokenizer
-from medqlora.models.hub.config import changed_config, has_row, load_config
-from medqlora.models.hub.digest import identity
-from medqlora.models.hub.location import adapter_beside, bare_folder, is_local, resolve
+from medqlora.models.hub import config, tokenizer
+from medqlora.models.hub.config import changed_config, check_files, has_row, load_config
+from medqlora.models.hub.location import adapter_beside, bare_folder, identity, is_local, resolve
 from medqlora.models.hub.tokenizer import check_vocabulary, load_tokenizer, remarks
-from medqlora.models.hub.weights import check_files
 
 __all__ = [
     "adapter_beside",
@@ -30,5 +28,5 @@ __all__ = [
 
 def clear_caches() -> None:
     """Forgets every base that was read, for a process that changes a base's files."""
-    for cached in (config.load, tokenizer.load, tokenizer.remarks, digest.identity):
+    for cached in (config.load, tokenizer.load, tokenizer.remarks, identity):
         cached.cache_clear()

@@ -1,4 +1,4 @@
-"""The configuration of a base, corrected where its file would not work."""
+"""The configuration of a base, corrected where its file would not work, and its weight files."""
 
 import copy
 from functools import lru_cache
@@ -16,7 +16,12 @@ from medqlora.models.hub.location import (
     resolve,
     unreachable,
 )
-from medqlora.models.weight_files import ADAPTER_CONFIG, adapter_given_as_base, refuse_lfs_pointer
+from medqlora.models.weight_files import (
+    ADAPTER_CONFIG,
+    adapter_given_as_base,
+    check_weights,
+    refuse_lfs_pointer,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -48,6 +53,19 @@ def has_row(config: "PretrainedConfig", token_id: int) -> bool:
     """Whether the embedding has a row for `token_id`; True where the configuration has no number of rows."""
     rows = getattr(config.get_text_config(), "vocab_size", None)
     return not isinstance(rows, int) or token_id < rows
+
+
+def check_files(base: str) -> list[Path]:
+    """A local base's weight files, each checked by its header; none for a name on the Hub.
+
+    Raises:
+        InputError: a file is missing, cut short or a Git LFS pointer, or there are no weights.
+    """
+    path = resolve(base)
+    if not is_local(base):
+        return []
+    quantized = getattr(load_config(base), "quantization_config", None) is not None
+    return check_weights(Path(path), quantized=quantized)
 
 
 @lru_cache(maxsize=4)
