@@ -12,8 +12,9 @@ from medqlora.compat.lightning import LightningDriver, data_source, total_steps
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.packing import StepBatch
 from medqlora.datamodule import PubMedQADataModule
+from medqlora.distributed.collectives import sum_over_processes
 from medqlora.distributed.loading import load_model
-from medqlora.distributed.processes import AsyncScalar, gather, sum_over_processes
+from medqlora.distributed.processes import AsyncScalar, gather
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA

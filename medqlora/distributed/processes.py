@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 
-from medqlora.training.flat import FlatOptimizer
 from medqlora.utils.distributed_errors import LostProcessError, patience, together
 
 T = TypeVar("T")
@@ -155,35 +154,6 @@ class AsyncScalar:
         if self._arrived is not None:
             self._arrived.synchronize()
         return 0.0 if self._value is None else float(self._value)
-
-
-def sum_over_processes(optimizer: Any, parameters: Sequence[nn.Parameter], extra: Tensor) -> Tensor:
-    """Adds gradients, and `extra` [k] float32, up over all processes: one message.
-
-    Args:
-        optimizer: whose gradients; those of a `FlatOptimizer` lie in one buffer already.
-        parameters: the trained ones.
-        extra: what travels with them.
-
-    Returns:
-        The sum of `extra`.
-    """
-    flat = getattr(optimizer, "optimizer", optimizer)
-    if isinstance(flat, FlatOptimizer):
-        flat.flat.tail[: len(extra)].copy_(extra)
-        with together():
-            torch.distributed.all_reduce(flat.flat.message)
-        return flat.flat.tail[: len(extra)].clone()
-    gradients = [
-        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
-    ]
-    message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), extra])
-    with together():
-        torch.distributed.all_reduce(message)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part in zip(parameters, message.split([*sizes, len(extra)]), strict=False):
-        parameter.grad = part.view_as(parameter).clone()
-    return message[-len(extra) :].clone()
 
 
 def gather(mine: list[T], world_size: int) -> list[T]:
