@@ -11,12 +11,12 @@ from torch import Tensor
 
 from medqlora import __version__
 from medqlora.artifacts.evaluated_weights import TRACE_FILE
-from medqlora.compat.lightning import total_steps
 from medqlora.data.test_sets import OPTION, summary, told
 from medqlora.evaluation import TrainingTrace
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, save_adapter
 from medqlora.records import Record
 from medqlora.utils.files import now
+from medqlora.utils.run_length import total_steps
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets", "unsloth")
 

@@ -18,11 +18,12 @@ from medqlora.artifacts.adapter_export import export_adapter
 from medqlora.artifacts.checkpoint import KEY
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
+from medqlora.compat.lightning import validation_or_epoch_end_follows
 from medqlora.config.callbacks import CheckpointOptions
 from medqlora.errors import InputError
 from medqlora.records import Encoded
+from medqlora.trainer.stage_start import Stage
 from medqlora.training.checks.options import check_monitor
-from medqlora.training.stage_start import Stage
 from medqlora.utils.console import say
 from medqlora.utils.manifests import disk_full, put_in_place, write_folder_manifest
 
@@ -190,10 +191,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
         A checkpoint from there would go on with the next step, without the validation and the epoch's end.
         """
-        loop: Any = trainer.fit_loop.epoch_loop
-        return bool(
-            loop.batch_progress.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        )
+        return validation_or_epoch_end_follows(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         # Lightning's own `every_n_train_steps` would rank these steps by the score of an older validation

@@ -24,7 +24,7 @@ from medqlora.safety import (
     check_note,
     screen,
 )
-from medqlora.training.stage_start import Stage
+from medqlora.trainer.stage_start import Stage
 from medqlora.utils.cache import hold
 from medqlora.utils.console import say
 

@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.callbacks.adapter_checkpoint import saver_of
+from medqlora.compat.lightning import cluster_environment
 from medqlora.utils.console import say
 from medqlora.utils.interrupts import Interrupted
 from medqlora.utils.slurm import slurm_job
@@ -38,7 +39,7 @@ class Signals(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not at `on_fit_start`: Lightning puts its own handlers in place after that
-        environment: Any = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if threading.current_thread() is not threading.main_thread():
             return
         numbers: list[int] = [*SIGNALS]

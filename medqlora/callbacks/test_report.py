@@ -27,7 +27,7 @@ from medqlora.evaluation import (
     write_suite,
 )
 from medqlora.inference import Calibration
-from medqlora.training.stage_start import Stage
+from medqlora.trainer.stage_start import Stage
 from medqlora.training.tested_sets import ScoreOptions, logged_under
 from medqlora.utils.console import say
 

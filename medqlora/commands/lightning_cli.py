@@ -46,8 +46,8 @@ from medqlora.datamodule import PubMedQADataModule
 from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.module import QLoRAModule
+from medqlora.trainer.stage_start import Stage
 from medqlora.training.checks.options import check_strategy
-from medqlora.training.stage_start import Stage
 from medqlora.utils.console import say
 
 _VERBS = ("fit", "validate", "test", "predict")

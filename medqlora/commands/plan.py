@@ -90,7 +90,6 @@ def _read(words: list[str]) -> Any:
 def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
-    from medqlora.compat.lightning import total_steps
     from medqlora.models.lora import lora_targets
     from medqlora.models.targets import projections
     from medqlora.models.transformers import skeleton
@@ -105,7 +104,8 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
         check_strategy,
         check_weights,
     )
-    from medqlora.training.fit_plan import plan_fit
+    from medqlora.training.fit_plan import FitOptions, plan_fit
+    from medqlora.utils.run_length import total_steps
 
     cli = _read(words)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
@@ -140,17 +140,23 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     check_strategy(trainer["strategy"])
     spread = trainer["strategy"] == "fsdp" and devices > 1
     if spread:
-        check_shared(module, data, config)
+        check_shared(module.backend, module.lora, module.options, data.packing, config)
     fitted = plan_fit(
-        module,
-        data,
         shape,
+        FitOptions(
+            module.backend,
+            module.lora,
+            module.options,
+            data.options,
+            module.optimizer,
+            data.micro_batch_tokens,
+        ),
         lengths,
         fused=fused or spread,
         width=width,
         memory=room,
         devices=devices,
-        spread=spread,
+        sharded=spread,
     )
     setting, found = fitted.setting, fitted.plan
     steps = -(-len(lengths) // data.batch_size)

@@ -15,8 +15,7 @@ from medqlora.artifacts.runs import new_run_folder
 from medqlora.callbacks.event_files import EventFiles
 from medqlora.commands.config_files import named_object
 from medqlora.errors import InputError
-from medqlora.training.checks.trainer import check_callback
-from medqlora.training.stage_start import OWN_FOLDER
+from medqlora.trainer.checks import OWN_FOLDER, check_callback
 from medqlora.utils.console import say
 
 #: what a Jupyter kernel sets for itself and for what it starts

@@ -188,7 +188,7 @@ def test_checkpoints_that_cannot_be_kept_end_a_run_before_its_model_is_loaded(
 def test_a_score_is_never_that_of_the_longest_or_shortest_questions(
     verb: str, limit: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "questions are asked by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
+    assert "questions are sorted by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
 
 
 def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:

@@ -159,7 +159,7 @@ class _MistypedError(InputError):
 def _log_folders(trainer: Any) -> list[Path]:
     """Where runs land: the loggers' own folders, or `lightning_logs` under the default root."""
     from medqlora.commands.config_files import named_object
-    from medqlora.commands.trainer_options import OWN_FOLDER
+    from medqlora.trainer.checks import OWN_FOLDER
 
     root = Path(trainer["default_root_dir"] or ".")
     given = trainer["logger"] if isinstance(trainer["logger"], list) else [trainer["logger"]]
@@ -179,10 +179,12 @@ def _start_without_base(cli: Any) -> None:
     from transformers import LlamaConfig
 
     from medqlora.models import Transformers
+    from medqlora.trainer.checks import check_run
     from medqlora.training.checks.options import check_options
 
     cli.datamodule.check()
-    check_options(cli.model, cli.trainer)
+    check_run(cli.trainer)
+    check_options(cli.model.options)
     backend = cli.model.backend
     options = {name: value for name, value in backend.options().items() if name != "seed"}
     with tempfile.TemporaryDirectory(prefix="medqlora-doctor-") as base:

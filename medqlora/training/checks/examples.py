@@ -1,49 +1,61 @@
-"""What is to be learned, looked at before the first step: whole answers, labels that differ, no test question.
+"""Checks of the training examples before the first step: complete answers, distinct labels, no test question.
 
-What is checked elsewhere isn't checked again: that a question fits without its context and that prompt and
-tokenizer go together by `data.encode`; how many contexts were shortened is said by the datamodule; that no
-test question is trained on under another id by each source (`data.checks`, `data.benchmark.kept_apart`), and
-PubMedQA's by their PMIDs. The sources compare whole questions. An abstract that was copied into a longer text,
-or with a word changed, is found here, by the runs of 13 words that `test` looks for too; and a source of the
-user's own may do nothing of all this.
+Other rooms check the rest: `data.encode`, that a question fits without its context and that prompt and tokenizer go
+together; each source (`data.checks`, `data.benchmark.kept_apart`), that no test question is trained on under another
+id. Sources compare complete questions; this file also finds an abstract within a longer text, or with a word changed,
+by the runs of 13 words that `test` looks for. A user's own source may check nothing.
 """
 
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
+from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
 from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, texts_of
 from medqlora.records import Encoded, Record
+from medqlora.utils.types import Tokenizer
 
-#: exam questions recur in the splits that their authors made: told, since the user can't put it right
+#: exam questions recur in these official splits: reported only, since the user can't correct them
 _OFFICIAL = (BioASQ, MedMCQA, MedQA, MedicalMMLU)
-#: examples that are decoded, or searched, together
+#: examples decoded, or searched, at a time
 _CHUNK = 2048
 _STALE = "empty the cache's folder 'encoded' ($MEDQLORA_CACHE, else ~/.cache/medqlora) and start again"
 _WORD = re.compile(r"\w+")  # as `contamination` reads words; a test pins it
 
 
-def check_examples(data: Any, tokenizer: Any) -> list[str]:
-    """Checks every training example of a fit, and that the test set is none of them.
+class _Decodes(Protocol):
+    def decode_batch(self, sequences: list[list[int]], skip_special_tokens: bool = True) -> list[str]: ...
+
+
+class FastTokenizer(Tokenizer, Protocol):
+    """A transformers tokenizer with a Rust backend."""
+
+    @property
+    def backend_tokenizer(self) -> _Decodes: ...
+
+
+def check_examples(data: StageData, tokenizer: FastTokenizer) -> list[str]:
+    """Checks every training example of a fit, and that no test question is among them.
 
     Args:
-        data: the datamodule, which has read its training set.
-        tokenizer: the base's.
+        data: with its training set.
+        tokenizer: of the base model.
 
     Returns:
-        What is worth saying, a line each; nothing where all is as it should be.
+        Lines to tell the user; empty where there is nothing to report.
 
     Raises:
         InputError: as `check_answers` and `check_apart`.
     """
+    assert data.prompt is not None
     check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids)
     trained = [data.records[example.id] for example in data.train]
     return check_apart(trained, data.held_out, data.source)
@@ -53,24 +65,24 @@ def check_answers(
     examples: Sequence[Encoded],
     records: Mapping[str, Record],
     prompt: Prompt,
-    tokenizer: Any,
+    tokenizer: FastTokenizer,
     end_token_ids: Sequence[int],
 ) -> None:
-    """Every example has its whole answer to learn, and labels that can be told apart after its prompt.
+    """Checks that every example holds its complete answer, and labels that differ after its prompt.
 
-    The answer's tokens are decoded and compared with what the prompt writes, but for white space around it.
-    Some tokenizers don't give back what they were given (lower case, other forms of a character): what
-    differs is tokenized anew, without a limit, and has to be the same tokens.
+    Decodes the answer and compares it with the prompt's text, without the white space around it. Some tokenizers
+    change a text (lower case, other forms of a character): where the texts differ, the answer is tokenized again
+    without a length limit, and has to have the same tokens.
 
     Args:
-        examples: what is trained on.
+        examples: the training set.
         records: id → record, of these examples at least.
-        prompt: how they were put.
-        tokenizer: what encoded them.
-        end_token_ids: the tokens of which one ends each answer.
+        prompt: template of the examples.
+        tokenizer: has encoded the examples.
+        end_token_ids: tokens that end an answer.
 
     Raises:
-        InputError: an example isn't so; names it.
+        InputError: an example is wrong; names it.
     """
     labels_fault = cache(_labels_fault)
     for chunk in _chunks(examples):
@@ -93,18 +105,18 @@ def check_answers(
             if text.strip() != wanted.strip():
                 doubtful.append(example)
         again = encode_all(
-            [records[one.id] for one in doubtful],
+            [records[example.id] for example in doubtful],
             prompt,
             tokenizer,
             sys.maxsize,
             progress=False,
             cached=False,
         )
-        for example, whole in zip(doubtful, again, strict=True):
-            if list(example.completion) != list(whole.completion):
+        for example, complete in zip(doubtful, again, strict=True):
+            if list(example.completion) != list(complete.completion):
                 raise InputError(
                     f"{at_with_id(records[example.id])}: the answer's {len(example.completion)} tokens are not the "
-                    f"{len(whole.completion)} that it has in full: {_STALE}"
+                    f"{len(complete.completion)} that it has in full: {_STALE}"
                 )
 
 
@@ -121,12 +133,12 @@ def _completion_fault(example: Encoded, text: str, end_token_ids: Sequence[int])
 
 
 def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
-    """Scores are compared from the first token on which two labels differ: there has to be one."""
-    for place, ids in enumerate(labels):
+    """Describes a label whose tokens begin another label; scores need a first token where two labels differ."""
+    for index, ids in enumerate(labels):
         for other, more in enumerate(labels):
-            if place != other and more[: len(ids)] == ids:
+            if index != other and more[: len(ids)] == ids:
                 return (
-                    f"after the prompt the tokens of label {place + 1} {list(ids)} begin those of label {other + 1} "
+                    f"after the prompt the tokens of label {index + 1} {list(ids)} begin those of label {other + 1} "
                     f"{list(more)}, so they can't be told apart: rename one (--data.source.labels) or use another "
                     "--data.prompt"
                 )
@@ -134,22 +146,22 @@ def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
 
 
 def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source) -> list[str]:
-    """No test question is trained on: not its id, and not a tenth of its runs of 13 words.
+    """Checks that no test question is trained on: neither its id, nor a tenth of its runs of 13 words.
 
-    Fewer runs recur innocently (methods sections, disclaimers) and are told. Texts of fewer words are left
-    to the sources, which compare whole questions: a short exam question may recur with other options.
+    Fewer shared runs are innocent (methods sections, disclaimers) and are reported. Texts below 13 words are left to
+    the sources, which compare complete questions: a short exam question may recur with other options.
 
     Args:
-        train: the records that are trained on.
-        test: the records that aren't to be.
-        source: where both come from.
+        train: training records.
+        test: test records.
+        source: of both.
 
     Returns:
         A line where runs are shared, else nothing.
 
     Raises:
-        InputError: a test question is trained on; names both records. Of the benchmarks with official splits
-            shared runs are told instead.
+        InputError: a test question is trained on; names both records. Benchmarks with official splits get a line
+            instead.
     """
     held_out = {record.id: record for record in test}
     for record in train:
@@ -182,10 +194,13 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
 def _shared_runs(
     train: Sequence[Record], test: Sequence[Record]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """How many different runs each test record has, shape (test,), how many of them training records hold too,
-    shape (test,), and how many runs of test records each training record holds, shape (train,).
+    """Counts runs of words.
 
-    A word counts as its number in the test set's vocabulary: the words of 200,000 abstracts need no hash.
+    A word is represented by its number in the test set's vocabulary, which saves a hash for each word.
+
+    Returns:
+        Distinct runs of each test record, [test]; those of them in the training set, [test]; and runs of test records
+        in each training record, [train].
     """
     vocabulary: dict[str, int] = {}
     for record in test:
@@ -212,7 +227,7 @@ def _shared_runs(
 def _runs(
     records: Sequence[Record], vocabulary: Mapping[str, int]
 ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
-    """Of a few records at a time, the hash and the owner of each run of words of the vocabulary, shape (runs,)."""
+    """Yields, for a few records at a time, hash and record index of each run of vocabulary words, [runs] each."""
     number = vocabulary.get
     for start in range(0, len(records), _CHUNK):
         words: list[int] = []
@@ -220,7 +235,7 @@ def _runs(
         for record in records[start : start + _CHUNK]:
             for text in texts_of(record):
                 words += [number(word, 0) for word in _WORD.findall(text.casefold())]
-                words.append(0)  # no word: no run goes on into the next text
+                words.append(0)  # no word: a run ends with its text
             ends.append(len(words))
         values = np.array(words, dtype=np.uint64)
         if len(values) < RUN_WORDS:
@@ -229,7 +244,7 @@ def _runs(
         unknown = np.concatenate([[0], np.cumsum(values == 0)])
         places = np.flatnonzero(unknown[RUN_WORDS:] == unknown[:windows])
         total = np.zeros(len(places), dtype=np.uint64)
-        for offset in range(RUN_WORDS):  # arrays wrap around silently; an odd factor loses nothing
+        for offset in range(RUN_WORDS):  # uint64 arithmetic wraps around; an odd factor keeps all bits
             total = (total ^ (total >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + values[
                 places + offset
             ]

@@ -1,11 +1,10 @@
-"""Callbacks and options of Lightning's Trainer that would change what is trained or reported, refused at start.
+"""Checks of Lightning's Trainer: callbacks and options that would change training or scores are refused at start.
 
-Both the command line and a user's own Trainer come here, before a model is loaded. A subclass of a refused
-callback is refused too.
+They run for the command line and for a user's own Trainer, before a model is loaded. Subclasses of a refused callback
+are refused too.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -20,15 +19,18 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     WeightAveraging,
 )
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from medqlora.artifacts.validated import validation_scores
+from medqlora.compat.lightning import callbacks_of, fast_dev_run, overfit_batches
+from medqlora.distributed.processes import DDPStrategy4bit
 from medqlora.errors import InputError
+from medqlora.training.checks.options import check_precision, check_strategy
 
 _AVERAGED = (
     "validation would score averaged weights, and checkpoints and the exported adapter hold others: leave it out; "
     "--model.learning_rate already falls to 0 along a cosine, which has the same effect"
 )
-#: callback → why it is refused, and what to use instead
+#: refused callbacks, with the reason and the alternative
 _REFUSED: tuple[tuple[type[Callback], str], ...] = (
     (StochasticWeightAveraging, _AVERAGED),
     (WeightAveraging, _AVERAGED),
@@ -53,13 +55,30 @@ _REFUSED: tuple[tuple[type[Callback], str], ...] = (
         "layers with --model.lora.target_modules",
     ),
 )
-#: whose classes log no score of their own
+#: packages whose classes log no score of their own
 _KNOWN = ("lightning.", "pytorch_lightning.", "medqlora.")
 
 
+#: loggers whose folder Lightning uses as the run's; other loggers share one folder for all runs
+OWN_FOLDER = (TensorBoardLogger, CSVLogger)
+
+
+def check_run(trainer: Trainer) -> None:
+    """Raises InputError for a precision, strategy, callback or option of the Trainer that does not work here."""
+    check_precision(str(trainer.precision))
+    check_strategy(trainer.strategy)
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy4bit):
+        raise InputError(
+            f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "
+            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU; in a program of your own "
+            "strategy=medqlora.distributed.processes.DDPStrategy4bit()"
+        )
+    check_trainer(trainer)
+
+
 def check_trainer(trainer: Trainer) -> None:
-    """Raises InputError for a callback or an option that would silently change what is trained or reported."""
-    for callback in _callbacks(trainer):
+    """Raises InputError for a callback or an option that would silently change training or scores."""
+    for callback in callbacks_of(trainer):
         check_callback(type(callback))
     _check_limits(trainer)
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
@@ -77,38 +96,38 @@ def check_callback(given: type) -> None:
             raise InputError(f"--trainer.callbacks {name}: {why}")
 
 
-def _check_limits(trainer: Any) -> None:
-    """What takes the first of the questions: they come by length, the longest first."""
-    if trainer.overfit_batches:
+def _check_limits(trainer: Trainer) -> None:
+    """Refuses limits that evaluate the first questions only: the longest come first."""
+    overfit = overfit_batches(trainer)
+    if overfit:
         raise InputError(
-            f"--trainer.overfit_batches {trainer.overfit_batches}: it would also validate on the longest questions "
+            f"--trainer.overfit_batches {overfit}: it would also validate on the longest questions "
             "alone: use --data.train_samples to train on a few examples"
         )
     for name in ("limit_val_batches", "limit_test_batches"):
-        value = getattr(trainer, name)  # a whole number is of batches, a fraction is a share
+        value = getattr(trainer, name)  # an int counts batches, a float is a share
         cut = value > 0 if isinstance(value, int) else 0 < value < 1
-        if cut and not trainer.fast_dev_run:
+        if cut and not fast_dev_run(trainer):
             raise InputError(
-                f"--trainer.{name} {value}: questions are asked by length, and a score of the first of them "
+                f"--trainer.{name} {value}: questions are sorted by length, and a score of the first of them "
                 "would be one of the longest or shortest: leave it out"
             )
 
 
-def check_monitors(trainer: Trainer, module: Any, data: Any) -> None:
-    """Raises InputError for an EarlyStopping or ModelCheckpoint that waits for a score which nothing logs.
+def check_monitors(trainer: Trainer, known: Sequence[str], others: Sequence[object]) -> None:
+    """Raises InputError for an EarlyStopping or ModelCheckpoint that monitors a score which nothing logs.
 
-    Lightning would find out after the first epoch. Where a callback, a module or a datamodule of the user's own
-    could log a score, none is refused.
+    Lightning would fail after the first epoch. Nothing is refused where the user's own callback, module or datamodule
+    may log a score.
 
     Args:
-        trainer: that runs the fit.
-        module: the QLoRAModule.
-        data: its datamodule, read.
+        trainer: runs the fit.
+        known: names of the scores of the validation.
+        others: module and datamodule.
     """
-    callbacks = _callbacks(trainer)
-    if any(isinstance(one, LambdaCallback) or not _is_known(one) for one in (*callbacks, module, data)):
+    callbacks = callbacks_of(trainer)
+    if any(isinstance(each, LambdaCallback) or not _is_known(each) for each in (*callbacks, *others)):
         return
-    known = validation_scores(labelled=bool(data.dev[0].labels), written=module.generate) if data.dev else ()
     for callback in callbacks:
         monitor: str | None
         if isinstance(callback, EarlyStopping) and callback.strict:
@@ -118,20 +137,20 @@ def check_monitors(trainer: Trainer, module: Any, data: Any) -> None:
         else:
             continue
         if monitor is not None and monitor not in known:
-            given = (
+            fix = (
                 f"the validation gives {', '.join(known)}: monitor one of them"
                 if known
                 else "there is no validation set: leave it out"
             )
-            raise InputError(f"--trainer.callbacks {type(callback).__name__}(monitor={monitor!r}): {given}")
+            raise InputError(f"--trainer.callbacks {type(callback).__name__}(monitor={monitor!r}): {fix}")
 
 
-def check_val_interval(trainer: Any, steps: int) -> None:
-    """Raises InputError for a validation after more batches than an epoch has; Lightning would load the model first.
+def check_val_interval(trainer: Trainer, steps: int) -> None:
+    """Raises InputError for a `val_check_interval` above an epoch's batches; Lightning would load the model first.
 
     Args:
-        trainer: that runs the fit.
-        steps: optimizer steps an epoch, which are its batches.
+        trainer: runs the fit.
+        steps: optimizer steps of an epoch, which are its batches.
     """
     every, limit = trainer.val_check_interval, trainer.limit_train_batches
     batches = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
@@ -143,24 +162,5 @@ def check_val_interval(trainer: Any, steps: int) -> None:
         )
 
 
-def use_no_inference_mode(trainer: Trainer) -> None:
-    """Evaluates under `torch.no_grad` instead of Lightning's default `torch.inference_mode`.
-
-    Tensors that are made in inference mode and kept (rotary tables, caches of a layer) would break the next
-    backward of a fit.
-    """
-    for loop in (
-        trainer.fit_loop.epoch_loop.val_loop,
-        trainer.validate_loop,
-        trainer.test_loop,
-        trainer.predict_loop,
-    ):
-        loop.inference_mode = False
-
-
-def _callbacks(trainer: Any) -> Sequence[Callback]:
-    return list(trainer.callbacks)
-
-
-def _is_known(one: object) -> bool:
-    return type(one).__module__.startswith(_KNOWN)
+def _is_known(value: object) -> bool:
+    return type(value).__module__.startswith(_KNOWN)

@@ -1,4 +1,4 @@
-"""What Lightning calls of the module to save and to load a checkpoint."""
+"""Lightning's hooks that save and load a checkpoint, which holds the adapter only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,42 +10,44 @@ from medqlora.artifacts import checkpoint as checkpoints
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.evaluated_weights import Learned
 from medqlora.artifacts.validated import validated
+from medqlora.data.stage_data import StageData
 from medqlora.models.adapters import trainable_state
-from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
-from medqlora.training.evaluation_steps import EvaluationSteps
+from medqlora.models.sharded import ShardedBase
+from medqlora.trainer.evaluation_hooks import EvaluationHooks
+from medqlora.utils.random_state import RandomState
 
-C = TypeVar("C", bound="CheckpointSteps")
+C = TypeVar("C", bound="CheckpointHooks")
 
 
-class CheckpointSteps(EvaluationSteps):
-    """The part of `QLoRAModule` that makes a checkpoint one of the adapter alone.
+class CheckpointHooks(EvaluationHooks):
+    """Saves and restores a run.
 
     Attributes:
-        backend, lora, learning_rate, weight_decay, target_risk: as in `QLoRAModule`.
-        checkpoint: the checkpoint file whose weights are evaluated instead of an adapter's.
+        lora: as in `QLoRAModule`.
+        adapter: adapter that is evaluated; see `--model.adapter`.
+        shared: the base's layers where processes share them; None otherwise.
+        checkpoint: checkpoint file whose weights are evaluated instead of an adapter's; None without one.
         learned: what a fit of this process trained on; None before.
-        skipped_steps: steps that fp16's scaler left out.
+        skipped_steps: steps that the float16 scaler skipped.
     """
 
-    backend: Backend
     lora: LoRA
-    learning_rate: float
-    weight_decay: float
-    target_risk: float
+    adapter: str | None
+    shared: ShardedBase | None
 
     def __init__(self) -> None:
         super().__init__()
         self.checkpoint: str | None = None
         self.learned: Learned | None = None
         self.skipped_steps = 0
-        self._random_state: dict[str, Any] | None = None
-        #: the checkpoint that `load_from_checkpoint` named, until the model is loaded
+        self._random_state: RandomState | None = None
+        #: checkpoint of `load_from_checkpoint`, until the model is loaded
         self._initial: Path | None = None
 
     @classmethod
     def load_from_checkpoint(cls: type[C], checkpoint_path: Any, *args: Any, **options: Any) -> C:
-        """A module with a checkpoint's weights, to be evaluated or trained on; the base is loaded by the Trainer.
+        """A module with a checkpoint's weights, to be evaluated or trained on; the Trainer loads the base model.
 
         Args:
             checkpoint_path: a local file.
@@ -53,7 +55,7 @@ class CheckpointSteps(EvaluationSteps):
             options: those of `QLoRAModule`; `lora` may be left out, for the checkpoint's.
 
         Raises:
-            InputError: the file is damaged, or of another base.
+            InputError: the file is damaged, or of another base model.
         """
         for name in ("map_location", "hparams_file", "strict", "weights_only"):
             options.pop(name, None)
@@ -68,41 +70,46 @@ class CheckpointSteps(EvaluationSteps):
         return module
 
     def load_initial(self) -> None:
-        """Puts the weights that `load_from_checkpoint` named into the model, which has just been loaded."""
+        """Loads the weights of `load_from_checkpoint` into the new model."""
         path, self._initial = self._initial, None
         if path is not None:
             self.load_state_dict(read_checkpoint(path)["state_dict"])
 
+    def definition(self, data: StageData, precision: str) -> dict[str, Any]:
+        """The values that decide the course of a run; see `artifacts.checkpoint`."""
+        return checkpoints.definition(self, data, precision)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.flush_metrics()
-        # copies: a view would be saved with all of its buffer
+        # copies: a view would be saved with its whole buffer
         checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
+        step, predictions = self.validated
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
-            "definition": checkpoints.definition(self, self.data, str(self.trainer.precision)),
-            # resumed, and no step taken since: the generators are put back only as that begins
+            "definition": self.definition(self.data, str(self.trainer.precision)),
+            # a resumed run restores the generators with its first step
             **({} if self._random_state is None else {"random_state": self._random_state}),
             "skipped_steps": self.skipped_steps,
-            "validation": validated(self.validated[1], self.trainer.callback_metrics, self.target_risk)
-            if self.validated[0] == self.trainer.global_step
+            "validation": validated(predictions, self.trainer.callback_metrics, self.options.target_risk)
+            if step == self.trainer.global_step
             else {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # the rest was compared at the start, where it is known what may differ
+        # `start_stage` has compared the rest
         checkpoints.check(checkpoint, self.backend, self.lora, anyway=True)
         saved = checkpoint[checkpoints.KEY]
         if self.trainer.state.fn == "fit":
-            checkpoints.adopt_rates(checkpoint, self.learning_rate, self.weight_decay)
+            checkpoints.adopt_rates(checkpoint, self.options.learning_rate, self.options.weight_decay)
             self._random_state = saved["random_state"]
             self.skipped_steps = saved["skipped_steps"]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Takes an adapter's weights; the base is loaded already. Raises InputError for another adapter's."""
+        """Loads an adapter's weights; the base model is loaded already. Raises InputError for another adapter."""
         checkpoints.copy_weights(state_dict, self._adapter_state())
-        return nn.modules.module._IncompatibleKeys([], [])
+        return nn.Module().load_state_dict({})  # no key is missing or unexpected
 
     def _adapter_state(self) -> dict[str, Tensor]:
         return {f"model.{name}": value for name, value in trainable_state(self.model).items()}
