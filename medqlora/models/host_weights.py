@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 #: values of the head that are on the device at one time: 67 MB in half precision
-_PIECE = 1 << 25
+PIECE_VALUES = 1 << 25
 
 
 class HostEmbedding(nn.Embedding):
@@ -43,7 +43,7 @@ class HostHead(nn.Linear):
 
     def pieces(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
         """(first row, rows of the weight on `device`), in order; one at a time is meant to live."""
-        size = max(2, _PIECE // self.weight.shape[1])
+        size = max(2, PIECE_VALUES // self.weight.shape[1])
         for start in range(0, self.weight.shape[0], size):
             yield start, self.weight[start : start + size].to(device, non_blocking=True)
 

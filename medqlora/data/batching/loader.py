@@ -9,6 +9,13 @@ from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Indices of `count` examples in the shuffled order of an epoch: a function of seed and epoch only."""
+    indices = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(indices)
+    return indices
+
+
 class StepLoader:
     """Yields one `StepBatch` an optimizer step, and can go on in the middle of an epoch.
 
@@ -66,10 +73,8 @@ class StepLoader:
 
     def order(self, epoch: int) -> list[int]:
         """Indices of the examples in the order that `epoch` draws them."""
-        indices = list(range(len(self.examples)))
-        if self.shuffle:
-            random.Random(f"{self.seed}/{epoch}").shuffle(indices)
-        return indices
+        count = len(self.examples)
+        return epoch_order(count, self.seed, epoch) if self.shuffle else list(range(count))
 
     def __iter__(self) -> Iterator[StepBatch]:
         epoch = self.current_epoch() if self.current_epoch else self._epoch + 1
