@@ -227,7 +227,7 @@ def _configuration(backend: Any) -> tuple[Any, str | None]:
             if name != "tiny" and name in plain:
                 known = {key: value for key, value in values.items() if key != "model_type"}
                 note = f"{backend.base} can't be read here: planned with the published shape of {name}"
-                return AutoConfig.for_model(values["model_type"], **known), note
+                return AutoConfig.for_model(str(values["model_type"]), **known), note
         raise
 
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from medqlora.models.layers import base_model
 
-#: values of the head on the device at a time: 67 MB in half precision
-_PIECE = 1 << 25
+#: values of the head that are on the device at one time: 67 MB in half precision
+PIECE_VALUES = 1 << 25
 
 
 class HostEmbedding(nn.Embedding):
@@ -43,8 +43,8 @@ class HostHead(nn.Linear):
     weight: Tensor
 
     def pieces(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-        """(first row, rows of the weight on `device`), in order; keep one at a time."""
-        size = max(2, _PIECE // self.weight.shape[1])
+        """(first row, rows of the weight on `device`), in order; one at a time is meant to live."""
+        size = max(2, PIECE_VALUES // self.weight.shape[1])
         for start in range(0, self.weight.shape[0], size):
             yield start, self.weight[start : start + size].to(device, non_blocking=True)
 
