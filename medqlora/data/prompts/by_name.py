@@ -12,7 +12,7 @@ from medqlora.errors import InputError
 
 def prompt_names() -> tuple[str, ...]:
     """The names of the registered prompts, those of plugins included."""
-    return PROMPTS.names()
+    return tuple(sorted(PROMPTS.names()))
 
 
 def lookup(name: str, option: str = OPTION) -> Prompt:
@@ -30,9 +30,9 @@ def lookup(name: str, option: str = OPTION) -> Prompt:
     if registered is not None:
         return _made(registered, name)
     if "." not in name:
-        near = _nearest(name.lower(), PROMPTS.names())
+        near = _nearest(name.lower(), prompt_names())
         raise InputError(
-            f"{option}: no prompt is called {name!r}: {near}choose one of {', '.join(PROMPTS.names())}, or give the "
+            f"{option}: no prompt is called {name!r}: {near}choose one of {', '.join(prompt_names())}, or give the "
             "class path of a subclass of medqlora.data.Prompt"
         )
     kind = _class(name, option)
