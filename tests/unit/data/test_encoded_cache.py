@@ -7,7 +7,7 @@ from array import array
 from pathlib import Path
 
 import pytest
-from test_encode import RECORD, decoded, with_
+from example_records import RECORD, decoded, with_
 from tokenizer_families import family
 
 from medqlora.data import prompts
