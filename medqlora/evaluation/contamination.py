@@ -6,27 +6,79 @@ innocently (methods sections, disclaimers), so the report gives each question's 
 as contaminated from `FLAGGED_SHARE` on.
 """
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medqlora.data.word_runs import RUN_WORDS, Hashes, run_hashes, texts_of
 from medqlora.errors import InputError
 from medqlora.records import Record
 
+#: words in a run
+RUN_WORDS = 13
 #: from this share of its runs on, a question counts as contaminated
 FLAGGED_SHARE = 0.1
 #: raised when the words or the hashing change, so that an old record is refused rather than misread
 VERSION = 1
 
+_WORD = re.compile(r"\w+")
 #: an id that counts rows; PubMedQA's PMIDs have seven digits and more
 _ROW_NUMBER = re.compile(r"(?:[^:]*:)?\d{1,6}(?:#\w+)?")
+Hashes = NDArray[np.uint64]
+
+
+class _WordHashes(dict[str, int]):
+    """word → 64 bits of its BLAKE2b; the same in every process, unlike `hash`."""
+
+    def __missing__(self, word: str) -> int:
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = int.from_bytes(digest, "little")
+        return self[word]
+
+
+def run_hashes(texts: Iterable[str]) -> Hashes:
+    """The hashes of all runs of `RUN_WORDS` words in `texts`, sorted and unique, shape (runs,).
+
+    Words are lower-case; punctuation and white space do not count. A text of fewer words is one run of its
+    own, so that a copied short question is found too. No run crosses from one text to the next.
+    """
+    words = _WordHashes()
+    parts = [_runs([words[word] for word in _WORD.findall(text.casefold())]) for text in texts]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _runs(words: Sequence[int]) -> Hashes:
+    """A polynomial of each window's word hashes modulo 2**64, mixed by SplitMix64's finalizer."""
+    if not words:
+        return np.empty(0, dtype=np.uint64)
+    length = min(RUN_WORDS, len(words))
+    values = np.array(words, dtype=np.uint64)
+    total = np.full(len(values) - length + 1, length, dtype=np.uint64)
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    for place in range(length):  # arrays wrap around silently, which is what is meant
+        total = total * factor + values[place : place + len(total)]
+    total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(total ^ (total >> np.uint64(31)))
+
+
+def texts_of(record: Record) -> list[str]:
+    """What of a record is looked for: the question, the passages as one text, and a long answer.
+
+    Passages are joined, and a long answer of fewer words than a run is left out: short sentences ("There was
+    no difference.") stand in many records without having been copied.
+    """
+    texts = [record.question, " ".join(record.contexts)]
+    if len(_WORD.findall(record.long_answer)) >= RUN_WORDS:
+        texts.append(record.long_answer)
+    return [text for text in texts if text.strip()]
 
 
 @dataclass(frozen=True)

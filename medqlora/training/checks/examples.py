@@ -8,19 +8,20 @@ or with a word changed, is found here, by the runs of 13 words that `test` looks
 user's own may do nothing of all this.
 """
 
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
 from medqlora.data.encoding.labels import shared_prefix
-from medqlora.data.word_runs import RUN_WORDS, shared_runs
 from medqlora.errors import InputError
-from medqlora.evaluation.contamination import FLAGGED_SHARE
+from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, texts_of
 from medqlora.records import Encoded, Record
 
 #: exam questions recur in the splits that their authors made: told, since the user can't put it right
@@ -28,6 +29,7 @@ _OFFICIAL = (BioASQ, MedMCQA, MedQA, MedicalMMLU)
 #: examples that are decoded, or searched, together
 _CHUNK = 2048
 _STALE = "empty the cache's folder 'encoded' ($MEDQLORA_CACHE, else ~/.cache/medqlora) and start again"
+_WORD = re.compile(r"\w+")  # as `contamination` reads words; a test pins it
 
 
 def check_examples(data: Any, tokenizer: Any) -> list[str]:
@@ -124,10 +126,11 @@ def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
     shared = shared_prefix(labels)
     if shared is None:
         return None
+    shorter, longer = shared
     return (
-        f"after the prompt the tokens of label {shared.shorter + 1} {list(labels[shared.shorter])} begin those of "
-        f"label {shared.longer + 1} {list(labels[shared.longer])}, so they can't be told apart: rename one "
-        "(--data.source.labels) or use another --data.prompt"
+        f"after the prompt the tokens of label {shorter + 1} {list(labels[shorter])} begin those of label {longer + 1} "
+        f"{list(labels[longer])}, so they can't be told apart: rename one (--data.source.labels) or use another "
+        "--data.prompt"
     )
 
 
@@ -156,14 +159,14 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
                 f"{at_with_id(record)}: the id is also in the test set, at {at_with_id(held_out[record.id])}: "
                 "remove it from the training set, or the test score means nothing"
             )
-    runs, shared, _ = shared_runs(train, test)
+    runs, shared, _ = _shared_runs(train, test)
     if not shared.any():
         return []
     shares = shared / np.maximum(1, runs)
     worst = int(shares.argmax())
     flagged = int((shares >= FLAGGED_SHARE).sum())
     if flagged and not isinstance(source, _OFFICIAL):
-        twin = int(shared_runs(train, [test[worst]]).by_record.argmax())
+        twin = int(_shared_runs(train, [test[worst]])[2].argmax())
         raise InputError(
             f"{at_with_id(train[twin])}: holds text of the test question at {at_with_id(test[worst])}; the "
             f"training set has {shared[worst]:,} of its {runs[worst]:,} runs of {RUN_WORDS} words "
@@ -175,6 +178,63 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
         f"the training set, at most {shares[worst]:.0%} of a question's ({at_with_id(test[worst])})"
     )
     return [f"{line}; {flagged:,} share {FLAGGED_SHARE:.0%} or more" if flagged else line]
+
+
+def _shared_runs(
+    train: Sequence[Record], test: Sequence[Record]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """How many different runs each test record has, shape (test,), how many of them training records hold too,
+    shape (test,), and how many runs of test records each training record holds, shape (train,).
+
+    A word counts as its number in the test set's vocabulary: the words of 200,000 abstracts need no hash.
+    """
+    vocabulary: dict[str, int] = {}
+    for record in test:
+        for text in texts_of(record):
+            for word in _WORD.findall(text.casefold()):
+                vocabulary.setdefault(word, len(vocabulary) + 1)
+    parts = list(_runs(test, vocabulary))
+    hashes = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in parts)])
+    owners = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+    known, numbers = np.unique(hashes, return_inverse=True)
+    # a run that stands twice in a question counts once
+    owners, numbers = np.unique(np.stack([owners, numbers.astype(np.int64)]), axis=1)
+    met = np.zeros(len(known), dtype=bool)
+    by_record = np.zeros(len(train), dtype=np.int64)
+    for found, places in _runs(train, vocabulary) if len(known) else ():
+        at = np.minimum(np.searchsorted(known, found), len(known) - 1)
+        hit = known[at] == found
+        met[at[hit]] = True
+        by_record += np.bincount(places[hit], minlength=len(train))
+    count = len(test)
+    return np.bincount(owners, minlength=count), np.bincount(owners[met[numbers]], minlength=count), by_record
+
+
+def _runs(
+    records: Sequence[Record], vocabulary: Mapping[str, int]
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """Of a few records at a time, the hash and the owner of each run of words of the vocabulary, shape (runs,)."""
+    number = vocabulary.get
+    for start in range(0, len(records), _CHUNK):
+        words: list[int] = []
+        ends: list[int] = []
+        for record in records[start : start + _CHUNK]:
+            for text in texts_of(record):
+                words += [number(word, 0) for word in _WORD.findall(text.casefold())]
+                words.append(0)  # no word: no run goes on into the next text
+            ends.append(len(words))
+        values = np.array(words, dtype=np.uint64)
+        if len(values) < RUN_WORDS:
+            continue
+        windows = len(values) - RUN_WORDS + 1
+        unknown = np.concatenate([[0], np.cumsum(values == 0)])
+        places = np.flatnonzero(unknown[RUN_WORDS:] == unknown[:windows])
+        total = np.zeros(len(places), dtype=np.uint64)
+        for offset in range(RUN_WORDS):  # arrays wrap around silently; an odd factor loses nothing
+            total = (total ^ (total >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + values[
+                places + offset
+            ]
+        yield total, start + np.searchsorted(ends, places, "right")
 
 
 def _chunks(examples: Sequence[Encoded]) -> Iterable[Sequence[Encoded]]:
