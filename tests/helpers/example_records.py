@@ -1,7 +1,11 @@
-"""A record to encode, and what the tests of encoding do with it."""
+"""A record to encode, and what several tests of records do with it."""
 
+import ast
+import re
 from typing import Any
 
+from medqlora.data.tell_tale import reject_tell_tale
+from medqlora.errors import InputError
 from medqlora.records import Record
 
 LABELS = ("yes", "no", "maybe")
@@ -21,3 +25,13 @@ def with_(record: Record, **changes: object) -> Record:
 
 def decoded(tokenizer: Any, ids: Any) -> str:
     return tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+
+def tell_tale_key(record: Record) -> str | None:
+    """The key for which a set of this record alone is refused; None where it isn't."""
+    try:
+        reject_tell_tale([record])
+    except InputError as error:
+        key = re.search(r"under the key ('.*?'|\".*?\") \(1 of 1 records\)", str(error))
+        return None if key is None else str(ast.literal_eval(key[1]))
+    return None
