@@ -29,24 +29,7 @@ _ABSENT = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _VALUE = re.compile(r"(?:Given value|Got value): (.*)$")
 _LITERAL = re.compile(r"typing\.Literal(\[[^\]]*\])")
 _SIMPLE = re.compile(r"Expected an? <class '([\w.]+)'>")
-_SOURCES = tuple(
-    f"medqlora.data.{name}"
-    for name in (
-        "PubMedQA",
-        "JSONLines",
-        "SyntheticTrials",
-        "MedQA",
-        "MedMCQA",
-        "MedicalMMLU",
-        "BioASQ",
-        "Mirage",
-    )
-)
-_OURS = {
-    "model.backend": ("medqlora.models.Transformers", "medqlora.models.Unsloth", "medqlora.models.TinyLlama"),
-    "data.source": _SOURCES,
-    "data.benchmarks": _SOURCES,
-}
+_BACKENDS = ("medqlora.models.Transformers", "medqlora.models.Unsloth", "medqlora.models.TinyLlama")
 #: what other trainers call an option → ours
 _OTHER_NAMES = {
     "lr": "model.learning_rate",
@@ -234,7 +217,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _nearest_class(name: str, key: str) -> str:
     """The one of ours that resembles `name`, or all of them, for an option that takes one of ours."""
-    ours = {path.rsplit(".", 1)[-1]: path for path in _OURS.get(key, ())}
+    paths: tuple[str, ...] = _BACKENDS if key == "model.backend" else ()
+    if key in ("data.source", "data.benchmarks"):
+        from medqlora.data import source_names
+
+        paths = source_names()
+    ours = {path.rsplit(".", 1)[-1]: path for path in paths}
     if not ours:
         return ": write the class with its module, like torch.optim.AdamW"
     near = difflib.get_close_matches(name.rsplit(".", 1)[-1], ours, 1, 0.5)

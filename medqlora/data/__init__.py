@@ -7,7 +7,7 @@ needs no torch: import `batching.packing` and `batching.loader`, which do, from 
 from typing import TYPE_CHECKING
 
 from medqlora.data.encoding.encode import encode_all, end_token_ids
-from medqlora.data.prompts import PROMPTS, Prompt, lookup, prompt_names
+from medqlora.data.prompts import PROMPTS, Prompt, TemplatePrompt, lookup, prompt_names
 from medqlora.data.questions import read_questions
 from medqlora.data.sources import SOURCES, Source, source_names
 from medqlora.data.sources.pubmedqa import official_folds, official_test_ids, reject_test_pmids
@@ -29,6 +29,7 @@ __all__ = [
     "SOURCES",
     "Prompt",
     "Source",
+    "TemplatePrompt",
     "encode_all",
     "end_token_ids",
     "lookup",

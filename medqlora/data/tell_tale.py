@@ -88,12 +88,6 @@ def reject_tell_tale(records: Sequence[Record]) -> None:
     )
 
 
-def tell_tale_key(record: Record) -> str | None:
-    """The tell-tale key of the answer in a context or in the question; None where there is none."""
-    in_question = _in_question(record)
-    return _in_contexts(record, frozenset()) or (in_question[0] if in_question else None)
-
-
 def _shared_texts(records: Sequence[Record]) -> frozenset[str]:
     """Contexts that reveal no answer, since records with different answers share them.
 

@@ -6,28 +6,148 @@ disclaimers). The report therefore gives each question's share, and a question c
 `FLAGGED_SHARE` on.
 """
 
+import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medqlora.data.word_runs import RUN_WORDS, Hashes, run_hashes, texts_of
 from medqlora.errors import InputError
 from medqlora.evaluation.report_data import Contamination
 from medqlora.records import Record
-from medqlora.utils.files import replacing
 
+#: words in a run
+RUN_WORDS = 13
 #: from this share of its runs on, a question counts as contaminated
 FLAGGED_SHARE = 0.1
 #: raised when the words or the hashing change, so that an old record is refused rather than misread
 VERSION = 1
+#: records whose runs `shared_runs` hashes together
+_CHUNK = 2048
 
+_WORD = re.compile(r"\w+")
 #: an id that counts rows; PubMedQA's PMIDs have seven digits and more
 _ROW_NUMBER = re.compile(r"(?:[^:]*:)?\d{1,6}(?:#\w+)?")
+Hashes = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
+
+
+class _WordHashes(dict[str, int]):
+    """word → 64 bits of its BLAKE2b; the same in every process, unlike `hash`."""
+
+    def __missing__(self, word: str) -> int:
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = int.from_bytes(digest, "little")
+        return self[word]
+
+
+def _words(text: str) -> list[str]:
+    """Words in lower case; punctuation and white space do not count."""
+    return _WORD.findall(text.casefold())
+
+
+def run_hashes(texts: Iterable[str]) -> Hashes:
+    """The hashes of all runs of `RUN_WORDS` words in `texts`, sorted and unique, shape (runs,).
+
+    A text of fewer words is a single run, so that a copied short question is detected too. No run crosses from
+    one text to the next.
+    """
+    hashes = _WordHashes()
+    parts = []
+    for text in texts:
+        values = np.array([hashes[word] for word in _words(text)], dtype=np.uint64)
+        if len(values):
+            length = min(RUN_WORDS, len(values))
+            parts.append(_window_hashes(values, np.arange(len(values) - length + 1), length))
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _window_hashes(values: Hashes, starts: Numbers, length: int) -> Hashes:
+    """The hash of each window of `length` word hashes, shape (starts,).
+
+    A polynomial of the word hashes modulo 2**64, mixed by SplitMix64's finalizer.
+    """
+    total = np.full(len(starts), length, dtype=np.uint64)
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    for offset in range(length):  # arrays wrap around silently, which is intended
+        total = total * factor + values[starts + offset]
+    total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(total ^ (total >> np.uint64(31)))
+
+
+class SharedRuns(NamedTuple):
+    """Runs of `RUN_WORDS` words that training and test records share; shorter texts have none.
+
+    Attributes:
+        runs: how many different runs each test record has, shape (test,).
+        shared: how many of them training records contain, shape (test,).
+        by_training_record: how many runs of test records each training record contains, shape (train,).
+    """
+
+    runs: Numbers
+    shared: Numbers
+    by_training_record: Numbers
+
+
+def shared_runs(train: Sequence[Record], test: Sequence[Record]) -> SharedRuns:
+    """Compares records that are both at hand, without a trace: 200,000 abstracts in seconds.
+
+    Only words of the test set are hashed; a window with any other word cannot be shared and is skipped.
+    """
+    hashes = _WordHashes()
+    vocabulary = {word: hashes[word] for one in test for text in texts_of(one) for word in _words(text)}
+    parts = list(_windows(test, vocabulary))
+    found = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in parts)])
+    owners = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+    known, numbers = np.unique(found, return_inverse=True)
+    # a run that occurs twice in a question counts once
+    owners, numbers = np.unique(np.stack([owners, numbers.astype(np.int64)]), axis=1)
+    in_training = np.zeros(len(known), dtype=bool)
+    by_record = np.zeros(len(train), dtype=np.int64)
+    for window, record in _windows(train, vocabulary) if len(known) else ():
+        index = np.minimum(np.searchsorted(known, window), len(known) - 1)
+        hit = known[index] == window
+        in_training[index[hit]] = True
+        by_record += np.bincount(record[hit], minlength=len(train))
+    runs = np.bincount(owners, minlength=len(test))
+    return SharedRuns(runs, np.bincount(owners[in_training[numbers]], minlength=len(test)), by_record)
+
+
+def _windows(records: Sequence[Record], vocabulary: Mapping[str, int]) -> Iterator[tuple[Hashes, Numbers]]:
+    """Hash and record index of each run of words of the vocabulary, shapes (runs,), some records at a time."""
+    for start in range(0, len(records), _CHUNK):
+        words: list[int] = []
+        ends: list[int] = []
+        for record in records[start : start + _CHUNK]:
+            for text in texts_of(record):
+                words += [vocabulary.get(word, 0) for word in _words(text)]
+                words.append(0)  # no word: runs do not cross into the next text
+            ends.append(len(words))
+        values = np.array(words, dtype=np.uint64)
+        if len(values) < RUN_WORDS:
+            continue
+        unknown = np.concatenate([[0], np.cumsum(values == 0)])
+        starts = np.flatnonzero(unknown[RUN_WORDS:] == unknown[:-RUN_WORDS])
+        yield _window_hashes(values, starts, RUN_WORDS), start + np.searchsorted(ends, starts, "right")
+
+
+def texts_of(record: Record) -> list[str]:
+    """The texts of a record that are compared: question, joined contexts, and a long answer.
+
+    A long answer of fewer words than a run is left out: short sentences ("There was no difference.") occur in
+    many records without having been copied.
+    """
+    texts = [record.question, " ".join(record.contexts)]
+    if len(_words(record.long_answer)) >= RUN_WORDS:
+        texts.append(record.long_answer)
+    return [text for text in texts if text.strip()]
 
 
 @dataclass(frozen=True)
@@ -52,9 +172,10 @@ class TrainingTrace:
 
     def save(self, path: Path) -> None:
         """Writes a `.npz` without pickled objects; the same trace gives the same bytes."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         # as JSON bytes: an array of texts would cut trailing NULs, and pad every id to the longest
         ids = np.frombuffer(json.dumps(self.ids).encode("ascii"), dtype=np.uint8)
-        with replacing(path) as file:
+        with aside.open("wb") as file:
             np.savez_compressed(
                 file,
                 version=np.int64(VERSION),
@@ -62,6 +183,7 @@ class TrainingTrace:
                 ids=ids,
                 hashes=self.hashes,
             )
+        aside.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "TrainingTrace":

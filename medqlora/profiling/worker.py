@@ -41,8 +41,9 @@ def work(job: str, case: Case) -> Figures:
 
 def main(job: str, case_file: str, result_file: str) -> None:
     case = Case(**json.loads(Path(case_file).read_text(encoding="utf-8")))
+    result: Figures | dict[str, object]
     try:
-        result: dict[str, object] = {**work(job, case), "versions": versions(_PACKAGES)}
+        result = {**work(job, case), "versions": versions(_PACKAGES)}
     except Exception as error:
         traceback.print_exc()
         result = failure(error)

@@ -40,15 +40,11 @@ class Wards(Source):
 '''
 
 PROMPT = """
-from medqlora.data import PROMPTS, Prompt
+from medqlora.data import PROMPTS, TemplatePrompt
 
 @PROMPTS.register("ward")
-class Ward(Prompt):
-    def body(self, question, contexts, options, labels, subject=""):
-        return f"WARD ROUND: {question}\\nSAY:"
-
-    def template(self, tokenizer=None):
-        return {"prompt": "WARD ROUND: {question}\\nSAY:"}
+class Ward(TemplatePrompt):
+    pieces = {"prompt": "WARD ROUND: {question}{options}{context}\\nSAY:", "context": "\\nNOTES: {contexts}"}
 """
 
 RECORD = Record("1", "Is aspirin of use here?", answer="yes", long_answer="It was.")

@@ -232,9 +232,10 @@ class _Encoder:
             ids.append(tuple(self._after_prompt(prompt, self._prefixed(joint), None)))
         shared = shared_prefix(ids)
         if shared is not None:
+            shorter, longer = shared
             raise InputError(
                 f"{OPTION}: after the prompt {self._prompt.name!r} this tokenizer writes the label "
-                f"{labels[shared.shorter]!r} as the beginning of {labels[shared.longer]!r}, so they can't be told "
+                f"{labels[shorter]!r} as the beginning of {labels[longer]!r}, so they can't be told "
                 "apart: rename one (--data.source.labels) or use another prompt"
             )
         return tuple(ids)

@@ -2,5 +2,6 @@
 
 from medqlora.data.prompts.by_name import lookup, prompt_names
 from medqlora.data.prompts.prompt import PROMPTS, Frame, Prompt
+from medqlora.data.prompts.template import TemplatePrompt
 
-__all__ = ["PROMPTS", "Frame", "Prompt", "lookup", "prompt_names"]
+__all__ = ["PROMPTS", "Frame", "Prompt", "TemplatePrompt", "lookup", "prompt_names"]

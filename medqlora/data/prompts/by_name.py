@@ -2,17 +2,18 @@
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from types import ModuleType
 
 from medqlora.data.prompts.prompt import OPTION, PROMPTS, Prompt
+from medqlora.data.wording import reason
 from medqlora.errors import InputError
 
 
 def prompt_names() -> tuple[str, ...]:
     """The names of the registered prompts, those of plugins included."""
-    return PROMPTS.names()
+    return tuple(sorted(PROMPTS.names()))
 
 
 def lookup(name: str, option: str = OPTION) -> Prompt:
@@ -30,9 +31,9 @@ def lookup(name: str, option: str = OPTION) -> Prompt:
     if registered is not None:
         return _made(registered, name)
     if "." not in name:
-        near = _nearest(name.lower(), PROMPTS.names())
+        near = _nearest(name.lower(), prompt_names())
         raise InputError(
-            f"{option}: no prompt is called {name!r}: {near}choose one of {', '.join(PROMPTS.names())}, or give the "
+            f"{option}: no prompt is called {name!r}: {near}choose one of {', '.join(prompt_names())}, or give the "
             "class path of a subclass of medqlora.data.Prompt"
         )
     kind = _class(name, option)
@@ -54,34 +55,30 @@ def _made(kind: type[Prompt], name: str) -> Prompt:
 
 def _class(path: str, option: str) -> type[Prompt]:
     module_name, _, class_name = path.rpartition(".")
-    module = _module(module_name, path, option)
-    found = getattr(module, class_name, None)
-    if found is None:
-        near = _nearest(class_name, [name for name, _ in inspect.getmembers(module, inspect.isclass)])
-        raise InputError(
-            f"{option}: {path}: module {module_name} has no class {class_name!r}: {near}correct the name"
-        )
-    if not (isinstance(found, type) and issubclass(found, Prompt)):
-        raise InputError(
-            f"{option}: {path}: it is no subclass of medqlora.data.Prompt: derive it from that class"
-        )
-    return found
-
-
-def _module(name: str, path: str, option: str) -> ModuleType:
     try:
-        return import_module(name)
+        module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(
             f"{option}: {path}: there is no module {error.name!r}: correct the name, or put its folder into PYTHONPATH"
         ) from error
     except Exception as error:  # whatever the user's module raises while it is imported
-        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"{option}: {path}: module {name} can't be imported ({type(error).__name__}: {reason}): correct the module"
+            f"{option}: {path}: module {module_name} can't be imported ({type(error).__name__}: {reason(error)}): "
+            "correct the module"
         ) from error
+    kind = getattr(module, class_name, None)
+    if kind is None:
+        near = _nearest(class_name, [name for name, _ in inspect.getmembers(module, inspect.isclass)])
+        raise InputError(
+            f"{option}: {path}: module {module_name} has no class {class_name!r}: {near}correct the name"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, Prompt)):
+        raise InputError(
+            f"{option}: {path}: it is no subclass of medqlora.data.Prompt: derive it from that class"
+        )
+    return kind
 
 
-def _nearest(name: str, names: "tuple[str, ...] | list[str]") -> str:
+def _nearest(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""

@@ -105,8 +105,3 @@ class Prompt(ABC):
 
 #: name → class; a module in this folder, an entry point or a plugin adds one with `@PROMPTS.register("name")`
 PROMPTS: Registry[type[Prompt]] = Registry("prompt", "medqlora.prompts", __package__)
-
-
-def option_lines(options: Mapping[str, str]) -> str:
-    """The options of a multiple-choice question, each on a new line: "A. Aspirin"."""
-    return "".join(f"\n{label}. {text}" for label, text in options.items())

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
 from medqlora.data.prompts import Prompt
-from medqlora.data.prompts.choice import LMEvalChoice
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam

@@ -33,6 +33,7 @@ from medqlora.data import readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import at, reject_shared_content, usable
 from medqlora.data.readers import Row
+from medqlora.data.sources.benchmark import HUB_WORD
 from medqlora.data.sources.hub import read_hub
 from medqlora.data.sources.pubmedqa_files import fingerprint, labeled_files
 from medqlora.data.sources.pubmedqa_rows import record_of
@@ -60,7 +61,7 @@ def official_folds() -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, _split()["folds"]))
 
 
-def reject_test_pmids(records: Iterable[Record], name: str) -> None:
+def reject_test_pmids(records: Iterable[Record], name: str, *, option: bool = True) -> None:
     """Rejects PubMedQA's official test questions in a training or validation set.
 
     Ids are compared as PMIDs: 12377809, "PMID: 12377809", "012377809" and the address of its PubMed page are equal.
@@ -68,11 +69,12 @@ def reject_test_pmids(records: Iterable[Record], name: str) -> None:
     Args:
         records: the set.
         name: its name, for the message.
+        option: whether the message names the option that allows it.
 
     Raises:
         InputError: a record is a test question.
     """
-    reject_test_questions({name: [record for record in records if by_id(record) is not None]})
+    reject_test_questions({name: [record for record in records if by_id(record) is not None]}, option=option)
 
 
 @SOURCES.register("PubMedQA")
@@ -116,13 +118,15 @@ class PubMedQA(Source):
         check_choice(on_bad_record)
         if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold <= 9:
             raise InputError(f"--data.source.fold: {fold!r} is no official fold: give 0 to 9")
-        for option, count, of in (
-            ("artificial_samples", artificial_samples, artificial),
-            ("unlabeled_samples", unlabeled_samples, unlabeled),
-        ):
-            if count is not None and (count < 1 or of is None):
-                data = option.partition("_")[0]
-                raise InputError(f"--data.source.{option}: {count}: give 1 or more, and --data.source.{data}")
+        #: kind, file or "hub", number of records
+        self._extras = (
+            ("artificial", artificial, artificial_samples),
+            ("unlabeled", unlabeled, unlabeled_samples),
+        )
+        for kind, origin, count in self._extras:
+            if count is not None and (count < 1 or origin is None):
+                option = f"--data.source.{kind}"
+                raise InputError(f"{option}_samples: {count}: give 1 or more, and {option}")
         self._values: dict[str, object] = {
             "path": path,
             "fold": fold,
@@ -139,13 +143,9 @@ class PubMedQA(Source):
         self._path, self._fold, self._revision, self._allow_partial = path, fold, revision, allow_partial
         #: the official fold of the files; before `read`, the option's value
         self._held_fold = fold
-        self._extras = (
-            ("artificial", "pqa_artificial", artificial, artificial_samples),
-            ("unlabeled", "pqa_unlabeled", unlabeled, unlabeled_samples),
-        )
 
     def fingerprint(self) -> dict[str, object]:
-        extras = [path for _, _, path, _ in self._extras if path not in (None, "hub")]
+        extras = [path for _, path, _ in self._extras if path not in (None, HUB_WORD)]
         digests = {str(path): readers.fingerprint(str(path)) for path in extras}
         if self._path is not None:
             digests = {self._path: fingerprint(self._path, self._fold), **digests}
@@ -185,9 +185,9 @@ class PubMedQA(Source):
             )
         splits = Splits(*([by_pmid[pmid] for pmid in part if pmid in by_pmid] for part in ids.values()))
         left_out: list[str] = []
-        for extra, config, path, count in self._extras if "train" in needed else ():
+        for kind, path, count in self._extras if "train" in needed else ():
             if path is not None:
-                splits.train.extend(self._extra(extra, config, path, count, splits, left_out))
+                splits.train.extend(self._extra(kind, path, count, splits, left_out))
         of_fold = () if self._held_fold == self._fold else (f"{origin} holds fold {self._held_fold}",)
         self.remarks = (*self.remarks, *of_fold, *left_out, *remarks_on(self.skipped))
         return splits
@@ -202,12 +202,12 @@ class PubMedQA(Source):
         folds = official_folds()
         if files is None or files.whole is not None:
             path = None if files is None else files.whole
-            by_pmid = {record.id: record for record in self._records(path, "pqa_labeled", "labeled", option)}
+            by_pmid = {record.id: record for record in self._records(path, "labeled", option)}
             self._held_fold = self._fold_of(set(by_pmid), option, lacks_its_dev_set=False)
             _reject_strangers(by_pmid, {*official_test_ids(), *(pmid for fold in folds for pmid in fold)})
             return by_pmid
         sets = {
-            name: self._records(str(file), "pqa_labeled", "labeled", option)
+            name: self._records(str(file), "labeled", option)
             for name, file in files.parts.items()
             if name in parts
         }
@@ -255,11 +255,11 @@ class PubMedQA(Source):
         first = self.skipped[0]
         return f"; left out as bad: {len(self.skipped):,}, the first {first.file}:{first.line}: {first.why}"
 
-    def _records(self, path: str | None, config: str, kind: str, option: str) -> list[Record]:
+    def _records(self, path: str | None, kind: str, option: str) -> list[Record]:
         """The records of a local file, or of the Hub without one; `on_bad_record` decides about unusable ones."""
         skipped: list[BadRecord] | None = [] if self._skips else None
         if path is None:
-            rows = _hub(config, self._revision)
+            rows = _hub(kind, self._revision)
         else:
             rows, understood = readers.read_table(path, option, skipped)
             self.remarks = (*self.remarks, understood)
@@ -270,26 +270,24 @@ class PubMedQA(Source):
         return [record for _, record in pairs]
 
     def _extra(
-        self, name: str, config: str, path: str, count: int | None, splits: Splits, left_out: list[str]
+        self, kind: str, path: str, count: int | None, splits: Splits, left_out: list[str]
     ) -> list[Record]:
-        option = f"--data.source.{name}"
-        records = self._records(None if path == "hub" else path, config, name, option)
-        reject_test_questions(
-            {name: [record for record in records if by_id(record) is not None]}, option=False
-        )
+        option = f"--data.source.{kind}"
+        records = self._records(None if path == HUB_WORD else path, kind, option)
+        reject_test_pmids(records, kind, option=False)
         taken = {record.id: record for part in splits for record in part}
         for record in records:
             if record.id in taken:
                 raise InputError(
                     f"{at(record)}: the PMID {record.id} is already at {at(taken[record.id])}: remove it ({option})"
                 )
-        reject_shared_content({name: records}, splits.test, "test")
-        reject_shared_content({name: records}, splits.dev, "dev")
+        reject_shared_content({kind: records}, splits.test, "test")
+        reject_shared_content({kind: records}, splits.dev, "dev")
         # titles recur in PubMed: the question of another paper may have the same words
         same = {leak.record.id for leak in find_leaks(records)}
         if same:
             left_out.append(
-                f"{len(same):,} of {len(records):,} {name} questions have a test question's words, and are left out"
+                f"{len(same):,} of {len(records):,} {kind} questions have a test question's words, and are left out"
             )
             records = [record for record in records if record.id not in same]
         if count is not None and count < len(records):
@@ -328,11 +326,11 @@ def _holds(by_pmid: Mapping[str, Record], ids: Mapping[str, Collection[str]]) ->
     return f" ({', '.join(f'{count} of the {part} set' for part, count in counts.items())})"
 
 
-def _hub(config: str, revision: str | None) -> list[Row]:
-    if config == "pqa_labeled":
+def _hub(kind: str, revision: str | None) -> list[Row]:
+    if kind == "labeled":
         file = DOWNLOAD.rsplit("/", 1)[1]
         option, fix = "--data.source.path", f"download {DOWNLOAD} and pass --data.source.path {file}"
     else:
-        option = f"--data.source.{config.removeprefix('pqa_')}"
+        option = f"--data.source.{kind}"
         fix = f"pass a local copy: {option} FILE"
-    return read_hub(HUB, config, "train", revision, option, fix)
+    return read_hub(HUB, f"pqa_{kind}", "train", revision, option, fix)

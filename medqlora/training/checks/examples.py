@@ -16,9 +16,8 @@ from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, e
 from medqlora.data.checks import at_with_id
 from medqlora.data.encoding.labels import shared_prefix
 from medqlora.data.stage_data import StageData
-from medqlora.data.word_runs import RUN_WORDS, shared_runs
 from medqlora.errors import InputError
-from medqlora.evaluation.contamination import FLAGGED_SHARE
+from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, shared_runs
 from medqlora.records import Encoded, Record
 from medqlora.utils.types import Tokenizer
 
@@ -124,10 +123,11 @@ def _labels_fault(labels: tuple[tuple[int, ...], ...]) -> str | None:
     shared = shared_prefix(labels)
     if shared is None:
         return None
+    shorter, longer = shared
     return (
-        f"after the prompt the tokens of label {shared.shorter + 1} {list(labels[shared.shorter])} begin those of "
-        f"label {shared.longer + 1} {list(labels[shared.longer])}, so they can't be told apart: rename one "
-        "(--data.source.labels) or use another --data.prompt"
+        f"after the prompt the tokens of label {shorter + 1} {list(labels[shorter])} begin those of label {longer + 1} "
+        f"{list(labels[longer])}, so they can't be told apart: rename one (--data.source.labels) or use another "
+        "--data.prompt"
     )
 
 
@@ -163,7 +163,7 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
     worst = int(shares.argmax())
     flagged = int((shares >= FLAGGED_SHARE).sum())
     if flagged and not isinstance(source, _OFFICIAL):
-        twin = int(shared_runs(train, [test[worst]]).by_record.argmax())
+        twin = int(shared_runs(train, [test[worst]]).by_training_record.argmax())
         raise InputError(
             f"{at_with_id(train[twin])}: holds text of the test question at {at_with_id(test[worst])}; the "
             f"training set has {shared[worst]:,} of its {runs[worst]:,} runs of {RUN_WORDS} words "

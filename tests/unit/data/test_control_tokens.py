@@ -10,7 +10,7 @@ from tokenizer_families import LLAMA3_CHAT
 from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, end_token_ids
 from medqlora.data.prompts import Prompt
-from medqlora.data.prompts.choice import LMEvalChoice
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.records import Record
 
 #: what any family would take for a token of its own; each is given to all of them

@@ -7,13 +7,13 @@ from array import array
 from pathlib import Path
 
 import pytest
-from test_encode import RECORD, decoded, with_
+from example_records import RECORD, decoded, with_
 from tokenizer_families import family
 
 from medqlora.data import prompts
 from medqlora.data.encoding import encoded_cache
 from medqlora.data.encoding.encode import encode, encode_all
-from medqlora.data.prompts.choice import LMEvalChoice
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.records import Record
 
 

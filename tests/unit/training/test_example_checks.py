@@ -12,10 +12,10 @@ from tokenizer_families import FAMILIES, family
 
 from medqlora.data import JSONLines, MedMCQA, PubMedQA, SyntheticTrials, encode_all, end_token_ids, lookup
 from medqlora.data.prompts import prompt_names as names
-from medqlora.data.word_runs import shared_runs
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace, overlap
+from medqlora.evaluation.contamination import shared_runs
 from medqlora.records import Encoded, Record
 from medqlora.training.checks.examples import (
     check_answers,
@@ -279,7 +279,7 @@ def test_records_that_are_searched_in_several_parts_keep_their_own_runs(
     at_once = [part.tolist() for part in shared_runs(train, test)]
     assert [count > 0 for count in at_once[1]] == [True] * 3 + [False]
     assert [count > 0 for count in at_once[2]] == [False] * 4 + [True] * 3
-    monkeypatch.setattr("medqlora.data.word_runs._CHUNK", 2)
+    monkeypatch.setattr("medqlora.evaluation.contamination._CHUNK", 2)
     assert [part.tolist() for part in shared_runs(train, test)] == at_once
 
 
