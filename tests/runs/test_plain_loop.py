@@ -1,4 +1,4 @@
-"""The training step without Lightning: `examples/plain_loop.py`, as it stands."""
+"""The examples of the Python API: as the documentation shows them; and the training step without Lightning."""
 
 import re
 import runpy
@@ -16,7 +16,8 @@ from medqlora.models import LoRA, Transformers
 from medqlora.models.adapters import trainable_state
 from medqlora.module import QLoRAModule
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "plain_loop.py"
 
 
 class Losses(Callback):
@@ -61,3 +62,9 @@ def test_the_plain_loop_takes_the_steps_of_fit(
     ours = trainable_state(loop["model"])
     for name, value in trainable_state(module.model).items():
         assert torch.equal(ours[name], value), name
+
+
+@pytest.mark.parametrize("name", ["own_trainer", "plain_loop"])
+def test_the_documentation_shows_the_example_as_it_stands(name: str) -> None:
+    _, code = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").split('"""\n\n', 1)
+    assert f"```python\n{code}```\n" in (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
