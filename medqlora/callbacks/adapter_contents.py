@@ -31,7 +31,9 @@ class ChosenBy(NamedTuple):
         """As AdapterCheckpoint saved it in the checkpoint."""
         state = next(iter(saver_states(saved).values()), {})
         score, value = state.get("monitor"), state.get("best_model_score")
-        return cls(None if score is None else str(score), float(value) if isinstance(value, SupportsFloat) else None)
+        return cls(
+            None if score is None else str(score), float(value) if isinstance(value, SupportsFloat) else None
+        )
 
 
 def saver_states(saved: SavedCheckpoint) -> dict[str, dict[str, object]]:
