@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from medqlora.compat.lightning_callbacks import (
     callbacks_of,
@@ -21,6 +23,8 @@ from medqlora.compat.lightning_callbacks import (
     settle_validation_progress,
     validation_is_next,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
 class Small(LightningModule):
@@ -69,8 +73,7 @@ def trained(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
         callbacks=list(callbacks),
         **options,
     )
-    data = [torch.ones(2) for _ in range(5)]
-    trainer.fit(Small(), data, data[:1])
+    trainer.fit(Small(), DataLoader(torch.ones(5, 2)), DataLoader(torch.ones(1, 2)))
     return trainer
 
 
