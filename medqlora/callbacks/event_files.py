@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -62,13 +62,17 @@ class EventFiles(TensorBoardLogger):
             )
 
 
+class _WriterMethod(Protocol):
+    def __call__(self, *args: object, **options: object) -> object: ...
+
+
 class _GuardedWriter:
     """Passes each call on to the logger's current writer."""
 
     def __init__(self, logger: EventFiles) -> None:
         self._logger = logger
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
+    def __getattr__(self, name: str) -> _WriterMethod:
         if name.startswith("__"):
             raise AttributeError(name)
 
