@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from medqlora import __version__
+from medqlora.config.words import resume_command
 from medqlora.errors import InputError
 from medqlora.utils.cache import settle_without_home
 from medqlora.utils.interrupts import FitError, Interrupted, interrupting
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FitError as failure:
         if debug:
             raise
-        how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume_command(words)}`"
+        how = f"; the checkpoint of step {failure.step} is whole: go on with `{resume_command(words)}`"
         print(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)", file=sys.stderr)
         return 1
     except Exception as error:
@@ -167,21 +168,10 @@ def _no_command(words: list[str]) -> str:
 def _left(stop: Interrupted, words: list[str]) -> str:
     """What an interrupted command leaves to go on with, for the end of a line."""
     if stop.step is not None:
-        return f" with the checkpoint of step {stop.step}: go on with `{_resume_command(words)}`"
+        return f" with the checkpoint of step {stop.step}: go on with `{resume_command(words)}`"
     return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""
 
 
 def _first_line(error: Exception) -> str:
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return f"{type(error).__name__}: {printable(first)}"
-
-
-def _resume_command(words: list[str]) -> str:
-    """What goes on with the run that these words began: they, and `--ckpt_path last`."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
-            kept.append(word)
-        skip = not skip and word == "--ckpt_path"
-    return shlex.join(["medqlora", *kept, "--ckpt_path", "last"])

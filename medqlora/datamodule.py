@@ -1,13 +1,14 @@
 """The LightningDataModule: records from a source, as tokens, as optimizer steps."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from medqlora.artifacts import checkpoint as checkpoints
-from medqlora.config.data import DataOptions
+from medqlora.config.data import COUNTS, DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
@@ -79,18 +80,8 @@ class PubMedQADataModule(LightningDataModule):
 
     def check(self) -> None:
         """Raises InputError for options that no data can make right."""
-        for option in (
-            "max_prompt_tokens",
-            "batch_size",
-            "micro_batch_tokens",
-            "eval_batch_size",
-            "train_samples",
-        ):
-            value = getattr(self, option)
-            if value not in (None, "auto") and value < 1:
-                raise InputError(f"--data.{option} is {value}: it has to be at least 1")
-        if not -(2**63) <= self.seed < 2**63:  # what torch takes
-            raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
+        now = {name: getattr(self, name) for name in (*COUNTS, "seed")}
+        replace(self.options, **now).check()
 
     def prepare_data(self) -> None:
         """Lightning's hook for downloads: fetches the tokenizer and builds the demo's base, where that is needed.

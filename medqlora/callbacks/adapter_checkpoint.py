@@ -54,16 +54,9 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def __init__(self, **options: Any) -> None:
         settings = CheckpointOptions(**options)
+        settings.check()
         monitor, mode, dirpath = settings.monitor, settings.mode, settings.dirpath
         save_top_k, every_n_train_steps = settings.save_top_k, settings.every_n_train_steps
-        if save_top_k < -1:
-            raise InputError(
-                f"--checkpoint.save_top_k {save_top_k}: it has to be at least -1, which keeps all"
-            )
-        if every_n_train_steps is not None and every_n_train_steps < 1:
-            raise InputError(
-                f"--checkpoint.every_n_train_steps {every_n_train_steps}: it has to be at least 1"
-            )
         #: whether the validation questions decide the monitor, in `choose_monitor`
         self._chooses = monitor is None
         #: whether the loss decides between equal scores: the first checkpoints' token F1 is often 0

@@ -6,7 +6,6 @@ import io
 import json
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import config_files, with_config
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.folders import folders
 from medqlora.commands.diagnosis.hardware import devices
@@ -14,6 +13,7 @@ from medqlora.commands.diagnosis.hub import hub
 from medqlora.commands.diagnosis.selftests import attention, bitsandbytes
 from medqlora.commands.diagnosis.trial import Trial
 from medqlora.commands.diagnosis.versions import malicious, versions
+from medqlora.config.words import config_files, with_config
 
 _EXAMPLES = """examples:
   medqlora doctor                                      would the demo start here?

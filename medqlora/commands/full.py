@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from medqlora.commands.config_files import with_config
 from medqlora.commands.verbs import run_verb
+from medqlora.config.words import CommandLine, with_config
 
 
 def run(command: str, words: list[str]) -> int:
@@ -13,7 +13,7 @@ def run(command: str, words: list[str]) -> int:
     fit = run_verb(["fit", *words], command)
     if fit is None:  # --help
         return 0
-    kept = _without(words, ("--ckpt_path", "--model.adapter"))
+    kept = CommandLine.parse(words).without("ckpt_path", "model.adapter").words
     # the first process has written it, and tells the others
     adapter = fit.trainer.strategy.broadcast(fit.adapter_folder)
     test = run_verb(["test", *kept, f"--model.adapter={adapter}"], command)
@@ -46,17 +46,3 @@ def summary(fit: Any, test: Any, folder: Path) -> list[str]:
     lines.append(f"  adapter    {fit.adapter_folder}")
     lines.append(f"  report     {folder / 'report.html'}")
     return lines
-
-
-def _without(words: list[str], names: tuple[str, ...]) -> list[str]:
-    """`words` without these options and their values: they are of the fit alone."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word in names:
-            skip = True
-        elif word.split("=", 1)[0] not in names:
-            kept.append(word)
-    return kept

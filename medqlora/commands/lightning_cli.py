@@ -29,7 +29,7 @@ from medqlora.callbacks import (
     saver_of,
 )
 from medqlora.callbacks.event_files import silence_writer_threads
-from medqlora.commands.config_files import check_classes
+from medqlora.commands.classes import check_classes
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free, choose_checkpoint
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
 from medqlora.commands.option_errors import not_made

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from medqlora.commands.config_files import config_files, walk
+from medqlora.commands.classes import walk
+from medqlora.config.words import config_files
 from medqlora.errors import InputError
 
 _KEY = re.compile(r'^Parser key "([^"]+)":\s*')

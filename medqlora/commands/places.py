@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medqlora.commands.unsloth_first import named_backend, value_of
+from medqlora.config.words import named_backend, value_of
 from medqlora.errors import InputError
 from medqlora.utils.cache import cache_root, why_not_writable
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_cache
+from medqlora.config.words import with_config
 from medqlora.errors import InputError
 
 #: `--trainer.precision` → the name that Lightning has for it

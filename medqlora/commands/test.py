@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from medqlora.commands.config_files import with_config
 from medqlora.commands.verbs import run_verb
+from medqlora.config.words import CommandLine, with_config
 
 _ADAPTER = "--model.adapter"
 
@@ -31,23 +31,11 @@ def run(command: str, words: list[str]) -> int:
 
 def split_adapters(words: list[str]) -> tuple[list[str], list[str]]:
     """The words without the adapters', and the adapters, in order."""
-    kept: list[str] = []
-    adapters: list[str] = []
-    taking = False
-    for word in words:
-        if word == _ADAPTER:
-            taking = True
-        elif word.startswith(f"{_ADAPTER}="):
-            adapters.append(word.split("=", 1)[1])
-            taking = False
-        elif taking and not word.startswith("-"):
-            adapters.append(word)
-        else:
-            taking = False
-            kept.append(word)
-    if words[-1:] == [_ADAPTER]:
-        kept.append(_ADAPTER)  # without a value: the parser says so
-    return kept, adapters
+    line = CommandLine.parse(words)
+    name = _ADAPTER.lstrip("-")
+    # without a value it is left for the check to report
+    kept = line.only(lambda option: option.name != name or option.value is None)
+    return kept.words, line.all_values(name)
 
 
 def _check(adapters: list[str]) -> None:

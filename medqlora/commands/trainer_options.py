@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from medqlora.artifacts.runs import new_run_folder
 from medqlora.callbacks.event_files import EventFiles
-from medqlora.commands.config_files import named_object
+from medqlora.commands.classes import named_object
 from medqlora.errors import InputError
 from medqlora.training.checks.trainer import check_callback
 from medqlora.training.stage_start import OWN_FOLDER

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from medqlora.commands.config_files import with_config
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_places
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import check_options
+from medqlora.config.words import with_config
 from medqlora.errors import InputError
 from medqlora.utils.interrupts import FitError, Interrupted
 
@@ -52,6 +53,7 @@ def run_verb(words: list[str], command: str | None = None) -> Any:
 
 def _unborn(words: list[str]) -> Any:
     """The command before it begins: it does all in `__init__`, and what that leaves is wanted when it raises too."""
+    check_options(words[0], words[1:])
     check_places(words)
     import_unsloth_if_named(words)
     from medqlora.commands.lightning_cli import MedQLoRACLI

@@ -10,7 +10,7 @@ import pytest
 
 import medqlora
 from medqlora import cli
-from medqlora.commands import config_files
+from medqlora.config import words as config_files
 from medqlora.errors import InputError
 
 HEAVY = (

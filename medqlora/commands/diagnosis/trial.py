@@ -158,7 +158,7 @@ class _MistypedError(InputError):
 
 def _log_folders(trainer: Any) -> list[Path]:
     """Where runs land: the loggers' own folders, or `lightning_logs` under the default root."""
-    from medqlora.commands.config_files import named_object
+    from medqlora.commands.classes import named_object
     from medqlora.commands.trainer_options import OWN_FOLDER
 
     root = Path(trainer["default_root_dir"] or ".")

@@ -1,9 +1,11 @@
 """What can be known of the module's and the Trainer's options before a weight is loaded."""
 
-import math
+from dataclasses import fields
 from typing import Any
 
 from medqlora.artifacts.validated import validation_scores
+from medqlora.config.model import ModelOptions, check_checkpointing, check_weights
+from medqlora.config.trainer import check_precision, check_strategy_name
 from medqlora.data.checks import at_with_id
 from medqlora.distributed.processes import DDPStrategy4bit
 from medqlora.errors import InputError
@@ -12,6 +14,19 @@ from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
 from medqlora.training.checks.trainer import check_trainer
 
+__all__ = [
+    "DTYPES",
+    "check_checkpointing",
+    "check_monitor",
+    "check_options",
+    "check_positions",
+    "check_precision",
+    "check_shared",
+    "check_strategy",
+    "check_weights",
+    "check_written",
+]
+
 
 def check_strategy(given: Any) -> None:
     """Raises InputError for what would shard a base in a way that a 4-bit one can't be.
@@ -19,13 +34,7 @@ def check_strategy(given: Any) -> None:
     Args:
         given: `--trainer.strategy`, a name or Lightning's own object.
     """
-    name = given if isinstance(given, str) else type(given).__name__
-    plain = name.lower()
-    if plain != "fsdp" and any(word in plain for word in ("fsdp", "deepspeed", "modelparallel")):
-        raise InputError(
-            f"--trainer.strategy {name}: it shards parameters, and a 4-bit weight would lose its scales: use fsdp, "
-            "which here shares out the base's layers as bytes"
-        )
+    check_strategy_name(given if isinstance(given, str) else type(given).__name__)
 
 
 def check_shared(module: Any, data: Any, config: Any) -> None:
@@ -127,28 +136,6 @@ def check_positions(backend: Any, data: Any) -> None:
     check_token_ids(backend, [*data.train, *data.dev, *data.test, *asked])
 
 
-def check_precision(given: str) -> None:
-    """Raises InputError for a `--trainer.precision` in which nothing is trained here."""
-    if given not in DTYPES:
-        raise InputError(
-            f"--trainer.precision {given}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
-        )
-
-
-def check_checkpointing(given: Any) -> None:
-    """Raises InputError for a number of layers that can't be."""
-    if isinstance(given, int) and given < 0:
-        raise InputError(
-            f"--model.checkpointing is {given}: it is a number of layers, at least 0, or auto, full, offload or none"
-        )
-
-
-def check_weights(engine: str, weights: str) -> None:
-    """Raises InputError for weights that `engine` doesn't keep."""
-    if engine == "native" and weights == "cached":
-        raise InputError("--model.weights cached: the native engine keeps none dequantized: use nf4 or auto")
-
-
 def check_options(module: Any, trainer: Any) -> None:
     """Raises InputError for an option that can't be.
 
@@ -157,8 +144,6 @@ def check_options(module: Any, trainer: Any) -> None:
         trainer: that it will be run by.
     """
     check_precision(str(trainer.precision))
-    check_checkpointing(module.checkpointing)
-    check_weights(module.engine, module.weights)
     check_strategy(trainer.strategy)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy4bit):
         raise InputError(
@@ -167,17 +152,5 @@ def check_options(module: Any, trainer: Any) -> None:
             "strategy=medqlora.distributed.processes.DDPStrategy4bit()"
         )
     check_trainer(trainer)
-    for option, low in (
-        ("learning_rate", 0.0),
-        ("weight_decay", 0.0),
-        ("max_grad_norm", 0.0),
-        ("max_new_tokens", 1),
-        ("max_bad_steps", 1),
-    ):
-        value = getattr(module, option)
-        if not (math.isfinite(value) and value >= low):
-            raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
-    if not 0 <= module.target_risk <= 1:
-        raise InputError(f"--model.target_risk is {module.target_risk}: it is a share, 0 to 1")
-    if not 0 <= module.warmup_ratio < 1:
-        raise InputError(f"--model.warmup_ratio is {module.warmup_ratio}: it has to be in [0, 1)")
+    now = {field.name: getattr(module, field.name) for field in fields(ModelOptions)}
+    ModelOptions(**now).check()
