@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.inference import safe_answer
 from medqlora.records import Record
 from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.interrupts import Interrupted
+
+COMMAND = Command("ask", "one question in the terminal, or one after another", also=("chat",), rank=50)
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LOOP_HELP = """Type a question. Also:

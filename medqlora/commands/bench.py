@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.profiling.case import PEERS, Case
 from medqlora.profiling.peers import check_peers, peer_cases
@@ -21,6 +22,13 @@ from medqlora.profiling.report import (
     write_plot,
 )
 from medqlora.profiling.shapes import SHAPES, base_of, configuration_values
+
+COMMAND = Command(
+    "bench",
+    "speed and memory of a training step, here and beside other trainers",
+    also=("benchmark",),
+    rank=80,
+)
 
 #: what `--sweep` goes over
 SWEEP: dict[str, list[Any]] = {

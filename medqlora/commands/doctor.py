@@ -13,7 +13,12 @@ from medqlora.commands.diagnosis.hub import hub
 from medqlora.commands.diagnosis.selftests import attention, bitsandbytes
 from medqlora.commands.diagnosis.trial import Trial
 from medqlora.commands.diagnosis.versions import malicious, versions
+from medqlora.commands.registry import Command
 from medqlora.config.words import config_files, with_config
+
+COMMAND = Command(
+    "doctor", "what is installed, what works here, and whether a fit would start", also=("check",), rank=90
+)
 
 _EXAMPLES = """examples:
   medqlora doctor                                      would the demo start here?

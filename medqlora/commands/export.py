@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
+
+COMMAND = Command("export", "the adapter folder of a run, written again from a checkpoint", rank=60)
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from medqlora.commands.registry import Command
 from medqlora.commands.verbs import run_verb
 from medqlora.config.words import CommandLine, with_config
+
+COMMAND = Command("full", "fit, then test the best adapter, then one summary", rank=110)
 
 
 def run(command: str, words: list[str]) -> int:

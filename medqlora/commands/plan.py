@@ -11,8 +11,11 @@ from typing import Any
 from medqlora.commands.arguments import Parser
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_cache
+from medqlora.commands.registry import Command
 from medqlora.config.words import with_config
 from medqlora.errors import InputError
+
+COMMAND = Command("plan", "memory and time that a fit will need, before a weight is loaded", rank=70)
 
 #: `--trainer.precision` → the name that Lightning has for it
 _PRECISIONS = {"None": "32", "16": "16-mixed", "bf16": "bf16-mixed"}

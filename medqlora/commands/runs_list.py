@@ -18,8 +18,13 @@ from medqlora.artifacts.runs import (
     version_number,
 )
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
+
+COMMAND = Command(
+    "runs", "the runs of a log folder: state, best score, size, how to go on", also=("list",), rank=100
+)
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs

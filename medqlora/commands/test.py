@@ -3,8 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from medqlora.commands.registry import Command
 from medqlora.commands.verbs import run_verb
 from medqlora.config.words import CommandLine, with_config
+
+COMMAND = Command(
+    "test",
+    "PubMedQA accuracy on the official test questions, with a report",
+    also=("eval", "evaluate"),
+    rank=30,
+)
 
 _ADAPTER = "--model.adapter"
 

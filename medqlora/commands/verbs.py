@@ -4,11 +4,22 @@ from typing import Any
 
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_places
+from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
 from medqlora.config.words import with_config
 from medqlora.errors import InputError
 from medqlora.utils.interrupts import FitError, Interrupted
+
+COMMANDS = (
+    Command(
+        "fit", "train LoRA adapters on a quantized base", also=("train", "finetune", "fine-tune"), rank=10
+    ),
+    Command("validate", "score an adapter on the validation questions", also=("val",), rank=20),
+    Command(
+        "predict", "answer a file of questions, a line of JSON each", also=("infer", "generate"), rank=40
+    ),
+)
 
 
 def run(command: str, words: list[str]) -> int:

@@ -16,6 +16,7 @@ from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, is_optimizer_name, nearest_name
 from medqlora.config.schema import (
+    EMPTY_GROUPS,
     GROUPS,
     REQUIRED,
     Kind,
@@ -33,7 +34,8 @@ from medqlora.utils.registry import PLUGINS
 
 #: take no value, or one that only Lightning's parser knows
 _NOT_CHECKED = ("help", "h", "print_config", *CONFIG_OPTIONS)
-_CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+#: groups with options that no `null` can stand for, where their type has none
+_NUMBERS_OR_TEXT = ("model.", "data.", "checkpoint.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +122,8 @@ class _Check:
             self.elsewhere = True
         elif entry.value is not None:
             inner = sorted(name for name in self.options if name.startswith(f"{key}."))
-            shown = " " + str(entry.value)
             listed = f"write --{inner[0]}, --{inner[-1]}, …" if inner else "leave the value out"
-            raise InputError(f"{place.of(key)}{shown}: it has options of its own: {listed}")
+            raise InputError(f"{place.of(key)}{_shown(entry.value)}: it has options of its own: {listed}")
 
     # ---- the command line ------------------------------------------------------------------------------
 
@@ -131,7 +132,8 @@ class _Check:
         key, place = word.name, Place()
         if key in _NOT_CHECKED:
             return
-        if not (key in self.options or key in self.groups or self._class_option(key) is not None):
+        known = key in self.options or key in self.groups or self._class_option(key) is not None
+        if not known or key in EMPTY_GROUPS:
             raise self.unknown(key, place)
         if word.strays:
             stray = word.strays[0]
@@ -165,11 +167,19 @@ class _Check:
                 self.elsewhere = True
             else:
                 self.class_value(option, entry, place)
+                if option.kind == "source" and option.many and isinstance(entry.value, str) and not append:
+                    raise InputError(f"{place.of(key)}{_shown(entry.value)}: it has to be a list of classes")
             return
         if append and entry.items is None:  # one more item of a list
             return
-        if not fits(option.hint, entry.value, typed=typed) and entry.value != option.default:
-            raise InputError(f"{place.of(key)} {entry.value}: {wanted(option.hint)}")
+        if (
+            entry.value is None
+            and not typed
+            and not (key.startswith(_NUMBERS_OR_TEXT) and option.hint is not bool)
+        ):
+            return  # of a file Lightning's parser takes it for every type
+        if not fits(option.hint, entry.value, typed=typed) and not _is_default(option, entry):
+            raise InputError(f"{place.of(key)}{_shown(entry.value)}: {wanted(option.hint)}")
         self.values[key] = convert(option.hint, entry.value)
 
     def class_value(self, option: Option, entry: Entry, place: Place) -> None:
@@ -201,7 +211,7 @@ class _Check:
     def names_class(self, option: Option, text: str, place: Place) -> bool:
         """Whether plain text given to an option is a class; a name that only Lightning knows is not."""
         if option.kind == "optimizer" and "." not in text:
-            if is_optimizer_name(text) or os.environ.get(PLUGINS):
+            if is_optimizer_name(text) or text == "SparseAdam" or os.environ.get(PLUGINS):
                 return False
             near = nearest_name(text)
             hint = f": did you mean '{near}'?" if near else ""
@@ -242,12 +252,9 @@ class _Check:
         if (
             first == name
             and not fits(hint, entry.value, typed=typed)
-            and not self._is_default(listed[first], entry)
+            and not _is_default(listed[first], entry)
         ):
-            raise InputError(f"{place.of(key)} {entry.value}: {wanted(hint)}")
-
-    def _is_default(self, option: Option, entry: Entry) -> bool:
-        return option.default is not REQUIRED and option.default == entry.value
+            raise InputError(f"{place.of(key)}{_shown(entry.value)}: {wanted(hint)}")
 
     def _class_option(self, key: str) -> Option | None:
         """The option that names the class whose option `key` is."""
@@ -368,6 +375,16 @@ class _Check:
             trainer.check_precision(trainer.PRECISIONS.get(precision, precision))
         if isinstance(given.get("strategy"), str):
             trainer.check_strategy_name(str(given["strategy"]))
+
+
+def _is_default(option: Option, entry: Entry) -> bool:
+    return type(option.default) is type(entry.value) and option.default == entry.value
+
+
+def _shown(value: object) -> str:
+    """A value in a message, as YAML has it, with a space before it."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f" {text}" if text.strip() else ""
 
 
 def _is_file(value: object) -> bool:

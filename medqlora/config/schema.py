@@ -44,6 +44,8 @@ GROUPS: Mapping[str, type] = {
     "report": ReportOptions,
     "answers": AnswersOptions,
 }
+#: groups of a run's `config.yaml` without options
+EMPTY_GROUPS = frozenset({"throughput"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def options(verb: str) -> dict[str, Option]:
 def groups(verb: str) -> frozenset[str]:
     """Names that hold other options, as "model.lora"."""
     names = {option.name.rpartition(".")[0] for option in options(verb).values()}
-    return frozenset(names - {""}) | {"throughput"}
+    return frozenset(names - {""}) | EMPTY_GROUPS
 
 
 def fields(kind: type, group: str) -> list[Option]:

@@ -232,13 +232,13 @@ def _shown(name: str, value: Any) -> str:
 
 
 def test_the_documentations_commands_name_configurations_and_verbs_that_exist() -> None:
-    from medqlora.cli import COMMANDS
+    from medqlora.commands.registry import commands
 
     for name in re.findall(r"configs/\w+\.yaml", DOCUMENTATION):
         assert (ROOT / name).is_file(), name
     shown = re.findall(r"^\s*(?:\$ )?medqlora (\w+)", DOCUMENTATION, re.MULTILINE)
     assert shown
-    assert set(shown) <= set(COMMANDS)
+    assert set(shown) <= set(commands())
 
 
 def test_the_documentations_configurations_are_read(tmp_path: Path) -> None:
