@@ -50,7 +50,7 @@ def run(command: str, words: list[str]) -> int:
         )
     options = ["fit", f"--config={config}", f"--ckpt_path={file}"]
     import_unsloth_if_named(options)
-    _exporting()(options, "export")
+    _exporting()(options, "export").execute()
     return 0
 
 
@@ -58,20 +58,20 @@ def _exporting() -> Any:
     from medqlora.artifacts.checkpoint import KEY, check_definition, definition
     from medqlora.artifacts.checkpoint_files import read_checkpoint
     from medqlora.callbacks import saver_of
-    from medqlora.commands.lightning_cli import MedQLoRACLI
+    from medqlora.commands.run import Run
     from medqlora.utils.console import say
 
-    class Exporting(MedQLoRACLI):
+    class Exporting(Run):
         """Reads options and data as `fit` does, and exports in its place."""
 
-        def _resume(self) -> None:
-            saved = self._given.saved
+        def resume(self) -> None:
+            saved = self.given.saved
             assert saved is not None
             now = definition(self.model, self.datamodule, str(self.trainer.precision))
             check_definition(saved[KEY], now, anyway=False)
 
-        def fit(self, **options: Any) -> None:
-            file, run, saver = self._given.path, self._given.run, saver_of(self.trainer)
+        def perform(self) -> None:
+            file, run, saver = self.given.path, self.given.run, saver_of(self.trainer)
             assert file is not None
             assert run is not None
             whole = read_checkpoint(file)
@@ -89,7 +89,7 @@ def _exporting() -> Any:
             saver.export(self.model, run, file)
             say(f"Adapter: {saver.adapter_folder}")
 
-        def after_fit(self) -> None: ...
+        def finish(self) -> None: ...
 
     return Exporting
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from medqlora.commands.registry import Command
-from medqlora.commands.verbs import run_verb
+from medqlora.commands.verbs import run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
 
 COMMAND = Command("full", "fit, then test the best adapter, then one summary", rank=110)
@@ -12,10 +12,10 @@ COMMAND = Command("full", "fit, then test the best adapter, then one summary", r
 
 def run(command: str, words: list[str]) -> int:
     """Trains and tests with the same options; see `medqlora.commands.verbs.run` for what it raises."""
+    if shows_help(command, "fit", words):
+        return 0
     words = with_config(words)
     fit = run_verb(["fit", *words], command)
-    if fit is None:  # --help
-        return 0
     kept = CommandLine.parse(words).without("ckpt_path", "model.adapter").words
     # the first process has written it, and tells the others
     adapter = fit.trainer.strategy.broadcast(fit.adapter_folder)

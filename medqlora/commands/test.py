@@ -1,10 +1,9 @@
 """`medqlora test`: one adapter, or several (seeds, folds) and then what they have in common."""
 
 from pathlib import Path
-from typing import Any
 
 from medqlora.commands.registry import Command
-from medqlora.commands.verbs import run_verb
+from medqlora.commands.verbs import run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
 
 COMMAND = Command(
@@ -24,6 +23,8 @@ def run(command: str, words: list[str]) -> int:
     `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
     report tells their mean and spread.
     """
+    if shows_help(command, command, words):
+        return 0
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])
@@ -69,9 +70,9 @@ def _tested(words: list[str]) -> Path:
 
     import torch
 
-    cli: Any = run_verb(words)
-    folder = Path(str(cli.trainer.log_dir))
-    del cli
+    run = run_verb(words)
+    folder = Path(str(run.trainer.log_dir))
+    del run
     gc.collect()  # trainer and module hold each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

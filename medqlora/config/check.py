@@ -38,6 +38,10 @@ _NOT_CHECKED = ("help", "h", "print_config", *CONFIG_OPTIONS)
 _NUMBERS_OR_TEXT = ("model.", "data.", "checkpoint.")
 
 
+class UnknownOptionError(InputError):
+    """The command line has an option that the command doesn't have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where options are given: in a file, or on the command line.
@@ -87,7 +91,7 @@ class _Check:
         self.options = options(verb)
         self.groups = groups(verb)
         self.line = line
-        self.own = tuple(own)
+        self.own = tuple(name.lstrip("-") for name in own)
         #: option → the class that it names so far, and where
         self.classes: dict[str, tuple[str, Place]] = {}
         #: option of a class → the names that were given to any class of it
@@ -329,7 +333,8 @@ class _Check:
                 if named
                 else []
             )
-        return InputError(f"{place.of(key)}: there is no such option{nearest(key, known)}")
+        kind = UnknownOptionError if place.file is None else InputError
+        return kind(f"{place.of(key)}: there is no such option{nearest(key, known)}")
 
     # ---- what is missing, and values out of range --------------------------------------------------------
 

@@ -10,8 +10,8 @@ from typing import Any
 from medqlora.commands.diagnosis.base import cached, demo_base_is_built, weights
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.hub import hub, without_hub
-from medqlora.commands.option_errors import one_line
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import UnknownOptionError, check_options
 from medqlora.errors import InputError
 
 
@@ -56,7 +56,7 @@ class Trial:
                 self.hub = hub(needed=not self.in_cache)
             with without_hub(self.hub is not None and self.hub.state != "ok"):
                 self._start(cli)
-        except _MistypedError:
+        except UnknownOptionError:
             raise
         except InputError as error:  # "where: what: the fix"
             found, _, fix = str(error).rpartition(": ")
@@ -71,38 +71,22 @@ class Trial:
         Raises:
             InputError: an option is wrong, or Unsloth can't be had.
         """
+        check_options("fit", words, self._own_options)
         import_unsloth_if_named(words)
-        from jsonargparse import ArgumentError
-
-        from medqlora.commands.lightning_cli import MedQLoRACLI
+        from medqlora.commands.run import Run
 
         trial = self
 
-        class Built(MedQLoRACLI):
-            def before_instantiate_classes(self) -> None:
-                super().before_instantiate_classes()
-                options = self.config["fit"]
+        class Built(Run):
+            def settle(self, options: Any) -> None:
                 trial.log_folders = _log_folders(options["trainer"])
                 dirpath = options["checkpoint"]["dirpath"]
                 trial.checkpoints = None if dirpath is None else Path(dirpath)
                 options["trainer"]["logger"] = False  # it would be given a run's folder
 
-            def _run_subcommand(self, subcommand: str) -> None: ...
-
-            def start(self) -> None:
-                self._start()
-
-        cli = Built.__new__(Built)
-        try:
-            cli.__init__(["fit", *words], "doctor")  # type: ignore[misc]
-        except ArgumentError as error:
-            known = [*cli.option_names("fit"), *(option.lstrip("-") for option in self._own_options)]
-            message = one_line(str(error), known, words)
-            option = message.partition(":")[0]
-            if "there is no such option" in message and any(word.split("=")[0] == option for word in words):
-                raise _MistypedError(message) from error
-            raise InputError(message) from error
-        return cli
+        run = Built(["fit", *words], "doctor")
+        run.build()
+        return run
 
     def _look(self, cli: Any) -> None:
         """What the other checks need to know of the configuration."""
@@ -150,10 +134,6 @@ class Trial:
             later = "the demo's is not built yet: the first fit does it, in about a minute"
             self.found.append(Finding("fit", "base", "note", later))
         self.found += [Finding("fit", "data", "ok", line) for line in said.getvalue().splitlines() if line]
-
-
-class _MistypedError(InputError):
-    """An option of the command line that neither `doctor` nor `fit` has."""
 
 
 def _log_folders(trainer: Any) -> list[Path]:
