@@ -7,6 +7,7 @@ from typing import Any
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
 
@@ -32,10 +33,7 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for a checkpoint that isn't there, is damaged, or is of no run's folder."""
     file = Path(parser().parse_args(words).ckpt_path).expanduser()
-    if not file.is_file():
-        raise InputError(
-            f"--ckpt_path: there is no file '{file}': give a .ckpt of a run's checkpoints/ folder"
-        )
+    check_checkpoint(file)
     folder = file.parent.parent
     config = folder / "config.yaml"
     if file.parent.name != "checkpoints" or not config.is_file():

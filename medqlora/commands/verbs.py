@@ -75,7 +75,7 @@ def shows_help(command: str, verb: str, words: list[str]) -> bool:
 
 def _prepared(words: list[str], command: str | None = None) -> "Run":
     """The run before it is built. What can be checked without torch and Lightning is checked before their import."""
-    check_options(words[0], words[1:])
+    check_options(words[0], words[1:], files=True)
     check_places(words)
     import_unsloth_if_named(words)
     from medqlora.commands.run import Run

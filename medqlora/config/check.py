@@ -34,8 +34,18 @@ from medqlora.utils.registry import PLUGINS
 
 #: take no value, or one that only Lightning's parser knows
 _NOT_CHECKED = ("help", "h", "print_config", *CONFIG_OPTIONS)
+#: source → its options that name files which every verb reads
+_ALWAYS_READ = {"medqlora.data.JSONLines": ("train", "dev", "test"), "medqlora.data.PubMedQA": ("path",)}
 #: groups with options that no `null` can stand for, where their type has none
 _NUMBERS_OR_TEXT = ("model.", "data.", "checkpoint.")
+
+
+def check_checkpoint(file: Path) -> None:
+    """Raises InputError for a checkpoint that doesn't exist."""
+    if not file.is_file():
+        raise InputError(
+            f"--ckpt_path: there is no file '{file}': give a .ckpt of a run's checkpoints/ folder"
+        )
 
 
 class UnknownOptionError(InputError):
@@ -63,13 +73,14 @@ class Place:
         return self if self.file is None else Place(self.file, entry.line or self.line)
 
 
-def check_options(verb: str, words: list[str], own: Iterable[str] = ()) -> None:
+def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files: bool = False) -> None:
     """Checks the options of a verb, and the configurations that they name.
 
     Args:
         verb: Lightning's; a command that takes a fit's options passes "fit".
         words: the options, configurations first.
         own: further options of the command, which a mistyped one may mean.
+        files: also refuse a checkpoint or a data file that doesn't exist.
 
     Raises:
         InputError: the first that is wrong: in the configurations in their order, then on the command line, then
@@ -84,6 +95,8 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = ()) -> None:
     for word in line.options:
         check.word(word)
     check.end()
+    if files:
+        check.files(verb)
 
 
 class _Check:
@@ -94,8 +107,8 @@ class _Check:
         self.own = tuple(name.lstrip("-") for name in own)
         #: option → the class that it names so far, and where
         self.classes: dict[str, tuple[str, Place]] = {}
-        #: option of a class → the names that were given to any class of it
-        self.class_given: dict[str, set[str]] = {}
+        #: option that names a class → what was given to any class of it
+        self.class_given: dict[str, dict[str, object]] = {}
         #: option → its last value
         self.values: dict[str, object] = {}
         #: whether a part of the options stands in a file that isn't looked into
@@ -171,8 +184,6 @@ class _Check:
                 self.elsewhere = True
             else:
                 self.class_value(option, entry, place)
-                if option.kind == "source" and option.many and isinstance(entry.value, str) and not append:
-                    raise InputError(f"{place.of(key)}{_shown(entry.value)}: it has to be a list of classes")
             return
         if append and entry.items is None:  # one more item of a list
             return
@@ -251,7 +262,7 @@ class _Check:
                 return  # an option of a class that is named later
             near = nearest(name, listed)
             raise InputError(f"{place.of(key)}: {class_path[0]} has no option '{name}'{near}")
-        self.class_given.setdefault(option.name, set()).add(first)
+        self.class_given.setdefault(option.name, {})[first] = entry.value
         hint = listed[first].hint
         if (
             first == name
@@ -359,6 +370,20 @@ class _Check:
                         f"{place.of(key)} {class_path}: its option '{name}' is missing: write --{key}.{name} VALUE"
                     )
         self.ranges()
+
+    def files(self, verb: str) -> None:
+        """Refuses a checkpoint or a data file that doesn't exist, where the verb would read it."""
+        checkpoint = self.values.get("ckpt_path")
+        if isinstance(checkpoint, str) and not (verb == "fit" and checkpoint == "last"):
+            check_checkpoint(Path(checkpoint).expanduser())
+        paths = {"--data.questions": self.values.get("data.questions")}
+        if verb != "predict":  # it may read its questions alone
+            source = self.classes.get("data.source", ("", None))[0]
+            given = self.class_given.get("data.source", {})
+            paths = {f"--data.source.{name}": given.get(name) for name in _ALWAYS_READ.get(source, ())}
+        for option, path in paths.items():
+            if isinstance(path, str) and not Path(path).expanduser().exists():
+                raise InputError(f"{option}: there is no file {path}: check the path")
 
     def ranges(self) -> None:
         """Lets the dataclasses check their values."""

@@ -19,7 +19,7 @@ _USAGE = """usage: medqlora {command} [--config FILE ...] [--OPTION VALUE ...]
 
 {line}
 
-Configurations compose, and an option on the command line wins over all of them. Without --config the demo runs.
+Configurations compose; an option on the command line wins over all of them. Without --config the demo runs.
 
 general:
   -h, --help
@@ -31,6 +31,8 @@ general:
   --debug
       Show where an error came from.
 """
+#: characters of choices that go on the line of the option
+_LONG = 50
 #: the options with a class of their own: their help follows that of their group
 _CLASSES: tuple[tuple[str, Kind], ...] = (("model.backend", "backend"), ("data.source", "source"))
 
@@ -53,8 +55,9 @@ def verb_help(command: str, verb: str, line: str) -> str:
             if group == key.partition(".")[0]:
                 parts += _class_entries(key, kind, width)
     parts.append(
-        "\nA class of your own goes by its class_path, package.module.Class, where a CLASS is taken; "
-        "its options follow as --OPTION.NAME.\n"
+        "\nA CLASS is a class_path, package.module.Class, of your own too; its options are --OPTION.NAME.\n"
+        f"`medqlora {command} --model.backend.help CLASS` shows those of any class; "
+        "so do\n--data.source.help, --trainer.logger.help, ….\n"
     )
     return "".join(parts)
 
@@ -66,6 +69,15 @@ def grouped(listed: Iterable[Option]) -> list[tuple[str, list[Option]]]:
         group = option.name.partition(".")[0] if "." in option.name else ""
         found.setdefault(group, []).append(option)
     return list(found.items())
+
+
+def kind_text(option: Option) -> str:
+    """What an option takes, in a word or its choices."""
+    if option.kind in ("backend", "source") or option.many:
+        return "CLASS"
+    if option.kind:
+        return "NAME|CLASS"
+    return "VALUE" if option.hint is object else type_name(option.hint)
 
 
 def default_text(option: Option) -> str:
@@ -93,13 +105,9 @@ def _class_entries(key: str, kind: Kind, width: int) -> Iterator[str]:
 
 def _entries(listed: Iterable[Option], width: int) -> Iterator[str]:
     for option in listed:
-        kinds = "CLASS" if option.kind in ("backend", "source", "optimizer") else type_name(option.hint)
-        if option.kind == "class":
-            kinds = "CLASS" if option.many else "NAME|CLASS"
-        elif option.hint is object and not option.kind:
-            kinds = "VALUE"
-        shown = default_text(option)
-        default = "required" if option.default is REQUIRED else f"default: {shown}"
+        kinds, text = kind_text(option), option.help
+        if len(kinds) > _LONG:
+            kinds, text = "CHOICE", f"{text} One of {kinds.replace('|', ', ')}."
+        default = "required" if option.default is REQUIRED else f"default: {default_text(option)}"
         yield f"  --{option.name} {kinds}  ({default})\n"
-        text = option.help or "See its class."
         yield textwrap.fill(text, width, initial_indent="      ", subsequent_indent="      ") + "\n"

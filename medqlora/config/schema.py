@@ -101,10 +101,10 @@ def fields(kind: type, group: str) -> list[Option]:
 
 def parameters(kind: type, group: str) -> list[Option]:
     """The arguments of a class's constructor as options under `group`."""
-    constructor = inspect.signature(kind).parameters
-    hints, help_of = get_type_hints(kind.__init__), arguments(kind)
+    constructor = inspect.signature(kind, eval_str=True).parameters
+    help_of = arguments(kind)
     return [
-        Option(f"{group}.{name}", hints.get(name, object), one.default, help_of.get(name, ""))
+        Option(f"{group}.{name}", one.annotation, one.default, help_of.get(name, ""))
         for name, one in constructor.items()
         if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     ]

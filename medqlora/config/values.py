@@ -83,7 +83,7 @@ def type_name(hint: object) -> str:
             names.append(
                 {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"}.get(part, "CLASS")
             )
-    return "|".join(dict.fromkeys(names))
+    return "|".join(dict.fromkeys(name for name in names if name != "PATH" or "TEXT" not in names))
 
 
 def alternatives(hint: object) -> tuple[Any, ...]:

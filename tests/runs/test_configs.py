@@ -1,11 +1,13 @@
 """Every shipped configuration is read and built, and the options that the documentation names are the command's."""
 
+import contextlib
 import inspect
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import option_cases
 import pytest
 import torch
 import yaml
@@ -14,6 +16,7 @@ from medqlora import data, models
 from medqlora.callbacks import AdapterCheckpoint, EvaluationReport, GPUMemory, StepProgress, Throughput
 from medqlora.commands import run
 from medqlora.commands.lightning_cli import MedQLoRACLI
+from medqlora.commands.optimizer_option import take_names
 from medqlora.training.optim import build_optimizer
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +159,22 @@ def test_an_optimizer_may_be_any_class(tmp_path: Path) -> None:
     optimizer = build_optimizer(chosen, [("weight", weight)], learning_rate=0.3, weight_decay=0.0)
     group = optimizer.param_groups[0]
     assert (type(optimizer).__name__, group["momentum"], group["lr"]) == ("SGD", 0.5, 0.3)
+
+
+def test_the_parser_accepts_what_the_check_without_lightning_lets_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lists of `option_cases` are right: `tests/unit/config` holds that the check refuses none of them."""
+    monkeypatch.chdir(tmp_path)
+    option_cases.write_parts(str(tmp_path))
+    for number, text in enumerate(option_cases.FILES):
+        Path(f"{number}.yaml").write_text(text, encoding="utf-8")
+    for line in [
+        *option_cases.LINES,
+        *([f"--config={number}.yaml"] for number in range(len(option_cases.FILES))),
+    ]:
+        with contextlib.suppress(SystemExit):  # --print_config
+            _parser().parser.parse_args(take_names([*words("demo.yaml"), *line]))
 
 
 # ---- the documentation ------------------------------------------------------------------------------------
