@@ -151,7 +151,10 @@ def class_summary(kind: Kind, class_path: str) -> str:
 def _general(verb: str) -> Iterator[Option]:
     path: object = str | Path | None
     yield Option("seed_everything", bool | int, 0, "seed of Python, NumPy and torch; false sets none.")
-    yield Option("ckpt_path", path, None, _CHECKPOINT_HELP["fit" if verb == "fit" else "other"])
+    checkpoint = (
+        "a .ckpt file: `fit` resumes from it, or with `last` from the newest unfinished run's; other verbs "
+    )
+    yield Option("ckpt_path", path, None, checkpoint + "evaluate its weights instead of an adapter folder's.")
     if verb in ("validate", "test"):
         yield Option("verbose", bool, True, "without effect: the scores are printed in a table of their own.")
     if verb == "predict":
@@ -166,12 +169,6 @@ def _general(verb: str) -> Iterator[Option]:
         False,
         "`fit --ckpt_path` resumes although options that define the run were changed.",
     )
-
-
-_CHECKPOINT_HELP = {
-    "fit": "resume from this .ckpt file, or from the newest unfinished run's with `last`.",
-    "other": "evaluate this .ckpt file instead of an adapter folder.",
-}
 
 
 def _of_model() -> Iterator[Option]:
