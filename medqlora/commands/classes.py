@@ -13,7 +13,7 @@ from typing import Any
 from medqlora.errors import InputError
 
 
-def check_classes(options: Any, expected: Mapping[str, type]) -> None:
+def check_classes(options: object, expected: Mapping[str, type]) -> None:
     """Refuses functions, and classes of another type, before anything is constructed.
 
     The parser compares a class with its option's type, but where that is a `Callable` it takes any function, and
@@ -34,24 +34,24 @@ def check_classes(options: Any, expected: Mapping[str, type]) -> None:
         if not isinstance(value, Mapping) or not isinstance(value.get("class_path"), str):
             continue
         path = value["class_path"]
-        found = named_object(path)
+        named = named_object(path)
         kind = expected.get(option, object)
-        if not isinstance(found, type) or not issubclass(found, kind):
+        if not isinstance(named, type) or not issubclass(named, kind):
             wanted = "class" if kind is object else f"subclass of {kind.__module__}.{kind.__qualname__}"
             raise InputError(f"--{option} {path}: it is no {wanted}: name one")
         extra = value.get("dict_kwargs")
-        taken = inspect.signature(found).parameters.values() if extra else ()
+        taken = inspect.signature(named).parameters.values() if extra else ()
         if extra and not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
             raise InputError(f"--{option}: {path} has no option '{next(iter(extra))}': leave dict_kwargs out")
 
 
 def named_object(path: str) -> Any:
-    """What a `class_path` names; None where its module has nothing of the name."""
+    """The object that a `class_path` names; None where its module has none of that name."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name, None) if module else None
 
 
-def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def walk(value: object, key: str) -> Iterator[tuple[str, object]]:
     """Every value with its option's name, the outer ones first."""
     yield key, value
     if isinstance(value, Mapping):

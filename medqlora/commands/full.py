@@ -1,11 +1,14 @@
 """`medqlora full`: fit, then test of the best adapter, then one summary."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medqlora.commands.registry import Command
 from medqlora.commands.verbs import run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
+
+if TYPE_CHECKING:
+    from medqlora.commands.run import Run
 
 COMMAND = Command("full", "fit, then test the best adapter, then one summary", rank=110)
 
@@ -30,8 +33,13 @@ def run(command: str, words: list[str]) -> int:
     return 0
 
 
-def summary(fit: Any, test: Any, folder: Path) -> list[str]:
-    """What was trained, how long it took, and what it is worth, a line each; `folder` is the test's."""
+def summary(fit: "Run", test: "Run", folder: Path) -> list[str]:
+    """The lines of the summary: what was trained, and its score.
+
+    Args:
+        fit, test: the finished runs.
+        folder: of the test's report.
+    """
     trainable, total = fit.model.parameter_counts
     report = test.report.scores
     lines = ["", "Summary"]
