@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.inference import Answer, safe_answer
 from medqlora.records import Record
@@ -18,6 +19,8 @@ from medqlora.utils.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from medqlora.inference.predictor import Predictor
+
+COMMAND = Command("ask", "one question in the terminal, or one after another", also=("chat",), rank=50)
 
 _LOOP_HELP = """Type a question. Also:
   /context FILE|TEXT   the context of the next questions; /context alone removes it

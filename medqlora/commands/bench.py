@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.profiling.case import PEERS, Case, ModelShape, Trainer
 from medqlora.profiling.figures import Figures, Row
@@ -21,6 +22,13 @@ from medqlora.profiling.shapes import SHAPES, base_of, configuration_values
 ENGINES: tuple[Trainer, ...] = ("fused", "native")
 CHECKPOINTING = ("full", "none")
 BUDGETS = (1024, 2048, 4096, 8192)
+COMMAND = Command(
+    "bench",
+    "speed and memory of a training step, here and beside other trainers",
+    also=("benchmark",),
+    rank=80,
+)
+
 
 _EXAMPLES = """examples:
   medqlora bench                                       Llama-3-8B's shape, both engines, on a GPU

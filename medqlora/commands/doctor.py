@@ -6,7 +6,6 @@ import io
 import json
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import config_files, with_config
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.folders import folders
 from medqlora.commands.diagnosis.hardware import devices
@@ -14,6 +13,13 @@ from medqlora.commands.diagnosis.hub import hub
 from medqlora.commands.diagnosis.selftests import attention, bitsandbytes
 from medqlora.commands.diagnosis.trial import Trial
 from medqlora.commands.diagnosis.versions import malicious, versions
+from medqlora.commands.registry import Command
+from medqlora.compat.argparse import option_names
+from medqlora.config.words import config_files, with_config
+
+COMMAND = Command(
+    "doctor", "what is installed, what works here, and whether a fit would start", also=("check",), rank=90
+)
 
 _EXAMPLES = """examples:
   medqlora doctor                                      would the demo start here?
@@ -76,7 +82,7 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
     if (bad := malicious()) is not None:  # its import alone may do harm
         what = "not looked at: a malicious release is installed"
         return [*versions(), Finding("fit", "configuration", "wrong", what, f"remove {bad} first")]
-    trial = Trial([option for action in parser()._actions for option in action.option_strings])
+    trial = Trial(option_names(parser()))
     trial.run(words)  # first: Unsloth has to be imported before what the checks import
     found = versions(trial.needs)
     try:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
+
+COMMAND = Command("export", "the adapter folder of a run, written again from a checkpoint", rank=60)
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
@@ -35,18 +39,21 @@ def run(command: str, words: list[str]) -> int:
     from medqlora.artifacts.adapter_folder import write_adapter
     from medqlora.artifacts.checkpoint_files import read_checkpoint
     from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents
-    from medqlora.commands.lightning_cli import build
+    from medqlora.commands.run import Run
 
-    cli = build(options, "export")
-    cli.prepare()
-    cli.compare_with_checkpoint()
+    exported = Run(options, "export")
+    exported.build()
+    exported.prepare()
+    exported.compare_with_checkpoint()
     saved = read_checkpoint(file)
     if "export" not in saved:
         raise InputError(
             f"--ckpt_path: '{file}' is older than `medqlora export`, and says too little for it: go on with "
             "its run (medqlora fit --ckpt_path), which exports at its end"
         )
-    contents = adapter_contents(cli.trainer, cli.model, cli.datamodule, saved, ChosenBy.of_checkpoint(saved))
+    contents = adapter_contents(
+        exported.trainer, exported.model, exported.datamodule, saved, ChosenBy.of_checkpoint(saved)
+    )
     write_adapter(contents, folder.adapter)
     print(f"Adapter: {folder.adapter}", flush=True)
     return 0
@@ -54,10 +61,7 @@ def run(command: str, words: list[str]) -> int:
 
 def _run_of(file: Path) -> RunFolder:
     """The run's folder, where the adapter is written. Raises InputError."""
-    if not file.is_file():
-        raise InputError(
-            f"--ckpt_path: there is no file '{file}': give a .ckpt of a run's checkpoints/ folder"
-        )
+    check_checkpoint(file)
     folder = RunFolder.of_checkpoint(file)
     if folder is None or not folder.config.is_file():
         raise InputError(

@@ -8,6 +8,7 @@ from medqlora.artifacts.checkpoint_files import SavedCheckpoint, newest_whole, r
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.runs import StoredRun, fits, is_alive
 from medqlora.callbacks.adapter_contents import saver_states
+from medqlora.config.check import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.utils.console import say
@@ -28,10 +29,8 @@ class GivenCheckpoint:
     """
 
     def __init__(self, given: Path | None) -> None:
-        if given is not None and not given.is_file():
-            raise InputError(
-                f"--ckpt_path: there is no file '{given}': give a .ckpt of a run's checkpoints/ folder"
-            )
+        if given is not None:
+            check_checkpoint(given)
         self.path = given
 
     @property

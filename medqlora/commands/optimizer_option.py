@@ -5,9 +5,9 @@ from typing import Any
 
 from jsonargparse.typing import register_type
 
-from medqlora.commands.config_files import named_object
+from medqlora.commands.classes import named_object
+from medqlora.config.optimizers import NamedOptimizer, spelled_out
 from medqlora.training.optim import check_optimizer
-from medqlora.training.optimizer_names import NamedOptimizer, spelled_out
 
 
 def take_names(words: list[str]) -> list[str]:

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import with_config
-from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_cache
+from medqlora.commands.registry import Command
+from medqlora.config.check import check_options
+from medqlora.config.words import with_config
 from medqlora.errors import InputError
+
+COMMAND = Command("plan", "memory and time that a fit will need, before a weight is loaded", rank=70)
 
 #: `--trainer.precision` → the name that Lightning has for it
 _PRECISIONS = {"None": "32", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -46,6 +49,7 @@ def run(command: str, words: list[str]) -> int:
     options, rest = parser().parse_known_args(words)
     memory = None if options.gpu_memory is None else _bytes(options.gpu_memory)
     rest = with_config(rest)
+    check_options("fit", rest)
     check_cache(rest)
     from medqlora.planner.speed import gpu_named
 
@@ -67,29 +71,10 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def _read(words: list[str]) -> Any:
-    """The options as `fit` reads them, with the module and the data built, and no Trainer."""
-    from jsonargparse import ArgumentError
-
-    from medqlora.commands.lightning_cli import MedQLoRACLI
-
-    class Read(MedQLoRACLI):
-        def instantiate_trainer(self, **options: Any) -> Any:
-            return None
-
-        def _run_subcommand(self, subcommand: str) -> None: ...
-
-    cli = Read.__new__(Read)
-    try:
-        cli.__init__(["fit", *words], "plan")  # type: ignore[misc]
-    except ArgumentError as error:
-        raise InputError(one_line(str(error), cli.option_names("fit"), words)) from error
-    return cli
-
-
 def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
     import torch
 
+    from medqlora.commands.run import build
     from medqlora.models.lora import lora_targets
     from medqlora.models.targets import projections
     from medqlora.models.transformers import skeleton
@@ -107,7 +92,7 @@ def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -
     from medqlora.training.fit_plan import FitOptions, plan_fit
     from medqlora.utils.run_length import total_steps
 
-    cli = _read(words)
+    cli = build(["fit", *words], with_trainer=False)
     module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
     data.check()
     module.lora.check()

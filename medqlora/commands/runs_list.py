@@ -15,8 +15,13 @@ from typing import TypedDict
 from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.artifacts.runs import is_alive
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
+
+COMMAND = Command(
+    "runs", "the runs of a log folder: state, best score, size, how to go on", also=("list",), rank=100
+)
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs

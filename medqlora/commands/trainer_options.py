@@ -2,36 +2,32 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from medqlora.artifacts.run_folder import LOGS, RunFolder
+from medqlora.callbacks.checkpoint_io import CheckpointFiles
 from medqlora.callbacks.event_files import EventFiles
-from medqlora.commands.config_files import named_object
+from medqlora.commands.classes import named_object
+from medqlora.config.trainer import check_values
+from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.trainer.checks import OWN_FOLDER, check_callback
+from medqlora.training.checks.options import check_strategy
 from medqlora.utils.console import say
 
 #: what a Jupyter kernel sets for itself and for what it starts
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
-_NEEDED = {
-    "logger": "a run's folder is where its logger writes",
-    "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
-}
-#: option → the least that Lightning can count with; it would find out after the model is loaded, or say otherwise
-_LEAST = {
-    "max_epochs": -1,
-    "max_steps": -1,
-    "num_nodes": 1,
-    "log_every_n_steps": 1,
-    "check_val_every_n_epoch": 1,
-}
 
 
 def settle_trainer(options: Any) -> None:
@@ -44,18 +40,7 @@ def settle_trainer(options: Any) -> None:
         InputError: names the option and the reason.
     """
     trainer = options["trainer"]
-    if trainer["barebones"]:
-        raise InputError("--trainer.barebones true: it leaves out what a run is for: leave it out")
-    for name, why in _NEEDED.items():
-        if trainer[name] is False and not trainer["fast_dev_run"]:
-            raise InputError(f"--trainer.{name} false: {why}: leave it out")
-    for name, least in _LEAST.items():
-        if trainer[name] is not None and trainer[name] < least:
-            raise InputError(f"--trainer.{name} {trainer[name]}: it has to be at least {least}")
-    if trainer["val_check_interval"] == 0:
-        raise InputError(
-            "--trainer.val_check_interval 0: it has to be above 0, or left out for once an epoch"
-        )
+    check_values(trainer)
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 
@@ -105,6 +90,51 @@ def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
         f"--trainer.accelerator {options.get('accelerator')}, --trainer.devices {options.get('devices')}: not on this "
         f"machine ({said}): use --trainer.accelerator auto, or cpu"
     )
+
+
+def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path | None) -> Trainer:
+    """Builds the Trainer of a run.
+
+    Args:
+        make: constructs it from the options, some of them changed.
+        options: `trainer`'s, instantiated.
+        resumed: the folder of the run that goes on; None for a new one.
+
+    Raises:
+        InputError: Lightning refuses an option, or it can't be used here.
+    """
+    plugins = _as_list(options.get("plugins"))
+    # Lightning adds its own to the list that it is given: a second Trainer would have them twice
+    callbacks = _as_list(options.get("callbacks"))
+    bar = next((type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)), None)
+    check_strategy(options.get("strategy"))
+    if bar is not None:
+        raise InputError(f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress")
+    root = Path(options.get("default_root_dir") or ".")
+    changes: dict[str, object] = {
+        "logger": run_loggers(options.get("logger"), root, resumed),
+        "plugins": [*plugins, *environment_plugins(plugins), CheckpointFiles()],
+    }
+    sharded = options.get("strategy") == "fsdp"
+    if sharded:  # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
+        changes["strategy"] = "auto"
+    try:
+        trainer = make(**changes, callbacks=list(callbacks))
+        if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
+            changes["strategy"] = ShardedBaseStrategy() if sharded else DDPStrategy4bit()
+            trainer = make(**changes, callbacks=list(callbacks))
+        elif sharded and trainer.world_size == 1:
+            say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        raise trainer_refusal(error, options.as_dict()) from error
+    half = str(options.get("precision")) in ("16", "16-mixed")
+    if half and trainer.precision != "16-mixed":  # without CUDA Lightning takes bf16-mixed instead
+        raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
+    return trainer
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | Logger | bool:

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from medqlora.errors import InputError
+
 Packing = Literal["auto", "packed", "padded"]
+#: numbers that are at least 1
+COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", "train_samples")
 
 
 @dataclass(frozen=True)
@@ -39,3 +43,12 @@ class DataOptions:
     eval_batch_size: int = 16
     seed: int = 0
     allow_test_questions: bool = False
+
+    def check(self) -> None:
+        """Raises InputError for values that no data can make right."""
+        for option in COUNTS:
+            value = getattr(self, option)
+            if value not in (None, "auto") and value < 1:
+                raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        if not -(2**63) <= self.seed < 2**63:  # what torch takes
+            raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")

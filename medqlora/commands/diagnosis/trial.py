@@ -12,12 +12,14 @@ from medqlora.commands.diagnosis.base import cached, demo_base_is_built, weights
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.hub import hub, without_hub
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import UnknownOptionError, check_options
 from medqlora.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from jsonargparse import Namespace
 
-    from medqlora.commands.lightning_cli import MedQLoRACLI
+    from medqlora.commands.run import Run
 
 
 class Trial:
@@ -61,7 +63,7 @@ class Trial:
                 self.hub = hub(needed=not self.in_cache)
             with without_hub(self.hub is not None and self.hub.state != "ok"):
                 self._start(cli)
-        except _MistypedError:
+        except UnknownOptionError:
             raise
         except InputError as error:  # "where: what: the fix"
             what, _, fix = str(error).rpartition(": ")
@@ -70,32 +72,28 @@ class Trial:
             fix = "`medqlora fit` with the same options and --debug shows where it comes from"
             self.findings.append(Finding("fit", "configuration", "wrong", first_line(error), fix))
 
-    def _build(self, words: list[str]) -> "MedQLoRACLI":
+    def _build(self, words: list[str]) -> "Run":
         """Trainer, module and data as `fit` builds them.
 
         Raises:
             InputError: an option is wrong, or Unsloth is not installed.
         """
+        check_options("fit", words, self._own_options)
         import_unsloth_if_named(words)
-        from medqlora.commands.lightning_cli import build
+        from medqlora.commands.run import Run as Started
 
-        try:
-            return build(["fit", *words], "doctor", settle=self._settle, own_options=self._own_options)
-        except InputError as error:
-            message = str(error)
-            option = message.partition(":")[0]
-            if "there is no such option" in message and any(word.split("=")[0] == option for word in words):
-                raise _MistypedError(message) from error
-            raise
+        run = Started(["fit", *words], "doctor", self._settle)
+        run.build()
+        return run
 
-    def _settle(self, options: dict[str, Any]) -> None:
+    def _settle(self, options: "Namespace") -> None:
         """Reads the folders from the options; switches the logger off, which would make a run's folder."""
         self.log_folders = _log_folders(options["trainer"])
         dirpath = options["checkpoint"]["dirpath"]
         self.checkpoints = None if dirpath is None else Path(dirpath)
         options["trainer"]["logger"] = False
 
-    def _inspect(self, cli: "MedQLoRACLI") -> None:
+    def _inspect(self, cli: "Run") -> None:
         """Reads what the other checks need to know of the configuration."""
         from medqlora.models import TinyLlama, Transformers
         from medqlora.models.hub import is_local
@@ -115,7 +113,7 @@ class Trial:
         elif Path(backend.base).expanduser().is_dir():
             self.findings += weights(Path(backend.base).expanduser())
 
-    def _start(self, cli: "MedQLoRACLI") -> None:
+    def _start(self, cli: "Run") -> None:
         """Does everything up to the weights.
 
         Raises:
@@ -147,13 +145,9 @@ class Trial:
         self.findings += [Finding("fit", "data", "ok", line) for line in lines]
 
 
-class _MistypedError(InputError):
-    """An option of the command line that neither `doctor` nor `fit` has."""
-
-
 def _log_folders(trainer: dict[str, Any]) -> list[Path]:
     """Where runs are written: the loggers' own folders, or `lightning_logs` under the default root."""
-    from medqlora.commands.config_files import named_object
+    from medqlora.commands.classes import named_object
     from medqlora.trainer.checks import OWN_FOLDER
 
     root = Path(trainer["default_root_dir"] or ".")
@@ -165,7 +159,7 @@ def _log_folders(trainer: dict[str, Any]) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def _start_without_base(cli: "MedQLoRACLI") -> None:
+def _start_without_base(cli: "Run") -> None:
     """Starts as `fit` does, with a Llama's configuration for the base model that isn't built; counts no token.
 
     Raises:

@@ -1,13 +1,13 @@
 """Checks of the options, before a weight is loaded."""
 
-import math
 from collections.abc import Sequence
 
 from transformers import PretrainedConfig
 
 from medqlora.artifacts.validated import validation_scores
 from medqlora.config.data import Packing
-from medqlora.config.model import Checkpointing, Engine, ModelOptions, Weights
+from medqlora.config.model import ModelOptions, check_checkpointing, check_weights
+from medqlora.config.trainer import check_precision, check_strategy_name
 from medqlora.data.checks import at_with_id
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.stage_data import StageData
@@ -18,6 +18,19 @@ from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
 from medqlora.records import Encoded
 
+__all__ = [
+    "DTYPES",
+    "check_checkpointing",
+    "check_monitor",
+    "check_options",
+    "check_positions",
+    "check_precision",
+    "check_shared",
+    "check_strategy",
+    "check_weights",
+    "check_written",
+]
+
 
 def check_strategy(strategy: object) -> None:
     """Raises InputError for a strategy that shards the tensors of a 4-bit base.
@@ -25,13 +38,7 @@ def check_strategy(strategy: object) -> None:
     Args:
         strategy: `--trainer.strategy`, a name or Lightning's own object.
     """
-    name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    plain = name.lower()
-    if plain != "fsdp" and any(word in plain for word in ("fsdp", "deepspeed", "modelparallel")):
-        raise InputError(
-            f"--trainer.strategy {name}: it shards parameters, and a 4-bit weight would lose its scales: use fsdp, "
-            "which here shares out the base's layers as bytes"
-        )
+    check_strategy_name(strategy if isinstance(strategy, str) else type(strategy).__name__)
 
 
 def check_shared(
@@ -140,44 +147,6 @@ def check_positions(backend: Backend, data: StageData) -> None:
     check_token_ids(backend, data.examples)
 
 
-def check_precision(precision: str) -> None:
-    """Raises InputError for a `--trainer.precision` that does not keep the adapters in float32."""
-    if precision not in DTYPES:
-        raise InputError(
-            f"--trainer.precision {precision}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
-        )
-
-
-def check_checkpointing(checkpointing: Checkpointing) -> None:
-    """Raises InputError for a negative number of layers."""
-    if isinstance(checkpointing, int) and checkpointing < 0:
-        raise InputError(
-            f"--model.checkpointing is {checkpointing}: it is a number of layers, at least 0, or auto, full, offload "
-            "or none"
-        )
-
-
-def check_weights(engine: Engine, weights: Weights) -> None:
-    """Raises InputError for cached weights with the native engine."""
-    if engine == "native" and weights == "cached":
-        raise InputError("--model.weights cached: the native engine keeps none dequantized: use nf4 or auto")
-
-
 def check_options(options: ModelOptions) -> None:
     """Raises InputError for a value out of its range."""
-    check_checkpointing(options.checkpointing)
-    check_weights(options.engine, options.weights)
-    lowest: dict[str, tuple[float, float]] = {
-        "learning_rate": (options.learning_rate, 0.0),
-        "weight_decay": (options.weight_decay, 0.0),
-        "max_grad_norm": (options.max_grad_norm, 0.0),
-        "max_new_tokens": (options.max_new_tokens, 1),
-        "max_bad_steps": (options.max_bad_steps, 1),
-    }
-    for option, (value, low) in lowest.items():
-        if not (math.isfinite(value) and value >= low):
-            raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
-    if not 0 <= options.target_risk <= 1:
-        raise InputError(f"--model.target_risk is {options.target_risk}: it is a share, 0 to 1")
-    if not 0 <= options.warmup_ratio < 1:
-        raise InputError(f"--model.warmup_ratio is {options.warmup_ratio}: it has to be in [0, 1)")
+    options.check()
