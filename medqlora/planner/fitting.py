@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from medqlora.data.batching.order import epoch_order
+from medqlora.data.batching.loader import epoch_order
 from medqlora.data.batching.packing import deal, split_by_budget
 from medqlora.planner.memory import Setting, plan, recomputed_layers
 from medqlora.planner.shape import Shape

@@ -1,12 +1,19 @@
 """The loaders that Lightning iterates: optimizer steps in training, groups of examples in evaluation."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from medqlora.data.batching.budget import TokenBudget
-from medqlora.data.batching.order import epoch_order
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Indices of `count` examples in the shuffled order of an epoch: a function of seed and epoch only."""
+    indices = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(indices)
+    return indices
 
 
 class StepLoader:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medqlora.data.batching.loader import EvalLoader, StepLoader
-from medqlora.data.batching.order import epoch_order
+from medqlora.data.batching.loader import EvalLoader, StepLoader, epoch_order
 from medqlora.data.batching.packing import StepBatch
 from medqlora.records import Encoded
 
