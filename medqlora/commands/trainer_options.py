@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
@@ -19,6 +18,7 @@ from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.callbacks.checkpoint_io import CheckpointFiles
 from medqlora.callbacks.event_files import EventFiles
 from medqlora.commands.classes import named_object
+from medqlora.compat.lightning_callbacks import has_version, set_version
 from medqlora.config.trainer import check_values
 from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
@@ -30,7 +30,7 @@ from medqlora.utils.console import say
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
 
 
-def settle_trainer(options: Any) -> None:
+def settle_trainer(options: Namespace) -> None:
     """Refuses what a run can't do without; a bar that is switched off is one that never refreshes.
 
     Args:
@@ -45,7 +45,7 @@ def settle_trainer(options: Any) -> None:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 
 
-def check_callback_classes(callbacks: Any) -> None:
+def check_callback_classes(callbacks: object) -> None:
     """Refuses callbacks by their class, before anything is said of their options; words for what YAML can't write.
 
     Args:
@@ -55,19 +55,19 @@ def check_callback_classes(callbacks: Any) -> None:
     Raises:
         InputError: one of them is refused.
     """
-    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
-        given = (
-            named_object(one["class_path"]) if isinstance(one, Namespace) and "class_path" in one else None
-        )
-        if not isinstance(given, type):
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if not isinstance(callback, Namespace) or "class_path" not in callback:
             continue
-        check_callback(given)
-        for key, value in list(one.items()):
+        named = named_object(callback["class_path"])
+        if not isinstance(named, type):
+            continue
+        check_callback(named)
+        for key, value in list(callback.items()):
             if isinstance(value, Enum):
-                one[key] = value.value
+                callback[key] = value.value
 
 
-def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
+def trainer_refusal(error: Exception, options: Mapping[str, object]) -> InputError:
     """What Lightning's Trainer says of an option of its own, with the option's name.
 
     Args:
@@ -133,11 +133,13 @@ def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path
     return trainer
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | Logger | bool:
+def run_loggers(
+    given: bool | Logger | Sequence[Logger] | None, root: Path, resumed: Path | None
+) -> list[Logger] | bool:
     """The loggers, of which the first one's folder is the run's.
 
     Args:
@@ -148,8 +150,10 @@ def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | 
     if given is False:
         return False
     others: list[Logger] = []
-    if given not in (None, True):
-        others = list(given) if isinstance(given, (list, tuple)) else [given]
+    if isinstance(given, Logger):
+        others = [given]
+    elif isinstance(given, Sequence):
+        others = list(given)
     if others and isinstance(others[0], OWN_FOLDER):
         return others
     if resumed is None:
@@ -157,7 +161,7 @@ def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | 
     return [EventFiles(resumed.parent.parent, name=resumed.parent.name, version=resumed.name), *others]
 
 
-def make_folder(logger: Any) -> Path | None:
+def make_folder(logger: Logger | None) -> Path | None:
     """Makes a new run's folder before any work; a logger's own number is a guess until it writes.
 
     Returns:
@@ -166,7 +170,7 @@ def make_folder(logger: Any) -> Path | None:
     Raises:
         InputError: it can't be made.
     """
-    if not isinstance(logger, TensorBoardLogger) or getattr(logger, "_version", None) is not None:
+    if not isinstance(logger, TensorBoardLogger) or has_version(logger):
         return None
     root = Path(logger.root_dir)
     ours = isinstance(logger, EventFiles)
@@ -180,11 +184,11 @@ def make_folder(logger: Any) -> Path | None:
             f"--trainer.{option} {logger.save_dir}: no run's folder can be made there ({error.strerror}): make it and "
             "let it be written in, or name another"
         ) from error
-    logger._version = folder.name
+    set_version(logger, folder.name)
     return folder
 
 
-def environment_plugins(given: Sequence[Any]) -> list[LightningEnvironment]:
+def environment_plugins(given: Sequence[object]) -> list[LightningEnvironment]:
     """Lightning's plain environment where SLURM has reserved several tasks, and `srun` has not started this process.
 
     From the allocation's variables Lightning takes one process for one of several, and waits for the others: in a

@@ -46,6 +46,16 @@ def settle_validation_progress(checkpoint: Mapping[str, object], *, validating: 
         progress["total"] = dict.fromkeys(progress["total"], progress["total"]["completed"])
 
 
+def has_version(logger: TensorBoardLogger) -> bool:
+    """Whether a logger's folder has a name already; asking for `logger.version` would choose one (Lightning 2.6)."""
+    return logger._version is not None
+
+
+def set_version(logger: TensorBoardLogger, name: str) -> None:
+    """Names the folder of a logger that has no name yet; Lightning 2.6 takes a name in the constructor alone."""
+    logger._version = name
+
+
 def drop_writer(logger: TensorBoardLogger) -> "SummaryWriter | None":
     """Takes the logger's TensorBoard writer away, so that the next use makes a new one with a new file.
 

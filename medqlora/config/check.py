@@ -11,13 +11,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from medqlora.config import trainer
 from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, is_optimizer_name, nearest_name
+from medqlora.config.ranges import check_files, check_ranges
 from medqlora.config.schema import (
     EMPTY_GROUPS,
-    GROUPS,
     REQUIRED,
     Kind,
     Option,
@@ -34,18 +33,8 @@ from medqlora.utils.registry import PLUGINS
 
 #: take no value, or one that only Lightning's parser knows
 _NOT_CHECKED = ("help", "h", "print_config", *CONFIG_OPTIONS)
-#: source → its options that name files which every verb reads
-_ALWAYS_READ = {"medqlora.data.JSONLines": ("train", "dev", "test"), "medqlora.data.PubMedQA": ("path",)}
 #: groups with options that no `null` can stand for, where their type has none
 _NUMBERS_OR_TEXT = ("model.", "data.", "checkpoint.")
-
-
-def check_checkpoint(file: Path) -> None:
-    """Raises InputError for a checkpoint that doesn't exist."""
-    if not file.is_file():
-        raise InputError(
-            f"--ckpt_path: there is no file '{file}': give a .ckpt of a run's checkpoints/ folder"
-        )
 
 
 class UnknownOptionError(InputError):
@@ -96,7 +85,8 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files
         check.word(word)
     check.end()
     if files:
-        check.files(verb)
+        source = check.classes.get("data.source", ("", None))[0]
+        check_files(verb, check.values, source, check.class_given.get("data.source", {}))
 
 
 class _Check:
@@ -369,42 +359,7 @@ class _Check:
                     raise InputError(
                         f"{place.of(key)} {class_path}: its option '{name}' is missing: write --{key}.{name} VALUE"
                     )
-        self.ranges()
-
-    def files(self, verb: str) -> None:
-        """Refuses a checkpoint or a data file that doesn't exist, where the verb would read it."""
-        checkpoint = self.values.get("ckpt_path")
-        if isinstance(checkpoint, str) and not (verb == "fit" and checkpoint == "last"):
-            check_checkpoint(Path(checkpoint).expanduser())
-        paths = {"--data.questions": self.values.get("data.questions")}
-        if verb != "predict":  # it may read its questions alone
-            source = self.classes.get("data.source", ("", None))[0]
-            given = self.class_given.get("data.source", {})
-            paths = {f"--data.source.{name}": given.get(name) for name in _ALWAYS_READ.get(source, ())}
-        for option, path in paths.items():
-            if isinstance(path, str) and not Path(path).expanduser().exists():
-                raise InputError(f"{option}: there is no file {path}: check the path")
-
-    def ranges(self) -> None:
-        """Lets the dataclasses check their values."""
-        trainer.check_seed(self.values.get("seed_everything"))
-        for group, kind in GROUPS.items():
-            names = {field.name for field in dataclasses.fields(kind)}
-            given = {
-                key[len(group) + 1 :]: value
-                for key, value in self.values.items()
-                if key.startswith(f"{group}.") and key[len(group) + 1 :] in names
-            }
-            check = getattr(kind(**given), "check", None)
-            if check is not None:
-                check()
-        given = {key[8:]: value for key, value in self.values.items() if key.startswith("trainer.")}
-        trainer.check_values(given)
-        if not given.get("plugins"):
-            precision = str(given.get("precision"))
-            trainer.check_precision(trainer.PRECISIONS.get(precision, precision))
-        if isinstance(given.get("strategy"), str):
-            trainer.check_strategy_name(str(given["strategy"]))
+        check_ranges(self.values)
 
 
 def _is_default(option: Option, entry: Entry) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -166,7 +165,7 @@ def _check_size(name: str, root: yaml.Node | None) -> None:
     """Raises InputError for a small file that expands, by aliases of aliases or nesting, to too many values."""
     sizes: dict[int, int] = {}
 
-    def size(node: Any) -> int:
+    def size(node: yaml.Node) -> int:
         if isinstance(node, yaml.ScalarNode):
             return 1
         if id(node) not in sizes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from medqlora.config.files import Entry, is_config_name, read_config
 from medqlora.config.overlays import check_overlays
 from medqlora.errors import InputError
+from medqlora.utils.console import say
 
 CONFIG_OPTIONS = ("config", "c")
 #: options that take no value, or take it after "=" alone
@@ -201,7 +202,7 @@ def with_config(words: Sequence[str]) -> list[str]:
     if not demo.is_file():
         return ordered
     shown = os.path.relpath(demo)
-    print(f"No --config given: running the demo, {shown}", flush=True)
+    say(f"No --config given: running the demo, {shown}")
     return ["--config", shown, *ordered]
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["medqlora.commands.lightning_cli", "medqlora.commands.verbs", "warm_process"])
+_CONTEXT.set_forkserver_preload(
+    ["medqlora.commands.lightning_cli", "medqlora.commands.verbs", "warm_process"]
+)
 
 
 class WarmCommand:

@@ -145,7 +145,7 @@ class Trial:
         self.findings += [Finding("fit", "data", "ok", line) for line in lines]
 
 
-def _log_folders(trainer: dict[str, Any]) -> list[Path]:
+def _log_folders(trainer: "Namespace") -> list[Path]:
     """Where runs are written: the loggers' own folders, or `lightning_logs` under the default root."""
     from medqlora.commands.classes import named_object
     from medqlora.trainer.checks import OWN_FOLDER
