@@ -7,7 +7,7 @@ from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
-from medqlora.config.check import check_checkpoint
+from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
 

@@ -8,7 +8,7 @@ from medqlora.artifacts.checkpoint_files import SavedCheckpoint, newest_whole, r
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.runs import StoredRun, fits, is_alive
 from medqlora.callbacks.adapter_contents import saver_states
-from medqlora.config.check import check_checkpoint
+from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.utils.console import say
