@@ -67,15 +67,9 @@ def _table(listed: Iterable[Option]) -> list[str]:
     rows = []
     for option in listed:
         default = "required" if default_text(option) == "required" else f"`{default_text(option)}`"
-        kinds = kind_text(option).replace("|", ", ")
-        rows.append(f"| `{option.name}` | {default} | {kinds} | {_escaped(option.help)} |")
+        kinds, text = kind_text(option).replace("|", ", "), option.help.replace("|", "\\|")
+        rows.append(f"| `{option.name}` | {default} | {kinds} | {text} |")
     return ["| option | default | type | meaning |", "|---|---|---|---|", *rows, ""]
-
-
-def _escaped(text: str) -> str:
-    for plain, escaped in (("|", "\\|"), ("<", "&lt;"), ("*", "\\*")):
-        text = text.replace(plain, escaped)
-    return text
 
 
 if __name__ == "__main__":
