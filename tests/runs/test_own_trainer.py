@@ -102,7 +102,7 @@ def test_our_callbacks_do_what_they_do_on_the_command_line(own: Own) -> None:
         AdapterCheckpoint(),
         GPUMemory(),
         Throughput(),
-        StepProgress(0),
+        StepProgress(refresh_rate=0),
         EvaluationReport(),
         Answers(),
     ]
