@@ -75,7 +75,7 @@ def unpack(file: Path, option: str) -> Unpacked:
 def damaged(file: Path, error: BaseException) -> InputError:
     """The error for a compressed file that can't be unpacked."""
     return InputError(
-        f"{file}: not a complete {_NAMES[file.suffix.lower()]} file ({reason(error)}): download or compress it again"
+        f"{file}: not a whole {_NAMES[file.suffix.lower()]} file ({reason(error)}): download or compress it again"
     )
 
 

@@ -194,7 +194,7 @@ def _inside(value: Mapping[str, Json], source: _Source, depth: int) -> _Rows | N
     return None
 
 
-def _is_object(value: Json | None) -> TypeGuard[dict[str, Json]]:
+def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:
     return isinstance(value, dict)
 
 

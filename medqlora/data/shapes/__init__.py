@@ -1,4 +1,4 @@
-"""What the columns of a file's rows mean, in the forms that people have them."""
+"""Interprets the columns of data files: maps rows in many layouts to records."""
 
 from medqlora.data.shapes.columns import OURS, find, is_tell_tale
 from medqlora.data.shapes.labels import Labels

@@ -1,4 +1,4 @@
-"""Which column of a file is which: the names that people give to a question, its contexts, and its answer."""
+"""Maps the columns of a file to record fields by common names of questions, contexts, answers and options."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from medqlora.errors import InputError
 
 OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
 
-#: our name → the names that stand for it, the first before the others where a file has several
+#: record field → synonyms, in order of preference
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "pmid", "pubid", "pubmed_id", "qid", "question_id", "_id", "uid", "uuid", "example_id"),
     "question": (
@@ -39,7 +39,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-#: what gives the answer away, in a column or inside of a context
+#: names that reveal the answer, as a column or inside a context
 TELL_TALE = frozenset(
     key
     for name in ("answer", "long_answer")
@@ -50,14 +50,14 @@ TELL_TALE = frozenset(
 _IGNORED = re.compile(r"[\s_\-.]+")
 _FAMILY = re.compile(r"(?P<stem>|op|opt|option|choice|ending|answer)(?P<mark>[a-z]|\d{1,2})")
 _ADDRESS = re.compile(r"\s*(?:https?|ftp)://\S+\s*")
-_LONG = 25  # characters; a shorter text is a code, a name or a date
-_LOOKED_AT = 200  # rows
+_LONG = 25  # characters; shorter texts are codes, names or dates
+_LOOKED_AT = 200  # rows that are inspected
 
 _WORDS_OF = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def key(name: str) -> str:
-    """A column's name without case, spaces, underscores, hyphens and stops: "Answer Key" is "answerkey"."""
+    """A column name without case, spaces, underscores, hyphens and dots: "Answer Key" is "answerkey"."""
     return _IGNORED.sub("", name.casefold()) or name
 
 
@@ -69,7 +69,7 @@ _TELL_TALE_KEYS = frozenset(map(key, TELL_TALE))
 
 
 def is_tell_tale(name: str) -> bool:
-    """Whether a key's value gives the answer away: `final_decision`, `answer`, `reasoning_free_pred`, …"""
+    """Whether a name reveals the answer: `final_decision`, `answer`, `reasoning_free_pred`, …"""
     plain_key = key(name)
     return (
         plain_key in _TELL_TALE_KEYS
@@ -81,33 +81,33 @@ def is_tell_tale(name: str) -> bool:
 
 
 def find(name: str | bool, there: Iterable[str]) -> str | None:
-    """The file's column that a person means: as written, else whatever the case and the spaces.
+    """The column with a name: an exact match, otherwise a unique match ignoring case and spaces.
 
-    YAML makes true of `Yes` and false of `No`: a column of that name is meant.
+    YAML turns the column names `Yes` and `No` into booleans.
     """
-    every = list(there)
-    wanted = _WORDS_OF[name] if isinstance(name, bool) else (name,)
-    for word in wanted:
-        if word in every:
+    columns = list(there)
+    words = _WORDS_OF[name] if isinstance(name, bool) else (name,)
+    for word in words:
+        if word in columns:
             return word
-    for word in wanted:
-        near = [column for column in every if key(column) == key(word)]
+    for word in words:
+        near = [column for column in columns if key(column) == key(word)]
         if len(near) == 1:
             return near[0]
     return None
 
 
 class Columns:
-    """The columns of a file by our names.
+    """The columns of a file by record field.
 
     Args:
-        rows: its rows.
-        fields: our name → the file's column, where the user said so; nothing else is looked at for it.
+        rows: the rows of the file.
+        fields: record field → column, from the options; disables detection for the field.
         option: the option that named the file, for messages.
-        optional: of our names in `fields`, those that the file may lack.
+        optional: the fields in `fields` whose column may be missing.
 
     Raises:
-        InputError: a column of `fields` is in no row, or no column holds the questions.
+        InputError: a column of `fields` is in no row, or no column has the questions.
     """
 
     def __init__(
@@ -120,25 +120,25 @@ class Columns:
         self._option = option
         self._there = list(dict.fromkeys(column for row in rows for column in row.value))
         self._mapped: dict[str, list[str]] = {}
-        for ours, given in fields.items():
-            parts: list[str | bool] = [given if isinstance(given, bool) else str(given)]
-            if ours == "options" and isinstance(given, str):
-                parts = [part.strip() for part in given.split(",")]
-            found = [find(part, self._there) for part in parts]
-            if None in found and ours not in optional:
-                raise self._no_column(rows, parts[found.index(None)], ours)
-            self._mapped[ours] = [column for column in found if column is not None]
+        for ours, value in fields.items():
+            parts: list[str | bool] = [value if isinstance(value, bool) else str(value)]
+            if ours == "options" and isinstance(value, str):
+                parts = [part.strip() for part in value.split(",")]
+            columns = [find(part, self._there) for part in parts]
+            if None in columns and ours not in optional:
+                raise self._no_column(rows, parts[columns.index(None)], ours)
+            self._mapped[ours] = [column for column in columns if column is not None]
         claimed = {column for columns in self._mapped.values() for column in columns}
         self._names = {
             ours: self._mapped[ours] if ours in self._mapped else self._candidates(ours, claimed)
             for ours in OURS
         }
         if "contexts" not in self._mapped:
-            asked = self._names["question"][:1]
+            questions = self._names["question"][:1]
             self._names["contexts"] = [
                 column
                 for column in self._names["contexts"]
-                if not (key(column) in ("text", "texts") and _repeats(rows, column, asked))
+                if not (key(column) in ("text", "texts") and _repeats(rows, column, questions))
                 and not _is_addresses(rows, column)
             ]
         self.families = [] if self._names["options"] else _families(self._there, claimed)
@@ -147,13 +147,13 @@ class Columns:
 
     def _candidates(self, ours: str, claimed: set[str]) -> list[str]:
         ranks = _KEYS[ours]
-        held = [column for column in self._there if key(column) in ranks and column not in claimed]
-        return sorted(held, key=lambda column: (column != ours, ranks[key(column)]))
+        columns = [column for column in self._there if key(column) in ranks and column not in claimed]
+        return sorted(columns, key=lambda column: (column != ours, ranks[key(column)]))
 
     def fix(self, ours: str) -> str:
-        """How the user says which column is meant, for messages; only a source has `fields`."""
+        """The advice for naming a column, for messages; only sources have the option `fields`."""
         source = self._option.startswith("--data.source.")
-        return f"map ours with --data.source.fields.{ours} COLUMN" if source else "rename one"
+        return f"name it with --data.source.fields.{ours} COLUMN" if source else "rename one"
 
     def _no_column(self, rows: Sequence[Row], column: str | bool, ours: str) -> InputError:
         name = _WORDS_OF[column][0] if isinstance(column, bool) else column
@@ -163,22 +163,22 @@ class Columns:
         )
 
     def names(self, ours: str) -> list[str]:
-        """The file's columns for a name of ours, in the order in which they are taken; [] for none."""
+        """The columns for a record field, in order of preference; [] for none."""
         return self._names[ours]
 
     def name(self, ours: str) -> str:
-        """The first of them, for messages; our name where there is none."""
+        """The preferred column for messages; the field name if there is none."""
         return self._names[ours][0] if self._names[ours] else ours
 
     def is_mapped(self, ours: str) -> bool:
-        """Whether the user named the column."""
+        """Whether the options name the column."""
         return ours in self._mapped
 
     def pick(self, row: Row, ours: str) -> tuple[str, object]:
-        """The column that holds it in this row, and its value; our name and None where none does.
+        """The column with the field's value in this row, and the value; the field name and None if it is missing.
 
         Raises:
-            InputError: two columns are filled differently and neither has our name.
+            InputError: two columns have different values, and neither has the field's own name.
         """
         filled = [name for name in self._names[ours] if not is_missing(row.value.get(name))]
         if not filled:
@@ -193,18 +193,18 @@ class Columns:
         return first, value
 
     def unused(self, rows: Sequence[Row], used: Iterable[str]) -> list[str]:
-        """The columns that look like content, or are called like it, and are not read.
+        """The unused columns that have the content or the name of a record field.
 
         Args:
-            rows: the file's rows.
-            used: what is read besides `names`.
+            rows: the rows of the file.
+            used: further columns that are read.
         """
         read = {*used, *(column for columns in self.families for column in columns)}
         for ours in ("id", "topics"):
             read.update(self._names[ours])
         for ours in ("question", "contexts", "long_answer", "options"):
             read.update(self._names[ours] if self.is_mapped(ours) else self._names[ours][:1])
-        for ours in ("question", "contexts", "long_answer"):  # rows of one file may have them by other names
+        for ours in ("question", "contexts", "long_answer"):  # a row may use another synonym
             first, *others = self._names[ours] or [""]
             for column in others:
                 if any(
@@ -223,11 +223,10 @@ class Columns:
         ]
 
 
-def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
-    """Whether a text holds the row's question, as the whole example does that is ready for training, with its
-    answer: no context."""
+def _repeats(rows: Sequence[Row], column: str, questions: Sequence[str]) -> bool:
+    """Whether a text contains the row's question: then it is a formatted training example, not a context."""
     for row in rows[:_LOOKED_AT]:
-        question = row.value.get(asked[0]) if asked else None
+        question = row.value.get(questions[0]) if questions else None
         text = row.value.get(column)
         if isinstance(question, str) and isinstance(text, str) and len(question.strip()) > 1:
             return question.strip() in text
@@ -235,8 +234,8 @@ def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
 
 
 def _is_addresses(rows: Sequence[Row], column: str) -> bool:
-    """Whether a column has addresses alone, as BioASQ's `documents` has beside the snippets."""
-    found = False
+    """Whether a column has only URLs, as BioASQ's `documents`."""
+    any_address = False
     for row in rows[:_LOOKED_AT]:
         value = row.value.get(column)
         for item in value if isinstance(value, (list, tuple)) else [value]:
@@ -244,8 +243,8 @@ def _is_addresses(rows: Sequence[Row], column: str) -> bool:
                 continue
             if not isinstance(item, str) or not _ADDRESS.fullmatch(item):
                 return False
-            found = True
-    return found
+            any_address = True
+    return any_address
 
 
 def _is_content(value: object) -> bool:
@@ -257,17 +256,17 @@ def _is_content(value: object) -> bool:
 
 
 def _families(there: Sequence[str], claimed: set[str]) -> list[list[str]]:
-    """Columns that hold an option each: A, B, C; opa, opb; option_1, option_2; ending0, ending1."""
-    found: dict[str, dict[str, str]] = {}
+    """Groups of columns with one option each: A, B, C; opa, opb; option_1, option_2; ending0, ending1."""
+    groups: dict[str, dict[str, str]] = {}
     for column in there:
         match = _FAMILY.fullmatch(key(column))
         if match and column not in claimed:
             stem = match["stem"]
-            if stem or column.isalpha():  # columns called 1, 2, … are numbers of something else
-                found.setdefault(stem, {}).setdefault(match["mark"].removeprefix("0") or "0", column)
+            if stem or column.isalpha():  # columns named 1, 2, … are not options
+                groups.setdefault(stem, {}).setdefault(match["mark"].removeprefix("0") or "0", column)
     families = []
     for stem in ("option", "op", "opt", "choice", "ending", "", "answer"):
-        held = found.get(stem, {})
+        marked = groups.get(stem, {})
         for marks in (
             list("abcdefghijklmnopqrstuvwxyz"),
             list(map(str, range(26))),
@@ -275,9 +274,9 @@ def _families(there: Sequence[str], claimed: set[str]) -> list[list[str]]:
         ):
             columns = []
             for mark in marks:
-                if mark not in held:
+                if mark not in marked:
                     break
-                columns.append(held[mark])
+                columns.append(marked[mark])
             if len(columns) > 1:
                 families.append(columns)
                 break

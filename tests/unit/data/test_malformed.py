@@ -102,7 +102,7 @@ def test_a_file_that_ends_too_early_is_named_with_its_line(tmp_path: Path, json_
     ("value", "why"),
     [
         (b'"\\ud800 a"', r"\ud800 is half of a surrogate pair: write the whole character"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' stands there twice: remove one"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' appears twice: remove one"),
         (b"[" * 5000 + b"]" * 5000, "it is nested too deep (100 levels at most): flatten it"),
         (b"9" * 5000, "a number there is too long: write it as a text"),
         (b'"a \x01"', "not JSON (Invalid control character at"),
@@ -253,10 +253,10 @@ def test_many_keys_of_which_one_stands_twice_are_told_at_once(tmp_path: Path) ->
     """The search for it is linear: the square of 200,000 keys would be hours."""
     keys = ", ".join(f'"k{number}": 1' for number in range(200_000))
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", f'{{{keys}, "k199999": 2}}'.encode())
-    assert "own.jsonl:1: the key 'k199999' stands there twice" in said
+    assert "own.jsonl:1: the key 'k199999' appears twice" in said
     columns = ",".join(f"c{number}" for number in range(200_000))
     said = refused(CASES["own.csv"], tmp_path / "own.csv", f"{columns},c199999\n".encode())
-    assert "own.csv:1: the column 'c199999' stands there twice" in said
+    assert "own.csv:1: the column 'c199999' appears twice" in said
 
 
 @pytest.mark.parametrize(

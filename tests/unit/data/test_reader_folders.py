@@ -102,12 +102,12 @@ def test_a_repository_of_the_hub_gives_each_option_its_part(tmp_path: Path, wher
     for option, name in OPTIONS.items():
         assert read(root, f"--data.source.{option}") == rows_of(name, PARTS[name])
     next(folder.glob("train-00001-*")).unlink()
-    assert "holds 1 of 2 shards; number 00001 lacks: download all of them" in refused(root)
+    assert "holds 1 of 2 shards; number 00001 is missing: download all of them" in refused(root)
 
 
 def test_the_only_part_of_a_repository_needs_no_name(tmp_path: Path) -> None:
     assert read(hub(tmp_path / "a", {"train": 6}, 1), "--data.source.test") == rows_of("train", 6)
-    assert "holds the part test alone, a test set: give it as --data.source.test" in refused(
+    assert "holds only the part test, a test set: give it as --data.source.test" in refused(
         hub(tmp_path / "b", {"test": 6}, 1)
     )
     (tmp_path / "lab").mkdir()

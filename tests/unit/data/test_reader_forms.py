@@ -92,7 +92,7 @@ def test_files_put_one_behind_the_other_are_one_table(tmp_path: Path, join: str)
     path = put(tmp_path, "a.csv", "\ufeff" + first + join + "\ufeff" + second)
     rows, remark = read(path)
     assert rows == ROWS
-    assert "the header stands there twice" in remark
+    assert "the header appears twice" in remark
     path = put(
         tmp_path, "a.jsonl", "\ufeff" + lines(ROWS[:5]).rstrip("\n") + join + "\ufeff" + lines(ROWS[5:])
     )
@@ -222,7 +222,7 @@ def test_an_encoding_that_is_named_is_taken_at_its_word(tmp_path: Path) -> None:
     assert "a.csv:2: can't be read as --data.source.encoding has utf-8" in refused(path, encoding="utf-8")
     for unknown in ("utf-99", "hex", "rot13", "a\0b", ""):
         with pytest.raises(
-            InputError, match=r"--data\.source\.encoding: .* is no encoding that Python knows"
+            InputError, match=r"--data\.source\.encoding: .* is not an encoding that Python knows"
         ):
             JSONLines("a.csv", encoding=unknown)
 

@@ -156,7 +156,7 @@ def test_a_part_that_is_not_there_is_never_another_one(tmp_path: Path) -> None:
         path, "--data.source.test"
     )
     path = put(tmp_path, "a.json", {"version": 1, "test": QUESTIONS})
-    assert "holds the part test alone, a test set: give it as --data.source.test" in refused(path)
+    assert "holds only the part test, a test set: give it as --data.source.test" in refused(path)
     assert read(path, "--data.source.test") == QUESTIONS
     # datasets calls the rows of any single file "train"
     assert read(put(tmp_path, "a.json", {"train": QUESTIONS}), "--data.source.test") == QUESTIONS
@@ -189,7 +189,7 @@ def test_lists_one_after_another_are_one_table(tmp_path: Path) -> None:
         ("a.jsonl", '[\n{"q": 1},\n{"q": 2,}\n]', r"a\.jsonl:3: not JSON"),
         ("a.jsonl", '{\n"q": 1\n}\n{\n"q": 2,\n}\n', r"a\.jsonl:6: not JSON"),
         ("a.jsonl", '{\n"q": 1\n}\n{\n"q": 2\n', r"a\.jsonl:\d: not JSON"),
-        ("a.jsonl", '{\n"q": 1\n}\n{"q": 2,\n"q": 3}\n', r"a\.jsonl:5: the key 'q' stands there twice"),
+        ("a.jsonl", '{\n"q": 1\n}\n{"q": 2,\n"q": 3}\n', r"a\.jsonl:5: the key 'q' appears twice"),
         ("a.jsonl", '{\n"q": 1\n}\n3\n', r"a\.jsonl:4: holds a number: each value has to be an object"),
         ("a.jsonl", '{"q": 1} {"q": 2} 3\n{"q": 4}\n', r"a\.jsonl:1: not JSON \(Extra data"),
         ("a.jsonl", '{"q": 1,}\n{"q": 2}\n', r"a\.jsonl:1: not JSON"),

@@ -118,7 +118,7 @@ def test_an_old_workbook_under_its_own_name_is_told(tmp_path: Path) -> None:
     assert f"a.xlsx: this is {said}" in refused(put(tmp_path, "a.xlsx", make()))
     assert f"a.xls: this is {said}" in refused(put(tmp_path, "a.xls", make()))
     assert "the extension .xls is not known" in refused(put(tmp_path, "a.xls", table(ROWS)))
-    assert "a.xlsx: this is no Excel workbook" in refused(put(tmp_path, "a.xlsx", table(ROWS)))
+    assert "a.xlsx: this is not an Excel workbook" in refused(put(tmp_path, "a.xlsx", table(ROWS)))
 
 
 # --- compressed files -------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def test_numbers_and_booleans_stand_for_labels_that_were_named(
         (
             [1, 2, 1],
             {"labels": ["a", "b", "c"]},
-            r"1, 2 alone fit a count from 0 as well .*answer_index 0 or 1",
+            r"1, 2 fit a count from 0 as well .*answer_index 0 or 1",
         ),
         ([0, 3], {"labels": ["a", "b", "c"]}, r"0 and 3 of 3 are both there, which is a mixture"),
         ([0, 1, 7], {"labels": ["a", "b", "c"]}, r"t\.jsonl:3: answer is 7: give a number of the 3 labels"),

@@ -133,7 +133,7 @@ def test_rows_with_fewer_options_tell_it_too(read_rows_as_train: Any) -> None:
     [
         (
             [1, 2, 3],
-            r"the numbers answer as answers: 1, 2, 3 alone fit a count from 0 .*--data\.source\.answer_index",
+            r"the numbers answer as answers: 1, 2, 3 fit a count from 0 .*--data\.source\.answer_index",
         ),
         ([0, 4], r"0 and 4 of 4 are both there"),
         ([0, 7], r"t\.jsonl:2: answer is 7: give a number of the 4 options"),
@@ -160,7 +160,7 @@ def test_numbers_that_are_the_options_texts_are_texts(read_rows_as_train: Any) -
     assert [one.answer for one in read_rows_as_train(rows([60, 80], [60, 80, 100]))[0]] == ["A", "B"]
     mixed = [*rows(["Aspirin"]), {**rows(["2"], ["1", "2", "3"])[0], "question": "How many?"}]
     assert [one.answer for one in read_rows_as_train(mixed)[0]] == ["A", "B"]
-    with pytest.raises(InputError, match="each is an option's text as well as a number of one"):
+    with pytest.raises(InputError, match="each is the text of one option and the number of another"):
         read_rows_as_train(rows(["2", "1"], ["1", "2", "3"]))
 
 
