@@ -6,6 +6,7 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -20,6 +21,11 @@ LARGEST = 4 << 30
 LARGE, STEEPEST = 256 << 20, 1000
 
 _BLOCK = 1 << 20
+_STREAMS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 _NAMES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard", ".zip": "zip"}
 
 
@@ -58,15 +64,7 @@ def unpack(file: Path, option: str) -> Unpacked:
         if kind == ".zst":
             data = _zstandard(file, packed)
         else:
-            buffer = io.BytesIO(packed)
-            stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-            if kind == ".gz":
-                stream = gzip.GzipFile(fileobj=buffer)
-            elif kind == ".bz2":
-                stream = bz2.BZ2File(buffer)
-            else:
-                stream = lzma.LZMAFile(buffer)  # noqa: SIM115
-            data = _read(stream, len(packed), file)
+            data = _read(_STREAMS[kind](io.BytesIO(packed)), len(packed), file)
     except (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
         raise damaged(file, error) from error
     return Unpacked(data, file.stem)
@@ -95,7 +93,7 @@ def check_size(unpacked: int, packed: int, file: Path) -> None:
         )
 
 
-def _read(stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, packed: int, file: Path) -> bytes:
+def _read(stream: io.BufferedIOBase | IO[bytes], packed: int, file: Path) -> bytes:
     blocks, size = [], 0
     with stream:
         while block := stream.read(_BLOCK):
@@ -151,12 +149,5 @@ def _zip(file: Path, packed: bytes) -> Unpacked:
                 return Unpacked(_read(stream, len(packed), file), Path(member.filename).name)
     except InputError:
         raise
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        KeyError,
-        IndexError,
-        UnicodeError,
-    ) as error:
+    except (zipfile.BadZipFile, RuntimeError, LookupError, UnicodeError) as error:
         raise damaged(file, error) from error

@@ -41,10 +41,8 @@ _OTHER_PAGES = (
     (b"\xf8\xd8", b"\xe8\xec\xf9\x9a\x9e\x8a\x8e"),  # ø with è, ì, ù, š: Czech ř, č, ě, ů, š
     (b"\xe8\xe6\xec\xf0\xc8\xd0", b"\x9a\x9e\x8a\x8e"),  # è, æ, ì, ð with š, ž: Croatian č, ć, đ
     (b"\xfe\xde", b"\xf8\xd8"),  # þ with ø: Lithuanian ž, ų
-    (
-        b"\xf0\xfe\xd0\xde",
-        b"\xfc\xe7\xe3\xe8\xec\xee\xe2\xeb\xdc\xc7",
-    ),  # ð, þ with ü, ç: Turkish ğ, ş; Romanian
+    # ð, þ with ü, ç: Turkish ğ, ş; Romanian
+    (b"\xf0\xfe\xd0\xde", b"\xfc\xe7\xe3\xe8\xec\xee\xe2\xeb\xdc\xc7"),
 )
 #: õ outside the Portuguese õe, with ö or ü, and with á, é or í: Hungarian ő
 _HUNGARIAN = (re.compile(rb"\xf5[^eE]"), re.compile(rb"[\xf6\xfc]"), re.compile(rb"[\xe1\xe9\xed]"))

@@ -14,8 +14,7 @@ from medqlora.errors import InputError
 from medqlora.records import BadRecord
 from medqlora.utils.types import Json
 
-LINES = (".jsonl", ".ndjson", ".jsonlines")
-SUFFIXES = (*LINES, ".json")
+SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json")
 
 
 def read_json_rows(

@@ -19,42 +19,25 @@ from medqlora.utils.types import Json
 
 #: names of question columns, which identify a record
 _QUESTIONS = frozenset(
-    (
-        *("question", "query", "prompt", "instruction", "problem", "stem", "body", "sent1"),
-        *("messages", "conversations", "conversation"),
-    )
+    {"question", "query", "prompt", "instruction", "problem", "stem", "body", "sent1"}
+    | {"messages", "conversations", "conversation"}
 )
 #: names of columns, which identify the side of a table that has the columns
 _COLUMNS = _QUESTIONS | frozenset(
-    (
-        *(
-            "id",
-            "answer",
-            "answers",
-            "label",
-            "labels",
-            "context",
-            "contexts",
-            "options",
-            "choices",
-            "topics",
-        ),
-        *("input", "output", "completion", "response", "text", "long_answer", "final_decision"),
-        *("reasoning", "rationale", "explanation"),
-    )
+    {"id", "answer", "answers", "label", "labels", "context", "contexts", "options", "choices", "topics"}
+    | {"input", "output", "completion", "response", "text", "long_answer", "final_decision"}
+    | {"reasoning", "rationale", "explanation"}
 )
 #: names of the list of rows in an object with other content
 _WRAPPERS = frozenset(
-    (
-        *("data", "rows", "records", "examples", "items", "questions", "samples", "results"),
-        *("instances", "entries", "dataset", "cases"),
-    )
+    {"data", "rows", "records", "examples", "items", "questions", "samples", "results"}
+    | {"instances", "entries", "dataset", "cases"}
 )
 _DEEPEST = 4  # levels of objects around the rows
 
 
 class _Rows(NamedTuple):
-    """Rows as (key or None, value), and the terms for the format."""
+    """Rows as (key or None, value), and the terms for the file's remark."""
 
     rows: Iterable[tuple[str | None, Json]]
     words: tuple[str, ...]
@@ -65,8 +48,6 @@ def _without_keys(rows: Iterable[Json], *words: str) -> _Rows:
 
 
 class _Source(NamedTuple):
-    """The file, the split and the option, for messages and for the choice of a part."""
-
     file: Path
     split: str
     option: str
@@ -182,7 +163,7 @@ def _inside(value: Mapping[str, Json], source: _Source, depth: int) -> _Rows | N
         pages = [
             row["row"]
             for row in rows
-            if isinstance(row, dict) and "row_idx" in row and _is_object(row.get("row"))
+            if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict)
         ]
         # the dataset viewer of the Hub returns pages of {"row_idx": …, "row": {…}}
         return _without_keys(pages if len(pages) == len(rows) else rows, f"JSON, its list {shown(filled[0])}")
@@ -194,12 +175,8 @@ def _inside(value: Mapping[str, Json], source: _Source, depth: int) -> _Rows | N
     return None
 
 
-def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:
-    return isinstance(value, dict)
-
-
 def _is_rows(value: Json) -> TypeGuard[list[dict[str, Json]]]:
-    return isinstance(value, list) and bool(value) and all(map(_is_object, value))
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def _is_list(value: Json) -> bool:
@@ -208,7 +185,7 @@ def _is_list(value: Json) -> bool:
 
 
 def _is_objects(value: Mapping[str, Json]) -> TypeGuard[Mapping[str, dict[str, Json]]]:
-    return all(map(_is_object, value.values()))
+    return all(isinstance(item, dict) for item in value.values())
 
 
 def _has_containers(value: Json) -> bool:

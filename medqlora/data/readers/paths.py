@@ -18,8 +18,7 @@ from medqlora.errors import InputError
 from medqlora.utils.digests import file_digest
 from medqlora.utils.types import Json
 
-TEXT_KINDS = (*json_rows.SUFFIXES, *tables.EXTENSIONS, ".txt")
-KINDS = (*TEXT_KINDS, *workbooks.SUFFIXES, *columnar.SUFFIXES)
+KINDS = (*json_rows.SUFFIXES, *tables.EXTENSIONS, ".txt", *workbooks.SUFFIXES, *columnar.SUFFIXES)
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 #: metadata files of `datasets`

@@ -8,7 +8,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +25,8 @@ EXTENSIONS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 _SEPARATORS = (",", ";", "\t", "|")
 #: the separator of text with one column
-_NONE = "\x1f"
-_WORDS = {"\t": "tab-separated", _NONE: "one column"}
+_NO_SEPARATOR = "\x1f"
+_WORDS = {"\t": "tab-separated", _NO_SEPARATOR: "one column"}
 _SAMPLE = 50  # rows that determine the separator
 # Excel's first line, alone or padded with separators to the width of the table
 _SEP_LINE = re.compile(r'"?sep=([^\r\n"])"?\1*[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
@@ -73,17 +73,12 @@ def read_delimited(
         try:
             return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
         except InputError:
-            if '\\"' not in text:
-                raise
-            # MySQL and Spark escape quotes with a backslash
-            try:
-                part = _with_header(file, _records(file, text, dialect, escaped=True), dialect, None)
-            except InputError:
-                part = None
-            if part is None:
-                raise
-            del (skipped or [])[already:]
-            return part
+            if '\\"' in text:  # MySQL and Spark escape quotes with a backslash
+                with suppress(InputError):
+                    part = _with_header(file, _records(file, text, dialect, escaped=True), dialect, None)
+                    del (skipped or [])[already:]
+                    return part
+            raise
 
 
 @contextmanager
@@ -106,9 +101,7 @@ def read_bare(file: Path, text: str, columns: Sequence[str]) -> list[Row]:
     with _long_cells():
         for line, cells in _records(file, text, Dialect(",")):
             if len(cells) != len(columns):
-                raise InputError(
-                    f"{file}:{line}: {_miscounted(len(cells), f'and {len(columns)} are expected')}"
-                )
+                raise InputError(f"{file}:{line}: {_miscounted(len(cells), f'not {len(columns)}')}")
             rows.append(Row(f"{file}:{line}", line, None, dict(zip(columns, cells, strict=True)), str(file)))
     return rows
 
@@ -117,7 +110,7 @@ def looks_delimited(text: str) -> bool:
     """Whether a text is certainly a table: a header of two or more columns, and each sampled row as wide."""
     with _long_cells():
         dialect, text = find_dialect(text, "")
-        return dialect.separator != _NONE and _agreement(_sample(text, dialect.separator))[0] == 1
+        return dialect.separator != _NO_SEPARATOR and _agreement(_sample(text, dialect.separator))[0] == 1
 
 
 def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
@@ -130,7 +123,7 @@ def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
     skipped, separator = 0, ""
     if named := _SEP_LINE.match(text):
         separator, text, skipped = named[1], text[named.end() :], 1
-    hint = EXTENSIONS.get(suffix, _NONE)
+    hint = EXTENSIONS.get(suffix, _NO_SEPARATOR)
     if not separator:
         scores = {}
         for candidate in _SEPARATORS:
@@ -238,9 +231,7 @@ def _with_header(
     rows = named_rows(file, header, kept)
     words = [_WORDS.get(dialect.separator, f"'{dialect.separator}'-separated")]
     if repeated:
-        words.append(
-            "the header appears twice" if repeated == 1 else f"the header appears {repeated + 1} times"
-        )
+        words.append(f"the header appears {'twice' if repeated == 1 else f'{repeated + 1} times'}")
     return Part(rows, tuple(words))
 
 

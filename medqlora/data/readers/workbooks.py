@@ -47,7 +47,6 @@ def read_workbook(
     Raises:
         InputError: the file is not a workbook, or the sheet is missing or has no table.
     """
-    sheet = options.sheet if options else None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             compression.check_size(sum(member.file_size for member in archive.infolist()), len(data), file)
@@ -56,13 +55,9 @@ def read_workbook(
             f"{file}: this is not an Excel workbook ({reason(error)}): save it as .xlsx"
         ) from error
     try:
-        choice = _Choice(sheet, split, str(file), option)
+        choice = _Choice(options.sheet if options else None, split, str(file), option)
         names, name, records, empty = _cells(data, choice, formulas=False)
         formulas = _cells(data, choice, formulas=True).records if empty else records
-    except _NoSheetError as error:
-        raise InputError(
-            f"--data.source.sheet: {file} has no sheet {shown(sheet)}; there are {listed(error.names)}: give one"
-        ) from error
     except InputError:
         raise
     except Exception as error:  # openpyxl raises various errors for invalid XML
@@ -111,22 +106,18 @@ class _Choice(NamedTuple):
         """The name of the chosen sheet.
 
         Raises:
-            _NoSheetError: no sheet has the requested name.
-            InputError: the sheets are splits, and the requested split is missing or ambiguous.
+            InputError: the requested sheet or split is missing, or the split is ambiguous.
         """
         if not names or (self.sheet is not None and self.sheet not in names):
-            raise _NoSheetError(names)
+            raise InputError(
+                f"--data.source.sheet: {self.file} has no sheet {shown(self.sheet)}; there are {listed(names)}: "
+                "give one"
+            )
         if self.sheet is not None:
             return self.sheet
         if self.split and len(visible) > 1 and all(map(split_named, visible)):
             return pick(visible, self.split, self.file, self.option)
         return (visible or names)[0]
-
-
-class _NoSheetError(Exception):
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self.names = names
 
 
 def _cells(data: bytes, choice: _Choice, *, formulas: bool) -> _Sheet:

@@ -133,9 +133,8 @@ class Answers:
         """
         filled = [(name, row.value[name]) for name in self.columns if not is_missing(row.value.get(name))]
         if not options and self.columns and self.columns[0] in row.value:
-            filled = (
-                filled if filled and filled[0][0] == self.columns[0] else []
-            )  # an empty first column means no answer
+            # an empty first column means no answer
+            filled = filled if filled and filled[0][0] == self.columns[0] else []
         if not filled or (self._hidden and whole(filled[0][1]) == -1):
             return None
         column, value = filled[0][0], single(filled[0][1])
@@ -234,11 +233,8 @@ class Answers:
             for name in self.columns[:1]:
                 answer = single(row.value.get(name))
                 answered = answered or not is_missing(answer)
-                if (
-                    self._labels.read(answer) is not None
-                    or isinstance(answer, bool)
-                    or whole(answer) is not None
-                ):
+                numeric = isinstance(answer, bool) or whole(answer) is not None
+                if numeric or self._labels.read(answer) is not None:
                     return False
         return answered
 

@@ -8,7 +8,7 @@ from medqlora.data.readers import Row
 from medqlora.data.wording import listed, plain
 from medqlora.errors import InputError
 
-OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
+FIELDS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
 
 #: record field → synonyms, in order of preference
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -61,9 +61,20 @@ def key(name: str) -> str:
     return _IGNORED.sub("", name.casefold()) or name
 
 
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """All columns of a file, in order."""
+    return list(dict.fromkeys(column for row in rows for column in row.value))
+
+
+def lookup(value: Mapping[str, object], keys: Iterable[str]) -> object:
+    """The value of the first of `keys` that an object has, by normalized names; None for none."""
+    names = {key(str(name)): name for name in value}
+    return next((value[names[wanted]] for wanted in keys if wanted in names), None)
+
+
 _KEYS = {
-    ours: {key(name): rank for rank, name in reversed(list(enumerate(names)))}
-    for ours, names in SYNONYMS.items()
+    field: {key(name): rank for rank, name in reversed(list(enumerate(names)))}
+    for field, names in SYNONYMS.items()
 }
 _TELL_TALE_KEYS = frozenset(map(key, TELL_TALE))
 
@@ -80,12 +91,12 @@ def is_tell_tale(name: str) -> bool:
     )
 
 
-def find(name: str | bool, there: Iterable[str]) -> str | None:
+def find(name: str | bool, names: Iterable[str]) -> str | None:
     """The column with a name: an exact match, otherwise a unique match ignoring case and spaces.
 
     YAML turns the column names `Yes` and `No` into booleans.
     """
-    columns = list(there)
+    columns = list(names)
     words = _WORDS_OF[name] if isinstance(name, bool) else (name,)
     for word in words:
         if word in columns:
@@ -118,20 +129,20 @@ class Columns:
         optional: Sequence[str] = (),
     ) -> None:
         self._option = option
-        self._there = list(dict.fromkeys(column for row in rows for column in row.value))
+        self._all = columns_of(rows)
         self._mapped: dict[str, list[str]] = {}
-        for ours, value in fields.items():
+        for field, value in fields.items():
             parts: list[str | bool] = [value if isinstance(value, bool) else str(value)]
-            if ours == "options" and isinstance(value, str):
+            if field == "options" and isinstance(value, str):
                 parts = [part.strip() for part in value.split(",")]
-            columns = [find(part, self._there) for part in parts]
-            if None in columns and ours not in optional:
-                raise self._no_column(rows, parts[columns.index(None)], ours)
-            self._mapped[ours] = [column for column in columns if column is not None]
+            columns = [find(part, self._all) for part in parts]
+            if None in columns and field not in optional:
+                raise self._no_column(rows, parts[columns.index(None)], field)
+            self._mapped[field] = [column for column in columns if column is not None]
         claimed = {column for columns in self._mapped.values() for column in columns}
         self._names = {
-            ours: self._mapped[ours] if ours in self._mapped else self._candidates(ours, claimed)
-            for ours in OURS
+            field: self._mapped[field] if field in self._mapped else self._candidates(field, claimed)
+            for field in FIELDS
         }
         if "contexts" not in self._mapped:
             questions = self._names["question"][:1]
@@ -141,54 +152,54 @@ class Columns:
                 if not (key(column) in ("text", "texts") and _repeats(rows, column, questions))
                 and not _is_addresses(rows, column)
             ]
-        self.families = [] if self._names["options"] else _families(self._there, claimed)
+        self.families = [] if self._names["options"] else _families(self._all, claimed)
         if not self._names["question"]:
             raise self._no_column(rows, "question", "question")
 
-    def _candidates(self, ours: str, claimed: set[str]) -> list[str]:
-        ranks = _KEYS[ours]
-        columns = [column for column in self._there if key(column) in ranks and column not in claimed]
-        return sorted(columns, key=lambda column: (column != ours, ranks[key(column)]))
+    def _candidates(self, field: str, claimed: set[str]) -> list[str]:
+        ranks = _KEYS[field]
+        columns = [column for column in self._all if key(column) in ranks and column not in claimed]
+        return sorted(columns, key=lambda column: (column != field, ranks[key(column)]))
 
-    def fix(self, ours: str) -> str:
+    def fix(self, field: str) -> str:
         """The advice for naming a column, for messages; only sources have the option `fields`."""
         source = self._option.startswith("--data.source.")
-        return f"name it with --data.source.fields.{ours} COLUMN" if source else "rename one"
+        return f"name it with --data.source.fields.{field} COLUMN" if source else "rename one"
 
-    def _no_column(self, rows: Sequence[Row], column: str | bool, ours: str) -> InputError:
+    def _no_column(self, rows: Sequence[Row], column: str | bool, field: str) -> InputError:
         name = _WORDS_OF[column][0] if isinstance(column, bool) else column
         return InputError(
             f"{self._option}: no row of {rows[0].file} has the column {name!r}; there are "
-            f"{listed(sorted(self._there))}: {self.fix(ours)}"
+            f"{listed(sorted(self._all))}: {self.fix(field)}"
         )
 
-    def names(self, ours: str) -> list[str]:
+    def names(self, field: str) -> list[str]:
         """The columns for a record field, in order of preference; [] for none."""
-        return self._names[ours]
+        return self._names[field]
 
-    def name(self, ours: str) -> str:
+    def name(self, field: str) -> str:
         """The preferred column for messages; the field name if there is none."""
-        return self._names[ours][0] if self._names[ours] else ours
+        return self._names[field][0] if self._names[field] else field
 
-    def is_mapped(self, ours: str) -> bool:
+    def is_mapped(self, field: str) -> bool:
         """Whether the options name the column."""
-        return ours in self._mapped
+        return field in self._mapped
 
-    def pick(self, row: Row, ours: str) -> tuple[str, object]:
+    def pick(self, row: Row, field: str) -> tuple[str, object]:
         """The column with the field's value in this row, and the value; the field name and None if it is missing.
 
         Raises:
             InputError: two columns have different values, and neither has the field's own name.
         """
-        filled = [name for name in self._names[ours] if not is_missing(row.value.get(name))]
+        filled = [name for name in self._names[field] if not is_missing(row.value.get(name))]
         if not filled:
-            return self.name(ours), None
+            return self.name(field), None
         first, value = filled[0], row.value[filled[0]]
         others = [name for name in filled[1:] if row.value[name] != value]
-        if others and ours in ("question", "contexts", "long_answer") and key(first) != key(ours):
+        if others and field in ("question", "contexts", "long_answer") and key(first) != key(field):
             raise InputError(
-                f"{row.where}: {plain(first)} and {plain(others[0])} could both be the {ours}: "
-                f"{self.fix(ours)}"
+                f"{row.where}: {plain(first)} and {plain(others[0])} could both be the {field}: "
+                f"{self.fix(field)}"
             )
         return first, value
 
@@ -200,21 +211,21 @@ class Columns:
             used: further columns that are read.
         """
         read = {*used, *(column for columns in self.families for column in columns)}
-        for ours in ("id", "topics"):
-            read.update(self._names[ours])
-        for ours in ("question", "contexts", "long_answer", "options"):
-            read.update(self._names[ours] if self.is_mapped(ours) else self._names[ours][:1])
-        for ours in ("question", "contexts", "long_answer"):  # a row may use another synonym
-            first, *others = self._names[ours] or [""]
+        for field in ("id", "topics"):
+            read.update(self._names[field])
+        for field in ("question", "contexts", "long_answer", "options"):
+            read.update(self._names[field] if self.is_mapped(field) else self._names[field][:1])
+        for field in ("question", "contexts", "long_answer"):  # a row may use another synonym
+            first, *others = self._names[field] or [""]
             for column in others:
                 if any(
                     is_missing(row.value.get(first)) and not is_missing(row.value.get(column)) for row in rows
                 ):
                     read.add(column)
-        synonyms = {name for ours in OURS if ours not in ("id", "topics") for name in _KEYS[ours]}
+        synonyms = {name for field in FIELDS if field not in ("id", "topics") for name in _KEYS[field]}
         return [
             column
-            for column in self._there
+            for column in self._all
             if column not in read
             and (
                 (key(column) in synonyms and any(not is_missing(row.value.get(column)) for row in rows))
@@ -255,10 +266,10 @@ def _is_content(value: object) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_is_content, value))
 
 
-def _families(there: Sequence[str], claimed: set[str]) -> list[list[str]]:
+def _families(names: Sequence[str], claimed: set[str]) -> list[list[str]]:
     """Groups of columns with one option each: A, B, C; opa, opb; option_1, option_2; ending0, ending1."""
     groups: dict[str, dict[str, str]] = {}
-    for column in there:
+    for column in names:
         match = _FAMILY.fullmatch(key(column))
         if match and column not in claimed:
             stem = match["stem"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from medqlora.data import fields
 from medqlora.data.fields import is_missing
 from medqlora.data.readers import Row
-from medqlora.data.shapes.columns import key
+from medqlora.data.shapes.columns import columns_of, key, lookup
 from medqlora.data.shapes.contexts import parsed_cell
 from medqlora.data.wording import plain
 from medqlora.errors import InputError
@@ -80,8 +80,7 @@ def _of_article(row: Row, paragraphs: Iterable[object]) -> list[Row]:
 
 def form_of(rows: Sequence[Row]) -> Form | None:
     """The format that the columns imply; None for a table of questions."""
-    columns = list(dict.fromkeys(column for row in rows for column in row.value))
-    keys = {key(column): column for column in reversed(columns)}
+    keys = {key(column): column for column in reversed(columns_of(rows))}
     table = bool({"question", "query"} & set(keys)) and bool({"answer", "label", "finaldecision"} & set(keys))
     for name in _CHATS:
         if not table and name in keys and _has_turns(rows, keys[name]):
@@ -262,12 +261,12 @@ def _turns(row: Row, column: str, default_role: str) -> list[tuple[str, str]]:
         raise fields.bad(row, column, value, "give a list of turns")
     turns = []
     for turn in value:
-        keys = {key(str(name)): name for name in turn} if isinstance(turn, Mapping) else {}
-        role = next((turn[keys[name]] for name in _ROLE_KEYS if name in keys), None)
+        turn = turn if isinstance(turn, Mapping) else {}
+        role = lookup(turn, _ROLE_KEYS)
         known = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
         if known is None:
             raise fields.bad(row, f"{column}: role", role, "give system, user or assistant")
-        text = next((turn[keys[name]] for name in _TEXT_KEYS if name in keys), None)
+        text = lookup(turn, _TEXT_KEYS)
         if isinstance(text, (list, tuple)):
             text = "\n".join(_part(row, column, part) for part in text)
         text = fields.text(row, f"{column}: text", text)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
 from medqlora.data.readers import Row
-from medqlora.data.shapes.columns import key
+from medqlora.data.shapes.columns import key, lookup
 from medqlora.data.shapes.contexts import parsed_cell
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -19,6 +19,7 @@ _TEXT_KEYS = ("text", "value", "option", "content", "choice", "answertext", "opt
 _LABEL_KEYS = ("label", "key", "letter", "id", "optionkey", "index", "aid")
 _LETTERED = re.compile(r"(?:^|(?<=[\s,;|]))\(?([A-Za-z]|\d{1,2})\s?(?:[).:、．：]|\s-(?=\s))\s*")
 _LINE = re.compile(r"([A-Z])\s+(\S.*)")  # the line "A Aspirin"
+_OPTION_KEY = re.compile(r"(?:op|opt|option|choice)([a-z])")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -47,14 +48,14 @@ def options_of(row: Row, column: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise fields.bad(row, column, value, "give an object of letters and texts, or a list of texts")
     # a struct column of Parquet has every letter in every row, null for absent options
-    given = {str(label): text for label, text in value.items() if text is not None}
-    if len(given) < 2:
-        raise fields.bad(row, column, given, "give two options or more")
+    texts = {str(label): text for label, text in value.items() if text is not None}
+    if len(texts) < 2:
+        raise fields.bad(row, column, texts, "give two options or more")
     return {
         fields.name(row, f"{column}: letter", label): fields.text(
             row, f"{column} {label}", _as_text(text), needed=True
         )
-        for label, text in given.items()
+        for label, text in texts.items()
     }
 
 
@@ -69,15 +70,15 @@ def options_of_columns(row: Row, columns: Sequence[str], *, named: bool) -> dict
     Raises:
         InputError: as `options_of`.
     """
-    given: list[object] = [row.value.get(column) for column in columns]
-    while given and fields.is_missing(given[-1]):
-        given.pop()
+    texts: list[object] = [row.value.get(column) for column in columns]
+    while texts and fields.is_missing(texts[-1]):
+        texts.pop()
     if not named:
-        count = next((index for index, text in enumerate(given) if fields.is_missing(text)), len(given))
-        given = given[:count]
-        if len(given) < 2:
+        count = next((index for index, text in enumerate(texts) if fields.is_missing(text)), len(texts))
+        texts = texts[:count]
+        if len(texts) < 2:
             return {}
-    return options_of(row, ", ".join(columns), given) if given else {}
+    return options_of(row, ", ".join(columns), texts) if texts else {}
 
 
 def _as_text(value: object) -> object:
@@ -103,14 +104,11 @@ def _of_texts(row: Row, column: str, texts: Sequence[object]) -> dict[str, objec
 
 def _by_label(row: Row, column: str, value: Mapping[str, object]) -> Mapping[str, object] | list[object]:
     """{"text": […], "label": […]} as label → text, or as a list of texts; an object of letters unchanged."""
-    keys = {key(str(name)): name for name in value}
-    texts = next((value[keys[name]] for name in _TEXT_KEYS if name in keys), None)
-    labels = next((value[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+    texts, labels = lookup(value, _TEXT_KEYS), lookup(value, _LABEL_KEYS)
     if not isinstance(texts, (list, tuple)):
-        family = re.compile(r"(?:op|opt|option|choice)([a-z])")
-        matches = [match for name in keys if (match := family.fullmatch(name))]
-        if matches and len(matches) == len(keys):  # {"opa": …, "opb": …}
-            return {match[1].upper(): value[keys[match[0]]] for match in matches}
+        matches = [(_OPTION_KEY.fullmatch(key(str(name))), text) for name, text in value.items()]
+        if all(match for match, _ in matches):  # {"opa": …, "opb": …}
+            return {match[1].upper(): text for match, text in matches if match}
         return value
     if labels is None:
         return list(texts)
@@ -133,12 +131,13 @@ def _of_objects(row: Row, column: str, items: Sequence[object]) -> dict[str, obj
             continue
         if not isinstance(item, Mapping):
             raise fields.bad(row, column, item, 'give objects with "label" and "text"')
-        keys = {key(str(name)): name for name in item}
-        if len(item) == 1 and not set(keys) & {*_TEXT_KEYS, *_LABEL_KEYS}:  # [{"A": …}, {"B": …}]
+        if len(item) == 1 and not {key(str(name)) for name in item} & {
+            *_TEXT_KEYS,
+            *_LABEL_KEYS,
+        }:  # [{"A": …}, {"B": …}]
             pairs.append(next(iter(item.items())))
             continue
-        text = next((item[keys[name]] for name in _TEXT_KEYS if name in keys), None)
-        label = next((item[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+        text, label = lookup(item, _TEXT_KEYS), lookup(item, _LABEL_KEYS)
         if text is None:
             raise fields.bad(row, column, item, 'give objects with "label" and "text"')
         pairs.append((label, text))

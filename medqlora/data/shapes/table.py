@@ -7,7 +7,7 @@ from typing import TypeVar
 from medqlora.data import fields as values
 from medqlora.data.readers import Row
 from medqlora.data.shapes.answers import Answer, Answers, single
-from medqlora.data.shapes.columns import Columns
+from medqlora.data.shapes.columns import Columns, columns_of
 from medqlora.data.shapes.contexts import parsed_cell, passages
 from medqlora.data.shapes.conversations import expanded, form_of, in_our_columns
 from medqlora.data.shapes.labels import Labels
@@ -61,9 +61,8 @@ class Table:
         self._columns = Columns(readable or rows, fields, option, optional)
         self._answers: Answers | None = None
         if answers:
-            pairs = [
-                (row, options) for row in readable if (options := _or_none(self._options, row)) is not None
-            ]
+            tried = [(row, _or_none(self._options, row)) for row in readable]
+            pairs = [(row, options) for row, options in tried if options is not None]
             self._answers = Answers(pairs, self._columns, labels, answer_index, option)
             if self.form is not None and default_labels and not any(options for _, options in pairs):
                 self._answers.free = self._answers.none_is_a_label(readable)
@@ -94,7 +93,7 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """All columns of the file."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.value))
+        return columns_of(self.rows)
 
     def _converted(self, row: Row) -> Row:
         return row if self.form is None else in_our_columns(row, self.form, answers=self._answers_wanted)

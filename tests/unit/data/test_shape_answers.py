@@ -139,7 +139,7 @@ def test_numbers_and_booleans_stand_for_labels_that_were_named(
             {"labels": ["a", "b", "c"]},
             r"1, 2 fit a count from 0 as well .*answer_index 0 or 1",
         ),
-        ([0, 3], {"labels": ["a", "b", "c"]}, r"0 and 3 of 3 are both there, which is a mixture"),
+        ([0, 3], {"labels": ["a", "b", "c"]}, r"both 0 and 3 of 3 occur, which mixes counts"),
         ([0, 1, 7], {"labels": ["a", "b", "c"]}, r"t\.jsonl:3: answer is 7: give a number of the 3 labels"),
         ([0, 2], {"labels": {0: "no", 1: "yes"}}, r"t\.jsonl:2: answer is 2, which is none of no, yes"),
     ],

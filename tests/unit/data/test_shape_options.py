@@ -135,7 +135,7 @@ def test_rows_with_fewer_options_tell_it_too(read_rows_as_train: Any) -> None:
             [1, 2, 3],
             r"the numbers answer as answers: 1, 2, 3 fit a count from 0 .*--data\.source\.answer_index",
         ),
-        ([0, 4], r"0 and 4 of 4 are both there"),
+        ([0, 4], r"both 0 and 4 of 4 occur"),
         ([0, 7], r"t\.jsonl:2: answer is 7: give a number of the 4 options"),
         ([4, 0.5], r"t\.jsonl:2: answer is 0\.5"),
         ([0, True], r"t\.jsonl:2: answer is True"),
