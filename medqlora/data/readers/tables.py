@@ -66,9 +66,8 @@ def read_delimited(
         dialect, text = find_dialect(text, suffix)
         if "\ufeff" in text:
             # concatenated files: the header of the second follows the unterminated last line of the first
-            text = text.replace(
-                "\ufeff" + text.partition("\n")[0].rstrip("\r"), "\n" + text.partition("\n")[0]
-            )
+            header = text.partition("\n")[0]
+            text = text.replace("\ufeff" + header.rstrip("\r"), "\n" + header)
         already = len(skipped or ())
         try:
             return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
@@ -133,23 +132,17 @@ def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
         separator = max(scores, key=scores.__getitem__) if scores else hint
     header = next(iter(_sample(text, separator, 1)), [])
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
-    first = text.lstrip().splitlines()[:1]
-    quoted = (
-        bool(first)
-        and first[0].count('"') == 2 * len(header)
-        and first[0][:1] == first[0].rstrip()[-1:] == '"'
-    )
+    line = next(iter(text.lstrip().splitlines()), "")
+    quoted = line.count('"') == 2 * len(header) and line[:1] == line.rstrip()[-1:] == '"'
     return Dialect(separator, skipped, spaced, quoted), text
 
 
 def _sample(text: str, separator: str, count: int = _SAMPLE) -> list[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     records: list[list[str]] = []
-    try:
+    with suppress(csv.Error):
         for cells in islice((cells for cells in reader if any(cell.strip() for cell in cells)), count):
             records.append(cells)  # noqa: PERF402 - an error keeps the rows before it
-    except csv.Error:
-        pass
     return records
 
 
@@ -159,9 +152,7 @@ def _agreement(records: list[list[str]]) -> tuple[float, int]:
         return 0.0, 0
     header, *rows = records
     width = sum(bool(cell.strip()) for cell in header)
-    if not rows:
-        return 0.0, width
-    return sum(len(cells) == len(header) for cells in rows) / len(rows), width
+    return sum(len(cells) == len(header) for cells in rows) / max(len(rows), 1), width
 
 
 def _tabs(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:

@@ -1,7 +1,9 @@
 """Maps the columns of a file to record fields by common names of questions, contexts, answers and options."""
 
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from medqlora.data.fields import is_missing
 from medqlora.data.readers import Row
@@ -49,6 +51,8 @@ TELL_TALE = frozenset(
 
 _IGNORED = re.compile(r"[\s_\-.]+")
 _FAMILY = re.compile(r"(?P<stem>|op|opt|option|choice|ending|answer)(?P<mark>[a-z]|\d{1,2})")
+#: how options are marked: by letters, or by numbers from 0 or from 1
+_MARKS = (string.ascii_lowercase, [str(n) for n in range(26)], [str(n) for n in range(1, 27)])
 _ADDRESS = re.compile(r"\s*(?:https?|ftp)://\S+\s*")
 _LONG = 25  # characters; shorter texts are codes, names or dates
 _LOOKED_AT = 200  # rows that are inspected
@@ -275,20 +279,10 @@ def _families(names: Sequence[str], claimed: set[str]) -> list[list[str]]:
             stem = match["stem"]
             if stem or column.isalpha():  # columns named 1, 2, … are not options
                 groups.setdefault(stem, {}).setdefault(match["mark"].removeprefix("0") or "0", column)
-    families = []
     for stem in ("option", "op", "opt", "choice", "ending", "", "answer"):
         marked = groups.get(stem, {})
-        for marks in (
-            list("abcdefghijklmnopqrstuvwxyz"),
-            list(map(str, range(26))),
-            list(map(str, range(1, 27))),
-        ):
-            columns = []
-            for mark in marks:
-                if mark not in marked:
-                    break
-                columns.append(marked[mark])
+        for marks in _MARKS:
+            columns = [marked[mark] for mark in takewhile(marked.__contains__, marks)]
             if len(columns) > 1:
-                families.append(columns)
-                break
-    return families[:1]
+                return [columns]
+    return []

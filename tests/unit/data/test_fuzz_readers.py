@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader makes usable records of it or says in one line what is wrong; never anything else."""
+"""A reader makes usable records of any file or raises a one-line error; nothing else happens."""
 
 import gzip
 import re
@@ -196,7 +196,7 @@ def run_readers(folder: Path, inputs: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_reader_takes_the_file_that_is_spoiled_here(tmp_path: Path, name: str) -> None:
+def test_each_reader_reads_its_file_before_corruption(tmp_path: Path, name: str) -> None:
     path = tmp_path / CASES[name].file
     path.write_bytes(CASES[name].good)
     records = CASES[name].read(path)
@@ -204,12 +204,12 @@ def test_each_reader_takes_the_file_that_is_spoiled_here(tmp_path: Path, name: s
     check_records(records, CASES[name])
 
 
-def test_a_reader_gives_records_or_one_line_and_nothing_else(tmp_path: Path) -> None:
+def test_a_corrupted_file_gives_records_or_a_one_line_error(tmp_path: Path) -> None:
     run_readers(tmp_path, 300)
 
 
 @pytest.mark.slow
-def test_thousands_of_spoiled_files_give_records_or_one_line(tmp_path: Path) -> None:
+def test_thousands_of_corrupted_files_give_records_or_a_one_line_error(tmp_path: Path) -> None:
     run_readers(tmp_path, SLOW_INPUTS["readers"])
 
 
@@ -262,7 +262,7 @@ def test_with_skip_each_line_of_many_files_is_a_record_or_listed(tmp_path: Path)
     run_skipping(tmp_path, 1_000)
 
 
-def test_gzip_is_spoiled_for_sure(tmp_path: Path) -> None:
+def test_the_corruption_of_gzip_is_effective(tmp_path: Path) -> None:
     """The bytes of a gzip that are changed here are no gzip any more: the fuzzing above isn't blind."""
     changed = spoiled(CASES["own.jsonl.gz"].good, [("replace", 0.5, 10, b"\xff" * 3)])
     with pytest.raises((OSError, zlib.error, EOFError)):

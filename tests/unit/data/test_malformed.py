@@ -1,4 +1,4 @@
-"""Malformed input of every kind, for every reader: one line with the file and the line, or taken on purpose."""
+"""Malformed input of every kind, for every reader: a one-line error with file and line, or accepted on purpose."""
 
 import gzip
 import json
@@ -60,7 +60,7 @@ def test_a_bom_and_windows_line_ends_change_nothing(tmp_path: Path, case: Case, 
     assert case.read(path) == expected
 
 
-def test_more_fields_than_are_read_change_nothing(tmp_path: Path, json_case: Case) -> None:
+def test_additional_fields_change_nothing(tmp_path: Path, json_case: Case) -> None:
     path = tmp_path / json_case.file
     path.write_bytes(json_case.good)
     expected = json_case.read(path)
@@ -71,9 +71,7 @@ def test_more_fields_than_are_read_change_nothing(tmp_path: Path, json_case: Cas
     assert json_case.read(path) == expected
 
 
-def test_marks_of_direction_and_control_characters_of_a_text_stay_in_it(
-    tmp_path: Path, json_case: Case
-) -> None:
+def test_direction_marks_and_control_characters_of_texts_are_kept(tmp_path: Path, json_case: Case) -> None:
     """They are text like any other; what shows it (the page, the terminal) escapes it."""
     path = tmp_path / json_case.file
     data, _ = spoiled_value(json_case, b'"a \\u202e\\u0000\\u001b[2J b\\u2028 c?"')
@@ -84,7 +82,7 @@ def test_marks_of_direction_and_control_characters_of_a_text_stay_in_it(
 # --- refused ----------------------------------------------------------------------------------------
 
 
-def test_bytes_that_are_no_utf8_are_named_with_their_line(tmp_path: Path, case: Case) -> None:
+def test_invalid_utf8_is_an_error_with_its_line(tmp_path: Path, case: Case) -> None:
     at = case.good.rindex(b"?")
     line = case.good[:at].count(b"\n") + 1
     data = case.good[:at] + b"\xc3\xa9 \xe9" + case.good[at:]  # with a letter that is, it is no cp1252 either
@@ -93,7 +91,7 @@ def test_bytes_that_are_no_utf8_are_named_with_their_line(tmp_path: Path, case: 
         assert f"{case.file}:{line}: the byte 0xe9 is not UTF-8: save the file as UTF-8" in said
 
 
-def test_a_file_that_ends_too_early_is_named_with_its_line(tmp_path: Path, json_case: Case) -> None:
+def test_a_truncated_file_is_an_error_with_its_line(tmp_path: Path, json_case: Case) -> None:
     data = json_case.good.rstrip()[:-9]
     assert re.search(rf"{json_case.file}:\d+: not JSON", refused(json_case, tmp_path / json_case.file, data))
 
@@ -108,7 +106,7 @@ def test_a_file_that_ends_too_early_is_named_with_its_line(tmp_path: Path, json_
         (b'"a \x01"', "not JSON (Invalid control character at"),
     ],
 )
-def test_json_of_no_standard_is_named_with_its_line(
+def test_nonstandard_json_is_an_error_with_its_line(
     tmp_path: Path, json_case: Case, value: bytes, why: str
 ) -> None:
     data, line = spoiled_value(json_case, value)
@@ -119,7 +117,7 @@ def test_json_of_no_standard_is_named_with_its_line(
     "value",
     [b"null", b"NaN", b'""', b'" \\n "', b"3", b"true", b'["a"]', b'{"a": "b"}', b"[" * 90 + b"]" * 90],
 )
-def test_a_question_of_another_type_is_named_with_its_place(
+def test_a_question_of_another_type_is_an_error_with_its_location(
     tmp_path: Path, json_case: Case, value: bytes
 ) -> None:
     data, line = spoiled_value(json_case, value)
@@ -130,7 +128,7 @@ def test_a_question_of_another_type_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity"])
-def test_a_number_that_is_none_counts_as_null(tmp_path: Path, json_case: Case, value: bytes) -> None:
+def test_nan_and_infinity_count_as_null(tmp_path: Path, json_case: Case, value: bytes) -> None:
     """Python and pandas write it for a missing value."""
     data, _ = spoiled_value(json_case, value)
     null, _ = spoiled_value(json_case, b"null")
@@ -138,7 +136,7 @@ def test_a_number_that_is_none_counts_as_null(tmp_path: Path, json_case: Case, v
     assert refused(json_case, path, data) == refused(json_case, path, null)
 
 
-def test_a_missing_field_is_named_with_its_place(tmp_path: Path, json_case: Case) -> None:
+def test_a_missing_field_is_an_error_with_its_location(tmp_path: Path, json_case: Case) -> None:
     data = re.sub(rb'"(question|QUESTION|sent1|body)"', b'"asked"', json_case.good)
     said = refused(json_case, tmp_path / json_case.file, data)
     assert json_case.file in said
@@ -154,7 +152,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"mmlu authors"}))
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     (tmp_path / case.file).mkdir()
     assert re.search(r"--data\.\w+.*: the folder .* holds no", refused(case, tmp_path / case.file, None))
@@ -167,17 +165,17 @@ def test_a_folder_among_bioasqs_files_is_refused(tmp_path: Path) -> None:
         case.read(tmp_path)
 
 
-def test_gzip_under_a_name_without_gz_is_told(tmp_path: Path, case: Case) -> None:
+def test_gzip_without_its_extension_is_recognised(tmp_path: Path, case: Case) -> None:
     said = refused(case, tmp_path / case.file, gzip.compress(case.good))
     assert f"{case.file}: this is gzip: let its name end in .gz, or unpack it" in said
 
 
-def test_gzip_in_gzip_is_told(tmp_path: Path) -> None:
+def test_gzip_in_gzip_is_an_error(tmp_path: Path) -> None:
     case = CASES["own.jsonl.gz"]
     assert "gzip in gzip" in refused(case, tmp_path / case.file, gzip.compress(case.good))
 
 
-def test_a_question_of_mmlu_lacks_nothing(tmp_path: Path) -> None:
+def test_an_mmlu_question_needs_every_field(tmp_path: Path) -> None:
     rows = [
         {"question": "Which?", "subject": "anatomy", "A": "a"},
         {"question": "Q?", "subject": "anatomy", "A": "a", "answer": 3},
@@ -190,7 +188,7 @@ def test_a_question_of_mmlu_lacks_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cop", ["--5", "5-", "9" * 5000, "1e3", "²"])
-def test_a_right_option_that_is_no_number_is_refused(tmp_path: Path, cop: str) -> None:
+def test_a_correct_option_that_is_not_a_number_is_refused(tmp_path: Path, cop: str) -> None:
     case = CASES["medmcqa"]
     data = case.good.replace(b'"cop": 1', b'"cop": ' + json.dumps(cop).encode())
     assert "dev.json:2: cop is " in refused(case, tmp_path / case.file, data)
@@ -214,13 +212,13 @@ def test_an_id_that_would_break_a_line_or_a_table_is_refused(tmp_path: Path, id_
 
 
 @pytest.mark.parametrize("letter", ["", " ", "A\n", "\u202eA", "A" * 501])
-def test_an_options_letter_is_one_that_can_be_seen(tmp_path: Path, letter: str) -> None:
+def test_an_option_letter_has_only_visible_characters(tmp_path: Path, letter: str) -> None:
     row = {"question": "Q?", "options": {letter: "x", "B": "y"}, "answer": "B"}
     said = refused(CASES["choice"], tmp_path / "choice.jsonl", json.dumps(row).encode())
     assert "choice.jsonl:1: options: letter is " in said
 
 
-def test_odd_and_many_columns_make_no_odd_and_no_long_message(tmp_path: Path) -> None:
+def test_odd_and_many_columns_are_shortened_in_messages(tmp_path: Path) -> None:
     row = {f"column {number}\n\x1b[2J\u202e": 1 for number in range(3000)}
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", json.dumps(row).encode())
     assert "has the column 'question'" in said
@@ -231,7 +229,7 @@ def test_odd_and_many_columns_make_no_odd_and_no_long_message(tmp_path: Path) ->
 MEGABYTES = 50
 
 
-def test_a_line_of_50_mb_is_read_or_named(tmp_path: Path) -> None:
+def test_a_line_of_50_mb_is_read_or_an_error(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     good = '{"question": "Q?", "answer": "yes"}\n'
     long = json.dumps({"question": "Why?", "answer": "no", "contexts": ["a " * (MEGABYTES << 19)]})
@@ -249,7 +247,7 @@ def test_a_line_of_50_mb_is_read_or_named(tmp_path: Path) -> None:
     assert "own.jsonl:2: question is 3" in said
 
 
-def test_many_keys_of_which_one_stands_twice_are_told_at_once(tmp_path: Path) -> None:
+def test_a_repeated_key_among_many_is_found_in_linear_time(tmp_path: Path) -> None:
     """The search for it is linear: the square of 200,000 keys would be hours."""
     keys = ", ".join(f'"k{number}": 1' for number in range(200_000))
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", f'{{{keys}, "k199999": 2}}'.encode())
@@ -270,7 +268,7 @@ def test_the_search_for_a_pmid_is_linear_in_a_long_address(id_: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "own.jsonl")
     assert "is no regular file" in refused(CASES["own.jsonl"], tmp_path / "own.jsonl", None)
     assert fingerprint(str(tmp_path / "own.jsonl")) == {}
@@ -279,7 +277,7 @@ def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["x" * 5000 + ".jsonl", "~no-such-user/a.jsonl", "a\0b.jsonl", "a/" * 3000 + "b.jsonl"]
 )
-def test_a_path_that_no_system_takes_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"^--x: "):
         read_rows(path, "--x")
     assert JSONLines(path).fingerprint()["files"] == {path: {}}
@@ -308,7 +306,7 @@ def test_a_hundred_levels_are_read_and_no_more() -> None:
         ("[1,\n2.5, -" + "8" * 5000 + "]", 2),
     ],
 )
-def test_the_line_is_that_of_what_is_wrong(text: str, line: int) -> None:
+def test_the_reported_line_is_that_of_the_fault(text: str, line: int) -> None:
     with pytest.raises(MalformedError) as found:
         parse_json(text)
     assert found.value.line == line
