@@ -77,7 +77,7 @@ HOSTILE = (
         b"answer",
     ),
 )
-#: JSON in the place of a value: of another type, missing, too long, too deep, unseen
+#: replacement JSON values: another type, missing, too long, too deep, invisible
 VALUES = (
     *(
         b"null",
@@ -161,7 +161,7 @@ def check_records(records: list[Record], case: Case) -> None:
 
 
 def check(folder: Path, name: str, changes: list[tuple[str, float, int, bytes]], inside: bool) -> bool:
-    """Whether the spoiled file was read; `inside`: a gzip's content is spoiled rather than the gzip."""
+    """Whether the corrupted file was read; `inside` corrupts the content of a gzip instead of the gzip."""
     case = CASES[name]
     if inside and case.file.endswith(".gz"):
         data = gzip.compress(spoiled(gzip.decompress(case.good), changes), 1, mtime=0)
@@ -215,7 +215,7 @@ def test_thousands_of_corrupted_files_give_records_or_a_one_line_error(tmp_path:
 
 LINES = st.lists(
     st.one_of(
-        # with a letter that says that the file is UTF-8
+        # with a letter that identifies the file as UTF-8
         st.integers(0, 30).map(lambda n: f'{{"question": "Q {n} µ?", "answer": "yes"}}'.encode()),
         st.binary(max_size=20).filter(lambda line: b"\n" not in line),
         st.sampled_from(
@@ -263,7 +263,7 @@ def test_with_skip_each_line_of_many_files_is_a_record_or_listed(tmp_path: Path)
 
 
 def test_the_corruption_of_gzip_is_effective(tmp_path: Path) -> None:
-    """The bytes of a gzip that are changed here are no gzip any more: the fuzzing above isn't blind."""
+    """The corrupted gzip files are really invalid, so the fuzzing above tests something."""
     changed = spoiled(CASES["own.jsonl.gz"].good, [("replace", 0.5, 10, b"\xff" * 3)])
     with pytest.raises((OSError, zlib.error, EOFError)):
         gzip.decompress(changed)

@@ -125,7 +125,7 @@ def check(record: Record) -> None:
 
 
 def records_of(read: Callable[[], list[Record]]) -> list[Record] | None:
-    """None where the file is refused, in one line that names it."""
+    """The records, or None if a one-line error that names the file refuses it."""
     try:
         return read()
     except InputError as error:

@@ -18,7 +18,7 @@ from medqlora.records import Record
 
 
 def refused(case: Case, path: Path, data: bytes | None) -> str:
-    """The one line that the reader says of these bytes."""
+    """The one-line error of the reader for these bytes."""
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(InputError) as found:
@@ -29,25 +29,25 @@ def refused(case: Case, path: Path, data: bytes | None) -> str:
 
 @pytest.fixture(params=sorted(TEXT))
 def case(request: pytest.FixtureRequest) -> Case:
-    """Every reader of text in turn."""
+    """Each reader of text files."""
     return CASES[request.param]
 
 
 @pytest.fixture(params=sorted(name for name in TEXT if not TEXT[name].file.endswith((".csv", ".tsv"))))
 def json_case(request: pytest.FixtureRequest) -> Case:
-    """Every reader of JSON in turn."""
+    """Each reader of JSON files."""
     return CASES[request.param]
 
 
 def spoiled_value(case: Case, value: bytes) -> tuple[bytes, int]:
-    """The file with another value of a question's key, and the line where it stands."""
+    """The file with another value for a key of a question, and the line of the value."""
     keys = b"question|QUESTION|sent1|body"
     found = list(re.finditer(rb'"(?:' + keys + rb')": ("[^"]*")', case.good))[-1]
     data = case.good[: found.start(1)] + value + case.good[found.end(1) :]
     return data, case.good[: found.start(1)].count(b"\n") + 1
 
 
-# --- taken on purpose -------------------------------------------------------------------------------
+# --- accepted on purpose ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "bom and crlf"])
@@ -72,7 +72,7 @@ def test_additional_fields_change_nothing(tmp_path: Path, json_case: Case) -> No
 
 
 def test_direction_marks_and_control_characters_of_texts_are_kept(tmp_path: Path, json_case: Case) -> None:
-    """They are text like any other; what shows it (the page, the terminal) escapes it."""
+    """They are ordinary text; the page and the terminal escape them."""
     path = tmp_path / json_case.file
     data, _ = spoiled_value(json_case, b'"a \\u202e\\u0000\\u001b[2J b\\u2028 c?"')
     path.write_bytes(data)
@@ -85,8 +85,10 @@ def test_direction_marks_and_control_characters_of_texts_are_kept(tmp_path: Path
 def test_invalid_utf8_is_an_error_with_its_line(tmp_path: Path, case: Case) -> None:
     at = case.good.rindex(b"?")
     line = case.good[:at].count(b"\n") + 1
-    data = case.good[:at] + b"\xc3\xa9 \xe9" + case.good[at:]  # with a letter that is, it is no cp1252 either
-    for before in (b"", b"\xef\xbb\xbf"):  # behind a BOM the byte and its line are the same
+    data = (
+        case.good[:at] + b"\xc3\xa9 \xe9" + case.good[at:]
+    )  # with a valid UTF-8 letter it is not cp1252 either
+    for before in (b"", b"\xef\xbb\xbf"):  # a BOM changes neither the byte nor its line
         said = refused(case, tmp_path / case.file, before + data)
         assert f"{case.file}:{line}: the byte 0xe9 is not UTF-8: save the file as UTF-8" in said
 
@@ -129,7 +131,7 @@ def test_a_question_of_another_type_is_an_error_with_its_location(
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity"])
 def test_nan_and_infinity_count_as_null(tmp_path: Path, json_case: Case, value: bytes) -> None:
-    """Python and pandas write it for a missing value."""
+    """Python and pandas write them for missing values."""
     data, _ = spoiled_value(json_case, value)
     null, _ = spoiled_value(json_case, b"null")
     path = tmp_path / json_case.file
@@ -248,7 +250,7 @@ def test_a_line_of_50_mb_is_read_or_an_error(tmp_path: Path) -> None:
 
 
 def test_a_repeated_key_among_many_is_found_in_linear_time(tmp_path: Path) -> None:
-    """The search for it is linear: the square of 200,000 keys would be hours."""
+    """A quadratic search among 200,000 keys would take hours."""
     keys = ", ".join(f'"k{number}": 1' for number in range(200_000))
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", f'{{{keys}, "k199999": 2}}'.encode())
     assert "own.jsonl:1: the key 'k199999' appears twice" in said
@@ -283,11 +285,11 @@ def test_an_invalid_path_is_refused(path: str) -> None:
     assert JSONLines(path).fingerprint()["files"] == {path: {}}
 
 
-# --- where it stands --------------------------------------------------------------------------------
+# --- reported lines ---------------------------------------------------------------------------------
 
 
 def test_a_hundred_levels_are_read_and_no_more() -> None:
-    """Whatever the version of Python, each of which has another limit of its own."""
+    """The limit is independent of the version of Python, whose own limits differ."""
     assert parse_json("[" * 100 + "]" * 100) == json.loads("[" * 100 + "]" * 100)
     assert parse_json('{"a": "' + "[" * 200 + '"}') == {"a": "[" * 200}
     assert len(parse_json("[" + "[[]], " * 200 + "[]]")) == 201

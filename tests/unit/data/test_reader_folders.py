@@ -42,7 +42,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hub(folder: Path, parts: dict[str, int], shards: int = 2) -> Path:
-    """A data set's repository of the Hub, as it is downloaded."""
+    """A data set's repository of the Hub, as downloaded."""
     from datasets import Dataset
 
     folder.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_a_missing_split_or_shard_is_an_error(saved: Path, tmp_path: Path) -> No
     next((copy / "train").glob("data-00001-*")).unlink()
     assert "lacks data-00001-of-00002.arrow, which its state.json lists" in refused(copy)
     (copy / "train" / "state.json").unlink()
-    assert "holds 1 of 2 shards; number 00001 lacks" in refused(copy)
+    assert "holds 1 of 2 shards; number 00001 is missing" in refused(copy)
     shutil.rmtree(copy / "test")
     (copy / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
     assert "and none of them is a test set" in refused(copy, "--data.source.test")
@@ -111,7 +111,9 @@ def test_a_single_split_of_a_repository_needs_no_name(tmp_path: Path) -> None:
         hub(tmp_path / "b", {"test": 6}, 1)
     )
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "blood-test.csv").write_text("question,answer\nx,yes\n")  # a word of the field
+    (tmp_path / "lab" / "blood-test.csv").write_text(
+        "question,answer\nx,yes\n"
+    )  # "test" is a common word of the field
     assert read(tmp_path / "lab") == [{"question": "x", "answer": "yes"}]
     parts = hub(tmp_path / "c", {"validation": 3, "test": 2}, 1)
     assert "and none of them is a train set" in refused(parts)
@@ -200,7 +202,7 @@ def test_classes_are_read_as_their_names(labelled: Any, tmp_path: Path) -> None:
     for path in (tmp_path / "disk", tmp_path / "a.parquet"):
         assert read(path) == WITH_NAMES
         assert "class names of answer, tags, turns, one" in read_table(str(path), "--x").remark
-        # the readers of published sets know their numbers
+        # readers of published sets expect the numbers
         assert read_rows(str(path), "--x")[0].value["answer"] == 1
 
 

@@ -72,7 +72,7 @@ def test_line_numbers_include_excels_separator_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", SEPARATORS)
 def test_separators_inside_names_or_cells_do_not_change_the_detection(tmp_path: Path, separator: str) -> None:
-    """The rows decide where the header holds several of them."""
+    """The rows decide if the header has several candidates."""
     others = [one for one in SEPARATORS if one != separator]
     rows = [
         {
@@ -139,7 +139,7 @@ def test_one_question_per_line_is_a_table_with_one_column(tmp_path: Path) -> Non
     rows, remark = read(put(tmp_path, "asked.txt", "question\nIs it, really?\nWhy; and how?\n"))
     assert [row["question"] for row in rows] == ["Is it, really?", "Why; and how?"]
     assert "one column" in remark
-    # a CSV promises that its cells are quoted
+    # a .csv file has its cells quoted
     assert "has 2 cells, and the header 1" in refused(
         put(tmp_path, "asked.csv", "question\nIs it, really?\n")
     )
@@ -228,7 +228,7 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
 
 
 def test_readers_of_published_sets_guess_nothing(tmp_path: Path) -> None:
-    """The readers of published sets show no line about the file."""
+    """Readers of published sets show no remark, so a guess would go unnoticed."""
     path = put(tmp_path, "a.csv", "q,a\nMénière,oui\n".encode("cp1252"))
     match = r"a\.csv:2: the byte 0xe9 is not UTF-8: save the file as UTF-8$"
     with pytest.raises(InputError, match=match):
@@ -263,7 +263,7 @@ def test_compressed_files_are_read_with_or_without_the_extension_inside(
         assert remark.startswith(f"{outer}: 12 rows")
 
 
-# --- what is said, and where ------------------------------------------------------------------------
+# --- remarks ----------------------------------------------------------------------------------------
 
 
 def test_the_source_and_the_questions_describe_the_format_of_each_file(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_table_with_a_json_extension_is_a_table(tmp_path: Path, suffix: str) -
     assert f"';'-separated, though named {suffix}" in read_table(path, TRAIN).remark
 
 
-# --- one object: a record, or what holds records ----------------------------------------------------
+# --- one object: a record, or a container of records ------------------------------------------------
 
 RECORDS: list[dict[str, Any]] = [
     {"question": "Q?", "answer": "yes"},
@@ -121,7 +121,7 @@ def test_missing_cells_of_pandas_are_null(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.json", text)) == [{"q": "x", "context": None, "n": None, "m": [None, 1]}]
 
 
-# --- parts ------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_missing_split_is_never_replaced_by_another(tmp_path: Path) -> None:
     path = put(tmp_path, "a.json", {"version": 1, "test": QUESTIONS})
     assert "holds only the part test, a test set: give it as --data.source.test" in refused(path)
     assert read(path, "--data.source.test") == QUESTIONS
-    # datasets calls the rows of any single file "train"
+    # `datasets` names the rows of any single file "train"
     assert read(put(tmp_path, "a.json", {"train": QUESTIONS}), "--data.source.test") == QUESTIONS
 
 
@@ -173,7 +173,7 @@ def test_consecutive_lists_are_one_table(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.json", text)) == QUESTIONS
 
 
-# --- what is wrong ----------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

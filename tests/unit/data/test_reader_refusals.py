@@ -108,7 +108,7 @@ def test_a_binary_file_with_a_text_extension_is_recognised(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "xlsx"])
 def test_a_table_without_an_extension_is_read_by_its_bytes(tmp_path: Path, kind: str) -> None:
-    """The Hub's cache calls its files by their digests."""
+    """Files in the Hub's cache are named by their digests."""
     make, _ = BINARY[kind]
     assert len(read_table(put(tmp_path, "0123abcd", make()), "--x").rows) == 4
 
@@ -130,7 +130,7 @@ def test_a_truncated_or_invalid_compressed_file_is_an_error(tmp_path: Path, pack
     for name in (f"a.jsonl{packed}", f"a{packed}"):
         for broken in (data[: len(data) // 2], data[:-5], b"no such file", b""):
             if broken == b"" and packed in (".gz", ".bz2", ".zst"):
-                continue  # no member at all: no rows
+                continue  # no member, hence no rows
             said = refused(put(tmp_path, name, broken))
             assert "not a whole " in said
             assert "download or compress it again" in said

@@ -34,7 +34,7 @@ def refused(path: str, sheet: str | None = None) -> str:
 
 
 def changed_sheet(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """A workbook whose first sheet's XML is another, as other programs write it."""
+    """A workbook with replaced XML of its first sheet, as other programs write it."""
     stream = io.BytesIO()
     whole = zipfile.ZipFile(io.BytesIO(data))
     with zipfile.ZipFile(stream, "w") as archive:

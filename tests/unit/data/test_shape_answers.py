@@ -87,7 +87,7 @@ def test_custom_labels_are_read_alike(read_rows_as_train: Any) -> None:
     assert answers_of(read_rows_as_train, ["JA", "nein."], labels=["ja", "nein"]) == ["ja", "nein"]
     assert answers_of(read_rows_as_train, ["ii", "I. It is."], labels=["I", "II"]) == ["II", "I"]
     assert answers_of(read_rows_as_train, ["ja", "Nein"], labels={"ja": True, "nein": False}) == ["yes", "no"]
-    # labels that differ in case alone are read as they are written
+    # labels that differ only in case must match exactly
     assert answers_of(read_rows_as_train, ["a", "A"], labels=["A", "a"]) == ["a", "A"]
     with pytest.raises(InputError, match="none of A, a"):
         read_rows_as_train(rows(["a.", "A"]), labels=["A", "a"])
@@ -156,7 +156,7 @@ def test_all_rows_take_their_answer_from_the_same_column(read_rows_as_train: Any
     for value, match in (("perhaps", "answer is 'perhaps'"), (None, "answer is missing or empty")):
         with pytest.raises(InputError, match=rf"t\.jsonl:2: {match}"):
             read_rows_as_train([good, {"question": "Q?", "answer": value, "label": "no"}])
-    # a column that no row can be read from is not the answer
+    # a column without a readable answer in any row is not the answer
     rows = [
         {"question": f"Q {n}?", "answer": "It is not known.", "label": ("yes", "no")[n % 2]} for n in range(4)
     ]

@@ -126,7 +126,7 @@ def test_prompt_and_completion_are_read(read_rows_as_train: Any, names: tuple[st
     records, remarks = read_rows_as_train(rows)
     assert [record.answer for record in records] == ["yes", "no", "yes", "no"]
     assert f", {said}, labels yes/no" in remarks
-    # one answer that is a label, and one that is none: the second is an error, not a free answer
+    # with one answer that is a label, another text is an error, not a free answer
     rows[3][names[1]] = "It is not."
     with pytest.raises(
         InputError, match=r"t\.jsonl:4: answer is 'It is not\.', which is none of yes, no, maybe"

@@ -170,7 +170,7 @@ def test_columns_that_name_different_options_are_an_error(read_rows_as_train: An
     row = {**rows(["Aspirin"])[0], "answer_idx": "B"}
     with pytest.raises(InputError, match=r"t\.jsonl:1: answer names option A and answer_idx option B"):
         read_rows_as_train([row])
-    # a text that stands twice is told apart by the letter
+    # the letter decides between equal texts
     twice = {"question": "Q?", "options": ["x", "x", "y"], "answer": "x", "answer_idx": "B"}
     assert read_rows_as_train([twice])[0][0].answer == "B"
 
