@@ -35,7 +35,7 @@ class Table:
         optional: the fields in `fields` whose column may be missing.
 
     Raises:
-        InputError: a column of `fields` is missing, or no column has the questions.
+        InputError: a column of `fields` is missing, no column has the questions, or SQuAD articles have none.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class Table:
     ) -> None:
         fields = fields or {}
         self.rows = expanded(rows)
+        if not self.rows:
+            raise InputError(f"{option}: {rows[0].file} holds SQuAD articles without questions: add some")
         self.form = None if set(fields) & set(_CONTENT) else form_of(self.rows)
         self._labels, self._answers_wanted = labels, answers
         self._read = [_or_none(self._converted, row) for row in self.rows]

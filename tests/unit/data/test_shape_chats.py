@@ -163,6 +163,14 @@ def test_squads_articles_are_one_row_per_question(read_rows_as_train: Any) -> No
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "row", [{"context": "C.", "qas": []}, {"paragraphs": [{"context": "C.", "qas": []}]}]
+)
+def test_squads_articles_without_questions_are_an_error(read_rows_as_train: Any, row: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="holds SQuAD articles without questions"):
+        read_rows_as_train([row, row])
+
+
 def test_fields_override_the_detected_format(read_rows_as_train: Any) -> None:
     row = {"instruction": "Answer.", "input": "Is it of use?", "output": "yes", "messages": messages(*TURNS)}
     fields = {"question": "input", "answer": "output", "contexts": "instruction"}
