@@ -1,6 +1,7 @@
 """A progress bar that reads no number from the device."""
 
 import contextlib
+import sys
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -32,3 +33,4 @@ class StepProgress(TQDMProgressBar):
         for name in ("train_progress_bar", "val_progress_bar", "test_progress_bar"):
             with contextlib.suppress(TypeError):  # Lightning's, for a bar that was not shown yet
                 getattr(self, name).close()
+        sys.stdout.flush()  # tqdm leaves a closed bar's line end in the buffer

@@ -45,6 +45,7 @@ class WarmCommand:
         )
         self._process.start()
         self.args = ["medqlora", *words]
+        self.log = log
 
     @property
     def pid(self) -> int:

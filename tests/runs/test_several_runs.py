@@ -2,32 +2,27 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 from harness import options
 from safetensors.torch import load_file
+from warm_process import WarmCommand
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def started(words: list[str], folder: Path, *before: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*before, sys.executable, "-m", "medqlora", "fit", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def started(words: list[str], folder: Path) -> WarmCommand:
+    return WarmCommand(["fit", *words], cwd=folder, log=folder / f"{uuid.uuid4().hex}.txt")
 
 
-def ended(process: subprocess.Popen[str]) -> str:
-    shown, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
+def ended(process: WarmCommand) -> str:
+    code = process.wait(timeout=500)
+    shown = process.log.read_text(encoding="utf-8")
+    assert code == 0, shown
     return shown
 
 
@@ -71,11 +66,11 @@ def test_a_fit_on_one_processor_that_others_use_too_ends_well(
     bound = f"import os; os.sched_setaffinity(0, {{{one}}})"
     busy = subprocess.Popen([sys.executable, "-c", f"{bound}\nwhile True: pass"])
     try:
-        before = [sys.executable, "-c", f"{bound}; import sys; os.execv(sys.argv[1], sys.argv[1:])"]
-        if nice := shutil.which("nice"):
-            before += [nice, "-n", "5"]
         words = [*options(tiny_bases["llama"], tmp_path, train=12), "--trainer.max_epochs=1"]
-        shown = ended(started(words, tmp_path, *before))
+        process = started(words, tmp_path)
+        os.sched_setaffinity(process.pid, {one})
+        os.setpriority(os.PRIO_PROCESS, process.pid, 5)
+        shown = ended(process)
     finally:
         busy.kill()
         busy.wait()

@@ -63,9 +63,10 @@ def test_the_shares_of_a_layer_are_its_weights_and_each_process_keeps_only_its_o
         assert not shard.whole
         assert all(one.untyped_storage().size() == 0 for one in bulk(copy))
         assert len(shard.share) * 3 == shard.total_bytes
-        # what the other processes would send
-        shard._whole.untyped_storage().resize_(shard.total_bytes)
-        shard._whole.copy_(everything)
+        # what the other processes would send, in the buffer that all of the layer's tensors are views of
+        buffer = bulk(copy)[0].untyped_storage()
+        buffer.resize_(shard.total_bytes)
+        torch.empty(0, dtype=torch.uint8).set_(buffer).copy_(everything)
         for found, original in zip(bulk(copy), originals, strict=True):
             assert found.data_ptr() % 64 == 0
             assert torch.equal(found, original)
