@@ -195,6 +195,15 @@ def _check_weights(file: Path, option: str) -> None:
         raise InputError(f"{option}: {file} holds no weights: give the adapter/ folder of a finished run")
 
 
+def adapter_config(folder: str, option: str = "--adapter") -> dict[str, object]:
+    """PEFT's own configuration of an adapter folder.
+
+    Raises:
+        InputError: the file is no JSON object.
+    """
+    return _object(Path(folder).expanduser() / _CONFIG_FILE, option)
+
+
 def base_of(folder: str) -> str:
     """The base that PEFT's own file names.
 
