@@ -47,11 +47,12 @@ class BaseWeights:
         quantized: how the live model holds them; None where the files' values count as they are.
 
     Attributes:
+        quantized: as given.
         shapes: parameter name -> shape of the weight that it stands for.
     """
 
     def __init__(self, files: Sequence[Path], quantized: Quantized | None) -> None:
-        self._quantized = quantized
+        self.quantized = quantized
         self._places: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
@@ -99,7 +100,7 @@ class OpenWeights:
 
     def read(self, name: str) -> Tensor:
         """A weight's values as the model multiplies with them: float32 where it is quantized, else as stored."""
-        quantized = self._weights._quantized
+        quantized = self._weights.quantized
         state = self._weights._packed_state(name)
         if state is not None:
             return self._unpacked(name, state)

@@ -10,13 +10,21 @@ from tiny import FAMILIES, build_base
 from torch import Tensor, nn
 
 from medqlora.artifacts.merge.base_weights import BaseWeights, Quantized
+from medqlora.artifacts.merge.live_model import LiveBase, weights_by_tensor
 from medqlora.artifacts.merge.lora_update import read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder
+from medqlora.artifacts.merge.whole_model import merge_model
 from medqlora.errors import InputError
 from medqlora.models import LoRA, Transformers
 
 CPU = torch.device("cpu")
+#: families whose files can't be merged tensor by tensor -> fields of their configuration
+OTHERS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "falcon": {"alibi": False, "head_dim": None},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
@@ -252,3 +260,36 @@ def test_a_killed_merge_goes_on_with_the_shards_that_it_finished(tmp_path: Path)
         tensors |= load_file(file)
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_modules_that_count_as_quantized_are_the_live_models(
+    tiny_bases: dict[str, Path], family: str
+) -> None:
+    base = LiveBase(str(tiny_bases[family]), None, "nf4", True, torch.float32)
+    weights = weights_by_tensor(base)
+    assert weights is not None
+    model = live_model(tiny_bases[family])
+    assert weights.quantized is not None
+    assert weights.quantized.modules == quantized_layers(model).modules
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_what_cannot_be_merged_by_tensor_is_merged_as_a_model(tmp_path: Path, family: str) -> None:
+    base = build_base(tmp_path / "base", family, **OTHERS[family])
+    backend = Transformers(str(base), gradient_checkpointing=False)
+    model: Any = backend.load(lora=LoRA(r=4), adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    adapter = saved(model.eval(), tmp_path / "adapter")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        live = model(input_ids=ids).logits
+        plain = Transformers(str(base), "none", gradient_checkpointing=False)
+        bare = plain.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
+        live_base = LiveBase(str(base), None, "nf4", True, torch.float32)
+        assert weights_by_tensor(live_base) is None or family == "gpt2"
+        ours = merge_model(bare, live_base, adapter).eval()(input_ids=ids).logits
+    torch.testing.assert_close(ours, live, rtol=1e-3, atol=1e-3)
