@@ -126,12 +126,7 @@ class Prediction:
     @property
     def probabilities(self) -> tuple[float, ...]:
         """softmax(logprobs): a distribution over the labels alone, summing to 1."""
-        if not self.logprobs:
-            return ()
-        top = max(self.logprobs)
-        weights = [math.exp(value - top) for value in self.logprobs]
-        total = sum(weights)
-        return tuple(weight / total for weight in weights)
+        return softmax(self.logprobs)
 
     @property
     def confidence(self) -> float | None:
@@ -142,3 +137,17 @@ class Prediction:
     def label_mass(self) -> float:
         """The probability that the model gives to the labels together, 0 to 1; the rest is outside them."""
         return min(1.0, sum(math.exp(value) for value in self.logprobs))
+
+
+def softmax(values: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:
+    """softmax(values / temperature), summing to 1; empty for no values.
+
+    The sum is exact (`fsum`), so it does not depend on the order of the values: two questions with the same
+    log-likelihoods in another order have exactly the same confidence.
+    """
+    if not values:
+        return ()
+    top = max(values)
+    weights = [math.exp((value - top) / temperature) for value in values]
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)

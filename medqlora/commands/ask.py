@@ -1,4 +1,4 @@
-"""`medqlora ask`: one answer in the terminal, or a prompt to ask one question after another."""
+"""`medqlora ask`: answers one question in the terminal, or one after another."""
 
 import argparse
 import contextlib
@@ -7,16 +7,18 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
-from medqlora.inference import safe_answer
+from medqlora.inference import Answer, safe_answer
 from medqlora.records import Record
 from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.interrupts import Interrupted
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+if TYPE_CHECKING:
+    from medqlora.inference.predictor import Predictor
+
 _LOOP_HELP = """Type a question. Also:
   /context FILE|TEXT   what the next questions are about; /context alone forgets it
   /history             what was asked and answered
@@ -64,12 +66,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def say(line: str) -> None:
-    """Prints at once. Not `console.say`: that loads Lightning, which Unsloth has to come before."""
+    """Prints at once. `console.say` would import Lightning before Unsloth, which has to come first."""
     print(line, flush=True)
 
 
 def run(command: str, words: list[str]) -> int:
-    """Raises InputError for wrong options, an adapter that isn't there, or a base that can't be had."""
+    """Raises InputError for wrong options, a missing adapter, or a base model that can't be loaded."""
     options = parser().parse_args(words)
     check_note(options.note, "--note")
     if options.max_new_tokens < 1:
@@ -79,109 +81,89 @@ def run(command: str, words: list[str]) -> int:
     if len(options.option) == 1:
         raise InputError(f"--option {options.option[0]!r}: one alone is no choice: give two or more")
     if options.question is not None:
-        # before anything is loaded: help must not wait for a model, nor depend on one
+        # before anything is loaded: a fixed reply must not wait for a model, nor depend on one
         reply = screen(options.question)
         if reply is not None:
-            _show(safe_answer(_record(options, options.question, None), reply, options.note), options)
+            record = Record("question", options.question)
+            _show(safe_answer(record, reply, options.note), options)
             return 0
     elif sys.stdin is None:
         raise InputError(
             "the question is missing, and there is no input to read one from: write it after `ask`"
         )
     context = None if options.context is None else context_of(options.context)
-    asker = _asker(options)
+    predictor = _load(options)
     if options.question is None:
-        return _loop(asker, options, context)
-    _answer(asker, _record(options, options.question, context), options)
+        return _loop(predictor, options, context)
+    _answer(predictor, options.question, context, options)
     return 0
 
 
-def _asker(options: argparse.Namespace) -> Any:
+def _load(options: argparse.Namespace) -> "Predictor":
     from medqlora.artifacts.runs import newest_adapter
     from medqlora.models.adapter_source import find_adapter
-    from medqlora.models.adapters import base_remark, read_adapter
 
-    folder, remark = options.adapter, None
-    if folder is None:
-        found = newest_adapter(Path(options.logs))
-        if found is None:
+    remark = None
+    if options.adapter is None:
+        newest = newest_adapter(Path(options.logs))
+        if newest is None:
             raise InputError(
                 f"--adapter: {options.logs} holds no finished run: train one with `medqlora fit`, or name an adapter's "
                 "folder"
             )
-        folder = str(found)
+        folder = str(newest)
     else:
-        folder, remark = find_adapter(folder, "--adapter")
-    import torch
-
-    cuda = torch.cuda.is_available()
-    backend = options.backend or read_adapter(folder, "--adapter").get("backend")
-    if backend == "Unsloth" and options.backend is None and (not cuda or options.device == "cpu"):
-        backend = "Transformers"  # the same weights, on a CPU
-    if backend == "Unsloth":
-        from medqlora.models.unsloth import import_unsloth
-
-        import_unsloth()
+        folder, remark = find_adapter(options.adapter, "--adapter")
+    from medqlora.inference.loading import pick_device
     from medqlora.inference.predictor import Predictor
+    from medqlora.models.adapters import read_adapter
 
-    if options.device == "cuda" and not cuda:
-        raise InputError("--device cuda: torch finds no CUDA GPU here: use cpu")
-    device = torch.device("cuda" if cuda and options.device != "cpu" else "cpu")
+    read_adapter(folder, "--adapter")  # before a line is printed
+    device = pick_device(options.device)
     if not options.json:
-        say(f"Asking the adapter {folder}")
-    asker = Predictor(
+        say(f"Adapter: {folder}")
+    predictor = Predictor.load(
         folder,
         base=options.base,
-        backend=backend,
+        backend=options.backend,
         device=device,
         max_new_tokens=options.max_new_tokens,
+        option="--adapter",
     )
-    for line in filter(None, (remark, base_remark(folder, asker.backend.base), *asker.backend.remarks())):
-        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
-    return asker
+    for line in (remark, *predictor.remarks):
+        if line:
+            print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+    return predictor
 
 
-def _record(options: argparse.Namespace, question: str, context: str | None, labels: Any = ()) -> Record:
-    choices = dict(zip(_LETTERS, options.option, strict=False))
-    return Record(
-        id="question",
-        question=question,
-        contexts=() if context is None else (context,),
-        options=choices,
-        labels=tuple(choices) or tuple(labels),
-    )
-
-
-def _answer(asker: Any, record: Record, options: argparse.Namespace) -> Any:
-    for text in (record.question, *record.contexts, *record.options.values()):
-        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python keeps bytes that are no UTF-8
-            raise InputError(f"{text[:80]!r}: not a text in UTF-8: write it as one")
-    labels = record.labels or asker.labels
-    answer = asker.answer(
-        Record(record.id, record.question, record.contexts, options=record.options, labels=labels),
-        options.note,
-    )
+def _answer(
+    predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
+) -> Answer:
+    answer = predictor.answer(question, context, options.option, options.note)
     _show(answer, options)
-    if not record.contexts and asker.wants_context and not options.json:
-        say("(It learned to answer from a context, and was given none: be the more careful. See --context.)")
+    if context is None and predictor.wants_context and answer.reply is None and not options.json:
+        say(
+            "Warning: this adapter was trained with a context, and none was given; answers are less reliable. Pass "
+            "--context."
+        )
     return answer
 
 
-def _show(answer: Any, options: argparse.Namespace) -> None:
+def _show(answer: Answer, options: argparse.Namespace) -> None:
     if options.json:
         say(json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False))
     else:
         say(answer.shown(min(100, shutil.get_terminal_size().columns)))
 
 
-def _loop(asker: Any, options: argparse.Namespace, context: str | None) -> int:
-    """Reads questions until the input ends; a line that is wrong is answered and the loop goes on."""
+def _loop(predictor: "Predictor", options: argparse.Namespace, context: str | None) -> int:
+    """Answers one question per line until the input ends; a wrong line is reported, and the loop goes on."""
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # arrow keys and this session's lines; nothing is written to disk
         say(_LOOP_HELP)
     elif hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")  # `_answer` tells of a line that is no UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")  # `answer` reports a line that is no UTF-8
     history: list[tuple[str, str]] = []
     while True:
         try:
@@ -198,28 +180,22 @@ def _loop(asker: Any, options: argparse.Namespace, context: str | None) -> int:
             if word == "/quit":
                 return 0
             if word == "/history":
-                for asked, said in history:
-                    say(f"{said:<12}{asked}")
+                for question, decision in history:
+                    say(f"{decision:<12}{question}")
             elif word == "/context":
                 context = context_of(rest.strip()) if rest.strip() else None
                 say("No context." if context is None else f"Context of {len(context.split())} words.")
             elif word.startswith("/"):
                 say(_LOOP_HELP)
             else:
-                record = _record(options, line, context)
-                reply = screen(line)
-                if reply is not None:
-                    answer = safe_answer(record, reply, options.note)
-                    _show(answer, options)
-                else:
-                    answer = _answer(asker, record, options)
+                answer = _answer(predictor, line, context, options)
                 history.append((line, str(answer.decision or answer.kind)))
         except InputError as error:
             say(f"medqlora: error: {error}")
 
 
 def context_of(given: str) -> str:
-    """The text of `--context`: a file's where there is one of that name, else the words themselves.
+    """The text of `--context`: the content of a file of that name, or else the value itself.
 
     Raises:
         InputError: the file is empty, or can't be read as UTF-8 text.

@@ -1,18 +1,35 @@
-"""Inference: from a loaded model to predictions, and from a prediction to an answer that a person may be shown.
+"""Inference: a loaded model to predictions, and predictions to answers that a person may be shown.
 
-Importing this loads neither torch nor the statistics' libraries.
+Importing it loads neither torch nor the statistics' libraries: names that need them are imported on first use.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from medqlora.inference.answer import Answer, answer_of, safe_answer
-from medqlora.inference.calibration import Calibration, calibrate, calibrated_probabilities
+from medqlora.inference.calibration import Calibration, calibrate
 from medqlora.inference.rationale import rationale_in
+
+if TYPE_CHECKING:
+    from medqlora.inference.evaluator import Evaluator, build_evaluator
+    from medqlora.inference.predictor import Predictor
 
 __all__ = [
     "Answer",
     "Calibration",
+    "Evaluator",
+    "Predictor",
     "answer_of",
+    "build_evaluator",
     "calibrate",
-    "calibrated_probabilities",
     "rationale_in",
     "safe_answer",
 ]
+
+_NEED_TORCH = {"Evaluator": "evaluator", "Predictor": "predictor", "build_evaluator": "evaluator"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)

@@ -1,45 +1,46 @@
-"""An answer: what the model decided, how sure it is, and the note; or that it is not sure enough."""
+"""An answer: the decision, its confidence, and the note; or that the model is not sure enough."""
 
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
-from medqlora.inference.calibration import Calibration, calibrated_probabilities
+from medqlora.inference.calibration import Calibration
 from medqlora.inference.rationale import rationale_in
-from medqlora.records import Prediction, Record
+from medqlora.records import Prediction, Record, softmax
 from medqlora.safety.note import NOTE, check_note
 from medqlora.safety.screen import SafeReply
 from medqlora.utils.terminal import printable
+from medqlora.utils.types import Json
 
 Kind = Literal["answer", "uncertain", "safe_reply"]
-#: the `decision` of an answer that isn't given
+#: the `decision` of an uncertain answer
 UNCERTAIN = "uncertain"
-#: narrower than this nothing can be read
+#: least columns of a readable text
 NARROWEST = 20
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person is shown of one question.
+    """The answer to one question, as a person is shown it.
 
     Attributes:
         id, question: the record's.
-        kind: `answer`; `uncertain`, where the model isn't sure enough; `safe_reply`, where it was not asked.
+        kind: `answer`; `uncertain`, where the model is not sure enough; `safe_reply`, where the question did not reach
+            the model.
         decision: a label; "uncertain"; None for a free answer and a safe reply.
         leaning: the likeliest label of an uncertain answer.
-        option_text: for multiple choice, the text of the option that is decided or leaned to.
-        confidence: the probability of the likeliest label, 0 to 1; None where labels were not scored.
+        option_text: for multiple choice, the text of the option of `decision` or `leaning`.
+        confidence: probability of the likeliest label, 0 to 1; None where labels were not scored.
         probabilities: label → probability; empty where labels were not scored.
-        calibrated: whether `confidence` and `probabilities` are to be taken at their word: the share of
-            right answers among dev questions of such a confidence.
-        calibrated_on: how many dev questions the temperature was fitted on; None where it was not.
+        calibrated: whether `confidence` is the share of right answers among validation questions of that confidence.
+        calibrated_on: number of validation questions that the temperature was fitted on; None where it was not.
         caution: why the confidence is not calibrated, as a clause.
-        rationale: what the model wrote after its decision, as it wrote it; of a free answer, all of it.
-        reason: why it is uncertain, in a sentence.
-        reply: what is said instead of an answer.
-        note: what every answer ends with.
+        rationale: the generated text after its decision, unchanged; of a free answer, the whole text.
+        reason: why the answer is uncertain, as a sentence.
+        reply: the fixed reply in place of an answer.
+        note: text that every answer ends with.
     """
 
     id: str
@@ -59,28 +60,24 @@ class Answer:
     note: str = NOTE
 
     def __post_init__(self) -> None:
-        """Without a note there is no answer.
-
-        Raises:
-            InputError: as `check_note`.
-        """
+        """Raises InputError for an empty note, see `check_note`."""
         object.__setattr__(self, "note", check_note(self.note, "note"))
 
     @property
     def text(self) -> str:
-        """The whole answer for a reader, a paragraph a line, the note last; without control characters."""
+        """The answer as paragraphs, the note last; without control characters."""
         return "\n\n".join([*self._paragraphs(), self.note])
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values without NaN, each text such that it can be written as UTF-8."""
-        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+    def to_json(self) -> dict[str, Json]:
+        """Plain values without NaN, with texts that can be written as UTF-8."""
+        plain: dict[str, Json] = {field.name: getattr(self, field.name) for field in fields(self)}
         plain["probabilities"] = dict(self.probabilities) or None
         plain["reply"] = None if self.reply is None else {"kind": self.reply.kind, "text": self.reply.text}
         plain["text"] = self.text
         return {key: _writable(value) for key, value in plain.items()}
 
     def shown(self, width: int = 80) -> str:
-        """`text` for the terminal, wrapped to `width` columns; plain text without a final newline."""
+        """`text` wrapped to `width` columns, without a final newline."""
         width = max(width, NARROWEST)
         parts = []
         for part in (*self._paragraphs(), self.note):
@@ -89,121 +86,124 @@ class Answer:
         return "\n\n".join(parts)
 
     def _paragraphs(self) -> list[str]:
-        """What stands before the note."""
+        """The paragraphs before the note."""
         if self.reply is not None:
             return [self.reply.text]
         parts = []
         if self.decision is not None:
             parts.append(self._headline())
         if self.rationale:
-            # of an uncertain answer it must not look like the answer
-            lead = "What it wrote: " if self.kind == UNCERTAIN else ""
+            # the text of an uncertain answer must not look like the answer
+            lead = "Generated text: " if self.kind == UNCERTAIN else ""
             parts.append(lead + _harmless(self.rationale))
-        return parts or ["The model wrote nothing."]
+        return parts or ["The generated text is empty."]
 
     def _headline(self) -> str:
         """Decision or leaning, confidence, and the reason."""
         label = self.leaning if self.kind == UNCERTAIN else self.decision
         named = _harmless(label or "") + (f": {_harmless(self.option_text)}" if self.option_text else "")
-        sure = self._sureness()
         if self.kind != UNCERTAIN:
-            return f"Answer: {named}\n{sure}"
-        leaning = f"\nIt leans to {named}" if label else ""
-        return f"Uncertain. {_harmless(self.reason or '')}{leaning}{f'{chr(10)}{sure}' if label else ''}"
+            return f"Answer: {named}\n{self._confidence_line()}"
+        reason = f"Uncertain. {_harmless(self.reason or '')}"
+        return f"{reason}\nThe model leans to {named}\n{self._confidence_line()}" if label else reason
 
-    def _sureness(self) -> str:
+    def _confidence_line(self) -> str:
         if self.confidence is None:
             return f"Confidence unknown: {self.caution}"
-        told = f"Confidence {_percent(self.confidence)}, "
         if self.calibrated:
-            return f"{told}calibrated on {self.calibrated_on} questions"
-        return f"{told}not calibrated: {self.caution}"
+            return f"Confidence {_percent(self.confidence)}, calibrated on {self.calibrated_on} questions"
+        return f"Confidence {_percent(self.confidence)}, not calibrated: {self.caution}"
 
 
 def answer_of(
     prediction: Prediction, record: Record, calibration: Calibration | None = None, note: str = NOTE
 ) -> Answer:
-    """What is said of one question: the decision where the model is sure enough of it.
+    """The answer to one question: the decision, where the model is sure enough of it.
 
-    It is uncertain where the calibrated confidence is below the threshold, where the text that it wrote
-    states another decision than its likeliest, and where it has no decision. Without a calibration that was
-    learned on the same decisions, the confidence is the model's own, and is marked so.
+    An answer is uncertain where the calibrated confidence is below the threshold, where the generated text states
+    another decision than the likeliest label, or where there is no decision. Without a calibration on the same
+    labels the confidence is the model's own, and is marked so.
 
     Args:
         prediction: as it is compared (see `evaluation.decided`), like those of the calibration.
         record: its question.
-        calibration: what was learned from the dev questions; None where none was saved with the adapter.
-        note: what the answer ends with.
+        calibration: saved with the adapter; None without one.
+        note: text that the answer ends with.
 
     Raises:
         ValueError: the prediction is of another question.
-        InputError: the note says nothing, see `check_note`.
+        InputError: the note is empty, see `check_note`.
     """
     if prediction.id != record.id:
         raise ValueError(f"the prediction is of question {prediction.id}, the record is {record.id}")
-    common: dict[str, Any] = {
-        "id": record.id,
-        "question": record.question,
-        "rationale": rationale_in(prediction.text or "", prediction.labels, record.options),
-        "note": note,
-    }
+    rationale = rationale_in(prediction.text or "", prediction.labels, record.options)
+    answer = Answer(record.id, record.question, "answer", rationale=rationale, note=note)
     if not prediction.labels:
-        return Answer(kind="answer", **common)
+        return answer
     if not all(math.isfinite(value) for value in prediction.logprobs):
-        no_numbers = "The model's scores of the possible answers are no numbers."
-        return Answer(kind="uncertain", decision=UNCERTAIN, reason=no_numbers, **common)
-    caution: str | None
+        reason = "The model's scores of the possible answers are not finite numbers."
+        return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=reason)
+    caution = _caution(prediction, calibration)
     if calibration is not None and not calibration.covers(prediction):
-        calibration, caution = None, "the calibration was made for other answers than these"
-    else:
-        caution = "no calibration was saved with the adapter" if calibration is None else calibration.caution
-    probabilities = calibrated_probabilities(prediction, calibration.temperature if calibration else 1.0)
+        calibration = None
+    probabilities = softmax(prediction.logprobs, calibration.temperature if calibration else 1.0)
     confidence = max(probabilities, default=None)
     decision = prediction.decision if prediction.logprobs else prediction.parsed
-    if not prediction.logprobs:
-        caution = "the possible answers were not scored"
-    common |= {
-        "option_text": record.options.get(decision or "") or None,
-        "confidence": confidence,
-        "probabilities": dict(zip(prediction.labels, probabilities, strict=False)),
-        "calibrated": caution is None,
-        "calibrated_on": calibration.n if calibration and caution is None else None,
-        "caution": caution,
-    }
-    reason = _doubt(prediction, decision, confidence, calibration)
-    if reason is None:
-        return Answer(kind="answer", decision=decision, **common)
-    return Answer(kind="uncertain", decision=UNCERTAIN, leaning=decision, reason=reason, **common)
+    answer = replace(
+        answer,
+        decision=decision,
+        option_text=record.options.get(decision or "") or None,
+        confidence=confidence,
+        probabilities=dict(zip(prediction.labels, probabilities, strict=False)),
+        calibrated=caution is None,
+        calibrated_on=calibration.n if calibration and caution is None else None,
+        caution=caution,
+    )
+    doubt = _doubt(prediction, decision, confidence, calibration)
+    if doubt is None:
+        return answer
+    return replace(answer, kind="uncertain", decision=UNCERTAIN, leaning=decision, reason=doubt)
 
 
 def safe_answer(record: Record, reply: SafeReply, note: str = NOTE) -> Answer:
-    """The fixed reply to a question that was not put to the model, see `screen`.
+    """The fixed reply to a question that does not reach the model, see `screen`.
 
     Raises:
-        InputError: the note says nothing, see `check_note`.
+        InputError: the note is empty, see `check_note`.
     """
     return Answer(id=record.id, question=record.question, kind="safe_reply", reply=reply, note=note)
+
+
+def _caution(prediction: Prediction, calibration: Calibration | None) -> str | None:
+    """Why the confidence is not calibrated, as a clause; None where it is."""
+    if not prediction.logprobs:
+        return "the possible answers were not scored"
+    if calibration is None:
+        return "no calibration was saved with the adapter"
+    if not calibration.covers(prediction):
+        return "the calibration was made for other answers than these"
+    return calibration.caution
 
 
 def _doubt(
     prediction: Prediction, decision: str | None, confidence: float | None, calibration: Calibration | None
 ) -> str | None:
-    """Why it is uncertain, in a sentence; None where it is not."""
+    """Why the answer is uncertain, as a sentence; None where it is not."""
     if decision is None:
-        return "No decision could be read from what the model wrote."
+        return "No decision could be read from the generated text."
     doubts = []
     if calibration is not None and confidence is not None and confidence < calibration.threshold:
         allowed = f"{calibration.target_risk:.0%} wrong"
         if calibration.threshold > 1:
-            doubts.append(f"on the development questions no confidence was enough for at most {allowed}")
+            doubts.append(f"on the validation questions no confidence was enough for at most {allowed}")
         else:
-            sure, least = _percent(confidence), _percent(calibration.threshold)
-            below = "just below" if sure == least else f"below {least},"
+            shown, least = _percent(confidence), _percent(calibration.threshold)
+            below = "just below" if shown == least else f"below {least},"
             doubts.append(
-                f"its confidence of {sure} is {below} the least for at most {allowed} on the development questions"
+                f"its confidence of {shown} is {below} the least for at most {allowed} on the validation questions"
             )
     if prediction.parsed is not None and prediction.parsed != decision:
-        doubts.append(f"what the model wrote says {prediction.parsed!r}, its scores say {decision!r}")
+        doubts.append(f"the generated text says {prediction.parsed!r}, the scores say {decision!r}")
     if not doubts:
         return None
     sentence = ", and ".join(doubts)
@@ -211,19 +211,21 @@ def _doubt(
 
 
 def _percent(value: float) -> str:
-    """0.834 → "83%"; never 100%, which no model is sure of."""
+    """0.834 → "83%"; never "100%"."""
     return "more than 99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
 def _harmless(text: str) -> str:
-    """Line breaks stay; other control characters could steer a terminal."""
+    """The text without control characters, which could steer a terminal; line breaks stay."""
     return printable("\n".join(line.expandtabs(4) for line in text.splitlines()))
 
 
-def _writable(value: Any) -> Any:
-    """Texts without halves of surrogate pairs, which UTF-8 can't hold."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+def _writable(value: Json) -> Json:
+    """The value without lone surrogates, which UTF-8 can't encode."""
     if isinstance(value, dict):
-        return {_writable(key): _writable(one) for key, one in value.items()}
-    return value
+        return {_encodable(key): _writable(item) for key, item in value.items()}
+    return _encodable(value) if isinstance(value, str) else value
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,34 +1,35 @@
-"""How sure the model has to be before its decision is shown as one, learned from the dev questions."""
+"""The confidence from which a decision is shown as an answer, learned from the validation questions."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from medqlora.errors import InputError
-from medqlora.records import Prediction
+from medqlora.records import Prediction, softmax
+from medqlora.utils.types import Json
 
-#: with fewer dev questions than this, neither temperature nor threshold can be relied on
+#: with fewer validation questions neither temperature nor threshold is reliable
 FEWEST = 20
 #: a threshold that no confidence reaches
 UNREACHABLE = 2.0
+_FIX = "the file is damaged; copy the adapter again, or fit again"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is kept beside an adapter to say how sure its answers are.
+    """Temperature and threshold of an adapter's confidence, saved with the adapter.
 
     Attributes:
-        temperature: the label log-likelihoods are divided by it; > 0.
-        threshold: the least calibrated confidence that is answered, 0 to 1; above 1 nothing is.
-        target_risk: the share of wrong decisions that was allowed among the answered, 0 to 1.
-        n: dev questions that it was learned from.
-        answered: those of them at or above the threshold.
-        wrong: the wrong decisions among `answered`.
-        risk_ci95: Wilson's 95% interval of wrong / answered; None where nothing is answered. The threshold
-            was chosen on the same questions, so the risk on new ones is rather higher than lower.
-        labels: the decisions that were possible.
-        classes: how many of `labels` were the right answer of some dev question.
+        temperature: divides the label log-likelihoods; > 0.
+        threshold: least calibrated confidence of an answer, 0 to 1; above 1 nothing is answered.
+        target_risk: allowed share of wrong decisions among the answers, 0 to 1.
+        n: validation questions that were used.
+        answered: those at or above the threshold.
+        wrong: wrong decisions among `answered`.
+        risk_ci95: Wilson's 95% interval of wrong / answered; None where nothing is answered. The threshold was chosen
+            on the same questions, so the risk on new questions is rather higher than lower.
+        labels: the possible decisions.
+        classes: number of labels that are the gold answer of some validation question.
     """
 
     temperature: float
@@ -43,162 +44,134 @@ class Calibration:
 
     @property
     def caution(self) -> str | None:
-        """Why this calibration shows too little to be relied on, as a clause; None where it shows enough."""
+        """Why this calibration is not reliable, as a clause; None where it is."""
         if self.n < FEWEST:
-            return f"{self.n} development question{'s' * (self.n != 1)} are too few, {FEWEST} are the least"
+            return f"{self.n} validation question{'s' * (self.n != 1)} are too few, {FEWEST} are the least"
         if self.classes < 2:
-            return "all development questions had the same answer"
+            return "all validation questions had the same answer"
         return None
 
     def covers(self, prediction: Prediction) -> bool:
-        """Whether it was learned on the decisions that `prediction` is between."""
+        """Whether the calibration was learned on the labels of `prediction`."""
         return bool(prediction.logprobs) and set(prediction.labels) <= set(self.labels)
 
-    def applied(self, predictions: Sequence[Prediction]) -> dict[str, Any] | None:
-        """What the threshold lets through of other questions, and how often that is wrong.
+    def applied(self, predictions: Sequence[Prediction]) -> dict[str, Json] | None:
+        """Coverage and risk of the threshold on other questions.
 
         Args:
-            predictions: with gold labels, none of them among those that it was learned from.
+            predictions: with gold labels, of questions that the calibration was not learned on.
 
         Returns:
             `threshold`, `temperature`, `target_risk`, `n`, `answered`, `wrong`, `risk` and `risk_ci95` (Wilson; None
-            where nothing is answered). None where it wasn't learned on decisions like these.
+            where nothing is answered). None where the calibration does not cover the predictions.
         """
-        if not predictions or not all(self.covers(one) for one in predictions):
+        if not predictions or not all(self.covers(prediction) for prediction in predictions):
             return None
-        sure = [
-            one
-            for one in predictions
-            if max(calibrated_probabilities(one, self.temperature)) >= self.threshold
+        answered = [
+            prediction
+            for prediction in predictions
+            if max(softmax(prediction.logprobs, self.temperature)) >= self.threshold
         ]
-        wrong = sum(one.decision != one.gold for one in sure)
-        interval = None
-        if sure:
-            from medqlora.evaluation.statistics.intervals import wilson_interval
-
-            interval = [float(one) for one in wilson_interval(wrong, len(sure))]
+        wrong = sum(prediction.decision != prediction.gold for prediction in answered)
+        interval = _wilson(wrong, len(answered))
         return {
             "threshold": self.threshold,
             "temperature": self.temperature,
             "target_risk": self.target_risk,
             "n": len(predictions),
-            "answered": len(sure),
+            "answered": len(answered),
             "wrong": wrong,
-            "risk": wrong / len(sure) if sure else None,
-            "risk_ci95": interval,
+            "risk": wrong / len(answered) if answered else None,
+            "risk_ci95": None if interval is None else list(interval),
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Plain values; `from_json` reads them back exactly."""
-        plain = asdict(self)
-        plain["labels"] = list(self.labels)
-        plain["risk_ci95"] = None if self.risk_ci95 is None else list(self.risk_ci95)
-        return plain
+        interval = None if self.risk_ci95 is None else list(self.risk_ci95)
+        return {**asdict(self), "labels": list(self.labels), "risk_ci95": interval}
 
     @classmethod
-    def from_json(cls, value: Any, where: str) -> "Calibration":
+    def from_json(cls, value: object, where: str) -> "Calibration":
         """Reads what `to_json` wrote.
 
         Args:
             value: the parsed JSON.
-            where: the file that it stood in, for messages.
+            where: the file that holds it, for messages.
 
         Raises:
-            InputError: something is missing or can't be; a damaged threshold would answer what it must not.
+            InputError: a value is missing or impossible; a damaged threshold would let wrong answers through.
         """
         if not isinstance(value, dict):
-            raise InputError(f"{where}: the calibration is {_shown(value)}: {_MEND}")
+            raise InputError(f"{where}: the calibration is {_shown(value)}: {_FIX}")
+
+        def number(key: str, low: float, high: float) -> float:
+            return _number(value.get(key), key, low, high, where)
+
+        def count(key: str, low: int, high: int | None = None) -> int:
+            return _count(value.get(key), key, low, high, where)
+
         labels = value.get("labels")
-        texts = isinstance(labels, list) and all(isinstance(one, str) and one for one in labels)
+        texts = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
         if not texts or not labels or len(set(labels)) != len(labels):
-            raise InputError(f"{where}: the calibration's labels are {_shown(labels)}: {_MEND}")
-        n = _count(value, "n", 1, None, where)
-        answered = _count(value, "answered", 0, n, where)
-        interval = value.get("risk_ci95")
-        if answered == 0 and interval is None:
-            span = None
-        elif answered and isinstance(interval, list) and len(interval) == 2:
-            low, high = (_number({"risk_ci95": one}, "risk_ci95", 0, 1, where) for one in interval)
-            span = (min(low, high), max(low, high))
-        else:
-            raise InputError(f"{where}: the calibration's risk_ci95 is {_shown(interval)}: {_MEND}")
-        temperature = _number(value, "temperature", 0, math.inf, where)
-        if temperature == 0:
-            raise InputError(f"{where}: the calibration's temperature is 0: {_MEND}")
+            raise InputError(f"{where}: the calibration's labels are {_shown(labels)}: {_FIX}")
+        n = count("n", 1)
+        answered = count("answered", 0, n)
         return cls(
-            temperature=temperature,
-            threshold=_number(value, "threshold", 0, UNREACHABLE, where),
-            target_risk=_number(value, "target_risk", 0, 1, where),
+            temperature=number("temperature", math.ulp(0.0), math.inf),
+            threshold=number("threshold", 0, UNREACHABLE),
+            target_risk=number("target_risk", 0, 1),
             n=n,
             answered=answered,
-            wrong=_count(value, "wrong", 0, answered, where),
-            risk_ci95=span,
+            wrong=count("wrong", 0, answered),
+            risk_ci95=_interval(value.get("risk_ci95"), answered, where),
             labels=tuple(labels),
-            classes=_count(value, "classes", 1, min(n, len(labels)), where),
+            classes=count("classes", 1, min(n, len(labels))),
         )
-
-
-def calibrated_probabilities(prediction: Prediction, temperature: float) -> tuple[float, ...]:
-    """softmax(logprobs / temperature), summing to 1; empty where no label was scored.
-
-    `fsum` doesn't depend on the order of its terms, so two questions with the same log-likelihoods in another
-    order have exactly the same confidence, and stand or fall together.
-    """
-    if not prediction.logprobs:
-        return ()
-    top = max(prediction.logprobs)
-    weights = [math.exp((value - top) / temperature) for value in prediction.logprobs]
-    total = math.fsum(weights)
-    return tuple(weight / total for weight in weights)
 
 
 def calibrate(
     dev: Sequence[Prediction], target_risk: float = 0.1, option: str = "target_risk"
 ) -> Calibration:
-    """The temperature and the threshold for which the dev questions speak.
+    """The temperature and the threshold that the validation questions support.
 
-    The temperature is `evaluation.fit_temperature`'s. The threshold is the lowest calibrated confidence such
-    that of the dev questions at or above it at most `target_risk` were decided wrongly: the largest coverage,
-    as in https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 could never meet;
-    `risk_ci95` says what it leaves open. Questions of equal confidence stand or fall together. Where every
-    threshold lets too much through, none is reached.
+    The temperature is `evaluation.fit_temperature`'s. The threshold is the lowest calibrated confidence at or above
+    which at most `target_risk` of the validation questions were decided wrongly: the largest coverage, as in
+    https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 can never meet; `risk_ci95` shows
+    the uncertainty. Questions of equal confidence stay together. Where no threshold meets the target, it is
+    `UNREACHABLE`.
 
-    With fewer than `FEWEST` questions, or where all have the same answer, and where all were decided rightly (no
-    temperature is then the best: the sharper the better), the temperature stays 1: a fitted one would
-    claim certainty. `caution` then says what can't be relied on.
+    The temperature stays 1 with fewer than `FEWEST` questions, with a single class, or without a wrong decision (the
+    likelihood then grows without end as the temperature falls): a fitted one would claim certainty. `caution` says
+    what is not reliable.
 
     Args:
-        dev: predictions as they are compared (see `evaluation.decided`). Those without gold label or
-            without label scores show nothing and are left out; `n` counts the others.
-        target_risk: 0 to 1; 1 answers whatever is as sure as the least sure dev question.
-        option: what the user calls `target_risk`, for the message.
+        dev: validation predictions as they are compared (see `evaluation.decided`). Those without gold label or label
+            scores are left out; `n` counts the others.
+        target_risk: 0 to 1.
+        option: the option that sets `target_risk`, for the message.
 
     Raises:
-        InputError: `target_risk` is no share.
-        ValueError: no dev question can be used, or a log-likelihood is no finite number.
+        InputError: `target_risk` is not in [0, 1].
+        ValueError: no prediction can be used, or a log-likelihood is not finite.
     """
     if not _is_number(target_risk) or not 0 <= target_risk <= 1:
         raise InputError(f"{option} is {target_risk!r}: give a share from 0 to 1, as 0.1")
-    usable = [one for one in dev if one.logprobs and one.gold in one.labels]
+    usable = [
+        prediction for prediction in dev if prediction.logprobs and prediction.gold in prediction.labels
+    ]
     if not usable:
         raise ValueError("a threshold needs dev predictions with gold labels and label log-likelihoods")
-    if not all(math.isfinite(value) for one in usable for value in one.logprobs):
+    if not all(math.isfinite(value) for prediction in usable for value in prediction.logprobs):
         raise ValueError("a dev prediction's log-likelihoods are not finite")
-    classes = len({one.gold for one in usable})
-    right = [one.decision == one.gold for one in usable]
+    classes = len({prediction.gold for prediction in usable})
+    right = [prediction.decision == prediction.gold for prediction in usable]
     temperature = 1.0
     if len(usable) >= FEWEST and classes > 1 and not all(right):
         from medqlora.evaluation import fit_temperature
 
         temperature = fit_temperature(usable)
-    confidence = [max(calibrated_probabilities(one, temperature)) for one in usable]
+    confidence = [max(softmax(prediction.logprobs, temperature)) for prediction in usable]
     threshold, answered, wrong = _largest_coverage(confidence, right, target_risk)
-    interval = None
-    if answered:
-        from medqlora.evaluation.statistics.intervals import wilson_interval
-
-        low, high = wilson_interval(wrong, answered)
-        interval = (max(0.0, low), min(1.0, high))
     return Calibration(
         temperature=temperature,
         threshold=threshold,
@@ -206,8 +179,8 @@ def calibrate(
         n=len(usable),
         answered=answered,
         wrong=wrong,
-        risk_ci95=interval,
-        labels=tuple(dict.fromkeys(label for one in usable for label in one.labels)),
+        risk_ci95=_wilson(wrong, answered),
+        labels=tuple(dict.fromkeys(label for prediction in usable for label in prediction.labels)),
         classes=classes,
     )
 
@@ -215,46 +188,57 @@ def calibrate(
 def _largest_coverage(
     confidence: Sequence[float], right: Sequence[bool], target_risk: float
 ) -> tuple[float, int, int]:
-    """The threshold, and how many items it answers and how many of these are wrong."""
+    """The threshold, the number of questions it answers, and the number of wrong ones among them."""
     ranked = sorted(zip(confidence, right, strict=True), reverse=True)
     best = (UNREACHABLE, 0, 0)
     wrong = 0
-    for place, (value, is_right) in enumerate(ranked):
+    for answered, (value, is_right) in enumerate(ranked, 1):
         wrong += not is_right
-        last_of_tie = place + 1 == len(ranked) or ranked[place + 1][0] != value
+        last_of_tie = answered == len(ranked) or ranked[answered][0] != value
         # the product and not the quotient: 1 of 10 at a target of 0.1 must pass
-        if last_of_tie and wrong <= target_risk * (place + 1) + 1e-9:
-            best = (value, place + 1, wrong)
+        if last_of_tie and wrong <= target_risk * answered + 1e-9:
+            best = (value, answered, wrong)
     return best
 
 
-_MEND = "the file is damaged; copy the adapter again, or fit again"
+def _wilson(wrong: int, answered: int) -> tuple[float, float] | None:
+    """Wilson's 95% interval within [0, 1]; None where nothing is answered."""
+    if not answered:
+        return None
+    from medqlora.evaluation.statistics.intervals import wilson_interval
+
+    low, high = wilson_interval(wrong, answered)
+    return max(0.0, low), min(1.0, high)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return -1e300 < value < 1e300  # isfinite would raise for a whole number that no float can hold
+    return -1e300 < value < 1e300  # isfinite would raise for an integer that no float can hold
 
 
-def _number(value: dict[str, Any], key: str, low: float, high: float, where: str) -> float:
-    found: Any = value.get(key)
-    if not _is_number(found) or not low <= found <= high:
-        raise InputError(f"{where}: the calibration's {key} is {_shown(found)}: {_MEND}")
-    return float(found)
+def _number(value: object, key: str, low: float, high: float, where: str) -> float:
+    if not isinstance(value, (int, float)) or not _is_number(value) or not low <= value <= high:
+        raise InputError(f"{where}: the calibration's {key} is {_shown(value)}: {_FIX}")
+    return float(value)
 
 
-def _count(value: dict[str, Any], key: str, low: int, high: int | None, where: str) -> int:
-    found = value.get(key)
-    if (
-        not isinstance(found, int)
-        or isinstance(found, bool)
-        or found < low
-        or (high is not None and found > high)
-    ):
-        raise InputError(f"{where}: the calibration's {key} is {_shown(found)}: {_MEND}")
-    return found
+def _count(value: object, key: str, low: int, high: int | None, where: str) -> int:
+    valid = isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, int) or not valid or value < low or (high is not None and value > high):
+        raise InputError(f"{where}: the calibration's {key} is {_shown(value)}: {_FIX}")
+    return value
 
 
-def _shown(value: Any) -> str:
+def _interval(value: object, answered: int, where: str) -> tuple[float, float] | None:
+    """The saved `risk_ci95`: two shares where something is answered, else None."""
+    if answered == 0 and value is None:
+        return None
+    if not answered or not isinstance(value, list) or len(value) != 2:
+        raise InputError(f"{where}: the calibration's risk_ci95 is {_shown(value)}: {_FIX}")
+    low, high = (_number(bound, "risk_ci95", 0, 1, where) for bound in value)
+    return min(low, high), max(low, high)
+
+
+def _shown(value: object) -> str:
     return "missing" if value is None else repr(value)[:60]

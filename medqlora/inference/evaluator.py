@@ -1,27 +1,31 @@
-"""From encoded questions to predictions: scores the labels, and lets the model write."""
+"""Encoded questions to predictions: scores the labels, and generates text."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
+from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.generation import writing_groups
+from medqlora.inference.generation import generate, generation_groups
 from medqlora.inference.scoring import Decodes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
+from medqlora.utils.types import Tokenizer
 
-#: prompts in, token ids of the texts out, in the same order
+#: prompts in, token ids of the generated texts out, in the same order
 Generate = Callable[[Sequence[Sequence[int]]], list[list[int]]]
 
 
 class Evaluated(NamedTuple):
-    """What a group of questions gave.
+    """The result of a group of questions.
 
     Attributes:
-        predictions: one a question, in order.
-        completion_nll: the sum of the completions' negative log-likelihoods, in nats.
-        completion_tokens: how many tokens those are.
+        predictions: one per question, in order.
+        completion_nll: sum of the completions' negative log-likelihoods, in nats.
+        completion_tokens: number of tokens in that sum.
     """
 
     predictions: list[Prediction]
@@ -31,13 +35,12 @@ class Evaluated(NamedTuple):
 
 @dataclass
 class SetPredictions:
-    """What the model answered to one question set.
+    """The predictions for one question set.
 
     Attributes:
-        test, base: with the adapter, and with it switched off (empty where that isn't asked).
-        dev: of the questions that the adapter did not learn, their labels alone: what a temperature may be
-            fitted on.
-        prior, base_prior: log p(label) of the prompt without a question in it, in nats.
+        test, base: with the adapter, and with the adapter disabled (empty where that is not evaluated).
+        dev: label scores of the validation questions, from which a temperature may be fitted.
+        prior, base_prior: log p(label) of the content-free prompt, in nats.
     """
 
     test: list[Prediction] = field(default_factory=list)
@@ -47,38 +50,27 @@ class SetPredictions:
     base_prior: tuple[float, ...] | None = None
 
 
+@dataclass
 class Evaluator:
-    """Asks one model. Validation, test, prediction and single questions all go through here.
+    """Scores and generates with one model; validation, test, prediction and `Predictor` use it.
 
     Args:
-        decoder: for the log-likelihoods.
-        generate: writes text; None scores labels alone.
-        tokenizer: reads the text's tokens back.
+        decoder: computes the log-likelihoods.
+        generate: generates text; None scores labels alone.
+        tokenizer: decodes the generated tokens.
         micro_batch_tokens, packed, pad_token_id, device: as in `medqlora.inference.scoring.score`.
-        rows: prompts that are written at once, at most; fewer where they have more than
-            `micro_batch_tokens` together.
+        rows: most prompts in one generation batch; fewer where they exceed `micro_batch_tokens` together.
     """
 
-    def __init__(
-        self,
-        decoder: Decodes,
-        generate: Generate | None,
-        *,
-        tokenizer: Any,
-        micro_batch_tokens: int,
-        packed: bool,
-        pad_token_id: int,
-        device: torch.device,
-        rows: int,
-    ) -> None:
-        self.decoder = decoder
-        self.generate = generate
-        self.tokenizer = tokenizer
-        self.micro_batch_tokens = micro_batch_tokens
-        self.packed = packed
-        self.pad_token_id = pad_token_id
-        self.device = device
-        self.rows = rows
+    decoder: Decodes
+    generate: Generate | None
+    _: KW_ONLY
+    tokenizer: Tokenizer
+    micro_batch_tokens: int
+    packed: bool
+    pad_token_id: int
+    device: torch.device
+    rows: int
 
     def evaluate(
         self,
@@ -88,16 +80,16 @@ class Evaluator:
         write: bool = True,
         completions: bool = False,
     ) -> Evaluated:
-        """Scores, and where asked writes, for `examples`; the results are in their order.
+        """Scores `examples`, and generates an answer to each; the results keep their order.
 
         Args:
-            examples: the questions.
-            records: by id, of these questions at least.
-            write: False scores labels alone, whatever `generate` is.
-            completions: also score the right completions, for the loss.
+            examples: the encoded questions.
+            records: id → record, of these questions at least.
+            write: False scores labels alone, also where the evaluator can generate.
+            completions: also score the gold completions, for the loss.
         """
         scored = self._score(examples, completions)
-        texts = self._write(examples) if write else [None] * len(examples)
+        texts = self._generate(examples) if write else [None] * len(examples)
         predictions = []
         for example, result, text in zip(examples, scored, texts, strict=True):
             record = records[example.id]
@@ -121,7 +113,7 @@ class Evaluator:
         )
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
-        """log p(label) in nats of a prompt without a question in it, one a label."""
+        """log p(label) in nats of each label, for a prompt without a question."""
         return self._score([content_free], False)[0].label_logprobs
 
     def _score(self, examples: Sequence[Encoded], completions: bool) -> list[Scored]:
@@ -135,19 +127,69 @@ class Evaluator:
             completions=completions,
         )
 
-    def _write(self, examples: Sequence[Encoded]) -> list[str | None]:
+    def _generate(self, examples: Sequence[Encoded]) -> list[str | None]:
         texts: list[str | None] = [None] * len(examples)
         if self.generate is None:
             return texts
         lengths = [len(example.prompt) for example in examples]
-        for group in writing_groups(lengths, self.rows, self.micro_batch_tokens):
-            written = self.generate([examples[index].prompt for index in group])
-            for index, ids in zip(group, written, strict=True):
-                texts[index] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
+            generated = self.generate([examples[index].prompt for index in group])
+            for index, token_ids in zip(group, generated, strict=True):
+                texts[index] = self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
         return texts
 
 
+def build_evaluator(
+    model: nn.Module,
+    decoder: Decodes,
+    tokenizer: Tokenizer,
+    options: EvaluationOptions,
+    *,
+    end_token_ids: Sequence[int],
+    micro_batch_tokens: int,
+    rows: int,
+    packed: bool,
+    device: torch.device,
+    generating: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Evaluator:
+    """An evaluator of a loaded model.
+
+    Args:
+        model: has transformers' `generate`; in eval mode.
+        decoder: `model` as the scorer uses it.
+        tokenizer: the base model's.
+        options: whether to generate, and the length limit.
+        end_token_ids: each of them ends a generated text.
+        micro_batch_tokens, rows, packed, device: as in `Evaluator`.
+        generating: context in which `model` can generate, see `Backend.generating`.
+    """
+    pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
+
+    def generate_texts(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        with generating():
+            return generate(
+                model,
+                prompts,
+                max_new_tokens=options.max_new_tokens,
+                end_token_ids=end_token_ids,
+                pad_token_id=pad_token_id,
+                device=device,
+                left_padding=getattr(decoder, "state", None) is None,
+            )
+
+    return Evaluator(
+        decoder,
+        generate_texts if options.generate else None,
+        tokenizer=tokenizer,
+        micro_batch_tokens=micro_batch_tokens,
+        packed=packed,
+        pad_token_id=pad_token_id,
+        device=device,
+        rows=rows,
+    )
+
+
 def in_order(predictions: Sequence[Prediction], examples: Sequence[Encoded]) -> list[Prediction]:
-    """The predictions in the order of the data set; evaluation asks by length, and each process some."""
-    place = {example.id: number for number, example in enumerate(examples)}
-    return sorted(predictions, key=lambda prediction: place[prediction.id])
+    """The predictions in the order of `examples`; evaluation sorts by length, and each process has a share."""
+    positions = {example.id: position for position, example in enumerate(examples)}
+    return sorted(predictions, key=lambda prediction: positions[prediction.id])

@@ -1,19 +1,34 @@
-"""Greedy text from the model, in batches and with a key-value cache."""
+"""Greedy generation in batches, with a key-value cache."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 
-def writing_groups(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
-    """Indices of `lengths`, longest first, in groups that are written at once.
+class Generates(Protocol):
+    """The part of transformers' `GenerationMixin` that is used; a PEFT model passes it on."""
+
+    generation_config: "GenerationConfig"
+
+    def generate(
+        self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: "GenerationConfig"
+    ) -> Tensor: ...
+
+
+def generation_groups(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Batches of prompts, as indices of `lengths`, longest prompt first.
 
     Args:
         lengths: tokens of each prompt.
-        rows: prompts in a group, at most.
-        tokens: prompt tokens of a group at most, padding counted: writing keeps keys and values of all of
-            them. A longer prompt is a group of its own.
+        rows: most prompts in a batch.
+        tokens: most prompt tokens in a batch, padding included, since the cache holds keys and values of all of
+            them. A longer prompt is a batch of its own.
     """
     groups: list[list[int]] = []
     longest = 0
@@ -29,7 +44,7 @@ def writing_groups(lengths: Sequence[int], rows: int, tokens: int) -> list[list[
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: nn.Module,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -38,41 +53,22 @@ def generate(
     device: torch.device,
     left_padding: bool = True,
 ) -> list[list[int]]:
-    """The most likely continuation of each prompt, token by token, without its end token.
+    """The greedy continuation of each prompt, without its end token.
 
-    Prompts are filled up on the left, so that all continue at the same position; the prefill computes
-    the logits of the last position alone.
+    Prompts are padded on the left, so that all continue at the same position; the prefill computes only the logits
+    of the last position.
 
     Args:
         model: has transformers' `generate`; the caller has put it into its generating state.
-        prompts: token ids; best of similar length.
-        max_new_tokens: where a text that doesn't end is cut.
+        prompts: token ids, best of similar length.
+        max_new_tokens: length limit.
         end_token_ids: each of them ends a text.
-        pad_token_id: fills up; never read.
-        device: where the model is.
-        left_padding: whether the model takes it; else prompts of one length are continued at a time.
+        pad_token_id: fills the padding, which is masked.
+        device: the model's.
+        left_padding: whether the model supports it; if not, each batch holds prompts of one length.
     """
-    if not left_padding and len({len(prompt) for prompt in prompts}) > 1:
-
-        def one_length(group: Sequence[Sequence[int]]) -> list[list[int]]:
-            return generate(
-                model,
-                group,
-                max_new_tokens=max_new_tokens,
-                end_token_ids=end_token_ids,
-                pad_token_id=pad_token_id,
-                device=device,
-            )
-
-        return _by_length(prompts, one_length)
     from transformers import GenerationConfig
 
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), longest), pad_token_id)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -80,32 +76,50 @@ def generate(
         pad_token_id=pad_token_id,
         use_cache=True,
     )
-    # transformers fills what `settings` leaves open from the base's own: Qwen's penalty on repeated tokens
-    # (1.05 to 1.1) would make it another text than the most likely one
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = base.generation_config
-    base.generation_config = GenerationConfig()
-    try:
-        output = model.generate(
-            input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=settings
-        )
-    finally:
-        base.generation_config = own
-    ends = {*end_token_ids}
-    texts: list[list[int]] = []
-    for row in output[:, longest:].tolist():
-        end = next((place for place, token in enumerate(row) if token in ends), len(row))
-        texts.append(row[:end])
+    texts: list[list[int]] = [[] for _ in prompts]
+    for batch in [range(len(prompts))] if left_padding else _by_length(prompts):
+        input_ids, mask = _left_padded([prompts[index] for index in batch], pad_token_id)
+        with _no_defaults(model) as generator:
+            output = generator.generate(
+                input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=settings
+            )
+        for index, row in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
+            end = next((place for place, token in enumerate(row) if token in end_token_ids), len(row))
+            texts[index] = row[:end]
     return texts
 
 
-def _by_length(
-    prompts: Sequence[Sequence[int]], generate: Callable[[Sequence[Sequence[int]]], list[list[int]]]
-) -> list[list[int]]:
-    """The texts in the order of `prompts`, generated for those of one length at a time."""
-    found: list[list[int]] = [[] for _ in prompts]
-    for length in sorted({len(prompt) for prompt in prompts}):
-        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
-        for row, text in zip(rows, generate([prompts[row] for row in rows]), strict=True):
-            found[row] = text
-    return found
+def _left_padded(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, [B, T] each, for prompts of T tokens at most."""
+    longest = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), longest), pad_token_id)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return input_ids, mask
+
+
+@contextmanager
+def _no_defaults(model: nn.Module) -> Iterator[Generates]:
+    """The model without the generation defaults of its base.
+
+    transformers fills what a configuration leaves open from them: Qwen's repetition penalty (1.05 to 1.1) would make
+    the text another than the greedy one.
+    """
+    from transformers import GenerationConfig
+
+    get_base_model = getattr(model, "get_base_model", None)  # a PEFT model has it
+    base = cast(Generates, model if get_base_model is None else get_base_model())
+    own = base.generation_config
+    base.generation_config = GenerationConfig()
+    try:
+        yield cast(Generates, model)
+    finally:
+        base.generation_config = own
+
+
+def _by_length(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The indices of the prompts of each length, shortest first."""
+    lengths = sorted({len(prompt) for prompt in prompts})
+    return [[row for row, prompt in enumerate(prompts) if len(prompt) == length] for length in lengths]

@@ -1,126 +1,254 @@
-"""One question at a time, without a Trainer: a base with an adapter, as its own record says it was trained."""
+"""Predictions and answers of a loaded model: a base model, with or without an adapter, without a Trainer."""
 
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from medqlora import models
-from medqlora.data import Prompt, end_token_ids, lookup
-from medqlora.data.encoding.encode import encode
+from medqlora.config.model import EvaluationOptions
+from medqlora.data import Prompt, encode_all, end_token_ids, lookup
 from medqlora.errors import InputError
-from medqlora.inference import Answer, Calibration, answer_of
-from medqlora.inference.evaluator import Evaluator
-from medqlora.inference.generation import generate
-from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
+from medqlora.inference.answer import Answer, answer_of, safe_answer
+from medqlora.inference.calibration import Calibration
+from medqlora.inference.evaluator import Evaluator, build_evaluator
+from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
+from medqlora.inference.scoring import Decodes
+from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
-from medqlora.records import YES_NO_MAYBE, Record
+from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record
+from medqlora.safety import NOTE, screen
+from medqlora.utils.types import Tokenizer
 
-#: tokens of a prompt where the adapter's record doesn't say
-_PROMPT_TOKENS = 1024
+#: the labels of options that are given as a list
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+@dataclass
 class Predictor:
-    """Answers single questions.
+    """Predictions and answers of one loaded model.
+
+    `Predictor.load` makes one from an adapter's folder; the constructor takes the loaded pieces.
 
     Args:
-        adapter: its folder, in PEFT's format; with this project's record beside it, the base, the prompt,
-            the labels and the calibration are those it was trained with.
-        base: the base's name or folder, where it isn't what the record says.
-        backend: the class of `medqlora.models` to load it with; None for the record's.
-        device: where to.
-        max_new_tokens: where a written answer is cut.
-
-    Raises:
-        InputError: the folder holds no adapter, or the base can't be had.
+        model: in eval mode; has transformers' `generate`.
+        decoder: `model` as the scorer uses it, see `Backend.decoder`.
+        tokenizer: the base model's.
+        prompt: the prompt that the adapter was trained with.
+        options: whether to generate, and the length limit.
+        device: the model's.
+        max_prompt_tokens: longer prompts have their context shortened.
+        micro_batch_tokens: tokens that go through the model at once; None for `max_prompt_tokens`.
+        rows: most answers generated at once.
+        packed: whether a row may hold several examples, see `medqlora.inference.scoring.score`.
+        autocast: data type of `torch.autocast`; None leaves the precision to the caller.
+        generating: context in which `model` can generate, see `Backend.generating`.
+        check_examples: raises InputError for examples that the model can't take.
+        labels: the decisions for a question without options; empty for free answers.
+        calibration: of the adapter's confidence; None where it has none.
+        wants_context: whether the adapter was trained with contexts.
+        remarks: what a user has to know of the loaded model, a line each.
     """
 
-    def __init__(
-        self,
-        adapter: str,
+    model: nn.Module
+    decoder: Decodes
+    tokenizer: Tokenizer
+    prompt: Prompt
+    options: EvaluationOptions
+    _: KW_ONLY
+    device: torch.device
+    max_prompt_tokens: int = 1024
+    micro_batch_tokens: int | None = None
+    rows: int = 16
+    packed: bool = False
+    autocast: torch.dtype | None = None
+    generating: Callable[[], AbstractContextManager[None]] = nullcontext
+    check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
+    labels: tuple[str, ...] = YES_NO_MAYBE
+    calibration: Calibration | None = None
+    wants_context: bool = False
+    remarks: tuple[str, ...] = ()
+    #: scores and generates for encoded questions
+    evaluator: Evaluator = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the prompt and the tokenizer don't fit."""
+        self.evaluator = build_evaluator(
+            self.model,
+            self.decoder,
+            self.tokenizer,
+            self.options,
+            end_token_ids=end_token_ids(self.prompt, self.tokenizer),
+            micro_batch_tokens=self.micro_batch_tokens or self.max_prompt_tokens,
+            rows=self.rows,
+            packed=self.packed,
+            device=self.device,
+            generating=self.generating,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        adapter_or_base: str | Path,
         *,
         base: str | None = None,
         backend: str | None = None,
-        device: torch.device,
+        device: str | torch.device = "auto",
+        prompt: str | None = None,
+        precision: str | None = None,
+        generate: bool = True,
         max_new_tokens: int = 96,
-    ) -> None:
-        record = read_adapter(adapter, "--adapter")
-        options = dict(record.get("backend_options", {"base": base_of(adapter)}))
-        if base is not None:
-            options["base"] = base
-        self.backend: models.Backend = _backend(backend or record.get("backend", "Transformers"), options)
-        trained = record.get("training", {})
-        self._dtype = DTYPES.get(trained.get("precision", ""), torch.float32)
-        if device.type == "cpu":
-            self._dtype = torch.float32
-        self.prompt: Prompt = lookup(record.get("prompt", {}).get("name", "medical"))
-        self.labels = tuple(record.get("labels", YES_NO_MAYBE))
-        self._prompt_tokens = record.get("data", {}).get("max_prompt_tokens", _PROMPT_TOKENS)
-        found = record.get("calibration")
-        self.calibration = None if found is None else Calibration.from_json(found, f"{adapter}/{RECORD_FILE}")
-        #: whether it learned to answer from a context
-        self.wants_context: bool = record.get("data", {}).get("with_contexts", True)
-        self._device = device
-        self._max_new_tokens = max_new_tokens
-        self.backend.check_files()
-        self.backend.check_adapter(adapter, "--adapter")
-        self._tokenizer = self.backend.tokenizer()
-        self._model: Any = self.backend.load(
-            lora=None, adapter=adapter, device=device, dtype=self._dtype, seed=0
-        )
-        self._model.eval()
-        self._evaluator = self._evaluates()
+        option: str = "adapter_or_base",
+    ) -> "Predictor":
+        """Loads a model as its adapter's record says that it was trained.
 
-    def answer(self, record: Record, note: str) -> Answer:
+        Args:
+            adapter_or_base: an adapter's folder in PEFT's format, a run's folder, or a name on the Hub; or a base model
+                without an adapter, by its folder or its name on the Hub.
+            base: the base model's name or folder, where it differs from the adapter's record.
+            backend: `Unsloth`, `Transformers` or `TinyLlama`; None for the record's, but on a CPU `Transformers` for
+                Unsloth.
+            device: auto, cpu or cuda, or a torch device.
+            prompt: the prompt's name; None for the record's, or `medical`.
+            precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.
+            generate: whether to generate text as well as to score labels.
+            max_new_tokens: length limit of a generated answer, in tokens.
+            option: what named `adapter_or_base`, for messages.
+
+        Raises:
+            InputError: there is no such adapter or base model, or it can't be loaded.
+        """
+        target = device if isinstance(device, torch.device) else pick_device(device)
+        trained = read_trained(str(adapter_or_base), option)
+        made = build_backend(trained, base=base, backend=backend, device=target)
+        template = lookup(prompt or trained.prompt)
+        check_files(made, trained, option)
+        tokenizer = made.tokenizer()
+        dtype = (
+            torch.float32
+            if target.type == "cpu"
+            else DTYPES.get(precision or trained.precision, torch.float32)
+        )
+        model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
+        named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
+        return cls(
+            model,
+            made.decoder(model),
+            tokenizer,
+            template,
+            EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
+            device=target,
+            max_prompt_tokens=trained.max_prompt_tokens,
+            autocast=None if dtype == torch.float32 else dtype,
+            generating=partial(made.generating, model),
+            check_examples=partial(check_token_ids, made),
+            labels=trained.labels,
+            calibration=trained.calibration,
+            wants_context=trained.with_contexts,
+            remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
+        )
+
+    def predict(
+        self, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None
+    ) -> list[Prediction]:
+        """Label log-likelihoods and generated texts, in the order of `records`.
+
+        Args:
+            records: questions with different ids.
+            examples: id → the encoded question, where that exists already.
+
+        Raises:
+            InputError: a question is too long.
+            ValueError: two records have the same id.
+        """
+        by_id = {record.id: record for record in records}
+        if len(by_id) < len(records):
+            raise ValueError("two records have the same id")
+        if not records:
+            return []
+        if examples is None:
+            encoded = encode_all(
+                records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
+            )
+            self.check_examples(encoded)
+        else:
+            encoded = [examples[record.id] for record in records]
+        with nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast):
+            return self.evaluator.evaluate(encoded, by_id).predictions
+
+    def answers(
+        self, records: Sequence[Record], note: str = NOTE, examples: Mapping[str, Encoded] | None = None
+    ) -> list[Answer]:
+        """Answers that a person may be shown, in the order of `records`.
+
+        A question that calls for a fixed reply (`medqlora.safety.screen`) never reaches the model.
+
+        Args:
+            records: questions with different ids.
+            note: text that every answer ends with.
+            examples: as in `predict`.
+
+        Raises:
+            InputError, ValueError: as `predict`; the note is empty, see `check_note`.
+        """
+        replies = {record.id: screen(record.question) for record in records}
+        asked = [record for record in records if replies[record.id] is None]
+        predictions = {prediction.id: prediction for prediction in self.predict(asked, examples)}
+        answers = []
+        for record in records:
+            reply = replies[record.id]
+            answers.append(
+                answer_of(predictions[record.id], record, self.calibration, note)
+                if reply is None
+                else safe_answer(record, reply, note)
+            )
+        return answers
+
+    def answer(
+        self,
+        question: str,
+        context: str | Sequence[str] | None = None,
+        options: Sequence[str] | Mapping[str, str] | None = None,
+        note: str = NOTE,
+    ) -> Answer:
         """The answer to one question.
 
         Args:
-            record: the question, its contexts, and its options or labels.
-            note: what the answer ends with.
+            question: the question alone.
+            context: the passage, or the passages, to answer it from.
+            options: for multiple choice, the options' texts (labelled A, B, …), or label → text.
+            note: text that the answer ends with.
 
         Raises:
-            InputError: the question is too long.
+            InputError: a text is not valid Unicode, the question is too long, or the note is empty.
         """
-        example = encode(record, self.prompt, self._tokenizer, self._prompt_tokens)
-        check_token_ids(self.backend, [example])
-        with self._precision():
-            prediction = self._evaluator.evaluate([example], {record.id: record}).predictions[0]
-        return answer_of(prediction, record, self.calibration, note)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
-
-    def _evaluates(self) -> Evaluator:
-        def write(prompts: Any) -> list[list[int]]:
-            with self.backend.generating(self._model):
-                return generate(
-                    self._model,
-                    prompts,
-                    max_new_tokens=self._max_new_tokens,
-                    end_token_ids=end_token_ids(self.prompt, self._tokenizer),
-                    pad_token_id=self._tokenizer.pad_token_id,
-                    device=self._device,
-                )
-
-        return Evaluator(
-            self.backend.decoder(self._model),
-            write,
-            tokenizer=self._tokenizer,
-            micro_batch_tokens=self._prompt_tokens,
-            packed=False,  # a question is a row by itself
-            pad_token_id=self._tokenizer.pad_token_id,
-            device=self._device,
-            rows=1,
-        )
+        record = question_record(question, context, options)
+        for text in (record.question, *record.contexts, *record.options.values()):
+            if any(
+                "\ud800" <= letter <= "\udfff" for letter in text
+            ):  # Python's form of bytes that are no UTF-8
+                raise InputError(f"{text[:80]!r}: not a text in UTF-8: write it as one")
+        if not record.options:
+            record = question_record(question, context, None, self.labels)
+        return self.answers([record], note)[0]
 
 
-def _backend(name: str, options: dict[str, Any]) -> models.Backend:
-    if name not in ("Unsloth", "Transformers", "TinyLlama"):
-        raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
-    kind = getattr(models, name)
-    known = kind.option_names()
-    try:
-        return kind(**{key: value for key, value in options.items() if key in known})
-    except TypeError as error:  # an option that is needed and not recorded
-        raise InputError(f"--backend {name}: {error}: pass --base") from error
+def question_record(
+    question: str,
+    context: str | Sequence[str] | None = None,
+    options: Sequence[str] | Mapping[str, str] | None = None,
+    labels: Sequence[str] = (),
+) -> Record:
+    """One question as a record with the id "question".
+
+    Args:
+        question, context, options: as in `Predictor.answer`.
+        labels: the possible decisions where there are no options.
+    """
+    choices = options if isinstance(options, Mapping) else dict(zip(_LETTERS, options or (), strict=False))
+    passages = () if context is None else (context,) if isinstance(context, str) else tuple(context)
+    return Record("question", question, passages, options=choices, labels=tuple(choices) or tuple(labels))

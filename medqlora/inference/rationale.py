@@ -1,28 +1,27 @@
-"""From what a model wrote to the part behind its decision."""
+"""The rationale of a generated text: the part after its decision."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from medqlora.evaluation.parsing import phrases as phrases
+from medqlora.evaluation.parsing import phrases
 from medqlora.evaluation.parsing.values import Value, Values, values_for
 
 _START = re.compile(r"[\s*_#>\"'`]{0,12}(?:(?:the|my)\s)?", re.IGNORECASE)
-#: what belongs to the decision: its stop, and the end of its emphasis
+#: the end of the decision: its stop and closing emphasis
 _BEHIND = re.compile(r"[*_\"'`)\]}]{0,6}\s{0,3}[.,:;!–—-]{0,3}[*_\"'`)\]}]{0,6}(?:\s+|$)")
 
 
 def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | None = None) -> str:
-    """`text` behind the decision that it begins with ("**Answer:** no. The …" → "The …"); else all of it.
+    """The text after the decision that it begins with ("**Answer:** no. The …" → "The …"), or else all of it.
 
-    What is a decision is read as `evaluation.parse_decision` reads it: the "No" of "No difference was
-    found" is none and stays. Thoughts that end (`</think>`, a
-    channel before the final one) and what follows an end token are left out, all
-    else stays as it was written. Takes time linear in the length of `text`.
+    Decisions are parsed as by `evaluation.parse_decision`, so the "No" of "No difference was found" stays. Finished
+    reasoning (`</think>`, a channel before the final one) and everything after an end token is removed; the rest is
+    unchanged. Takes time linear in the length of `text`.
 
     Args:
-        text: what was generated, without the prompt.
-        labels: the decisions that are possible; empty for a free answer.
-        options: for multiple choice, label → text of the option; a leading "B. Aspirin." goes as one.
+        text: the generated text, without the prompt.
+        labels: the possible decisions; empty for a free answer.
+        options: for multiple choice, label → text of the option; a leading "B. Aspirin." is removed as a whole.
     """
     finals = list(phrases.FINAL_CHANNEL.finditer(text))
     if finals:
@@ -44,14 +43,14 @@ def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | 
 
 
 def _leading(text: str, values: Values) -> Value | None:
-    """The decision with which `text` begins, with or without "the answer is" before it."""
+    """The decision at the start of `text`, with or without "the answer is" before it."""
     start = _START.match(text)
     noun = phrases.NOUN.match(text, start.end()) if start else None
     if noun is not None:
         after = phrases.AFTER_NOUN.match(text, noun.end())
-        # the space that AFTER_NOUN took may be what a LINK of words begins behind
-        for place in (after.end() if after else noun.end(), noun.end()):
-            link = phrases.LINK.match(text, place)
+        # a LINK of words may need the space that AFTER_NOUN has consumed
+        for position in (after.end() if after else noun.end(), noun.end()):
+            link = phrases.LINK.match(text, position)
             if link is not None:
                 return values.read(text, link.end())
     lead = phrases.LEAD.match(text)

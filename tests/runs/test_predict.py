@@ -203,7 +203,7 @@ def test_a_checkpoint_answers_with_the_calibration_of_its_own_validation(
         run("predict", [*trained, f"--data.questions={questions}", f"--answers.path={out}", weights])
         found[name] = [(one["decision"], one["kind"], one["caution"]) for one in lines(out)]
     assert found["ckpt"] == found["adapter"]
-    assert found["ckpt"][0][2] == "6 development questions are too few, 20 are the least"
+    assert found["ckpt"][0][2] == "6 validation questions are too few, 20 are the least"
 
 
 def test_a_file_that_holds_no_answers_is_left_as_it_is(

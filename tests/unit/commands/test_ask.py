@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import pytest
 from harness import options, refused, run, write_rows
 
 from medqlora.cli import main
+from medqlora.data import encode_all
+from medqlora.errors import InputError
+from medqlora.inference import Predictor
+from medqlora.records import Record
 from medqlora.safety import NOTE
 
 QUESTION = "Does drug 7 help?"
@@ -69,7 +74,7 @@ def test_the_terminal_shows_decision_confidence_and_last_the_note(
 ) -> None:
     assert main(["ask", QUESTION, "--context", CONTEXT, "--logs", str(logs), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0] == f"Asking the adapter {logs / 'version_0' / 'adapter'}"
+    assert out.splitlines()[0] == f"Adapter: {logs / 'version_0' / 'adapter'}"
     assert "Confidence" in out
     assert " ".join(out.split()).endswith(NOTE)
 
@@ -78,7 +83,7 @@ def test_without_a_context_it_says_that_the_adapter_learned_with_one(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ask", QUESTION, "--logs", str(logs), "--device", "cpu"]) == 0
-    assert "was given none" in capsys.readouterr().out
+    assert "trained with a context, and none was given" in capsys.readouterr().out
 
 
 def test_of_several_options_one_is_chosen(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,3 +157,65 @@ def test_an_adapter_without_our_record_is_asked_on_the_base_that_it_names(
     assert found["calibrated"] is False
     assert found["caution"] == "no calibration was saved with the adapter"
     assert set(found["probabilities"]) == {"yes", "no", "maybe"}
+
+
+def test_the_example_of_the_documentation_answers_as_the_command_does(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ask(capsys, logs, QUESTION, "--context", CONTEXT)
+    monkeypatch.chdir(logs.parent)
+    names = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "predict.py"))
+    assert names["answer"].to_json() == expected
+    assert capsys.readouterr().out == f"{expected['text']}\n"
+
+
+def test_a_predictor_predicts_records_in_their_order(logs: Path) -> None:
+    predictor = Predictor.load(logs / "version_0" / "adapter", device="cpu", generate=False)
+    assert predictor.remarks == ()
+    records = [Record(f"q{number}", f"Does drug {number} help?", (CONTEXT,) * number) for number in (3, 1, 2)]
+    predictions = predictor.predict(records)
+    assert [prediction.id for prediction in predictions] == ["q3", "q1", "q2"]
+    for record, prediction in zip(records, predictions, strict=True):
+        assert prediction.logprobs == pytest.approx(predictor.predict([record])[0].logprobs, abs=1e-4)
+        assert prediction.text is None
+    assert predictor.predict([]) == []
+    with pytest.raises(ValueError, match="two records have the same id"):
+        predictor.predict([records[0], records[0]])
+
+
+def test_of_many_questions_one_with_a_fixed_reply_does_not_reach_the_model(logs: Path) -> None:
+    predictor = Predictor.load(logs / "version_0", device="cpu", max_new_tokens=4)
+    records = [Record("a", QUESTION, (CONTEXT,)), Record("b", "I want to kill myself"), Record("c", QUESTION)]
+    answers = predictor.answers(records)
+    assert [answer.id for answer in answers] == ["a", "b", "c"]
+    assert [answer.reply is None for answer in answers] == [True, False, True]
+    encoded = {
+        example.id: example
+        for example in encode_all(
+            [records[0], records[2]], predictor.prompt, predictor.tokenizer, 256, progress=False
+        )
+    }
+    assert predictor.answers(records, examples=encoded) == answers
+
+
+def test_a_base_model_without_an_adapter_answers_uncalibrated(tiny_bases: dict[str, Path]) -> None:
+    predictor = Predictor.load(tiny_bases["llama"], device="cpu", max_new_tokens=4)
+    assert not predictor.wants_context
+    answer = predictor.answer("Which helps?", [CONTEXT, CONTEXT], {"x": "Aspirin", "y": "Atenolol"})
+    assert set(answer.probabilities) == {"x", "y"}
+    assert not answer.calibrated
+    assert answer.text.endswith(NOTE)
+
+
+def test_loading_a_predictor_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"adapter_or_base: '.*' holds no adapter_config\.json"):
+        Predictor.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="--device cuda: torch finds no CUDA GPU here: use cpu"):
+        Predictor.load(tmp_path, device="cuda")
+
+
+def test_a_text_that_is_no_unicode_is_refused(tiny_bases: dict[str, Path]) -> None:
+    predictor = Predictor.load(tiny_bases["llama"], device="cpu")
+    with pytest.raises(InputError, match="not a text in UTF-8"):
+        predictor.answer("Does it help?", context="\udcff")

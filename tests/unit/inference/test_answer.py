@@ -73,10 +73,10 @@ def test_below_the_threshold_it_is_uncertain_and_says_why() -> None:
     answer = answer_of(*asked(), calibration(threshold=0.9))
     assert (answer.kind, answer.decision, answer.leaning) == ("uncertain", "uncertain", "yes")
     assert answer.reason == (
-        "Its confidence of 80% is below 90%, the least for at most 10% wrong on the development questions."
+        "Its confidence of 80% is below 90%, the least for at most 10% wrong on the validation questions."
     )
     assert "Answer:" not in answer.text
-    assert "It leans to yes" in answer.text
+    assert "The model leans to yes" in answer.text
 
 
 def test_at_the_threshold_it_is_answered() -> None:
@@ -96,7 +96,7 @@ def test_an_unreachable_threshold_makes_even_the_surest_uncertain() -> None:
 def test_a_text_that_says_otherwise_makes_it_uncertain() -> None:
     answer = answer_of(*asked(text="No. The rates rose.", parsed="no"), calibration())
     assert (answer.kind, answer.leaning) == ("uncertain", "yes")
-    assert answer.reason == "What the model wrote says 'no', its scores say 'yes'."
+    assert answer.reason == "The generated text says 'no', the scores say 'yes'."
 
 
 def test_a_text_that_says_nothing_readable_does_not() -> None:
@@ -108,7 +108,7 @@ def test_a_text_that_says_nothing_readable_does_not() -> None:
     [
         (None, "no calibration was saved"),
         (calibration(labels=("A", "B")), "made for other answers"),
-        (calibration(n=5, threshold=0.1), "5 development questions are too few"),
+        (calibration(n=5, threshold=0.1), "5 validation questions are too few"),
         (calibration(classes=1, threshold=0.1), "the same answer"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_written_decision_without_scores_has_no_confidence() -> None:
     assert "Confidence unknown" in answer.text
     unread = answer_of(*asked(logprobs=(), text="Hm.", parsed=None), calibration())
     assert (unread.kind, unread.leaning) == ("uncertain", None)
-    assert unread.reason == "No decision could be read from what the model wrote."
+    assert unread.reason == "No decision could be read from the generated text."
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

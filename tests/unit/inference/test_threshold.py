@@ -13,8 +13,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medqlora.errors import InputError
 from medqlora.evaluation import fit_temperature
-from medqlora.inference import Calibration, calibrate, calibrated_probabilities
-from medqlora.records import YES_NO_MAYBE, Prediction
+from medqlora.inference import Calibration, calibrate
+from medqlora.records import YES_NO_MAYBE, Prediction, softmax
 
 
 def prediction(number: int, gold: str | None, *logprobs: float) -> Prediction:
@@ -34,7 +34,7 @@ def dev_set(n: int, seed: int = 0, skill: float = 1.5) -> list[Prediction]:
 
 def by_trying(dev: list[Prediction], temperature: float, target: float) -> tuple[float, int, int] | None:
     """The lowest confidence of a dev question that keeps the risk, by trying every one of them."""
-    sure = [max(calibrated_probabilities(one, temperature)) for one in dev]
+    sure = [max(softmax(one.logprobs, temperature)) for one in dev]
     found = None
     for threshold in sorted(set(sure), reverse=True):
         answered = [one for one, value in zip(dev, sure, strict=True) if value >= threshold]
@@ -69,7 +69,7 @@ def test_what_is_answered_keeps_the_risk_and_ties_stay_together(
         for number, (margin, right) in enumerate(items)
     ]
     made = calibrate(dev, target)
-    sure = [max(calibrated_probabilities(one, made.temperature)) for one in dev]
+    sure = [max(softmax(one.logprobs, made.temperature)) for one in dev]
     answered = [one for one, value in zip(dev, sure, strict=True) if value >= made.threshold]
     wrong = sum(one.decision != one.gold for one in answered)
     assert (len(answered), wrong) == (made.answered, made.wrong)
@@ -94,7 +94,7 @@ def test_a_question_at_the_threshold_itself_is_answered() -> None:
 def test_the_same_scores_in_another_order_are_a_tie() -> None:
     scores = (-0.1234567, -2.7182818, -3.1415926)
     orders = [(scores[a], scores[b], scores[c]) for a, b, c in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0))]
-    assert len({max(calibrated_probabilities(prediction(0, "yes", *one), 0.7)) for one in orders}) == 1
+    assert len({max(softmax(one, 0.7)) for one in orders}) == 1
 
 
 def test_the_interval_is_statsmodels_wilson() -> None:
@@ -221,11 +221,11 @@ def test_what_is_no_calibration_at_all_is_refused(value: Any) -> None:
 
 
 def test_probabilities_are_the_softmax_of_the_scaled_scores() -> None:
-    from scipy.special import softmax
+    from scipy import special
 
     one = prediction(0, "yes", -0.3, -900.0, -1.7)
-    assert calibrated_probabilities(one, 2.5) == pytest.approx(softmax(np.array(one.logprobs) / 2.5))
-    assert calibrated_probabilities(Prediction("1", None, ()), 2.5) == ()
+    assert softmax(one.logprobs, 2.5) == pytest.approx(special.softmax(np.array(one.logprobs) / 2.5))
+    assert softmax((), 2.5) == ()
 
 
 # ---- on other questions ------------------------------------------------------------------------------

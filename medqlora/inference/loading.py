@@ -1,0 +1,159 @@
+"""The model that a user names: an adapter with the record of its training, or a base model alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from medqlora import models
+from medqlora.errors import InputError
+from medqlora.inference.calibration import Calibration
+from medqlora.models.adapter_source import find_adapter
+from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
+from medqlora.records import YES_NO_MAYBE
+
+_BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
+_CONFIG_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and how it was trained, with defaults for what no record says.
+
+    Attributes:
+        adapter: the adapter's folder; None for a base model alone.
+        base: the base model's name or folder; None where `backend_options` hold it.
+        remark: says which folder is used, where the user named another.
+        backend, backend_options: the class of `medqlora.models` and its options.
+        prompt, precision, max_prompt_tokens, labels, calibration: as trained.
+        with_contexts: whether the training questions had contexts.
+    """
+
+    adapter: str | None = None
+    base: str | None = None
+    remark: str | None = None
+    backend: str = "Transformers"
+    backend_options: Mapping[str, object] = field(default_factory=dict)
+    prompt: str = "medical"
+    precision: str = "32-true"
+    max_prompt_tokens: int = 1024
+    labels: tuple[str, ...] = YES_NO_MAYBE
+    calibration: Calibration | None = None
+    with_contexts: bool = False
+
+
+def read_trained(name: str, option: str) -> Trained:
+    """The adapter or base model that `name` names.
+
+    Args:
+        name: as in `Predictor.load`.
+        option: what named it, for messages.
+
+    Raises:
+        InputError: there is no such model, or its record is damaged.
+    """
+    if _is_base(name):
+        return Trained(base=name)
+    folder, remark = find_adapter(name, option)
+    record = read_adapter(folder, option)
+    data, training = _section(record, "data"), _section(record, "training")
+    options, labels = _section(record, "backend_options"), record.get("labels")
+    limit, calibration = data.get("max_prompt_tokens"), record.get("calibration")
+    where = f"{folder}/{RECORD_FILE}"
+    return Trained(
+        adapter=folder,
+        base=None if "base" in options else base_of(folder),
+        remark=remark,
+        backend=str(record.get("backend", Trained.backend)),
+        backend_options=options,
+        prompt=str(_section(record, "prompt").get("name", Trained.prompt)),
+        precision=str(training.get("precision")),
+        max_prompt_tokens=limit if isinstance(limit, int) else Trained.max_prompt_tokens,
+        labels=tuple(map(str, labels)) if isinstance(labels, list) else Trained.labels,
+        calibration=None if calibration is None else Calibration.from_json(calibration, where),
+        with_contexts=bool(data.get("with_contexts", True)),
+    )
+
+
+def build_backend(
+    trained: Trained, *, base: str | None, backend: str | None, device: torch.device
+) -> models.Backend:
+    """The backend that loads the base model.
+
+    Unsloth is imported here, before transformers and PEFT, which it patches. Weights that were trained with it are
+    read by `Transformers` on a CPU.
+
+    Args:
+        trained: what to load.
+        base, backend: replace what `trained` says.
+        device: the model's.
+
+    Raises:
+        InputError: there is no such backend, or an option that it needs is not recorded.
+    """
+    name = backend or trained.backend
+    if name == "Unsloth" and backend is None and device.type == "cpu":
+        name = "Transformers"
+    if name not in _BACKENDS:
+        raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
+    if name == "Unsloth":
+        from medqlora.models.unsloth import import_unsloth
+
+        import_unsloth()
+    kind = getattr(models, name)
+    options = {**trained.backend_options, "base": base or trained.base or trained.backend_options.get("base")}
+    known = kind.option_names()
+    try:
+        return kind(**{key: value for key, value in options.items() if key in known})
+    except TypeError as error:  # an option that is needed and not recorded
+        raise InputError(f"--backend {name}: {error}: pass --base") from error
+
+
+def check_files(backend: models.Backend, trained: Trained, option: str) -> None:
+    """Checks the files of the base model and of the adapter, before a weight is loaded.
+
+    Raises:
+        InputError: a file is missing or damaged, or the adapter does not fit the base model.
+    """
+    backend.check_files()
+    if trained.adapter is not None:
+        backend.check_adapter(trained.adapter, option)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `--device`: auto, cpu or cuda.
+
+    Raises:
+        InputError: cuda, where torch finds no GPU.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise InputError("--device cuda: torch finds no CUDA GPU here: use cpu")
+    return torch.device("cuda" if cuda and name != "cpu" else "cpu")
+
+
+def _section(record: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """An object of the record; empty where it is missing."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_base(name: str) -> bool:
+    """Whether `name` is a base model, by its folder or its name on the Hub, and no adapter."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        holds_adapter = any((place / _CONFIG_FILE).is_file() for place in (folder, folder / "adapter"))
+        return (folder / "config.json").is_file() and not holds_adapter
+    if folder.exists() or folder.parent.is_dir() or name.count("/") != 1:
+        return False
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        hf_hub_download(name, _CONFIG_FILE)
+    except EntryNotFoundError:  # also where there is no connection, and no copy in the cache
+        return True
+    except (HfHubHTTPError, OSError, ValueError):
+        pass  # `find_adapter` says what is wrong
+    return False
