@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
     "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
     "export": ("the adapter folder of a run, written again from a checkpoint", "medqlora.commands.export"),
+    "merge": ("an adapter merged into its base model, and verified", "medqlora.commands.merge"),
     "plan": ("memory and time that a fit will need, before a weight is loaded", "medqlora.commands.plan"),
     "bench": (
         "speed and memory of a training step, here and beside other trainers",

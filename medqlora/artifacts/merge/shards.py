@@ -118,6 +118,7 @@ class ShardedFolder:
         path = self.partial / name
         aside = path.with_name(f".{name}.part")
         save_file(tensors, aside, metadata={"format": "pt"})
+        aside.chmod(0o666 & ~_umask())  # safetensors writes a file for its owner alone
         with aside.open("rb+") as stream:
             os.fsync(stream.fileno())
         aside.replace(path)
@@ -154,6 +155,12 @@ def write_index(folder: Path, shards: list[list[str]]) -> None:
     total = sum((folder / shard_name(number, len(shards))).stat().st_size for number in range(len(shards)))
     index = {"metadata": {"total_size": total}, "weight_map": places}
     write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _read(path: Path) -> _State | None:

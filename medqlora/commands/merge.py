@@ -1,0 +1,120 @@
+"""`medqlora merge`: an adapter merged into its base model, verified on the adapter's validation questions."""
+
+import argparse
+from pathlib import Path
+
+from medqlora.commands.arguments import Parser
+from medqlora.errors import InputError
+
+_EXAMPLES = """examples:
+  medqlora merge --adapter lightning_logs/version_0/adapter --out merged
+  medqlora test --config configs/qlora.yaml --model.backend.base merged --model.adapter none
+
+The update is added to the values that the adapter was trained on: the base model's, dequantized. The merged model then
+answers the adapter's validation questions beside the live one; where an answer changes, the command fails and leaves
+nothing. A killed merge goes on when the same command is run again.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = Parser(
+        "merge", "Merges an adapter into its base model: one folder that transformers loads.", _EXAMPLES
+    )
+    made.add_argument(
+        "--adapter", required=True, metavar="DIR", help="adapter folder, or the folder of its run"
+    )
+    made.add_argument("--out", required=True, metavar="DIR", help="folder to write; new, or empty")
+    made.add_argument(
+        "--base", metavar="NAME|DIR", help="base model, where it differs from the adapter's record"
+    )
+    made.add_argument("--onto", metavar="DIR", help="merge onto the 16-bit weights of this folder instead")
+    made.add_argument(
+        "--dtype",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        default="auto",
+        help="data type of the weights; auto is float16 unless bfloat16 keeps more (default: %(default)s)",
+    )
+    made.add_argument(
+        "--verify",
+        choices=("true", "false"),
+        default="true",
+        help="compare with the live model (default: %(default)s)",
+    )
+    made.add_argument(
+        "--questions", metavar="FILE", help="verify on these questions instead of the validation set's"
+    )
+    made.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="NATS",
+        help="largest accepted difference of a label's log-probability (default: 0.02)",
+    )
+    made.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the verification"
+    )
+    return made
+
+
+def run(command: str, words: list[str]) -> int:
+    """Raises InputError for wrong options, another base model's adapter, or a folder that is not empty."""
+    options = parser().parse_args(words)
+    if options.tolerance is not None and not options.tolerance >= 0:
+        raise InputError(f"--tolerance {options.tolerance}: it has to be at least 0")
+    if options.verify == "false" and options.questions:
+        raise InputError("--questions: with --verify false there is nothing to verify: leave one out")
+    if options.questions and not Path(options.questions).expanduser().is_file():
+        raise InputError(f"--questions: there is no file '{options.questions}': name one")
+    if not Path(options.adapter).expanduser().exists() and options.adapter.startswith((".", "/", "~")):
+        raise InputError(
+            f"--adapter: there is no folder '{options.adapter}': name an adapter's, or its run's"
+        )
+    return _merge(options)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from medqlora.artifacts.merge.merging import MergeOptions
+    from medqlora.artifacts.merge.questions import file_questions, validation_questions
+    from medqlora.artifacts.merge.run import Merge, MergeRequest, finish
+    from medqlora.artifacts.merge.verification import TOLERANCE
+    from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.inference.loading import pick_device
+
+    out = Path(options.out).expanduser()
+    request = MergeRequest(
+        options.adapter,
+        out,
+        options.base,
+        options.onto,
+        MergeOptions(options.dtype),
+        pick_device(options.device),
+    )
+    merge = Merge(request)
+    print(f"Merging {merge.adapter} into {merge.live.name}", flush=True)
+    questions = []
+    if options.verify == "true":
+        named = options.questions
+        questions = file_questions(named) if named else validation_questions(merge.record, str(merge.adapter))
+    progress = ProgressLines()
+    folder, merged = merge.write(progress.update)
+    why = " (a weight is too large for float16)" if merged.overflowed else ""
+    print(f"Weights: {merge.onto}, with {merged.changed} updates; {merged.dtype}{why}", flush=True)
+    verification = None
+    if options.verify == "true":
+        bits = 32 if merged.dtype == "float32" else 16
+        tolerance = TOLERANCE[bits] if options.tolerance is None else options.tolerance
+        try:
+            verification = merge.verify(folder, questions, tolerance, progress.update)
+        except BaseException:
+            folder.discard()
+            raise
+        print("\n".join(verification.lines()), flush=True)
+        if verification.faults:
+            folder.discard()
+            raise InputError(
+                f"--out {options.out}: not written, the merged model differs: {'; '.join(verification.faults)}: try "
+                "--dtype float32, or accept it with --tolerance"
+            )
+    finish(merge, folder, merged, verification)
+    print(f"Merged:  {out}", flush=True)
+    return 0
