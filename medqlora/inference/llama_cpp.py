@@ -30,7 +30,8 @@ class LlamaCpp:
     def __init__(self, path: Path, context_tokens: int, lora: Path | None = None, threads: int = 2) -> None:
         if find_spec("xllamacpp") is None:
             raise InputError(
-                "llama.cpp is needed to check a GGUF file: `pip install -e '.[gguf]'` brings xllamacpp, or pass --verify false"
+                "llama.cpp is needed to check a GGUF file: `pip install -e '.[gguf]'` brings xllamacpp, or pass "
+                "--verify false"
             )
         import xllamacpp
 

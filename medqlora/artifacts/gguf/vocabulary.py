@@ -9,13 +9,15 @@ from medqlora.errors import InputError
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-#: how a byte-level tokenizer splits text before its merges -> llama.cpp's name for that
+#: the expression by which a byte-level tokenizer splits text before its merges
+_DIGITS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+)
+#: that expression -> llama.cpp's name for it
 _BY_PATTERN = {
-    # Llama 3
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
-    # Qwen 2 and 3
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
-}  # fmt: skip
+    _DIGITS.replace("DIGITS", digits) + r"\s+(?!\S)|\s+": name
+    for digits, name in ((r"\p{N}{1,3}", "llama-bpe"), (r"\p{N}", "qwen2"))  # Llama 3; Qwen 2 and 3
+}
 #: names that --pre_tokenizer takes
 PRE_TOKENIZERS = ("llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "default")
 
@@ -81,7 +83,7 @@ def _tokens(tokenizer: dict[str, dict[str, object]], rows: int) -> tuple[list[st
     import gguf
 
     vocabulary = tokenizer["model"]["vocab"]
-    added = tokenizer.get("added_tokens") or []
+    added: object = tokenizer.get("added_tokens") or []
     assert isinstance(vocabulary, dict)
     assert isinstance(added, list)
     by_id = {number: (text, gguf.TokenType.NORMAL) for text, number in vocabulary.items()}
