@@ -9,54 +9,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from medqlora import __version__
+from medqlora.commands.registry import commands
+from medqlora.config.words import resume_command
 from medqlora.errors import InputError
 from medqlora.utils.cache import settle_without_home
 from medqlora.utils.interrupts import FitError, Interrupted, interrupting
 from medqlora.utils.terminal import printable, printable_line
-
-#: command → (one line of help, module whose `run(command, arguments)` does it)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "fit": ("train LoRA adapters on a quantized base", "medqlora.commands.verbs"),
-    "validate": ("score an adapter on the validation questions", "medqlora.commands.verbs"),
-    "test": ("PubMedQA accuracy on the official test questions, with a report", "medqlora.commands.test"),
-    "predict": ("answer a file of questions, a line of JSON each", "medqlora.commands.verbs"),
-    "ask": ("one question in the terminal, or one after another", "medqlora.commands.ask"),
-    "export": ("the adapter folder of a run, written again from a checkpoint", "medqlora.commands.export"),
-    "merge": ("an adapter merged into its base model, and verified", "medqlora.commands.merge"),
-    "plan": ("memory and time that a fit will need, before a weight is loaded", "medqlora.commands.plan"),
-    "bench": (
-        "speed and memory of a training step, here and beside other trainers",
-        "medqlora.commands.bench",
-    ),
-    "doctor": (
-        "what is installed, what works here, and whether a fit would start",
-        "medqlora.commands.doctor",
-    ),
-    "runs": (
-        "the runs of a log folder: state, best score, size, how to go on",
-        "medqlora.commands.runs_list",
-    ),
-    "full": ("fit, then test the best adapter, then one summary", "medqlora.commands.full"),
-}
-
-#: what other tools call them
-_OTHER_NAMES = {
-    "train": "fit",
-    "finetune": "fit",
-    "fine-tune": "fit",
-    "eval": "test",
-    "evaluate": "test",
-    "val": "validate",
-    "infer": "predict",
-    "generate": "predict",
-    "chat": "ask",
-    "benchmark": "bench",
-    "check": "doctor",
-    "list": "runs",
-}
 
 _USAGE = """usage: medqlora COMMAND [--config FILE ...] [--OPTION VALUE ...]
 
@@ -77,8 +37,8 @@ Without --config the demo runs: configs/demo.yaml, on a CPU, without downloads.
 
 def usage() -> str:
     """The text of `medqlora --help`."""
-    width = max(len(command) for command in COMMANDS)
-    lines = (f"  {command:<{width}}  {line}" for command, (line, _) in COMMANDS.items())
+    width = max(map(len, commands()))
+    lines = (f"  {name:<{width}}  {command.help}" for name, command in commands().items())
     return _USAGE.format(commands="\n".join(lines))
 
 
@@ -109,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FitError as failure:
         if debug:
             raise
-        how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume_command(words)}`"
+        how = f"; the checkpoint of step {failure.step} is whole: go on with `{resume_command(words)}`"
         print(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)", file=sys.stderr)
         return 1
     except Exception as error:
@@ -123,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if len(words) > 1 and words[0] in ("-h", "--help", "help") and words[1] in COMMANDS:
+    if len(words) > 1 and words[0] in ("-h", "--help", "help") and words[1] in commands():
         words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage(), end="", flush=True)
@@ -132,7 +92,7 @@ def _run(words: list[str]) -> int:
         print(f"medqlora {__version__}", flush=True)
         return 0
     command, rest = words[0], words[1:]
-    if command not in COMMANDS:
+    if command not in commands():
         raise InputError(_no_command(words))
     if sys.flags.optimize > 1:
         raise InputError(
@@ -140,7 +100,7 @@ def _run(words: list[str]) -> int:
             "it, or use 1"
         )
     settle_without_home()
-    return int(import_module(COMMANDS[command][1]).run(command, rest))
+    return commands()[command].start(rest)
 
 
 def _no_command(words: list[str]) -> str:
@@ -149,13 +109,15 @@ def _no_command(words: list[str]) -> str:
     name = first.lstrip("-").lower()
     if first.lower().endswith((".yaml", ".yml", ".json")):
         return f"'{first}' is no command: write medqlora fit --config {shlex.join(words)}"
-    if not first.startswith("-") or name in COMMANDS:
-        close = next(iter(difflib.get_close_matches(name, [*COMMANDS, *_OTHER_NAMES], 1)), "")
-        near = _OTHER_NAMES.get(name) or _OTHER_NAMES.get(close, close)
-        hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+    known = commands()
+    if not first.startswith("-") or name in known:
+        meant = {other: command.name for command in known.values() for other in (*command.also, command.name)}
+        close = next(iter(difflib.get_close_matches(name, meant, 1)), "")
+        near = meant.get(name) or meant.get(close)
+        hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(known)}"
         return f"there is no command '{first}': {hint}"
     # a word after an option may be its value (--data.prompt fit): one after that is the command
-    places = [place for place, word in enumerate(words) if word in COMMANDS]
+    places = [place for place, word in enumerate(words) if word in known]
     sure = [place for place in places if not words[place - 1].startswith("-") or "=" in words[place - 1]]
     if not places:
         option = first.split("=", 1)[0]
@@ -168,21 +130,10 @@ def _no_command(words: list[str]) -> str:
 def _left(stop: Interrupted, words: list[str]) -> str:
     """What an interrupted command leaves to go on with, for the end of a line."""
     if stop.step is not None:
-        return f" with the checkpoint of step {stop.step}: go on with `{_resume_command(words)}`"
+        return f" with the checkpoint of step {stop.step}: go on with `{resume_command(words)}`"
     return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""
 
 
 def _first_line(error: Exception) -> str:
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return f"{type(error).__name__}: {printable(first)}"
-
-
-def _resume_command(words: list[str]) -> str:
-    """What goes on with the run that these words began: they, and `--ckpt_path last`."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
-            kept.append(word)
-        skip = not skip and word == "--ckpt_path"
-    return shlex.join(["medqlora", *kept, "--ckpt_path", "last"])

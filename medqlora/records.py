@@ -1,4 +1,4 @@
-"""The words that the whole project shares: what flows from a data file to a score.
+"""The types that every room shares: the stages from a data file to a score.
 
 `Record → Encoded → StepBatch → loss` in training, `Record → Encoded → Prediction → Scores` in
 evaluation. This module imports nothing heavy, so every room may import it.
@@ -14,25 +14,24 @@ YES_NO_MAYBE = ("yes", "no", "maybe")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question as the world has it.
+    """One question of a data set.
 
     Attributes:
-        id: the question's identity, unique within a source (PubMedQA: the PMID as text).
-        question: the question alone.
-        contexts: the passages that it is to be answered from, in order; may be empty.
-        context_labels: the name of each passage's section ("METHODS"); empty, or as long as `contexts`.
-        options: for multiple choice, label → text of the option ({"A": "Aspirin", …}); else empty.
-        labels: the decisions that are possible, in a fixed order (("yes", "no", "maybe"), the keys of
-            `options`); empty for a free answer.
-        answer: the right decision (one of `labels`), or the free answer; None where it isn't known.
-        long_answer: the rationale to be learned after the decision; may be empty. Gives the answer away.
-        topics: MeSH headings or other groups to report by.
-        subject: what field the benchmark says the question is of ("clinical knowledge"); its own prompt
-            says it to the model. Empty for most.
-        annotations: what human annotators decided, by the setting they worked in
-            ({"reasoning_required": "yes", "reasoning_free": "no"}). Gives the answer away.
+        id: the question's id, unique within a source (PubMedQA: the PMID as text).
+        question: the question without its contexts.
+        contexts: the passages to answer it from, in order; may be empty.
+        context_labels: the section name of each passage ("METHODS"); empty, or as long as `contexts`.
+        options: label → text of the option for multiple choice ({"A": "Aspirin", …}); else empty.
+        labels: the possible decisions, in a fixed order (("yes", "no", "maybe"), or the keys of `options`); empty for
+            a free answer.
+        answer: the right decision (one of `labels`), or the free answer; None where it is unknown.
+        long_answer: the rationale to learn after the decision; may be empty. Reveals the answer.
+        topics: MeSH headings or other groups of the report.
+        subject: the benchmark's subject of the question ("clinical knowledge"), for its own prompt; often empty.
+        annotations: setting → decision of the human annotators ({"reasoning_required": "yes", "reasoning_free":
+            "no"}). Reveals the answer.
         where: "file:line" (or file and key) for messages.
-        aliases: other ids of the same question (its row's key, a column `pmid`), to find test questions by.
+        aliases: other ids of the same question (its row's key, a column `pmid`), to find test questions.
     """
 
     id: str
@@ -51,7 +50,7 @@ class Record:
 
 
 class Splits(NamedTuple):
-    """What a source reads: the three sets, which share no id."""
+    """The three sets of a source, which share no id."""
 
     train: list[Record]
     dev: list[Record]
@@ -59,12 +58,12 @@ class Splits(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """A record of a file that could not be used and was left out.
+    """An unusable record of a file, which was left out.
 
     Attributes:
         file: the file.
-        line: its line; where a record is no line of its own (JSON, Parquet, Arrow), its number from 1.
-        why: what is wrong with it and the fix, one line.
+        line: its line; in JSON, Parquet and Arrow the record's number, from 1.
+        why: the fault and the fix, one line.
     """
 
     file: str
@@ -73,15 +72,15 @@ class BadRecord(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A record as token ids, prompt and completion kept apart.
+    """A record as token ids, with prompt and completion separate.
 
     Attributes:
         id: the record's id.
         prompt: token ids of everything before the answer, beginning with the tokenizer's own prefix (BOS).
-        completion: token ids of the answer and its end token; empty where the answer isn't known.
-        labels: for each of the record's labels, the token ids that would follow `prompt` if it were the
-            answer; empty for free answers.
-        dropped: how many tokens of the context were left out to fit; 0 for most.
+        completion: token ids of the answer and its end token; empty where the answer is unknown.
+        labels: for each of the record's labels, the token ids that follow `prompt` if it is the answer; empty for
+            free answers.
+        dropped: the number of context tokens that were left out to fit; usually 0.
     """
 
     id: str
@@ -93,18 +92,18 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model said of one question.
+    """The model's scores and generated answer for one question.
 
     Attributes:
         id: the record's id.
-        gold: the right decision, None where it isn't known.
+        gold: the right decision, None where it is unknown.
         labels: the possible decisions.
-        logprobs: for each label, log p(label | prompt) in nats over the whole vocabulary (the sum over
-            the label's tokens); empty where labels were not scored.
-        lengths: the number of tokens of each label; for length normalisation.
-        text: what greedy generation wrote; None where nothing was generated.
-        parsed: the decision read from `text`; None where none could be read.
-        context_tokens: prompt length in tokens, to report by.
+        logprobs: for each label, log p(label | prompt) in nats over the complete vocabulary (the sum over the label's
+            tokens); empty where labels were not scored.
+        lengths: the number of tokens of each label, for length normalisation.
+        text: the text of greedy generation; None where nothing was generated.
+        parsed: the decision parsed from `text`; None where there is none.
+        context_tokens: prompt length in tokens, for the report's groups.
     """
 
     id: str
@@ -118,7 +117,7 @@ class Prediction:
 
     @property
     def decision(self) -> str | None:
-        """The label of the largest log-likelihood (the first of equals), None where none was scored."""
+        """The label with the largest log-likelihood (the first of equals); None where none was scored."""
         if not self.logprobs:
             return None
         return self.labels[max(range(len(self.logprobs)), key=self.logprobs.__getitem__)]
@@ -130,12 +129,12 @@ class Prediction:
 
     @property
     def confidence(self) -> float | None:
-        """The probability of `decision` among the labels, None where none was scored."""
+        """The probability of `decision` among the labels; None where none was scored."""
         return max(self.probabilities) if self.logprobs else None
 
     @property
     def label_mass(self) -> float:
-        """The probability that the model gives to the labels together, 0 to 1; the rest is outside them."""
+        """The total probability of the labels, 0 to 1; the rest belongs to other texts."""
         return min(1.0, sum(math.exp(value) for value in self.logprobs))
 
 

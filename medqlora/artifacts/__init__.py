@@ -1,1 +1,1 @@
-"""What runs leave on disk: run folders, checkpoints and adapter folders."""
+"""The files of a run: its folder, checkpoints and adapter folder."""

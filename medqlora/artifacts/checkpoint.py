@@ -1,123 +1,199 @@
-"""What a checkpoint says beside the weights: which run it is of, and where its random numbers stand."""
+"""The content of a checkpoint beside the weights: the run that it belongs to, and the state of its random numbers."""
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TypeAlias, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from medqlora.artifacts.validated import ValidationRecord
+from medqlora.config.data import DataOptions
+from medqlora.config.lora import LoRAOptions
+from medqlora.config.model import StepOptions
+from medqlora.data import Source
 from medqlora.errors import InputError
-from medqlora.models import Backend, LoRA
-from medqlora.utils.random_state import random_state
+from medqlora.models import Backend
+from medqlora.records import Encoded
+from medqlora.utils.random_state import RandomState, random_state
 
-#: where it stands in the checkpoint's dictionary
+#: the key of this project's part in the checkpoint's dictionary
 KEY = "medqlora"
-#: the name in a run's definition of the digest of its training examples
+#: the key of the training examples' digest in a definition
 TRAINED_ON = "the training examples"
+_VALIDATED_ON = "the validation questions"
+#: the LoRA options that decide the adapter's tensor names and shapes
+_SHAPES = ("r", "target_modules", "use_dora")
+
+#: makes an optimizer of the parameters
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-def describe(backend: Backend, lora: LoRA, device: torch.device) -> dict[str, Any]:
-    """What `check` and `random_state.restore_random_state` read when the run is resumed; plain values and tensors."""
+class CheckpointRecord(TypedDict, total=False):
+    """This project's part of a checkpoint, under `KEY`: plain values and tensors.
+
+    Attributes:
+        base: the base model as the user named it.
+        base_identity: identifies the base model.
+        lora: the fields of `LoRAOptions`.
+        random_state: see `medqlora.utils.random_state`.
+        definition: see `checkpoint_definition`.
+        skipped_steps: the steps that fp16's scaler left out.
+        validation: the scores of these weights; empty where they were not validated.
+    """
+
+    base: str
+    base_identity: str
+    lora: dict[str, object]
+    random_state: RandomState
+    definition: dict[str, object]
+    skipped_steps: int
+    validation: ValidationRecord
+
+
+@dataclass(frozen=True)
+class ExampleDigests:
+    """Digests of the examples as they go through the model, in their order: 32 hexadecimal digits each."""
+
+    train: str
+    validation: str
+
+    @classmethod
+    def of(cls, train: Iterable[Encoded], dev: Iterable[Encoded]) -> "ExampleDigests":
+        """Takes a while for a large set: compute them once."""
+        return cls(_digest(train), _digest(dev))
+
+
+def describe(backend: Backend, lora: LoRAOptions, device: torch.device) -> CheckpointRecord:
+    """The part of the record that `check` and `restore_random_state` read when the run is resumed."""
     return {
         "base": backend.base,
         "base_identity": backend.identity(),
-        "lora": {**vars(lora)},
+        "lora": asdict(lora),
         "random_state": random_state(device),
     }
 
 
-def check(checkpoint: Mapping[str, Any], backend: Backend, lora: LoRA, *, anyway: bool = False) -> None:
-    """Raises InputError when `checkpoint` is of another base or of other adapters.
+def record_of(checkpoint: Mapping[str, object]) -> CheckpointRecord:
+    """This project's part of a checkpoint.
+
+    Raises:
+        InputError: another program wrote the checkpoint.
+    """
+    record = checkpoint.get(KEY)
+    if not isinstance(record, dict):
+        raise InputError(
+            "--ckpt_path: this checkpoint was not written by medqlora: give a .ckpt of a run's checkpoints/ folder"
+        )
+    return cast(CheckpointRecord, record)
+
+
+def check(
+    checkpoint: Mapping[str, object], backend: Backend, lora: LoRAOptions, *, anyway: bool = False
+) -> None:
+    """Compares a checkpoint with the run's base model and adapters.
 
     Args:
         checkpoint: as it was read.
         backend, lora: the run's own.
-        anyway: let differ what doesn't change the adapters' shapes.
+        anyway: accept other LoRA options where they don't change the tensors' shapes.
+
+    Raises:
+        InputError: the checkpoint has another base model or other adapters.
     """
-    saved = checkpoint.get(KEY)
-    if saved is None:
-        raise InputError(
-            "--ckpt_path: this checkpoint was not written by medqlora: give a .ckpt of a run's checkpoints/ folder"
-        )
+    saved = record_of(checkpoint)
     if saved["base_identity"] != backend.identity():
         raise InputError(
             f"--ckpt_path: this checkpoint was trained on the base '{saved['base']}', not on "
             f"'{backend.base}': pass that base as --model.backend.base, or another checkpoint"
         )
     for name, value in saved["lora"].items():
-        now = getattr(lora, name)
-        if now != value and name != "dropout" and not (anyway and name not in _SHAPES):
+        current = getattr(lora, name)
+        if current != value and name != "dropout" and not (anyway and name not in _SHAPES):
             raise InputError(
-                f"--model.lora.{name} is {now}, but the checkpoint was trained with {value}: pass that"
+                f"--model.lora.{name} is {current}, but the checkpoint was trained with {value}: pass that"
             )
 
 
-#: what decides the adapters' names and shapes
-_SHAPES = ("r", "target_modules", "use_dora")
-#: data module → the digests of what it read, which takes a while with a large set
-_digests: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
-
-
-def definition(module: Any, data: Any, precision: str) -> dict[str, Any]:
-    """What decides the course of a run, as named plain values; memory knobs and the run's length are none of it.
+def checkpoint_definition(
+    *,
+    base_identity: str,
+    source: Source,
+    data: DataOptions,
+    step: StepOptions,
+    optimizer: str | OptimizerFactory,
+    lora: LoRAOptions,
+    digests: ExampleDigests,
+    precision: str,
+) -> dict[str, object]:
+    """The values that decide the course of a run; options for memory and the run's length are not among them.
 
     Args:
-        module: the QLoRAModule, with its options as attributes.
-        data: its datamodule, the training set read.
+        base_identity: the base model's.
+        source: the training data's.
+        data, step, lora: the run's options.
+        optimizer: a name, or the factory of a `class_path`.
+        digests: of the encoded examples.
         precision: the Trainer's.
     """
-    source = {key: value for key, value in data.source.fingerprint().items() if key != "files"}
-    paths = data.source.fingerprint().get("files", {})
-    # a file that was moved is the same one: the digests tell
-    kept = {key: value for key, value in source.items() if not (isinstance(value, str) and value in paths)}
+    fingerprint = dict(source.fingerprint())
+    files = fingerprint.pop("files", {})
+    paths = files if isinstance(files, Mapping) else {}
+    kept = {
+        key: value
+        for key, value in fingerprint.items()
+        # a moved file stays the same file: the digests of the examples decide
+        if key != "source" and not (isinstance(value, str) and value in paths)
+    }
     return {
-        "--model.backend.base": module.backend.identity(),
-        "--data.source": data.source.name,
-        **{f"--data.source.{key}": value for key, value in kept.items() if key != "source"},
-        "--data.prompt": data.prompt_name,
+        "--model.backend.base": base_identity,
+        "--data.source": source.name,
+        **{f"--data.source.{key}": value for key, value in kept.items()},
+        "--data.prompt": data.prompt,
         "--data.max_prompt_tokens": data.max_prompt_tokens,
         "--data.batch_size": data.batch_size,
         "--data.train_samples": data.train_samples,
         "--data.seed": data.seed,
-        **_read(data),
-        "--model.optimizer": _optimizer(module.optimizer),
-        **{
-            f"--model.{name}": getattr(module, name)
-            for name in ("learning_rate", "weight_decay", "warmup_ratio", "max_grad_norm")
-        },
-        **{f"--model.lora.{name}": value for name, value in vars(module.lora).items()},
+        TRAINED_ON: digests.train,
+        _VALIDATED_ON: digests.validation,
+        "--model.optimizer": _optimizer(optimizer),
+        "--model.learning_rate": step.learning_rate,
+        "--model.weight_decay": step.weight_decay,
+        "--model.warmup_ratio": step.warmup_ratio,
+        "--model.max_grad_norm": step.max_grad_norm,
+        **{f"--model.lora.{name}": value for name, value in asdict(lora).items()},
         "--trainer.precision": precision,
     }
 
 
-def check_definition(saved: Mapping[str, Any], now: Mapping[str, Any], *, anyway: bool) -> list[str]:
-    """Compares the values that define the run.
+def check_definition(saved: CheckpointRecord, now: Mapping[str, object], *, anyway: bool) -> list[str]:
+    """Compares the checkpoint's definition with the run's.
 
     Args:
-        saved: the checkpoint's part of this project.
-        now: as `definition` gives them.
-        anyway: whether to go on with other values.
+        saved: the checkpoint's record.
+        now: the run's, see `checkpoint_definition`.
+        anyway: accept other values.
 
     Returns:
-        The differences, a piece of a line each; none for a checkpoint from before they were kept.
+        The differences, a part of a line each; none for a checkpoint without a definition, as older ones are.
 
     Raises:
-        InputError: there are some, and nothing said to go on; or of another optimizer, whose state can't be used.
+        InputError: values differ and `anyway` is false; or the optimizer differs, whose state can't be used.
     """
     before = saved.get("definition")
     if before is None:
         return []
     different = [
-        f"{name} {_shown(now.get(name))} (the checkpoint: {_shown(before.get(name))})"
+        f"{name} {_shortened(now.get(name))} (the checkpoint: {_shortened(before.get(name))})"
         for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name)
     ]
-    options = [one for one in different if one.startswith("--")]
-    if any(one.startswith("--data") for one in options):
-        different = options  # other data follow from them
+    options = [text for text in different if text.startswith("--")]
+    if any(text.startswith("--data") for text in options):
+        different = options  # other examples follow from them
     if before.get("--model.optimizer") != now.get("--model.optimizer"):
         raise InputError(
             f"--ckpt_path: the run was made with other values: {'; '.join(different)}: another optimizer can't go "
@@ -131,65 +207,32 @@ def check_definition(saved: Mapping[str, Any], now: Mapping[str, Any], *, anyway
     return different
 
 
-def adopt_rates(checkpoint: dict[str, Any], learning_rate: float, weight_decay: float) -> None:
-    """Puts the run's own rates into the optimizer's and the scheduler's states, which would bring theirs.
+def adopt_rates(checkpoint: Mapping[str, object], learning_rate: float, weight_decay: float) -> None:
+    """Replaces the rates in the optimizer's and the scheduler's saved states by the run's own, in place.
 
-    Where they are the same nothing is touched, not by a bit. A factory's optimizer keeps its own weight decay.
+    Equal rates are left as they are, to the bit. An optimizer from a factory keeps its own weight decay.
     """
-    definition = checkpoint[KEY].get("definition") or {}
-    old = definition.get("--model.learning_rate", learning_rate)
-    groups = [group for state in checkpoint["optimizer_states"] for group in state.get("param_groups", ())]
+    definition = record_of(checkpoint).get("definition") or {}
+    old = _number(definition.get("--model.learning_rate"), learning_rate)
+    optimizers = cast("list[dict[str, list[dict[str, float]]]]", checkpoint["optimizer_states"])
+    groups = [group for state in optimizers for group in state.get("param_groups", ())]
     if old != learning_rate:
         for group in groups:
             group["lr"] = group["lr"] * (learning_rate / old) if old else learning_rate
             group["initial_lr"] = learning_rate
-        for state in checkpoint["lr_schedulers"]:
-            state["base_lrs"] = [learning_rate for _ in state["base_lrs"]]
+        for schedule in cast("list[dict[str, list[float]]]", checkpoint["lr_schedulers"]):
+            schedule["base_lrs"] = [learning_rate for _ in schedule["base_lrs"]]
     if definition.get("--model.weight_decay", weight_decay) != weight_decay:
         for group in groups:
             group["weight_decay"] = weight_decay
 
 
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _read(data: Any) -> dict[str, str]:
-    """Digests of the training set and the dev set as they go through the model, in their order."""
-    if data not in _digests:
-        _digests[data] = {
-            TRAINED_ON: _digest(data.train),
-            "the validation questions": _digest(data.dev),
-        }
-    return _digests[data]
-
-
-def forget(data: Any) -> None:
-    """Has `definition` compute the digests of `data` anew: it reads its training set again."""
-    _digests.pop(data, None)
-
-
-def _digest(examples: Iterable[Any]) -> str:
-    found = hashlib.sha256()
-    for example in examples:
-        for part in (example.id.encode(), example.prompt, example.completion):
-            found.update(struct.pack("<q", len(part)))
-            found.update(part if isinstance(part, bytes) else struct.pack(f"<{len(part)}q", *part))
-    return found.hexdigest()[:32]
-
-
-def _optimizer(optimizer: Any) -> str:
-    """Its name; of a `class_path`, the class and its own settings, without the rate, which is the run's."""
-    if isinstance(optimizer, str):
-        return optimizer
-    built = optimizer([nn.Parameter(torch.zeros(1))])
-    settings = {key: value for key, value in sorted(built.defaults.items()) if key != "lr"}
-    return f"{type(built).__module__}.{type(built).__qualname__} {settings}"
-
-
 def copy_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Copies an adapter's weights, all of them and nothing else.
+    """Copies an adapter's weights into the model's.
+
+    Args:
+        saved: the checkpoint's, by parameter name.
+        own: the model's; exactly the same names and shapes.
 
     Raises:
         InputError: the names or shapes differ.
@@ -205,3 +248,31 @@ def copy_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(saved[name])
+
+
+def _digest(examples: Iterable[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        name = example.id.encode()
+        digest.update(struct.pack("<q", len(name)) + name)
+        for ids in (example.prompt, example.completion):
+            digest.update(struct.pack(f"<q{len(ids)}q", len(ids), *ids))
+    return digest.hexdigest()[:32]
+
+
+def _optimizer(optimizer: str | OptimizerFactory) -> str:
+    """A name; for a factory the class and its own settings, without the learning rate, which is the run's."""
+    if isinstance(optimizer, str):
+        return optimizer
+    built = optimizer([nn.Parameter(torch.zeros(1))])
+    settings = {key: value for key, value in sorted(built.defaults.items()) if key != "lr"}
+    return f"{type(built).__module__}.{type(built).__qualname__} {settings}"
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) else default

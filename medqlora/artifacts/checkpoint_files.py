@@ -1,103 +1,124 @@
-"""Checkpoint files: written aside, flushed, renamed, and checked against their manifest when they are read."""
+"""Checkpoint files: written aside, flushed, renamed, and compared with their manifest when they are read.
+
+Beside `last.ckpt` stands its manifest `last.ckpt.json`. At every moment the name holds a complete file that its
+manifest describes, the old one or the new one. For that the manifest comes first: it holds the new file's digest and,
+as `replaces`, the old one's. Then one rename replaces the old file. Then the manifest drops `replaces`. Two files
+can't be renamed at once; this order needs no second copy, link or pointer.
+"""
 
 import contextlib
 import hashlib
 import json
-import os
 import zipfile
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TypeAlias, TypedDict, cast
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
+from medqlora.artifacts.checkpoint import CheckpointRecord
 from medqlora.errors import InputError
-from medqlora.utils.files import write_text
-from medqlora.utils.manifests import difference, digest, flush
+from medqlora.utils.digests import FileDigest, file_digest
+from medqlora.utils.files import flush, replacing, sync, write_text
+from medqlora.utils.manifests import difference
+
+#: a device, or a function that moves a storage, as `torch.load` takes it
+MapLocation: TypeAlias = (
+    "str | torch.device | dict[str, str] | Callable[[torch.types.Storage, str], torch.types.Storage] | None"
+)
 
 
-class CheckpointFiles(TorchCheckpointIO):
-    """How the Trainer writes, reads and removes checkpoints, ModelCheckpoint's and our own.
+class ExportRecord(TypedDict):
+    """What an adapter folder needs beside the weights, so that the base model need not be loaded.
 
-    Beside `last.ckpt` stands its manifest `last.ckpt.json`. At every moment the name holds a whole file that its
-    manifest knows, the old one or the new one. For that the manifest comes first: it names the new file's digest
-    and, as `replaces`, the old one's; then one rename puts the new file in the old one's place; then the manifest
-    drops `replaces`. Two files can't be renamed at once, and no second copy, link or pointer is needed so.
+    Attributes:
+        peft_config: the fields of PEFT's LoraConfig, as plain values.
+        parameters: the numbers of trainable and of all parameters.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Raises OSError where it can't be written; what stood there is then as it was."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        clear(target.parent)
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            entry = {
-                "file": target.name,
-                **_write(checkpoint, aside),
-                "step": int(checkpoint.get("global_step", 0)),
-                "epoch": int(checkpoint.get("epoch", 0)),
-                "written": datetime.now(timezone.utc).isoformat(),
-            }
-            old = _present(target)
-            _write_manifest(target, entry if old is None else {**entry, "replaces": old})
-            aside.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
-        flush(target.parent)
-        if old is not None:
-            with contextlib.suppress(OSError):  # a disk that has just become full: it stays right as it is
-                _write_manifest(target, entry)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Raises InputError for a damaged file; no pickled code is run, whatever `weights_only` says."""
-        return read_checkpoint(Path(path), map_location)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        target = Path(path)
-        target.unlink(missing_ok=True)  # first: a manifest without its file harms nobody
-        _manifest(target).unlink(missing_ok=True)
+    peft_config: dict[str, object]
+    parameters: list[int]
 
 
-def clear(folder: Path) -> None:
-    """Takes away what a process that was killed as it wrote left in `checkpoints/`: a run has one at a time."""
-    for pattern in (".*.part", ".*.ckpt.json.*"):
-        for left in folder.glob(pattern):
-            left.unlink(missing_ok=True)
+#: a checkpoint as it is read: Lightning's keys, and this project's
+class SavedCheckpoint(TypedDict, total=False):
+    state_dict: dict[str, Tensor]
+    global_step: int
+    epoch: int
+    callbacks: dict[str, dict[str, object]]
+    loops: dict[str, object]
+    optimizer_states: list[dict[str, object]]
+    lr_schedulers: list[dict[str, object]]
+    curve: dict[str, int]
+    export: ExportRecord
+    medqlora: CheckpointRecord
 
 
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint, after a comparison with its manifest.
+def write_checkpoint(checkpoint: Mapping[str, object], path: Path) -> None:
+    """Writes a checkpoint and its manifest.
 
     Raises:
-        InputError: it is damaged; names it, what is wrong, and the newest whole one of its folder.
+        OSError: the file can't be written; the old one is unchanged.
     """
-    why = problem(path)
-    if why is None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear(path.parent)
+    with replacing(path) as stream:
+        entry: dict[str, object] = {
+            "file": path.name,
+            **_write(checkpoint, stream),
+            "step": _whole_number(checkpoint.get("global_step")),
+            "epoch": _whole_number(checkpoint.get("epoch")),
+            "written": datetime.now(timezone.utc).isoformat(),
+        }
+        old = _present(path)
+        _write_manifest(path, entry if old is None else {**entry, "replaces": old})
+    flush(path.parent)
+    if old is not None:
+        with contextlib.suppress(OSError):  # on a disk that became full: the manifest is right as it is
+            _write_manifest(path, entry)
+
+
+def read_checkpoint(path: Path, map_location: MapLocation = "cpu") -> SavedCheckpoint:
+    """Reads a checkpoint after a comparison with its manifest; no pickled code is run.
+
+    Raises:
+        InputError: the file is damaged; the message names it, the damage, and the newest undamaged one beside it.
+    """
+    damage = problem(path)
+    if damage is None:
         try:
-            return dict(torch.load(path, map_location=map_location, weights_only=True))
-        except Exception as error:  # a file of another kind raises whatever it happens to look like
-            why = f"torch can't read it: {type(error).__name__}"
+            loaded = dict(torch.load(path, map_location=map_location, weights_only=True))
+            return cast(SavedCheckpoint, loaded)
+        except Exception as error:  # another kind of file raises whatever it happens to look like
+            damage = f"torch can't read it: {type(error).__name__}"
     other = newest_whole(path.parent, besides=path)
     fix = (
         f"pass {other}, the newest whole one there"
         if other
         else "its folder holds no whole one: leave it out"
     )
-    raise InputError(f"--ckpt_path: '{path}' is not a whole checkpoint ({why}): {fix}")
+    raise InputError(f"--ckpt_path: '{path}' is not a whole checkpoint ({damage}): {fix}")
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint and its manifest."""
+    path.unlink(missing_ok=True)  # first: a manifest without its file does no harm
+    _manifest(path).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Removes what a killed process left of writing into `checkpoints/`: a run has one process that writes."""
+    for pattern in (".*.part", ".*.ckpt.json.*"):
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint's file; None where it is whole.
+    """The damage of a checkpoint's file, for a message; None where it is undamaged.
 
-    One without a manifest was copied alone, or is older than manifests: torch's files are zip archives, with a
+    A file without a manifest was copied alone, or is older than manifests. torch's files are zip archives, with a
     CRC-32 for each part.
     """
     manifest = _manifest(path)
@@ -107,31 +128,37 @@ def problem(path: Path) -> str | None:
         entry = _read_manifest(path)
         if entry is None or entry.get("file") != path.name:
             return f"{manifest.name} beside it can't be read, or is of another file"
-        wrong = difference(path, entry)
-        if wrong and "replaces" in entry and difference(path, entry["replaces"]) is None:
-            return None  # ended between the two renames: the old one, whole
-        return wrong
+        damage = difference(path, entry)
+        if damage and "replaces" in entry and difference(path, entry["replaces"]) is None:
+            return None  # the save ended between the two renames: this is the old file, undamaged
+        return damage
     except OSError as error:
         return f"it can't be read: {error.strerror}"
 
 
 def newest_whole(folder: Path, besides: Path | None = None) -> Path | None:
-    """The whole checkpoint of the latest step in `folder`, and of those the one written last; None without any.
+    """The undamaged checkpoint of the latest step in `folder`, of several the one written last; None without one.
 
     Args:
         folder: the run's `checkpoints/`.
-        besides: one that doesn't count.
+        besides: a file to leave out.
     """
-    found = [path for path in folder.glob("*.ckpt") if besides is None or path.name != besides.name]
-    for path in sorted(found, key=_age, reverse=True):  # the newest is nearly always whole: few are read
+    paths = [path for path in folder.glob("*.ckpt") if besides is None or path.name != besides.name]
+    for path in sorted(paths, key=_age, reverse=True):  # the newest is nearly always undamaged: few are read
         if problem(path) is None:
             return path
     return None
 
 
+def step_of(path: Path) -> int | None:
+    """The optimizer step of a checkpoint, from its manifest; None where no manifest gives it."""
+    step = _age(path)[0]
+    return step if step >= 0 else None
+
+
 def _age(path: Path) -> tuple[int, str]:
-    """Step and time, from the manifest; one without comes last."""
-    entry = _read_manifest(path) or {}
+    """Step and time, from the manifest; -1 without one."""
+    entry: Mapping[str, object] = _read_manifest(path) or {}
     replaced = entry.get("replaces")
     if isinstance(replaced, dict) and difference(path, entry):
         entry = replaced
@@ -139,17 +166,11 @@ def _age(path: Path) -> tuple[int, str]:
     return (step if isinstance(step, int) else -1, str(entry.get("written", "")))
 
 
-def step_of(path: Path) -> int | None:
-    """The optimizer step that the checkpoint is of, from its manifest; None where that doesn't say."""
-    step = _age(path)[0]
-    return step if step >= 0 else None
-
-
 def _manifest(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+def _read_manifest(path: Path) -> dict[str, object] | None:
     try:
         entry = json.loads(_manifest(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -157,20 +178,21 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _write_manifest(path: Path, entry: dict[str, Any]) -> None:
+def _write_manifest(path: Path, entry: Mapping[str, object]) -> None:
     write_text(_manifest(path), json.dumps(entry, indent=2) + "\n")
 
 
-def _present(target: Path) -> dict[str, Any] | None:
-    """The entry of what stands at `target` now; None where there is nothing."""
-    if not target.is_file():
+def _present(path: Path) -> dict[str, object] | None:
+    """The manifest's entry of the file that is at `path` now; None where there is no file."""
+    if not path.is_file():
         return None
-    entry = _read_manifest(target)
-    if entry is None or "replaces" in entry:  # from before manifests, or ended between the two renames
-        older = entry["replaces"] if entry is not None else {}
-        known = entry if entry is not None and difference(target, entry) is None else older
+    entry = _read_manifest(path)
+    if entry is None or "replaces" in entry:  # older than manifests, or a save ended between the two renames
+        older = entry["replaces"] if entry is not None else None
+        known = entry if entry is not None and difference(path, entry) is None else older
+        known = known if isinstance(known, dict) else {}
         plain = {key: known[key] for key in ("step", "epoch", "written") if key in known}
-        return {**plain, **digest(target)}
+        return {**plain, **file_digest(path)}
     return entry
 
 
@@ -184,40 +206,42 @@ def _archive_problem(path: Path) -> str | None:
         return "the archive is cut off, or none"
 
 
-class _Hashing:
-    """A stream that torch writes to: to the file, and into the digest.
+class _HashingStream:
+    """A stream for `torch.save` that writes to a file and computes the digest.
 
-    torch's writer ends the process when a write raises in the middle (it finishes its archive in a destructor), so
-    an error is kept until it is done, and what comes after it is dropped.
+    torch's writer ends the process when a write raises: it finishes its archive in a destructor. So an error is kept
+    until the save is done, and later writes are dropped.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.sha256 = hashlib.sha256()
         self.bytes = 0
         self.error: OSError | None = None
 
-    def write(self, piece: Any) -> int:
-        size = memoryview(piece).nbytes
+    def write(self, data: bytes | memoryview) -> int:
+        size = memoryview(data).nbytes
         if self.error is None:
             try:
-                self.stream.write(piece)
+                self.stream.write(data)
             except OSError as error:
                 self.error = error
-        self.sha256.update(piece)
+        self.sha256.update(data)
         self.bytes += size
         return size
 
     def flush(self) -> None: ...
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+def _write(checkpoint: Mapping[str, object], stream: BinaryIO) -> FileDigest:
     """Writes and flushes; the manifest's `bytes` and `sha256`. Raises OSError."""
-    with path.open("wb") as stream:
-        hashing = _Hashing(stream)
-        torch.save(checkpoint, hashing)  # type: ignore[arg-type]
-        if hashing.error is not None:
-            raise hashing.error
-        stream.flush()
-        os.fsync(stream.fileno())
+    hashing = _HashingStream(stream)
+    torch.save(checkpoint, cast(BinaryIO, hashing))
+    if hashing.error is not None:
+        raise hashing.error
+    sync(stream)
     return {"bytes": hashing.bytes, "sha256": hashing.sha256.hexdigest()}
+
+
+def _whole_number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,40 +1,39 @@
-"""TensorBoard's files at a checkpoint: a resumed run goes on with the curve exactly where the checkpoint was.
+"""TensorBoard's files at a checkpoint: a resumed run continues the curve exactly where the checkpoint was.
 
-TensorBoard's own way, a writer's `purge_step`, drops everything from a step on: what was logged under the
-checkpoint's own step, by the validation before it, would be lost and not be logged again.
+TensorBoard's own way, a writer's `purge_step`, drops everything from a step on. It would also drop what the validation
+before the checkpoint logged under the checkpoint's step, and that is not logged again.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
-
-from medqlora.utils.manifests import flush, plain_name
-
-_PATTERN = "events.out.tfevents.*"
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.utils.files import flush
+from medqlora.utils.manifests import plain_name
 
 
-def positions(loggers: Iterable[Any]) -> dict[str, int]:
-    """Brings to the disk what was logged so far; the event files and their sizes in bytes."""
+def positions(folders: Iterable[Path]) -> dict[str, int]:
+    """Flushes TensorBoard's files in the folders to the disk; their names and sizes in bytes.
+
+    Raises:
+        OSError: a file can't be flushed.
+    """
     sizes: dict[str, int] = {}
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.flush()
-            for file in Path(logger.log_dir).glob(_PATTERN):
-                flush(file)
-                sizes[file.name] = file.stat().st_size
+    for folder in folders:
+        for file in RunFolder(folder).events():
+            flush(file)
+            sizes[file.name] = file.stat().st_size
     return sizes
 
 
 def cut(run: Path, sizes: Mapping[str, int]) -> None:
-    """Takes away what was logged after the checkpoint: those steps are run again.
+    """Removes what was logged after the checkpoint: those steps are run again.
 
     Args:
-        run: the folder with the event files.
+        run: the folder with TensorBoard's files.
         sizes: as `positions` gave them when the checkpoint was written.
     """
-    for file in run.glob(_PATTERN):
+    for file in RunFolder(run).events():
         if file.name not in sizes:
             file.unlink()
         elif plain_name(file.name) and file.stat().st_size > sizes[file.name] >= 0:

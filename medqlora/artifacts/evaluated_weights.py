@@ -1,47 +1,51 @@
-"""The weights that `validate`, `test` and `predict` evaluate, and the record that their training left."""
+"""The weights that `validate`, `test` and `predict` evaluate, and the record of their training."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from torch import nn
 
 from medqlora.artifacts import checkpoint as checkpoints
+from medqlora.artifacts.checkpoint import CheckpointRecord
 from medqlora.artifacts.checkpoint_files import read_checkpoint
-from medqlora.artifacts.validated import validated
+from medqlora.artifacts.run_folder import ADAPTER_CONFIG, RunFolder
+from medqlora.config.lora import LoRAOptions
 from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace
 from medqlora.inference import Calibration
-from medqlora.models.adapter_source import find_adapter
 from medqlora.models.adapters import (
     RECORD_FILE,
     TEST_QUESTIONS,
     base_remark,
     check_adapter_base,
+    find_adapter,
     read_adapter,
     trainable_state,
 )
+from medqlora.models.backend import Backend
 from medqlora.records import YES_NO_MAYBE, Record
 from medqlora.utils.console import say
+from medqlora.utils.digests import file_digest
 
-#: ids and hashed runs of words of the training set, so that a test can tell what it has seen
+#: in an adapter folder: ids and hashed word runs of the training set, to find test questions in it
 TRACE_FILE = "training_trace.npz"
-
-
 _IN_MEMORY = "in memory"
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a fit in this process trained and validated on.
+    """The data that a fit in this process trained and validated on.
 
     Attributes:
         train: the training records.
         dev_ids: ids of the validation records.
-        digest: of the training examples, as a checkpoint's definition has it.
-        test_questions: benchmark → how many of its test questions were trained and validated on.
+        digest: of the training examples, as in a checkpoint's definition.
+        test_questions: benchmark → the number of its test questions among them, by set.
     """
 
     train: Sequence[Record]
@@ -49,36 +53,47 @@ class Learned:
     digest: str
     test_questions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The decisions that were learned for questions without options."""
+        return labels_without_options(self.train)
+
+
+def labels_without_options(records: Sequence[Record]) -> tuple[str, ...]:
+    """The labels of the first record that has labels and no options of its own; () without one."""
+    return next((record.labels for record in records if record.labels and not record.options), ())
+
 
 @dataclass(frozen=True)
 class EvaluatedWeights:
-    """Which weights are evaluated.
+    """The weights that are evaluated.
 
     Attributes:
-        name: as reports name them: an adapter's folder, a checkpoint's file, "in memory", or "none" for the bare
-            base.
+        kind: where they come from; "base" is the base model without an adapter.
+        name: for reports: an adapter's folder, a checkpoint's file, "in memory", or "none" for the base model.
         folder: the adapter folder with their record; None without one.
-        file: the file that holds them; None for the bare base and for weights in memory.
+        file: the file that holds them; None for the base model and for weights in memory.
         learned: of weights that were trained in this process.
-        saved: of a checkpoint, what it says beside its weights.
+        saved: of a checkpoint, the record beside its weights.
         current: of weights in memory, the calibration of their own validation, as JSON.
     """
 
+    kind: Literal["base", "adapter", "checkpoint", "memory"]
     name: str
     folder: Path | None = None
     file: Path | None = None
     learned: Learned | None = None
-    saved: Mapping[str, Any] | None = None
-    current: Mapping[str, Any] = field(default_factory=dict)
+    saved: CheckpointRecord | None = None
+    current: Mapping[str, object] | None = None
 
     @cached_property
-    def record(self) -> Mapping[str, Any]:
-        """What the adapter's folder says of it; empty without one.
+    def record(self) -> Mapping[str, object]:
+        """The record in the adapter's folder; empty without one.
 
         Raises:
             InputError: the record is damaged.
         """
-        if self.folder is None or not (self.folder / "adapter_config.json").is_file():
+        if self.folder is None or not (self.folder / ADAPTER_CONFIG).is_file():
             return {}
         return read_adapter(str(self.folder))
 
@@ -86,48 +101,54 @@ class EvaluatedWeights:
     def train_ids(self) -> frozenset[str]:
         """Ids of the training records, as far as they are known."""
         if self.learned is not None:
-            return frozenset(one.id for one in self.learned.train)
-        return frozenset(self.record.get("train_ids", ()))
+            return frozenset(record.id for record in self.learned.train)
+        return frozenset(self._texts("train_ids") or ())
 
     @property
     def dev_ids(self) -> frozenset[str] | None:
-        """Ids of the validation records; None where they aren't known."""
+        """Ids of the validation records; None where they are not known."""
         if self.learned is not None:
             return self.learned.dev_ids
-        found = self.record.get("dev_ids")
-        return None if found is None else frozenset(found)
+        ids = self._texts("dev_ids")
+        return None if ids is None else frozenset(ids)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The decisions that were learned for questions without options."""
         if self.learned is not None:
-            return next((one.labels for one in self.learned.train if one.labels and not one.options), ())
-        return tuple(self.record.get("labels", YES_NO_MAYBE))
+            return self.learned.labels
+        labels = self._texts("labels")
+        return YES_NO_MAYBE if labels is None else labels
+
+    def _texts(self, key: str) -> tuple[str, ...] | None:
+        value = self.record.get(key)
+        return tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
 
     @property
     def calibration(self) -> Calibration | None:
-        """What these weights were found to be worth at their own validation.
+        """The calibration from the validation of these weights.
 
         Raises:
             InputError: the record is damaged.
         """
+        value: object
         if self.saved is not None:  # of this checkpoint, which may be of another step than the adapter
-            found, where = self.saved.get("validation", {}).get("calibration"), str(self.file)
+            value, where = self.saved.get("validation", {}).get("calibration"), str(self.file)
         elif self.learned is not None:
-            found, where = self.current or None, self.name
+            value, where = self.current or None, self.name
         else:
-            found, where = self.record.get("calibration"), f"{self.folder}/{RECORD_FILE}"
-        return None if found is None else Calibration.from_json(found, where)
+            value, where = self.record.get("calibration"), f"{self.folder}/{RECORD_FILE}"
+        return None if value is None else Calibration.from_json(value, where)
 
     @property
     def test_questions(self) -> Mapping[str, Mapping[str, int]]:
-        """Benchmark → how many of its test questions were trained and validated on, as the record says."""
+        """Benchmark → the number of its test questions in training and validation, from the record."""
         if self.learned is not None:
             return self.learned.test_questions
         return recorded_counts(self.record.get(TEST_QUESTIONS))
 
     def trace(self) -> TrainingTrace | None:
-        """What they were trained on, to be compared with test questions; None where that isn't known.
+        """The training set in a form to compare test questions with; None where it is not known.
 
         Raises:
             InputError: the file with it is damaged.
@@ -138,16 +159,21 @@ class EvaluatedWeights:
             return None
         return TrainingTrace.load(self.folder / TRACE_FILE)
 
-    def sha256(self, model: Any) -> str:
-        """The digest of the weights, "none" for the bare base.
+    def sha256(self, model: nn.Module | None) -> str:
+        """The digest of the weights in hexadecimal, "none" for the base model.
 
         Args:
-            model: what holds weights in memory; None before it is loaded.
+            model: the model with the weights; needed for weights in memory alone.
+
+        Raises:
+            ValueError: the weights are in memory, and no model is given.
         """
         if self.file is not None:
-            return hashlib.sha256(self.file.read_bytes()).hexdigest()
-        if self.learned is None:
+            return file_digest(self.file)["sha256"]
+        if self.kind == "base":
             return "none"
+        if model is None:
+            raise ValueError("the weights are in memory: a model is needed")
         digest = hashlib.sha256()
         for name, value in sorted(trainable_state(model).items()):
             digest.update(name.encode())
@@ -155,53 +181,79 @@ class EvaluatedWeights:
         return digest.hexdigest()
 
 
-def evaluated_weights(module: Any, ckpt_path: str | None) -> EvaluatedWeights:
-    """The weights that an evaluation with `module` is of.
+@dataclass(frozen=True)
+class WeightsInMemory:
+    """What is known of a loaded model's weights.
 
-    A checkpoint comes first, then what the model in memory was loaded or trained with, then `module.adapter`.
+    Attributes:
+        evaluated: the weights that the last evaluation was of; None after a fit.
+        calibration: of their own validation, as JSON; None without one.
+    """
+
+    evaluated: EvaluatedWeights | None = None
+    calibration: Mapping[str, object] | None = None
+
+
+def evaluated_weights(
+    backend: Backend,
+    lora: LoRAOptions,
+    *,
+    restored: str | None,
+    checkpoint: str | None,
+    adapter: str | None,
+    learned: Learned | None,
+    in_memory: WeightsInMemory | None,
+) -> EvaluatedWeights:
+    """The weights that an evaluation is of: the first of these that is there.
 
     Args:
-        module: the QLoRAModule; told of a checkpoint that it has to load.
-        ckpt_path: the checkpoint that the Trainer restores; None without one.
+        backend, lora: the run's own.
+        restored: the checkpoint that the Trainer restores now.
+        in_memory: the loaded model's weights; None before a model is loaded.
+        learned: what a fit in this process trained on; None without one.
+        checkpoint: the checkpoint that was named earlier.
+        adapter: an adapter's folder or its name on the Hub; "none" for the base model.
 
     Raises:
-        InputError: nothing says which weights, or an adapter is of another base, or a file is damaged.
+        InputError: nothing says which weights, an adapter has another base model, or a file is damaged.
     """
-    if ckpt_path is not None:
-        module.checkpoint = ckpt_path
-        return _of_checkpoint(module, Path(ckpt_path))
-    loaded: EvaluatedWeights | None = module.evaluated
-    if module.model is not None and loaded is not None and loaded.name != _IN_MEMORY:
-        return loaded
-    if module.model is not None and module.learned is not None:
-        predictions = module.validated[1]
-        current = validated(predictions, {}, module.target_risk)["calibration"] if predictions else None
-        return EvaluatedWeights(_IN_MEMORY, learned=module.learned, current=current or {})
-    if module.checkpoint is not None:
-        return _of_checkpoint(module, Path(module.checkpoint))
-    if module.adapter is None:
+    if restored is not None:
+        return _of_checkpoint(Path(restored), backend, lora, learned)
+    if in_memory is not None:
+        if in_memory.evaluated is not None and in_memory.evaluated.kind != "memory":
+            return in_memory.evaluated
+        if learned is not None:
+            return EvaluatedWeights(
+                "memory", _IN_MEMORY, learned=learned, current=in_memory.calibration or {}
+            )
+    if checkpoint is not None:
+        return _of_checkpoint(Path(checkpoint), backend, lora, learned)
+    if adapter is None:
         raise InputError(
             "--model.adapter: nothing says which weights to evaluate: pass an adapter's folder, 'none' for the bare "
             "base, a checkpoint as ckpt_path, or fit first"
         )
-    if module.adapter == "none":
-        return EvaluatedWeights("none")
-    module.adapter, remark = find_adapter(module.adapter)
-    check_adapter_base(module.adapter, module.backend.base, module.backend.identity())
-    for line in filter(None, (remark, base_remark(module.adapter, module.backend.base))):
-        say(line)
-    module.backend.check_adapter(module.adapter)
-    folder = Path(module.adapter).expanduser()
-    return EvaluatedWeights(module.adapter, folder=folder, file=folder / "adapter_model.safetensors")
+    return EvaluatedWeights("base", "none") if adapter == "none" else _of_adapter(adapter, backend)
 
 
-def _of_checkpoint(module: Any, path: Path) -> EvaluatedWeights:
-    """Of a checkpoint's file; what it was trained on lies with the adapter that its run exported."""
+def _of_checkpoint(
+    path: Path, backend: Backend, lora: LoRAOptions, learned: Learned | None
+) -> EvaluatedWeights:
+    """The record of their training lies with the adapter that the checkpoint's run exported."""
     saved = read_checkpoint(path)
-    checkpoints.check(saved, module.backend, module.lora)
-    folder = path.parent.parent / "adapter" if path.parent.name == "checkpoints" else None
-    part = saved[checkpoints.KEY]
-    learned: Learned | None = module.learned
-    if learned is not None and part.get("definition", {}).get(checkpoints.TRAINED_ON) != learned.digest:
+    checkpoints.check(saved, backend, lora)
+    run, record = RunFolder.of_checkpoint(path), saved["medqlora"]
+    if learned is not None and record.get("definition", {}).get(checkpoints.TRAINED_ON) != learned.digest:
         learned = None
-    return EvaluatedWeights(str(path), folder=folder, file=path, learned=learned, saved=part)
+    folder = None if run is None else run.adapter
+    return EvaluatedWeights("checkpoint", str(path), folder=folder, file=path, learned=learned, saved=record)
+
+
+def _of_adapter(adapter: str, backend: Backend) -> EvaluatedWeights:
+    name, remark = find_adapter(adapter)
+    check_adapter_base(name, backend.base, backend.identity())
+    for line in filter(None, (remark, base_remark(name, backend.base))):
+        say(line)
+    backend.check_adapter(name)
+    folder = Path(name).expanduser()
+    return EvaluatedWeights("adapter", name, folder=folder, file=folder / "adapter_model.safetensors")

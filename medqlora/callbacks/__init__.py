@@ -1,7 +1,9 @@
-"""What is attached to every run."""
+"""The callbacks of every run, and its plugin for checkpoint files."""
 
-from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint, saver_of
+from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
 from medqlora.callbacks.answers import Answers
+from medqlora.callbacks.attached import saver_of
+from medqlora.callbacks.checkpoint_io import CheckpointFiles
 from medqlora.callbacks.gpu_memory import GPUMemory
 from medqlora.callbacks.progress import StepProgress
 from medqlora.callbacks.run_recorder import RunRecorder
@@ -12,6 +14,7 @@ from medqlora.callbacks.throughput import Throughput
 __all__ = [
     "AdapterCheckpoint",
     "Answers",
+    "CheckpointFiles",
     "EvaluationReport",
     "GPUMemory",
     "RunRecorder",

@@ -1,13 +1,13 @@
-"""TensorBoard's event files, on a disk that may fill up: that costs points of a curve, and no run."""
+"""TensorBoard's event files on a disk that may fill up: points of a curve are lost, the run is not."""
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from medqlora.compat.lightning_callbacks import drop_writer
 from medqlora.utils.console import say
 
 #: seconds after which writing is tried again
@@ -15,71 +15,75 @@ _PATIENCE_S = 30.0
 
 
 class EventFiles(TensorBoardLogger):
-    """Lightning's TensorBoard logger, whose writer's OSErrors are said once and leave points out.
+    """Lightning's TensorBoard logger that survives OSErrors of its writer: it reports them once and loses points.
 
-    TensorBoard's own writer ends at its first error, raises it at every later call, and nothing that follows a
-    record cut off in the middle is read: so where there is room again a new file is begun.
+    TensorBoard's own writer stops at its first error and raises it at every later call. Readers skip everything behind
+    a record that was cut off. So the logger begins a new file where there is room again.
 
     Args:
         options: of Lightning's `TensorBoardLogger`.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._guarded = _Guarded(self)
-        self._again_at = 0.0
-        self._agreed_scalar = False
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]  # the parent's own parameters
+        self._guarded = _GuardedWriter(self)
+        self._retry_at_s = 0.0
+        self._reported = False
 
     @property
-    def experiment(self) -> Any:
+    def experiment(self) -> "_GuardedWriter":
         """TensorBoard's SummaryWriter, its methods guarded."""
         return self._guarded
 
-    def attempt(self, name: str, *args: Any, **options: Any) -> Any:
-        """The writer's method of this name; None where it finds no room."""
-        if time.monotonic() < self._again_at:
+    def attempt(self, name: str, *args: object, **options: object) -> object:
+        """Calls the writer's method of this name; None where the disk has no room for it."""
+        if time.monotonic() < self._retry_at_s:
             return None
         try:
-            done = getattr(TensorBoardLogger.experiment.fget(self), name)(*args, **options)  # type: ignore[attr-defined]
+            result: object = getattr(super().experiment, name)(*args, **options)
         except OSError as error:
-            self._leave(error)
+            self._report(error)
             return None
-        if name == "flush":  # what was kept back is written
-            self._agreed_scalar = False
-        return done
+        if name == "flush":  # everything that was buffered is written
+            self._reported = False
+        return result
 
-    def _leave(self, error: OSError) -> None:
-        writer, self._experiment = self._experiment, None
-        self._again_at = time.monotonic() + _PATIENCE_S
+    def _report(self, error: OSError) -> None:
+        writer = drop_writer(self)
+        self._retry_at_s = time.monotonic() + _PATIENCE_S
         if writer is not None:
-            with contextlib.suppress(Exception):  # it says again what it has said
+            with contextlib.suppress(Exception):  # it repeats the error
                 writer.close()
-        if not self._agreed_scalar:
-            self._agreed_scalar = True
+        if not self._reported:
+            self._reported = True
             say(
                 f"No room for TensorBoard's events in {self.log_dir} ({error.strerror}): points are left out until "
                 "there is, and training goes on: make room on that disk"
             )
 
 
-class _Guarded:
-    """What is called on it is called on the logger's writer of that moment."""
+class _WriterMethod(Protocol):
+    def __call__(self, *args: object, **options: object) -> object: ...
+
+
+class _GuardedWriter:
+    """Passes each call on to the logger's current writer."""
 
     def __init__(self, logger: EventFiles) -> None:
         self._logger = logger
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> _WriterMethod:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def call(*args: Any, **options: Any) -> Any:
+        def call(*args: object, **options: object) -> object:
             return self._logger.attempt(name, *args, **options)
 
         return call
 
 
 def silence_writer_threads() -> None:
-    """Keeps the traceback of TensorBoard's writing thread from the screen: `EventFiles` says what it means."""
+    """Hides the traceback of TensorBoard's writing thread for an OSError: `EventFiles` reports it."""
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:

@@ -1,6 +1,4 @@
-"""How much memory each phase of a run took, on the GPU or, without one, of the process."""
-
-from typing import Any
+"""The memory of each phase of a run: the GPU's, or without a GPU the process's."""
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,16 +13,16 @@ _GIB = 2**30
 class GPUMemory(Callback):
     """Records memory per phase (load, fit, validate, test): to the logger, and as a table at the end.
 
-    On a GPU: what tensors hold when the phase ends (`allocated`), what torch has taken from the driver
-    (`reserved`), and the peak of both. On a CPU: the process's resident memory, sampled after each batch,
-    and its peak.
+    On a GPU: the tensors' memory at the phase's end (`allocated`), the memory that torch has taken from the driver
+    (`reserved`), and the peaks of both. On a CPU: the process's resident memory, sampled after each batch, and its
+    peak.
 
     Args:
         options: those of `medqlora.config.GPUMemoryOptions`.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self.log = GPUMemoryOptions(**options).log
+    def __init__(self, **options: object) -> None:
+        self.log = GPUMemoryOptions(**options).log  # type: ignore[arg-type]  # checked where the options are read
         #: phase → figure ("allocated", "reserved", "peak_allocated", "peak_reserved") → GiB
         self.phases: dict[str, dict[str, float]] = {}
         self._cuda: torch.device | None = None
@@ -35,7 +33,7 @@ class GPUMemory(Callback):
         self._reset()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # a resumed run stands at step 0 still, and has logged this before
+        # a resumed run is still at step 0 here, and logged this before
         self._end("load", trainer, log=trainer.ckpt_path is None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,12 +53,12 @@ class GPUMemory(Callback):
         self._end("test", trainer)
         say("\n" + self.table())
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if self._cuda is None:
             self._record("fit")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end("fit", trainer)  # at `on_fit_end` Lightning has moved the model off the GPU already
+        self._end("fit", trainer)  # at `on_fit_end` Lightning has already moved the model off the GPU
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         say("\n" + self.table())
@@ -70,15 +68,15 @@ class GPUMemory(Callback):
             torch.cuda.reset_peak_memory_stats(self._cuda)
 
     def _record(self, phase: str) -> None:
-        now = _cuda_memory(self._cuda) if self._cuda is not None else _host_memory()
+        current = _cuda_memory(self._cuda) if self._cuda is not None else _host_memory()
         before = self.phases.get(phase, {})
         self.phases[phase] = {
             name: max(value, before.get(name, 0.0)) if name.startswith("peak") else value
-            for name, value in now.items()
+            for name, value in current.items()
         }
 
     def _end(self, phase: str, trainer: Trainer, *, log: bool = True) -> None:
-        """Closes a phase: whatever peaked since the last call belongs to it."""
+        """Closes a phase: the peaks since the last call belong to it."""
         self._record(phase)
         self._reset()
         if self.log and log and trainer.loggers and phase in self.phases:
@@ -87,7 +85,7 @@ class GPUMemory(Callback):
                 logger.log_metrics(metrics, step=trainer.global_step)
 
     def table(self) -> str:
-        """The phases, one a line, in GiB."""
+        """The phases, a line each, in GiB."""
         kind = "GPU" if self._cuda is not None else "Host"
         names = list(next(iter(self.phases.values()), {}))
         lines = [f"{kind + ' memory, GiB':<18}" + "".join(f"{name.replace('_', ' '):>16}" for name in names)]

@@ -1,32 +1,34 @@
-"""A progress bar that never asks the device for a number."""
+"""A progress bar that reads no number from the device."""
 
-from typing import Any
+import contextlib
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from medqlora.callbacks.attached import qlora_module
 from medqlora.config.callbacks import ProgressOptions
 
 
 class StepProgress(TQDMProgressBar):
-    """Lightning's bar, fed with the host's numbers alone: loss, rate, tokens/s, validation accuracy.
+    """Lightning's bar with numbers that are on the host: loss, learning rate, tokens/s, validation accuracy.
 
-    The usual way, logging tensors with `prog_bar=True`, makes the device finish before each refresh.
+    Tensors that are logged with `prog_bar=True` would cost a device sync at each refresh.
 
     Args:
         options: those of `medqlora.config.ProgressOptions`.
     """
 
-    def __init__(self, **options: Any) -> None:
-        settings = ProgressOptions(**options)
+    def __init__(self, **options: object) -> None:
+        settings = ProgressOptions(**options)  # type: ignore[arg-type]  # checked where the options are read
         super().__init__(refresh_rate=settings.refresh_rate, leave=settings.leave)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        shown: dict[str, float] = getattr(pl_module, "shown", {})
-        return {name: f"{value:.4g}" for name, value in shown.items()}
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        return {name: f"{value:.4g}" for name, value in qlora_module(pl_module).shown.items()}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Ends the bars: what is said of the exception has a line of its own."""
-        for bar in (self._train_progress_bar, self._val_progress_bar, self._test_progress_bar):
-            if bar is not None:
-                bar.close()
+        """Ends the bars, so that the error's message gets a line of its own."""
+        for name in ("train_progress_bar", "val_progress_bar", "test_progress_bar"):
+            with contextlib.suppress(TypeError):  # Lightning's, for a bar that was not shown yet
+                getattr(self, name).close()

@@ -1,12 +1,12 @@
-"""Keeps a run's `run.json` true: running, finished, failed or interrupted, and the best score."""
+"""The state of a run in `run.json`: running, finished, failed or interrupted, and the best score."""
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.artifacts.runs import RUN_FILE, RunRecord
-from medqlora.callbacks.adapter_checkpoint import saver_of
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.artifacts.runs import RunRecord
+from medqlora.callbacks.attached import qlora_module, saver_of
 from medqlora.errors import InputError
 from medqlora.utils.console import say
 from medqlora.utils.files import now
@@ -14,19 +14,20 @@ from medqlora.utils.interrupts import Interrupted
 
 
 class RunRecorder(Callback):
-    """Writes the record when a fit starts and when it ends, well or not.
+    """Writes the record when a fit starts and when it ends.
 
-    A run that was ended by wrong input leaves no record: it never ran.
+    A run that ended by wrong input has no record: it never ran.
     """
 
     def __init__(self) -> None:
         self.record: RunRecord | None = None
-        self._folder: str | None = None
+        self._folder: RunFolder | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # asked once, while all processes are here: the first one tells the others
-        self._folder = trainer.log_dir
-        backend: Any = pl_module.backend
+        # all processes are here: the first one broadcasts the name
+        folder = trainer.log_dir
+        self._folder = None if folder is None else RunFolder(Path(folder))
+        backend = qlora_module(pl_module).backend
         self.record = RunRecord("fit", "running", backend.base, backend.identity())
         self._write(trainer)
 
@@ -34,8 +35,7 @@ class RunRecorder(Callback):
         if self.record is None:
             return
         saver = saver_of(trainer)
-        # a resumed run that had no step left comes here without `on_train_end`; and a run that says it is
-        # finished has its adapter
+        # a resumed run without a step left comes here without `on_train_end`, and a finished run has its adapter
         saver.finish(trainer, pl_module)
         if saver.best_model_score is not None:
             self.record.best = {str(saver.monitor): float(saver.best_model_score)}
@@ -51,15 +51,16 @@ class RunRecorder(Callback):
         self._end(trainer)
 
     def _end(self, trainer: Trainer) -> None:
-        """Writes how the run ended; a full disk hides no error, and takes no adapter back."""
+        """Writes how the run ended; a full disk hides no other error, and the adapter stays."""
         try:
             self._write(trainer)
         except OSError as error:
+            assert self._folder is not None
             say(
-                f"No room for {RUN_FILE} in {self._folder} ({error.strerror}): it says 'running' of a run that is "
-                f"{self.record.state if self.record else 'over'}: make room on that disk"
+                f"No room for {self._folder.record_file.name} in {self._folder.path} ({error.strerror}): it says "
+                f"'running' of a run that is {self.record.state if self.record else 'over'}: make room on that disk"
             )
 
     def _write(self, trainer: Trainer) -> None:
-        if self.record is not None and trainer.is_global_zero and self._folder:
-            self.record.write(Path(self._folder))
+        if self.record is not None and trainer.is_global_zero and self._folder is not None:
+            self.record.write(self._folder.path)

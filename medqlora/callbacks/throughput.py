@@ -1,29 +1,30 @@
-"""How fast a run trains, measured without making the device wait."""
+"""The speed of a run, measured without a device sync."""
 
 import time
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.callbacks.attached import qlora_module
+from medqlora.compat.lightning import log_every_n_steps
 from medqlora.data.batching.packing import StepBatch
 from medqlora.models.flops import StepFlops, step_flops
 
-#: dense 16-bit FLOP/s of what Lightning 2.6 doesn't know: NVIDIA's datasheet
+#: dense 16-bit FLOP/s of GPUs that Lightning 2.6 doesn't know: NVIDIA's datasheet
 _PEAK_FLOPS = {"NVIDIA H200": 989.5e12}
 
 
 class Throughput(Callback):
-    """Logs examples/s, tokens/s that are not padding, seconds a step and, on a GPU, FLOP utilisation.
+    """Logs examples/s, tokens/s without padding, seconds a step and, on a GPU, FLOP utilisation.
 
-    Measured from one logging step to the next: there the losses are read from the device anyway, so the
-    clock is right without a synchronisation of its own. Validation and checkpoints don't count. The
-    utilisation is the model's work (see `medqlora.models.flops`) over the GPU's nominal 16-bit rate.
+    Measured from one logging step to the next: the losses are read from the device there anyway, so the clock is right
+    without a sync of its own. Validation and checkpoints don't count. The utilisation is the model's work (see
+    `medqlora.models.flops`) over the GPU's nominal 16-bit rate.
     """
 
     def __init__(self) -> None:
-        #: the whole run so far: tokens, examples, seconds, steps
+        #: of the run so far: tokens, examples, seconds, steps
         self.totals = {"tokens": 0, "examples": 0, "seconds": 0.0, "steps": 0}
         self._flops: StepFlops | None = None
         self._peak: float | None = None
@@ -35,8 +36,7 @@ class Throughput(Callback):
         self._work = self._imbalance = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: Any = pl_module.model
-        self._flops = step_flops(model)
+        self._flops = step_flops(qlora_module(pl_module).model)
         if pl_module.device.type == "cuda":
             known = _PEAK_FLOPS.get(torch.cuda.get_device_name(pl_module.device))
             self._peak = known or get_available_flops(pl_module.device, torch.bfloat16)
@@ -49,7 +49,7 @@ class Throughput(Callback):
         self._restart()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: StepBatch, batch_idx: int
     ) -> None:
         self._tokens += batch.all_tokens
         self._imbalance += batch.imbalance
@@ -58,7 +58,7 @@ class Throughput(Callback):
         if self._flops is not None:
             for micro in batch.micro_batches:
                 self._work += self._flops.step(micro.lengths.tolist(), len(micro.targets))
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = log_every_n_steps(trainer)
         if every and (batch_idx + 1) % every == 0:
             self._log(trainer, pl_module)
 
@@ -71,12 +71,11 @@ class Throughput(Callback):
         }
         if self._peak:
             metrics["throughput/flop_utilisation"] = self._work / seconds / self._peak
-        if trainer.world_size > 1:  # tokens of the fullest process over the mean
+        if trainer.world_size > 1:  # the largest process's tokens over the mean
             metrics["throughput/imbalance"] = self._imbalance / self._steps
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
-        shown: dict[str, float] = pl_module.shown  # type: ignore[assignment]
-        shown["tok/s"] = metrics["throughput/tokens_per_s"]
+        qlora_module(pl_module).shown["tok/s"] = metrics["throughput/tokens_per_s"]
         now = {"tokens": self._tokens, "examples": self._examples, "seconds": seconds, "steps": self._steps}
         self.totals = {name: self.totals[name] + value for name, value in now.items()}
         self._restart()

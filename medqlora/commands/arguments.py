@@ -4,16 +4,17 @@ import argparse
 import difflib
 from typing import NoReturn
 
+from medqlora.compat.argparse import option_names
 from medqlora.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong as an InputError in one line, with the nearest option there is.
+    """Raises an InputError of one line, with the nearest known option, in place of argparse's exit.
 
     Args:
         command: the word after `medqlora`.
         description: what the command does.
-        examples: what stands below its options, line for line.
+        examples: printed below its options, unchanged.
     """
 
     def __init__(self, command: str, description: str, examples: str | None = None) -> None:
@@ -28,7 +29,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
-        known = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown.split("=")[0], known, 1) if unknown else []
+        near = difflib.get_close_matches(unknown.split("=")[0], option_names(self), 1) if unknown else []
         hint = f"did you mean '{near[0]}'?" if near else f"see {self.prog} --help"
         raise InputError(f"{message}: {hint}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.inference import Answer, safe_answer
 from medqlora.records import Record
@@ -19,21 +20,23 @@ from medqlora.utils.interrupts import Interrupted
 if TYPE_CHECKING:
     from medqlora.inference.predictor import Predictor
 
+COMMAND = Command("ask", "one question in the terminal, or one after another", also=("chat",), rank=50)
+
 _LOOP_HELP = """Type a question. Also:
-  /context FILE|TEXT   what the next questions are about; /context alone forgets it
-  /history             what was asked and answered
-  /quit                or Ctrl-D: the end; nothing is kept"""
+  /context FILE|TEXT   the context of the next questions; /context alone removes it
+  /history             the questions and decisions so far
+  /quit                or Ctrl-D: ends; nothing is kept"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser(
         "ask",
-        "Answers a question with a trained adapter: the decision, how sure it is, and why. Without a\n"
-        "question it asks for one after another. Not medical advice.",
+        "Answers a question with a trained adapter: the decision, its confidence, and the rationale. Without a\n"
+        "question it reads one after another. Not medical advice.",
     )
     made.add_argument("question", nargs="?", help="the question, in quotes")
-    made.add_argument("--context", metavar="FILE|TEXT", help="what to answer it from, such as an abstract")
+    made.add_argument("--context", metavar="FILE|TEXT", help="the text to answer from, such as an abstract")
     made.add_argument(
         "--option",
         action="append",
@@ -42,25 +45,34 @@ def parser() -> argparse.ArgumentParser:
         help="a possible answer, for multiple choice; give it twice or more",
     )
     made.add_argument(
-        "--adapter", metavar="DIR", help="the adapter/ folder of a run (default: the one that finished last)"
+        "--adapter",
+        metavar="DIR",
+        help="the adapter/ folder of a run (default: that of the run that finished last)",
     )
     made.add_argument(
         "--logs",
         metavar="DIR",
         default="lightning_logs",
-        help="where runs are looked for (default: %(default)s)",
+        help="the folder of the runs (default: %(default)s)",
     )
     made.add_argument(
-        "--base", help="the base's name or folder, where it isn't what the adapter's record says"
+        "--base", help="the base model's name or folder, where it differs from the adapter's record"
     )
     made.add_argument(
-        "--backend", choices=("Unsloth", "Transformers", "TinyLlama"), help="what to load the base with"
+        "--backend",
+        choices=("Unsloth", "Transformers", "TinyLlama"),
+        help="the backend that loads the base model",
     )
-    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
     made.add_argument(
-        "--max_new_tokens", type=int, default=96, help="where the rationale is cut (default: %(default)s)"
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="the device to run on"
     )
-    made.add_argument("--note", default=NOTE, help="another wording of what every answer ends with")
+    made.add_argument(
+        "--max_new_tokens",
+        type=int,
+        default=96,
+        help="length limit of the rationale, in tokens (default: %(default)s)",
+    )
+    made.add_argument("--note", default=NOTE, help="another wording of the note at the end of every answer")
     made.add_argument("--json", action="store_true", help="print the answer as a line of JSON")
     return made
 
@@ -84,8 +96,7 @@ def run(command: str, words: list[str]) -> int:
         # before anything is loaded: a fixed reply must not wait for a model, nor depend on one
         reply = screen(options.question)
         if reply is not None:
-            record = Record("question", options.question)
-            _show(safe_answer(record, reply, options.note), options)
+            _show(safe_answer(Record("question", options.question), reply, options.note), options)
             return 0
     elif sys.stdin is None:
         raise InputError(
@@ -101,7 +112,7 @@ def run(command: str, words: list[str]) -> int:
 
 def _load(options: argparse.Namespace) -> "Predictor":
     from medqlora.artifacts.runs import newest_adapter
-    from medqlora.models.adapter_source import find_adapter
+    from medqlora.models.adapters import find_adapter
 
     remark = None
     if options.adapter is None:

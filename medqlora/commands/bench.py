@@ -1,55 +1,56 @@
-"""`medqlora bench`: how fast a training step is and what it holds in memory, here and beside other trainers."""
+"""`medqlora bench`: the speed and memory of a training step, of this project and of other trainers."""
 
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
-from medqlora.profiling.case import PEERS, Case
+from medqlora.profiling.case import PEERS, Case, ModelShape, Trainer
+from medqlora.profiling.figures import Figures, Row
 from medqlora.profiling.peers import check_peers, peer_cases
 from medqlora.profiling.processes import run_case, run_cases
-from medqlora.profiling.report import (
-    heading,
-    line,
-    write_csv,
-    write_json,
-    write_plot,
-)
+from medqlora.profiling.report import heading, line, write_csv, write_json, write_plot
 from medqlora.profiling.shapes import SHAPES, base_of, configuration_values
 
-#: what `--sweep` goes over
-SWEEP: dict[str, list[Any]] = {
-    "engine": ["fused", "native"],
-    "checkpointing": ["full", "none"],
-    "micro_batch_tokens": [1024, 2048, 4096, 8192],
-}
+#: the default engines and checkpointing, and the micro-batches of `--sweep`; without it the largest alone
+ENGINES: tuple[Trainer, ...] = ("fused", "native")
+CHECKPOINTING = ("full", "none")
+BUDGETS = (1024, 2048, 4096, 8192)
+COMMAND = Command(
+    "bench",
+    "speed and memory of a training step, here and beside other trainers",
+    also=("benchmark",),
+    rank=80,
+)
+
 
 _EXAMPLES = """examples:
   medqlora bench                                       Llama-3-8B's shape, both engines, on a GPU
   medqlora bench --shape tiny                          a try in seconds, also on a CPU
-  medqlora bench --config configs/qlora.yaml           the base that a configuration names by its folder
+  medqlora bench --config configs/qlora.yaml           the base model of a configuration, named by its folder
   medqlora bench --sweep --out frontier                speed over memory: frontier/bench.png
-  medqlora bench --devices 2                           two GPUs of this host, and what they gain over one
+  medqlora bench --devices 2                           two GPUs of this host, compared with one
   medqlora bench --devices 2 --strategy fsdp --engine fused --shape llama-3-70b --micro_batch_tokens 2048
-                                                       one base over both, for those that outgrow one GPU
+                                                       a base model larger than one GPU, sharded over two
   medqlora bench --peer all                            TRL with PEFT and with Unsloth on the same records
 
-Weights are random and so are the tokens: neither changes what a step costs, and nothing is downloaded. The
-lengths are PubMedQA's. Tokens are counted without padding; ± is the distance of the quartiles over the
-timed steps; plan is how far `medqlora plan` is from the peak; FLOPs is the share of a large matrix
-product's speed, measured in the same process (what checkpointing computes again doesn't count). Every case
-runs in its own process; one that runs out of memory is a row that says so.
+Weights and tokens are random: the cost of a step is the same, and nothing is downloaded. The lengths are
+PubMedQA's. Tokens are counted without padding; ± is the interquartile range over the timed steps; plan is the
+error of `medqlora plan` against the peak; FLOPs is the share of a large matrix product's speed, measured in the
+same process (recomputation by checkpointing doesn't count). Every case runs in its own process; a case that
+runs out of memory is reported in its row.
 
-With --devices each GPU has a process with a base of its own, and they take the steps of `medqlora fit
---trainer.devices`: each its share of a step's examples, and one message for all gradients. Each GPU has as
-many tokens as one alone, which is measured first. With --strategy fsdp they share one base, and one alone has
-the whole of it; where that doesn't fit, its row says so. Tokens are then of all GPUs, memory is of the fullest,
-scaling is how many times as fast as one they are, and the quickest waits for the others that share of a step.
+With --devices each GPU has a process with its own base model, as in `medqlora fit --trainer.devices`: each takes
+its share of a step's examples, and one all-reduce sums the gradients. Each GPU has as many tokens as one alone,
+which is measured first. With --strategy fsdp the base model is sharded over the GPUs; the case with one GPU has
+all of it, and its row tells if it doesn't fit. Tokens are of all GPUs, memory is of the GPU with the most,
+scaling is the speed relative to one GPU, and "idle" is the fastest GPU's wait for the others.
 """
 
 
@@ -57,10 +58,17 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser(
         "bench",
-        "Measures training steps: tokens a second, seconds a step, peak memory and FLOP utilisation.\n"
-        "Several values of an option give every combination.",
+        "Measures training steps: tokens per second, seconds per step, peak memory and FLOP utilisation.\n"
+        "Options with several values give every combination.",
         _EXAMPLES,
     )
+    _add_engine_options(made)
+    _add_step_options(made)
+    _add_run_options(made)
+    return made
+
+
+def _add_engine_options(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--shape", choices=tuple(SHAPES), help="a model's shape by name (default: llama-3-8b)")
     add(
@@ -68,14 +76,14 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="take the shape of model.backend.base, a folder whose config.json alone is read",
+        help="take the shape of model.backend.base, a folder; only its config.json is read",
     )
-    add("--engine", nargs="+", choices=("fused", "native"), help="what runs the steps (default: both)")
+    add("--engine", nargs="+", choices=ENGINES, help="engine of the steps (default: both)")
     add(
         "--checkpointing",
         nargs="+",
         metavar="HOW",
-        help="full, none, and of the fused engine offload or a number of layers (default: full none)",
+        help="full, none, and for the fused engine offload or a number of layers (default: full none)",
     )
     add(
         "--micro_batch_tokens",
@@ -92,17 +100,25 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--embedding", choices=("device", "host"), default="device", help="host: kept in host memory")
     add("--head", choices=("device", "host"), default="device", help="host: streamed from host memory")
+
+
+def _add_step_options(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument
     add(
         "--batch_size",
         type=int,
         metavar="N",
-        help="examples a step, for each GPU (default: as many as fill one micro-batch)",
+        help="examples per step and GPU (default: as many as fill one micro-batch)",
     )
     add("--compile", choices=("auto", "yes", "no"), default="auto", help="the fused engine's kernels")
     add("--precision", choices=("bf16-mixed", "16-mixed", "32"), help="default: bf16-mixed, on a CPU 32")
     add("--warm_up", type=int, default=4, metavar="N", help="steps before timing (default: %(default)s)")
     add("--steps", type=int, default=12, metavar="N", help="timed steps (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run")
+
+
+def _add_run_options(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument
     add(
         "--devices",
         nargs="+",
@@ -116,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         "--strategy",
         choices=("ddp", "fsdp"),
         default="ddp",
-        help="of several: each has the whole base, or they share one (default: %(default)s)",
+        help="of several GPUs: a base model on each, or one sharded base model (default: %(default)s)",
     )
     add("--sweep", action="store_true", help="a frontier: 1k to 8k tokens, checkpointing full and none")
     add(
@@ -134,13 +150,12 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         default="lightning_logs/bench",
-        help="where bench.json, .csv and .png go (default: %(default)s)",
+        help="folder of bench.json, .csv and .png (default: %(default)s)",
     )
-    return made
 
 
 def run(command: str, words: list[str]) -> int:
-    """Raises InputError for wrong options, before anything is run."""
+    """Raises InputError for wrong options, before any case runs."""
     options = parser().parse_args(words)
     cases, peers = _cases(options)
     folder = Path(options.out).expanduser()
@@ -149,68 +164,127 @@ def run(command: str, words: list[str]) -> int:
     except OSError as error:
         raise InputError(f"--out {options.out}: the folder can't be made ({error.strerror})") from error
     print(heading((cases + peers)[0].device), flush=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
-    def report(case: Case, result: dict[str, Any]) -> None:
-        rows.append({"case": case.to_json(), "setting": case.described(), **result})
-        _scale(rows)
+    def report(case: Case, figures: Figures) -> None:
+        rows.append(_scaled(Row(case, figures), rows))
         print(line(rows[-1]), flush=True)
-        write_json(folder / "bench.json", rows)  # each time: a long sweep may be interrupted
+        write_json(folder / "bench.json", rows)  # after each case: a long sweep may be interrupted
         write_csv(folder / "bench.csv", rows)
 
     run_cases(cases, report)
     _run_peers(peers, report)
     plotted = write_plot(folder / "bench.png", rows)
-    _print_where(rows)
+    _print_environment(rows)
     print(f"Written: {folder}/bench.json, bench.csv{', bench.png' if plotted else ''}", flush=True)
-    for row in rows:
-        if row.get("input_error"):
-            raise InputError(row["failed"])
-    # that a case doesn't fit is a finding; anything else is a failure
-    return int(any(row.get("failed") not in (None, "out of memory") for row in rows))
+    for _, figures in rows:
+        if figures.get("input_error"):
+            raise InputError(figures["failed"])
+    # running out of memory is a result; any other failure is an error
+    return int(any(figures.get("failed") not in (None, "out of memory") for _, figures in rows))
+
+
+class _Grid(NamedTuple):
+    """The values whose combinations are measured."""
+
+    engines: Sequence[Trainer]
+    checkpointing: Sequence[str]
+    budgets: Sequence[int]
 
 
 def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
     """This project's cases, and the peers'."""
-    for name, least in (("batch_size", 1), ("steps", 1), ("warm_up", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name} is {value}: it has to be at least {least}")
-    # without --sweep the largest micro-batch alone
-    chosen: dict[str, list[Any]] = {
-        name: getattr(options, name)
-        or (swept if options.sweep else swept[-1:] if "tokens" in name else swept)
-        for name, swept in SWEEP.items()
-    }
+    grid = _Grid(
+        options.engine or ENGINES,
+        options.checkpointing or CHECKPOINTING,
+        options.micro_batch_tokens or (BUDGETS if options.sweep else BUDGETS[-1:]),
+    )
+    _check_numbers(options, grid)
+    _check_engine(options, grid)
+    _check_combination(options)
+    name, shape = _shape(options)
+    asked = options.peer or []
+    names: list[Trainer] = list(PEERS) if "all" in asked else list(dict.fromkeys(asked))
+    if names:
+        check_peers(names)
+    device = _device(options)
+    if names and device == "cpu":
+        raise InputError("--device cpu and --peer: those trainers are measured on a GPU: leave one out")
+    common = Case(
+        trainer="fused",
+        shape=shape,
+        shape_name=name,
+        precision=options.precision or ("bf16-mixed" if device == "cuda" else "32"),
+        warm_up=options.warm_up,
+        steps=options.steps,
+        device=device,
+    )
+    peers = [case for peer in names for case in peer_cases(peer, grid.budgets, common)]
+    return [] if options.only_peers else _own_cases(options, grid, common), peers
+
+
+def _own_cases(options: argparse.Namespace, grid: _Grid, common: Case) -> list[Case]:
+    """Every combination of the grid, each on one device and then on several."""
+    devices = sorted({1, *options.devices})
+    return [
+        dataclasses.replace(
+            common,
+            trainer=engine,
+            checkpointing=checkpointing,
+            weights=options.weights,
+            embedding=options.embedding,
+            head=options.head,
+            compile=options.compile == "yes" or (options.compile == "auto" and common.device == "cuda"),
+            micro_batch_tokens=budget,
+            batch_size=options.batch_size,
+            devices=count,
+            strategy=options.strategy if count > 1 else "ddp",
+        )
+        for engine, budget, checkpointing, count in product(
+            grid.engines, grid.budgets, grid.checkpointing, devices
+        )
+    ]
+
+
+def _check_numbers(options: argparse.Namespace, grid: _Grid) -> None:
+    for name in ("batch_size", "steps", "warm_up"):
+        value: int | None = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}: it has to be at least 1")
     if min(options.devices) < 1:
         raise InputError(f"--devices {min(options.devices)}: it has to be at least 1")
-    for budget in chosen["micro_batch_tokens"]:
+    for budget in grid.budgets:
         if budget < 256:
             raise InputError(
                 f"--micro_batch_tokens {budget}: it has to be at least 256, a short example's length"
             )
-    for kept in chosen["checkpointing"]:
-        if kept not in ("full", "none", "offload") and not str(kept).isdigit():
-            raise InputError(f"--checkpointing {kept}: it is full, none, offload or a number of layers")
-        if kept not in ("full", "none") and "native" in chosen["engine"]:
+
+
+def _check_engine(options: argparse.Namespace, grid: _Grid) -> None:
+    """Raises InputError for settings that the chosen engines don't have."""
+    native = "native" in grid.engines
+    for value in grid.checkpointing:
+        if value not in ("full", "none", "offload") and not value.isdigit():
+            raise InputError(f"--checkpointing {value}: it is full, none, offload or a number of layers")
+        if value not in ("full", "none") and native:
             raise InputError(
-                f"--checkpointing {kept}: the native engine has full and none: add --engine fused"
+                f"--checkpointing {value}: the native engine has full and none: add --engine fused"
             )
-    if options.weights == "cached" and "native" in chosen["engine"]:
+    if options.weights == "cached" and native:
         raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
-    if options.strategy == "fsdp":
-        if max(options.devices) == 1:
-            raise InputError(
-                "--strategy fsdp: there is one device, and nothing to share out: add --devices 2"
-            )
-        if "native" in chosen["engine"]:
-            raise InputError(
-                "--strategy fsdp: the fused engine alone trains a shared base: add --engine fused"
-            )
-        if options.weights == "cached":
-            raise InputError("--strategy fsdp: --weights cached would keep every layer whole: use nf4")
+    if options.strategy != "fsdp":
+        return
+    if max(options.devices) == 1:
+        raise InputError("--strategy fsdp: one device has nothing to share: add --devices 2")
+    if native:
+        raise InputError("--strategy fsdp: only the fused engine trains a sharded base: add --engine fused")
+    if options.weights == "cached":
+        raise InputError("--strategy fsdp: --weights cached would keep every layer on each device: use nf4")
+
+
+def _check_combination(options: argparse.Namespace) -> None:
     if options.shape is not None and options.config:
-        raise InputError(f"--shape {options.shape} and --config: both say the shape: keep one")
+        raise InputError(f"--shape {options.shape} and --config: both set the shape: keep one")
     if options.only_peers and not options.peer:
         raise InputError("--only_peers: no trainer is named: add --peer all")
     most = max(options.devices)
@@ -218,47 +292,10 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], list[Case]]:
         raise InputError(
             f"--devices {most} and --peer: those trainers are measured on one GPU: leave one out"
         )
-    name, shape = _shape(options)
-    names = list(PEERS) if "all" in (options.peer or []) else list(dict.fromkeys(options.peer or []))
-    if names:
-        check_peers(names)
-    device = _device(options)
-    if names and device == "cpu":
-        raise InputError("--device cpu and --peer: those trainers are measured on a GPU: leave one out")
-    common: dict[str, Any] = {
-        "shape": shape,
-        "shape_name": name,
-        "precision": options.precision or ("bf16-mixed" if device == "cuda" else "32"),
-        "warm_up": options.warm_up,
-        "steps": options.steps,
-        "device": device,
-    }
-    ours = [
-        Case(
-            trainer=engine,
-            checkpointing=str(kept),
-            weights=options.weights,
-            embedding=options.embedding,
-            head=options.head,
-            compile=options.compile == "yes" or (options.compile == "auto" and device == "cuda"),
-            micro_batch_tokens=budget,
-            batch_size=options.batch_size,
-            devices=devices,
-            strategy=options.strategy if devices > 1 else "ddp",
-            **common,
-        )
-        for engine, budget, kept, devices in product(
-            chosen["engine"],
-            chosen["micro_batch_tokens"],
-            chosen["checkpointing"],
-            sorted({1, *options.devices}),  # one alone is what several are compared with
-        )
-    ]
-    peers = [case for peer in names for case in peer_cases(peer, chosen["micro_batch_tokens"], **common)]
-    return [] if options.only_peers else ours, peers
 
 
-def _shape(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _shape(options: argparse.Namespace) -> tuple[str, ModelShape]:
+    """The shape's name and values."""
     if options.config:
         base = base_of(options.config)
         return base, configuration_values(base, "--config: model.backend.base")
@@ -267,16 +304,17 @@ def _shape(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def _device(options: argparse.Namespace) -> str:
+    """The device type, "cpu" or "cuda"; torch is imported only if the options don't decide."""
     if options.device == "cpu":
         return "cpu"
     import torch
 
     cuda = torch.cuda.is_available()
-    most, found = max(options.devices), torch.cuda.device_count()
-    if most > max(1, found):
-        fix = f"use {found} at most" if found > 1 else "leave it out"
+    most, count = max(options.devices), torch.cuda.device_count()
+    if most > max(1, count):
+        fix = f"use {count} at most" if count > 1 else "leave it out"
         raise InputError(
-            f"--devices {most}: torch finds {found or 'no'} GPU{'s' if found > 1 else ''} here: {fix}, or try it with "
+            f"--devices {most}: torch finds {count or 'no'} GPU{'s' if count > 1 else ''} here: {fix}, or try it with "
             "--device cpu --shape tiny"
         )
     if options.device == "cuda" and not cuda:
@@ -289,8 +327,8 @@ def _device(options: argparse.Namespace) -> str:
     return "cuda" if cuda else "cpu"
 
 
-def _run_peers(peers: list[Case], report: Callable[[Case, dict[str, Any]], None]) -> None:
-    """The peers' cases; those that load a checkpoint share one, written in a process of its own."""
+def _run_peers(peers: list[Case], report: Callable[[Case, Figures], None]) -> None:
+    """Runs the peers' cases; those that load a checkpoint share one, written in a process of its own."""
     loading = [case for case in peers if case.trainer == "trl-unsloth"]
     run_cases([case for case in peers if case not in loading], report)
     if not loading:
@@ -305,23 +343,25 @@ def _run_peers(peers: list[Case], report: Callable[[Case, dict[str, Any]], None]
         report(case, {"failed": f"its checkpoint was not written: {written['failed']}"})
 
 
-def _scale(rows: list[dict[str, Any]]) -> None:
-    """Gives the last row, if it is of several devices, its speed over that of one with the same load."""
-    row = rows[-1]
-    one = {**row["case"], "devices": 1, "strategy": "ddp"}
-    alone = next((other for other in rows[:-1] if other["case"] == one), None)
-    if alone is not None and "tokens_per_s" in alone and "tokens_per_s" in row:
-        row["scaling"] = round(row["tokens_per_s"] / alone["tokens_per_s"], 3)
+def _scaled(row: Row, others: Sequence[Row]) -> Row:
+    """The row with its speed relative to one device with the same load, if that was measured."""
+    alone = dataclasses.replace(row.case, devices=1, strategy="ddp")
+    for case, figures in others:
+        if case == alone and "tokens_per_s" in figures and "tokens_per_s" in row.figures:
+            scaling = round(row.figures["tokens_per_s"] / figures["tokens_per_s"], 3)
+            return Row(row.case, {**row.figures, "scaling": scaling})
+    return row
 
 
-def _print_where(rows: list[dict[str, Any]]) -> None:
-    """The hardware, the ceiling and the attention path of each trainer."""
-    measured = [row for row in rows if "hardware" in row]
+def _print_environment(rows: Sequence[Row]) -> None:
+    """Prints hardware, versions, the speed of a matrix product, and the attention of each trainer."""
+    measured = [row for row in rows if "hardware" in row.figures]
     if not measured:
         return
-    ceiling = max(row["matrix_product_tflops"] for row in measured)
-    hardware = ", ".join(f"{key} {value}" for key, value in measured[0]["hardware"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in measured[0]["versions"].items())
+    figures = measured[0].figures
+    ceiling = max(row.figures["matrix_product_tflops"] for row in measured)
+    hardware = ", ".join(f"{key} {value}" for key, value in figures["hardware"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     print(f"On {hardware}; a matrix product reaches {ceiling:,.2f} TFLOP/s; {versions}")
-    for trainer, path in dict.fromkeys((row["case"]["trainer"], row["attention"]) for row in measured):
+    for trainer, path in dict.fromkeys((row.case.trainer, row.figures["attention"]) for row in measured):
         print(f"Attention of {trainer}: {path}")

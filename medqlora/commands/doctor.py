@@ -1,4 +1,4 @@
-"""`medqlora doctor`: what is installed, what works on this machine, and whether a fit would start."""
+"""`medqlora doctor`: the installed packages, what works on this machine, and whether a fit would start."""
 
 import argparse
 import contextlib
@@ -6,7 +6,6 @@ import io
 import json
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import config_files, with_config
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.folders import folders
 from medqlora.commands.diagnosis.hardware import devices
@@ -14,6 +13,13 @@ from medqlora.commands.diagnosis.hub import hub
 from medqlora.commands.diagnosis.selftests import attention, bitsandbytes
 from medqlora.commands.diagnosis.trial import Trial
 from medqlora.commands.diagnosis.versions import malicious, versions
+from medqlora.commands.registry import Command
+from medqlora.compat.argparse import option_names
+from medqlora.config.words import config_files, with_config
+
+COMMAND = Command(
+    "doctor", "what is installed, what works here, and whether a fit would start", also=("check",), rank=90
+)
 
 _EXAMPLES = """examples:
   medqlora doctor                                      would the demo start here?
@@ -31,7 +37,7 @@ no network is used. No run's folder is made, and the demo's base isn't built.
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of its own; all of `fit`'s go with them."""
+    """The command's own options; it takes all of `fit`'s too."""
     made = Parser(
         "doctor",
         "Looks at versions, GPU, driver, attention, bitsandbytes, folders and the configuration, and says\n"
@@ -50,13 +56,13 @@ def run(command: str, words: list[str]) -> int:
     """Raises InputError for a mistyped option, or a configuration that isn't there."""
     options, rest = parser().parse_known_args(words)
     rest = [*(f"--config={name}" for name in options.config or ()), *rest]
-    with contextlib.redirect_stdout(io.StringIO()):  # it says that the demo runs, and nothing is run
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces the demo, and nothing is run
         rest = with_config(rest)
     found = diagnosed(rest, ask_hub=options.hub)
-    starts = all(one.state != "wrong" for one in found)
+    starts = all(finding.state != "wrong" for finding in found)
     configs = config_files(rest)
     if options.json:
-        report = {"starts": starts, "configs": configs, "findings": [one._asdict() for one in found]}
+        report = {"starts": starts, "configs": configs, "findings": [finding._asdict() for finding in found]}
         print(json.dumps(report), flush=True)
     else:
         print("\n".join([*_lines(found), "", _verdict(found, configs)]), flush=True)
@@ -64,19 +70,19 @@ def run(command: str, words: list[str]) -> int:
 
 
 def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
-    """Everything that can be said of this machine and of a fit with `words`.
+    """The findings on this machine and on a fit with `words`.
 
     Args:
         words: a fit's options.
-        ask_hub: also ask the Hub where the configuration doesn't name it.
+        ask_hub: also ask the Hub where the configuration doesn't need it.
 
     Raises:
-        InputError: `words` has an option that there is not.
+        InputError: `words` has a mistyped option.
     """
-    if (bad := malicious()) is not None:  # its import alone may do the harm
+    if (bad := malicious()) is not None:  # its import alone may do harm
         what = "not looked at: a malicious release is installed"
         return [*versions(), Finding("fit", "configuration", "wrong", what, f"remove {bad} first")]
-    trial = Trial([option for action in parser()._actions for option in action.option_strings])
+    trial = Trial(option_names(parser()))
     trial.run(words)  # first: Unsloth has to be imported before what the checks import
     found = versions(trial.needs)
     try:
@@ -87,7 +93,7 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
     else:
         own = trial.device or torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         found += devices(needed=own.type == "cuda")
-        # a GPU that this configuration leaves alone is looked at too
+        # a GPU that this configuration doesn't use is checked too
         seen = torch.device("cuda", 0) if own.type == "cpu" and torch.cuda.is_available() else own
         try:
             found += attention(seen, trial.attention, needed=seen == own)
@@ -104,29 +110,29 @@ def diagnosed(words: list[str], *, ask_hub: bool = False) -> list[Finding]:
         found.append(hub(needed=False))
     else:
         found.append(Finding("Hub", "Hub", "note", "not asked (--hub asks it)"))
-    return found + trial.found
+    return found + trial.findings
 
 
 # ---- what is printed ---------------------------------------------------------------------------------
 
 
 def _lines(found: list[Finding]) -> list[str]:
-    """A list with a heading a group, its columns aligned."""
-    width = max(len(one.name) for one in found)
+    """The findings with a heading a group, in aligned columns."""
+    width = max(len(finding.name) for finding in found)
     lines: list[str] = []
-    for group in dict.fromkeys(one.group for one in found):
+    for group in dict.fromkeys(finding.group for finding in found):
         lines += ["", group]
-        for one in found:
-            if one.group == group:
-                lines.append(f"  {one.state:<5}  {one.name:<{width}}  {one.found}")
-                if one.fix is not None:
-                    lines.append(f"  {'':<5}  {'':<{width}}  fix: {one.fix}")
+        for finding in found:
+            if finding.group == group:
+                lines.append(f"  {finding.state:<5}  {finding.name:<{width}}  {finding.found}")
+                if finding.fix is not None:
+                    lines.append(f"  {'':<5}  {'':<{width}}  fix: {finding.fix}")
     return lines[1:]
 
 
 def _verdict(found: list[Finding], configs: list[str]) -> str:
     fit = " ".join(["medqlora fit", *(f"--config {name}" for name in configs)])
-    wrong = [one.name for one in found if one.state == "wrong"]
+    wrong = [finding.name for finding in found if finding.state == "wrong"]
     if not wrong:
         return f"`{fit}` would start."
     return f"`{fit}` would not start. Wrong: {', '.join(dict.fromkeys(wrong))}."

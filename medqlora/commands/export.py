@@ -1,13 +1,17 @@
-"""`medqlora export`: a checkpoint's weights as an adapter folder again; the base's weights are not loaded."""
+"""`medqlora export`: an adapter folder from a checkpoint, without the base model's weights."""
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
+
+COMMAND = Command("export", "the adapter folder of a run, written again from a checkpoint", rank=60)
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
@@ -27,94 +31,46 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(command: str, words: list[str]) -> int:
-    """Raises InputError for a checkpoint that isn't there, is damaged, or is of no run's folder."""
+    """Raises InputError for a checkpoint that is missing, is damaged, or belongs to no run's folder."""
     file = Path(parser().parse_args(words).ckpt_path).expanduser()
-    if not file.is_file():
+    folder = _run_of(file)
+    options = ["fit", f"--config={folder.config}", f"--ckpt_path={file}"]
+    import_unsloth_if_named(options)
+    from medqlora.artifacts.adapter_folder import write_adapter
+    from medqlora.artifacts.checkpoint_files import read_checkpoint
+    from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents
+    from medqlora.commands.run import Run
+
+    exported = Run(options, "export")
+    exported.build()
+    exported.prepare()
+    exported.compare_with_checkpoint()
+    saved = read_checkpoint(file)
+    if "export" not in saved:
         raise InputError(
-            f"--ckpt_path: there is no file '{file}': give a .ckpt of a run's checkpoints/ folder"
+            f"--ckpt_path: '{file}' is older than `medqlora export`, and says too little for it: go on with "
+            "its run (medqlora fit --ckpt_path), which exports at its end"
         )
-    folder = file.parent.parent
-    config = folder / "config.yaml"
-    if file.parent.name != "checkpoints" or not config.is_file():
+    contents = adapter_contents(
+        exported.trainer, exported.model, exported.datamodule, saved, ChosenBy.of_checkpoint(saved)
+    )
+    write_adapter(contents, folder.adapter)
+    print(f"Adapter: {folder.adapter}", flush=True)
+    return 0
+
+
+def _run_of(file: Path) -> RunFolder:
+    """The run's folder, where the adapter is written. Raises InputError."""
+    check_checkpoint(file)
+    folder = RunFolder.of_checkpoint(file)
+    if folder is None or not folder.config.is_file():
         raise InputError(
             f"--ckpt_path: '{file}' does not lie in the checkpoints/ of a run's folder with its config.yaml: give "
             "one that does"
         )
-    if why := why_not_writable(folder):
+    if why := why_not_writable(folder.path):
         raise InputError(
-            f"--ckpt_path: the adapter would be written into {folder}, which can't be written ({why}): copy the run to "
-            "where you can write"
+            f"--ckpt_path: the adapter would be written into {folder.path}, which can't be written ({why}): copy the "
+            "run to where you can write"
         )
-    options = ["fit", f"--config={config}", f"--ckpt_path={file}"]
-    import_unsloth_if_named(options)
-    _exporting()(options, "export")
-    return 0
-
-
-def _exporting() -> Any:
-    from medqlora.artifacts.checkpoint import KEY, check_definition, definition
-    from medqlora.artifacts.checkpoint_files import read_checkpoint
-    from medqlora.callbacks import saver_of
-    from medqlora.commands.lightning_cli import MedQLoRACLI
-    from medqlora.utils.console import say
-
-    class Exporting(MedQLoRACLI):
-        """Reads options and data as `fit` does, and exports in its place."""
-
-        def _resume(self) -> None:
-            saved = self._given.saved
-            assert saved is not None
-            now = definition(self.model, self.datamodule, str(self.trainer.precision))
-            check_definition(saved[KEY], now, anyway=False)
-
-        def fit(self, **options: Any) -> None:
-            file, run, saver = self._given.path, self._given.run, saver_of(self.trainer)
-            assert file is not None
-            assert run is not None
-            whole = read_checkpoint(file)
-            if "export" not in whole:
-                raise InputError(
-                    f"--ckpt_path: '{file}' is older than `medqlora export`, and says too little for it: go on with "
-                    "its run (medqlora fit --ckpt_path), which exports at its end"
-                )
-            self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]
-            self.model.model = SavedAdapter(whole["export"]["peft_config"])
-            self.model.parameter_counts = tuple(whole["export"]["parameters"])
-            states = [one for name, one in whole["callbacks"].items() if name.startswith("AdapterCheckpoint")]
-            saver.best_model_score = states[0]["best_model_score"] if states else None
-            saver.monitor = saver.monitor if self.datamodule.dev else None
-            saver.export(self.model, run, file)
-            say(f"Adapter: {saver.adapter_folder}")
-
-        def after_fit(self) -> None: ...
-
-    return Exporting
-
-
-class SavedAdapter:
-    """Stands for the PEFT model where an adapter is written: its configuration is all that it needs of that.
-
-    Args:
-        peft_config: LoraConfig's fields, as plain values.
-    """
-
-    def __init__(self, peft_config: dict[str, Any]) -> None:
-        self.peft_config = peft_config
-
-    def save_pretrained(
-        self, folder: str, *, state_dict: dict[str, Any], save_embedding_layers: bool
-    ) -> None:
-        """Writes what PeftModel's own does: its names are those of the parameters without the adapter's."""
-        from peft import LoraConfig
-        from safetensors.torch import save_file
-
-        assert not save_embedding_layers
-        config = LoraConfig(**{**self.peft_config, "inference_mode": True})
-        config.save_pretrained(folder)
-        weights = {
-            name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector").replace(
-                ".default.", "."
-            ): value.contiguous()
-            for name, value in state_dict.items()
-        }
-        save_file(weights, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+    return folder

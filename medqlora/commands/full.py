@@ -1,19 +1,25 @@
 """`medqlora full`: fit, then test of the best adapter, then one summary."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from medqlora.commands.config_files import with_config
-from medqlora.commands.verbs import run_verb
+from medqlora.commands.registry import Command
+from medqlora.commands.verbs import run_verb, shows_help
+from medqlora.config.words import CommandLine, with_config
+
+if TYPE_CHECKING:
+    from medqlora.commands.run import Run
+
+COMMAND = Command("full", "fit, then test the best adapter, then one summary", rank=110)
 
 
 def run(command: str, words: list[str]) -> int:
     """Trains and tests with the same options; see `medqlora.commands.verbs.run` for what it raises."""
+    if shows_help(command, "fit", words):
+        return 0
     words = with_config(words)
     fit = run_verb(["fit", *words], command)
-    if fit is None:  # --help
-        return 0
-    kept = _without(words, ("--ckpt_path", "--model.adapter"))
+    kept = CommandLine.parse(words).without("ckpt_path", "model.adapter").words
     # the first process has written it, and tells the others
     adapter = fit.trainer.strategy.broadcast(fit.adapter_folder)
     test = run_verb(["test", *kept, f"--model.adapter={adapter}"], command)
@@ -27,8 +33,13 @@ def run(command: str, words: list[str]) -> int:
     return 0
 
 
-def summary(fit: Any, test: Any, folder: Path) -> list[str]:
-    """What was trained, how long it took, and what it is worth, a line each; `folder` is the test's."""
+def summary(fit: "Run", test: "Run", folder: Path) -> list[str]:
+    """The lines of the summary: what was trained, and its score.
+
+    Args:
+        fit, test: the finished runs.
+        folder: of the test's report.
+    """
     trainable, total = fit.model.parameter_counts
     report = test.report.scores
     lines = ["", "Summary"]
@@ -46,17 +57,3 @@ def summary(fit: Any, test: Any, folder: Path) -> list[str]:
     lines.append(f"  adapter    {fit.adapter_folder}")
     lines.append(f"  report     {folder / 'report.html'}")
     return lines
-
-
-def _without(words: list[str], names: tuple[str, ...]) -> list[str]:
-    """`words` without these options and their values: they are of the fit alone."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word in names:
-            skip = True
-        elif word.split("=", 1)[0] not in names:
-            kept.append(word)
-    return kept

@@ -1,24 +1,25 @@
-"""The checkpoint that a verb begins with: the one that is named, or the newest that an unfinished run left."""
+"""The checkpoint that a verb begins with: the named one, or the newest of an unfinished run."""
 
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from medqlora.artifacts import checkpoint
-from medqlora.artifacts.checkpoint_files import newest_whole, read_checkpoint, step_of
-from medqlora.artifacts.runs import fits, is_alive, read_run
+from medqlora.artifacts.checkpoint_files import SavedCheckpoint, newest_whole, read_checkpoint, step_of
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.artifacts.runs import StoredRun, fits, is_alive
+from medqlora.callbacks.adapter_contents import saver_states
+from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.utils.console import say
 from medqlora.utils.slurm import slurm_job
 
-#: tells the other processes of this machine which checkpoint the first one goes on with
+#: the variable that passes the first process's choice on to the other processes of this machine
 _RESUMED = "MEDQLORA_RESUMED"
 
 
 class GivenCheckpoint:
-    """What `--ckpt_path` names.
+    """The checkpoint of `--ckpt_path`.
 
     Args:
         given: a .ckpt file; None where the option is left out.
@@ -28,22 +29,18 @@ class GivenCheckpoint:
     """
 
     def __init__(self, given: Path | None) -> None:
-        if given is not None and not given.is_file():
-            raise InputError(
-                f"--ckpt_path: there is no file '{given}': give a .ckpt of a run's checkpoints/ folder"
-            )
+        if given is not None:
+            check_checkpoint(given)
         self.path = given
 
     @property
-    def run(self) -> Path | None:
-        """The folder of the run that wrote it; None where it lies elsewhere."""
-        if self.path is None or self.path.parent.name != "checkpoints":
-            return None
-        return self.path.parent.parent
+    def run(self) -> RunFolder | None:
+        """The run that wrote it; None where the file lies elsewhere."""
+        return None if self.path is None else RunFolder.of_checkpoint(self.path)
 
     @cached_property
-    def saved(self) -> dict[str, Any] | None:
-        """What the checkpoint says of itself, without its weights; None where none is given.
+    def saved(self) -> SavedCheckpoint | None:
+        """The checkpoint without its weights and states, to save memory; None without the option.
 
         Raises:
             InputError: the file is damaged, or no checkpoint.
@@ -51,27 +48,26 @@ class GivenCheckpoint:
         if self.path is None:
             return None
         whole = read_checkpoint(self.path)
-        kept = {key: value for key, value in whole.items() if key in ("global_step", "curve", checkpoint.KEY)}
-        # of the callbacks' states only what chose the best
-        savers = [
-            state for key, state in (whole.get("callbacks") or {}).items() if "AdapterCheckpoint" in key
-        ]
-        return kept | {"monitor": savers[0].get("monitor") if savers else None}
+        kept: SavedCheckpoint = {"callbacks": saver_states(whole)}
+        for key in ("global_step", "curve", "medqlora"):
+            if key in whole:
+                kept[key] = whole[key]
+        return kept
 
 
-def check_free(run: Path) -> None:
-    """Whether a run can go on in its folder.
+def check_free(run: RunFolder) -> None:
+    """Checks that a run can go on in its folder.
 
     Raises:
-        InputError: another process goes on with it at this moment, each would take the other's files away; or the
-            folder can't be written.
+        InputError: another process goes on with it now, and each would remove the other's files; or the folder can't
+            be written.
     """
-    record = read_run(run)
+    record = run.read_record()
     if record is not None and is_alive(record) and record.get("pid") != os.getpid():
         raise InputError(
-            f"--ckpt_path: {run} is still running, as process {record['pid']}: wait for it, or end it first"
+            f"--ckpt_path: {run.path} is still running, as process {record['pid']}: wait for it, or end it first"
         )
-    for path in (run, run / "checkpoints", run / "config.yaml", *run.glob("events.out.tfevents.*")):
+    for path in (run.path, run.checkpoints, run.config, *run.events()):
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError(
                 f"--ckpt_path: {path} can't be written, and a run goes on in its own folder: let it be written, or "
@@ -80,18 +76,18 @@ def check_free(run: Path) -> None:
 
 
 def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:
-    """The file that a fit goes on with, for "last" the newest whole one of the newest unfinished run.
+    """The file that a fit resumes; for "last" the newest undamaged one of the newest unfinished run.
 
-    Without the option a job that SLURM has requeued goes on with its own run; else it tells of an unfinished run,
-    and how to go on with that.
+    Without the option, a job that SLURM has requeued resumes its own run. Other fits report an unfinished run, and how
+    to resume it.
 
     Args:
         given: `--ckpt_path`.
-        logs: where the runs are.
-        backend: the base; other bases' runs don't count.
+        logs: the log folder.
+        backend: the base model; runs on another one don't count.
 
     Raises:
-        InputError: "last", and there is no unfinished run on this base, or it left no whole checkpoint.
+        InputError: "last", and there is no unfinished run on this base model, or it left no undamaged checkpoint.
     """
     if given == "last":
         if _RESUMED in os.environ and "LOCAL_RANK" in os.environ:
@@ -102,49 +98,48 @@ def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | 
             own = _of_this_job(logs, backend)
             if own is not None:
                 return own
-        _tell_of_unfinished(logs, backend)
+        _report_unfinished(logs, backend)
     return given
 
 
 def _last(logs: Path, backend: Backend) -> str:
     if not logs.is_dir():
         raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
-    found = fits(logs, backend.identity())
-    unfinished = next((folder for folder, record in found if record.get("state") != "finished"), None)
+    unfinished = next((run for run in fits(logs, backend.identity()) if not run.finished), None)
     if unfinished is None:
         raise InputError(
             f"--ckpt_path last: {logs} holds no unfinished fit on the base '{backend.base}': leave "
             "the option out, or name a checkpoint"
         )
-    whole = newest_whole(unfinished / "checkpoints")
-    if whole is None:
+    path = newest_whole(unfinished.folder.checkpoints)
+    if path is None:
         raise InputError(
-            f"--ckpt_path last: {unfinished}, the newest unfinished run, left no whole checkpoint: leave the "
-            "option out, or name the checkpoint of another run"
+            f"--ckpt_path last: {unfinished.folder.path}, the newest unfinished run, left no whole checkpoint: leave "
+            "the option out, or name the checkpoint of another run"
         )
-    say(f"Going on with {whole}, of step {step_of(whole)}")
-    os.environ[_RESUMED] = str(whole)
-    return str(whole)
+    say(f"Going on with {path}, of step {step_of(path)}")
+    os.environ[_RESUMED] = str(path)
+    return str(path)
 
 
 def _of_this_job(logs: Path, backend: Backend) -> str | None:
-    """The newest whole checkpoint of the fit that this SLURM job began before it was requeued."""
-    for folder, record in fits(logs, backend.identity()):
-        if record.get("slurm_job") == slurm_job() and record.get("state") != "finished":
-            whole = newest_whole(folder / "checkpoints")
-            if whole is not None:
-                say(f"SLURM has started this job again: going on with {whole}, of step {step_of(whole)}")
-                return str(whole)
+    """The newest undamaged checkpoint of the fit that this SLURM job began before it was requeued."""
+    for run in fits(logs, backend.identity()):
+        if run.record.get("slurm_job") == slurm_job() and not run.finished:
+            path = newest_whole(run.folder.checkpoints)
+            if path is not None:
+                say(f"SLURM has started this job again: going on with {path}, of step {step_of(path)}")
+                return str(path)
     return None
 
 
-def _tell_of_unfinished(logs: Path, backend: Backend) -> None:
-    newest = next(iter(fits(logs, backend.identity())), None)
-    if newest is None or newest[1].get("state") == "finished":
+def _report_unfinished(logs: Path, backend: Backend) -> None:
+    newest: StoredRun | None = next(iter(fits(logs, backend.identity())), None)
+    if newest is None or newest.finished:
         return
-    whole = newest_whole(newest[0] / "checkpoints")
-    if whole is not None:
+    path = newest_whole(newest.folder.checkpoints)
+    if path is not None:
         say(
-            f"Note: {newest[0]} was not finished (step {step_of(whole)}); this is a new run. To go on with "
+            f"Note: {newest.folder.path} was not finished (step {step_of(path)}); this is a new run. To go on with "
             "that one, add --ckpt_path last"
         )

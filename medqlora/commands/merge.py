@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
+
+COMMAND = Command("merge", "an adapter merged into its base model, and verified", rank=65)
 
 _EXAMPLES = """examples:
   medqlora merge --adapter lightning_logs/version_0/adapter --out merged

@@ -1,13 +1,15 @@
 """`--model.optimizer` as the parser reads it: a name that people use, or a class with options of its own."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jsonargparse.typing import register_type
 
-from medqlora.commands.config_files import named_object
+from medqlora.commands.classes import named_object
+from medqlora.config.optimizers import NamedOptimizer, spelled_out
 from medqlora.training.optim import check_optimizer
-from medqlora.training.optimizer_names import NamedOptimizer, spelled_out
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 
 def take_names(words: list[str]) -> list[str]:
@@ -16,12 +18,12 @@ def take_names(words: list[str]) -> list[str]:
     return spelled_out(words)
 
 
-def check_optimizer_option(module: Mapping[str, Any]) -> None:
+def check_optimizer_option(options: "Namespace") -> None:
     """Raises InputError for an optimizer that can't be used.
 
     Args:
-        module: the module's options, parsed and not yet instantiated.
+        options: the module's, parsed and not yet instantiated.
     """
-    given = module["optimizer"]
+    given = options["optimizer"]
     kind = given if isinstance(given, str) else named_object(given["class_path"])
-    check_optimizer(kind, module["weight_decay"])
+    check_optimizer(kind, options["weight_decay"])

@@ -1,4 +1,4 @@
-"""Whether a verb can write where it has to, found out before anything heavy is imported."""
+"""Whether a verb can write its cache, its downloads and its run folder, before anything heavy is imported."""
 
 import contextlib
 import os
@@ -6,16 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medqlora.commands.unsloth_first import named_backend, value_of
+from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 from medqlora.utils.cache import cache_root, why_not_writable
 
-#: the backends that keep what they can't do without in the cache
+#: backend → what it keeps in the cache and can't do without
 _NEED_CACHE = {"TinyLlama": "the demo's base", "Unsloth": "the code that Unsloth compiles"}
 
 
 def check_places(words: Sequence[str]) -> None:
-    """Refuses a verb that has no place for its cache, its downloads or its run's folder.
+    """Refuses a verb that can't write its cache, its downloads or its run folder.
 
     Args:
         words: the verb and its options.
@@ -23,27 +23,27 @@ def check_places(words: Sequence[str]) -> None:
     Raises:
         InputError: names the variable or option to set; or a configuration can't be read.
     """
-    if any(word in ("-h", "--help", "--print_config") for word in words):
+    line = CommandLine.parse(words)
+    if line.wants_help or line.has("print_config"):
         return
     note = check_cache(words)
-    _check_downloads(words)
-    _check_logs(words)
+    _check_downloads(line)
+    _check_logs(line)
     if note is not None:
-        print(note, file=sys.stderr, flush=True)  # what is asked for as JSON goes to stdout
+        print(note, file=sys.stderr, flush=True)  # stdout may be read as JSON
 
 
 def check_cache(words: Sequence[str]) -> str | None:
-    """Refuses a backend that needs the cache where there is no place for it.
+    """Refuses a backend that needs the cache where it can't be written.
 
     Returns:
-        What to say where there is none and it is not needed.
+        A note where the cache can't be written and isn't needed; else None.
 
     Raises:
         InputError: names the variable; or a configuration can't be read.
     """
-    kind = str(named_backend(words)).rpartition(".")[
-        2
-    ]  # reads the configurations: what is wrong there comes first
+    # reads the configurations: an error in them comes first
+    backend = str(CommandLine.parse(words).class_path("model.backend")).rpartition(".")[2]
     try:
         root = cache_root()
         why = why_not_writable(root)
@@ -51,19 +51,18 @@ def check_cache(words: Sequence[str]) -> str | None:
         root, why = Path(str(error.filename)), str(error.strerror)
     if why is None:
         return None
-    what = _NEED_CACHE.get(kind)
-    held = kind == "TinyLlama" and any(
-        root.glob("tiny_llama/[!.]*/config.json")
-    )  # built, in a cache to be read
+    content = _NEED_CACHE.get(backend)
+    # the demo's base may have been built before, in a cache that is now read-only
+    built = backend == "TinyLlama" and any(root.glob("tiny_llama/[!.]*/config.json"))
     fix = "set MEDQLORA_CACHE to a folder that can be written"
-    if what and not held:
-        raise InputError(f"no place for {what}: the cache {root} can't be written ({why}): {fix}")
+    if content and not built:
+        raise InputError(f"no place for {content}: the cache {root} can't be written ({why}): {fix}")
     return f"Note: the cache {root} can't be written ({why}): tokenized questions are not kept ({fix})"
 
 
-def _check_downloads(words: Sequence[str]) -> None:
-    """Raises InputError for a base of the Hub that is not in its cache, where that can't be written."""
-    base = value_of(words, "model.backend.base")
+def _check_downloads(line: CommandLine) -> None:
+    """Raises InputError for a base of the Hub that is not in the Hub's cache, where that can't be written."""
+    base = line.value("model.backend.base")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if not isinstance(base, str) or base.startswith((".", "/", "~")) or Path(base).exists() or offline:
         return
@@ -72,7 +71,7 @@ def _check_downloads(words: Sequence[str]) -> None:
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub"))
     with contextlib.suppress(
         RuntimeError
-    ):  # no home: a folder of the name "~" is asked about, as is made there
+    ):  # without a home: a folder with the name "~", as huggingface_hub makes it
         hub = hub.expanduser()
     if (hub / f"models--{base.replace('/', '--')}").is_dir():
         return
@@ -83,19 +82,16 @@ def _check_downloads(words: Sequence[str]) -> None:
         )
 
 
-def _check_logs(words: Sequence[str]) -> None:
-    """Raises InputError where the run's folder would be made by our own logger, and can't be."""
-    settled = ("--trainer.logger", "--trainer.fast_dev_run", "--ckpt_path")
-    if any(word.startswith(settled) for word in words):
+def _check_logs(line: CommandLine) -> None:
+    """Raises InputError where this project's logger would make the run folder, and can't."""
+    if line.has("trainer.logger", "trainer.fast_dev_run", "ckpt_path"):
         return
-    if value_of(words, "trainer.logger") is not None or value_of(words, "trainer.fast_dev_run"):
+    if line.value("trainer.logger") is not None or line.value("trainer.fast_dev_run"):
         return
-    given = value_of(words, "trainer.default_root_dir")
-    root = Path(str(given or "."))
-    logs = root / "lightning_logs"
-    if not root.is_dir():  # a mistyped name: told with the run's other options
+    root = Path(str(line.value("trainer.default_root_dir") or "."))
+    if not root.is_dir():  # a mistyped name: reported with the run's other options
         return
-    if why := why_not_writable(logs):
+    if why := why_not_writable(root / "lightning_logs"):
         raise InputError(
             f"--trainer.default_root_dir {root}: no run's folder can be made there ({why}): make it and let it be "
             "written in, or name another"

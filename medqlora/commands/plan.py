@@ -1,62 +1,74 @@
-"""`medqlora plan`: what a fit will need and how long it may take, before a weight is loaded."""
+"""`medqlora plan`: the memory and time of a fit, before a weight is loaded."""
 
 import argparse
 import json
 import math
 import re
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.config_files import with_config
-from medqlora.commands.option_errors import one_line
 from medqlora.commands.places import check_cache
+from medqlora.commands.plan_report import FullFineTuning, Report, report_lines
+from medqlora.commands.registry import Command
+from medqlora.config.check import check_options
+from medqlora.config.words import with_config
 from medqlora.errors import InputError
 
-#: `--trainer.precision` → the name that Lightning has for it
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from transformers import PretrainedConfig
+
+    from medqlora.datamodule import PubMedQADataModule
+    from medqlora.models import Backend
+    from medqlora.module import QLoRAModule
+    from medqlora.planner import Setting, Shape
+    from medqlora.planner.speed import GPU
+    from medqlora.training.fit_plan import FitOptions, FitPlan
+
+COMMAND = Command("plan", "memory and time that a fit will need, before a weight is loaded", rank=70)
+
+#: `--trainer.precision` → Lightning's name
 _PRECISIONS = {"None": "32", "16": "16-mixed", "bf16": "bf16-mixed"}
 _GB, _GIB = 10**9, 2**30
 _UNITS = {"gib": _GIB, "gb": _GB, "mib": 2**20, "mb": 10**6}
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of its own; all of `fit`'s go with them."""
+    """The command's own options; those of `fit` may follow."""
     made = Parser(
         "plan",
-        "What `medqlora fit` with the same options will hold in memory, phase by phase, whether that fits a\n"
-        "GPU, what fits it at most, and how long it may take. No weight is loaded and no GPU is needed.\n"
+        "The memory of `medqlora fit` with the same options, phase by phase, whether it fits a GPU, the largest\n"
+        "micro-batches that fit, and an estimate of the time. No weight is loaded and no GPU is needed.\n"
         "Every option of `medqlora fit` may follow.",
     )
     made.add_argument("--gpu", metavar="NAME", help="plan for this GPU, as h200 or rtx4090")
-    made.add_argument("--gpu-memory", metavar="SIZE", help="plan for so much memory, as 8GiB or 24GB")
+    made.add_argument("--gpu-memory", metavar="SIZE", help="plan for this much memory, as 8GiB or 24GB")
     made.add_argument(
         "--devices",
         type=int,
         metavar="N",
-        help="GPUs that share each step, and with --trainer.strategy fsdp the base, of which each else has its "
-        "own (default: --trainer.devices, or 1)",
+        help="GPUs that share each step; with --trainer.strategy fsdp the base model is sharded over them, "
+        "otherwise each has a copy (default: --trainer.devices, or 1)",
     )
     made.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     return made
 
 
 def run(command: str, words: list[str]) -> int:
-    """Raises InputError for wrong options, or a model whose configuration can't be had."""
+    """Raises InputError for wrong options, or if the model's configuration is not available."""
     options, rest = parser().parse_known_args(words)
     memory = None if options.gpu_memory is None else _bytes(options.gpu_memory)
     rest = with_config(rest)
+    check_options("fit", rest)
     check_cache(rest)
     from medqlora.planner.speed import gpu_named
 
     gpu = None if options.gpu is None else gpu_named(options.gpu)
     if options.devices is not None and options.devices < 1:
         raise InputError(f"--devices {options.devices}: give the number of GPUs, at least 1")
-    found = _plan(rest, gpu, memory, options.devices)
-    if options.json:
-        print(json.dumps(found), flush=True)
-    else:
-        print("\n".join(_lines(found)), flush=True)
+    report = _plan(rest, gpu, memory, options.devices)
+    print(json.dumps(report) if options.json else "\n".join(report_lines(report)), flush=True)
     return 0
 
 
@@ -67,148 +79,236 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-def _read(words: list[str]) -> Any:
-    """The options as `fit` reads them, with the module and the data built, and no Trainer."""
-    from jsonargparse import ArgumentError
+class RunBounds(NamedTuple):
+    """The options that end a run, with Lightning's defaults."""
 
-    from medqlora.commands.lightning_cli import MedQLoRACLI
-
-    class Read(MedQLoRACLI):
-        def instantiate_trainer(self, **options: Any) -> Any:
-            return None
-
-        def _run_subcommand(self, subcommand: str) -> None: ...
-
-    cli = Read.__new__(Read)
-    try:
-        cli.__init__(["fit", *words], "plan")  # type: ignore[misc]
-    except ArgumentError as error:
-        raise InputError(one_line(str(error), cli.option_names("fit"), words)) from error
-    return cli
+    max_epochs: int
+    max_steps: int
+    limit_train_batches: int | float
 
 
-def _plan(words: list[str], gpu: Any, memory: int | None, devices: int | None) -> dict[str, Any]:
-    import torch
+class Target(NamedTuple):
+    """The memory to plan for, in bytes; None for no limit.
 
-    from medqlora.compat.lightning import total_steps
-    from medqlora.models.lora import lora_targets
-    from medqlora.models.targets import projections
-    from medqlora.models.transformers import skeleton
-    from medqlora.planner import Shape, plan
-    from medqlora.planner.fitting import RESERVE, imbalance, largest_budgets
-    from medqlora.planner.speed import tokens_per_s
-    from medqlora.training.checks.options import (
-        DTYPES,
-        check_checkpointing,
-        check_precision,
-        check_shared,
-        check_strategy,
-        check_weights,
-    )
+    Attributes:
+        memory: of the GPU.
+        room: without the reserve.
+        device: the name of this machine's GPU, if the plan is for it.
+        gpu: the GPU of `--gpu`.
+    """
+
+    memory: int | None
+    room: int | None
+    device: str | None
+    gpu: "GPU | None"
+
+
+class Fit(NamedTuple):
+    """The fit to plan.
+
+    Attributes:
+        lengths: (prompt, completion) of each training example, in tokens.
+        notes: on inputs that are not available here.
+        width: bytes per value in the matrix products.
+        steps: of an epoch.
+        run_steps: of the run.
+    """
+
+    options: "FitOptions"
+    shape: "Shape"
+    lengths: list[tuple[int, int]]
+    notes: list[str]
+    fused: bool
+    width: int
+    devices: int
+    sharded: bool
+    steps: int
+    run_steps: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an epoch."""
+        return sum(map(sum, self.lengths))
+
+    def epoch_flops(self) -> float:
+        """Floating-point operations of an epoch."""
+        from medqlora.models.targets import projections
+
+        lora = self.options.lora
+        flops = self.shape.flops(lora.r, projections(lora.target_modules))
+        return flops.step([sum(pair) for pair in self.lengths], sum(length for _, length in self.lengths))
+
+
+def _plan(words: list[str], gpu: "GPU | None", memory: int | None, devices: int | None) -> Report:
+    from medqlora.commands.run import build
+    from medqlora.planner.fitting import RESERVE, largest_budgets
     from medqlora.training.fit_plan import plan_fit
 
-    cli = _read(words)
-    module, data, trainer = cli.model, cli.datamodule, cli.config["fit"]["trainer"]
-    data.check()
-    module.lora.check()
-    check_checkpointing(module.checkpointing)
-    check_weights(module.engine, module.weights)
-    precision = _PRECISIONS.get(str(trainer["precision"]), str(trainer["precision"]))
-    check_precision(precision)
-    device = None
-    if gpu is None and memory is None and torch.cuda.is_available():
-        device, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
-    elif gpu is not None:
-        memory = memory or int(gpu.memory_gb * _GB)
-    config, base_note = _configuration(module.backend)
-    try:
-        shape = Shape.of(config)
-    except AttributeError as error:
-        raise InputError(
-            f"--model.backend.base: '{module.backend.base}' is {config.model_type}, whose memory can't be told: "
-            "a plan is of decoders with one MLP a layer, as Llama's, Mistral's and Qwen's"
-        ) from error
-    if module.lora.target_modules is not None:
-        lora_targets(module.lora, skeleton(config, module.backend.base))
-    lengths, length_note = _lengths(data, module)
-    width = DTYPES[precision].itemsize
-    fused = _fused(module, data, config, width, gpu, longest=max(map(sum, lengths)))
-    if devices is None:
-        given = str(trainer["devices"])
-        devices = int(given) if given.isdigit() else 1
-    room = None if memory is None else int((1 - RESERVE) * memory)
-    check_strategy(trainer["strategy"])
-    spread = trainer["strategy"] == "fsdp" and devices > 1
-    if spread:
-        check_shared(module, data, config)
+    cli = build(["fit", *words], with_trainer=False)
+    fit = _fit(cli.model, cli.datamodule, cli.config["fit"]["trainer"], gpu, devices)
+    target = _target(gpu, memory)
     fitted = plan_fit(
-        module,
-        data,
-        shape,
-        lengths,
-        fused=fused or spread,
-        width=width,
-        memory=room,
-        devices=devices,
-        spread=spread,
+        fit.shape,
+        fit.options,
+        fit.lengths,
+        fused=fit.fused,
+        width=fit.width,
+        memory=target.room,
+        devices=fit.devices,
+        sharded=fit.sharded,
     )
-    setting, found = fitted.setting, fitted.plan
-    steps = -(-len(lengths) // data.batch_size)
-    run = total_steps(_bounds(trainer), steps)
-    tokens = sum(prompt + completion for prompt, completion in lengths)
-    flops = shape.flops(module.lora.r, projections(module.lora.target_modules))
-    total = flops.step([sum(one) for one in lengths], sum(completion for _, completion in lengths))
-    result: dict[str, Any] = {
-        "base": module.backend.base,
-        "notes": [note for note in (base_note, length_note) if note],
+    setting, peak = fitted.setting, fitted.plan.peak
+    report: Report = {
+        "base": fit.options.backend.base,
+        "notes": fit.notes,
         "engine": setting.engine,
         "checkpointing": setting.checkpointing,
         "weights": "cached" if setting.cached else "nf4",
         "micro_batch_tokens": fitted.micro_batch_tokens,
         "largest_micro_batch": setting.tokens,
-        "phases": {name: dict(parts) for name, parts in found.phases.items()},
-        "peak": found.peak,
-        "memory": memory,
+        "phases": {name: dict(parts) for name, parts in fitted.plan.phases.items()},
+        "peak": peak,
+        "memory": target.memory,
         "reserve": RESERVE,
-        "device": device,
-        "fits": None if memory is None else found.peak <= (1 - RESERVE) * memory,
-        "devices": devices,
-        "steps": run,
-        "flops_per_step": total / steps,
-        "tokens": tokens * run // steps,
+        "device": target.device,
+        "fits": None if target.memory is None else peak <= (1 - RESERVE) * target.memory,
+        "devices": fit.devices,
+        "steps": fit.run_steps,
+        "flops_per_step": fit.epoch_flops() / fit.steps,
+        "tokens": fit.tokens * fit.run_steps // fit.steps,
+        "full_fine_tuning": _full_fine_tuning(fit.shape, setting, peak),
     }
     if gpu is not None:
-        # the processes wait for the one with the most tokens
-        low, high = (
-            speed * devices / imbalance(fitted.work)
-            for speed in tokens_per_s(setting, total / tokens, gpu.tflops)
-        )
-        result["tokens_per_s"] = [low, high]
-        result["minutes"] = [tokens * run / steps / speed / 60 for speed in (high, low)]
-    if room is not None:
-        result["largest"] = largest_budgets(shape, setting, room, fitted.work.longest)
+        _add_time(report, fit, fitted, gpu)
+    if target.room is not None:
+        report["largest"] = largest_budgets(fit.shape, setting, target.room, fitted.work.longest)
+    return report
+
+
+def _fit(
+    module: "QLoRAModule",
+    data: "PubMedQADataModule",
+    trainer: "Namespace",
+    gpu: "GPU | None",
+    devices: int | None,
+) -> Fit:
+    """Checks the options and reads what the plan needs.
+
+    Raises:
+        InputError: an option is wrong, or the base model can't be planned.
+    """
+    from medqlora.models.lora import lora_targets
+    from medqlora.models.transformers import skeleton
+    from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
+    from medqlora.training.fit_plan import FitOptions
+    from medqlora.utils.run_length import total_steps
+
+    backend, lora, options = module.backend, module.lora, module.options
+    precision = _checked_precision(module, data, trainer)
+    config, base_note = _configuration(backend)
+    shape = _shape(backend, config)
+    if lora.target_modules is not None:
+        lora_targets(lora, skeleton(config, backend.base))
+    lengths, length_note = _lengths(data, backend)
+    width = DTYPES[precision].itemsize
+    fused = _fused(module, data, config, width, gpu, longest=max(map(sum, lengths)))
+    if devices is None:
+        given = str(trainer["devices"])
+        devices = int(given) if given.isdigit() else 1
+    check_strategy(trainer["strategy"])
+    sharded = trainer["strategy"] == "fsdp" and devices > 1
+    if sharded:
+        check_shared(backend, lora, options, data.options.packing, config)
+    steps = -(-len(lengths) // data.options.batch_size)
+    return Fit(
+        FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens),
+        shape,
+        lengths,
+        [note for note in (base_note, length_note) if note],
+        fused or sharded,
+        width,
+        devices,
+        sharded,
+        steps,
+        total_steps(_bounds(trainer), steps),
+    )
+
+
+def _checked_precision(module: "QLoRAModule", data: "PubMedQADataModule", trainer: "Namespace") -> str:
+    """Checks the options that `fit` checks before it reads the base model, and returns the precision."""
+    from medqlora.training.checks.options import check_checkpointing, check_precision, check_weights
+
+    data.check()
+    module.lora.check()
+    check_checkpointing(module.options.checkpointing)
+    check_weights(module.options.engine, module.options.weights)
+    precision = _PRECISIONS.get(str(trainer["precision"]), str(trainer["precision"]))
+    check_precision(precision)
+    return precision
+
+
+def _target(gpu: "GPU | None", memory: int | None) -> Target:
+    """The memory of `--gpu-memory`, of `--gpu`, or of this machine's GPU."""
+    import torch
+
+    from medqlora.planner.fitting import RESERVE
+
+    device = None
+    if gpu is None and memory is None and torch.cuda.is_available():
+        device, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+    elif gpu is not None:
+        memory = memory or int(gpu.memory_gb * _GB)
+    return Target(memory, None if memory is None else int((1 - RESERVE) * memory), device, gpu)
+
+
+def _add_time(report: Report, fit: Fit, fitted: "FitPlan", gpu: "GPU") -> None:
+    """Adds speed and time; all processes wait for the one with the most tokens."""
+    from medqlora.planner.fitting import imbalance
+    from medqlora.planner.speed import tokens_per_s
+
+    low, high = (
+        speed * fit.devices / imbalance(fitted.work)
+        for speed in tokens_per_s(fitted.setting, fit.epoch_flops() / fit.tokens, gpu.tflops)
+    )
+    report["tokens_per_s"] = [low, high]
+    report["minutes"] = [fit.tokens * fit.run_steps / fit.steps / speed / 60 for speed in (high, low)]
+
+
+def _full_fine_tuning(shape: "Shape", setting: "Setting", peak: int) -> FullFineTuning:
+    """bfloat16 weights and gradients, float32 master weights and Adam's two moments: 16 bytes per parameter."""
+    from medqlora.planner import plan
+
     parameters = (
         shape.linear_parameters + shape.embedding_parameters + shape.head_parameters + shape.small_parameters
     )
-    # bfloat16 weights and gradients, float32 master weights and Adam's two moments
     dense = replace(setting, engine="native", quantization="none", checkpointing="full")
     full = 16 * parameters + plan(shape, dense).phases["fit"]["activations"]
-    result["full_fine_tuning"] = {"peak": full, "saved": 1 - found.peak / full}
-    return result
+    return {"peak": full, "saved": 1 - peak / full}
 
 
-def _bounds(trainer: Any) -> Any:
-    """The options that end a run, with what Lightning puts in the place of those left out."""
-    epochs, most = trainer["max_epochs"], trainer["max_steps"]
+def _bounds(trainer: "Namespace") -> RunBounds:
+    epochs, steps = trainer["max_epochs"], trainer["max_steps"]
     if epochs is None:
-        epochs = 1000 if most == -1 else -1
+        epochs = 1000 if steps == -1 else -1
     limit = 1.0 if trainer["limit_train_batches"] is None else trainer["limit_train_batches"]
-    limit = int(limit) if limit > 1 else float(limit)  # a number of steps is read as a float too
-    return SimpleNamespace(max_epochs=epochs, max_steps=most, limit_train_batches=limit)
+    # a number of steps arrives as a float too
+    return RunBounds(epochs, steps, int(limit) if limit > 1 else float(limit))
 
 
-def _configuration(backend: Any) -> tuple[Any, str | None]:
-    """The base's configuration; where it can't be had, that of the published shape its name tells."""
+def _shape(backend: "Backend", config: "PretrainedConfig") -> "Shape":
+    from medqlora.planner import Shape
+
+    try:
+        return Shape.of(config)
+    except AttributeError as error:
+        raise InputError(
+            f"--model.backend.base: '{backend.base}' is {config.model_type}, whose memory is not known: plan is "
+            "for decoders with one MLP per layer, such as Llama, Mistral and Qwen"
+        ) from error
+
+
+def _configuration(backend: "Backend") -> tuple["PretrainedConfig", str | None]:
+    """The base model's configuration, or the published one of the shape in its name with a note."""
     from transformers import AutoConfig
 
     from medqlora.profiling.shapes import SHAPES
@@ -216,91 +316,46 @@ def _configuration(backend: Any) -> tuple[Any, str | None]:
     try:
         return backend.config(), None
     except InputError:
-        plain = re.sub(r"[^a-z0-9]+", "-", backend.base.lower())
+        base = re.sub(r"[^a-z0-9]+", "-", backend.base.lower())
         for name, (_, values) in SHAPES.items():
-            if name != "tiny" and name in plain:
+            if name != "tiny" and name in base:
                 known = {key: value for key, value in values.items() if key != "model_type"}
                 note = f"{backend.base} can't be read here: planned with the published shape of {name}"
-                return AutoConfig.for_model(values["model_type"], **known), note
+                return AutoConfig.for_model(str(values["model_type"]), **known), note
         raise
 
 
-def _lengths(data: Any, module: Any) -> tuple[list[tuple[int, int]], str | None]:
-    """(prompt, completion) of each training example in tokens; PubMedQA's where they can't be read here."""
+def _lengths(data: "PubMedQADataModule", backend: "Backend") -> tuple[list[tuple[int, int]], str | None]:
+    """(prompt, completion) of each training example in tokens, or PubMedQA's with a note."""
     from medqlora.profiling.lengths import random_examples
 
+    note = None
     try:
-        data.read(module.backend.tokenizer(), ("train", "dev"), report=lambda line: None)
-        return [(len(one.prompt), len(one.completion)) for one in data.train], None
+        data.read(backend.tokenizer(), ("train", "dev"), report=lambda line: None)
+        examples = data.train
     except InputError:
         examples = random_examples(vocab_size=2, longest=10_000)
         note = "the questions, or the base's tokenizer, can't be read here: planned with PubMedQA's lengths"
-        return [(len(one.prompt), len(one.completion)) for one in examples], note
+    return [(len(example.prompt), len(example.completion)) for example in examples], note
 
 
-def _fused(module: Any, data: Any, config: Any, width: int, gpu: Any, longest: int) -> bool:
+def _fused(
+    module: "QLoRAModule",
+    data: "PubMedQADataModule",
+    config: "PretrainedConfig",
+    width: int,
+    gpu: "GPU | None",
+    longest: int,
+) -> bool:
+    """Whether the fused engine would run the fit."""
     from medqlora.fused.support import unsupported_shape
 
-    quantization = getattr(module.backend, "quantization", "nf4")
+    engine = module.options.engine
     possible = (
-        module.engine != "native"
+        engine != "native"
         and unsupported_shape(config.get_text_config(), longest) is None
-        and quantization in ("nf4", "fp4")
+        and getattr(module.backend, "quantization", "nf4") in ("nf4", "fp4")
         and not module.lora.use_dora
-        and data.packing != "padded"
+        and data.options.packing != "padded"
     )
-    return possible and (module.engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))
-
-
-def _kept(found: dict[str, Any]) -> str:
-    kept = found["checkpointing"]
-    words = f"of {kept} layers" if isinstance(kept, int) else str(kept)
-    return words + (", weights kept dequantized" if found["weights"] == "cached" else "")
-
-
-def _lines(found: dict[str, Any]) -> list[str]:
-    phases = found["phases"]
-    unit, name_of_unit = (_GIB, "GiB") if found["peak"] >= _GIB else (2**20, "MiB")
-
-    def gib(value: float) -> str:
-        return f"{value / unit:.2f}"
-
-    each = f" on each of {found['devices']} GPUs" if found["devices"] > 1 else ""
-    parts = list(dict.fromkeys(part for one in phases.values() for part in one))
-    lines = [f"Plan for {found['base']}: {found['engine']} engine, checkpointing {_kept(found)}"]
-    lines += [f"Note: {note}" for note in found["notes"]]
-    lines += ["", f"{f'{name_of_unit}, at the peak of':<24}" + "".join(f"{name:>10}" for name in phases)]
-    for part in parts:
-        cells = (gib(one[part]) if part in one else "" for one in phases.values())
-        lines.append(f"  {part:<22}" + "".join(f"{cell:>10}" for cell in cells))
-    lines.append(f"  {'in all':<22}" + "".join(f"{gib(sum(one.values())):>10}" for one in phases.values()))
-    lines += [
-        "",
-        f"Peak:      {gib(found['peak'])} {name_of_unit}{each}, with {found['largest_micro_batch']} tokens in the "
-        "largest micro-batch",
-    ]
-    if found["memory"] is not None:
-        where = found["device"] or "the given memory"
-        verdict, free = "fits" if found["fits"] else "does not fit", f"{found['reserve']:.0%} of it left free"
-        lines.append(f"           {verdict} {where} of {gib(found['memory'])} {name_of_unit}, {free}")
-        for kind, tokens in found["largest"].items():
-            most = "no example fits" if tokens is None else f"--data.micro_batch_tokens {tokens} at most"
-            lines.append(f"           checkpointing {kind}: {most}")
-    full = found["full_fine_tuning"]
-    if full["saved"] > 0:
-        lines.append(
-            f"           full fine-tuning would take {gib(full['peak'])} {name_of_unit}: {full['saved']:.0%} saved"
-        )
-    lines.append(
-        f"Work:      {found['steps']} steps of {found['flops_per_step'] / 1e12:.1f} TFLOP, {found['tokens']:,} tokens"
-    )
-    if "minutes" in found:
-        low, high = found["tokens_per_s"]
-        fast, slow = found["minutes"]
-        lines.append(
-            f"Time:      {fast:.1f} to {slow:.1f} minutes of training at {low:,.0f} to {high:,.0f} tokens/s, "
-            "without validation;"
-        )
-        lines.append("           an estimate, from what an H200 got done of its peak")
-    lines.append("Memory is what torch allocates; the GPU's own context takes about half a GiB more.")
-    return lines
+    return possible and (engine == "fused" or (width == 2 and (gpu is None or gpu.fused)))

@@ -1,4 +1,4 @@
-"""`medqlora runs`: what is under a log folder, from the runs' folders alone; no torch is imported."""
+"""`medqlora runs`: the runs under a log folder, from their folders alone; no torch is imported."""
 
 import argparse
 import contextlib
@@ -7,19 +7,21 @@ import math
 import os
 import shlex
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from medqlora.artifacts.runs import (
-    RUN_FILE,
-    is_alive,
-    read_run,
-    version_number,
-)
+from medqlora.artifacts.run_folder import LOGS, RunFolder
+from medqlora.artifacts.runs import is_alive
 from medqlora.commands.arguments import Parser
+from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
+
+COMMAND = Command(
+    "runs", "the runs of a log folder: state, best score, size, how to go on", also=("list",), rank=100
+)
 
 _EXAMPLES = """examples:
   medqlora runs                          the runs in ./lightning_logs
@@ -38,8 +40,6 @@ the same folder. A fit keeps its own record, run.json; of the other commands' fo
 wrote. Size is what the folder holds on disk; the newest run is at the top.
 """
 _UNKNOWN = "–"
-#: what a run of another command leaves when it is done → the command
-_RESULTS = {"test_report.json": "test", "aggregate_report.json": "test", "predictions.jsonl": "predict"}
 _WIDEST = 36
 
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "folder",
         nargs="?",
-        default="lightning_logs",
+        default=LOGS,
         metavar="FOLDER",
         help="the log folder, or one run's folder (default: %(default)s)",
     )
@@ -71,90 +71,128 @@ def run(command: str, words: list[str]) -> int:
             f"FOLDER {options.folder}: {what}: name the one that holds version_0, or train with `medqlora fit`"
         )
     try:
-        found = listed(root)
+        runs = listed(root)
     except OSError as error:
         raise InputError(
             f"FOLDER {options.folder}: it can't be read ({error.strerror}): make it readable, or name another"
         ) from error
     if options.json:
-        print(json.dumps({"folder": str(root), "runs": found}, allow_nan=False))
-    elif found:
-        print("\n".join(_table(found)))
+        print(json.dumps({"folder": str(root), "runs": runs}, allow_nan=False))
+    elif runs:
+        print("\n".join(_table(runs)))
     else:
-        inner = root / "lightning_logs"
+        inner = root / LOGS
         hint = f"did you mean {inner}?" if inner.is_dir() else "`medqlora fit` makes one"
         print(f"No run in {root}: {hint}")
     return 0
 
 
-def listed(root: Path) -> list[dict[str, Any]]:
-    """Every run under `root` (or `root` itself, when it is one), the newest first.
+class RunRow(TypedDict):
+    """A run of the list; None stands for what is not known.
 
-    Keys: run, folder, command, state, best (score → value), base, bytes, started (ISO, UTC), error, resume
-    (a command, or None) and damaged (what is wrong with the record, or None). What is not known is None.
+    Attributes:
+        run, folder: the folder's name and path.
+        command: fit, test, ….
+        state: see the command's help.
+        best: score → value.
+        base: the base model.
+        bytes: the size of the folder's files.
+        started: an ISO time, UTC.
+        error: the error that ended the run.
+        resume: the command that resumes the run.
+        damaged: what is wrong with the record.
+    """
+
+    run: str
+    folder: str
+    command: str | None
+    state: str | None
+    best: dict[str, float]
+    base: str | None
+    bytes: int
+    started: str | None
+    error: str | None
+    resume: str | None
+    damaged: str | None
+
+
+def listed(root: Path) -> list[RunRow]:
+    """Every run under `root`, or `root` itself when it is one, the newest first.
 
     Raises:
         OSError: `root` can't be read.
     """
-    alone = (root / RUN_FILE).exists() or root.name.startswith("version_")
-    folders = [root] if alone else [one for one in root.iterdir() if one.name.startswith("version_")]
-    runs = [_readable(folder) for folder in folders if folder.is_dir()]
-    return sorted(runs, key=lambda one: (one["started"] or "", version_number(one["run"])), reverse=True)
+    run = RunFolder(root)
+    alone = run.record_file.exists() or run.is_named_as_a_run
+    rows = [_readable(folder) for folder in ([run] if alone else RunFolder.all(root))]
+    return sorted(
+        rows, key=lambda row: (row["started"] or "", RunFolder(Path(row["run"])).number), reverse=True
+    )
 
 
-def _readable(folder: Path) -> dict[str, Any]:
-    """The run's row; of a folder that may not be opened, one that says so, and the others are listed still."""
+def _readable(run: RunFolder) -> RunRow:
+    """The run's row; a folder that can't be opened has a row that says so."""
     try:
-        return _described(folder)
+        return _described(run)
     except OSError as error:
-        keys = ("command", "state", "base", "started", "error", "resume")
-        row: dict[str, Any] = {"run": folder.name, "folder": str(folder), **dict.fromkeys(keys)}
-        return {**row, "best": {}, "bytes": 0, "damaged": f"the folder can't be read ({error.strerror})"}
+        return {
+            "run": run.path.name,
+            "folder": str(run.path),
+            "command": None,
+            "state": None,
+            "best": {},
+            "base": None,
+            "bytes": 0,
+            "started": None,
+            "error": None,
+            "resume": None,
+            "damaged": f"the folder can't be read ({error.strerror})",
+        }
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    record = read_run(folder)
-    there = (folder / RUN_FILE).exists()
-    damaged = None
-    if record is None and there:
-        damaged = f"{RUN_FILE} can't be read"
-    elif record is not None and not all(isinstance(record.get(key), str) for key in ("command", "state")):
-        damaged, record = f"{RUN_FILE} names no command or no state", None
-    done = next((command for name, command in _RESULTS.items() if (folder / name).is_file()), None)
-    record = record or {"command": done, "state": None if damaged or done is None else "finished"}
-    state = _state(record)
-    last = folder / "checkpoints" / "last.ckpt"
-    unfinished = state not in ("finished", "running") and (record["command"] or "fit") in ("fit", "full")
+def _described(run: RunFolder) -> RunRow:
+    stored, damaged, name = run.read_record(), None, run.record_file.name
+    if stored is None and run.record_file.exists():
+        damaged = f"{name} can't be read"
+    elif stored is not None and not all(isinstance(stored.get(key), str) for key in ("command", "state")):
+        damaged, stored = f"{name} names no command or no state", None
+    done = run.finished_command
+    record: Mapping[str, object] = stored or {
+        "command": done,
+        "state": None if damaged or done is None else "finished",
+    }
+    state, command = _state(record), _text(record.get("command"))
+    unfinished = state not in ("finished", "running") and (command or "fit") in ("fit", "full")
     return {
-        "run": folder.resolve().name,
-        "folder": str(folder),
-        "command": record["command"],
+        "run": run.path.resolve().name,
+        "folder": str(run.path),
+        "command": command,
         "state": state,
-        "best": _scores(record.get("best")) or _test_scores(folder),
+        "best": _scores(record.get("best")) or _test_scores(run),
         "base": _text(record.get("base")),
-        "bytes": _bytes(folder),
-        "started": _started(record, folder),
+        "bytes": _bytes(run.path),
+        "started": _started(record, run.path),
         "error": _text(record.get("error")) if state != "finished" else None,
-        "resume": _resume(folder, last) if unfinished and last.is_file() else None,
+        "resume": _resume(run) if unfinished and run.last_checkpoint.is_file() else None,
         "damaged": damaged,
     }
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _scores(value: Any) -> dict[str, float]:
+def _scores(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
-    known = {name: score for name, score in value.items() if isinstance(score, (int, float))}
-    return {name: float(score) for name, score in known.items() if math.isfinite(score)}
+    numbers = {name: score for name, score in value.items() if isinstance(score, (int, float))}
+    return {name: float(score) for name, score in numbers.items() if math.isfinite(score)}
 
 
-def _test_scores(folder: Path) -> dict[str, float]:
+def _test_scores(run: RunFolder) -> dict[str, float]:
     """A test's accuracy, or the token F1 of free answers, from its report."""
     try:
-        report = json.loads((folder / "test_report.json").read_text(encoding="utf-8"))
+        report = json.loads(run.test_report.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(report, dict):
@@ -163,9 +201,9 @@ def _test_scores(folder: Path) -> dict[str, float]:
     return _scores({f"test/{name}": report.get(name)})
 
 
-def _state(record: dict[str, Any]) -> str | None:
-    """What the record says; of one that says "running", whether its process is there."""
-    state = record["state"]
+def _state(record: Mapping[str, object]) -> str | None:
+    """The record's state; where that is "running", whether its process still runs."""
+    state = _text(record["state"])
     if state != "running":
         return state
     pid, host = record.get("pid"), record.get("host")
@@ -174,16 +212,16 @@ def _state(record: dict[str, Any]) -> str | None:
     return "running" if is_alive(record) else "interrupted"
 
 
-def _time(value: Any) -> datetime | None:
+def _time(value: object) -> datetime | None:
     try:
-        time = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)  # type: ignore[arg-type]  # raises TypeError for another type
     except (TypeError, ValueError):
         return None
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
-def _started(record: dict[str, Any], folder: Path) -> str | None:
-    """When it began, in UTC; without a record the oldest file's time, which is the nearest there is."""
+def _started(record: Mapping[str, object], folder: Path) -> str | None:
+    """The start in UTC; without a record the oldest file's time, which is nearest to it."""
     time = _time(record.get("started"))
     if time is None:
         times = [file.stat().st_mtime for file in folder.iterdir() if file.is_file()]
@@ -192,35 +230,34 @@ def _started(record: dict[str, Any], folder: Path) -> str | None:
 
 
 def _bytes(folder: Path) -> int:
-    """What its files hold, links not followed; a file that goes away meanwhile counts nothing."""
+    """The size of the folder's files, links not followed; a file that disappears meanwhile counts nothing."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += Path(place, name).lstat().st_size
+                total += Path(parent, name).lstat().st_size
     return total
 
 
-def _resume(folder: Path, last: Path) -> str:
+def _resume(run: RunFolder) -> str:
     """`fit` reads its options from the run's own config.yaml, and goes on in the same folder."""
-    config = folder / "config.yaml"
-    words = ["--config", str(config)] if config.is_file() else []
-    return shlex.join(["medqlora", "fit", *words, "--ckpt_path", str(last)])
+    words = ["--config", str(run.config)] if run.config.is_file() else []
+    return shlex.join(["medqlora", "fit", *words, "--ckpt_path", str(run.last_checkpoint)])
 
 
-def _table(runs: list[dict[str, Any]]) -> list[str]:
+def _table(runs: list[RunRow]) -> list[str]:
     heads = ("run", "command", "state", "best", "base", "size", "started (UTC)")
     rows = [
         (
-            _shown(one["run"]),
-            _shown(one["command"]),
-            "damaged record" if one["damaged"] else _shown(one["state"]),
-            ", ".join(f"{name} {value:.4f}" for name, value in one["best"].items()) or _UNKNOWN,
-            _shown(one["base"]),
-            _size(one["bytes"]),
-            _UNKNOWN if one["started"] is None else one["started"][:16].replace("T", " "),
+            _shown(run["run"]),
+            _shown(run["command"]),
+            "damaged record" if run["damaged"] else _shown(run["state"]),
+            ", ".join(f"{name} {value:.4f}" for name, value in run["best"].items()) or _UNKNOWN,
+            _shown(run["base"]),
+            _size(run["bytes"]),
+            _UNKNOWN if run["started"] is None else run["started"][:16].replace("T", " "),
         )
-        for one in runs
+        for run in runs
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     indent = " " * (widths[0] + 2)
@@ -233,20 +270,26 @@ def _table(runs: list[dict[str, Any]]) -> list[str]:
         return "  ".join(placed).rstrip()
 
     lines = [line(heads)]
-    for one, row in zip(runs, rows, strict=True):
-        lines.append(line(row))
-        if one["damaged"]:
-            lines.append(f"{indent}{one['damaged']}: what stands in this line is from the folder's files")
-        if one["error"]:
-            lines.append(f"{indent}ended by {printable_line(one['error'])[:120]}")
-        if one["resume"]:
-            when = "if it has ended" if one["state"] == "running or interrupted" else "go on"
-            lines.append(f"{indent}{when}: {printable_line(one['resume'])}")
+    for run, row in zip(runs, rows, strict=True):
+        lines += [line(row), *(indent + note for note in _notes(run))]
     return lines
 
 
+def _notes(run: RunRow) -> list[str]:
+    """The lines below a run's own."""
+    notes = []
+    if run["damaged"]:
+        notes.append(f"{run['damaged']}: what stands in this line is from the folder's files")
+    if run["error"]:
+        notes.append(f"ended by {printable_line(run['error'])[:120]}")
+    if run["resume"]:
+        when = "if it has ended" if run["state"] == "running or interrupted" else "go on"
+        notes.append(f"{when}: {printable_line(run['resume'])}")
+    return notes
+
+
 def _shown(text: str | None) -> str:
-    """A long path from its end, which is what tells bases apart."""
+    """The text in one line; of a long path the end, by which bases differ."""
     if text is None:
         return _UNKNOWN
     text = printable_line(text)

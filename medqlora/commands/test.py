@@ -1,10 +1,18 @@
 """`medqlora test`: one adapter, or several (seeds, folds) and then what they have in common."""
 
 from pathlib import Path
-from typing import Any
 
-from medqlora.commands.config_files import with_config
-from medqlora.commands.verbs import run_verb
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.commands.registry import Command
+from medqlora.commands.verbs import run_verb, shows_help
+from medqlora.config.words import CommandLine, with_config
+
+COMMAND = Command(
+    "test",
+    "PubMedQA accuracy on the official test questions, with a report",
+    also=("eval", "evaluate"),
+    rank=30,
+)
 
 _ADAPTER = "--model.adapter"
 
@@ -16,6 +24,8 @@ def run(command: str, words: list[str]) -> int:
     `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
     report tells their mean and spread.
     """
+    if shows_help(command, command, words):
+        return 0
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])
@@ -31,30 +41,17 @@ def run(command: str, words: list[str]) -> int:
 
 def split_adapters(words: list[str]) -> tuple[list[str], list[str]]:
     """The words without the adapters', and the adapters, in order."""
-    kept: list[str] = []
-    adapters: list[str] = []
-    taking = False
-    for word in words:
-        if word == _ADAPTER:
-            taking = True
-        elif word.startswith(f"{_ADAPTER}="):
-            adapters.append(word.split("=", 1)[1])
-            taking = False
-        elif taking and not word.startswith("-"):
-            adapters.append(word)
-        else:
-            taking = False
-            kept.append(word)
-    if words[-1:] == [_ADAPTER]:
-        kept.append(_ADAPTER)  # without a value: the parser says so
-    return kept, adapters
+    line = CommandLine.parse(words)
+    name = _ADAPTER.lstrip("-")
+    # without a value it is left for the check to report
+    kept = line.only(lambda option: option.name != name or option.value is None)
+    return kept.words, line.all_values(name)
 
 
 def _check(adapters: list[str]) -> None:
     """Before the first of them is tested, which may take an hour, all have to be there, and differ."""
     from medqlora.errors import InputError
-    from medqlora.models.adapter_source import find_adapter
-    from medqlora.models.adapters import read_adapter
+    from medqlora.models.adapters import find_adapter, read_adapter
 
     seen: set[str] = set()
     for adapter in adapters:
@@ -73,9 +70,9 @@ def _tested(words: list[str]) -> Path:
 
     import torch
 
-    cli: Any = run_verb(words)
-    folder = Path(str(cli.trainer.log_dir))
-    del cli
+    run = run_verb(words)
+    folder = Path(str(run.trainer.log_dir))
+    del run
     gc.collect()  # trainer and module hold each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -88,22 +85,8 @@ def _together(folders: list[Path]) -> None:
 
     from medqlora.evaluation import aggregate, aggregate_table, write_aggregate
 
-    reports = [json.loads((folder / "test_report.json").read_text(encoding="utf-8")) for folder in folders]
+    reports = [json.loads(RunFolder(folder).test_report.read_text(encoding="utf-8")) for folder in folders]
     info = {"runs": [str(folder) for folder in folders]}
-    paths = write_aggregate(_new_folder(folders[0].parent), reports, info)
+    paths = write_aggregate(RunFolder.new(folders[0].parent).path, reports, info)
     print(f"\n{aggregate_table(aggregate(reports))}", flush=True)
     print(f"Report:  {paths['aggregate.html']}", flush=True)
-
-
-def _new_folder(root: Path) -> Path:
-    """The next of the runs' folders."""
-    numbers = [int(one.name[8:]) for one in root.glob("version_*") if one.name[8:].isdigit()]
-    number = max(numbers, default=-1) + 1
-    while True:
-        folder = root / f"version_{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # another process was first
-            number += 1
-        else:
-            return folder

@@ -2,40 +2,35 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from medqlora.artifacts.runs import new_run_folder
+from medqlora.artifacts.run_folder import LOGS, RunFolder
+from medqlora.callbacks.checkpoint_io import CheckpointFiles
 from medqlora.callbacks.event_files import EventFiles
-from medqlora.commands.config_files import named_object
+from medqlora.commands.classes import named_object
+from medqlora.compat.lightning_callbacks import has_version, set_version
+from medqlora.config.trainer import check_values
+from medqlora.distributed.processes import DDPStrategy4bit, ShardedBaseStrategy
 from medqlora.errors import InputError
-from medqlora.training.checks.trainer import check_callback
-from medqlora.training.stage_start import OWN_FOLDER
+from medqlora.trainer.checks import OWN_FOLDER, check_callback
+from medqlora.training.checks.options import check_strategy
 from medqlora.utils.console import say
 
 #: what a Jupyter kernel sets for itself and for what it starts
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
-_NEEDED = {
-    "logger": "a run's folder is where its logger writes",
-    "enable_checkpointing": "what a fit leaves is a checkpoint's adapter",
-}
-#: option → the least that Lightning can count with; it would find out after the model is loaded, or say otherwise
-_LEAST = {
-    "max_epochs": -1,
-    "max_steps": -1,
-    "num_nodes": 1,
-    "log_every_n_steps": 1,
-    "check_val_every_n_epoch": 1,
-}
 
 
-def settle_trainer(options: Any) -> None:
+def settle_trainer(options: Namespace) -> None:
     """Refuses what a run can't do without; a bar that is switched off is one that never refreshes.
 
     Args:
@@ -45,23 +40,12 @@ def settle_trainer(options: Any) -> None:
         InputError: names the option and the reason.
     """
     trainer = options["trainer"]
-    if trainer["barebones"]:
-        raise InputError("--trainer.barebones true: it leaves out what a run is for: leave it out")
-    for name, why in _NEEDED.items():
-        if trainer[name] is False and not trainer["fast_dev_run"]:
-            raise InputError(f"--trainer.{name} false: {why}: leave it out")
-    for name, least in _LEAST.items():
-        if trainer[name] is not None and trainer[name] < least:
-            raise InputError(f"--trainer.{name} {trainer[name]}: it has to be at least {least}")
-    if trainer["val_check_interval"] == 0:
-        raise InputError(
-            "--trainer.val_check_interval 0: it has to be above 0, or left out for once an epoch"
-        )
+    check_values(trainer)
     if trainer["enable_progress_bar"] is False:
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
 
 
-def check_callback_classes(callbacks: Any) -> None:
+def check_callback_classes(callbacks: object) -> None:
     """Refuses callbacks by their class, before anything is said of their options; words for what YAML can't write.
 
     Args:
@@ -71,19 +55,19 @@ def check_callback_classes(callbacks: Any) -> None:
     Raises:
         InputError: one of them is refused.
     """
-    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
-        given = (
-            named_object(one["class_path"]) if isinstance(one, Namespace) and "class_path" in one else None
-        )
-        if not isinstance(given, type):
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if not isinstance(callback, Namespace) or "class_path" not in callback:
             continue
-        check_callback(given)
-        for key, value in list(one.items()):
+        named = named_object(callback["class_path"])
+        if not isinstance(named, type):
+            continue
+        check_callback(named)
+        for key, value in list(callback.items()):
             if isinstance(value, Enum):
-                one[key] = value.value
+                callback[key] = value.value
 
 
-def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
+def trainer_refusal(error: Exception, options: Mapping[str, object]) -> InputError:
     """What Lightning's Trainer says of an option of its own, with the option's name.
 
     Args:
@@ -108,7 +92,54 @@ def trainer_refusal(error: Exception, options: Mapping[str, Any]) -> InputError:
     )
 
 
-def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | Logger | bool:
+def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path | None) -> Trainer:
+    """Builds the Trainer of a run.
+
+    Args:
+        make: constructs it from the options, some of them changed.
+        options: `trainer`'s, instantiated.
+        resumed: the folder of the run that goes on; None for a new one.
+
+    Raises:
+        InputError: Lightning refuses an option, or it can't be used here.
+    """
+    plugins = _as_list(options.get("plugins"))
+    # Lightning adds its own to the list that it is given: a second Trainer would have them twice
+    callbacks = _as_list(options.get("callbacks"))
+    bar = next((type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)), None)
+    check_strategy(options.get("strategy"))
+    if bar is not None:
+        raise InputError(f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress")
+    root = Path(options.get("default_root_dir") or ".")
+    changes: dict[str, object] = {
+        "logger": run_loggers(options.get("logger"), root, resumed),
+        "plugins": [*plugins, *environment_plugins(plugins), CheckpointFiles()],
+    }
+    sharded = options.get("strategy") == "fsdp"
+    if sharded:  # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
+        changes["strategy"] = "auto"
+    try:
+        trainer = make(**changes, callbacks=list(callbacks))
+        if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
+            changes["strategy"] = ShardedBaseStrategy() if sharded else DDPStrategy4bit()
+            trainer = make(**changes, callbacks=list(callbacks))
+        elif sharded and trainer.world_size == 1:
+            say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        raise trainer_refusal(error, options.as_dict()) from error
+    half = str(options.get("precision")) in ("16", "16-mixed")
+    if half and trainer.precision != "16-mixed":  # without CUDA Lightning takes bf16-mixed instead
+        raise InputError("--trainer.precision 16-mixed needs a CUDA GPU: use 32 or bf16-mixed on a CPU")
+    return trainer
+
+
+def _as_list(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def run_loggers(
+    given: bool | Logger | Sequence[Logger] | None, root: Path, resumed: Path | None
+) -> list[Logger] | bool:
     """The loggers, of which the first one's folder is the run's.
 
     Args:
@@ -119,16 +150,18 @@ def run_loggers(given: Any, root: Path, resumed: Path | None) -> list[Logger] | 
     if given is False:
         return False
     others: list[Logger] = []
-    if given not in (None, True):
-        others = list(given) if isinstance(given, (list, tuple)) else [given]
+    if isinstance(given, Logger):
+        others = [given]
+    elif isinstance(given, Sequence):
+        others = list(given)
     if others and isinstance(others[0], OWN_FOLDER):
         return others
     if resumed is None:
-        return [EventFiles(root, name="lightning_logs"), *others]
+        return [EventFiles(root, name=LOGS), *others]
     return [EventFiles(resumed.parent.parent, name=resumed.parent.name, version=resumed.name), *others]
 
 
-def make_folder(logger: Any) -> Path | None:
+def make_folder(logger: Logger | None) -> Path | None:
     """Makes a new run's folder before any work; a logger's own number is a guess until it writes.
 
     Returns:
@@ -137,25 +170,25 @@ def make_folder(logger: Any) -> Path | None:
     Raises:
         InputError: it can't be made.
     """
-    if not isinstance(logger, TensorBoardLogger) or getattr(logger, "_version", None) is not None:
+    if not isinstance(logger, TensorBoardLogger) or has_version(logger):
         return None
     root = Path(logger.root_dir)
     ours = isinstance(logger, EventFiles)
     try:
         if not ours:  # Lightning makes it whole; under our own root a name is mistyped rather than new
             root.parent.mkdir(parents=True, exist_ok=True)
-        folder = new_run_folder(root)
+        folder = RunFolder.new(root).path
     except OSError as error:
         option = "default_root_dir" if ours else "logger.save_dir"
         raise InputError(
             f"--trainer.{option} {logger.save_dir}: no run's folder can be made there ({error.strerror}): make it and "
             "let it be written in, or name another"
         ) from error
-    logger._version = folder.name
+    set_version(logger, folder.name)
     return folder
 
 
-def environment_plugins(given: Sequence[Any]) -> list[LightningEnvironment]:
+def environment_plugins(given: Sequence[object]) -> list[LightningEnvironment]:
     """Lightning's plain environment where SLURM has reserved several tasks, and `srun` has not started this process.
 
     From the allocation's variables Lightning takes one process for one of several, and waits for the others: in a

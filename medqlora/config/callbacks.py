@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from medqlora.errors import InputError
+
 #: what every answer ends with
 NOTE = "Not medical advice; consult a healthcare professional."
 
@@ -27,6 +29,17 @@ class CheckpointOptions:
     save_top_k: int = 1
     every_n_train_steps: int | None = None
     dirpath: str | None = None
+
+    def check(self) -> None:
+        """Raises InputError for numbers that can't be."""
+        if self.save_top_k < -1:
+            raise InputError(
+                f"--checkpoint.save_top_k {self.save_top_k}: it has to be at least -1, which keeps all"
+            )
+        if self.every_n_train_steps is not None and self.every_n_train_steps < 1:
+            raise InputError(
+                f"--checkpoint.every_n_train_steps {self.every_n_train_steps}: it has to be at least 1"
+            )
 
 
 @dataclass(frozen=True)

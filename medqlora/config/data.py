@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from medqlora.errors import InputError
+
 Packing = Literal["auto", "packed", "padded"]
+#: numbers that are at least 1
+COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", "train_samples")
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class DataOptions:
     Args:
         questions: a file of questions for `predict`, .jsonl, .json, .csv or .parquet, with a `question` and optionally
             `id`, `contexts` and `options`; null takes the source's test questions.
-        prompt: medical, chat (the tokenizer's chat template), or lm_eval (lm-evaluation-harness's).
+        prompt: medical, chat (the tokenizer's chat template), lm_eval (lm-evaluation-harness's), or the class path of a
+            prompt of one's own.
         max_prompt_tokens: longer prompts have their context shortened, never the question or the answer.
         batch_size: examples in one optimizer step, over all processes.
         micro_batch_tokens: tokens that go through the model at once: memory and speed depend on it, the result does
@@ -38,3 +43,12 @@ class DataOptions:
     eval_batch_size: int = 16
     seed: int = 0
     allow_test_questions: bool = False
+
+    def check(self) -> None:
+        """Raises InputError for values that no data can make right."""
+        for option in COUNTS:
+            value = getattr(self, option)
+            if value not in (None, "auto") and value < 1:
+                raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        if not -(2**63) <= self.seed < 2**63:  # what torch takes
+            raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")

@@ -1,12 +1,22 @@
 """The options under `--model.`: engine, training step and evaluation."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from medqlora.errors import InputError
 
 Engine = Literal["auto", "fused", "native"]
 Checkpointing = Literal["auto", "offload", "full", "none"] | int
 Weights = Literal["auto", "nf4", "cached"]
 Place = Literal["device", "host"]
+_LEAST = {
+    "learning_rate": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 0.0,
+    "max_new_tokens": 1,
+    "max_bad_steps": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -85,3 +95,30 @@ class ModelOptions(EvaluationOptions, StepOptions, EngineOptions):
     """
 
     adapter: str | None = None
+
+    def check(self) -> None:
+        """Raises InputError for values that no model and no run accepts."""
+        check_checkpointing(self.checkpointing)
+        check_weights(self.engine, self.weights)
+        for option, low in _LEAST.items():
+            value = getattr(self, option)
+            if not (math.isfinite(value) and value >= low):
+                raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
+        if not 0 <= self.target_risk <= 1:
+            raise InputError(f"--model.target_risk is {self.target_risk}: it is a share, 0 to 1")
+        if not 0 <= self.warmup_ratio < 1:
+            raise InputError(f"--model.warmup_ratio is {self.warmup_ratio}: it has to be in [0, 1)")
+
+
+def check_checkpointing(value: Checkpointing) -> None:
+    """Raises InputError for a number of layers that can't be."""
+    if isinstance(value, int) and value < 0:
+        raise InputError(
+            f"--model.checkpointing is {value}: it is a number of layers, at least 0, or auto, full, offload or none"
+        )
+
+
+def check_weights(engine: str, weights: str) -> None:
+    """Raises InputError for weights that `engine` doesn't keep."""
+    if engine == "native" and weights == "cached":
+        raise InputError("--model.weights cached: the native engine keeps none dequantized: use nf4 or auto")

@@ -1,7 +1,6 @@
-"""What becomes of the records of a user's file that can't be used: an error, or a list of what was left out."""
+"""Unusable records of a user's file: an error, or a list of what was left out."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Literal
 
 from medqlora.errors import InputError
 from medqlora.records import BadRecord
+from medqlora.utils.files import write_text
 
 #: the values of `on_bad_record`
 OnBadRecord = Literal["error", "skip"]
 
-#: what the list is called in a run's folder
+#: the name of the list in a run's folder
 FILE_NAME = "bad_records.jsonl"
 
 
@@ -27,11 +27,11 @@ def check_choice(value: str) -> None:
 
 
 def refuse(error: InputError, bad: BadRecord, skipped: list[BadRecord] | None) -> None:
-    """Raises the error, or takes the record down where there is a list of those that are left out.
+    """Raises the error, or adds the record to the list of skipped records.
 
     Args:
-        error: the message, with its place.
-        bad: the same for the list.
+        error: the message, with file and line.
+        bad: the list's entry.
         skipped: the list; None where a bad record is an error.
 
     Raises:
@@ -43,7 +43,7 @@ def refuse(error: InputError, bad: BadRecord, skipped: list[BadRecord] | None) -
 
 
 def remarks_on(skipped: Sequence[BadRecord]) -> tuple[str, ...]:
-    """A line for each file of which records were left out, for `Source.remarks`."""
+    """A line for each file with skipped records, for `Source.remarks`."""
     counts = Counter(bad.file for bad in skipped)
     return tuple(
         f"{count:,} {'record' if count == 1 else 'records'} of {file} {'was' if count == 1 else 'were'} left "
@@ -53,22 +53,13 @@ def remarks_on(skipped: Sequence[BadRecord]) -> tuple[str, ...]:
 
 
 def write_bad_records(path: Path, skipped: Sequence[BadRecord]) -> None:
-    """Writes the list, a JSON object with `file`, `line` and `why` a line; whole or not at all.
+    """Writes the list atomically, one JSON object with `file`, `line` and `why` per line.
 
     Args:
-        path: the file to be written (`FILE_NAME` in a run's folder, which exists).
+        path: the file to write (`FILE_NAME` in an existing run folder).
         skipped: `Source.skipped`.
 
     Raises:
-        OSError: it can't be written; what was there before is as it was.
+        OSError: it can't be written; an earlier file stays unchanged.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as stream:
-            for bad in skipped:
-                stream.write(json.dumps(bad._asdict()) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(path, "".join(json.dumps(bad._asdict()) + "\n" for bad in skipped))

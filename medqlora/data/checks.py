@@ -1,4 +1,4 @@
-"""What has to hold for every source's sets, so that no answer leaks and no id is there twice."""
+"""Checks of every source's sets: unique ids, and no question shared between sets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -9,12 +9,12 @@ from medqlora.records import BadRecord, Record
 
 
 def at(record: Record) -> str:
-    """A record's place for messages."""
+    """The file and line of a record, for messages."""
     return record.where or f"record {record.id}"
 
 
 def at_with_id(record: Record) -> str:
-    """The same, where a message doesn't name the id already."""
+    """File, line and id of a record, for messages that don't name the id."""
     return f"{record.where} (id {record.id})" if record.where else f"record {record.id}"
 
 
@@ -22,48 +22,48 @@ def unique_ids(records: Iterable[Record], option: str) -> dict[str, Record]:
     """id → record, in order.
 
     Raises:
-        InputError: an id is there twice; names both places.
+        InputError: an id is repeated; names both places.
     """
-    found: dict[str, Record] = {}
+    by_id: dict[str, Record] = {}
     for record in records:
-        first = found.setdefault(record.id, record)
+        first = by_id.setdefault(record.id, record)
         if first is not record:
-            raise _stands_twice(record, first, option)
-    return found
+            raise _repeated_id(record, first, option)
+    return by_id
 
 
 def usable(
     rows: Iterable[Row], build: Callable[[Row], Record], option: str, skipped: list[BadRecord] | None = None
 ) -> list[tuple[Row, Record]]:
-    """The rows of a file that make a record, each with it, in order; no id is there twice.
+    """The usable rows of a file, each with its record, in order; ids are unique.
 
     Args:
         rows: the rows.
-        build: a row as a record.
+        build: makes the record of a row.
         option: the option that named the file, for messages.
-        skipped: takes up what is left out: the rows that `build` refuses, and the second of an id.
+        skipped: collects the rows that `build` rejects, and rows with a repeated id.
 
     Raises:
-        InputError: a row makes no record, or its id is there already, and `skipped` is None.
+        InputError: a row is rejected or has a repeated id, and `skipped` is None.
     """
-    found: list[tuple[Row, Record]] = []
-    places: dict[str, Record] = {}
+    pairs: list[tuple[Row, Record]] = []
+    by_id: dict[str, Record] = {}
     for row in rows:
         file = row.file or row.where
         try:
             record = build(row)
-            if record.id in places:
-                raise _stands_twice(record, places[record.id], option)
+            if record.id in by_id:
+                raise _repeated_id(record, by_id[record.id], option)
         except InputError as error:
             why = str(error).removeprefix(f"{row.where}: ")
             refuse(error, BadRecord(file, row.number, why), skipped)
         else:
-            places[record.id] = record
-            found.append((row, record))
-    return found
+            by_id[record.id] = record
+            pairs.append((row, record))
+    return pairs
 
 
-def _stands_twice(record: Record, first: Record, option: str) -> InputError:
+def _repeated_id(record: Record, first: Record, option: str) -> InputError:
     return InputError(
         f"{at(record)}: the id {record.id} is already at {at(first)}: each id may stand once ({option}); give one of "
         "the questions another id"
@@ -71,56 +71,55 @@ def _stands_twice(record: Record, first: Record, option: str) -> InputError:
 
 
 def content(record: Record) -> tuple[str, ...]:
-    """What makes two records the same question, whatever their ids: the texts, but for case and white space."""
+    """The texts that make two records the same question, whatever their ids; case and white space don't count."""
     parts = (record.question, *record.contexts, *record.options.values())
     return tuple(" ".join(part.split()).casefold() for part in parts)
 
 
 def _leaks(record: Record) -> set[tuple[object, ...]]:
-    """What gives a multiple-choice question away: it with its options, in any order, or with its answer."""
+    """Keys of a question: its texts with its options, in any order, and its texts with its right answer."""
     parts = content(record)
-    asked, options = parts[: len(parts) - len(record.options)], parts[len(parts) - len(record.options) :]
-    keys: set[tuple[object, ...]] = {("options", asked, tuple(sorted(options)))}
+    texts, options = parts[: len(parts) - len(record.options)], parts[len(parts) - len(record.options) :]
+    keys: set[tuple[object, ...]] = {("options", texts, tuple(sorted(options)))}
     if record.answer is not None:
         right = record.options.get(record.answer, record.answer)
-        keys.add(("answer", asked, " ".join(right.split()).casefold()))
+        keys.add(("answer", texts, " ".join(right.split()).casefold()))
     return keys
 
 
 def without_shared_content(records: Sequence[Record], held_out: Sequence[Record]) -> list[Record]:
-    """`records` without the questions that `held_out` holds too, for benchmarks that are known to repeat
-    some across their own splits.
+    """`records` without the questions of `held_out`, for benchmarks that repeat questions across their own splits.
 
-    Two questions are the same when their texts and contexts are, but for case and white space, and either
-    all their options, in whatever order, or their right answers too.
+    Two questions are the same when their texts and contexts are equal, and either all their options, in any order, or
+    their right answers. Case and white space don't count.
 
     Args:
-        records: what training, or the choice of a checkpoint, sees.
-        held_out: the records to be kept from it.
+        records: the training or validation set.
+        held_out: the records that may not be in it.
     """
-    secret = {key for record in held_out for key in _leaks(record)}
-    return [record for record in records if secret.isdisjoint(_leaks(record))]
+    held_out_keys = {key for record in held_out for key in _leaks(record)}
+    return [record for record in records if held_out_keys.isdisjoint(_leaks(record))]
 
 
 def reject_shared_content(
     seen: Mapping[str, Sequence[Record]], held_out: Sequence[Record], name: str
 ) -> None:
-    """No held-out question may be trained on, whatever id it goes by.
+    """Rejects held-out questions in the training or validation set, whatever their ids.
 
-    Two records are the same when question and contexts are, but for case and white space.
+    Two records are the same when question, contexts and options are equal; case and white space don't count.
 
     Args:
-        seen: the name of a set → its records; those that training or the choice of a checkpoint sees.
-        held_out: the records to be kept from it.
-        name: what the held-out set is called.
+        seen: the name of a set → its records, of training and validation.
+        held_out: the records that may not be in these sets.
+        name: the name of the held-out set.
 
     Raises:
         InputError: a record is in both.
     """
-    secret = {content(record): record for record in held_out}
+    by_content = {content(record): record for record in held_out}
     for set_name, records in seen.items():
         for record in records:
-            twin = secret.get(content(record))
+            twin = by_content.get(content(record))
             if twin is not None:
                 raise InputError(
                     f"{at(record)}: the {set_name} set holds the same question and context as {at(twin)} of the "

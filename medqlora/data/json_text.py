@@ -1,34 +1,34 @@
-"""JSON as its standard has it, and the line of whatever is not: Python's own reader takes more than that.
+"""Strict JSON, with the line of each violation: Python's own reader accepts more than the standard.
 
-RFC 8259, https://www.rfc-editor.org/rfc/rfc8259: a key stands once (section 4), and half of a surrogate pair is
-no character that any file could hold (section 8.2). It has no NaN and no Infinity either (section 6), but Python
-and pandas write them for a missing value, so they are read as null.
+RFC 8259, https://www.rfc-editor.org/rfc/rfc8259: a key stands once (section 4), and half of a surrogate pair is no
+character (section 8.2). It has no NaN and no Infinity either (section 6), but Python and pandas write them for a
+missing value, so they are read as null.
 """
 
 import json
 import re
-from typing import Any
 
 from medqlora.data.wording import shown
+from medqlora.utils.types import Json
 
-#: halves of a surrogate pair as an escape; whole pairs match too and are found to be right afterwards
+#: halves of a surrogate pair as an escape; complete pairs match too and pass the check afterwards
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# unrolled, so that a string of 50 MB takes no memory to match
+# an unrolled loop: matching a string of 50 MB takes no memory
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|-?\d+', re.DOTALL)
 _COLON = re.compile(r"\s*:")
 
-#: levels of lists and objects; Python's own limit is another one in each version, and none is needed in data
+#: levels of lists and objects; Python's own limit differs between versions
 DEEPEST = 100
 
 _DECODER = json.JSONDecoder()
 
 
 class MalformedError(ValueError):
-    """The text is JSON, but no JSON that can be used.
+    """The text is JSON, but unusable.
 
     Attributes:
-        line: where, counted from 1; None where it can't be told.
+        line: the line of the fault, counted from 1; None where it is unknown.
     """
 
     def __init__(self, message: str, line: int | None) -> None:
@@ -36,15 +36,15 @@ class MalformedError(ValueError):
         self.line = line
 
 
-def parse_json(text: str) -> Any:
-    """JSON without a key that stands twice, without halves of characters; NaN and Infinity are null.
+def parse_json(text: str) -> Json:
+    """The value of a JSON text; NaN and Infinity are null.
 
     Raises:
-        ValueError: says what is wrong; a `json.JSONDecodeError` where the text isn't JSON at all, a
-            `MalformedError` where it is.
+        json.JSONDecodeError: the text is no JSON.
+        MalformedError: it is JSON with a repeated key, half of a surrogate pair, too long a number, or nested too deep.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=lambda _: None)
+        value: Json = json.loads(text, object_pairs_hook=_object, parse_constant=lambda _: None)
         if _HALF.search(text):
             _whole_characters(value)
         if text.count("[") + text.count("{") > DEEPEST:
@@ -62,7 +62,7 @@ def parse_json(text: str) -> Any:
 
 
 def ends_at(text: str, start: int) -> int:
-    """Where the JSON value ends that begins at `start`; what stands in it is `parse_json`'s to check.
+    """The end of the JSON value that begins at `start`; `parse_json` checks its content.
 
     Raises:
         ValueError: as `parse_json`.
@@ -84,7 +84,7 @@ class _RefusedError(ValueError):
         self.kind, self.found = kind, found
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set[str] = set()
@@ -95,7 +95,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _whole_characters(value: Any) -> None:
+def _whole_characters(value: Json) -> None:
     halves = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
     if halves:
         raise _RefusedError(
@@ -103,8 +103,8 @@ def _whole_characters(value: Any) -> None:
         )
 
 
-def _flat_enough(value: Any) -> None:
-    level = [value]
+def _flat_enough(value: Json) -> None:
+    level: list[Json] = [value]
     for _ in range(DEEPEST):
         level = [
             child
@@ -123,8 +123,8 @@ def _at(text: str, index: int) -> int:
 
 
 def _line(text: str, kind: str, wanted: str) -> int | None:
-    """The line of the first token of this kind; a key counts where its object has it already."""
-    keys: list[set[str] | None] = []  # of each object that is open, None for a list
+    """The line of the first faulty token of this kind ("half", "key"); a key is faulty where its object repeats it."""
+    keys: list[set[str] | None] = []  # the keys of each open object, None for an open list
     for found in _TOKEN.finditer(text):
         token = found[0]
         if token in "{[":

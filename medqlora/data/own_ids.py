@@ -1,4 +1,4 @@
-"""One paper's id on several questions: each question gets an id of its own."""
+"""Unique ids for questions that share one, as several questions about one paper do."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +8,15 @@ from medqlora.records import Record
 
 
 class OwnIds:
-    """Ids of one file's records, made unique as they are read."""
+    """Makes the ids of one file's records unique as they are read."""
 
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
-        #: id that was made unique → the id in the file
+        #: new id → the id in the file
         self.first: dict[str, str] = {}
 
     def own(self, record: Record) -> Record:
-        """The record, with "#2" after its id where another one has it already."""
+        """The record, with "#2" after its id where an earlier record has that id."""
         number = self._count[record.id] = self._count.get(record.id, 0) + 1
         if number == 1:
             return record
@@ -29,11 +29,11 @@ class OwnIds:
         return replace(record, id=unique)
 
     def remark(self, file: str, fix: str) -> list[str]:
-        """A line on the ids that were changed; nothing where none was.
+        """A line on the changed ids; empty where none was changed.
 
         Args:
             file: the file's name.
-            fix: how another column is named as the id.
+            fix: how to name another column as the id.
         """
         if not self.first:
             return []
@@ -48,22 +48,22 @@ class OwnIds:
 def with_other_ids(
     records: Sequence[Record], taken: Sequence[Record], mark: str
 ) -> tuple[list[Record], list[str]]:
-    """Records without an id of another set, since each file may count its rows from 0.
+    """Records without ids of another set: each file may count its rows from 0.
 
     Args:
         records: the records.
         taken: the other set.
-        mark: what is put after an id that both have.
+        mark: the suffix for an id of both sets.
 
     Returns:
-        The records, and the ids that both had.
+        The records, and the ids of both sets.
     """
     used = {record.id for record in taken}
     shared = [record.id for record in records if record.id in used]
-    return [replace(one, id=f"{one.id}{mark}") if one.id in used else one for one in records], shared
+    return [replace(r, id=f"{r.id}{mark}") if r.id in used else r for r in records], shared
 
 
 def counts_rows(records: Sequence[Record]) -> bool:
-    """Whether the ids only count the rows of a file, so that another file's mean nothing else."""
-    numbers = [int(one.id) for one in records if one.id.isascii() and one.id.isdecimal() and len(one.id) < 10]
+    """Whether the ids only count the rows of a file, so an equal id in another file means nothing."""
+    numbers = [int(r.id) for r in records if r.id.isascii() and r.id.isdecimal() and len(r.id) < 10]
     return len(numbers) == len(records) > 0 and max(numbers) <= 2 * len(records)

@@ -1,24 +1,24 @@
-"""What `test` asks: a set of questions, tokenized."""
+"""A tokenized set of test questions."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
 from medqlora.data.sources.source import Source
 from medqlora.records import Encoded, Record
 
 
 class QuestionSet(NamedTuple):
-    """A set of questions that `test` asks.
+    """A set of questions that `test` evaluates.
 
     Attributes:
-        source: where they come from.
-        prompt: how they are put.
-        records: by id, those of `test` and `dev`.
+        source: the source of the questions.
+        prompt: their prompt.
+        records: id → record, of `test` and `dev`.
         test: the questions.
         dev: questions that the adapter did not learn, for the temperature; may be empty.
-        content_free: the prompt without a question in it, for the labels' prior; None where the questions
-            have different labels, or none.
+        content_free: the prompt with an empty question, for the labels' prior; None where the questions have
+            different labels, or none.
     """
 
     source: Source

@@ -1,6 +1,6 @@
-"""A file of questions to be answered: nobody knows the answers, or they are not looked at.
+"""A file of questions to predict; answers in it are ignored.
 
-Source: the user's file. A row as JSONL; `question` alone is needed, and a CSV has the same columns:
+Source: the user's file. A row as JSONL; only `question` is required, and a CSV has the same columns:
 
     {"id": "ward-7", "question": "Is aspirin of use here?", "contexts": ["METHODS …", "RESULTS …"]}
     {"question": "Which drug is a beta blocker?", "options": {"A": "Aspirin", "B": "Atenolol"}}
@@ -28,14 +28,14 @@ def read_questions(
     """The questions of a file, in its order.
 
     Args:
-        path: a file in any form that `JSONLines` reads; its columns are found as there.
+        path: a file in any format that `JSONLines` reads, with the same column names.
         option: the option that named it, for messages.
         labels: the possible decisions of a question without options; none for free answers.
-        skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
-        remarks: takes up how the file and its columns were understood, a line each.
+        skipped: collects unusable rows, which are then left out; without it they are errors.
+        remarks: collects lines on how the file and its columns were read.
 
     Raises:
-        InputError: the file or a row is not as it should be; names the place. None of the rows can be used.
+        InputError: the file or a row is malformed, or no row is usable; names the file and line.
     """
     already = len(skipped or ())
     rows, understood = readers.read_table(path, option, skipped)

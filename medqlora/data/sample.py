@@ -1,4 +1,4 @@
-"""A part of the training set."""
+"""A random part of the training set."""
 
 import random
 
@@ -7,10 +7,10 @@ from medqlora.records import Record
 
 
 def draw_sample(records: list[Record], count: int | None, seed: int) -> list[Record]:
-    """`count` of the records, drawn by `seed`, in their order; all of them for None.
+    """`count` random records in their original order, drawn by `seed`; all of them for None.
 
     Raises:
-        InputError: there are fewer.
+        InputError: there are fewer records.
     """
     if count is None or count == len(records):
         return records

@@ -1,4 +1,4 @@
-"""What a set of records says of its own quality: told, and trained on all the same."""
+"""Warnings about the quality of a data set; training goes on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,14 +6,14 @@ from medqlora.data.checks import content
 from medqlora.data.wording import listed, plain
 from medqlora.records import Record
 
-#: with fewer, one answer moves the accuracy by more than five points
+#: with fewer questions, one answer changes the accuracy by more than five points
 FEWEST_VALIDATION = 20
 
 _SHOWN = 5
 
 
 def warnings_on(sets: Mapping[str, Sequence[Record]]) -> list[str]:
-    """A line for each fault of the sets that their owner should know of.
+    """A line for each fault of the sets.
 
     Args:
         sets: the name of each set (train, dev, test) → its records.
@@ -38,13 +38,13 @@ def warnings_on(sets: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def repeated(name: str, records: Sequence[Record]) -> list[str]:
-    """Lines on the questions that a set holds more than once, with equal and with different answers."""
+    """Lines on repeated questions of a set, with different and with equal answers."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(content(record), []).append(record)
     several = [group for group in groups.values() if len(group) > 1]
-    conflicts = [group for group in several if len({_said(record) for record in group}) > 1]
-    equal = [group for group in several if len({_said(record) for record in group}) == 1]
+    conflicts = [group for group in several if len({_answer_text(record) for record in group}) > 1]
+    equal = [group for group in several if len({_answer_text(record) for record in group}) == 1]
     lines = []
     if conflicts:
         shown = "; ".join(
@@ -61,20 +61,20 @@ def repeated(name: str, records: Sequence[Record]) -> list[str]:
 
 
 def crossing(train: Sequence[Record], dev: Sequence[Record]) -> list[str]:
-    """A line on the validation questions that are trained on; nothing where there are none."""
-    held = {content(record): record for record in train}
-    pairs = [(record, held[content(record)]) for record in dev if content(record) in held]
+    """A line on validation questions that are in the training set too; empty where there are none."""
+    by_content = {content(record): record for record in train}
+    pairs = [(record, by_content[content(record)]) for record in dev if content(record) in by_content]
     if not pairs:
         return []
-    shown = "; ".join(f"{plain(one.id)} (train: {plain(other.id)})" for one, other in pairs[:_SHOWN])
+    shown = "; ".join(f"{plain(record.id)} (train: {plain(twin.id)})" for record, twin in pairs[:_SHOWN])
     return [
         f"Warning: {len(pairs):,} of {len(dev):,} validation questions are in the training set too, so the validation "
         f"figures are too good: {shown}{_more(pairs)}"
     ]
 
 
-def _said(record: Record) -> str:
-    """The answer's text, so that options in another order are no other answer."""
+def _answer_text(record: Record) -> str:
+    """The answer's text: the order of the options does not change it."""
     return record.options.get(record.answer or "", record.answer or "").strip().casefold()
 
 

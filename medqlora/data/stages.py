@@ -1,4 +1,4 @@
-"""What a verb needs of a source, read and checked in one place, whatever the source."""
+"""Reads and checks the splits that a verb needs, in the same way for every source."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -15,28 +15,28 @@ def read_stages(
     *,
     allow_test_questions: bool = False,
 ) -> Splits:
-    """Reads what `stages` need, says what the source left out, and refuses to learn from test questions.
+    """Reads the splits for `stages`, reports the source's remarks, and rejects test questions in train and dev.
 
     Args:
-        source: where the records come from.
+        source: the source.
         stages: "train" and "dev" of `fit`, "dev" of `validate`, "dev" and "test" of `test`, "test" of `predict`.
-        report: where to say it.
-        allow_test_questions: warn of benchmarks' test questions among those to learn from, instead of refusing them.
+        report: gets each line for the terminal.
+        allow_test_questions: warn of benchmarks' test questions in train and dev, instead of rejecting them.
 
     Raises:
-        InputError: the source can't be read, or holds a test question where it may not.
+        InputError: the source can't be read, or train or dev holds a test question.
     """
-    with contextlib.suppress(AttributeError):  # a source of the user's own may be frozen
-        source.checks_test_questions = False  # done below, for every source, and with the option
+    with contextlib.suppress(AttributeError):  # a user's own source may be frozen
+        source.checks_test_questions = False  # checked below, for every source, with the option
     needed, also = _needs(stages)
     splits = source.read_for(needed, also)
     for remark in source.remarks:
         report(remark)
     if "test" not in stages:
-        learned: dict[str, Sequence[Record]] = {name: getattr(splits, name) for name in needed}
+        seen: dict[str, Sequence[Record]] = {name: getattr(splits, name) for name in needed}
         if not allow_test_questions:
-            reject_test_questions(learned)
-        elif counts := summary(learned.get("train", ()), learned.get("dev", ())):
+            reject_test_questions(seen)
+        elif counts := summary(seen.get("train", ()), seen.get("dev", ())):
             report(
                 f"WARNING: {told(counts)} ({OPTION} true): a test score on them means nothing, and the adapter's "
                 "record and card say so"
@@ -45,8 +45,10 @@ def read_stages(
 
 
 def _needs(stages: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The splits that have to be whole, and those that are of use where they are there: the test set, to compare the
-    training set with; for `test`, questions that the adapter did not learn, for the temperature."""
+    """The splits that have to be complete, and those that help where they exist.
+
+    The latter are the test set, which is compared with the training set, and for `test` the questions that the adapter
+    did not learn, which calibrate its temperature."""
     if "train" in stages:
         return tuple(stages), tuple(name for name in Splits._fields if name not in stages)
     if "test" in stages:

@@ -1,4 +1,4 @@
-"""What is said of a set that was read, and the set's question with nothing in it."""
+"""A line that describes a set, and the set's content-free question."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from medqlora.records import Encoded, Record
 
 
 def content_free(records: Sequence[Record]) -> Record | None:
-    """The set's question with nothing in it, as https://arxiv.org/abs/2102.09690 asks it ("N/A")."""
+    """The set's question without content ("N/A"), see https://arxiv.org/abs/2102.09690; None where labels differ."""
     first = records[0] if records else None
-    if first is None or not first.labels or any(one.labels != first.labels for one in records):
+    if first is None or not first.labels or any(record.labels != first.labels for record in records):
         return None
     return Record(
         id="content-free",
         question="N/A",
-        contexts=("N/A",) if any(one.contexts for one in records) else (),
+        contexts=("N/A",) if any(record.contexts for record in records) else (),
         options=dict.fromkeys(first.options, "N/A"),
         labels=first.labels,
     )
 
 
 def describe(source: str, split: str, records: list[Record], encoded: list[Encoded]) -> str:
-    """One line: how many, of which answers, how long, how many were shortened."""
+    """One line: the counts of questions and answers, their length in tokens, and how many were shortened."""
     answers = Counter(record.answer for record in records if record.labels)
     labels = dict.fromkeys(label for record in records for label in record.labels)
     parts = [f"{answers[label]} {label}" for label in labels if answers[label]]
@@ -31,7 +31,6 @@ def describe(source: str, split: str, records: list[Record], encoded: list[Encod
     line += f" ({', '.join(parts[:6])})" if parts else ""
     line += f", {sum(lengths) / len(lengths):.0f} tokens each (at most {max(lengths)})"
     if shortened:
-        line += (
-            f"; the context of {shortened} was shortened, by {sum(e.dropped for e in encoded)} tokens in all"
-        )
+        dropped = sum(example.dropped for example in encoded)
+        line += f"; the context of {shortened} was shortened, by {dropped} tokens in all"
     return line

@@ -1,4 +1,4 @@
-"""What stands in a file, as it stands in a message: one line, printable, and short."""
+"""Values of a file in a message: one line, printable, and short."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from medqlora.utils.terminal import printable
 
 
 def shown(value: object) -> str:
-    """A value for a message, cut where it is long; what is not printable is escaped."""
+    """A value for a message, shortened; unprintable characters are escaped."""
     try:
         text = repr(value)
     except RecursionError:
@@ -15,18 +15,18 @@ def shown(value: object) -> str:
 
 
 def plain(name: str) -> str:
-    """A name out of a file, for a message: as it is where it is short and printable, else as `shown`."""
+    """A name from a file, for a message: unchanged where it is short and printable, else as `shown`."""
     return name if name.isprintable() and len(name) <= 60 else shown(name)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names out of a file for a message, the first of them where there are many."""
+    """Names from a file, for a message: the first 20, with commas."""
     every = list(names)
     return ", ".join([plain(name) for name in every[:20]] + ["…"] * (len(every) > 20)) or "none"
 
 
 def reason(error: BaseException) -> str:
-    """A library's own words for what is wrong: their first line, cut where it is long."""
+    """The first line of a library's error, shortened."""
     lines = str(error).splitlines() or [""]
     text = printable(lines[0])
     return (text if len(text) <= 200 else f"{text[:199]}…") or type(error).__name__

@@ -1,9 +1,10 @@
-"""From a backend to the model that is run: where its weights go, on one device or spread over several processes."""
+"""Loads the model of a backend where a strategy needs it: on one device, on the host, or sharded over processes."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from lightning.pytorch.strategies import Strategy
+from torch import nn
 
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
@@ -14,36 +15,37 @@ from medqlora.utils.console import say
 
 
 def load_model(
-    load: Callable[[torch.device], Any], strategy: Any, *, embedding: str, head: str
-) -> tuple[Any, ShardedBase | None]:
-    """The model, and its layers where the processes share them.
+    load: Callable[[torch.device], nn.Module], strategy: Strategy, *, embedding: str, head: str
+) -> tuple[nn.Module, ShardedBase | None]:
+    """Loads the model, and shards its layers where processes share them.
 
     Args:
-        load: the backend's, given the device that the weights are to go to.
-        strategy: the Trainer's; with `ShardedBaseStrategy` the model is loaded on the host, and shared out from there.
+        load: the backend's, given the device of the weights.
+        strategy: with `ShardedBaseStrategy` the model is loaded on the host and sharded from there.
         embedding, head: "device" or "host".
 
     Raises:
-        InputError: as the backend's `load`; or what is to stay on the host is of a kind that can't.
+        InputError: as the backend's `load`; or a weight of this kind can't stay on the host.
     """
     device = strategy.root_device
-    one = strategy if isinstance(strategy, ShardedBaseStrategy) else None
-    if one is None:
+    if not isinstance(strategy, ShardedBaseStrategy):
         model = load(device)
         _to_host(model, embedding, head)
         return model, None
-    with one.turn():
+    with strategy.turn():
         model = load(torch.device("cpu"))
         _to_host(model, embedding, head, pinned=device.type == "cuda")
-        shared = share_base(model, device, one.host)
+        shared = share_base(model, device, strategy.host)
     say(f"Base:    each process keeps {size(shared.share_bytes)} of its layers' {size(shared.total_bytes)}")
     return model, shared
 
 
-def _to_host(model: Any, embedding: str, head: str, *, pinned: bool = False) -> None:
-    places = {"embedding": embedding == "host", "head": head == "host"}
+def _to_host(model: nn.Module, embedding: str, head: str, *, pinned: bool = False) -> None:
+    on_host = {"embedding": embedding == "host", "head": head == "host"}
     try:
-        to_host(model, **places, pinned=pinned)
+        to_host(model, **on_host, pinned=pinned)
     except TypeError as error:
-        asked = ", ".join(f"--model.{name} host" for name, wanted in places.items() if wanted)
-        raise InputError(f"{asked}: not possible with this base: its own is a {error}: use device") from error
+        options = ", ".join(f"--model.{name} host" for name, wanted in on_host.items() if wanted)
+        raise InputError(
+            f"{options}: not possible with this base: its own is a {error}: use device"
+        ) from error

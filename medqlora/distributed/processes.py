@@ -1,48 +1,38 @@
-"""Several processes, each with its own base or its share of one: of what is trained, one message a step travels."""
+"""Data-parallel strategies: one all-reduce of the LoRA gradients per step; the 4-bit base is replicated or sharded."""
 
 import os
-import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch import Tensor, nn
 
-from medqlora.training.flat import FlatOptimizer
+from medqlora.compat.lightning import UnwrappedDDP, kill_started_processes
 from medqlora.utils.distributed_errors import LostProcessError, patience, together
 
 T = TypeVar("T")
-#: how long a process waits where all others of its machine load a large base before it, one after another
+#: timeout while the processes of a machine load a large base model one after another
 _PATIENCE_LOADING = timedelta(hours=6)
-#: what a process that failed may take to end by itself
+#: seconds that a failed process has to end by itself
 _GRACE_S = 20.0
 
 
-class DDPStrategy4bit(DDPStrategy):
-    """Lightning's DDP without torch's wrapper: the module adds gradients up itself, once a step.
+class DDPStrategy4bit(UnwrappedDDP):
+    """Lightning's DDP without torch's wrapper: the training step sums the gradients itself, once a step.
 
-    The wrapper sends gradients in every backward, and wants as many of them from each process; here a process
-    may have more micro-batches than another, or none, and the fused engine's gradients don't pass through
-    autograd's hooks.
+    The wrapper sends gradients in every backward, and needs the same number of backwards in each process. Here the
+    processes differ in their number of micro-batches, and the fused engine's gradients bypass autograd's hooks. Each
+    process reads the base model itself and draws the same adapters from the same seed, so nothing is broadcast.
+
+    Args:
+        options: those of `lightning.pytorch.strategies.DDPStrategy`.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(timeout=patience(), **options)
-
-    def _setup_model(self, model: nn.Module) -> Any:
-        return model  # every process drew the same adapters from the same seed
-
-    def setup(self, trainer: Any) -> None:
-        """Without the wrapper; and without sending the base, which every process has read for itself."""
-        # Lightning would ask all processes, and the device, before each step whether one is to end: the step's
-        # own message says it
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
-        Strategy.setup(self, trainer)
 
     def barrier(self, name: str | None = None) -> None:
         with together():
@@ -53,45 +43,42 @@ class DDPStrategy4bit(DDPStrategy):
             return super().broadcast(obj, src)
 
     def on_exception(self, exception: BaseException) -> None:
-        """Ends what the first process began: one that is stopped wouldn't hear of it."""
+        """Kills the started processes after another process was lost: they may hang, and would not hear of it."""
         super().on_exception(exception)
-        if not isinstance(exception, LostProcessError):
-            return
-        # on a GPU Lightning's tearing down waits for what is in flight, and that waits for the lost one
-        end_in_time(self, 1)
-        if isinstance(self.launcher, _SubprocessScriptLauncher):
-            self.launcher.kill(signal.SIGKILL)
-            # Lightning's observer looks at this list, and would kill this process before it has spoken
-            self.launcher.procs.clear()
+        if isinstance(exception, LostProcessError):
+            # Lightning's teardown waits for the GPU, and the GPU for the lost process
+            end_in_time(self, 1)
+            kill_started_processes(self, forget=True)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Raises what the writing process met in all of them: one alone would leave the others waiting."""
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
+        """Raises the writing process's OSError in all processes; the others would wait for it."""
         error = None
         try:
             super().save_checkpoint(checkpoint, filepath, storage_options)
-        except OSError as found:
-            error = found
+        except OSError as own:
+            error = own
         error = self.broadcast(error)
         if error is not None:
             raise error
 
 
 class ShardedBaseStrategy(DDPStrategy4bit):
-    """The same with one 4-bit base for all: `--trainer.strategy fsdp`.
+    """The same with one 4-bit base model for all processes: `--trainer.strategy fsdp`.
 
-    Lightning's own strategies of that name flatten parameters or make them torch's DTensors; a 4-bit weight is
-    then without its scales. Here the adapters are in every process, as ever, and the frozen layers are shared
-    out as bytes (`models.sharded`).
+    Lightning's own strategies flatten parameters or make them DTensors, and a 4-bit weight then loses its scales. Here
+    each process has all adapters, and a share of the frozen layers as bytes (`models.sharded`).
     """
 
     def setup_environment(self) -> None:
         super().setup_environment()
-        #: small messages that the device needn't know of; a process that ends is noticed whatever the patience
+        #: group for small messages through the host; gloo notices an ended process before the timeout
         self.host = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE_LOADING)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Entered by one process of each machine at a time: the host holds one whole base, not several."""
+        """Lets one process of each machine enter at a time, so that host memory holds one whole base model."""
         turns = len(self.parallel_devices or ())
         with together():
             for _ in range(self.local_rank):
@@ -104,93 +91,26 @@ class ShardedBaseStrategy(DDPStrategy4bit):
     def teardown(self) -> None:
         shared = getattr(self.lightning_module, "shared", None)
         if shared is not None:
-            shared.discard()  # Lightning moves the model to the host: of these weights the bytes are elsewhere
+            shared.discard()  # Lightning moves the model to the host, and the bytes of these weights are elsewhere
         super().teardown()
 
 
-def _nothing() -> None: ...
+def end_in_time(strategy: object, code: int) -> None:
+    """Ends this process with `code`, and the processes it started, unless it ends by itself within seconds.
 
-
-def end_in_time(strategy: Any, code: int) -> None:
-    """Ends this process with `code`, and those that it began, unless it has ended by itself in a few seconds.
-
-    Before it has met the others it waits for none of them, and is left alone.
+    Does nothing before the process group exists: no process waits for another then.
 
     Args:
         strategy: the Trainer's.
-        code: the exit code.
+        code: exit code.
     """
     if not torch.distributed.is_initialized():
         return
 
     def end() -> None:
-        launcher = getattr(strategy, "launcher", None)
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            launcher.kill(signal.SIGKILL)
+        kill_started_processes(strategy)
         os._exit(code)
 
     timer = threading.Timer(_GRACE_S, end)
-    timer.daemon = True  # it keeps no process that has ended
+    timer.daemon = True
     timer.start()
-
-
-class AsyncScalar:
-    """A number on its way from the device: read a step later, when it has long arrived, it keeps nobody waiting."""
-
-    def __init__(self) -> None:
-        self._value: Tensor | None = None
-        self._arrived: Any = None
-
-    def send(self, value: Tensor) -> None:
-        if value.device.type != "cuda":
-            self._value = value.clone()
-            return
-        self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-        self._value.copy_(value, non_blocking=True)
-        self._arrived = torch.cuda.Event()
-        self._arrived.record()
-
-    def read(self) -> float:
-        """The last number that was sent, 0 before the first."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return 0.0 if self._value is None else float(self._value)
-
-
-def sum_over_processes(optimizer: Any, parameters: Sequence[nn.Parameter], extra: Tensor) -> Tensor:
-    """Adds gradients, and `extra` [k] float32, up over all processes: one message.
-
-    Args:
-        optimizer: whose gradients; those of a `FlatOptimizer` lie in one buffer already.
-        parameters: the trained ones.
-        extra: what travels with them.
-
-    Returns:
-        The sum of `extra`.
-    """
-    flat = getattr(optimizer, "optimizer", optimizer)
-    if isinstance(flat, FlatOptimizer):
-        flat.flat.tail[: len(extra)].copy_(extra)
-        with together():
-            torch.distributed.all_reduce(flat.flat.message)
-        return flat.flat.tail[: len(extra)].clone()
-    gradients = [
-        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
-    ]
-    message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), extra])
-    with together():
-        torch.distributed.all_reduce(message)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part in zip(parameters, message.split([*sizes, len(extra)]), strict=False):
-        parameter.grad = part.view_as(parameter).clone()
-    return message[-len(extra) :].clone()
-
-
-def gather(mine: list[T], world_size: int) -> list[T]:
-    """Everyone's items, on every process; no order is promised."""
-    if world_size == 1:
-        return mine
-    found: list[list[T] | None] = [None] * world_size
-    with together():
-        torch.distributed.all_gather_object(found, mine)
-    return [item for part in found if part is not None for item in part]

@@ -1,11 +1,11 @@
-"""Evaluation: from a model to predictions, from predictions to scores, from scores to a report.
+"""Evaluation: from predictions to scores, and from scores to a report.
 
-The one public surface of this folder. Importing it loads neither torch nor the statistics' libraries:
-each name is fetched from its file when it is first asked for.
+The public names of this folder. Importing it loads neither torch nor the statistics' libraries: each name is
+imported from its file on first use.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medqlora.evaluation.contamination import Overlap as Overlap
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from medqlora.evaluation.metrics.adjust import normalised as normalised
     from medqlora.evaluation.metrics.adjust import prior_corrected as prior_corrected
     from medqlora.evaluation.metrics.calibration import fit_temperature as fit_temperature
+    from medqlora.evaluation.metrics.registry import metric as metric
+    from medqlora.evaluation.metrics.registry import registered_metrics as registered_metrics
     from medqlora.evaluation.metrics.scores import Scores as Scores
     from medqlora.evaluation.metrics.scores import decided as decided
     from medqlora.evaluation.metrics.scores import quick_scores as quick_scores
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from medqlora.evaluation.report.suite_plots import suite_figure as suite_figure
     from medqlora.evaluation.statistics.aggregation import aggregate as aggregate
     from medqlora.evaluation.statistics.aggregation import macro_average as macro_average
+    from medqlora.evaluation.validation import ValidationMetrics as ValidationMetrics
 
 _HOMES = {
     "normalised": "metrics.adjust",
@@ -56,12 +59,15 @@ _HOMES = {
     "suite_table": "report.suite_console",
     "suite_figure": "report.suite_plots",
     "Tested": "metrics.suite_scores",
+    "metric": "metrics.registry",
+    "registered_metrics": "metrics.registry",
+    "ValidationMetrics": "validation",
 }
 
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,6 +1,6 @@
-"""The fast path: packed, fused training steps and scoring of Llama-like 4-bit models.
+"""The fused engine: packed training steps and scoring of Llama-like 4-bit models.
 
-It knows weights and micro-batches, and neither the Trainer nor the options.
+It knows models and micro-batches; it knows neither options nor Lightning.
 """
 
 from medqlora.fused.decoder import Checkpointing, FusedDecoder

@@ -1,28 +1,23 @@
-"""A layer's first half: norm, q|k|v, rotary positions, attention."""
+"""The first half of a decoder layer: norm, q|k|v, rotary positions, attention."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from medqlora.fused.attention import (
-    Attended,
-    Segments,
-    attend,
-    attend_backward,
-)
-from medqlora.fused.elementwise import Elementwise
 from medqlora.fused.group import Group
+from medqlora.fused.kernels.attention import Attended, Segments, attend, attend_backward
+from medqlora.fused.kernels.elementwise import Elementwise
 from medqlora.fused.step import Selection, Step
 
 
 class Heads(NamedTuple):
-    """How a layer's attention is cut into heads.
+    """The heads of a layer's attention.
 
     Attributes:
-        queries, keys: numbers of query heads, and of key (and value) heads.
+        queries, keys: number of query heads, and of key (and value) heads.
         width: of a head.
-        q_norm, k_norm: weights [width] of the norms that Qwen3 puts before the rotation, else None.
+        q_norm, k_norm: weights [width] of the head norms before the rotation; None without.
         eps: of these norms.
     """
 
@@ -35,14 +30,14 @@ class Heads(NamedTuple):
 
 
 class AttentionSaved(NamedTuple):
-    """What the first half keeps for its backward: T tokens, Q queries.
+    """The saved tensors of the first half: T tokens, Q queries.
 
     Attributes:
         q: [Q, H, d], rotated.
         k, v: [T, H_kv, d].
-        attended: what the attention gave, and what its backward needs.
-        low: a group's input times Aᵀ, for each group.
-        raw_q, raw_k: q and k before norm and rotation, where there are norms.
+        attended: the attention's output and state.
+        low: the input of each group times Aᵀ.
+        raw_q, raw_k: q and k before norm and rotation; None without head norms.
     """
 
     q: Tensor
@@ -55,13 +50,13 @@ class AttentionSaved(NamedTuple):
 
 
 class AttentionHalf:
-    """q|k|v as one group; or, in the last layer, q apart from k|v, so that it runs at fewer rows.
+    """q|k|v as one group; in the last layer q and k|v, because q runs at fewer rows.
 
     Args:
         groups: (q|k|v,) or (q, k|v).
         norm: the weight [D] and epsilon of the norm before them.
-        heads: how their outputs are cut.
-        seed: the first of the groups', added to the pass's.
+        heads: of their outputs.
+        seed: the offset of its groups' dropout seeds from the pass's seed.
     """
 
     def __init__(
@@ -76,7 +71,7 @@ class AttentionHalf:
         return [None if seed is None else seed + self._seed + number for number in range(len(self.groups))]
 
     def _bounds(self, step: Step) -> tuple[Selection | None, Segments, Tensor, Tensor]:
-        """The selection where q runs apart, the segments, and cos and sin of the queries."""
+        """The selection if q is a group of its own, the segments, and cos and sin of the queries."""
         if len(self.groups) == 1:
             return None, step.segments, step.cos, step.sin
         chosen = step.selection
@@ -85,7 +80,7 @@ class AttentionHalf:
         return chosen, chosen.segments, step.cos[chosen.queries], step.sin[chosen.queries]
 
     def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
-        """The heads' outputs side by side [Q, H d], from the layer's input x [T, D]."""
+        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]."""
         heads, functions = self.heads, step.functions
         selection, segments, cos, sin = self._bounds(step)
         operand = self.groups[-1].operand(x.shape[0], x)
@@ -109,7 +104,7 @@ class AttentionHalf:
         functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
         normed_heads = heads.q_norm is not None
-        v = raw_v if normed_heads else raw_v.contiguous()  # a view would keep what the rotation read
+        v = raw_v if normed_heads else raw_v.contiguous()  # a view would keep raw k in memory
         attended = attend(q, k, v, segments)
         saved = AttentionSaved(
             q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
@@ -119,10 +114,10 @@ class AttentionHalf:
     def backward(
         self, d_attended: Tensor, x: Tensor, saved: AttentionSaved, step: Step, *, needs_x: bool
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradient of x through this half before its norm's input (None unless `needs_x`), and LoRA's.
+        """The backward up to the norm.
 
         Returns:
-            The gradient [T, D] of the norm's output, and the groups' LoRA gradients in order.
+            The gradient [T, D] of the norm's output (None unless `needs_x`), and of LoRA in the order of `groups`.
         """
         heads, functions = self.heads, step.functions
         selection, segments, cos, sin = self._bounds(step)
@@ -150,7 +145,7 @@ class AttentionHalf:
         functions.rms_norm(x, self.norm_weight, self.eps, normed)
         gradients: list[Tensor | None] = []
         result: Tensor | None = None
-        # k|v first: its gradient has every token's row, and q's is added to some
+        # k|v first: its input gradient covers every token, and q's is added at some rows
         for number in reversed(range(len(self.groups))):
             group, operand, seed = self.groups[number], operands[number], self._seeds(step.seed)[number]
             queries = selection.queries if selection is not None and number == 0 else None

@@ -1,62 +1,57 @@
-"""The fast counterpart of `medqlora.models.Decoder`: the same results from the same weights."""
+"""`FusedDecoder`: a faster implementation of `medqlora.models.Decoder` with the same results."""
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medqlora.compat.torch import foreach_copy_, foreach_mul
 from medqlora.data.batching.packing import MicroBatch
-from medqlora.fused.attention import Segments
-from medqlora.fused.elementwise import elementwise, fastest
-from medqlora.fused.head import HeadLoss
-from medqlora.fused.host_head import HostHeadLoss
+from medqlora.fused.families import FAMILIES
+from medqlora.fused.head import HeadLoss, HostHeadLoss
+from medqlora.fused.kernels.attention import Segments
+from medqlora.fused.kernels.elementwise import elementwise, fastest
 from medqlora.fused.layer import Keep, Layer, LayerFunction
-from medqlora.fused.projections import norm_of, rotary_frequencies
-from medqlora.fused.step import (
-    Selection,
-    Step,
-    find_segments,
-    select_any,
-    select_completions,
-)
-from medqlora.fused.support import attention_window, unsupported
+from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
+from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
+from medqlora.fused.support import unsupported
 from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.sharded import ShardedBase
 
-#: which layers run a second time in the backward instead of keeping their activations
+#: activation checkpointing; a number is of layers, from the first on, that recompute
 Checkpointing = Literal["offload", "full", "none"] | int
 
 
 class FusedDecoder:
-    """Runs a 4-bit Llama-like model's training step and packed scoring through its own decoder path.
+    """The training step and packed scoring of a Llama-like 4-bit model, by the engine's own code.
 
-    Weights, adapters, saving and generation stay the model's: gradients arrive at PEFT's own parameters.
-    Each weight group is dequantized once a pass, with LoRA folded into the same product (`engine.group`);
-    attention never crosses from one packed example to the next; the last layer and the head run at the
-    rows that are wanted alone; nothing waits for the device.
+    Weights, adapters, saving and generation stay the model's: gradients arrive at PEFT's parameters.
+    Each weight group is dequantized once per pass, with LoRA in the same product (`fused.group`). Attention
+    stays within each packed example. The last layer and the head run at the selected rows only. No operation
+    waits for the device.
 
     Args:
         model: a transformers causal language model in 4 bits, or a PEFT model around one. Its adapters
-            have to be in place; their values, the training mode and PEFT's `disable_adapter` may change.
-        checkpointing: "none" keeps every layer's activations, "full" each layer's input alone, "offload" that in
-            host memory; a number is
-            of layers, from the first on, that keep their input alone. The last layer always keeps its own,
-            which are less than any other needs while it runs again.
-        compile: one kernel for what stands between two products (`torch.compile`).
-        cached: layers, from the last on, whose weights stay dequantized: the same numbers, and no
-            dequantization, for 16 bits a weight.
-        shared: where the model's layers are spread over processes: gathers them, in step with the others.
+            are in place; their values, the training mode and PEFT's `disable_adapter` may change later.
+        checkpointing: "none" keeps the activations of every layer. "full" keeps the layers' inputs and
+            recomputes the rest. "offload" keeps the inputs in host memory. A number selects the first layers
+            for "full". The last layer always keeps its activations: they take less memory than a
+            recomputation of any other layer.
+        compile: runs the functions between matrix products as one kernel each.
+        cached: the number of layers, from the last on, whose weights stay dequantized: same results, no
+            dequantization, 16 bits per weight.
+        shared: the sharded base, which gathers the layers in step with the other processes.
 
     Raises:
-        ValueError: `unsupported(model)` says why it can't be run.
+        ValueError: the engine can't run the model; the message has the reason from `unsupported`.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         *,
         checkpointing: Checkpointing = "full",
         compile: bool = False,
@@ -66,46 +61,46 @@ class FusedDecoder:
         reason = unsupported(model)
         if reason is not None:
             raise ValueError(f"the fused engine can't run this model: {reason}")
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-        body = getattr(base, base.base_model_prefix)
+        body, head, config = read_model(model)
+        family = FAMILIES.get(config.model_type)
+        assert family is not None  # `unsupported` refuses other families
         self.model = model
         self.body = body
-        self.head = base.get_output_embeddings()
-        #: the backward adds LoRA's gradients to `.grad` itself, a few launches a layer, where each parameter has
-        #: one already; autograd is told of none
+        self.head = head
+        #: the backward adds LoRA's gradients to `.grad` in place, in a few launches per layer; every parameter
+        #: needs a gradient tensor, and autograd receives none
         self.accumulate = False
-        #: no mask at all: a scorer gives each label its own row of the pack
+        #: packed rows with other masks aren't supported: a scorer gives each label a row of its own
         self.takes_any_mask = False
-        config = base.config.get_text_config()
-        self.dtype: torch.dtype = body.embed_tokens.weight.dtype
+        self.dtype = body.embed_tokens.weight.dtype
         count = len(body.layers)
         self._shared = shared
         self.layers = [
             Layer(
                 module,
-                number,
-                last=number == count - 1,
+                index,
+                family=family,
+                last=index == count - 1,
                 dtype=self.dtype,
-                cached=number >= count - cached,
-                whole=nullcontext if shared is None else partial(shared.use, number),
+                cached=index >= count - cached,
+                gathered=nullcontext if shared is None else partial(shared.use, index),
             )
-            for number, module in enumerate(body.layers)
+            for index, module in enumerate(body.layers)
         ]
         self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
         if isinstance(checkpointing, str):
             checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
-        self.norm = norm_of(body.norm)
+        self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        self.window = attention_window(config)
+        self.window = family.window(config)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
-        groups = [group for layer in self.layers for group in layer.groups]
-        self._groups = groups
-        #: an adapted layer, which knows whether the adapters are switched off: PEFT tells all of them at once
-        self._adapted = next((one for one in body.layers.modules() if hasattr(one, "disable_adapters")), None)
-        self._casts = _by_kind([cast for group in groups for cast in group.casts()])
+        self._groups = [group for layer in self.layers for group in layer.groups]
+        #: an adapted module: PEFT disables all adapters together, so one module tells the state of all
+        self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
+        self._casts = _by_kind([cast for group in self._groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
 
@@ -113,7 +108,7 @@ class FusedDecoder:
         """[len(rows), D]: the last hidden states (after the final norm) at `rows` of the batch's tokens.
 
         Raises:
-            ValueError: the batch is padded, or longer than the model's attention window.
+            ValueError: the batch is padded, or an example is longer than the attention window.
         """
         self._check(batch)
         segments = find_segments(batch.lengths, rows.device)
@@ -128,7 +123,7 @@ class FusedDecoder:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
 
         Raises:
-            ValueError: as `hidden`; or `batch.rows` are not those that `pack` makes.
+            ValueError: as `hidden`; or `batch.rows` are not as `pack` makes them.
         """
         self._check(batch)
         segments = find_segments(batch.lengths, batch.rows.device)
@@ -144,10 +139,10 @@ class FusedDecoder:
 
     def _check(self, batch: MicroBatch) -> None:
         if batch.attention_mask is not None:
-            raise ValueError("the fused engine takes packed micro-batches alone")
+            raise ValueError("the fused engine takes packed micro-batches only")
         if self.window is not None and int(batch.lengths.max()) > self.window:
             raise ValueError(
-                f"an example of {int(batch.lengths.max())} tokens, and the model attends within {self.window}"
+                f"an example has {int(batch.lengths.max())} tokens, and the model's attention window {self.window}"
             )
 
     def _step(self, batch: MicroBatch, segments: Segments, selection: Selection) -> Step:
@@ -163,22 +158,22 @@ class FusedDecoder:
         )
 
     def _seed(self) -> int | None:
-        """Of this pass's dropout, drawn from the CPU's random numbers; None where nothing is dropped."""
+        """The seed of this pass's dropout, from torch's CPU generator; None without dropout."""
         if not any(adapter.drop_rate for group in self._groups for adapter, _, _ in group.adapters):
             return None
         return int(torch.randint(1 << 62, ()))
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        """Casts the adapters' float32 weights into the groups' operands: once a pass, not once a product."""
+        """Casts the adapters' float32 weights into the groups' operands, once per pass."""
         active = not getattr(self._adapted, "disable_adapters", False)
         for group in self._groups:
             group.active = active
         if not active or not self._casts:
             return
         for targets, weights, factor in self._casts:
-            # scaled before they are rounded
-            torch._foreach_copy_(targets, weights if factor == 1 else torch._foreach_mul(weights, factor))
+            # scales in float32, before the cast rounds
+            foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
 
     @torch.no_grad()
     def _embedded(self, batch: MicroBatch) -> Tensor:
@@ -186,7 +181,7 @@ class FusedDecoder:
         embedding, ids = self.body.embed_tokens, batch.input_ids[0]
         if not isinstance(embedding, HostEmbedding):
             return F.embedding(ids, embedding.weight)
-        # the ids that the collator left on the host; asking the device for them would wait for it
+        # the collator's ids on the host avoid a device sync
         return embedding.gather(ids.cpu() if batch.host_ids is None else batch.host_ids[0], ids.device)
 
     def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
@@ -195,13 +190,13 @@ class FusedDecoder:
             if self._shared is not None:
                 self._shared.begin(backward=torch.is_grad_enabled())
             x = self._embedded(batch)
-            for number, layer in enumerate(self.layers):
+            for index, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
-                    keep: Keep = self._recomputed_keep if number < self.recomputed else "all"
+                    keep: Keep = self._recomputed_keep if index < self.recomputed else "all"
                     x = LayerFunction.apply(x, layer, step, keep, *parameters)
                 else:
-                    with torch.no_grad(), layer.whole():
+                    with torch.no_grad(), layer.gathered():
                         x = layer.forward(x, step)[0]
             weight, eps = self.norm
             wide = x.float()
@@ -212,7 +207,7 @@ class FusedDecoder:
 def _by_kind(
     casts: list[tuple[Tensor, nn.Parameter, float]],
 ) -> list[tuple[list[Tensor], list[Tensor], float]]:
-    """(where, what, times what), put together so that all but those into a block diagonal are a few launches."""
+    """The casts as (targets, sources, factor), grouped so that contiguous targets need few launches."""
     kinds: dict[tuple[bool, float], tuple[list[Tensor], list[Tensor]]] = {}
     for target, weight, factor in casts:
         targets, weights = kinds.setdefault((target.is_contiguous(), factor), ([], []))

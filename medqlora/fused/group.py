@@ -1,19 +1,24 @@
-"""A group of linear layers that read the same input: one weight, one product, with their LoRA folded in.
+"""A group of linear layers with the same input: one weight and one matrix product, LoRA included.
 
-With W the layers' weights one under another, A their LoRA inputs likewise (scaled) and B their outputs on
-a block diagonal, y = x Wᵀ + (x Aᵀ) Bᵀ is one product [x | x Aᵀ] [W | B]ᵀ, and the input's gradient is
-[dy | dy B] [W; A]. So operands are allocated with a tail of columns for what LoRA appends, and W is
-dequantized straight into a matrix that has room for B beside it or for A below it. Saved are inputs; W
-is dequantized again in the backward.
+W stacks the layers' weights by rows, A stacks their scaled LoRA A, and B holds their LoRA B on a block
+diagonal. Then y = x Wᵀ + (x Aᵀ) Bᵀ is one product [x | x Aᵀ] [W | B]ᵀ, and the input's gradient is
+[dy | dy B] [W; A]. Operands therefore have a tail of columns for LoRA, and W is dequantized into a matrix
+with room for B beside it or A below it. The forward saves inputs; the backward dequantizes W again.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from medqlora.fused.dequantize import FourBit
+from medqlora.compat.torch import foreach_mul_
+from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
+
+#: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
+ROW_MULTIPLE = 64
+#: a group's ranks are padded to a multiple of this: 16 bytes, the alignment of a half-precision operand's rows
+RANK_MULTIPLE = 8
 
 
 class Adapter(NamedTuple):
@@ -23,7 +28,7 @@ class Adapter(NamedTuple):
         a: [r, in] float32, trained.
         b: [out, r] float32, trained.
         scaling: alpha / r, or alpha / sqrt(r) with rsLoRA.
-        dropout: PEFT's own module, which knows whether it is in force.
+        dropout: PEFT's module, whose training mode switches the dropout.
     """
 
     a: nn.Parameter
@@ -38,25 +43,25 @@ class Adapter(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """One linear layer: a bitsandbytes `Linear4bit` and what PEFT put around it."""
+    """One linear layer and its active adapter."""
 
-    linear: Any
+    linear: Linear4bit
     adapter: Adapter | None
 
 
 def matrix(rows: int, columns: int, like: Tensor) -> Tensor:
-    """An uninitialised [rows, columns] whose rows begin at multiples of 128 bytes (64 values in 16 bits)."""
-    return like.new_empty(rows, -(-columns // 64) * 64)[:, :columns]
+    """An uninitialised [rows, columns] whose rows begin at multiples of `ROW_MULTIPLE` values."""
+    return like.new_empty(rows, -(-columns // ROW_MULTIPLE) * ROW_MULTIPLE)[:, :columns]
 
 
 class Group:
-    """Linear layers of one input.
+    """Linear layers with the same input.
 
     Args:
         projections: in the order of their outputs.
-        dtype: what is multiplied in.
-        cached: keep W dequantized, with B beside it and A below it: 16 bits a weight instead of a dequantization
-            in every product.
+        dtype: of the matrix products.
+        cached: keeps W dequantized, with B beside it and A below it: 16 bits per weight instead of a
+            dequantization in every product.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Group:
         self.inputs: int = first.in_features
         self.sizes: list[int] = [each.linear.out_features for each in self.projections]
         self.outputs = sum(self.sizes)
-        #: adapter, its first output and its first place among the group's ranks
+        #: adapter, index of its first output, index of its first rank in the group
         self.adapters: list[tuple[Adapter, int, int]] = []
         start = rank = 0
         for each, size in zip(self.projections, self.sizes, strict=True):
@@ -77,15 +82,14 @@ class Group:
                 self.adapters.append((each.adapter, start, rank))
                 rank += each.adapter.a.shape[0]
             start += size
-        # a row of a half-precision operand has to begin at a multiple of 16 bytes
-        self.ranks = -(-rank // 8) * 8
-        self._whole: Tensor | None = None
+        self.ranks = -(-rank // RANK_MULTIPLE) * RANK_MULTIPLE
+        self._cache: Tensor | None = None
         if cached:
-            columns = -(-(self.inputs + self.ranks) // 64) * 64
-            self._whole = torch.zeros(self.outputs + self.ranks, columns, device=device, dtype=dtype)
-            self.weights.dequantize_into(self._whole[: self.outputs, : self.inputs])
-            self.down = self._whole[self.outputs :, : self.inputs]
-            self.up = self._whole[: self.outputs, self.inputs : self.inputs + self.ranks]
+            columns = -(-(self.inputs + self.ranks) // ROW_MULTIPLE) * ROW_MULTIPLE
+            self._cache = torch.zeros(self.outputs + self.ranks, columns, device=device, dtype=dtype)
+            self.weights.dequantize_into(self._cache[: self.outputs, : self.inputs])
+            self.down = self._cache[self.outputs :, : self.inputs]
+            self.up = self._cache[: self.outputs, self.inputs : self.inputs + self.ranks]
         else:
             self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
             self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
@@ -105,16 +109,16 @@ class Group:
 
     @property
     def tail(self) -> int:
-        """Columns that an operand needs beyond its own: the ranks of the adapters in force."""
+        """Extra columns of an operand: the ranks of the active adapters."""
         return self.ranks if self.active else 0
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """A and B of each adapter in turn; gradients are given in this order."""
+        """A and B of each adapter in turn; gradients have the same order."""
         return [parameter for adapter, _, _ in self.adapters for parameter in (adapter.a, adapter.b)]
 
     def casts(self) -> list[tuple[Tensor, nn.Parameter, float]]:
-        """(where, what, times what): the copies that bring `down` and `up` up to date."""
+        """(target, source, factor) of the copies that update `down` and `up`."""
         copies: list[tuple[Tensor, nn.Parameter, float]] = []
         for adapter, start, rank in self.adapters:
             ranks = slice(rank, rank + adapter.a.shape[0])
@@ -125,20 +129,20 @@ class Group:
     # ---- forward -----------------------------------------------------------------------------------
 
     def operand(self, rows: int, like: Tensor) -> Tensor:
-        """[rows, in + tail], to be filled but for the tail and given to `forward`."""
+        """[rows, in + tail]; the caller fills all but the tail and passes it to `forward`."""
         return matrix(rows, self.inputs + self.tail, like)
 
     def forward(
         self, x: Tensor, seed: int | None, residual: Tensor | None = None, *, tailed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The outputs [T, out], with `residual` added, and x Aᵀ [T, tail].
+        """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
         Args:
-            x: as `operand` gives it, its tail still empty.
+            x: from `operand`, its tail not filled.
             seed: of the dropout; None for none.
             residual: [T, out].
-            tailed: give the outputs as `gradient_operand` would, [T, out + tail], for a backward that
-                writes their gradient in their place; without residual.
+            tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
+                overwrite them with their gradient; takes no residual.
         """
         low = x[:, self.inputs :]
         if self.tail:
@@ -155,7 +159,7 @@ class Group:
         return y, low.clone(memory_format=torch.contiguous_format)
 
     def compress(self, x: Tensor, seed: int | None, out: Tensor) -> None:
-        """x Aᵀ into `out` [T, tail], each adapter's own mask on x where there is dropout."""
+        """Writes x Aᵀ to `out` [T, tail]; with dropout, each adapter masks x by itself."""
         if not self._drops(seed):
             torch.mm(x, self.down.t(), out=out)
             return
@@ -167,11 +171,11 @@ class Group:
     # ---- backward ----------------------------------------------------------------------------------
 
     def gradient_operand(self, rows: int, like: Tensor) -> Tensor:
-        """[rows, out + tail], to be filled but for the tail and given to the two functions below."""
+        """[rows, out + tail]; the caller fills all but the tail and passes it to the functions below."""
         return matrix(rows, self.outputs + self.tail, like)
 
     def input_gradient(self, dy: Tensor, seed: int | None) -> Tensor:
-        """x's gradient [T, in]; needs `compress_gradient` to have filled dy's tail."""
+        """x's gradient [T, in]; call `compress_gradient` on dy first."""
         dropped = self._drops(seed)
         tail = 0 if dropped else self.tail
         dx = dy[:, : self.outputs + tail] @ self._below(tail)
@@ -188,12 +192,12 @@ class Group:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
     def weight_gradients(self, dy: Tensor, x: Tensor, low: Tensor, seed: int | None) -> list[Tensor | None]:
-        """The gradients of `parameters`, float32; all None while the adapters are switched off.
+        """The gradients of `parameters`, float32; all None while the adapters are disabled.
 
         Args:
             dy: [T, out + tail], its tail filled.
             x: [T, in], the group's input.
-            low: [T, tail], what `forward` gave beside its outputs.
+            low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
         """
         if not self.tail:
@@ -209,15 +213,15 @@ class Group:
                 product(d_low[:, ranks].t(), _drop(x, adapter, seed, number)) if down is None else down[ranks]
             )
             of_b.append(up[start : start + adapter.b.shape[0], ranks])
-        torch._foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
+        foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
     # ---- both --------------------------------------------------------------------------------------
 
     def _beside(self, like: Tensor) -> Tensor:
         """[W | B], [out, in + tail]."""
-        if self._whole is not None:
-            return self._whole[: self.outputs, : self.inputs + self.tail]
+        if self._cache is not None:
+            return self._cache[: self.outputs, : self.inputs + self.tail]
         weight = matrix(self.outputs, self.inputs + self.tail, like)
         self.weights.dequantize_into(weight[:, : self.inputs])
         weight[:, self.inputs :].copy_(self.up[:, : self.tail])
@@ -225,8 +229,8 @@ class Group:
 
     def _below(self, tail: int) -> Tensor:
         """[W; A], [out + tail, in]."""
-        if self._whole is not None:
-            return self._whole[: self.outputs + tail, : self.inputs]
+        if self._cache is not None:
+            return self._cache[: self.outputs + tail, : self.inputs]
         weight = self.down.new_empty(self.outputs + tail, self.inputs)
         self.weights.dequantize_into(weight[: self.outputs])
         weight[self.outputs :].copy_(self.down[:tail])
@@ -237,7 +241,7 @@ class Group:
 
 
 def _drop(x: Tensor, adapter: Adapter, seed: int | None, number: int) -> Tensor:
-    """x with the adapter's mask, which the seed and the adapter's number in the group bring back at any time."""
+    """x under the adapter's dropout mask; the seed and the adapter's number in the group reproduce the mask."""
     rate = adapter.drop_rate
     if not rate or seed is None:
         return x
@@ -247,7 +251,7 @@ def _drop(x: Tensor, adapter: Adapter, seed: int | None, number: int) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b in float32, from half-precision operands without rounding in between where the device can."""
+    """The product a b in float32; on a GPU without rounding of half-precision operands' products."""
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return (a @ b).float()

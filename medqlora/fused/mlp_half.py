@@ -1,23 +1,23 @@
-"""A layer's second half, row by row: from what the attention found to the layer's output."""
+"""The second half of a decoder layer: o_proj, norm and MLP, row by row."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from medqlora.fused.elementwise import Elementwise
 from medqlora.fused.group import Group
+from medqlora.fused.kernels.elementwise import Elementwise
 
 
 class HalfSaved(NamedTuple):
-    """What the second half keeps for its backward, R rows; `low` of a group is its input times Aᵀ.
+    """The saved tensors of the second half at R rows; `low` of a group is its input times Aᵀ.
 
     Attributes:
         attended: [R, H d], o_proj's input.
         middle: [R, D], the residual stream between the halves.
-        gate_up: [R, 2 F + tail]: the backward writes its gradient in its place.
+        gate_up: [R, 2 F + tail]: the backward overwrites it with its gradient.
         low_o, low_gate_up: [R, ranks].
-        low_down: the same, None where down_proj was not run.
+        low_down: [R, ranks]; None if down_proj didn't run.
     """
 
     attended: Tensor
@@ -29,12 +29,12 @@ class HalfSaved(NamedTuple):
 
 
 class MLPHalf:
-    """o_proj with its residual, then norm, gate|up, SwiGLU and down_proj with theirs.
+    """o_proj plus residual; then norm, gate|up, SwiGLU and down_proj plus residual.
 
     Args:
         o, gate_up, down: the weight groups.
         norm: the weight [D] and epsilon of the norm before gate|up.
-        seeds: first of each group's, added to the pass's.
+        seed: the offset of its groups' dropout seeds from the pass's seed.
     """
 
     def __init__(self, o: Group, gate_up: Group, down: Group, norm: tuple[Tensor, float], seed: int) -> None:
@@ -50,11 +50,11 @@ class MLPHalf:
         return [None if seed is None else seed + self._seed + number for number in (0, 1, 3)]
 
     def forward(
-        self, attended: Tensor, x: Tensor, seed: int | None, functions: Elementwise, *, whole: bool = True
+        self, attended: Tensor, x: Tensor, seed: int | None, functions: Elementwise, *, full: bool = True
     ) -> tuple[Tensor, HalfSaved]:
         """The layer's output [R, D] from `attended` [R, H d] and the layer's input x [R, D].
 
-        `whole=False` stops before down_proj, whose output a recomputation doesn't need; the first result
+        `full=False` stops before down_proj, whose output a recomputation doesn't need; the first result
         is then `middle`.
         """
         seed_o, seed_gate_up, seed_down = self._seeds(seed)
@@ -66,7 +66,7 @@ class MLPHalf:
         functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs])
         gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
         saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
-        if not whole:
+        if not full:
             return middle, saved
         operand = self.down.operand(rows, x)
         functions.swiglu(gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs])
@@ -76,14 +76,16 @@ class MLPHalf:
     def backward(
         self, dy: Tensor, saved: HalfSaved, seed: int | None, functions: Elementwise
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """The gradients of `attended` and of the residual x, and the groups' LoRA gradients, in `groups`' order."""
+        """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`."""
         seed_o, seed_gate_up, seed_down = self._seeds(seed)
         rows = dy.shape[0]
         gradient = self.down.gradient_operand(rows, dy)
         gradient[:, : self.down.outputs].copy_(dy)
         self.down.compress_gradient(gradient)
-        product = self.down.input_gradient(gradient, seed_down)  # its gradient, until the next lines
-        # the two largest of a layer's activations are overwritten by what is computed from them
+        product = self.down.input_gradient(
+            gradient, seed_down
+        )  # holds the product's gradient until `swiglu_backward`
+        # saves memory: the layer's two largest activations are overwritten by their gradients
         d_gate_up = saved.gate_up
         values = d_gate_up[:, : self.gate_up.outputs]
         functions.swiglu_backward(values, product, values, product)

@@ -1,23 +1,24 @@
-"""What all layers share in one pass: positions, bounds of examples, and the rows that are wanted."""
+"""The inputs of one pass that all layers share: positions, bounds of examples, and the selected rows."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from medqlora.compat.torch import assert_async
 from medqlora.data.batching.packing import MicroBatch
-from medqlora.fused.attention import Segments, flash_runs
-from medqlora.fused.elementwise import Elementwise
+from medqlora.fused.kernels.attention import Segments, flash_runs
+from medqlora.fused.kernels.elementwise import Elementwise
 
 
 class Selection(NamedTuple):
-    """What the last layer computes: everything behind its attention at R rows alone.
+    """The tokens that the last layer computes: after its attention it runs at R rows only.
 
     Attributes:
-        rows: [R] int64: the tokens that are wanted.
-        queries: [Q] int64: the tokens whose queries are computed, ascending; None for all.
-        places: [R] int64: where `rows` lie among `queries` (or among all).
-        segments: of these queries over all keys.
+        rows: [R] int64: indices of the selected tokens.
+        queries: [Q] int64: indices of the tokens with queries, ascending; None for all tokens.
+        places: [R] int64: indices of `rows` in `queries` (or in all tokens).
+        segments: bounds of these queries over all keys.
     """
 
     rows: Tensor
@@ -31,11 +32,11 @@ class Step(NamedTuple):
 
     Attributes:
         cos, sin: [T, d / 2] float32.
-        segments: every query over every key.
+        segments: bounds of all queries over all keys.
         selection: for the last layer.
         seed: of this pass's dropout; None for none.
         functions: plain or compiled.
-        accumulate: gradients of LoRA's weights are added where they lie, not handed to autograd.
+        accumulate: adds LoRA gradients to `.grad` in place; autograd receives none.
     """
 
     cos: Tensor
@@ -48,7 +49,7 @@ class Step(NamedTuple):
 
 
 def find_segments(lengths: Tensor, device: torch.device) -> Segments:
-    """From examples' lengths [n] on the host; nothing waits for the device."""
+    """Bounds from the examples' lengths [n] on the host, without a device sync."""
     bounds = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     torch.cumsum(lengths, 0, dtype=torch.int32, out=bounds[1:])
     if device.type == "cuda":
@@ -59,36 +60,37 @@ def find_segments(lengths: Tensor, device: torch.device) -> Segments:
 
 
 def select_any(rows: Tensor, segments: Segments) -> Selection:
-    """`rows` of any kind and order: the attention runs on every query."""
+    """A selection of any rows in any order: attention runs on every query."""
     return Selection(rows, None, rows, segments)
 
 
 def select_completions(batch: MicroBatch, segments: Segments, dtype: torch.dtype, width: int) -> Selection:
-    """The rows that carry loss, with queries at those rows alone.
+    """A selection of the rows that carry loss, with few more queries than rows.
 
-    Attention over fewer queries than keys takes them for an example's last. A completion's rows are the
-    last but one, for nothing is predicted from the last token: that one is added, and its result unused.
+    Attention takes fewer queries than keys for the last tokens of an example. A completion's rows end one token
+    before the example's end, because its last token predicts nothing. So the last token becomes a query too, and
+    its result is unused.
 
     Args:
-        batch: `rows` lead up to each example's last token but one, without a gap, as `pack` makes them.
+        batch: from `pack`: the rows of an example are consecutive and end at its last token but one.
         segments: of the batch.
         dtype, width: of a query.
 
     Raises:
-        ValueError: `rows` are others (on a GPU, where the host doesn't see them, its own assertion).
+        ValueError: the rows are different. On a GPU an asynchronous device assertion fails instead.
     """
     rows, device = batch.rows, batch.rows.device
     if device.type != "cpu" and not flash_runs(device, dtype, width):
-        return select_any(rows, segments)  # the number of queries of each example is not on the host
+        return select_any(rows, segments)  # the host doesn't know the query counts
     ends = segments.keys[1:].long() - 1
     queries = torch.cat((rows, ends)).sort().values
     last = torch.searchsorted(ends, queries[:-1]) != torch.searchsorted(ends, queries[1:])
     right = ((queries.diff() == 1) | last).all()
-    message = "the rows of a packed micro-batch have to lead up to each example's end without a gap"
+    message = "the rows of a packed micro-batch must be consecutive up to each example's end"
     if device.type == "cpu":
         if not right:
             raise ValueError(message)
     else:
-        torch._assert_async(right, message)
+        assert_async(right, message)
     bounds = torch.searchsorted(queries, segments.keys.long()).int()
     return Selection(rows, queries, torch.searchsorted(queries, rows), segments._replace(queries=bounds))

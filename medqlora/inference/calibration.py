@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from medqlora.errors import InputError
+from medqlora.evaluation.report_data import Threshold
 from medqlora.records import Prediction, softmax
 from medqlora.utils.types import Json
 
@@ -55,7 +56,7 @@ class Calibration:
         """Whether the calibration was learned on the labels of `prediction`."""
         return bool(prediction.logprobs) and set(prediction.labels) <= set(self.labels)
 
-    def applied(self, predictions: Sequence[Prediction]) -> dict[str, Json] | None:
+    def applied(self, predictions: Sequence[Prediction]) -> Threshold | None:
         """Coverage and risk of the threshold on other questions.
 
         Args:

@@ -10,8 +10,7 @@ import torch
 from medqlora import models
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
-from medqlora.models.adapter_source import find_adapter
-from medqlora.models.adapters import RECORD_FILE, base_of, read_adapter
+from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter
 from medqlora.records import YES_NO_MAYBE
 
 _BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
@@ -145,15 +144,19 @@ def check_files(backend: models.Backend, trained: Trained, option: str) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `--device`: auto, cpu or cuda.
+    """The device of `--device`: auto, cpu, cuda, or another of torch's names.
 
     Raises:
-        InputError: cuda, where torch finds no GPU.
+        InputError: torch has no such device, or finds no GPU.
     """
     cuda = torch.cuda.is_available()
-    if name == "cuda" and not cuda:
-        raise InputError("--device cuda: torch finds no CUDA GPU here: use cpu")
-    return torch.device("cuda" if cuda and name != "cpu" else "cpu")
+    try:
+        device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: torch has no such device: use auto, cpu or cuda") from error
+    if device.type == "cuda" and not cuda:
+        raise InputError(f"--device {name}: torch finds no CUDA GPU here: use cpu")
+    return device
 
 
 def _section(record: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -28,7 +28,7 @@ from medqlora.utils.types import Tokenizer
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Predictor:
     """Predictions and answers of one loaded model.
 
@@ -112,7 +112,7 @@ class Predictor:
             base: the base model's name or folder, where it differs from the adapter's record.
             backend: `Unsloth`, `Transformers` or `TinyLlama`; None for the record's, but on a CPU `Transformers` for
                 Unsloth.
-            device: auto, cpu or cuda, or a torch device.
+            device: auto (CUDA where there is a GPU), or a device of torch: cpu, cuda, cuda:1.
             prompt: the prompt's name; None for the record's, or `medical`.
             precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.
             generate: whether to generate text as well as to score labels.
@@ -123,16 +123,15 @@ class Predictor:
             InputError: there is no such adapter or base model, or it can't be loaded.
         """
         target = device if isinstance(device, torch.device) else pick_device(device)
+        if precision is not None and precision not in DTYPES:
+            raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
         template = lookup(prompt or trained.prompt)
         check_files(made, trained, option)
         tokenizer = made.tokenizer()
-        dtype = (
-            torch.float32
-            if target.type == "cpu"
-            else DTYPES.get(precision or trained.precision, torch.float32)
-        )
+        dtype = DTYPES.get(precision or trained.precision, torch.float32)
+        dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
         return cls(
@@ -162,7 +161,7 @@ class Predictor:
             examples: id → the encoded question, where that exists already.
 
         Raises:
-            InputError: a question is too long.
+            InputError: a question is too long, or a text is not valid Unicode.
             ValueError: two records have the same id.
         """
         by_id = {record.id: record for record in records}
@@ -171,6 +170,7 @@ class Predictor:
         if not records:
             return []
         if examples is None:
+            _check_texts(records)
             encoded = encode_all(
                 records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
             )
@@ -226,29 +226,24 @@ class Predictor:
         Raises:
             InputError: a text is not valid Unicode, the question is too long, or the note is empty.
         """
-        record = question_record(question, context, options)
-        for text in (record.question, *record.contexts, *record.options.values()):
-            if any(
-                "\ud800" <= letter <= "\udfff" for letter in text
-            ):  # Python's form of bytes that are no UTF-8
-                raise InputError(f"{text[:80]!r}: not a text in UTF-8: write it as one")
-        if not record.options:
-            record = question_record(question, context, None, self.labels)
-        return self.answers([record], note)[0]
+        return self.answers([_question(question, context, options, self.labels)], note)[0]
 
 
-def question_record(
+def _question(
     question: str,
-    context: str | Sequence[str] | None = None,
-    options: Sequence[str] | Mapping[str, str] | None = None,
-    labels: Sequence[str] = (),
+    context: str | Sequence[str] | None,
+    options: Sequence[str] | Mapping[str, str] | None,
+    labels: tuple[str, ...],
 ) -> Record:
-    """One question as a record with the id "question".
-
-    Args:
-        question, context, options: as in `Predictor.answer`.
-        labels: the possible decisions where there are no options.
-    """
+    """One question as a record with the id "question"; `labels` are the decisions where there are no options."""
     choices = options if isinstance(options, Mapping) else dict(zip(_LETTERS, options or (), strict=False))
     passages = () if context is None else (context,) if isinstance(context, str) else tuple(context)
-    return Record("question", question, passages, options=choices, labels=tuple(choices) or tuple(labels))
+    return Record("question", question, passages, options=choices, labels=tuple(choices) or labels)
+
+
+def _check_texts(records: Sequence[Record]) -> None:
+    """Raises InputError for lone surrogates, Python's form of bytes that are no UTF-8, which no tokenizer takes."""
+    for record in records:
+        for text in (record.question, *record.contexts, *record.options.values()):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"{text[:80]!r}: not a text in UTF-8: write it as one")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from medqlora.evaluation.parsing import phrases
+from medqlora.evaluation.parsing.text import after_reasoning
 from medqlora.evaluation.parsing.values import Value, Values, values_for
 
 _START = re.compile(r"[\s*_#>\"'`]{0,12}(?:(?:the|my)\s)?", re.IGNORECASE)
@@ -23,12 +24,7 @@ def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | 
         labels: the possible decisions; empty for a free answer.
         options: for multiple choice, label → text of the option; a leading "B. Aspirin." is removed as a whole.
     """
-    finals = list(phrases.FINAL_CHANNEL.finditer(text))
-    if finals:
-        text = text[finals[-1].end() :]
-    thoughts = list(phrases.THOUGHT_END.finditer(text))
-    if thoughts:
-        text = text[thoughts[-1].end() :]
+    text = after_reasoning(text)
     if turn := phrases.TURN_START.match(text):
         text = text[turn.end() :]
     end = phrases.END_TOKEN.search(text)

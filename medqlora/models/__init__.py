@@ -1,9 +1,9 @@
-"""The models: a file a backend, and what every backend shares.
+"""The model backends, one file each, and their shared parts.
 
-The names are loaded when they are asked for: a backend pulls in transformers or Unsloth.
+Names are imported at their first use: a backend imports transformers or Unsloth.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medqlora.models.backend import Backend
@@ -25,7 +25,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

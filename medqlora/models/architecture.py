@@ -1,10 +1,13 @@
-"""What a base's architecture allows: told from its modules before a weight is loaded."""
+"""Checks of a base's architecture, made on its modules before a weight is loaded."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from medqlora.errors import InputError
 from medqlora.models.layers import (
     cross_attention,
+    ends_with,
     experts,
     is_conv1d,
     linear_layers,
@@ -15,10 +18,14 @@ from medqlora.models.lora import LoRA, lora_targets, peft_config
 from medqlora.models.quantization import Quantization
 from medqlora.models.shares import adapted_names, predicted_shares
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
 
 def check_architecture(
-    config: Any,
-    model: Any,
+    config: "PretrainedConfig",
+    model: nn.Module,
     base: str,
     lora: LoRA,
     *,
@@ -26,7 +33,7 @@ def check_architecture(
     gradient_checkpointing: bool,
     allow_unquantized: bool,
 ) -> None:
-    """Refuses what can't be trained as asked.
+    """Refuses a base that can't be trained with these options.
 
     Args:
         config: the base's.
@@ -39,9 +46,8 @@ def check_architecture(
         InputError: names the option, the value and the fix.
     """
     kind = config.model_type
-    if getattr(config, "is_encoder_decoder", False) or any(
-        "encoder_attn" in one for one in cross_attention(model)
-    ):
+    reads_encoder = any("encoder_attn" in name for name in cross_attention(model))
+    if getattr(config, "is_encoder_decoder", False) or reads_encoder:
         raise InputError(
             f"--model.backend.base: '{base}' ({kind}) is an encoder-decoder model: use a causal language model"
         )
@@ -66,8 +72,8 @@ def check_architecture(
         )
 
 
-def unquantized_modules(model: Any) -> list[str] | None:
-    """transformers' `llm_int8_skip_modules`; None for its own choice, which is the head.
+def unquantized_modules(model: "PreTrainedModel") -> list[str] | None:
+    """transformers' `llm_int8_skip_modules`; None for its default, the head.
 
     Args:
         model: the base's modules on the meta device.
@@ -79,28 +85,24 @@ def unquantized_modules(model: Any) -> list[str] | None:
     return [*raw, *(name for name, module in model.named_modules() if module is head)]
 
 
-def put_adapters_on(model: Any, lora: LoRA) -> Any:
+def put_adapters_on(model: "PreTrainedModel", lora: LoRA) -> "PeftModel":
     """The PEFT model around a loaded `model`, with fresh adapters.
 
     Raises:
-        InputError: PEFT took other layers than were meant.
+        InputError: PEFT adapted other layers than the targets.
     """
     from peft import get_peft_model
 
     targets = lora_targets(lora, model)
     linear = linear_layers(model)
     conv1d = any(is_conv1d(module) for module in linear.values())
-    meant = {name for name in linear if _matches(name, targets.modules)}
-    meant |= {expert.name for expert in experts(model) if _matches(expert.name, targets.parameters)}
+    intended = {name for name in linear if ends_with(name, *targets.modules)}
+    intended |= {expert.name for expert in experts(model) if ends_with(expert.name, *targets.parameters)}
     wrapped = get_peft_model(model, peft_config(lora, targets.modules, targets.parameters, conv1d=conv1d))
-    different = sorted(meant ^ adapted_names(wrapped))
+    different = sorted(intended ^ adapted_names(wrapped))
     if different:
         raise InputError(
             f"--model.lora.target_modules: PEFT put adapters on other layers than were meant ({len(different)} "
             f"differ, as {different[0]}): name the layers by the ends of their names"
         )
     return wrapped
-
-
-def _matches(name: str, ends: list[str]) -> bool:
-    return any(name == end or name.endswith(f".{end}") for end in ends)

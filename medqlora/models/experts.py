@@ -1,33 +1,35 @@
-"""4-bit weights that transformers' quantizer leaves in 16 bits: a mixture's experts, and Falcon's linear layers.
+"""4-bit quantization of weights that transformers leaves in 16 bits: a mixture's experts, Falcon's linear layers.
 
-transformers 5 holds a layer's experts in parameters of three dimensions, and neither its quantizer nor PEFT's 4-bit
-layers know them. Here such a parameter is stored in 4 bits and dequantized while its layer runs.
+transformers 5 holds a layer's experts in parameters of three dimensions. Neither its quantizer nor PEFT's 4-bit
+layers take those. Here such a parameter is stored in 4 bits and dequantized while its layer runs.
 
-bitsandbytes' own `replace_parameter_4bit` is not used: PEFT 0.21 puts its update of a parameter on as a second
-parametrization, and takes it off again only where it is the first. Each forward would add the update once more.
+bitsandbytes' own `replace_parameter_4bit` is not used: PEFT 0.21 registers its update of a parameter as a second
+parametrization, and removes it only where it is the first. Each forward would add the update once more.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from medqlora.models.layers import Expert, base_model, block_child, experts, is_falcon, linear_layers
-from medqlora.models.quantization import Quantization, import_bitsandbytes
+from medqlora.models.quantization import Quantization, import_bitsandbytes, quant_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def quantize_experts(
-    model: Any, quantization: Quantization, double_quantization: bool, device: torch.device
+    model: nn.Module, quantization: Quantization, double_quantization: bool, device: torch.device
 ) -> int:
-    """Stores every expert parameter of `model` in 4 bits, in place; adapters on them stay.
+    """Stores every expert parameter of `model` in 4 bits, in place. Adapters on them stay.
 
     The experts of one layer exist in 16 bits while that layer runs. With activation checkpointing that is one layer
     at a time in the backward too; without it, autograd keeps every layer's dequantized experts.
 
     Args:
         model: a transformers causal language model, or a PEFT model around one.
-        quantization: nf4 or fp4; nothing is done for any other.
+        quantization: nf4 or fp4; any other does nothing.
         double_quantization: also quantize the scales.
         device: where the packed weights go.
 
@@ -42,26 +44,24 @@ def quantize_experts(
     modules = dict(base_model(model).named_modules())
     for name, members in groups.items():
         for expert in members:
-            leaf = expert.name.rpartition(".")[2]
-            expert.module._parameters[leaf] = _packed(
-                expert.parameter, quantization, double_quantization, device
-            )
+            packed = _packed(expert.parameter, quantization, double_quantization, device)
+            expert.module.register_parameter(expert.leaf, packed)
         _dequantize_while_running(modules[name], members)
     return sum(map(len, groups.values()))
 
 
 def quantize_falcon(
-    model: Any,
+    model: "PreTrainedModel",
     quantization: Quantization,
     double_quantization: bool,
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Puts bitsandbytes' layers in the place of Falcon's, before any adapter is on.
+    """Replaces Falcon's linear layers by bitsandbytes'; call it before adapters are added.
 
     Args:
-        model, quantization, double_quantization, device: as of `quantize_experts`.
-        dtype: what the layers multiply in.
+        model, quantization, double_quantization, device: as for `quantize_experts`.
+        dtype: type of the layers' products.
     """
     if quantization not in ("nf4", "fp4"):
         return
@@ -99,29 +99,28 @@ def _packed(
 
 
 def _dequantize_while_running(module: nn.Module, members: list[Expert]) -> None:
-    """Hooks that put 16-bit parameters in the place of the packed ones before `module` runs, and back after it.
+    """Registers hooks: packed parameters become 16-bit ones before `module` runs, and are put back after it.
 
-    They are new parameters at every run: what autograd has saved of one stays as it was.
+    Each run has new parameters: what autograd saved from an earlier run stays valid.
     """
-    dequantize: Callable[..., torch.Tensor] = import_bitsandbytes().functional.dequantize_4bit
-    owners = [(expert.module, expert.name.rpartition(".")[2]) for expert in members]
+    dequantize = import_bitsandbytes().functional.dequantize_4bit
     packed: list[nn.Parameter] = []
 
-    def unpack(_: nn.Module, __: Any) -> None:
+    def unpack(_: nn.Module, __: tuple[object, ...]) -> None:
         if packed:
             return  # a run inside a run
-        for owner, leaf in owners:
-            stored: Any = owner._parameters[leaf]
+        for expert in members:
+            stored = expert.module.get_parameter(expert.leaf)
             packed.append(stored)
             with torch.no_grad():
-                weights = dequantize(stored.data, stored.quant_state)
-            owner._parameters[leaf] = nn.Parameter(weights, requires_grad=False)
+                weights = dequantize(stored.data, quant_state(stored))
+            expert.module.register_parameter(expert.leaf, nn.Parameter(weights, requires_grad=False))
 
-    def pack(_: nn.Module, __: Any, ___: Any) -> None:
-        for (owner, leaf), stored in zip(owners, packed, strict=False):
-            owner._parameters[leaf] = stored
+    def pack(_: nn.Module, __: tuple[object, ...], ___: object) -> None:
+        for expert, stored in zip(members, packed, strict=False):
+            expert.module.register_parameter(expert.leaf, stored)
         packed.clear()
 
     module.register_forward_pre_hook(unpack)
-    # always: checkpointing ends its second forward by an exception as soon as it has what it needs
+    # always_call: checkpointing ends its second forward by an exception once it has what it needs
     module.register_forward_hook(pack, always_call=True)

@@ -1,31 +1,29 @@
-"""Finds NaN and infinite values in a base's weights as they are loaded.
+"""Finds NaN and infinite values in a base's weights while they are loaded.
 
-Quantization hides them: a block of 64 weights with a NaN in it becomes 64 finite, wrong numbers, or 64 NaNs,
-depending on the device. So each weight is looked at before it is quantized.
+Quantization hides them: a block of 64 weights with a NaN becomes 64 finite, wrong numbers, or 64 NaNs, depending on
+the device. So each weight is checked before it is quantized.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medqlora.compat.bitsandbytes import observed_quantization
 from medqlora.errors import InputError
-from medqlora.models.quantization import import_bitsandbytes
+from medqlora.models.quantization import quant_state
 
-#: elements looked at together: bounds the memory that it takes
+#: elements checked at a time: bounds the memory of the check
 _CHUNK = 1 << 24
-#: bitsandbytes' functions through which 4-bit and 8-bit weights are made; a test pins that loading uses them
-_QUANTIZERS = ("quantize_4bit", "int8_vectorwise_quant")
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether a floating-point tensor of any shape holds neither NaN nor infinity."""
     for part in tensor.detach().reshape(-1).split(_CHUNK):
         wide = part.float() if part.element_size() == 1 else part
-        # the sum is the cheaper test; only where it overflows are the elements looked at
+        # the sum is cheaper: only where it overflows each element is checked
         if not bool(torch.isfinite(wide.sum(dtype=torch.float32))) and not bool(torch.isfinite(wide).all()):
             return False
     return True
@@ -33,47 +31,36 @@ def is_finite(tensor: Tensor) -> bool:
 
 @contextmanager
 def watched_quantization() -> Iterator[list[tuple[int, ...]]]:
-    """While it is entered, collects the shape of every weight with NaN or infinity that is quantized."""
-    functional: Any = import_bitsandbytes().functional
-    found: list[tuple[int, ...]] = []
+    """While entered, collects the shape of every weight with NaN or infinity that is quantized."""
+    shapes: list[tuple[int, ...]] = []
 
-    def watch(quantize: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(weight: Tensor, *args: Any, **options: Any) -> Any:
-            if weight.is_floating_point() and not weight.is_meta and not is_finite(weight):
-                found.append(tuple(weight.shape))
-            return quantize(weight, *args, **options)
+    def observe(weight: Tensor) -> None:
+        if weight.is_floating_point() and not weight.is_meta and not is_finite(weight):
+            shapes.append(tuple(weight.shape))
 
-        return watched
-
-    before = {name: getattr(functional, name) for name in _QUANTIZERS}
-    for name, quantize in before.items():
-        setattr(functional, name, watch(quantize))
-    try:
-        yield found
-    finally:
-        for name, quantize in before.items():
-            setattr(functional, name, quantize)
+    with observed_quantization(observe):
+        yield shapes
 
 
 def not_finite(model: nn.Module) -> list[str]:
-    """The names of the parameters with NaN or infinity; of a quantized one its scales are looked at."""
+    """Names of the parameters with NaN or infinity; of a quantized parameter the scales are checked."""
     return [
         name for name, parameter in model.named_parameters() if not all(map(is_finite, _floats(parameter)))
     ]
 
 
-def _floats(parameter: Any) -> Iterator[Tensor]:
+def _floats(parameter: nn.Parameter) -> Iterator[Tensor]:
     """A parameter's floating-point numbers: its own, or its quantization's scales."""
-    state = getattr(parameter, "quant_state", None)
-    scales: list[Any] = [getattr(parameter, "SCB", None)]
-    if state is not None:
-        nested = getattr(state, "state2", None)
-        scales += [state.absmax, getattr(state, "offset", None), getattr(nested, "absmax", None)]
+    state = quant_state(parameter)
+    tensors: list[object] = [getattr(parameter, "SCB", None)]  # the scales of int8
+    if state is None:
+        tensors.append(parameter)
     else:  # packed 4-bit values may be stored as any type, and are no numbers of it
-        scales.append(parameter)
-    for one in scales:
-        if isinstance(one, Tensor) and one.is_floating_point() and not one.is_meta:
-            yield one
+        nested = getattr(state.state2, "absmax", None)
+        tensors += [state.absmax, state.offset, nested]
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.is_meta:
+            yield tensor
 
 
 def check_finite(model: nn.Module, quantized: list[tuple[int, ...]], base: str, files: list[Path]) -> None:
@@ -81,31 +68,32 @@ def check_finite(model: nn.Module, quantized: list[tuple[int, ...]], base: str, 
 
     Args:
         model: loaded.
-        quantized: what `watched_quantization` has found.
+        quantized: the shapes from `watched_quantization`.
         base: for the message.
-        files: the local weight files, for the tensor's name; may be empty.
+        files: the local weight files, to name the tensor; may be empty.
     """
     names = not_finite(model)
     if not names and not quantized:
         return
-    where = next(_in_files(files), None)
-    if where is None:
+    location = next(_in_files(files), None)
+    if location is None:
         tensor = f"the weight '{names[0]}'" if names else f"a weight of shape {list(quantized[0])}"
-        where = f"'{base}': {tensor}"
+        location = f"'{base}': {tensor}"
     raise InputError(
-        f"--model.backend.base: {where} holds NaN or infinite values: the weights are damaged; copy or download the "
+        f"--model.backend.base: {location} holds NaN or infinite values: the weights are damaged; copy or download the "
         "base again"
     )
 
 
 def _in_files(files: list[Path]) -> Iterator[str]:
+    """File and name of each tensor with NaN or infinity."""
     from safetensors import safe_open
 
     for file in files:
         if file.suffix != ".safetensors":
             continue
-        with safe_open(file, framework="pt") as held:
-            for name in sorted(held.keys()):
-                tensor = held.get_tensor(name)
+        with safe_open(file, framework="pt") as stored:
+            for name in sorted(stored.keys()):
+                tensor = stored.get_tensor(name)
                 if tensor.is_floating_point() and not is_finite(tensor):
                     yield f"'{file}': the tensor '{name}'"

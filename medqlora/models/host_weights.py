@@ -1,31 +1,32 @@
-"""Embedding and head in host memory: an eighth to a third of a 4-bit model's bytes, for some time a step.
+"""Embedding and head in host memory: saves an eighth to a third of a 4-bit model's bytes, and costs time.
 
-The embedding's rows are gathered by the host and sent; the head passes through the device piece by piece.
-Both give the values that they would on the device.
+The host gathers the embedding's rows and sends them; the head is streamed through the device piece by piece.
+Results equal those of weights on the device.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from medqlora.models.layers import base_model
+
 #: values of the head that are on the device at one time: 67 MB in half precision
-_PIECE = 1 << 25
+PIECE_VALUES = 1 << 25
 
 
 class HostEmbedding(nn.Embedding):
-    """An embedding whose weight stays on the host, where the ids are wanted too.
+    """An embedding whose weight stays on the host and reads its ids there.
 
-    The weight is no parameter: whoever moves the model to a device leaves it where it is.
+    The weight is no parameter, so moving the model to a device leaves it on the host.
     """
 
     weight: Tensor
 
     def gather(self, ids: Tensor, device: torch.device) -> Tensor:
-        """[T, D] on `device`, of ids [T] on the host; the host doesn't wait for the copy."""
+        """[T, D] on `device`, for ids [T] on the host; the host doesn't wait for the copy."""
         pinned = device.type == "cuda"
         rows = torch.empty(len(ids), self.weight.shape[1], dtype=self.weight.dtype, pin_memory=pinned)
         torch.index_select(self.weight, 0, ids, out=rows)
@@ -37,13 +38,13 @@ class HostEmbedding(nn.Embedding):
 
 
 class HostHead(nn.Linear):
-    """A head whose weight stays on the host and is streamed to where its input is."""
+    """A head whose weight stays on the host and is streamed to its input's device."""
 
     weight: Tensor
 
     def pieces(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
         """(first row, rows of the weight on `device`), in order; one at a time is meant to live."""
-        size = max(2, _PIECE // self.weight.shape[1])
+        size = max(2, PIECE_VALUES // self.weight.shape[1])
         for start in range(0, self.weight.shape[0], size):
             yield start, self.weight[start : start + size].to(device, non_blocking=True)
 
@@ -53,11 +54,15 @@ class HostHead(nn.Linear):
         return _Streamed.apply(input, self)
 
 
+class _HeadContext(FunctionCtx):
+    head: HostHead
+
+
 class _Streamed(torch.autograd.Function):
-    """x Wᵀ in pieces of W's rows; the backward streams them again. W takes no gradient."""
+    """x Wᵀ in pieces of W's rows; the backward streams them again. W gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: HostHead) -> Tensor:
+    def forward(ctx: _HeadContext, x: Tensor, head: HostHead) -> Tensor:
         ctx.head = head
         out = x.new_empty(*x.shape[:-1], head.weight.shape[0])
         for start, piece in head.pieces(x.device):
@@ -66,7 +71,7 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _HeadContext, d_out: Tensor) -> tuple[Tensor, None]:
         total: Tensor | None = None
         for start, piece in ctx.head.pieces(d_out.device):
             part = (d_out[..., start : start + len(piece)] @ piece.to(d_out.dtype)).float()
@@ -75,21 +80,21 @@ class _Streamed(torch.autograd.Function):
         return total.to(d_out.dtype), None
 
 
-def to_host(model: Any, *, embedding: bool, head: bool, pinned: bool = False) -> None:
-    """Moves the embedding's weight, the head's, or both to the host; what is there already stays.
+def to_host(model: nn.Module, *, embedding: bool, head: bool, pinned: bool = False) -> None:
+    """Moves the embedding's weight, the head's, or both to the host, where they aren't already.
 
-    The modules stay the same objects, with whatever is hooked to them. A head that is tied to the embedding
-    keeps the one weight on the device unless both are moved.
+    The modules stay the same objects and keep their hooks. A head that is tied to the embedding keeps the shared weight
+    on the device unless both are moved.
 
     Args:
         model: a transformers causal language model, or a PEFT model around one.
-        pinned: in memory that a GPU reads by itself, though the model isn't on one yet.
+        pinned: use pinned memory, which a GPU reads directly, although the model isn't on one yet.
 
     Raises:
-        TypeError: they are of a kind that isn't known.
+        TypeError: a module is of another type, or has a bias.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    chosen: list[tuple[Any, type[nn.Module], type[nn.Module]]] = []
+    base = base_model(model)
+    chosen: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []
     if embedding:
         chosen.append((base.get_input_embeddings(), nn.Embedding, HostEmbedding))
     if head:
@@ -99,9 +104,11 @@ def to_host(model: Any, *, embedding: bool, head: bool, pinned: bool = False) ->
         if type(module) is hosted:
             continue
         if type(module) is not kind or getattr(module, "bias", None) is not None:
-            raise TypeError(f"{type(module).__name__}, known is {kind.__name__} without bias")
-        weight = module._parameters.pop("weight")
-        assert weight is not None
+            raise TypeError(
+                f"{type(module).__name__} can't stay on the host: only {kind.__name__} without bias can"
+            )
+        weight = module.get_parameter("weight")
+        del module.weight
         if id(weight) not in moved:
             on_host = weight.detach().cpu()
             moved[id(weight)] = on_host.pin_memory() if weight.is_cuda or pinned else on_host

@@ -1,64 +1,69 @@
-"""Loads a base's weights with transformers: the base alone, whole, and finite."""
+"""Loads a base's weights with transformers, and checks that they are complete and finite."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
+from medqlora.compat.transformers import has_loaded_adapter
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.finite import check_finite, watched_quantization
+from medqlora.models.layers import LAYER_NUMBER
+from medqlora.models.quantization import matrix_shape, quant_state
 
-#: a subfolder that no model has: where transformers is to look for an adapter to put on unasked
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: a subfolder that no model has: transformers looks there for an adapter to load by itself
 _NO_ADAPTER = {"subfolder": "no-adapter-is-loaded-unasked"}
 
 
-def load_bare(base: str, revision: str | None, **options: Any) -> Any:
-    """The base's causal language model, a transformers `PreTrainedModel`.
+def load_bare(base: str, revision: str | None, **options: object) -> "PreTrainedModel":
+    """The base's causal language model, without adapters.
 
-    transformers puts on an adapter that it finds in the base's folder or repository (`adapter_config.json`), and
-    draws random numbers for weights that the files lack. Neither is done here.
+    By itself transformers adds an adapter that it finds in the base's folder or repository (`adapter_config.json`),
+    and initialises weights that the files lack at random. Here neither happens.
 
     Args:
         base: a folder or a name on the Hub.
         revision: on the Hub.
-        options: further ones of transformers' `from_pretrained`.
+        options: further arguments of transformers' `from_pretrained`.
 
     Raises:
         InputError: a file is missing, damaged or of another shape; a weight is missing, or holds NaN or infinity.
     """
-    with _reported_unless_refused():
+    with _reports_held_back():
         return _load(base, revision, options)
 
 
 @contextmanager
-def _reported_unless_refused() -> Iterator[None]:
-    """Holds transformers' table of what differs between files and model back until it is no refusal's line."""
+def _reports_held_back() -> Iterator[None]:
+    """Holds back transformers' table of differences between files and model; an InputError replaces it."""
     logger = logging.getLogger("transformers.modeling_utils")
-    held: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
 
     def hold(record: logging.LogRecord) -> bool:
-        held.append(record)
+        records.append(record)
         return False
 
     logger.addFilter(hold)
     try:
         yield
     except InputError:
-        held.clear()
+        records.clear()
         raise
     finally:
         logger.removeFilter(hold)
-        for record in held:
+        for record in records:
             logger.handle(record)
 
 
-def _load(base: str, revision: str | None, options: dict[str, Any]) -> Any:
+def _load(base: str, revision: str | None, options: dict[str, object]) -> "PreTrainedModel":
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -68,7 +73,7 @@ def _load(base: str, revision: str | None, options: dict[str, Any]) -> Any:
         options["config"] = config
     try:
         with watched_quantization() as damaged:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded = AutoModelForCausalLM.from_pretrained(
                 hub.resolve(base),
                 revision=revision,
                 adapter_kwargs=dict(_NO_ADAPTER),
@@ -84,25 +89,26 @@ def _load(base: str, revision: str | None, options: dict[str, Any]) -> Any:
         raise InputError(
             f"--model.backend.base: the weights of '{base}' can't be loaded ({reason})"
         ) from error
-    model, found = loaded
+    # with output_loading_info it is a pair
+    model, report = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
     _check_bare(model, base)
-    missing = sorted(found["missing_keys"])
+    missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
             f"--model.backend.base: the weight files of '{base}' lack {len(missing)} of the model's weights, the first "
             f"'{missing[0]}': they are of another model than its config.json, or of a part of it"
         )
-    _check_unused(model, sorted(found["unexpected_keys"]), base)
+    _check_unused(model, sorted(report["unexpected_keys"]), base)
     _check_quantized_shapes(model, base)
     check_finite(model, damaged, base, files)
     return model
 
 
-def _check_unused(model: Any, unused: list[str], base: str) -> None:
-    """Refuses files with more decoder layers than the model, or with LoRA weights: it would be another model.
+def _check_unused(model: "PreTrainedModel", unused: list[str], base: str) -> None:
+    """Refuses files with more decoder layers than the model, or with LoRA weights: they are another model's.
 
-    transformers only warns of what it doesn't use. Further layers that predict more than one token are left out by
-    intention (`num_nextn_predict_layers`), and so are a vision tower and the like.
+    transformers only warns of weights that it doesn't use. Layers that predict further tokens
+    (`num_nextn_predict_layers`), a vision tower and the like are left out on purpose.
     """
     lora = [name for name in unused if ".lora_" in name or ".base_layer." in name]
     if lora:
@@ -115,13 +121,13 @@ def _check_unused(model: Any, unused: list[str], base: str) -> None:
     depth = getattr(config, "num_hidden_layers", None)
     if not isinstance(depth, int) or getattr(config, "num_nextn_predict_layers", None):
         return
-    held = {name for name, _ in model.named_parameters()}
+    names = {name for name, _ in model.named_parameters()}
     more = [
         name
         for name in unused
-        if (match := _LAYER.search(name)) is not None
+        if (match := LAYER_NUMBER.search(name)) is not None
         and int(match[1]) >= depth
-        and f"{name[: match.start(1)]}0{name[match.end(1) :]}" in held
+        and f"{name[: match.start(1)]}0{name[match.end(1) :]}" in names
     ]
     if more:
         raise InputError(
@@ -130,28 +136,21 @@ def _check_unused(model: Any, unused: list[str], base: str) -> None:
         )
 
 
-_LAYER = re.compile(r"\.(?:layers|h|blocks|layer)\.(\d+)\.")
-
-
 def _check_quantized_shapes(model: nn.Module, base: str) -> None:
-    """transformers compares the shapes of all weights but those that are quantized as they are loaded."""
+    """Compares the shapes of weights that are quantized while they are loaded, which transformers doesn't."""
     for name, layer in model.named_modules():
-        weight: Any = getattr(layer, "weight", None)
-        if weight is None or not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Linear) or layer.weight is None:
             continue
-        state = getattr(weight, "quant_state", None)
-        if state is None and type(weight) is nn.Parameter and type(layer).__name__ == "Linear4bit":
+        unpacked = quant_state(layer.weight) is None and type(layer.weight) is nn.Parameter
+        if unpacked and type(layer).__name__ == "Linear4bit":
             raise InputError(
                 f"--model.backend.base: config.json of '{base}' says that its weights are quantized by bitsandbytes, "
                 f"and '{name}.weight' is not: {_FROM_ONE_MODEL}"
             )
-        given, expected = (
-            tuple((weight if state is None else state).shape),
-            (layer.out_features, layer.in_features),
-        )
-        if given != expected:
+        shape, expected = tuple(matrix_shape(layer.weight)), (layer.out_features, layer.in_features)
+        if shape != expected:
             raise InputError(
-                f"--model.backend.base: the weights of '{base}' can't be loaded: '{name}.weight' is {list(given)}, and "
+                f"--model.backend.base: the weights of '{base}' can't be loaded: '{name}.weight' is {list(shape)}, and "
                 f"config.json says {list(expected)}: {_FROM_ONE_MODEL}"
             )
 
@@ -159,9 +158,9 @@ def _check_quantized_shapes(model: nn.Module, base: str) -> None:
 _FROM_ONE_MODEL = "copy or download both again, from one model"
 
 
-def _check_bare(model: Any, base: str) -> None:
+def _check_bare(model: "PreTrainedModel", base: str) -> None:
     """Another version of transformers may look for adapters elsewhere."""
-    if getattr(model, "_hf_peft_config_loaded", False):
+    if has_loaded_adapter(model):
         raise InputError(
             f"--model.backend.base: transformers has put the adapter in '{base}' on it: move adapter_config.json and "
             "adapter_model.safetensors out of that folder"
@@ -169,7 +168,7 @@ def _check_bare(model: Any, base: str) -> None:
 
 
 def _refusal(error: Exception) -> str | None:
-    """What is wrong with the files, and the fix; None where the error is of something else."""
+    """The fault of the files, and the fix; None where the error has another cause."""
     from safetensors import SafetensorError
 
     text = " ".join(str(error).split())

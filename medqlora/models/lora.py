@@ -1,22 +1,27 @@
-"""Which low-rank weights are trained, and how they are put into a model."""
+"""LoRA's options as PEFT takes them."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from medqlora.config.lora import LoRAOptions
 from medqlora.errors import InputError
-from medqlora.models.layers import experts, linear_layers
+from medqlora.models.layers import experts, last_part, linear_layers
 from medqlora.models.targets import SEVEN_PROJECTIONS, Targets, find_targets
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 __all__ = ["SEVEN_PROJECTIONS", "LoRA", "linear_names", "lora_targets", "peft_config"]
 
 LoRA = LoRAOptions
 
 
-def lora_targets(lora: LoRA, model: Any) -> Targets:
+def lora_targets(lora: LoRA, model: nn.Module) -> Targets:
     """The layers of `model` that get an adapter.
 
     Raises:
-        InputError: as `find_targets`; or the experts of a mixture would get none, though nobody asked for that.
+        InputError: as `find_targets`; or the experts of a mixture would silently get no adapter.
     """
     targets = find_targets(model, lora.target_modules)
     if lora.target_modules is None and not targets.parameters and experts(model):
@@ -37,12 +42,12 @@ def lora_targets(lora: LoRA, model: Any) -> Targets:
 
 def peft_config(
     lora: LoRA, target_modules: list[str], target_parameters: list[str] | None = None, *, conv1d: bool = False
-) -> Any:
-    """The same as PEFT's own LoraConfig.
+) -> "LoraConfig":
+    """The options as PEFT's LoraConfig.
 
     Args:
-        target_modules, target_parameters: as `lora_targets` gives them.
-        conv1d: the layers hold their weights as [in, out], as GPT-2's `Conv1D`.
+        target_modules, target_parameters: from `lora_targets`.
+        conv1d: whether the layers hold their weights as [in, out], as GPT-2's `Conv1D`.
     """
     from peft import LoraConfig
 
@@ -61,6 +66,6 @@ def peft_config(
     )
 
 
-def linear_names(model: Any) -> set[str]:
+def linear_names(model: nn.Module) -> set[str]:
     """The last parts of the names of the linear layers inside the decoder's blocks."""
-    return {name.rpartition(".")[2] for name in linear_layers(model)}
+    return {last_part(name) for name in linear_layers(model)}

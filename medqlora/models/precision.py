@@ -1,8 +1,8 @@
-"""Precisions: what the quantized layers compute in."""
+"""The Trainer's precisions as types of torch."""
 
 import torch
 
-#: `--trainer.precision` → what the quantized layers compute in
+#: `--trainer.precision` → type of the quantized layers' products
 DTYPES = {
     "16-mixed": torch.float16,
     "bf16-mixed": torch.bfloat16,

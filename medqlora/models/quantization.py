@@ -1,38 +1,29 @@
-"""How bitsandbytes holds a base's weights, and how many parameters those are."""
+"""Quantization by bitsandbytes: its settings, and the shape and number of packed weights."""
 
-import logging
-import sys
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from medqlora.compat.bitsandbytes import import_bitsandbytes, keep_packed_weight, set_compute_dtype
 from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 
+if TYPE_CHECKING:
+    from bitsandbytes.functional import QuantState
+    from transformers import BitsAndBytesConfig, PretrainedConfig
 
-def import_bitsandbytes() -> Any:
-    """bitsandbytes, imported without its reach for the network.
-
-    On a CPU with AVX512-BF16 and where the package `kernels` is installed, version 0.50 fetches a kernel
-    from the Hub when it is imported, and complains where it isn't. That kernel is for inference alone.
-    """
-    if "bitsandbytes" in sys.modules:
-        return sys.modules["bitsandbytes"]
-    kernels = sys.modules.get("kernels")
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = logger.level
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # makes the import fail for now
-    logger.setLevel(logging.ERROR)
-    try:
-        return import_module("bitsandbytes")
-    finally:
-        logger.setLevel(level)
-        if kernels is None:
-            del sys.modules["kernels"]
-        else:
-            sys.modules["kernels"] = kernels
+__all__ = [
+    "Quantization",
+    "bitsandbytes_config",
+    "check_quantization",
+    "count_parameters",
+    "import_bitsandbytes",
+    "matrix_shape",
+    "quant_state",
+    "settle",
+    "stored_quantization",
+]
 
 
 def bitsandbytes_config(
@@ -40,14 +31,14 @@ def bitsandbytes_config(
     double_quantization: bool,
     dtype: torch.dtype,
     skip: list[str] | None = None,
-) -> Any:
-    """transformers' `BitsAndBytesConfig`, None for no quantization.
+) -> "BitsAndBytesConfig | None":
+    """transformers' `BitsAndBytesConfig`; None for no quantization.
 
     NF4 and double quantization: Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
 
     Args:
-        quantization, double_quantization: as the backend's options.
-        dtype: what the 4-bit layers multiply in.
+        quantization, double_quantization: the backend's options.
+        dtype: type of the 4-bit layers' products.
         skip: names of linear layers that stay in 16 bits, the head included; None for the head alone.
     """
     if quantization == "none":
@@ -65,8 +56,8 @@ def bitsandbytes_config(
     )
 
 
-def stored_quantization(config: Any) -> str | None:
-    """How the base's files are quantized already: "nf4", "fp4", "int8", another method's name, or None."""
+def stored_quantization(config: "PretrainedConfig") -> str | None:
+    """The quantization of the base's files: "nf4", "fp4", "int8", another method's name, or None."""
     stored = getattr(config, "quantization_config", None)
     if stored is None:
         return None
@@ -78,12 +69,13 @@ def stored_quantization(config: Any) -> str | None:
     return str(stored.get("quant_method", "unknown"))
 
 
-def check_quantization(base: str, config: Any, quantization: Quantization) -> None:
-    """Raises InputError when the base's files are quantized in another way than asked for."""
+def check_quantization(base: str, config: "PretrainedConfig", quantization: Quantization) -> None:
+    """Raises InputError when the base's files are quantized in another way than `quantization`."""
     stored = stored_quantization(config)
     if stored is not None and stored != quantization:
-        fix = f"pass --model.backend.quantization {stored}" if stored in ("nf4", "fp4", "int8") else "use"
-        fix = fix if fix != "use" else "use a base that isn't quantized, or one quantized by bitsandbytes"
+        fix = "use a base that isn't quantized, or one quantized by bitsandbytes"
+        if stored in ("nf4", "fp4", "int8"):
+            fix = f"pass --model.backend.quantization {stored}"
         raise InputError(
             f"--model.backend.quantization {quantization}: the files of '{base}' are quantized already, as "
             f"{stored}: {fix}"
@@ -91,32 +83,34 @@ def check_quantization(base: str, config: Any, quantization: Quantization) -> No
 
 
 def settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Makes every 4-bit layer compute in `dtype`, and keeps its bytes as they are on a CPU.
+    """Makes every 4-bit layer compute in `dtype`, and on a CPU keep its bytes as they are.
 
-    A base that was quantized earlier brings the compute type of that day with it. And on CPUs with
-    AVX512-BF16, bitsandbytes 0.50 repacks a `Linear4bit`'s weight in place at its first forward in eval
-    mode; what trains after that goes through a product that has no backward, and the gradients are
-    silently wrong. So the repacking is switched off before any forward.
+    A base that was quantized earlier brings its own compute type. See `keep_packed_weight` for the CPU.
     """
     linear4bit = import_bitsandbytes().nn.Linear4bit
-
     for module in model.modules():
         if isinstance(module, linear4bit):
-            weight: Any = module.weight
-            module.compute_dtype = dtype
-            module.compute_type_is_set = True
-            if weight.quant_state is not None:
-                weight.quant_state.dtype = dtype
+            set_compute_dtype(module, dtype)
             if device.type == "cpu":
-                module.support_avx512bf16_for_cpu = False
+                keep_packed_weight(module)
+
+
+def quant_state(parameter: torch.Tensor) -> "QuantState | None":
+    """bitsandbytes' scales and shape of a packed 4-bit weight; None for any other tensor."""
+    return getattr(parameter, "quant_state", None)
+
+
+def matrix_shape(parameter: torch.Tensor) -> torch.Size:
+    """A weight's shape; for a packed 4-bit weight that of the matrix that it stands for."""
+    state = quant_state(parameter)
+    return parameter.shape if state is None else state.shape
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, total) parameters; a 4-bit weight counts as the matrix that it stands for."""
     trainable = total = 0
     for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        count = state.shape.numel() if state is not None else parameter.numel()
+        count = matrix_shape(parameter).numel()
         total += count
         trainable += count if parameter.requires_grad else 0
     return trainable, total

@@ -1,6 +1,7 @@
-"""Which share of a model's weights is quantized, and which has an adapter."""
+"""The shares of a model's weights that are quantized, and that have an adapter."""
 
-from typing import Any, NamedTuple
+from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -8,20 +9,21 @@ from torch import nn
 from medqlora.models.layers import (
     base_model,
     decoder_modules,
+    ends_with,
     experts,
     is_falcon,
     linear_layers,
     raw_weights,
 )
-from medqlora.models.quantization import Quantization
+from medqlora.models.quantization import Quantization, matrix_shape, quant_state
 from medqlora.models.targets import Targets
 
-#: how the shares call bits that bitsandbytes' kinds of quantization have
-_KINDS = {"nf4": "4 bits (nf4)", "fp4": "4 bits (fp4)", "int8": "8 bits", "none": "4 bits"}
+#: words for each quantization
+_KINDS = {"nf4": "4 bits (nf4)", "fp4": "4 bits (fp4)", "int8": "8 bits"}
 
 
 class Shares(NamedTuple):
-    """Of the weights in the text decoder's layers; embedding, head and vision tower are not in any of them.
+    """Numbers of weights in the text decoder's layers, without embedding, head and vision tower.
 
     Attributes:
         total: weights.
@@ -33,98 +35,97 @@ class Shares(NamedTuple):
     quantized: int
     adapted: int
 
-    def line(self, quantization: Quantization) -> str:
-        """What a user is told at the start, in one line."""
+    def line(self, quantization: object) -> str:
+        """The shares in one line for the user; `quantization` is the backend's option, "nf4" for instance."""
         return (
             f"Weights: {_percent(self.quantized, self.total)} of the decoder layers' weights are in "
-            f"{_KINDS[quantization]}, {_percent(self.adapted, self.total)} have adapters"
+            f"{_KINDS.get(str(quantization), '4 bits')}, {_percent(self.adapted, self.total)} have adapters"
         )
 
 
-def loaded_shares(model: Any) -> Shares:
-    """Of a loaded model.
-
-    Args:
-        model: a transformers causal language model, or a PEFT model around one.
-    """
-    adapted = {id(weight) for weight in _adapted_weights(model)}
-    total = quantized = with_adapter = 0
-    seen: set[int] = set()
-    for name, module in decoder_modules(model):
-        for leaf, parameter in module.named_parameters(recurse=False):
-            if "lora_" in f"{name}.{leaf}" or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            state = getattr(parameter, "quant_state", None)
-            count = state.shape.numel() if state is not None else parameter.numel()
-            total += count
-            quantized += count if state is not None or parameter.dtype == torch.int8 else 0
-            with_adapter += count if id(parameter) in adapted else 0
-    return Shares(total, quantized, with_adapter)
+def loaded_shares(model: nn.Module) -> Shares:
+    """The shares of a loaded model."""
+    base_weights = (
+        parameter
+        for name, module in decoder_modules(model)
+        for leaf, parameter in module.named_parameters(recurse=False)
+        if "lora_" not in f"{name}.{leaf}"
+    )
+    adapted = {
+        id(getattr(module.get_base_layer(), getattr(module, "parameter_name", "weight")))  # type: ignore[operator]
+        for module in model.modules()
+        if _has_adapter(module)
+    }
+    return _count(base_weights, adapted)
 
 
-def predicted_shares(model: Any, quantization: Quantization, targets: Targets) -> Shares:
-    """What `loaded_shares` will say of a model that isn't loaded yet.
+def predicted_shares(model: nn.Module, quantization: Quantization, targets: Targets) -> Shares:
+    """The shares that `loaded_shares` will give for a model that isn't loaded yet.
 
     Args:
         model: its modules on the meta device.
-        quantization: as asked for.
+        quantization: the backend's option.
         targets: of its adapters.
     """
     base = base_model(model)
     linear = linear_layers(base)
-    left = {*raw_weights(base)}
+    raw = {*raw_weights(base)}
     four_bits = quantization in ("nf4", "fp4")
+    grouped = {expert.name: expert.parameter for expert in experts(base)}
     quantizable = {
         id(module.weight)
         for name, module in linear.items()
-        if name not in left and (four_bits or not is_falcon(module))
+        if name not in raw and (four_bits or not is_falcon(module))
     }
-    grouped = {id(expert.parameter): expert.name for expert in experts(base)}
     if four_bits:
-        quantizable |= {*grouped}
-    adapted = {
-        id(module.weight)
-        for name, module in linear.items()
-        if any(_ends(name, one) for one in targets.modules)
-    }
-    adapted |= {key for key, name in grouped.items() if any(_ends(name, one) for one in targets.parameters)}
-    total = quantized = with_adapter = 0
-    seen: set[int] = set()
-    for _, module in decoder_modules(base):
-        for parameter in module.parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                total += parameter.numel()
-                quantized += parameter.numel() if id(parameter) in quantizable else 0
-                with_adapter += parameter.numel() if id(parameter) in adapted else 0
-    return Shares(total, 0 if quantization == "none" else quantized, with_adapter)
+        quantizable |= {*map(id, grouped.values())}
+    adapted = {id(module.weight) for name, module in linear.items() if ends_with(name, *targets.modules)}
+    adapted |= {id(parameter) for name, parameter in grouped.items() if ends_with(name, *targets.parameters)}
+    weights = (
+        parameter for _, module in decoder_modules(base) for parameter in module.parameters(recurse=False)
+    )
+    return _count(weights, adapted, set() if quantization == "none" else quantizable)
+
+
+def _count(
+    weights: Iterable[nn.Parameter], adapted: Container[int], quantized: Container[int] | None = None
+) -> Shares:
+    """Counts weights, each once.
+
+    Args:
+        weights: of the decoder layers.
+        adapted: `id` of those with an adapter.
+        quantized: `id` of those that will be quantized; None for what is quantized now.
+    """
+    total = in_few_bits = with_adapter = 0
+    for parameter in {id(parameter): parameter for parameter in weights}.values():
+        count = matrix_shape(parameter).numel()
+        is_quantized = _is_quantized(parameter) if quantized is None else id(parameter) in quantized
+        total += count
+        in_few_bits += count if is_quantized else 0
+        with_adapter += count if id(parameter) in adapted else 0
+    return Shares(total, in_few_bits, with_adapter)
+
+
+def _is_quantized(parameter: nn.Parameter) -> bool:
+    return quant_state(parameter) is not None or parameter.dtype == torch.int8
 
 
 def adapted_names(model: nn.Module) -> set[str]:
     """Full names, as the base has them, of what has an adapter: linear layers, and parameters that hold experts."""
-    found = set()
+    names = set()
     for name, module in model.named_modules():
-        if not getattr(module, "lora_A", None):
-            continue
-        clean = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        parameter = getattr(module, "parameter_name", None)
-        found.add(clean if parameter is None else f"{clean}.{parameter}")
-    return found
+        if _has_adapter(module):
+            clean = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            parameter = getattr(module, "parameter_name", None)
+            names.add(clean if parameter is None else f"{clean}.{parameter}")
+    return names
 
 
-def _adapted_weights(model: nn.Module) -> list[nn.Parameter]:
-    found = []
-    for module in model.modules():
-        if getattr(module, "lora_A", None):
-            held: Any = module.get_base_layer()  # type: ignore[operator]  # PEFT's LoraLayer
-            found.append(getattr(held, getattr(module, "parameter_name", "weight")))
-    return found
+def _has_adapter(module: nn.Module) -> bool:
+    """Whether it is one of PEFT's LoRA layers with weights."""
+    return bool(getattr(module, "lora_A", None))
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "0.0%"
-
-
-def _ends(full: str, name: str) -> bool:
-    return full == name or full.endswith(f".{name}")
+def _percent(part: int, total: int) -> str:
+    return f"{part / total:.1%}" if total else "0.0%"

@@ -1,6 +1,6 @@
-"""The demo's base: a small Llama with a tokenizer of its own, pretrained here on unlabelled invented texts.
+"""The demo's base: a small Llama with its own tokenizer, pretrained on this machine on unlabelled invented texts.
 
-What it learns is to read and write such texts; the answers in them are drawn at random, so it knows none.
+It learns to read and write such texts. Their answers are drawn at random, so it knows none.
 """
 
 import hashlib
@@ -12,30 +12,34 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medqlora.data.prompts.prompt import lookup
+from medqlora.data.prompts import lookup
 from medqlora.data.sources.synthetic_trials import pretraining_trials
 from medqlora.errors import InputError
-from medqlora.utils.cache import cache_folder, one_at_a_time
+from medqlora.utils.cache import cache_folder
+from medqlora.utils.locks import one_at_a_time
 
-#: raised when the texts or the training change in a way that `Recipe` doesn't hold
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+#: increase it when the texts or the training change outside `Recipe`
 VERSION = 1
 _BOS, _EOS, _PAD = "<s>", "</s>", "<pad>"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights.
+    """Everything that the weights depend on.
 
     Attributes:
-        texts: how many texts it is pretrained on, once each.
-        batch_size: texts a step.
-        learning_rate: AdamW's highest; linear warm-up, then half a cosine.
+        texts: number of texts in the pretraining, each used once.
+        batch_size: texts per step.
+        learning_rate: AdamW's maximum; linear warm-up, then half a cosine.
         hidden_size, layers, heads, intermediate_size, vocabulary: the model's shape.
         seed: of the texts, the weights and the order.
     """
@@ -52,9 +56,9 @@ class Recipe:
 
 
 def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
-    """The folder of the base; built when the cache doesn't have it, with a progress bar.
+    """The folder of the base; built with a progress bar where the cache lacks it.
 
-    It is written aside and renamed: a build that is killed leaves nothing. Of several processes one builds it.
+    It is written to another folder and renamed, so a killed build leaves nothing. One of several processes builds it.
 
     Raises:
         InputError: the cache folder can't be written.
@@ -74,7 +78,7 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
 def _built(recipe: Recipe, folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         with one_at_a_time(folder, "building the demo's base"):
-            if not (folder / "config.json").is_file():  # the process that was waited for has built it
+            if not (folder / "config.json").is_file():  # else another process has built it meanwhile
                 _build(recipe, folder)
     return folder
 
@@ -97,7 +101,7 @@ def _build(recipe: Recipe, folder: Path) -> None:
 
 
 def _texts(recipe: Recipe) -> list[str]:
-    """A text a trial: the medical prompt and an answer that was drawn at random."""
+    """One text per trial: the medical prompt and an answer drawn at random."""
     prompt = lookup("medical")
     return [
         f"{prompt.body(trial.question, trial.contexts, trial.options, trial.labels)} "
@@ -106,8 +110,8 @@ def _texts(recipe: Recipe) -> list[str]:
     ]
 
 
-def _tokenizer(texts: list[str], vocabulary: int) -> Any:
-    """Byte-level BPE: reads and gives back any text; " yes", " no" and " maybe" are a token each."""
+def _tokenizer(texts: list[str], vocabulary: int) -> "PreTrainedTokenizerFast":
+    """Byte-level BPE: encodes any text without loss; " yes", " no" and " maybe" are one token each."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -133,7 +137,7 @@ def _tokenizer(texts: list[str], vocabulary: int) -> Any:
     )
 
 
-def _pretrain(recipe: Recipe) -> tuple[Any, Any]:
+def _pretrain(recipe: Recipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
     from tqdm.auto import tqdm
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -175,7 +179,7 @@ def _pretrain(recipe: Recipe) -> tuple[Any, Any]:
 
 
 def _batches(rows: list[list[int]], recipe: Recipe, pad: int) -> Iterator[Tensor]:
-    """[batch, longest] ids, texts of similar length together, the batches in random order."""
+    """Batches of ids [batch, longest], with texts of similar length together, in random order."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     groups = [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
     random.Random(recipe.seed).shuffle(groups)
@@ -185,6 +189,7 @@ def _batches(rows: list[list[int]], recipe: Recipe, pad: int) -> Iterator[Tensor
 
 
 def _factor(step: int, steps: int) -> float:
+    """The learning rate's factor."""
     warmup = max(1, steps // 20)
     if step < warmup:
         return (step + 1) / warmup

@@ -1,8 +1,8 @@
-"""The backend on transformers, PEFT and bitsandbytes alone: runs on a CPU as on a GPU."""
+"""The backend on transformers, PEFT and bitsandbytes alone: runs on a CPU and on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,13 +10,13 @@ from torch import nn
 from medqlora.config.backends import TransformersOptions
 from medqlora.errors import InputError
 from medqlora.models import hub
-from medqlora.models.adapter_fit import check_fit, put_on
 from medqlora.models.adapters import check_adapter_base
+from medqlora.models.adapters.fit import check_fit, load_adapter
 from medqlora.models.architecture import check_architecture, put_adapters_on, unquantized_modules
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
 from medqlora.models.experts import quantize_experts, quantize_falcon
-from medqlora.models.layers import experts
+from medqlora.models.layers import base_model, experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import (
@@ -25,36 +25,23 @@ from medqlora.models.quantization import (
     import_bitsandbytes,
     settle,
 )
+from medqlora.utils.types import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-class Transformers(Backend):
-    """A causal language model of transformers, its weights held in 4 bits by bitsandbytes.
-
-    Args:
-        values, options: those of `medqlora.config.TransformersOptions`; `base` is needed.
-    """
+class Transformers(TransformersOptions, Backend):
+    __doc__ = TransformersOptions.__doc__
 
     sharable = True
-    options_type = TransformersOptions
-
-    def __init__(self, *values: Any, **options: Any) -> None:
-        settings = TransformersOptions(*values, **options)
-        self.settings = settings
-        self.base = settings.base
-        self.quantization = settings.quantization
-        self.double_quantization = settings.double_quantization
-        self.compute_dtype = settings.compute_dtype
-        self.gradient_checkpointing = settings.gradient_checkpointing
-        self.attention = settings.attention
-        self.revision = settings.revision
-        self.allow_unquantized = settings.allow_unquantized
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()
         lora.check()
         config = self.config()
         check_quantization(self.base, config, self.quantization)
-        if self.attention == "sdpa" and getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        if self.attention == "sdpa" and _caps_attention(config):
             raise InputError(
                 f"--model.backend.attention sdpa: it would leave out the attention cap of '{self.base}': use auto"
             )
@@ -83,10 +70,10 @@ class Transformers(Backend):
     def remarks(self) -> tuple[str, ...]:
         return hub.remarks(self.base, self.revision)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         return hub.load_tokenizer(self.base, self.revision)
 
-    def config(self) -> Any:
+    def config(self) -> "PretrainedConfig":
         return hub.load_config(self.base, self.revision)
 
     def identity(self) -> str:
@@ -96,59 +83,54 @@ class Transformers(Backend):
         self, *, lora: LoRA | None, adapter: str | None, device: torch.device, dtype: torch.dtype, seed: int
     ) -> nn.Module:
         import_bitsandbytes()
-        config = self.config()
-        # files that are quantized already bring their settings; an explicit None would hide them
-        multiplied_in = dtype if self.compute_dtype == "auto" else getattr(torch, self.compute_dtype)
-        stored = getattr(config, "quantization_config", None) is not None
-        modules = skeleton(config, self.base)
-        quantization = bitsandbytes_config(
-            self.quantization, self.double_quantization, multiplied_in, skip=unquantized_modules(modules)
-        )
-        # experts are quantized once they are loaded: in 16 bits they are for the host, which has more memory
-        by_parts = self.quantization in ("nf4", "fp4") and bool(experts(modules))
-        place = torch.device("cpu") if by_parts else device
-        attention = None if self.attention == "auto" else self.attention
-        if attention is None and getattr(config.get_text_config(), "attn_logit_softcapping", None):
-            # the sdpa of transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
-            attention = "eager"
-        model: Any = load_bare(
+        product_dtype = dtype if self.compute_dtype == "auto" else getattr(torch, self.compute_dtype)
+        modules = skeleton(self.config(), self.base)
+        # experts are quantized after loading: they are loaded in 16 bits into the host's memory, which is larger
+        experts_apart = self.quantization in ("nf4", "fp4") and bool(experts(modules))
+        base = load_bare(
             self.base,
             self.revision,
             dtype=dtype,
-            **({} if stored or quantization is None else {"quantization_config": quantization}),
-            device_map={"": place},
-            attn_implementation=attention,
+            device_map={"": torch.device("cpu") if experts_apart else device},
+            attn_implementation=self._attention(),
+            **self._quantization_config(modules, product_dtype),
         )
-        quantize_falcon(model, self.quantization, self.double_quantization, device, multiplied_in)
-        settle(model, device, multiplied_in)
-        model.requires_grad_(False)
-        model.config.use_cache = False
+        quantize_falcon(base, self.quantization, self.double_quantization, device, product_dtype)
+        settle(base, device, product_dtype)
+        base.requires_grad_(False)
+        base.config.use_cache = False
+        model: nn.Module = base
         if adapter is not None:
             check_adapter_base(adapter, self.base, self.identity())
-            return self._finish(put_on(model, adapter, self.base), by_parts, device)
-        if lora is None:
-            return self._finish(model, by_parts, device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            model = put_adapters_on(model, lora)
-        model = self._finish(model, by_parts, device)
+            model = load_adapter(base, adapter, self.base)
+        elif lora is not None:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                model = put_adapters_on(base, lora)
+        if experts_apart:
+            # after the adapters: PEFT reads the experts' shape from the parameter
+            quantize_experts(model, self.quantization, self.double_quantization, device)
+            nn.Module.to(model, device)  # transformers' own `to` refuses some quantized models
+        if adapter is not None or lora is None:
+            return model
         if self.gradient_checkpointing:
-            # transformers 5.23 renamed it; re-entrant checkpointing would mark a parameter ready twice under DDP
-            enable = (
-                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            )
-            enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        # transformers loads in eval mode, in which checkpointing is silently off
+            checkpoint_activations(model)
+        # transformers loads in eval mode, where checkpointing is silently off
         return model.train()
 
-    def _finish(self, model: nn.Module, by_parts: bool, device: torch.device) -> nn.Module:
-        """The model with its experts in 4 bits, on `device`."""
-        if by_parts:
-            # after the adapters are on: PEFT reads the experts' shape from the parameter
-            quantize_experts(model, self.quantization, self.double_quantization, device)
-            nn.Module.to(model, device)  # transformers' own refuses some quantized models
-        return model
+    def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
+        """The argument `quantization_config` of `from_pretrained`; none where the files bring their own."""
+        config = bitsandbytes_config(
+            self.quantization, self.double_quantization, dtype, skip=unquantized_modules(modules)
+        )
+        stored = getattr(self.config(), "quantization_config", None)
+        return {} if stored is not None or config is None else {"quantization_config": config}
+
+    def _attention(self) -> str | None:
+        if self.attention != "auto":
+            return self.attention
+        # sdpa in transformers 5.20, the newest for Python 3.10, silently leaves Gemma 2's cap out
+        return "eager" if _caps_attention(self.config()) else None
 
     def decoder(self, model: nn.Module) -> Decoder:
         return Decoder(model)
@@ -163,8 +145,25 @@ class Transformers(Backend):
             model.train(training)
 
 
-def skeleton(config: Any, base: str) -> nn.Module:
-    """The model's modules without weights (on the meta device), for what can be asked of their names.
+def checkpoint_activations(model: nn.Module) -> None:
+    """Switches activation checkpointing on in a transformers or PEFT model.
+
+    Re-entrant checkpointing would mark a parameter ready twice under DDP.
+    """
+    # transformers 5.23 renamed the method
+    base = base_model(model)
+    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    base.enable_input_require_grads()
+
+
+def _caps_attention(config: "PretrainedConfig") -> bool:
+    """Whether the attention's logits are capped, as Gemma 2's."""
+    return bool(getattr(config.get_text_config(), "attn_logit_softcapping", None))
+
+
+def skeleton(config: "PretrainedConfig", base: str) -> "PreTrainedModel":
+    """The model's modules without weights, on the meta device: their names and shapes can be checked.
 
     Raises:
         InputError: transformers has no causal language model for this configuration.

@@ -1,4 +1,4 @@
-"""The backend on Unsloth's patched models: faster and leaner on one GPU, and needs one.
+"""The backend on Unsloth's patched models: less time and memory on one GPU; it needs a GPU.
 
 Unsloth has to be imported before transformers, PEFT and Lightning, which it patches; the command line does
 so when a configuration names this backend. https://github.com/unslothai/unsloth
@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,21 +19,25 @@ from medqlora.config.backends import UnslothOptions
 from medqlora.config.lora import ALL_LINEAR, split_names
 from medqlora.errors import InputError
 from medqlora.models import hub
-from medqlora.models.adapter_fit import put_on
 from medqlora.models.adapters import check_adapter_base
+from medqlora.models.adapters.fit import load_adapter
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
 from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.lora import SEVEN_PROJECTIONS, LoRA
 from medqlora.models.quantization import check_quantization, settle
 from medqlora.utils.cache import cache_folder
+from medqlora.utils.types import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
-def import_unsloth() -> Any:
-    """Unsloth's module, told to keep its compiled code in the cache folder and to send nothing.
+def import_unsloth() -> ModuleType:
+    """Unsloth's module; its compiled code goes to the cache folder.
 
     Raises:
-        InputError: it is not installed, or there is no GPU (its import fails without).
+        InputError: Unsloth is not installed, or there is no GPU (its import fails without one).
     """
     if importlib.util.find_spec("unsloth") is None:
         raise InputError(
@@ -51,34 +56,19 @@ def import_unsloth() -> Any:
 
 
 def compile_folder() -> str:
-    """Where Unsloth puts its compiled code: what `UNSLOTH_COMPILE_LOCATION` says, else a folder for each process.
+    """The folder for Unsloth's compiled code: that of `UNSLOTH_COMPILE_LOCATION`, else one for each process.
 
-    Processes that Lightning begins have the first one's environment, and with it the first one's folder.
+    Processes that Lightning starts inherit the first one's environment, and with it the first one's folder.
     """
-    given = os.environ.get("UNSLOTH_COMPILE_LOCATION")
+    folder = os.environ.get("UNSLOTH_COMPILE_LOCATION")
     ours = cache_folder("unsloth_compiled")
-    if given is not None and Path(given).parent != ours:
-        return given
+    if folder is not None and Path(folder).parent != ours:
+        return folder
     return str(cache_folder("unsloth_compiled", os.environ.get("LOCAL_RANK", "0")))
 
 
-class Unsloth(Backend):
-    """A model of Unsloth's `FastLanguageModel`, in NF4.
-
-    Args:
-        values, options: those of `medqlora.config.UnslothOptions`; `base` is needed.
-    """
-
-    options_type = UnslothOptions
-
-    def __init__(self, *values: Any, **options: Any) -> None:
-        settings = UnslothOptions(*values, **options)
-        self.settings = settings
-        self.base = settings.base
-        self.quantization = settings.quantization
-        self.gradient_checkpointing = settings.gradient_checkpointing
-        self.max_seq_length = settings.max_seq_length
-        self.revision = settings.revision
+class Unsloth(UnslothOptions, Backend):
+    __doc__ = UnslothOptions.__doc__
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_unsloth()
@@ -104,14 +94,17 @@ class Unsloth(Backend):
     def remarks(self) -> tuple[str, ...]:
         return hub.remarks(self.base, self.revision)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         return hub.load_tokenizer(self.base, self.revision)
 
-    def config(self) -> Any:
+    def config(self) -> "PretrainedConfig":
         return hub.load_config(self.base, self.revision)
 
     def positions(self) -> tuple[int | None, str]:
-        return self.max_seq_length, "--model.backend.max_seq_length"  # what is longer it cuts off itself
+        return (
+            self.max_seq_length,
+            "--model.backend.max_seq_length",
+        )  # Unsloth cuts longer examples off itself
 
     def identity(self) -> str:
         return hub.identity(self.base, self.revision)
@@ -121,10 +114,10 @@ class Unsloth(Backend):
     ) -> nn.Module:
         fast = import_unsloth().FastLanguageModel
         files = hub.check_files(self.base)
-        with watched_quantization() as damaged, hub.bare_folder(self.base, self.revision) as place:
+        with watched_quantization() as damaged, hub.bare_folder(self.base, self.revision) as folder:
             model, _ = fast.from_pretrained(
-                model_name=place,
-                revision=self.revision if place == self.base else None,
+                model_name=folder,
+                revision=self.revision if folder == self.base else None,
                 max_seq_length=self.max_seq_length,
                 dtype=dtype,
                 load_in_4bit=self.quantization == "nf4",
@@ -132,20 +125,20 @@ class Unsloth(Backend):
                 device_map={"": device.index or 0},
                 use_gradient_checkpointing=self.gradient_checkpointing,
                 random_state=seed,
-                use_exact_model_name=True,  # else it may fetch a model of its own choice instead of `base`
+                use_exact_model_name=True,  # else it may download another model instead of `base`
             )
-        model.config._name_or_path = model.name_or_path = self.base  # PEFT writes it into adapter_config.json
+        model.config.name_or_path = model.name_or_path = self.base  # PEFT writes it into adapter_config.json
         check_finite(model, damaged, self.base, files)
         settle(model, device, dtype)
         if adapter is not None:
             check_adapter_base(adapter, self.base, self.identity())
-            # trainable, because Unsloth patches the adapter of a model in training form; nothing trains it
-            model = put_on(model, adapter, self.base, trainable=True)
+            # Unsloth patches adapters of trainable models alone; nothing trains this one
+            model = load_adapter(model, adapter, self.base, trainable=True)
             model = fast.patch_peft_model(model, use_gradient_checkpointing=False)
             return model.requires_grad_(False)
         if lora is None:
             return model
-        # the adapters' beginning hangs on the seed alone, and the run's own random numbers go on as they were
+        # the adapters' initial values depend on the seed alone; the run's own random state stays as it was
         with torch.random.fork_rng(devices=[device]):
             torch.manual_seed(seed)
             model = fast.get_peft_model(
@@ -182,7 +175,7 @@ class Unsloth(Backend):
 
 def _names(lora: LoRA) -> list[str]:
     """The projections that get an adapter."""
-    given = None if lora.target_modules is None else split_names(lora.target_modules)
-    if given is None or given == ALL_LINEAR:
+    names = ALL_LINEAR if lora.target_modules is None else split_names(lora.target_modules)
+    if names == ALL_LINEAR:
         return list(SEVEN_PROJECTIONS)
-    return [given] if isinstance(given, str) else given
+    return [names] if isinstance(names, str) else names

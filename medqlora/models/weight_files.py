@@ -1,26 +1,35 @@
-"""Checks of a local base's weight files before a weight is loaded: which files, and whether each is complete.
+"""The files of a base or adapter on this machine, checked by name, size and header before a weight is loaded.
 
-Only names, sizes and safetensors headers are read. https://huggingface.co/docs/safetensors (8 bytes: the header's
-length; the header as JSON; the tensors).
+The format of safetensors: 8 bytes with the header's length; the header as JSON; the tensors.
+https://huggingface.co/docs/safetensors
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from medqlora.errors import InputError
 
-ADAPTER_CONFIG = "adapter_config.json"
+#: the files of an adapter in PEFT's format
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OPTION = "--model.backend.base"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-#: torch's own format, which transformers reads where there are no safetensors; `weights_only`, so no code is run
+#: torch's own format, which transformers reads without safetensors; with `weights_only`, so no code runs
 _TORCH_SINGLE, _TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
+class TensorEntry(TypedDict):
+    """A tensor in a safetensors header: its type (`F32`, `BF16`, `U8`, …), shape, and first and last byte."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether `file` is a Git LFS pointer: three lines of text in the place of the content."""
+    """Whether `file` is a Git LFS pointer: three lines of text instead of the content."""
     try:
         with file.open("rb") as stream:
             return stream.read(len(_LFS)) == _LFS
@@ -37,7 +46,7 @@ def refuse_lfs_pointer(file: Path, option: str = _OPTION) -> None:
         )
 
 
-def read_object(file: Path, option: str = _OPTION) -> dict[str, Any]:
+def read_object(file: Path, option: str = _OPTION) -> dict[str, object]:
     """A JSON file's object.
 
     Raises:
@@ -45,38 +54,48 @@ def read_object(file: Path, option: str = _OPTION) -> dict[str, Any]:
     """
     refuse_lfs_pointer(file, option)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise InputError(f"{option}: '{file}' is not a JSON object: copy or download it again")
-    return found
+    return value
 
 
-def read_header(file: Path, option: str = _OPTION) -> dict[str, dict[str, Any]]:
-    """A safetensors file's tensors: name → `dtype`, `shape`, `data_offsets`.
+def named_base(folder: Path, option: str = _OPTION) -> str | None:
+    """The base that an adapter's configuration names; None where it names none.
 
     Raises:
-        InputError: the file is a Git LFS pointer, is cut, or is no safetensors file.
+        InputError: as `read_object`.
+    """
+    base = read_object(folder / ADAPTER_CONFIG, option).get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
+
+
+def read_header(file: Path, option: str = _OPTION) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        InputError: the file is a Git LFS pointer, is cut short, or is no safetensors file.
     """
     refuse_lfs_pointer(file, option)
-    whole = f"{option}: '{file}' is not a whole safetensors file"
+    not_whole = f"{option}: '{file}' is not a whole safetensors file"
     again = "copy or download it again"
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > size - 8:
-                raise InputError(f"{whole}: {again}")
+                raise InputError(f"{not_whole}: {again}")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except OSError as error:
         raise InputError(f"{option}: '{file}' can't be read ({error.strerror}): {again}") from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{whole}: {again}") from error
+        raise InputError(f"{not_whole}: {again}") from error
     if 8 + length + end != size:
-        raise InputError(f"{whole} ({size:,} of {8 + length + end:,} bytes): {again}")
+        raise InputError(f"{not_whole} ({size:,} of {8 + length + end:,} bytes): {again}")
     return header
 
 
@@ -84,11 +103,11 @@ def check_weights(folder: Path, *, quantized: bool = False) -> list[Path]:
     """The weight files of a base's folder that transformers reads, each checked.
 
     Args:
-        folder: holds `config.json`.
-        quantized: whether that has a `quantization_config`.
+        folder: with `config.json`.
+        quantized: whether `config.json` has a `quantization_config`.
 
     Raises:
-        InputError: a file is missing, cut or a Git LFS pointer, or there are no weights; or they are quantized, and
+        InputError: a file is missing, cut short or a Git LFS pointer; there are no weights; or they are quantized and
             config.json doesn't say how.
     """
     single, index = folder / _SINGLE, folder / _INDEX
@@ -109,14 +128,14 @@ def check_weights(folder: Path, *, quantized: bool = False) -> list[Path]:
     return files
 
 
-def _refuse_quantized(headers: dict[Path, dict[str, dict[str, Any]]]) -> None:
-    """Raises InputError for quantized weights: without their scales they would be read as the weights themselves."""
+def _refuse_quantized(headers: dict[Path, dict[str, TensorEntry]]) -> None:
+    """Refuses quantized weights: without their scales they would be read as the weights themselves."""
     scaled = any("scale" in name.rpartition(".")[2] for header in headers.values() for name in header)
     for file, header in headers.items():
         for name, entry in header.items():
             kind = str(entry["dtype"])
-            whole = kind[:1] in ("I", "U") and name.endswith(("weight", "_proj", "_blocks"))
-            if whole or (scaled and kind.startswith("F8")):
+            integers = kind[:1] in ("I", "U") and name.endswith(("weight", "_proj", "_blocks"))
+            if integers or (scaled and kind.startswith("F8")):
                 raise InputError(
                     f"{_OPTION}: '{file}': the tensor '{name}' is quantized ({kind}), and config.json has no "
                     "quantization_config: copy the base's own config.json, or take the base that isn't quantized"
@@ -124,9 +143,13 @@ def _refuse_quantized(headers: dict[Path, dict[str, dict[str, Any]]]) -> None:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index lists; all of them are there."""
+    """The files that an index lists; none is missing."""
     listed = read_object(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed or not all(isinstance(one, str) for one in listed.values()):
+    if (
+        not isinstance(listed, dict)
+        or not listed
+        or not all(isinstance(name, str) for name in listed.values())
+    ):
         raise InputError(f"{_OPTION}: '{index}' lists no weight files: copy or download it again")
     shards = [index.parent / name for name in sorted(set(listed.values()))]
     missing = sorted(file.name for file in shards if not file.is_file())
@@ -139,7 +162,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _no_weights(folder: Path) -> str:
-    """What the folder holds in the place of weights, and what to do."""
+    """The folder's content instead of weights, and the fix."""
     if (folder / ADAPTER_CONFIG).is_file():
         return adapter_given_as_base(folder)
     if ggufs := _names(folder, "*.gguf"):
@@ -163,20 +186,19 @@ def _no_weights(folder: Path) -> str:
 
 
 def adapter_given_as_base(folder: Path, name: str | None = None) -> str:
-    """For a message: the folder (the Hub's `name`) is an adapter, and which options to give instead."""
+    """For a message: the folder (on the Hub: `name`) is an adapter; the options to give instead."""
     name = str(folder) if name is None else name
-    named = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    base = named if isinstance(named, str) and named else None
+    base = named_base(folder)
     of = f" (of the base '{base}')" if base else ""
     return (
         f"'{name}' is an adapter{of}, not a base: pass --model.adapter {name} and {_OPTION} {base or 'BASE'}"
     )
 
 
-def gguf_alone(place: str, files: list[str]) -> str:
-    """For a message: there is nothing but GGUF files."""
+def gguf_alone(name: str, files: list[str]) -> str:
+    """For a message: the model has GGUF files alone."""
     return (
-        f"'{place}' holds its weights as GGUF alone ({files[0]}), which can't be trained: pass the safetensors model "
+        f"'{name}' holds its weights as GGUF alone ({files[0]}), which can't be trained: pass the safetensors model "
         "that it was converted from, or convert it back with the Python package gguf (gguf.dequantize) and save it "
         f"as {_SINGLE} with its config.json and tokenizer"
     )
@@ -187,14 +209,14 @@ def _names(folder: Path, pattern: str) -> list[str]:
 
 
 def not_a_model(base: str, folder: Path) -> str:
-    """For a message: why a folder without `config.json` is no base, and what to give instead."""
+    """For a message: why a folder without `config.json` is no base, and what to pass instead."""
     if (folder / ADAPTER_CONFIG).is_file():
         return adapter_given_as_base(folder)
     if (folder / "adapter" / ADAPTER_CONFIG).is_file():
         return adapter_given_as_base(folder / "adapter")
     if ggufs := _names(folder, "*.gguf"):
         return gguf_alone(base, ggufs)
-    if inner := sorted(str(one.parent) for one in _inner_configs(folder)):
+    if inner := sorted(str(config.parent) for config in _inner_configs(folder)):
         return f"'{base}' holds no config.json: it is not a transformers model; did you mean '{inner[-1]}'?"
     if _names(folder, "*.safetensors"):
         return f"'{base}' holds weights but no config.json: copy the base's config.json and tokenizer files into it"
@@ -202,6 +224,6 @@ def not_a_model(base: str, folder: Path) -> str:
 
 
 def _inner_configs(folder: Path) -> Iterator[Path]:
-    """Of a folder around the model's, and of one in the Hub's cache."""
+    """In a folder around the model's, or one of the Hub's cache."""
     yield from folder.glob("*/config.json")
     yield from folder.glob("snapshots/*/config.json")

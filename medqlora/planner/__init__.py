@@ -1,6 +1,6 @@
-"""What a run needs before it is begun: memory by part and phase, and how long it may take.
+"""The plan of a run: memory by part and phase, and an estimate of its time.
 
-Counted from the model's configuration and the questions' lengths; no weight is loaded.
+The input is the model's configuration and the lengths of the examples; no weight is loaded.
 """
 
 from medqlora.planner.fitting import Work, fill, with_budget

@@ -1,33 +1,33 @@
-"""What fits a given memory, and of that the fastest: micro-batches, checkpointing, weights kept dequantized."""
+"""The fastest settings that fit a given memory: micro-batches, checkpointing, cached weights."""
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+from medqlora.data.batching.loader import epoch_order
 from medqlora.data.batching.packing import deal, split_by_budget
-from medqlora.planner.memory import Setting, plan
+from medqlora.planner.memory import Setting, plan, recomputed_layers
 from medqlora.planner.shape import Shape
 
-#: of a GPU's memory, what is left to its driver and to what the plan doesn't see
+#: share of a GPU's memory left to its driver and to parts outside the plan
 RESERVE = 0.06
-#: budgets of a micro-batch that "auto" tries, beside a whole step
+#: budgets of a micro-batch that "auto" tries, beside a full step
 _BUDGETS = (512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
-#: tokens whose time a pass takes beside its products, and what of it is dequantization: fitted on an H200
+#: fixed cost of a pass in tokens' time, and dequantization's part of it: fitted on an H200
 _OVERHEAD, _DEQUANTIZATION = 1000, 300
-#: a layer that runs again adds this share of its forward and backward; copies to the host take a little more
-_AGAIN, _COPIES = 0.4, 1.03
-#: epochs whose steps are looked at
+#: a layer's recomputation relative to its forward and backward, and the factor of copies to host memory
+_RECOMPUTATION, _COPIES = 0.4, 1.03
+#: epochs whose steps are examined
 _EPOCHS = 3
 
 
 class Work(NamedTuple):
-    """What goes through the model.
+    """The examples of a run and how they are batched.
 
     Attributes:
         lengths: (prompt, completion) of each training example, in tokens.
-        batch_size: examples a step.
-        eval_batch_size: answers written at once, at most; 0 where none are.
+        batch_size: examples per step.
+        eval_batch_size: maximum number of answers generated together; 0 without generation.
         seed: of the examples' order.
         devices: processes that share each step.
     """
@@ -44,55 +44,54 @@ class Work(NamedTuple):
 
 
 def steps(work: Work, epochs: int = _EPOCHS) -> Iterator[list[int]]:
-    """The examples of each step of the first epochs, as `data.loader.StepLoader` draws them."""
+    """The indices of each step's examples in the first epochs, as `StepLoader` draws them."""
     for epoch in range(epochs):
-        order = list(range(len(work.lengths)))
-        random.Random(f"{work.seed}/{epoch}").shuffle(order)
+        order = epoch_order(len(work.lengths), work.seed, epoch)
         for start in range(0, len(order), work.batch_size):
             yield order[start : start + work.batch_size]
 
 
 def _shares(work: Work, sizes: Sequence[int]) -> list[list[int]]:
-    """As `deal` gives a step's examples to the devices, without those that get none."""
+    """The result of `deal` for a step, without devices that have no example."""
     return deal(sizes, min(work.devices, len(sizes)))
 
 
 def largest_micro_batch(work: Work, micro_batch_tokens: int) -> tuple[int, list[int]]:
-    """Tokens of the largest packed micro-batch in the first epochs, and its examples."""
+    """Tokens of the largest packed micro-batch in the first epochs, and the indices of its examples."""
     largest: tuple[int, list[int]] = (0, [])
     for step in steps(work):
         sizes = [sum(work.lengths[index]) for index in step]
         for share in _shares(work, sizes):
-            for group in split_by_budget([sizes[place] for place in share], micro_batch_tokens):
-                places = [share[number] for number in group]
-                tokens = sum(sizes[place] for place in places)
+            for group in split_by_budget([sizes[position] for position in share], micro_batch_tokens):
+                positions = [share[index] for index in group]
+                tokens = sum(sizes[position] for position in positions)
                 if tokens > largest[0]:
-                    largest = (tokens, [step[place] for place in places])
+                    largest = (tokens, [step[position] for position in positions])
     return largest
 
 
 def imbalance(work: Work) -> float:
-    """Tokens of the fullest device over the mean, over the first epochs; 1 for one device."""
-    fullest = total = 0
+    """Tokens of the device with the most over the mean, in the first epochs; 1 for one device."""
+    most = total = 0
     for step in steps(work):
         sizes = [sum(work.lengths[index]) for index in step]
-        fullest += max(sum(sizes[place] for place in share) for share in _shares(work, sizes))
+        most += max(sum(sizes[position] for position in share) for share in _shares(work, sizes))
         total += sum(sizes)
-    return fullest * work.devices / total
+    return most * work.devices / total
 
 
 def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Setting:
-    """`setting` with what is largest under this budget, in training, scoring and writing."""
+    """`setting` with the largest batches under this budget, in training, scoring and generation."""
     tokens, examples = largest_micro_batch(work, micro_batch_tokens)
     prompt = max(prompt for prompt, _ in work.lengths)
-    at_once = max(1, min(work.eval_batch_size, micro_batch_tokens // prompt)) if work.eval_batch_size else 0
+    rows = max(1, min(work.eval_batch_size, micro_batch_tokens // prompt)) if work.eval_batch_size else 0
     return replace(
         setting,
         tokens=tokens,
         loss_rows=sum(work.lengths[index][1] for index in examples),
         score_tokens=micro_batch_tokens,
-        prompt_tokens=at_once * prompt,
-        rows=at_once,
+        prompt_tokens=rows * prompt,
+        rows=rows,
     )
 
 
@@ -106,90 +105,91 @@ def fill(
     checkpointing: bool,
     weights: bool,
 ) -> tuple[int, Setting]:
-    """The fastest that fits.
+    """The fastest setting that fits.
 
     Args:
         shape: of the model.
-        setting: what is given; what may be chosen is replaced.
-        work: what goes through it.
+        setting: the given settings; the chosen ones are replaced.
+        work: of the run.
         memory: bytes that torch may allocate.
         micro_batch_tokens: a budget, or None to choose one.
-        checkpointing: whether it may be chosen; of the fused engine alone.
-        weights: whether all layers may keep theirs dequantized; of the fused engine alone.
+        checkpointing: whether to choose it; fused engine only.
+        weights: whether to choose cached weights; fused engine only.
 
     Returns:
-        The budget and its setting. Where nothing fits, what takes the least.
+        The budget and its setting. If nothing fits, the setting with the lowest peak.
     """
-    longest = work.longest
-    budgets: list[int]
-    if micro_batch_tokens is not None:
-        budgets = [micro_batch_tokens]
-    else:
-        whole, _ = largest_micro_batch(work, sum(map(sum, work.lengths)))
-        budgets = sorted({one for one in (*_BUDGETS, whole) if longest <= one <= whole} | {longest})
+    budgets = _budgets(work, micro_batch_tokens)
     best: tuple[float, int, Setting] | None = None
     least: tuple[int, int, Setting] | None = None
     for budget in budgets:
-        begun = with_budget(setting, work, budget)
-        for kept in _kinds(shape, begun, memory) if checkpointing else [begun.checkpointing]:
-            tried = replace(begun, checkpointing=kept)
-            peak = plan(shape, tried).peak
+        initial = with_budget(setting, work, budget)
+        for choice in _choices(shape, initial, memory) if checkpointing else [initial.checkpointing]:
+            candidate = replace(initial, checkpointing=choice)
+            peak = plan(shape, candidate).peak
             if least is None or peak < least[0]:
-                least = (peak, budget, tried)
+                least = (peak, budget, candidate)
             if peak > memory:
                 continue
             if weights:
-                tried = replace(tried, cached=_most_cached(shape, tried, memory))
-            time = relative_time(shape, tried)
+                candidate = replace(candidate, cached=_most_cached(shape, candidate, memory))
+            time = relative_time(shape, candidate)
             if best is None or time < best[0]:
-                best = (time, budget, tried)
+                best = (time, budget, candidate)
     assert least is not None
     if best is None:
         return least[1:]
     _, budget, chosen = best
     if micro_batch_tokens is None and budget == budgets[-1]:
-        # a whole step goes through at once: what more there is makes evaluation faster
-        for larger in (one for one in _BUDGETS if one > budget):
-            tried = with_budget(chosen, work, larger)
-            if plan(shape, tried).peak > memory:
+        # a full step fits one micro-batch; a larger budget makes evaluation faster
+        for larger in (tokens for tokens in _BUDGETS if tokens > budget):
+            candidate = with_budget(chosen, work, larger)
+            if plan(shape, candidate).peak > memory:
                 break
-            budget, chosen = larger, tried
+            budget, chosen = larger, candidate
     return budget, chosen
 
 
+def _budgets(work: Work, micro_batch_tokens: int | None) -> list[int]:
+    """The budgets to try: the given one, or those from the longest example up to a full step."""
+    if micro_batch_tokens is not None:
+        return [micro_batch_tokens]
+    full, _ = largest_micro_batch(work, sum(map(sum, work.lengths)))
+    longest = work.longest
+    return sorted({tokens for tokens in (*_BUDGETS, full) if longest <= tokens <= full} | {longest})
+
+
 def relative_time(shape: Shape, setting: Setting) -> float:
-    """What a token takes, in units of nothing: to rank settings of one engine by."""
-    kept = setting.checkpointing
-    again = {"none": 0, "full": shape.layers, "offload": shape.layers}.get(str(kept), kept)
-    share = min(int(again), shape.layers) / shape.layers
+    """The time of a token in arbitrary units, to rank the settings of one engine."""
+    recomputed = min(recomputed_layers(shape, setting), shape.layers) / shape.layers
     dequantized = 1 - min(setting.cached, shape.layers) / shape.layers
     overhead = _OVERHEAD - _DEQUANTIZATION + _DEQUANTIZATION * dequantized
-    copies = _COPIES if kept == "offload" else 1.0
-    return (1 + _AGAIN * share) * (1 + overhead / setting.tokens) * copies
+    copies = _COPIES if setting.checkpointing == "offload" else 1.0
+    return (1 + _RECOMPUTATION * recomputed) * (1 + overhead / setting.tokens) * copies
 
 
 def largest_budgets(shape: Shape, setting: Setting, memory: int, longest: int) -> dict[str, int | None]:
-    """Checkpointing → the most tokens of a micro-batch that fit; None where not even the longest example does."""
-    share = setting.loss_rows / setting.tokens
+    """Checkpointing → the most tokens of a micro-batch that fit; None if the longest example doesn't fit."""
+    loss_share = setting.loss_rows / setting.tokens
     kinds: tuple[Literal["none", "full", "offload"], ...] = ("none", "full")
     if setting.engine == "fused":
         kinds = ("none", "full", "offload")
-    found: dict[str, int | None] = {}
+    largest: dict[str, int | None] = {}
     for kind in kinds:
-        found[kind] = None
+        largest[kind] = None
         for tokens in range(256, 32769, 256):
-            rows = round(share * tokens)
-            tried = replace(
+            rows = round(loss_share * tokens)
+            candidate = replace(
                 setting, checkpointing=kind, tokens=tokens, score_tokens=tokens, loss_rows=rows, cached=0
             )
-            if tokens >= longest and plan(shape, tried).peak <= memory:
-                found[kind] = tokens
-    return found
+            if tokens >= longest and plan(shape, candidate).peak <= memory:
+                largest[kind] = tokens
+    return largest
 
 
-def _kinds(shape: Shape, setting: Setting, memory: int) -> list[Literal["none", "full", "offload"] | int]:
-    """The least checkpointing that fits, and offloading."""
-    low, high = 0, shape.layers  # the least number of layers that compute again
+def _choices(shape: Shape, setting: Setting, memory: int) -> list[Literal["none", "full", "offload"] | int]:
+    """The fewest recomputed layers that fit, and offloading."""
+    low, high = 0, shape.layers
     while low < high:
         middle = (low + high) // 2
         if plan(shape, replace(setting, checkpointing=middle)).peak <= memory:
@@ -200,6 +200,6 @@ def _kinds(shape: Shape, setting: Setting, memory: int) -> list[Literal["none", 
 
 
 def _most_cached(shape: Shape, setting: Setting, memory: int) -> int:
-    """All layers or none: keeping some leaves the workspace that dequantizing needs."""
-    whole = replace(setting, cached=shape.layers)
-    return shape.layers if plan(shape, whole).peak <= memory else 0
+    """All layers or none: a partial cache still needs the workspace of dequantization."""
+    cached = replace(setting, cached=shape.layers)
+    return shape.layers if plan(shape, cached).peak <= memory else 0

@@ -1,7 +1,7 @@
-"""Bytes by part and phase, as torch counts them as allocated (the CUDA context, about half a GiB, is not in it).
+"""Bytes by part and phase, as torch counts allocated memory: without the CUDA context of about half a GiB.
 
-Load is exact. Training with the fused engine follows what the engine keeps (`medqlora.fused`); its transient
-part, and the native engines', were fitted to peaks on one H200 (torch 2.11, Llama-3-8B's shape).
+The load phase is exact. Training with the fused engine counts its saved tensors (`medqlora.fused`). Its transient
+part, and the native engines' activations, are fitted to peaks on an H200 (torch 2.11, Llama-3-8B's shape).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,42 +9,44 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from medqlora.fused.group import RANK_MULTIPLE, ROW_MULTIPLE
+from medqlora.fused.head import PIECE_LOGITS
+from medqlora.fused.layer import WEIGHT_GROUPS
+from medqlora.models.host_weights import PIECE_VALUES
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.planner.shape import Shape
 
 GIB = 2**30
-#: bitsandbytes: weights that share a scale, and scales that share one of theirs
+#: bitsandbytes: weights per scale, scales per nested scale, optimizer values per scale
 _BLOCK, _NESTED_BLOCK, _STATE_BLOCK = 64, 256, 256
-#: bitsandbytes keeps the 8-bit optimizers' state of smaller tensors in 32 bits
+#: bitsandbytes keeps the optimizer state of smaller tensors in 32 bits
 _LEAST_8BIT = 4096
-#: what native engines keep a token and layer, over what the fused one keeps: Unsloth without checkpointing
-_NATIVE_KEEPS = 1.31
-#: layers' worth of activations that a native engine holds while it runs one again
-_NATIVE_AGAIN = 1.8
-#: weight groups that the fused engine dequantizes together
-_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+#: activations of a native engine relative to the fused one's: fitted to Unsloth without checkpointing
+_NATIVE_FACTOR = 1.31
+#: layers' worth of activations that a native engine holds while it recomputes one
+_NATIVE_TRANSIENT = 1.8
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What decides the memory beside the shape.
+    """The settings that determine memory, beside the shape.
 
     Attributes:
         quantization: nf4, fp4, int8 or none.
         double_quantization: of nf4 and fp4.
-        width: bytes of what the quantized layers compute in: 2, or 4 for `--trainer.precision 32`.
+        width: bytes per value in the quantized layers' products: 2, or 4 for `--trainer.precision 32`.
         r, targets: of LoRA; None for all seven projections.
-        optimizer: adamw_8bit, paged_adamw_8bit (in host memory when need be; counted whole) or adamw.
+        optimizer: adamw_8bit, paged_adamw_8bit (counted in full, although it may use host memory) or adamw.
         engine: fused or native.
-        checkpointing: none, full, offload, or a number of layers that compute again.
-        embedding, head: on the device, or in host memory.
-        cached: layers whose weights the fused engine keeps dequantized.
-        shares: GPUs that the layers' quantized weights are spread over; 1 for all of them on each.
+        checkpointing: none, full, offload, or the number of recomputed layers.
+        embedding, head: on the device or in host memory.
+        cached: number of layers whose weights the fused engine keeps dequantized.
+        shares: number of GPUs over which the layers' quantized weights are sharded; 1 for no sharding.
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
         score_tokens: of the largest pass in evaluation.
-        prompt_tokens, rows, new_tokens: what is written at once: prompt tokens in all with padding, prompts,
-            and new tokens each; rows 0 for none.
+        prompt_tokens, rows, new_tokens: of the answers generated together: all prompt tokens with padding, the
+            number of prompts, and new tokens per prompt; rows 0 for none.
     """
 
     quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
@@ -82,57 +84,63 @@ class Plan:
 
 
 def plan(shape: Shape, setting: Setting) -> Plan:
-    """What each phase holds at its peak."""
+    """The bytes of each phase at its peak."""
     layer = sum(linear_bytes(out, into, setting) for out, into in shape.linears.values())
+    adapters = shape.lora_parameters(setting.r, setting.targets) * 4
     base = {
         "quantized weights": ceil(shape.layers * layer / setting.shares),
-        "embedding": shape.embedding_parameters * setting.width * _embedding_stays(shape, setting),
+        "embedding": shape.embedding_parameters * setting.width * _embedding_on_device(shape, setting),
         "head": shape.head_parameters * setting.width * (setting.head == "device"),
         "norms and biases": shape.small_parameters * setting.width,
-        "adapters": shape.lora_parameters(setting.r, setting.targets) * 4,
+        "adapters": adapters,
     }
-    fused = setting.engine == "fused"
-    workspace = {"dequantized group": workspace_bytes(shape, setting)}
-    casts = {"adapters' casts": cast_bytes(shape, setting)} if fused else {}
-    if fused and setting.cached:  # A and B lie beside and below the weights then
+    casts = {"adapters' casts": cast_bytes(shape, setting)} if setting.engine == "fused" else {}
+    if casts and setting.cached:  # cached layers hold A and B with their weights
         casts["adapters' casts"] = (
             casts["adapters' casts"] * max(0, shape.layers - setting.cached) // shape.layers
         )
         casts["dequantized weights"] = cached_bytes(shape, setting)
-    optimizer = {
-        "optimizer": optimizer_bytes(shape, setting),
-        # a buffer that stays: `training.flat`
-        "gradients": shape.lora_parameters(setting.r, setting.targets) * 4,
-    }
-    if setting.shares > 1:  # the one that runs, and the one that is on its way
+    workspace = {"dequantized group": workspace_bytes(shape, setting)}
+    if setting.shares > 1:  # the layer in use, and the next one
         workspace["gathered layers"] = min(2, shape.layers) * layer
-    train = {
+    kept = {
         **base,
         **casts,
-        **optimizer,
+        "optimizer": optimizer_bytes(shape, setting),
+        "gradients": adapters,  # a permanent buffer: `training.flat`
         **workspace,
-        "activations": activation_bytes(shape, setting),
     }
-    # the head runs before the layers' backward, with all activations there but none of its workspace
-    train["logits"] = max(0, _logits_bytes(shape, setting) - workspace["dequantized group"])
-    kept = {**base, **casts, **optimizer, **workspace}
-    score = {**kept, "activations": setting.score_tokens * _forward_bytes(shape, setting)}
-    load = {**base, "gathered layers": layer} if setting.shares > 1 else base
-    phases = {"load": load, "fit": train, "validate": score}
+    # the head runs before the layers' backward, with all activations but without the workspace
+    logits = max(0, _logits_bytes(shape, setting) - workspace["dequantized group"])
+    score = setting.score_tokens * _forward_bytes(shape, setting)
+    phases = {
+        "load": {**base, "gathered layers": layer} if setting.shares > 1 else base,
+        "fit": {**kept, "activations": activation_bytes(shape, setting), "logits": logits},
+        "validate": {**kept, "activations": score},
+    }
     if setting.rows:
-        cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
-        held = setting.prompt_tokens + setting.rows * setting.new_tokens
-        phases["generate"] = {
-            **kept,
-            "activations": setting.prompt_tokens * _forward_bytes(shape, setting),
-            "keys and values": 2 * cache * held,  # a cache that grows is copied: twice
-            "logits": setting.rows * shape.vocabulary * (setting.width + 4),
-        }
+        phases["generate"] = {**kept, **_generation_parts(shape, setting)}
     return Plan(phases)
 
 
+def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
+    token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
+    tokens = setting.prompt_tokens + setting.rows * setting.new_tokens
+    return {
+        "activations": setting.prompt_tokens * _forward_bytes(shape, setting),
+        "keys and values": 2 * token * tokens,  # growing copies the cache: twice
+        "logits": setting.rows * shape.vocabulary * (setting.width + 4),
+    }
+
+
+def recomputed_layers(shape: Shape, setting: Setting) -> int:
+    """The number of layers that activation checkpointing recomputes."""
+    value = setting.checkpointing
+    return value if isinstance(value, int) else 0 if value == "none" else shape.layers
+
+
 def linear_bytes(out: int, into: int, setting: Setting) -> int:
-    """A quantized weight as bitsandbytes holds it: packed values, scales, their nested form and the codes."""
+    """A quantized weight in bitsandbytes' format: packed values, scales (maybe nested) and codes."""
     count = out * into
     if setting.quantization == "none":
         return count * setting.width
@@ -142,12 +150,12 @@ def linear_bytes(out: int, into: int, setting: Setting) -> int:
     code = 16 * 4
     if not setting.double_quantization:
         return ceil(count / 2) + 4 * blocks + code
-    nested = 4 * ceil(blocks / _NESTED_BLOCK) + 256 * 4 + 4  # their scales, code and offset
+    nested = 4 * ceil(blocks / _NESTED_BLOCK) + 256 * 4 + 4  # scales of scales, code and offset
     return ceil(count / 2) + blocks + nested + code
 
 
 def optimizer_bytes(shape: Shape, setting: Setting) -> int:
-    """Adam's two moments: 8 bits with a scale for every 256, or 32 bits."""
+    """Adam's two moments: 8 bits and a scale per 256 values, or 32 bits."""
     total = 0
     for name in setting.targets or SEVEN_PROJECTIONS:
         for size in (setting.r * side for side in shape.linears.get(name, ())):
@@ -159,9 +167,9 @@ def optimizer_bytes(shape: Shape, setting: Setting) -> int:
 
 
 def cast_bytes(shape: Shape, setting: Setting) -> int:
-    """The fused engine's copies of A (stacked) and B (block-diagonal) of each weight group."""
+    """The fused engine's casts of each weight group's A (stacked) and B (block-diagonal)."""
     total = 0
-    for group in _GROUPS:
+    for group in WEIGHT_GROUPS:
         names = [name for name in group if name in (setting.targets or SEVEN_PROJECTIONS)]
         rank = setting.r * len(names)
         outputs = sum(shape.linears[name][0] for name in group)
@@ -170,58 +178,60 @@ def cast_bytes(shape: Shape, setting: Setting) -> int:
 
 
 def cached_bytes(shape: Shape, setting: Setting) -> int:
-    """Weights that stay dequantized, each group with B beside it and A below it."""
+    """Cached dequantized weights, each group with B beside it and A below it."""
     total = 0
-    for group in _GROUPS:
-        rank = _up(setting.r * sum(name in (setting.targets or SEVEN_PROJECTIONS) for name in group), 8)
+    for group in WEIGHT_GROUPS:
+        rank = _up(
+            setting.r * sum(name in (setting.targets or SEVEN_PROJECTIONS) for name in group), RANK_MULTIPLE
+        )
         outputs, inputs = sum(shape.linears[name][0] for name in group), shape.linears[group[0]][1]
-        total += (outputs + rank) * _up(inputs + rank, 64)
+        total += (outputs + rank) * _up(inputs + rank, ROW_MULTIPLE)
     return min(setting.cached, shape.layers) * total * setting.width
 
 
 def workspace_bytes(shape: Shape, setting: Setting) -> int:
-    """The largest group of weights while it is dequantized."""
+    """The largest weight group, dequantized."""
     if setting.quantization == "none" or (setting.engine == "fused" and setting.cached >= shape.layers):
         return 0
-    return setting.width * max(sum(_size(shape, name) for name in group) for group in _GROUPS)
+    return setting.width * max(sum(_size(shape, name) for name in group) for group in WEIGHT_GROUPS)
 
 
 def layer_bytes(shape: Shape, setting: Setting) -> int:
-    """What the fused engine keeps of a layer, a token: its input, q, k and v, what the attention gave with
-    its logsumexp, the residual, gate and up, and the adapters' inner products."""
+    """The fused engine's saved tensors of a layer per token: its input, q, k, v, the attention's output and
+    logsumexp, the residual, gate and up, and the inputs times LoRA's A."""
     attention = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim
     if shape.qk_norm:
         attention += (shape.heads + shape.kv_heads) * shape.head_dim  # q and k before their norms
     ranks = [
-        setting.r * sum(name in (setting.targets or SEVEN_PROJECTIONS) for name in group) for group in _GROUPS
+        setting.r * sum(name in (setting.targets or SEVEN_PROJECTIONS) for name in group)
+        for group in WEIGHT_GROUPS
     ]
-    inner = sum(_up(rank, 8) for rank in ranks)
-    # gate's and up's products carry the adapters' along, in rows that begin at even places
-    wide = _up(2 * shape.intermediate + ranks[2], 64)
+    inner = sum(_up(rank, RANK_MULTIPLE) for rank in ranks)
+    # gate and up have a tail for LoRA (`tailed`)
+    wide = _up(2 * shape.intermediate + ranks[2], ROW_MULTIPLE)
     return (2 * shape.hidden + attention + wide + inner) * setting.width + 4 * shape.heads
 
 
 def activation_bytes(shape: Shape, setting: Setting) -> int:
-    """Of the largest micro-batch, at the beginning of its backward."""
+    """Activations of the largest micro-batch, when its backward starts."""
     layer, token = layer_bytes(shape, setting), shape.hidden * setting.width
-    asked = setting.checkpointing
-    again = asked if isinstance(asked, int) else 0 if asked == "none" else shape.layers
-    waiting = 0 if asked == "offload" else token
+    recomputed = recomputed_layers(shape, setting)
+    saved_input = 0 if setting.checkpointing == "offload" else token
     if setting.engine == "native":
-        layer = round(layer * _NATIVE_KEEPS)
-        again = min(again, shape.layers)
-        transient = round(layer * _NATIVE_AGAIN) if again else 0
-        return setting.tokens * ((shape.layers - again) * layer + again * waiting + transient)
-    again = min(again, shape.layers - 1)
-    # the last layer runs behind its keys and values at the rows that carry loss alone
+        layer = round(layer * _NATIVE_FACTOR)
+        recomputed = min(recomputed, shape.layers)
+        transient = round(layer * _NATIVE_TRANSIENT) if recomputed else 0
+        return setting.tokens * ((shape.layers - recomputed) * layer + recomputed * saved_input + transient)
+    recomputed = min(recomputed, shape.layers - 1)
+    # after its keys and values, the last layer runs only at the rows that carry loss
     last = token + 2 * shape.kv_heads * shape.head_dim * setting.width
-    transient = setting.width * (shape.intermediate + 3 * shape.hidden) + (layer if again else 0)
-    kept = (shape.layers - 1 - again) * layer + again * waiting + last + transient
+    transient = setting.width * (shape.intermediate + 3 * shape.hidden) + (layer if recomputed else 0)
+    kept = (shape.layers - 1 - recomputed) * layer + recomputed * saved_input + last + transient
     return setting.tokens * kept + setting.loss_rows * layer
 
 
-def _embedding_stays(shape: Shape, setting: Setting) -> bool:
-    """A weight that is the head's too leaves the device with both alone."""
+def _embedding_on_device(shape: Shape, setting: Setting) -> bool:
+    """Whether the embedding is on the device; a tied weight leaves it only with embedding and head."""
     return setting.embedding == "device" or (shape.tied and setting.head == "device")
 
 
@@ -235,17 +245,15 @@ def _size(shape: Shape, name: str) -> int:
 
 
 def _forward_bytes(shape: Shape, setting: Setting) -> int:
-    """A token of a pass without gradients: gate, up and their product beside a few hidden rows."""
+    """Bytes per token of a pass without gradients: gate, up, their product and a few hidden rows."""
     return setting.width * (3 * shape.intermediate + 4 * shape.hidden)
 
 
 def _logits_bytes(shape: Shape, setting: Setting) -> int:
-    """A piece of the head's rows, and the gradient of all of them; or a piece of the head, at all rows."""
+    """The head's transient bytes: logits of a piece of rows, or on the host of a piece of the vocabulary."""
     if setting.head == "host":
-        # medqlora.models.host_weights streams so many values at a time; logits in two types, and three sums
-        piece = (1 << 25) // shape.hidden
-        return (1 << 25) * setting.width + setting.loss_rows * (
-            piece * (setting.width + 4) + shape.hidden * 12
-        )
-    rows = min(setting.loss_rows, max(1, (1 << 26) // shape.vocabulary))
+        # the streamed piece; at every row its logits in two types, and three hidden-sized sums
+        logits = PIECE_VALUES // shape.hidden * (setting.width + 4)
+        return PIECE_VALUES * setting.width + setting.loss_rows * (logits + shape.hidden * 12)
+    rows = min(setting.loss_rows, max(1, PIECE_LOGITS // shape.vocabulary))
     return rows * shape.vocabulary * setting.width + setting.loss_rows * shape.hidden * 6

@@ -1,22 +1,26 @@
-"""A decoder's shape, read from its transformers configuration: how many weights, and where."""
+"""A decoder's shape: the number and place of its weights, from its transformers configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from medqlora.fused.families import FAMILIES, Family
 from medqlora.models.flops import StepFlops, layer_values
 from medqlora.models.lora import SEVEN_PROJECTIONS
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the size of a Llama-like decoder.
+    """The sizes of a Llama-like decoder.
 
     Attributes:
-        layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary: as the configuration has them.
-        tied: whether the head is the embedding.
-        qkv_bias: whether q, k and v have biases (Qwen2).
-        qk_norm: whether q and k have norms of their own (Qwen3).
+        layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary: as in the configuration.
+        tied: the head is the embedding.
+        qkv_bias: q, k and v have biases (Qwen2).
+        qk_norm: q and k have head norms (Qwen3).
     """
 
     layers: int
@@ -31,15 +35,15 @@ class Shape:
     qk_norm: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> "Shape":
-        """Of a transformers configuration.
+    def of(cls, config: "PretrainedConfig") -> "Shape":
+        """The shape in a transformers configuration.
 
         Raises:
-            AttributeError: it isn't of a Llama-like decoder.
+            AttributeError: the model isn't a Llama-like decoder.
         """
         config = config.get_text_config()
         if any("expert" in name for name in config.to_dict()):
-            raise AttributeError(f"{config.model_type} has experts, not one MLP a layer")
+            raise AttributeError(f"{config.model_type} has experts, not one MLP per layer")
         if len({*map(str, layer_values(config, "head_dim"))}) > 1 or getattr(config, "kv_lora_rank", None):
             raise AttributeError(f"{config.model_type} has attention of several kinds, or compressed")
         kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
@@ -51,8 +55,9 @@ class Shape:
             raise AttributeError(f"{config.model_type} has layers of several shapes") from error
 
     @classmethod
-    def _of_fields(cls, config: Any) -> "Shape":
+    def _of_fields(cls, config: "PretrainedConfig") -> "Shape":
         heads = config.num_attention_heads
+        family = FAMILIES.get(config.model_type) or Family()
         return cls(
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
@@ -62,13 +67,13 @@ class Shape:
             intermediate=config.intermediate_size,
             vocabulary=config.vocab_size,
             tied=bool(config.tie_word_embeddings),
-            qkv_bias=config.model_type == "qwen2" or bool(getattr(config, "attention_bias", False)),
-            qk_norm=config.model_type == "qwen3",
+            qkv_bias=family.qkv_bias or bool(getattr(config, "attention_bias", False)),
+            qk_norm=family.head_norms,
         )
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Name → (outputs, inputs) of a layer's seven projections."""
+        """Projection → (outputs, inputs), for the seven projections of a layer."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         d, ff = self.hidden, self.intermediate
         sizes = ((q, d), (kv, d), (kv, d), (d, q), (ff, d), (ff, d), (d, ff))
@@ -85,7 +90,7 @@ class Shape:
 
     @property
     def head_parameters(self) -> int:
-        """0 where the head is the embedding."""
+        """0 if the head is the embedding."""
         return 0 if self.tied else self.embedding_parameters
 
     @property
@@ -99,12 +104,12 @@ class Shape:
         return self.layers * per_layer + self.hidden
 
     def lora_parameters(self, r: int, targets: Sequence[str] | None = None) -> int:
-        """Weights of adapters of rank `r` on `targets` (None for all seven)."""
+        """Weights of LoRA with rank `r` on `targets` (None for all seven projections)."""
         sizes = (self.linears[name] for name in targets or SEVEN_PROJECTIONS if name in self.linears)
         return self.layers * sum(r * (out + into) for out, into in sizes)
 
     def flops(self, r: int, targets: Sequence[str] | None = None) -> StepFlops:
-        """Of a training step, counted as `models.flops.step_flops` counts a loaded model."""
+        """FLOPs of a training step, counted as by `models.flops.step_flops` on a loaded model."""
         return StepFlops(
             linear=4 * self.linear_parameters + 6 * self.lora_parameters(r, targets),
             attention=3.5 * 4 * self.heads * self.head_dim * self.layers,

@@ -1,4 +1,4 @@
-"""How long a run may take: floating-point operations, over what a GPU gets done of its peak."""
+"""An estimate of a run's time: its floating-point operations over a measured share of the GPU's peak."""
 
 import difflib
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from medqlora.planner.memory import Setting
 
 
 class GPU(NamedTuple):
-    """A GPU as its maker describes it: memory in GB (10^9 bytes), dense half-precision TFLOP/s."""
+    """A GPU by its data sheet: memory in GB (10^9 bytes), dense half-precision TFLOP/s."""
 
     memory_gb: float
     tflops: float
@@ -28,13 +28,17 @@ GPUS = {
     "h200": GPU(141, 989),
     "b200": GPU(192, 2250),
 }
-#: share of the peak that training steps came to on an H200, the one GPU that was tried: (least, most)
+#: (engine, recomputes) → share of the peak in training steps on an H200, the only GPU measured: (least, most)
 _SHARES = {("fused", True): (0.20, 0.42), ("fused", False): (0.45, 0.55), ("native", True): (0.04, 0.25)}
 _SHARES["native", False] = (0.15, 0.30)
 
 
 def gpu_named(name: str) -> GPU:
-    """Raises InputError for one that isn't known; names the nearest."""
+    """The GPU of that name.
+
+    Raises:
+        InputError: the name is unknown; the message has the nearest one.
+    """
     plain = name.lower().replace(" ", "").replace("_", "-").removeprefix("nvidia").strip("-")
     if plain in GPUS:
         return GPUS[plain]
@@ -44,6 +48,6 @@ def gpu_named(name: str) -> GPU:
 
 
 def tokens_per_s(setting: Setting, flops_per_token: float, tflops: float) -> tuple[float, float]:
-    """Least and most tokens a second to expect; an estimate."""
+    """The least and most tokens per second to expect."""
     low, high = _SHARES[setting.engine, setting.checkpointing not in ("none", 0)]
     return low * tflops * 1e12 / flops_per_token, high * tflops * 1e12 / flops_per_token

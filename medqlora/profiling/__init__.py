@@ -1,8 +1,8 @@
-"""Speed and memory of a training step, measured: of this project's engines, and of other trainers beside them.
+"""Measurements of a training step's speed and memory, of this project's engines and of other trainers.
 
-Weights are random and texts are random tokens, of a real model's shape and PubMedQA's lengths: neither
-changes what a step costs. Each case runs in a process of its own (`processes`), so that nothing of one
-weighs on the next. Nothing heavy is imported here: `medqlora bench --help` answers at once.
+Weights and tokens are random, with a real model's shape and PubMedQA's lengths: the cost of a step is the same.
+Each case runs in a process of its own (`processes`). This package imports nothing heavy, so that
+`medqlora bench --help` answers at once.
 """
 
 from medqlora.profiling.case import Case

@@ -1,44 +1,49 @@
-"""One thing to measure: plain values, so that it can go to a process of its own."""
+"""A case of the benchmark: plain values, which a process of its own reads as JSON."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
+
+from medqlora.utils.types import Json
 
 Trainer = Literal["native", "fused", "trl-peft", "trl-unsloth"]
 Precision = Literal["bf16-mixed", "16-mixed", "32"]
-#: trainers of others, and the packages that each needs
+#: the fields of a transformers configuration, with its `model_type`
+ModelShape: TypeAlias = Mapping[str, Json]
+#: other projects' trainers, and the packages that each needs
 PEERS: dict[Trainer, tuple[str, ...]] = {"trl-peft": ("trl", "peft"), "trl-unsloth": ("trl", "unsloth")}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """A trainer with its settings.
 
     Attributes:
         trainer: "native" and "fused" are this project's engines, the others are other projects' trainers.
-        shape: the fields of transformers' configuration, with its `model_type`.
-        shape_name: what the shape is called.
-        checkpointing: "full", "none", "offload" (fused alone) or, for the fused engine, a number of layers;
+        shape: of the model.
+        shape_name: the name of the shape in the table.
+        checkpointing: "full", "none", "offload" (fused engine only), a number of layers (fused engine only), or
             "unsloth" for that trainer's own.
         weights: "nf4", or "cached" for the fused engine to keep them dequantized.
-        embedding, head: on the "device", or in "host" memory; of this project's engines.
-        compile: the fused engine's kernels between products are compiled.
-        micro_batch_tokens: of a packed micro-batch; for a peer, the length that it packs or cuts to.
-        batch_size: examples a step for each device; None for one full micro-batch a step on each. Of a peer that
-            doesn't pack, the examples of a micro-batch.
-        accumulate: micro-batches a step, of a peer.
+        embedding, head: on the "device" or in "host" memory; of this project's engines.
+        compile: the fused engine runs the functions between matrix products as compiled kernels.
+        micro_batch_tokens: of a packed micro-batch; for a peer, the length to which it packs or truncates.
+        batch_size: examples per step and device; None fills one micro-batch per step and device. For a peer
+            without packing, the examples of a micro-batch.
+        accumulate: micro-batches per step, of a peer.
         packing: whether a peer packs.
         precision: as of Lightning's Trainer.
-        warm_up: steps before any is timed.
-        steps: that are timed.
+        warm_up: steps before the timed ones.
+        steps: timed steps.
         device: "cuda" or "cpu".
-        devices: GPUs that share each step, or processes on a CPU.
-        strategy: "ddp", each of them has a base of its own; "fsdp", they share one.
+        devices: GPUs, or processes on a CPU, that share each step.
+        strategy: "ddp": a base model on each device; "fsdp": one sharded base model.
         seed: of weights, order and tokens.
         folder: a checkpoint of the shape, for a peer that loads one.
     """
 
     trainer: Trainer
-    shape: dict[str, Any]
+    shape: ModelShape
     shape_name: str = ""
     checkpointing: str = "full"
     weights: Literal["nf4", "cached"] = "nf4"
@@ -58,11 +63,12 @@ class Case:
     seed: int = 0
     folder: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
+        """The fields; `Case(**fields)` reads them back."""
         return asdict(self)
 
     def described(self) -> str:
-        """In a few words, for a table."""
+        """The settings in a few words, for a table."""
         if self.trainer in PEERS and not self.packing:
             rows = f"{self.batch_size}×{self.accumulate} cut at {self.micro_batch_tokens}"
         else:
@@ -73,11 +79,11 @@ class Case:
             elif self.batch_size is not None:
                 rows += f", {each}{self.batch_size} a step"
         where = {"embedding": self.embedding, "head": self.head}
-        hosted = " and ".join(name for name, place in where.items() if place == "host")
+        hosted = " and ".join(name for name, memory in where.items() if memory == "host")
         return (
             f"{rows}, checkpointing {self.checkpointing}"
             + (", weights cached" if self.weights == "cached" else "")
             + (f", {hosted} on the host" if hosted else "")
-            + (", one base" if self.strategy == "fsdp" else "")
+            + (", sharded" if self.strategy == "fsdp" else "")
             + (", plain" if self.trainer == "fused" and not self.compile and self.device == "cuda" else "")
         )

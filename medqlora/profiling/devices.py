@@ -1,4 +1,4 @@
-"""A case on several GPUs of this host: a process on each, which take their shares of the same steps."""
+"""A case on several GPUs of this host, one process per GPU."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import distributed
@@ -15,49 +15,65 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from medqlora.profiling.case import Case
 from medqlora.profiling.failures import failure
-from medqlora.profiling.shares import combined
+from medqlora.profiling.figures import Figures, Share, combined
 from medqlora.utils.distributed_errors import LostProcessError, patience
 
-#: how long the others may take to say what they saw, once one process has ended
+#: seconds for the other processes to write their results after one has ended
 _GRACE_S = 5
 
 
-def measure_on_devices(case: Case) -> dict[str, Any]:
-    """The figures of all processes together, or `{"failed": why}` of the one that failed first."""
-    # as Lightning does in a fit, or each would take all of the host's cores
+def measure_on_devices(case: Case) -> Figures:
+    """The figures of all processes together, or the failure of the process that failed first."""
+    # as Lightning does in a fit; by default each process would use all cores of the host
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // case.devices)))
-    # this process keeps it, so that it stands when one of the others ends; 0 takes a free port
+    # this process owns the store, so that it outlives the others; port 0 takes a free one
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory(prefix="medqlora-bench-") as folder:
-        context = spawn(_one, (case, store.port, folder), nprocs=case.devices, join=False)
+        context = spawn(_run, (case, store.port, folder), nprocs=case.devices, join=False)
         failed = False
         try:
             while not context.join(grace_period=_GRACE_S):
                 pass
         except (ProcessExitedException, ProcessRaisedException):
             failed = True
-        files = [Path(folder, f"{rank}.json") for rank in range(case.devices)]
-        shares = [json.loads(file.read_text(encoding="utf-8")) if file.exists() else None for file in files]
-    whole = [share for share in shares if share is not None]
-    if failed or len(whole) < case.devices:
-        return culprit([process.exitcode for process in context.processes], shares)
-    return combined(whole)
+        results = [_read(Path(folder), rank) for rank in range(case.devices)]
+    shares = [result.share for result in results if result.share is not None]
+    if failed or len(shares) < case.devices:
+        codes = [process.exitcode for process in context.processes]
+        return culprit(codes, [result.failure for result in results])
+    return combined(shares)
 
 
-def culprit(codes: Sequence[int | None], shares: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """What ended a case: the failure of the process that failed by itself, not of those that lost it.
+class _Result(NamedTuple):
+    """The result file of a process: its measurements or its failure; neither if it was killed."""
+
+    share: Share | None = None
+    failure: Figures | None = None
+
+
+def _read(folder: Path, rank: int) -> _Result:
+    path = _path(folder, rank)
+    return _Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else _Result()
+
+
+def _path(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.json"
+
+
+def culprit(codes: Sequence[int | None], failures: Sequence[Figures | None]) -> Figures:
+    """The failure of the process that failed by itself, not of those that lost their connection to it.
 
     Args:
-        codes: each process's exit code; -15 where it was ended because of another.
-        shares: what each left: figures, `{"failed": why}`, or None.
+        codes: each process's exit code; -15 if it was terminated because of another.
+        failures: each process's failure; None if it has none or wrote none.
     """
-    found = [share for share in shares if share is not None and "failed" in share]
-    lost = [share for share in found if share["failed"].startswith(LostProcessError.__name__)]
-    own = [share for share in found if share not in lost]
+    written = [failure for failure in failures if failure is not None]
+    lost = [failure for failure in written if failure["failed"].startswith(LostProcessError.__name__)]
+    own = [failure for failure in written if failure not in lost]
     if own:
         return own[0]
-    silent = [share for share in lost if "not answered" in share["failed"]]
-    if silent:  # the one that hung was killed by now
+    silent = [failure for failure in lost if "not answered" in failure["failed"]]
+    if silent:  # the process that hung has been killed since
         return silent[0]
     for rank, code in enumerate(codes):
         if code not in (None, 0, 1, -signal.SIGTERM):
@@ -66,18 +82,18 @@ def culprit(codes: Sequence[int | None], shares: Sequence[dict[str, Any] | None]
     return lost[0] if lost else {"failed": f"one of {len(codes)} processes ended without a word"}
 
 
-def _one(rank: int, case: Case, port: int, folder: str) -> None:
-    """What each process runs; its share, or what went wrong, goes to a file."""
-    answer = Path(folder, f"{rank}.json")
+def _run(rank: int, case: Case, port: int, folder: str) -> None:
+    """The main function of each process: writes its measurements or its failure to a file."""
+    path = _path(Path(folder), rank)
     try:
-        answer.write_text(json.dumps(_share(rank, case, port)), encoding="utf-8")
+        path.write_text(json.dumps({"share": _share(rank, case, port)}), encoding="utf-8")
     except Exception as error:
         traceback.print_exc()
-        answer.write_text(json.dumps(failure(error)), encoding="utf-8")
+        path.write_text(json.dumps({"failure": failure(error)}), encoding="utf-8")
         raise
 
 
-def _share(rank: int, case: Case, port: int) -> dict[str, Any]:
+def _share(rank: int, case: Case, port: int) -> Share:
     gpu = torch.device("cuda", rank) if case.device == "cuda" else None
     if gpu is not None:
         torch.cuda.set_device(gpu)
@@ -89,7 +105,7 @@ def _share(rank: int, case: Case, port: int) -> dict[str, Any]:
         timeout=patience(),
         device_id=gpu,
     )
-    from medqlora.profiling.measure import measure_share  # the process that only waits is spared it
+    from medqlora.profiling.measure import measure_share  # the waiting parent needn't import it
 
     share = measure_share(case, rank)
     distributed.destroy_process_group()

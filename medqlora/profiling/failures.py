@@ -1,10 +1,10 @@
-"""What went wrong in a case, in a line that its row can say."""
+"""The failure of a case as one line of its row."""
 
-from typing import Any
+from medqlora.profiling.figures import Figures
 
 
-def failure(error: Exception) -> dict[str, Any]:
-    """`{"failed": why}`, with `input_error` where the user can put it right."""
+def failure(error: Exception) -> Figures:
+    """`failed` with the reason, and `input_error` if the user can correct it."""
     if type(error).__name__ == "InputError":
         return {"failed": str(error), "input_error": True}
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -13,7 +13,7 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """torch's own error, or what libraries make of it: bitsandbytes and cuBLAS allocate by themselves."""
+    """Whether torch, or a library with an allocator of its own (bitsandbytes, cuBLAS), ran out of memory."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -1,8 +1,8 @@
-"""Examples as long as PubMedQA's, of random tokens: what a step costs depends on lengths alone.
+"""Examples of random tokens with PubMedQA's lengths: the cost of a step depends on the lengths only.
 
 The quantiles are of the 450 training questions of fold 0 (https://pubmedqa.github.io, the official split)
-in the experiment's prompt, in tokens of the Llama-3 tokenizer: 324 of the prompt and 54 of the completion
-on average, 841 together at most.
+in the experiment's prompt, in tokens of the Llama-3 tokenizer. A prompt has 324 tokens on average, a completion
+54, both together at most 841.
 """
 
 import random
@@ -18,31 +18,31 @@ COMPLETION_TOKENS = (
     16, 20, 24, 27, 29, 32, 32, 34, 36, 37, 38, 40, 41, 43, 43, 44, 46, 47, 49, 51, 52,
     53, 54, 56, 57, 58, 59, 60, 62, 64, 66, 68, 70, 73, 75, 78, 80, 84, 89, 103, 146,
 )  # fmt: skip
-#: questions that the quantiles are of
+#: number of questions behind the quantiles
 QUESTIONS = 450
 
 
 def draw(quantiles: tuple[int, ...], count: int) -> list[int]:
-    """`count` values at even steps of the distribution, ascending; between two quantiles it is a line."""
+    """`count` ascending values at even steps of the distribution, interpolated linearly between quantiles."""
     values = []
-    for number in range(count):
-        place = (number + 0.5) / count * (len(quantiles) - 1)
-        low = int(place)
+    for index in range(count):
+        position = (index + 0.5) / count * (len(quantiles) - 1)
+        low = int(position)
         step = quantiles[low + 1] - quantiles[low]
-        values.append(round(quantiles[low] + (place - low) * step))
+        values.append(round(quantiles[low] + (position - low) * step))
     return values
 
 
 def random_examples(count: int = QUESTIONS, *, vocab_size: int, longest: int, seed: int = 0) -> list[Encoded]:
-    """Examples of PubMedQA's lengths in a random order; prompt and completion are drawn apart.
+    """Examples with PubMedQA's lengths in a random order; prompt and completion lengths are independent.
 
-    In the data the two are nearly independent (their correlation is 0.13).
+    In the data their correlation is 0.13.
 
     Args:
-        count: how many.
-        vocab_size: tokens are drawn from it, alike.
-        longest: where a prompt is cut, so that prompt and completion together have at most so many tokens.
-        seed: of order and tokens: the same seed gives the same examples everywhere.
+        count: number of examples.
+        vocab_size: tokens are drawn from it uniformly.
+        longest: the maximum length of an example in tokens; prompts are truncated to it.
+        seed: of order and tokens; the same seed gives the same examples on every machine.
     """
     generator = random.Random(seed)
     prompts, completions = draw(PROMPT_TOKENS, count), draw(COMPLETION_TOKENS, count)

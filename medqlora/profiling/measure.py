@@ -2,53 +2,56 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from medqlora.compat.transformers import attention_implementation
+from medqlora.config.model import StepOptions
 from medqlora.data.batching.packing import StepBatch, deal, step_batch
-from medqlora.distributed.processes import sum_over_processes
+from medqlora.distributed.collectives import sum_over_processes
 from medqlora.errors import InputError
-from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused import Checkpointing, FusedDecoder, unsupported
+from medqlora.fused.kernels.attention import flash_runs
+from medqlora.fused.modules import text_config
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
+from medqlora.models.layers import base_model
+from medqlora.models.precision import DTYPES
 from medqlora.models.sharded import ShardedBase, ShardedLayer
+from medqlora.models.transformers import checkpoint_activations
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.profiling.case import Case
-from medqlora.profiling.clock import (
-    Clock,
-    hardware,
-    matrix_product_flops,
-    peaks,
-    reset_peak,
-)
+from medqlora.profiling.clock import Clock, hardware, matrix_product_flops, peaks, reset_peak
+from medqlora.profiling.figures import Figures, Share, combined, used_gib
 from medqlora.profiling.lengths import random_examples
-from medqlora.profiling.random_model import add_adapters, build_base, checkpoint_layers
-from medqlora.profiling.shares import combined
+from medqlora.profiling.random_model import add_adapters, build_base
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
-from medqlora.training.step_metrics import clip_or_leave_out
+from medqlora.training.step import TorchDriver, TrainStep
 from medqlora.utils.distributed_errors import patience, together
 
-#: of weights that aren't quantized, and of the products
-DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32": torch.float32}
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig
+
+_CHECKPOINTING: dict[str, Checkpointing] = {"none": "none", "full": "full", "offload": "offload"}
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case) -> Figures:
     """Speed, memory and utilisation of the case's steps, in this process. Raises as `measure_share`."""
     return combined([measure_share(case)])
 
 
-def measure_share(case: Case, rank: int = 0) -> dict[str, Any]:
-    """What process `rank` of `case.devices` saw of the case's steps; with several, torch's process group is made.
+def measure_share(case: Case, rank: int = 0) -> Share:
+    """The measurements of process `rank` of `case.devices`; several need torch's process group.
 
     Raises:
-        InputError: the fused engine doesn't run this shape, or the native one is asked for what it hasn't.
-        torch.OutOfMemoryError: it takes more memory than there is.
+        InputError: the case's engine can't run this shape or this setting.
+        torch.OutOfMemoryError: the case needs more memory than there is.
         LostProcessError: another process ended, or doesn't answer.
     """
     device, dtype = torch.device(case.device), DTYPES[case.precision]
@@ -57,44 +60,57 @@ def measure_share(case: Case, rank: int = 0) -> dict[str, Any]:
         torch.cuda.empty_cache()
     model, shared = _model(case, rank, device, dtype)
     to_host(model, embedding=case.embedding == "host", head=case.head == "host")
-    config = model.get_base_model().config.get_text_config()
+    config = text_config(model)
     examples = random_examples(
         vocab_size=config.vocab_size, longest=min(config.max_position_embeddings, case.micro_batch_tokens)
     )
-    decoder = _decoder(model, shared, case, max(len(one.prompt) + len(one.completion) for one in examples))
+    longest = max(len(example.prompt) + len(example.completion) for example in examples)
+    decoder = _decoder(model, shared, case, longest)
     loaded = peaks(device)
-    steps = _Steps(model, decoder, shared, case)
+    clock = Clock(device)
+    train = _train_step(model, decoder, shared, case, clock)
     batches = step_batches(
         examples, case.micro_batch_tokens, case.batch_size, case.seed, rank=rank, devices=case.devices
     )
     for _ in range(case.warm_up):
-        steps.run(next(batches))
+        train.step(next(batches))
     timed = [next(batches) for _ in range(case.steps)]
     reset_peak(device)
     if case.devices > 1:
         with together():
-            torch.distributed.barrier()  # or the first step would count how much later another begins
-    clock = Clock(device)
-    clock.mark()
-    for batch in timed:
-        loss = steps.run(batch, clock)
-        clock.mark()
-    between_s = clock.between_s()
-    step_s = [computing + rest for computing, rest in zip(between_s[::2], between_s[1::2], strict=True)]
+            torch.distributed.barrier()  # the first step must not include the others' delay
+    computing_s, step_s, loss = _time(train, timed, clock)
     flops = step_flops(model)
     return {
         "step_s": step_s,
-        "computing_s": between_s[::2],
+        "computing_s": computing_s,
         "tokens": [batch.all_tokens for batch in timed],
         "flops": sum(_flops(flops, batch) for batch in timed),
         "flops_per_s": ceiling,
         "peaks": peaks(device),
         "planned_gib": _planned_gib(config, case, timed),
-        "loaded_gib": next(iter(loaded.values())),
-        "loss": loss.item(),
+        "loaded_gib": used_gib(loaded),
+        "loss": loss,
         "attention": _attention(model, case, device, dtype),
         "hardware": hardware(device),
     }
+
+
+def _time(
+    train: TrainStep, batches: Sequence[StepBatch], clock: Clock
+) -> tuple[list[float], list[float], float]:
+    """Seconds of each step up to this process's own gradients, seconds of each step, and the last loss.
+
+    `train` sets a mark in each step when it has computed the gradients; here are the marks between steps.
+    """
+    clock.restart()
+    clock.mark()
+    for batch in batches:
+        loss = train.step(batch).loss
+        clock.mark()
+    between_s = clock.between_s()
+    step_s = [computing + rest for computing, rest in zip(between_s[::2], between_s[1::2], strict=True)]
+    return between_s[::2], step_s, loss.item()
 
 
 def step_batches(
@@ -106,15 +122,15 @@ def step_batches(
     rank: int = 0,
     devices: int = 1,
 ) -> Iterator[StepBatch]:
-    """Optimizer steps without end, over the examples in one random order after another.
+    """An endless sequence of optimizer steps over the examples, in a new random order for each pass.
 
     Args:
-        examples: what is drawn from.
+        examples: the training set.
         micro_batch_tokens: the budget of a packed micro-batch.
-        batch_size: examples a step for each device; None takes examples until with the next a device would
-            pass the budget, so that a step is one full micro-batch on each.
+        batch_size: examples per step and device; None fills each step until one more example would exceed a
+            device's budget, so that a step is one full micro-batch on each device.
         seed: of the orders.
-        rank, devices: whose share of each step.
+        rank, devices: select this process's share of each step.
     """
     generator = random.Random(seed)
     chosen: list[Encoded] = []
@@ -134,54 +150,40 @@ def step_batches(
 
 
 def _fullest(lengths: Sequence[int], devices: int) -> int:
-    """Tokens of the largest share."""
+    """Tokens of the device with the most."""
     return max(sum(lengths[index] for index in share) for share in deal(lengths, devices))
 
 
-class _Steps:
-    """Optimizer steps as `QLoRAModule.training_step` takes them: summed loss, one message between processes,
-    clipped gradient, 8-bit AdamW.
-    """
+def _train_step(
+    model: "PeftModel", decoder: Decoder | FusedDecoder, shared: ShardedBase | None, case: Case, clock: Clock
+) -> TrainStep:
+    """The training step of `medqlora fit`, with a mark of the clock when this process has its gradients."""
+    device, dtype = torch.device(case.device), DTYPES[case.precision]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    # a low rate: there is nothing to learn from random weights and tokens
+    options = StepOptions(learning_rate=1e-5)
+    optimizer = build_optimizer(
+        "adamw_8bit", named, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+    )
 
-    def __init__(self, model: Any, decoder: Any, shared: ShardedBase | None, case: Case) -> None:
-        self._decoder = decoder
-        self._shared = shared
-        self._device = torch.device(case.device)
-        self._dtype = DTYPES[case.precision]
-        self._devices = case.devices
-        named = [one for one in model.named_parameters() if one[1].requires_grad]
-        self._parameters = [parameter for _, parameter in named]
-        # the rate is small: random weights on random texts have nothing to learn
-        self._optimizer = build_optimizer("adamw_8bit", named, learning_rate=1e-5, weight_decay=0.0)
-        if isinstance(decoder, FusedDecoder):
-            decoder.accumulate = True
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=case.precision == "16-mixed")
+    def finish() -> None:
+        clock.mark()
+        if shared is not None:
+            shared.join()  # another process may have more micro-batches of this step
 
-    def run(self, batch: StepBatch, clock: Clock | None = None) -> Tensor:
-        """One step; its loss, on the device. A mark is set where this process has computed its share."""
-        total = torch.zeros((), device=self._device)
-        for micro in batch.micro_batches:
-            mixed = self._dtype != torch.float32
-            with torch.autocast(self._device.type, dtype=self._dtype) if mixed else nullcontext():
-                loss = self._decoder.loss_sum(micro.to(self._device)) / batch.completion_tokens
-            self._scaler.scale(loss).backward()
-            total += loss.detach()
-        if clock is not None:
-            clock.mark()
-        if self._shared is not None:
-            self._shared.join()  # another may have more micro-batches of this step
-        if self._devices > 1:
-            total = sum_over_processes(self._optimizer, self._parameters, total[None])[0]
-        self._scaler.unscale_(self._optimizer)
-        clip_or_leave_out(self._optimizer.param_groups[0]["params"], 1.0, total)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad()
-        return total
+    def reduce(loss: Tensor) -> Tensor:
+        if case.devices == 1:
+            return loss
+        return sum_over_processes(optimizer, [parameter for _, parameter in named], loss[None])[0]
+
+    driver = TorchDriver(device, dtype)
+    return TrainStep(decoder, optimizer, options, device=device, driver=driver, finish=finish, reduce=reduce)
 
 
-def _model(case: Case, rank: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, ShardedBase | None]:
-    """The case's model with its adapters; where the devices share one, of each layer this one's part alone."""
+def _model(
+    case: Case, rank: int, device: torch.device, dtype: torch.dtype
+) -> tuple["PeftModel", ShardedBase | None]:
+    """The case's model with its adapters, and its sharded layers with strategy "fsdp"."""
     if case.strategy == "ddp":
         base = build_base(case.shape, device=device, dtype=dtype, seed=case.seed)
         return add_adapters(base, seed=case.seed), None
@@ -197,37 +199,41 @@ def _model(case: Case, rank: int, device: torch.device, dtype: torch.dtype) -> t
     return add_adapters(base, seed=case.seed), ShardedBase(layers, host)
 
 
-def _decoder(model: Any, shared: ShardedBase | None, case: Case, longest: int) -> Decoder | FusedDecoder:
+def _decoder(
+    model: "PeftModel", shared: ShardedBase | None, case: Case, longest: int
+) -> Decoder | FusedDecoder:
     kept = case.checkpointing
     if case.trainer == "fused":
         reason = unsupported(model, longest)
         if reason is not None:
             raise InputError(f"--engine fused: it doesn't run this shape ({reason}): use native")
-        checkpointing: Any = int(kept) if kept.isdigit() else kept
-        layers = model.get_base_model().config.get_text_config().num_hidden_layers
+        layers = text_config(model).num_hidden_layers
         cached = layers if case.weights == "cached" else 0
         return FusedDecoder(
-            model, checkpointing=checkpointing, compile=case.compile, cached=cached, shared=shared
+            model, checkpointing=_checkpointing(case), compile=case.compile, cached=cached, shared=shared
         )
     if case.weights != "nf4":
         raise InputError("--weights cached: the native engine keeps nf4: add --engine fused")
     if kept not in ("full", "none"):
         raise InputError(f"--checkpointing {kept}: the native engine has full and none: add --engine fused")
     if kept == "full":
-        checkpoint_layers(model)
+        checkpoint_activations(model)
     return Decoder(model)
 
 
-def _planned_gib(config: Any, case: Case, timed: Sequence[StepBatch]) -> float | None:
-    """The peak that `medqlora plan` says of the largest of these micro-batches; None where it can't."""
-    kept = case.checkpointing
+def _checkpointing(case: Case) -> Checkpointing:
+    return _CHECKPOINTING.get(case.checkpointing) or int(case.checkpointing)
+
+
+def _planned_gib(config: "PretrainedConfig", case: Case, timed: Sequence[StepBatch]) -> float | None:
+    """The peak that `medqlora plan` computes for the largest of these micro-batches; None if it can't."""
     tokens, rows = max(
         (int(micro.lengths.sum()), len(micro.targets)) for batch in timed for micro in batch.micro_batches
     )
     setting = Setting(
         width=DTYPES[case.precision].itemsize,
         engine="fused" if case.trainer == "fused" else "native",
-        checkpointing=int(kept) if kept.isdigit() else kept,  # type: ignore[arg-type]
+        checkpointing=_checkpointing(case),
         embedding=case.embedding,
         head=case.head,
         cached=config.num_hidden_layers if case.weights == "cached" else 0,
@@ -246,12 +252,11 @@ def _flops(flops: StepFlops, batch: StepBatch) -> float:
     return flops.step(lengths, batch.completion_tokens)
 
 
-def _attention(model: Any, case: Case, device: torch.device, dtype: torch.dtype) -> str:
-    """Which attention ran."""
-    config = model.get_base_model().config
+def _attention(model: "PeftModel", case: Case, device: torch.device, dtype: torch.dtype) -> str:
+    """The attention implementation that ran."""
+    config: PretrainedConfig = base_model(model).config
     if case.trainer == "native":
-        return f"transformers {config._attn_implementation}"
-    from medqlora.fused.attention import flash_runs
+        return f"transformers {attention_implementation(config)}"
 
     text = config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -1,4 +1,4 @@
-"""A case in a process of its own, which begins clean and leaves nothing behind."""
+"""Runs each case in a process of its own, so that no case affects the next."""
 
 import contextlib
 import json
@@ -9,28 +9,28 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from medqlora.profiling.case import Case
+from medqlora.profiling.figures import Figures
 
-#: what a case may take before it is given up, in seconds: a first compilation takes minutes
+#: time limit of a case, in seconds: a first compilation takes minutes
 LIMIT_S = 1800
 
 
-def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> dict[str, Any]:
-    """The case's figures, or `{"failed": why}`; nothing raises, so that the next case can run.
+def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> Figures:
+    """The case's figures, or `failed` with the reason; it never raises, so that the next case can run.
 
     Args:
-        case: what to measure.
-        limit_s: seconds before the process is ended.
+        case: the case.
+        limit_s: seconds after which the process is killed.
         job: "measure", or "checkpoint" to write the case's `folder`.
     """
     with tempfile.TemporaryDirectory(prefix="medqlora-bench-") as folder:
-        question, answer, log = (Path(folder, name) for name in ("case.json", "result.json", "log.txt"))
-        question.write_text(json.dumps(case.to_json()), encoding="utf-8")
-        command = [sys.executable, "-m", "medqlora.profiling.worker", job, str(question), str(answer)]
+        case_file, result_file, log = (Path(folder, name) for name in ("case.json", "result.json", "log.txt"))
+        case_file.write_text(json.dumps(case.to_json()), encoding="utf-8")
+        command = [sys.executable, "-m", "medqlora.profiling.worker", job, str(case_file), str(result_file)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
             try:
@@ -40,17 +40,17 @@ def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> d
             finally:
                 if process.poll() is None:
                     _end(process)
-        if answer.exists():
-            return json.loads(answer.read_text(encoding="utf-8"))
-        # killed from outside: on most machines the kernel, for the host's memory
+        if result_file.exists():
+            return json.loads(result_file.read_text(encoding="utf-8"))
+        # no result: the process was killed, usually by the kernel when host memory runs out
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return {"failed": f"its process {ended}: {lines[-1][:200]}"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With what it began: on several GPUs that is a process on each."""
-    # the parent first: it would see a child's end, and do something about it
+    """Kills the process and its children: with several GPUs there is one on each."""
+    # the parent first, before it can react to the end of a child
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for child in children:
@@ -59,7 +59,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def run_cases(cases: list[Case], report: Callable[[Case, dict[str, Any]], None]) -> None:
-    """One case after another, each reported with its figures when they are there."""
+def run_cases(cases: list[Case], report: Callable[[Case, Figures], None]) -> None:
+    """Runs the cases one after another and reports each with its figures."""
     for case in cases:
         report(case, run_case(case))

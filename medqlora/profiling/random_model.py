@@ -1,9 +1,9 @@
-"""A model of any decoder's shape with random 4-bit weights, made on the device one matrix at a time."""
+"""A model of a given shape with random 4-bit weights, made on the device one matrix at a time."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,44 @@ from torch import Tensor, nn
 from medqlora.errors import InputError
 from medqlora.models.lora import LoRA, lora_targets, peft_config
 from medqlora.models.quantization import bitsandbytes_config, import_bitsandbytes, settle
+from medqlora.profiling.case import ModelShape
 
-#: as Llama's weights begin
-_SPREAD = 0.02
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+#: standard deviation of Llama's initial weights
+_DEVIATION = 0.02
+
+
+class _Normal(Protocol):
+    """Makes a tensor of random normal weights."""
+
+    def __call__(self, *size: int) -> Tensor: ...
 
 
 def build_base(
-    shape: dict[str, Any],
+    shape: ModelShape,
     *,
     device: torch.device,
     dtype: torch.dtype,
     seed: int = 0,
     quantized: Callable[[nn.Module], object] | None = None,
-) -> Any:
-    """A causal language model of transformers, the linear layers of its blocks in NF4, doubly quantized.
+) -> "PreTrainedModel":
+    """A causal language model of transformers; the linear layers of its blocks are in NF4, doubly quantized.
 
-    Each matrix is filled and quantized by itself, so that no more than one exists in 16 bits at a time,
-    beside embedding and head, which stay in `dtype` as in QLoRA.
+    Each matrix is filled and quantized separately, so at most one exists in 16 bits at a time. Embedding and head
+    stay in `dtype`, as in QLoRA.
 
     Args:
         shape: the fields of transformers' configuration, with its `model_type`.
-        device: where the weights are made and stay.
-        dtype: of what isn't quantized, and what 4-bit layers multiply in.
+        device: of the weights.
+        dtype: of the weights without quantization, and of the 4-bit layers' products.
         seed: of the weights.
-        quantized: given each decoder layer once its matrices are made, before those of the next.
+        quantized: called with each decoder layer after its matrices are made, before those of the next.
 
     Raises:
-        InputError: transformers has no causal language model of this shape, or it has none but odd layers.
+        InputError: transformers has no causal language model of this shape, or its layers have no standard form.
     """
     from accelerate import init_empty_weights
 
@@ -47,7 +58,7 @@ def build_base(
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
-        return torch.empty(size, device=device, dtype=dtype).normal_(std=_SPREAD, generator=generator)
+        return torch.empty(size, device=device, dtype=dtype).normal_(std=_DEVIATION, generator=generator)
 
     for layer in getattr(model, model.base_model_prefix).layers:
         for parent in list(layer.modules()):
@@ -56,28 +67,33 @@ def build_base(
                     setattr(parent, name, _quantized(module, normal, dtype))
         if quantized is not None:
             quantized(layer)
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_meta:
-                value = normal(*parameter.shape)
-                # norms scale by about 1; Gemma's, which add 1 themselves, by about 2: either trains nothing
-                value = value + 1 if parameter.dim() == 1 and name == "weight" else value
-                setattr(module, name, nn.Parameter(value, requires_grad=False))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, buffer.to(device))
+    _fill(model, normal, device)
     model.tie_weights()
-    model.is_loaded_in_4bit = True  # PEFT, and TRL, ask the model before they ask a layer
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT and TRL read it before the layers
     model.config.use_cache = False
     settle(model, device, dtype)
     return model.requires_grad_(False)
 
 
-def _configuration(shape: dict[str, Any]) -> Any:
+def _fill(model: nn.Module, normal: _Normal, device: torch.device) -> None:
+    """Gives every parameter on the meta device a value, and moves the buffers to `device`."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                value = normal(*parameter.shape)
+                # norms scale by about 1; Gemma's, which add 1 themselves, by about 2: both run the same kernels
+                value = value + 1 if parameter.dim() == 1 and name == "weight" else value
+                setattr(module, name, nn.Parameter(value, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
+
+
+def _configuration(shape: ModelShape) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     values = {key: value for key, value in shape.items() if key != "model_type"}
     try:
-        return AutoConfig.for_model(shape["model_type"], **values)
+        return AutoConfig.for_model(str(shape["model_type"]), **values)
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -85,13 +101,13 @@ def _configuration(shape: dict[str, Any]) -> Any:
         ) from error
 
 
-def _skeleton(config: Any, dtype: torch.dtype) -> Any:
+def _skeleton(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     # the sdpa of transformers 5.20 silently leaves Gemma 2's cap out, as in `models.Transformers`
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
     try:
-        model = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation="eager" if capped else "sdpa"
         )
     except ValueError as error:
@@ -101,8 +117,8 @@ def _skeleton(config: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def _quantized(module: nn.Linear, normal: Any, dtype: torch.dtype) -> nn.Module:
-    """A random `Linear4bit` of the same size; its bias, where it has one, is filled by the caller."""
+def _quantized(module: nn.Linear, normal: _Normal, dtype: torch.dtype) -> nn.Module:
+    """A random `Linear4bit` of the same size; `_fill` sets its bias."""
     bitsandbytes = import_bitsandbytes()
     has_bias = module.bias is not None
     linear = bitsandbytes.nn.Linear4bit(
@@ -121,16 +137,17 @@ def _quantized(module: nn.Linear, normal: Any, dtype: torch.dtype) -> nn.Module:
     return linear
 
 
-def add_adapters(base: Any, *, lora: LoRA = LoRA(), seed: int = 0) -> Any:  # noqa: B008  # frozen
-    """`base` as a PEFT model in training mode, as `models.Transformers` gives it: fresh adapters in float32.
+def add_adapters(base: "PreTrainedModel", *, lora: LoRA = LoRA(), seed: int = 0) -> "PeftModel":  # noqa: B008  # frozen
+    """`base` as a PEFT model in training mode with new float32 adapters, as from `models.Transformers`.
 
-    B is not zero, as after a first step, so that no product is of zeros.
+    B is not zero, as after a first step.
     """
-    from peft import get_peft_model
+    from peft import PeftModel, get_peft_model
 
     with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model: Any = get_peft_model(base, peft_config(lora, lora_targets(lora, base).modules))
+        model = get_peft_model(base, peft_config(lora, lora_targets(lora, base).modules))
+        assert isinstance(model, PeftModel)  # the other class is of mixed adapters
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
@@ -138,15 +155,8 @@ def add_adapters(base: Any, *, lora: LoRA = LoRA(), seed: int = 0) -> Any:  # no
     return model.train()
 
 
-def checkpoint_layers(model: Any) -> None:
-    """Keeps each layer's input alone, as `models.Transformers` does it."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    model.enable_input_require_grads()
-
-
-def build_tokenizer() -> Any:
-    """Four words, for trainers that want a tokenizer and are given tokens."""
+def build_tokenizer() -> "PreTrainedTokenizerFast":
+    """A tokenizer of four words, for trainers that need one although they receive token ids."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -162,14 +172,16 @@ def build_tokenizer() -> Any:
 
 
 def write_checkpoint(
-    shape: dict[str, Any], folder: Path, *, device: torch.device, dtype: torch.dtype, seed: int = 0
+    shape: ModelShape, folder: Path, *, device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> None:
-    """The same model as files, quantized as bitsandbytes writes them, for trainers that load a folder."""
+    """Writes the model of `build_base` as a checkpoint in bitsandbytes' format, for trainers that load a folder."""
     from safetensors.torch import save_file
 
     model = build_base(shape, device=device, dtype=dtype, seed=seed)
     config = model.config
-    config.quantization_config = bitsandbytes_config("nf4", True, dtype).to_dict()
+    quantization = bitsandbytes_config("nf4", True, dtype)
+    assert quantization is not None
+    config.quantization_config = quantization.to_dict()
     config.architectures = [type(model).__name__]
     config.dtype = dtype
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,9 +196,10 @@ def write_checkpoint(
     index: dict[str, str] = {}
     for number, tensors in enumerate(groups.values(), 1):
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
-        save_file(whole, folder / name, {"format": "pt"})
-        index.update(dict.fromkeys(whole, name))
+        save_file(
+            {key: value.cpu().contiguous() for key, value in tensors.items()}, folder / name, {"format": "pt"}
+        )
+        index.update(dict.fromkeys(tensors, name))
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": index}), encoding="utf-8"
     )

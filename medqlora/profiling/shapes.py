@@ -1,15 +1,16 @@
-"""The shapes of models that are measured by name, and how another's is found: without a weight of any."""
+"""Shapes of models by name, and the shape in a model's config.json; no weights are read."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from medqlora.errors import InputError
+from medqlora.profiling.case import ModelShape
+from medqlora.utils.types import Json
 
-#: name → (where the numbers are from, the fields of transformers' configuration)
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+#: name → (source of the numbers, shape)
+SHAPES: dict[str, tuple[str, ModelShape]] = {
     "llama-3-8b": (
         "https://huggingface.co/meta-llama/Meta-Llama-3-8B/blob/main/config.json",
         {
@@ -47,7 +48,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "tiny": (
-        "of this project: large enough for every kind of layer, small enough for a CPU",
+        "this project: has every kind of layer, and runs on a CPU",
         {
             "model_type": "llama", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -57,19 +58,19 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def configuration_values(base: str, option: str) -> dict[str, Any]:
-    """The values of `base`'s config.json alone, without how its files are quantized: the weights are random.
+def configuration_values(base: str, option: str) -> ModelShape:
+    """The values of a model's config.json without its quantization, because the benchmark's weights are random.
 
     Args:
-        base: a model's folder.
-        option: what named it, for messages.
+        base: the model's folder.
+        option: the option that named it, for messages.
 
     Raises:
-        InputError: there is no such file, or it doesn't say which architecture it is of.
+        InputError: there is no such file, or it has no model type.
     """
     path = Path(base).expanduser() / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: Json = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{option} '{base}': there is no {path}: name a model's folder with its config.json, or pass "
@@ -89,10 +90,10 @@ def base_of(files: list[str]) -> str:
     Raises:
         InputError: a file can't be read, or none sets it.
     """
-    found = None
+    base: str | None = None
     for name in files:
         try:
-            values = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
+            values: Json = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"--config {name}: it can't be read ({reason}): correct it") from error
@@ -100,9 +101,9 @@ def base_of(files: list[str]) -> str:
             if key == "init_args" and isinstance(values, dict) and "base" in values:
                 continue  # a backend may be written without its class
             values = values.get(key) if isinstance(values, dict) else None
-        found = values if isinstance(values, str) else found
-    if found is None:
+        base = values if isinstance(values, str) else base
+    if base is None:
         raise InputError(
             f"--config {' '.join(files)}: no file sets model.backend.base: add it, or pass --shape llama-3-8b"
         )
-    return found
+    return base

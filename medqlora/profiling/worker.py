@@ -1,35 +1,25 @@
-"""What runs in a case's own process: `python -m medqlora.profiling.worker JOB CASE_FILE RESULT_FILE`."""
+"""The process of a case: `python -m medqlora.profiling.worker JOB CASE_FILE RESULT_FILE`."""
 
-import contextlib
 import json
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from medqlora.profiling.case import PEERS, Case
 from medqlora.profiling.failures import failure
+from medqlora.profiling.figures import Figures
+from medqlora.utils.versions import versions
 
 #: whose versions are told
-_PACKAGES = ("medqlora", "torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "trl", "unsloth")
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def work(job: str, case: Case) -> dict[str, Any]:
-    """Measures a case, or writes its checkpoint; heavy packages are imported here, Unsloth before the others."""
+def work(job: str, case: Case) -> Figures:
+    """Measures a case, or writes its checkpoint. Heavy packages are imported here, Unsloth before the others."""
     if job == "checkpoint":
         import torch
 
-        from medqlora.profiling.measure import DTYPES
+        from medqlora.models.precision import DTYPES
         from medqlora.profiling.random_model import write_checkpoint
 
         write_checkpoint(
@@ -49,14 +39,15 @@ def work(job: str, case: Case) -> dict[str, Any]:
     return measure(case)
 
 
-def main(job: str, question: str, answer: str) -> None:
-    case = Case(**json.loads(Path(question).read_text(encoding="utf-8")))
+def main(job: str, case_file: str, result_file: str) -> None:
+    case = Case(**json.loads(Path(case_file).read_text(encoding="utf-8")))
+    result: Figures | dict[str, object]
     try:
-        result = {**work(job, case), "versions": versions()}
+        result = {**work(job, case), "versions": versions(_PACKAGES)}
     except Exception as error:
         traceback.print_exc()
         result = failure(error)
-    Path(answer).write_text(json.dumps(result), encoding="utf-8")
+    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from medqlora.errors import InputError
 
 __all__ = ["LEAST_WORDS", "NOTE", "check_note"]
 
-#: a note of fewer words says nothing
+#: least number of words of a note
 LEAST_WORDS = 5
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -16,20 +16,20 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 
 def check_note(text: str, option: str) -> str:
-    """The note as it will be shown, without white space around it. It may be reworded, not removed.
+    """The note without surrounding white space. Users may reword it, but not remove it.
 
     Args:
         text: the user's wording, in any language.
-        option: what the user calls it ("--model.note"), for the message.
+        option: the option that sets it, for messages.
 
     Raises:
-        InputError: it has fewer than five words, or a line break or another control character.
+        InputError: the note has fewer than five words, or a line break or another control character.
     """
     if not isinstance(text, str):
         raise InputError(f"{option} is {text!r}: give a text, or leave it out for {NOTE!r}")
     note = text.strip()
     if not note.isprintable():
-        odd = next(one for one in note if not one.isprintable())
+        odd = next(letter for letter in note if not letter.isprintable())
         raise InputError(f"{option} has the control character {odd!r}: write the note as one plain line")
     words = max(len(_WORD.findall(note)), len(_UNSPACED.findall(note)) // 2)
     if words < LEAST_WORDS:

@@ -1,5 +1,1 @@
-"""What the training step is made of, apart from the model and the Trainer.
-
-Engine and packing, optimizer and learning rate, a step that ran out of memory, its figures, and what a
-checkpoint says of itself.
-"""
+"""Training without Lightning: the optimizer step, engine choice, memory plan, optimizers and checks before step one."""

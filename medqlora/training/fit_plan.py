@@ -1,29 +1,31 @@
-"""What a fit with these options will hold in memory, and what is chosen for it where an option is "auto"."""
+"""The memory plan of a fit, and the values that it chooses for options that are "auto"."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
 
 import torch
 
+from medqlora.artifacts.checkpoint import OptimizerFactory
+from medqlora.config.data import DataOptions
+from medqlora.config.model import ModelOptions
+from medqlora.data.batching.budget import DEFAULT_TOKENS
+from medqlora.models import Backend, LoRA
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
-from medqlora.utils.console import say
-
-#: a micro-batch where nothing says how much memory there is
-DEFAULT_TOKENS = 2048
 
 
 class FitPlan(NamedTuple):
-    """A fit before it is begun.
+    """The plan of a fit.
 
     Attributes:
-        micro_batch_tokens: the budget, as given or chosen.
-        setting: what it is planned with.
+        micro_batch_tokens: token budget, as given or chosen.
+        setting: what decides the memory.
         plan: bytes by phase and part.
-        memory: what it was to fit in, in bytes; None where nothing was chosen by it.
-        work: what goes through the model.
+        memory: bytes that the choice had to fit in; None where memory chose nothing.
+        work: batches of the fit.
     """
 
     micro_batch_tokens: int
@@ -36,8 +38,12 @@ class FitPlan(NamedTuple):
         """One line."""
         phases = ", ".join(f"{name} {size(self.plan.total(name))}" for name in self.plan.phases)
         room = "" if self.memory is None else f" of {size(self.memory)} free"
-        again = self.setting.checkpointing
-        kept = f"{again} layers compute again" if isinstance(again, int) else f"checkpointing {again}"
+        checkpointing = self.setting.checkpointing
+        kept = (
+            f"{checkpointing} layers are recomputed"
+            if isinstance(checkpointing, int)
+            else f"checkpointing {checkpointing}"
+        )
         if self.setting.cached:
             kept += ", weights kept dequantized"
         return (
@@ -46,51 +52,76 @@ class FitPlan(NamedTuple):
         )
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """The options that a fit's memory depends on.
+
+    Attributes:
+        backend, lora, model, data: as the user gave them.
+        optimizer: a name, or a factory, which is planned as AdamW.
+        micro_batch_tokens: token budget; "auto" to choose one.
+    """
+
+    backend: Backend
+    lora: LoRA
+    model: ModelOptions
+    data: DataOptions
+    optimizer: str | OptimizerFactory
+    micro_batch_tokens: int | Literal["auto"]
+
+    def setting(self, *, fused: bool, width: int, cached_layers: int, devices: int, sharded: bool) -> Setting:
+        """The planner's setting, before anything is chosen by memory."""
+        backend, model = self.backend, self.model
+        native = getattr(backend, "gradient_checkpointing", False)
+        checkpointing = "offload" if native == "unsloth" else "full" if native else "none"
+        if fused and model.checkpointing != "auto":
+            checkpointing = cast(Literal["none"], model.checkpointing)
+        return Setting(
+            quantization=getattr(backend, "quantization", "nf4"),
+            double_quantization=getattr(backend, "double_quantization", True),
+            width=width,
+            r=self.lora.r,
+            targets=projections(self.lora.target_modules),
+            optimizer=self.optimizer if isinstance(self.optimizer, str) else "adamw",
+            engine="fused" if fused else "native",
+            checkpointing=cast(Literal["none", "full", "offload"], checkpointing),
+            embedding=model.embedding,
+            head=model.head,
+            cached=cached_layers if fused and model.weights == "cached" else 0,
+            new_tokens=model.max_new_tokens,
+            shares=devices if sharded else 1,
+        )
+
+
 def plan_fit(
-    module: Any,
-    data: Any,
     shape: Shape,
+    options: FitOptions,
     lengths: Sequence[tuple[int, int]],
     *,
     fused: bool,
     width: int,
     memory: int | None,
     devices: int = 1,
-    spread: bool = False,
+    sharded: bool = False,
 ) -> FitPlan:
-    """The plan of a fit, what is "auto" chosen by the memory that there is.
+    """Plans a fit; memory decides what is "auto".
 
     Args:
-        module, data: a QLoRAModule and its data, for their options alone.
-        shape: of the base.
+        shape: of the base model.
+        options: of the fit.
         lengths: (prompt, completion) of each training example, in tokens.
-        fused: whether the fused engine will run it.
-        width: bytes of what is multiplied.
-        memory: that torch may allocate in all, in bytes; None takes the options' careful readings.
+        fused: whether the fused engine runs it.
+        width: bytes of a value in the matrix products.
+        memory: bytes that torch may allocate; None plans "auto" without a limit, by the defaults.
         devices: GPUs that share each step.
-        spread: whether they share one base too; else each has its own.
+        sharded: whether they share one base model; else each has a copy.
     """
-    work = Work(lengths, data.batch_size, data.eval_batch_size if module.generate else 0, data.seed, devices)
-    asked = getattr(module.backend, "gradient_checkpointing", False)
-    checkpointing: Any = "offload" if asked == "unsloth" else "full" if asked else "none"
-    if fused and module.checkpointing != "auto":
-        checkpointing = module.checkpointing
-    setting = Setting(
-        quantization=getattr(module.backend, "quantization", "nf4"),
-        double_quantization=getattr(module.backend, "double_quantization", True),
-        width=width,
-        r=module.lora.r,
-        targets=projections(module.lora.target_modules),
-        optimizer=module.optimizer if isinstance(module.optimizer, str) else "adamw",
-        engine="fused" if fused else "native",
-        checkpointing=checkpointing,
-        embedding=module.embedding,
-        head=module.head,
-        cached=shape.layers if fused and module.weights == "cached" else 0,
-        new_tokens=module.max_new_tokens,
-        shares=devices if spread else 1,
+    model, data = options.model, options.data
+    work = Work(lengths, data.batch_size, data.eval_batch_size if model.generate else 0, data.seed, devices)
+    setting = options.setting(
+        fused=fused, width=width, cached_layers=shape.layers, devices=devices, sharded=sharded
     )
-    budget = None if data.micro_batch_tokens == "auto" else data.micro_batch_tokens
+    budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
     if memory is None:
         budget = budget or DEFAULT_TOKENS
         setting = with_budget(setting, work, budget)
@@ -101,49 +132,14 @@ def plan_fit(
             work,
             memory,
             micro_batch_tokens=budget,
-            checkpointing=fused and module.checkpointing == "auto",
-            weights=fused and module.weights == "auto" and not spread,
+            checkpointing=fused and model.checkpointing == "auto",
+            weights=fused and model.weights == "auto" and not sharded,
         )
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 
-def settle_fit(
-    module: Any,
-    data: Any,
-    *,
-    fused: bool,
-    width: int,
-    memory: int | None,
-    devices: int = 1,
-    spread: bool = False,
-) -> FitPlan | None:
-    """Plans, says it in a line, and puts a number in the place of an "auto" `data.micro_batch_tokens`.
-
-    None, and nothing said, where the base isn't a Llama-like decoder, whose memory can't be told.
-    """
-    lengths = [(len(one.prompt), len(one.completion)) for one in data.train]
-    try:
-        shape = Shape.of(module.backend.config())
-    except AttributeError:
-        return None
-    found = plan_fit(
-        module,
-        data,
-        shape,
-        lengths,
-        fused=fused,
-        width=width,
-        memory=memory,
-        devices=devices,
-        spread=spread,
-    )
-    data.micro_batch_tokens = found.micro_batch_tokens
-    say(found.summary())
-    return found
-
-
 def usable_memory(device: torch.device) -> int | None:
-    """Bytes that torch may allocate on a GPU, others' and a reserve left out; None on a CPU."""
+    """Bytes that torch may allocate on a GPU, without other processes' share and a reserve; None on a CPU."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)

@@ -1,11 +1,11 @@
-"""All trained weights in one buffer and their gradients in another: what is done to each, is done in a launch.
+"""All trained weights in one buffer and their gradients in another, so that one kernel launch treats all of them.
 
-The norm, the clipping, the check for overflows and the optimizer's update then are a few operations on the
-device instead of some for each of LoRA's hundreds of tensors, and a message between processes is one.
+Norm, clipping, overflow check and update then are a few operations on the device, instead of some for each of LoRA's
+hundreds of tensors, and the processes exchange one message a step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,31 @@ from torch.optim import Optimizer
 
 from medqlora.errors import InputError
 
-#: values that share a scale in bitsandbytes' 8-bit state: a weight begins at a multiple of it
+#: values that share a scale in bitsandbytes' 8-bit state; each weight starts at a multiple of it
 BLOCK = 256
-#: bitsandbytes keeps the state of a tensor with fewer values in 32 bits
+#: bitsandbytes keeps the state of smaller tensors in 32 bits
 LEAST_8BIT = 4096
 
 
 class FlatWeights:
-    """Moves parameters, and the gradients they will get, into two float32 buffers; they become views of them.
+    """Moves parameters and their gradients into two float32 buffers; they become views of the buffers.
 
     Args:
         named: (name, parameter), all float32 on one device.
 
     Attributes:
         weights, gradients: [N] float32, with zeros between some weights.
-        message: the gradients and behind them `tail` [256], room for what processes tell each other beside.
-        parts: what an elementwise optimizer is given: the large weights as one tensor, and each of fewer than
-            4,096 values for itself, as bitsandbytes treats those otherwise. Views of `weights`, their `grad` of
+        message: the gradients followed by `tail` [256], where processes add other values to a message.
+        parts: tensors for an elementwise optimizer: all large weights as one, and each weight of fewer than 4,096
+            values alone, since bitsandbytes treats those differently. Views of `weights`; their `grad` are views of
             `gradients`.
+        places: name → (parameter, start in `weights`).
+        in_parts: name → (index in `parts`, start there).
     """
 
     def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
-        small = [one for one in named if one[1].numel() < LEAST_8BIT]
-        large = [one for one in named if one[1].numel() >= LEAST_8BIT]
-        #: name → (parameter, where it begins)
+        small = [(name, parameter) for name, parameter in named if parameter.numel() < LEAST_8BIT]
+        large = [(name, parameter) for name, parameter in named if parameter.numel() >= LEAST_8BIT]
         self.places: dict[str, tuple[nn.Parameter, int]] = {}
         size = 0
         for name, parameter in (*small, *large):
@@ -61,71 +62,94 @@ class FlatWeights:
             starts.append(first)
         for part, start in zip(self.parts, starts, strict=True):
             part.grad = self.gradients[start : start + part.numel()]
-        #: name → (index among `parts`, where it begins there)
         self.in_parts: dict[str, tuple[int, int]] = {}
         for number, (name, (_, start)) in enumerate(self.places.items()):
             index = min(number, len(spans))
             self.in_parts[name] = (index, start - starts[index])
 
     def attach(self) -> None:
-        """Makes every parameter's gradient a view of the buffer, if something has put another in its place."""
+        """Makes every parameter's gradient a view of the buffer again, if something has replaced it."""
         begin, size = self.gradients.data_ptr(), self.gradients.element_size()
         for parameter, start in self.places.values():
             if parameter.grad is None or parameter.grad.data_ptr() != begin + start * size:
                 parameter.grad = _at(self.gradients, parameter, start)
 
 
-class FlatOptimizer(Optimizer):
-    """An elementwise optimizer on `FlatWeights`, whose state is saved for each parameter by its name.
+class _UpdatesParts(Protocol):
+    """The part of bitsandbytes' optimizers that updates one tensor."""
 
-    What is saved is what the same optimizer would save of the parameters one by one.
+    is_paged: bool
+
+    def init_state(self, group: dict[str, object], part: Tensor, group_index: int, index: int) -> None: ...
+
+    def update_step(self, group: dict[str, object], part: Tensor, group_index: int, index: int) -> None: ...
+
+
+class SavedState(TypedDict):
+    """State of a `FlatOptimizer`: by parameter name, and the groups without their parameters."""
+
+    state: dict[str, dict[str, object]]
+    param_groups: list[dict[str, object]]
+
+
+class FlatOptimizer(Optimizer):
+    """An elementwise optimizer on `FlatWeights`, whose state is saved per parameter name.
+
+    The saved state equals that of the same optimizer on the separate parameters.
 
     Args:
-        weights: what is optimized.
-        build: makes the optimizer of the parts that it is given; it has to treat each value for itself, or
-            in blocks of 256 (https://arxiv.org/abs/2110.02861).
+        weights: the optimized weights.
+        build: makes the optimizer of the given parts; it has to treat each value, or each block of 256 values, by
+            itself (https://arxiv.org/abs/2110.02861).
     """
 
     def __init__(self, weights: FlatWeights, build: Callable[[list[Tensor]], Optimizer]) -> None:
         self.flat = weights
         self.inner = build(weights.parts)
         super().__init__(weights.parts, self.inner.defaults)
-        # a schedule and a scaler change these: they are the inner optimizer's own
+        # shared with the inner optimizer: a schedule and a scaler change them
         self.param_groups = self.inner.param_groups
         self.state = self.inner.state
+        #: bitsandbytes' optimizer, which this class calls part by part; None for another
+        self._by_part = cast(_UpdatesParts, self.inner) if hasattr(self.inner, "update_step") else None
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        inner: Any = self.inner
-        if not hasattr(inner, "update_step") or inner.is_paged or closure is not None:
-            return inner.step(closure)
-        # as bitsandbytes' own `step`, which waits for the device after every parameter: nothing here reads
-        # what it writes, and the host would begin the next step late
-        (group,) = inner.param_groups
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        inner = self._by_part
+        if inner is None or inner.is_paged:
+            return self.inner.step(closure)
+        loss = None
+        if closure is not None:  # Lightning's, which unscales and clips
+            with torch.enable_grad():
+                loss = closure()
+        # the loop of bitsandbytes' own `step`, without its device sync after every tensor
+        (group,) = self.param_groups
         for index, part in enumerate(self.flat.parts):
             if part not in self.state:
                 self._begin(part, index)
             inner.update_step(group, part, 0, index)
-        return None
+        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Fills the gradients with zeros; they stay where they are."""
+        """Fills the gradients with zeros; they stay in their buffer."""
         self.flat.gradients.zero_()
         self.flat.attach()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """`state` by parameter name, in the parameters' shapes, and the groups without their parameters."""
-        state: dict[str, dict[str, Any]] = {}
+        state: dict[str, dict[str, object]] = {}
         for name, (parameter, _) in self.flat.places.items():
             index, start = self.flat.in_parts[name]
             part = self.flat.parts[index]
             state[name] = {
                 key: _cut(key, value, parameter, start) for key, value in self.state.get(part, {}).items()
             }
-        groups = [{key: value for key, value in one.items() if key != "params"} for one in self.param_groups]
+        groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in self.param_groups
+        ]
         return {"state": state, "param_groups": groups}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: SavedState) -> None:  # type: ignore[override]
         """Raises InputError for the state of other parameters, or of another kind of optimizer."""
         saved, groups = state_dict["state"], state_dict["param_groups"]
         if saved.keys() != self.flat.places.keys() or len(groups) != len(self.param_groups):
@@ -137,56 +161,63 @@ class FlatOptimizer(Optimizer):
             own.update(other)
         for name, (parameter, _) in self.flat.places.items():
             if not saved[name]:
-                continue  # of before the first step
+                continue  # from before the first step
             index, start = self.flat.in_parts[name]
             part = self.flat.parts[index]
             if part not in self.state:
                 self._begin(part, index)
             for key, value in saved[name].items():
-                self._paste(part, parameter, start, key, value)
+                _paste(self.state[part], part, parameter, start, key, value)
 
     def _begin(self, part: Tensor, index: int) -> None:
-        if hasattr(self.inner, "init_state"):  # bitsandbytes: a paged state is memory of its own kind
-            self.inner.init_state(self.param_groups[0], part, 0, index)
+        if self._by_part is not None:  # a paged state is allocated by bitsandbytes
+            self._by_part.init_state(self.param_groups[0], part, 0, index)
         else:
             self.state[part] = {}
-
-    def _paste(self, part: Tensor, parameter: Tensor, start: int, key: str, value: Any) -> None:
-        state = self.state[part]
-        kind = _kind(key, value)
-        if kind == "whole":
-            if key not in state:
-                state[key] = torch.zeros_like(part, dtype=value.dtype)
-            state[key].view(-1)[start : start + parameter.numel()].copy_(value.view(-1))
-        elif kind == "blocks":
-            begin = start // BLOCK
-            state[key][begin : begin + value.numel()].copy_(value)
-        elif isinstance(value, Tensor) and key in state and isinstance(state[key], Tensor):
-            state[key].copy_(value)
-        else:
-            state[key] = value.clone() if isinstance(value, Tensor) else value
 
 
 def _at(buffer: Tensor, parameter: Tensor, start: int) -> Tensor:
     return buffer[start : start + parameter.numel()].view(parameter.shape)
 
 
-def _kind(key: str, value: Any) -> str:
-    """Whether a state's value is one for each weight, one for each block of them, or neither.
+def _layout(key: str, value: Tensor) -> Literal["values", "blocks", "single"]:
+    """Whether a state tensor has an entry for each weight, for each block of weights, or neither.
 
-    By bitsandbytes' names: a weight of 65,536 values has as many blocks as a quantization map has entries.
+    Decided by bitsandbytes' names: a weight of 65,536 values has as many blocks as a quantization map has entries.
     """
-    if not isinstance(value, Tensor) or value.dim() == 0 or key.startswith("qmap"):
-        return "one"
-    return "blocks" if key.startswith("absmax") else "whole"
+    if value.dim() == 0 or key.startswith("qmap"):
+        return "single"
+    return "blocks" if key.startswith("absmax") else "values"
 
 
-def _cut(key: str, value: Any, parameter: Tensor, start: int) -> Any:
-    """A parameter's share of its part's state."""
-    kind = _kind(key, value)
-    if kind == "whole":
+def _cut(key: str, value: object, parameter: Tensor, start: int) -> object:
+    """A parameter's share of the state of its part."""
+    if not isinstance(value, Tensor):
+        return value
+    layout = _layout(key, value)
+    if layout == "values":
         return value.view(-1)[start : start + parameter.numel()].clone().view(parameter.shape)
-    if kind == "blocks":
+    if layout == "blocks":
         begin = start // BLOCK
         return value[begin : begin + -(-parameter.numel() // BLOCK)].clone()
-    return value.clone() if isinstance(value, Tensor) else value
+    return value.clone()
+
+
+def _paste(
+    state: dict[str, object], part: Tensor, parameter: Tensor, start: int, key: str, value: object
+) -> None:
+    """Copies a parameter's share, as `_cut` gives it, into the state of its part."""
+    own = state.get(key)
+    if not isinstance(value, Tensor):
+        state[key] = value
+    elif _layout(key, value) == "values":
+        if not isinstance(own, Tensor):
+            own = state[key] = torch.zeros_like(part, dtype=value.dtype)
+        own.view(-1)[start : start + parameter.numel()].copy_(value.view(-1))
+    elif not isinstance(own, Tensor):
+        state[key] = value.clone()
+    elif _layout(key, value) == "blocks":
+        begin = start // BLOCK
+        own[begin : begin + value.numel()].copy_(value)
+    else:
+        own.copy_(value)

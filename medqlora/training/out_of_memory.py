@@ -1,41 +1,54 @@
-"""A step that takes more memory than there is, is done again in smaller pieces: the same step."""
+"""A step that runs out of memory is repeated in smaller micro-batches, with the same result."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
+from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.packing import StepBatch
 from medqlora.utils.console import say
 
 
-def split_further(batch: StepBatch, data: Any, device: torch.device) -> StepBatch:
-    """The same step in more micro-batches, and a smaller budget for those that come; says so.
+class BudgetSplitter:
+    """Halves the token budget until a step has more micro-batches than before; a `Splitter` of `TrainStep`.
 
     Args:
-        batch: what was too much.
-        data: the datamodule that it is of.
-        device: where the pieces go.
-
-    Raises:
-        torch.OutOfMemoryError: each example went through alone already.
+        budget: token budget of this process; later steps keep the lower value.
+        rebuild: makes the step of these record ids under the present budget.
+        device: device of the micro-batches.
     """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if len(batch.micro_batches) == sum(len(micro.lengths) for micro in batch.micro_batches):
-        longest = max(int(micro.lengths.max()) for micro in batch.micro_batches)
-        raise torch.OutOfMemoryError(
-            f"out of memory with one example at a time ({longest} tokens): lower --data.max_prompt_tokens, or see the "
-            "docs/memory-and-speed.md for what takes less"
+
+    def __init__(
+        self, budget: TokenBudget, rebuild: Callable[[Sequence[str]], StepBatch], device: torch.device
+    ) -> None:
+        self._budget = budget
+        self._rebuild = rebuild
+        self._device = device
+
+    def split(self, batch: StepBatch) -> StepBatch:
+        """Returns the same step in more micro-batches, and tells the user the new budget.
+
+        Raises:
+            torch.OutOfMemoryError: each micro-batch held one example already.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch.micro_batches) == sum(len(micro.lengths) for micro in batch.micro_batches):
+            longest = max(int(micro.lengths.max()) for micro in batch.micro_batches)
+            raise torch.OutOfMemoryError(
+                f"out of memory with one example at a time ({longest} tokens): lower --data.max_prompt_tokens, or see "
+                "docs/memory-and-speed.md for options that need less"
+            )
+        before = self._budget.value
+        smaller = self._rebuild(batch.ids)  # `batch` may be older than the present budget
+        while len(smaller.micro_batches) <= len(batch.micro_batches):
+            self._budget.lower()
+            smaller = self._rebuild(batch.ids)
+        if self._budget.value < before:
+            say(
+                f"Out of memory: the step is repeated, and the next ones run, with --data.micro_batch_tokens "
+                f"{self._budget.value} instead of {before}; the result is the same"
+            )
+        return smaller._replace(
+            micro_batches=tuple(micro.to(self._device) for micro in smaller.micro_batches)
         )
-    before = data.token_budget
-    smaller = data.step_of(batch.ids)  # of a batch that was made before the budget was lowered
-    while len(smaller.micro_batches) <= len(batch.micro_batches):
-        data.lower_micro_batch_tokens()
-        smaller = data.step_of(batch.ids)
-    if data.token_budget < before:
-        say(
-            f"Out of memory: the step is done again, and the next ones, with --data.micro_batch_tokens "
-            f"{data.token_budget} instead of {before}; the result is the same"
-        )
-    pieces = tuple(micro.to(device) for micro in smaller.micro_batches)
-    return smaller._replace(micro_batches=pieces)

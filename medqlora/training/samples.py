@@ -1,25 +1,24 @@
-"""A few questions with what was answered, for people to read in TensorBoard."""
+"""A few validation questions with their answers, as text in TensorBoard."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from medqlora.records import Prediction, Record
 
 
 def log_samples(
-    loggers: Iterable[Any],
+    loggers: Iterable[object],
     predictions: Sequence[Prediction],
     records: Mapping[str, Record],
     step: int,
     count: int = 4,
 ) -> None:
-    """Writes the first `count` questions by id, the same at every validation, to loggers that take text."""
+    """Writes the first `count` questions by id to the loggers that take text; they are the same at each validation."""
     for logger in loggers:
-        writer = getattr(logger, "experiment", None)
-        if not hasattr(writer, "add_text"):
+        add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+        if add_text is None:
             continue
         for prediction in sorted(predictions, key=lambda prediction: prediction.id)[:count]:
             record = records[prediction.id]
             text = f"**{record.question}**\n\ngold: {record.answer} {record.long_answer}\n\n"
             text += f"model: {prediction.text or prediction.decision}"
-            writer.add_text(f"val/samples/{prediction.id}", text, step)  # type: ignore[union-attr]
+            add_text(f"val/samples/{prediction.id}", text, step)

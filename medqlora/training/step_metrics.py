@@ -1,30 +1,36 @@
-"""The figures of training steps, which stay on the device until they are logged; and steps that went wrong."""
+"""Figures of training steps, kept on the device until they are logged; and steps that are not finite."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from medqlora.utils.console import say
 
-#: ids that a message names, of a step's
+#: record ids in a message, at most
 _NAMED = 16
 
 
-class StepFigures(NamedTuple):
-    """Of one optimizer step; scalars on the device.
+class LogsMetrics(Protocol):
+    """A logger, as Lightning's are."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> object:
+        """Writes scalars of step number `step`."""
+
+
+class StepResult(NamedTuple):
+    """Figures of one optimizer step.
 
     Attributes:
-        step: its number.
-        loss, grad_norm: of the whole step, the norm before it was clipped.
-        rate: the learning rate.
-        ids: the step's questions.
-        overflow: the loss scaler found one, and left the step out by itself.
+        loss: mean over the completion tokens of the whole step, [] float32 on the device.
+        grad_norm: norm of the whole step's gradient before clipping, [] on the device.
+        rate: learning rate of the step.
+        ids: record ids of the whole step.
+        overflow: the float16 loss scaler skipped the update.
     """
 
-    step: int
     loss: Tensor
     grad_norm: Tensor
     rate: float
@@ -33,13 +39,18 @@ class StepFigures(NamedTuple):
 
 
 def clip_or_leave_out(parameters: Sequence[Tensor], limit: float, loss: Tensor) -> Tensor:
-    """Scales the gradients down to the norm `limit`; where it or the loss is no finite number, all become 0.
+    """Scales the gradients down to the norm `limit`; sets them to 0 where the norm or the loss is not finite.
 
-    The optimizer then sees a step without a gradient: nothing that isn't a number reaches a weight or the
-    optimizer's state, and the host has not waited to know.
+    The optimizer then takes a step without a gradient: no NaN reaches a weight or its state, and no device sync is
+    needed.
+
+    Args:
+        parameters: with their gradients.
+        limit: largest norm.
+        loss: of the step, [].
 
     Returns:
-        The norm before.
+        The norm before clipping, [].
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
@@ -51,63 +62,65 @@ def clip_or_leave_out(parameters: Sequence[Tensor], limit: float, loss: Tensor) 
 
 
 class StepMetrics:
-    """Collects the figures of each step, and reads many from the device at once."""
+    """Collects the figures of steps on the device, and reads them all with one copy."""
 
     def __init__(self) -> None:
-        self._pending: list[StepFigures] = []
-        #: steps that were left out, in all and since the last good one
+        self._pending: list[tuple[int, StepResult]] = []
+        #: steps that were left out, in total and since the last finite one
         self.bad = self._in_a_row = 0
 
-    def add(self, figures: StepFigures) -> None:
-        """The device isn't waited for."""
-        self._pending.append(figures)
+    def add(self, step: int, result: StepResult) -> None:
+        """Keeps the figures of step number `step`, without a device sync."""
+        self._pending.append((step, result))
 
-    def flush(self, loggers: Iterable[Any], skipped_steps: int, max_bad_steps: int) -> dict[str, float]:
-        """Logs every step since the last call: one message from the device for all of them.
+    def flush(
+        self, loggers: Iterable[LogsMetrics], skipped_steps: int, max_bad_steps: int
+    ) -> dict[str, float]:
+        """Logs every step since the last call.
 
         Args:
             loggers: Lightning's.
-            skipped_steps: how many steps the loss scaler has left out so far.
-            max_bad_steps: how many in a row may be no finite number.
+            skipped_steps: steps that the loss scaler has skipped so far.
+            max_bad_steps: steps in a row that are not finite, at which the run ends.
 
         Returns:
-            What a progress bar shows of the newest step; empty where there was none.
+            Loss and rate of the newest step, for a progress bar; empty without a step.
 
         Raises:
-            FloatingPointError: more than that were.
+            FloatingPointError: `max_bad_steps` steps in a row were not finite.
         """
         if not self._pending:
             return {}
         values = torch.stack(
-            [torch.stack((one.loss, one.grad_norm.to(one.loss))) for one in self._pending]
+            [torch.stack((result.loss, result.grad_norm.to(result.loss))) for _, result in self._pending]
         ).tolist()
         pending, self._pending = self._pending, []
         shown: dict[str, float] = {}
-        for one, (loss, norm) in zip(pending, values, strict=True):
-            self._judge(one, loss, norm, max_bad_steps)
-            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": one.rate}
+        for (step, result), (loss, norm) in zip(pending, values, strict=True):
+            self._count_bad(step, result, loss, norm, max_bad_steps)
+            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": result.rate}
             if skipped_steps:
                 metrics["train/overflows"] = float(skipped_steps)
             if self.bad:
                 metrics["train/bad_steps"] = float(self.bad)
             for logger in loggers:
-                logger.log_metrics(metrics, step=one.step)
-            shown = {"loss": loss, "lr": one.rate}
+                logger.log_metrics(metrics, step=step)
+            shown = {"loss": loss, "lr": result.rate}
         return shown
 
-    def _judge(self, one: StepFigures, loss: float, norm: float, max_bad_steps: int) -> None:
-        if math.isfinite(loss) and (one.overflow or math.isfinite(norm)):
+    def _count_bad(self, step: int, result: StepResult, loss: float, norm: float, max_bad_steps: int) -> None:
+        if math.isfinite(loss) and (result.overflow or math.isfinite(norm)):
             self._in_a_row = 0
             return
         self.bad += 1
         self._in_a_row += 1
-        named = ", ".join(one.ids[:_NAMED]) + (", …" if len(one.ids) > _NAMED else "")
+        named = ", ".join(result.ids[:_NAMED]) + (", …" if len(result.ids) > _NAMED else "")
         say(
-            f"Step {one.step} is left out: its loss is {loss}, its gradient's norm {norm}; its questions: {named}"
+            f"Step {step} is left out: its loss is {loss}, its gradient's norm {norm}; its questions: {named}"
         )
         if self._in_a_row >= max_bad_steps:
             raise FloatingPointError(
                 f"the loss or the gradient of {self._in_a_row} steps in a row was no finite number, the last is step "
-                f"{one.step}: lower --model.learning_rate, or use --trainer.precision bf16-mixed instead of "
+                f"{step}: lower --model.learning_rate, or use --trainer.precision bf16-mixed instead of "
                 "16-mixed; the adapter and checkpoints written before are whole"
             )

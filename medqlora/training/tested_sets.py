@@ -1,14 +1,18 @@
-"""From what `test` heard to the scores of each question set, as reports and loggers get them."""
+"""The scores of each question set after `test`, for reports and loggers."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from medqlora.data.question_set import QuestionSet
 from medqlora.evaluation import Tested, score
+from medqlora.evaluation.report_data import LoggedName
 from medqlora.inference.evaluator import SetPredictions, in_order
 
 #: of a report's numbers, those that go to the loggers and that `trainer.test` returns
-_NAMES = ("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p", "n")
-_NAMES_OF_TEXTS = ("token_f1", "rouge_l")  # of free answers
+_NAMES: tuple[LoggedName, ...] = (
+    *("accuracy", "macro_f1", "ece", "brier", "nll", "aurc", "unparsed_fraction", "mcnemar_p", "n"),
+    *("token_f1", "rouge_l"),  # of free answers
+)
 
 
 class ScoreOptions(NamedTuple):
@@ -18,55 +22,65 @@ class ScoreOptions(NamedTuple):
     prior_correction: bool = False
 
 
-def score_set(module: Any, asked: Any, heard: SetPredictions, options: ScoreOptions) -> Tested:
-    """The scores of one question set.
+def score_set(
+    questions: QuestionSet,
+    answers: SetPredictions,
+    options: ScoreOptions,
+    *,
+    seed: int,
+    prompt_sha256: str,
+    adapter: str,
+) -> Tested:
+    """Scores one question set.
 
     Args:
-        module: the QLoRAModule that answered.
-        asked: the datamodule's `QuestionSet`.
-        heard: the answers, of all processes.
-        options: how they are compared.
+        questions: the set.
+        answers: predictions of all processes.
+        options: comparison of the labels.
+        seed: of the bootstrap.
+        prompt_sha256: digest of the prompt's template.
+        adapter: name of the evaluated weights.
 
     Raises:
         InputError, ValueError: as `medqlora.evaluation.score`.
     """
-    predictions = in_order(heard.test, asked.test)
-    base = in_order(heard.base, asked.test) if heard.base else None
-    records = [asked.records[one.id] for one in predictions]
+    predictions = in_order(answers.test, questions.test)
+    base = in_order(answers.base, questions.test) if answers.base else None
+    records = [questions.records[prediction.id] for prediction in predictions]
     corrected = options.prior_correction
     scores = score(
         predictions,
         records=records,
         base=base,
-        dev=heard.dev or None,
-        seed=module.data.seed,
+        dev=answers.dev or None,
+        seed=seed,
         normalisation=options.normalisation,
-        prior=heard.prior if corrected else None,
-        base_prior=heard.base_prior if corrected and base else None,
-        dataset=asked.source.name,
+        prior=answers.prior if corrected else None,
+        base_prior=answers.base_prior if corrected and base else None,
+        dataset=questions.source.name,
         split="test",
-        prompt_sha256=asked.prompt.sha256(module.backend.tokenizer()),
-        adapter=module.evaluated.name,
+        prompt_sha256=prompt_sha256,
+        adapter=adapter,
     )
-    return Tested(asked.source.name, scores, predictions, records, base)
+    return Tested(questions.source.name, scores, predictions, records, base)
 
 
 def logged_scores(tested: Sequence[Tested]) -> dict[str, float]:
-    """The headline of the first set as "test/accuracy" and so on, of the others as "test/<name>/accuracy"."""
+    """The main scores: "test/accuracy" and so on of the first set, "test/<name>/accuracy" of the others."""
     metrics: dict[str, float] = {}
-    for place, one in enumerate(tested):
-        under = logged_under(place, one)
-        report = one.scores.to_json()
+    for index, result in enumerate(tested):
+        prefix = logged_under(index, result)
+        report = result.scores.to_json()
         metrics |= {
-            f"{under}/{name}": float(report[name])
-            for name in (*_NAMES, *_NAMES_OF_TEXTS)
-            if report.get(name) is not None
+            f"{prefix}/{name}": float(value)
+            for name in _NAMES
+            if name in report and (value := report[name]) is not None
         }
-        if one.scores.base:
-            metrics[f"{under}/base_accuracy"] = float(one.scores.base["accuracy"])
+        if result.scores.base:
+            metrics[f"{prefix}/base_accuracy"] = float(result.scores.base["accuracy"])
     return metrics
 
 
 def logged_under(place: int, tested: Tested) -> str:
-    """What the names of a set's scores begin with; `place` is the set's number."""
+    """Prefix of the logged names of set number `place`."""
     return "test" if place == 0 else f"test/{tested.name.replace(' ', '_')}"

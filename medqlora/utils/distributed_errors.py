@@ -1,4 +1,4 @@
-"""Another process that has ended, or doesn't answer: how long it is waited for, and what is said of it."""
+"""Errors of other processes: the timeout of a message, and one line instead of the network's error."""
 
 import os
 from collections.abc import Iterator
@@ -9,40 +9,40 @@ import torch
 
 from medqlora.errors import InputError
 
-#: how long a process waits for the others: an evaluation may keep one of them busy for longer than the rest
+#: timeout of a message, in seconds: an evaluation may keep one process busy for longer than the others
 _PATIENCE_S = 30 * 60
 _WEEK_S = 7 * 24 * 60 * 60
-#: what gloo says of a process that is there and doesn't answer
+#: gloo's words for a process that does not answer
 _SILENT = ("timed out", "timeout")
-#: what gloo and NCCL say of one that has gone; torch 2.13 raises gloo's as plain RuntimeErrors
+#: gloo's and NCCL's words for a process that has ended; torch 2.13 raises gloo's as plain RuntimeErrors
 _GONE = ("connection reset", "connection closed", "connection refused", "broken pipe", "ncclremoteerror")
 
 
 class LostProcessError(RuntimeError):
-    """Another process has ended, or doesn't answer: this one can't go on."""
+    """Another process has ended or does not answer."""
 
 
 def patience() -> timedelta:
-    """How long a process waits for the others: half an hour, or `MEDQLORA_PATIENCE_S` seconds.
+    """The timeout of messages between processes: half an hour, or `MEDQLORA_PATIENCE_S` seconds.
 
     Raises:
-        InputError: the variable is no number of seconds between 1 and a week.
+        InputError: the variable is not a number of seconds from 1 to a week.
     """
-    given = os.environ.get("MEDQLORA_PATIENCE_S", str(_PATIENCE_S))
-    if not (given.isascii() and given.isdigit() and len(given) < 10 and 1 <= int(given) <= _WEEK_S):
+    seconds = os.environ.get("MEDQLORA_PATIENCE_S", str(_PATIENCE_S))
+    if not (seconds.isascii() and seconds.isdigit() and len(seconds) < 10 and 1 <= int(seconds) <= _WEEK_S):
         raise InputError(
-            f"MEDQLORA_PATIENCE_S={given}: it is the whole seconds, 1 to {_WEEK_S}, that a process waits for the "
+            f"MEDQLORA_PATIENCE_S={seconds}: it is the whole seconds, 1 to {_WEEK_S}, that a process waits for the "
             f"others: correct it, or leave it unset for {_PATIENCE_S}"
         )
-    return timedelta(seconds=int(given))
+    return timedelta(seconds=int(seconds))
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Around a message between processes: says in a line what else would be a line of the network's.
+    """Surrounds a message between processes; replaces the network's errors.
 
     Raises:
-        LostProcessError: another process has ended, or hasn't answered for `patience`.
+        LostProcessError: another process has ended, or has not answered within `patience`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What this process holds in host memory."""
+"""The host memory of this process."""
 
 import sys
 
@@ -8,15 +8,15 @@ _GIB = 2**30
 
 
 def resident_gib() -> float:
-    """Now."""
+    """The resident memory now."""
     return psutil.Process().memory_info().rss / _GIB
 
 
 def peak_gib() -> float:
-    """At most since it began. The kernel brings it up to date now and then: it can lag behind `resident_gib`."""
+    """The highest resident memory so far. The kernel updates it now and then: it can lag behind `resident_gib`."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / _GIB
-    import resource  # Windows has none
+    import resource  # not on Windows
 
     # in KiB on Linux and in bytes on macOS: getrusage(2)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,21 +1,21 @@
-"""Signals and errors that end a command after work was done: what the command line says of them."""
+"""Signals and errors that end a command after work was done; the command line reports them."""
 
 import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal ended the run after a whole step; the command line turns it into the exit code.
+    """A signal ended the run after a complete step; the command line turns it into the exit code.
 
-    Not an Exception, so that nothing on the way takes it for a failure.
+    Not an Exception, so that no handler of errors takes it for a failure.
 
     Attributes:
-        signal: which.
-        step: the optimizer step of the newest checkpoint; None where there is none.
+        signal: the signal.
+        step: the optimizer step of the newest checkpoint; None without a checkpoint.
     """
 
     def __init__(self, number: int, step: int | None) -> None:
@@ -25,27 +25,29 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """As a shell names it: 143 for SIGTERM, 130 for SIGINT."""
+        """The shell's code: 143 for SIGTERM, 130 for SIGINT."""
         return 128 + self.signal.value
 
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `Interrupted` within; a second one is as it was before.
+    """A block in which SIGTERM and SIGINT raise `Interrupted`; a second signal meets the earlier handler.
 
-    By itself Python knows the second alone, with a traceback, and Lightning, where it is not training, takes notice
-    of a SIGTERM and goes on. A process that another one began is left to that.
+    Python by itself handles SIGINT alone, with a traceback. Lightning, outside training, notes a SIGTERM and goes on.
+    A process that another one started keeps its handlers.
     """
     if threading.current_thread() is not threading.main_thread() or "LOCAL_RANK" in os.environ:
         yield
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    # what was told to ignore it, as a shell does for what runs in the background, goes on doing so
+    # an ignored signal stays ignored: a shell sets that for background processes
     before = {
-        one: signal.getsignal(one) for one in numbers if signal.getsignal(one) not in (signal.SIG_IGN, None)
+        number: signal.getsignal(number)
+        for number in numbers
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
     }
 
-    def end(number: int, frame: Any) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         put_back()
         raise Interrupted(number, None)
 
@@ -63,10 +65,10 @@ def interrupting() -> Iterator[None]:
 
 
 class FitError(Exception):
-    """An error ended a fit that had left a checkpoint; the command line says both.
+    """An error ended a fit that had written a checkpoint; the command line reports both.
 
     Attributes:
-        error: what ended it.
+        error: the error.
         step: the optimizer step of the newest checkpoint.
     """
 

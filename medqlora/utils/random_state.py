@@ -1,22 +1,30 @@
-"""Where the random numbers of a process stand: kept, and put back."""
+"""The state of a process's random generators: saved and restored."""
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch
+from torch import Tensor
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Of Python's and torch's generators, the device's too: plain values and tensors."""
-    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+class RandomState(TypedDict, total=False):
+    """States of Python's and torch's generators; `cuda` where the device is a GPU."""
+
+    python: tuple[int, tuple[int, ...], float | None]
+    torch: Tensor
+    cuda: Tensor
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Reads the states, as plain values and tensors."""
+    state: RandomState = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Puts the generators where `random_state` found them, in this process or in an earlier one."""
+def restore_random_state(state: RandomState) -> None:
+    """Sets the generators to the states of `random_state`, of this process or an earlier one."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(state["torch"])

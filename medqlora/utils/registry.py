@@ -1,11 +1,12 @@
 """Registries: sources, prompts, metrics, fused families and commands that add themselves under a name.
 
-A module adds its class when it is imported. Modules outside this package are found in two ways: as an installed
-package's entry point in the registry's group, or as a module named in the environment variable `MEDQLORA_PLUGINS`
-(separated by commas), which is imported before the first look-up.
+A module adds its class when it is imported. The first look-up imports three kinds of modules: those of the registry's
+own package, the entry points of installed packages in the registry's group, and the modules named in the environment
+variable `MEDQLORA_PLUGINS` (separated by commas).
 """
 
 import os
+import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -23,11 +24,13 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, for messages ("prompt").
         group: the entry points' group ("medqlora.prompts").
+        package: the package whose modules hold the built-in entries; "" for none.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, package: str = "") -> None:
         self.kind = kind
         self.group = group
+        self.package = package
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -63,6 +66,11 @@ class Registry(Generic[T]):
         self._load()
         return self._entries.get(name)
 
+    def built_in(self) -> dict[str, T]:
+        """Name → entry, once the modules of the registry's own package are imported; plugins are not looked for."""
+        import_modules(self.package)
+        return dict(self._entries)
+
     def __iter__(self) -> Iterator[tuple[str, T]]:
         self._load()
         return iter(tuple(self._entries.items()))
@@ -71,9 +79,18 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
+        if self.package:
+            import_modules(self.package)
         for point in entry_points(group=self.group):
             self.add(point.name, point.load())
         import_plugins()
+
+
+def import_modules(package: str) -> None:
+    """Imports every module of a package, in alphabetical order; subpackages are left out."""
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        if not module.ispkg:
+            import_module(f"{package}.{module.name}")
 
 
 def import_plugins() -> None:

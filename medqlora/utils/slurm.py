@@ -1,10 +1,10 @@
-"""The SLURM job that this process is part of."""
+"""The SLURM job of this process."""
 
 import os
 
 
 def slurm_job() -> str | None:
-    """The number of the SLURM job that this process is of, a job array's as "17_3"; None outside of SLURM.
+    """The number of this process's SLURM job, "17_3" in a job array; None outside SLURM.
 
     https://slurm.schedmd.com/sbatch.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
     """

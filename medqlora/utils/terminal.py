@@ -1,25 +1,25 @@
-"""Texts from elsewhere as a terminal shows them: it acts on nothing in them."""
+"""Foreign texts in a form that a terminal shows and does not act on."""
 
 import unicodedata
 
 
 def printable(text: str) -> str:
-    """Lines with spaces of one kind, and escapes in the place of what can't be seen.
+    """The text with plain spaces, and with escapes for invisible characters; line ends stay.
 
-    Control characters move a cursor, marks of direction turn what stands around them
+    Control characters move the cursor, and direction marks reorder the text around them
     (https://unicode.org/reports/tr36/, section 2.9).
     """
-    return text if text.isprintable() else "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def printable_line(text: str) -> str:
-    """The same, in one line."""
+    """The text as `printable` gives it, in one line."""
     return printable(" ".join(text.splitlines()))
 
 
-def _shown(letter: str) -> str:
+def _visible(letter: str) -> str:
     if letter.isprintable() or letter == "\n":
         return letter
-    if unicodedata.category(letter) == "Zs":  # as between a number and its unit
+    if unicodedata.category(letter) == "Zs":  # as the narrow space between a number and its unit
         return " "
     return letter.encode("unicode_escape").decode()

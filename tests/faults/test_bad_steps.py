@@ -10,7 +10,7 @@ from harness import adapter_weights, options, run
 from torch import nn
 
 from medqlora.models import Decoder
-from medqlora.training.step_metrics import StepFigures, StepMetrics, clip_or_leave_out
+from medqlora.training.step_metrics import StepMetrics, StepResult, clip_or_leave_out
 
 
 @pytest.fixture
@@ -111,15 +111,15 @@ class Log:
         self.told.append((step, metrics))
 
 
-def figures(step: int, loss: float, norm: float = 1.0, *, overflow: bool = False) -> StepFigures:
-    return StepFigures(step, torch.tensor(loss), torch.tensor(norm), 0.1, ("q",), overflow)
+def result(loss: float, norm: float = 1.0, *, overflow: bool = False) -> StepResult:
+    return StepResult(torch.tensor(loss), torch.tensor(norm), 0.1, ("q",), overflow)
 
 
 def test_every_step_is_logged_once_with_its_own_number_and_figures() -> None:
     metrics, log = StepMetrics(), Log()
     for first in (0, 3):
         for step in range(first, first + 3):
-            metrics.add(figures(step, step / 2, step / 4))
+            metrics.add(step, result(step / 2, step / 4))
         metrics.flush([log], 0, 3)
     assert metrics.flush([log], 0, 3) == {}
     assert [(step, told["train/loss"], told["train/grad_norm"]) for step, told in log.told] == [
@@ -130,12 +130,12 @@ def test_every_step_is_logged_once_with_its_own_number_and_figures() -> None:
 def test_bad_steps_count_in_a_row_alone_and_an_overflow_that_the_scaler_met_is_none() -> None:
     metrics = StepMetrics()
     for step, loss in enumerate([math.nan, math.nan, 1.0, math.nan, math.nan, 1.0]):
-        metrics.add(figures(step, loss))
+        metrics.add(step, result(loss))
     for step in range(6, 12):
-        metrics.add(figures(step, 1.0, math.inf, overflow=True))
+        metrics.add(step, result(1.0, math.inf, overflow=True))
     metrics.flush([], 6, 3)
     assert metrics.bad == 4
     for step in range(3):
-        metrics.add(figures(step, 1.0, math.inf))
+        metrics.add(step, result(1.0, math.inf))
     with pytest.raises(FloatingPointError, match="of 3 steps in a row"):
         metrics.flush([], 0, 3)

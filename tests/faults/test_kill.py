@@ -1,10 +1,7 @@
 """A run that is killed again and again, wherever it stands, ends as one that never was."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from fuzzing import THOROUGH
 from harness import options
 from test_resume import same
+from warm_process import WarmCommand
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -29,16 +27,8 @@ EXTRA = [
 MOMENTS = ("step", "validation", "writing", "manifest")
 
 
-def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    log = (folder / "log.txt").open("ab")
-    with log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "medqlora", "fit", *words],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+def started(words: list[str], folder: Path) -> WarmCommand:
+    return WarmCommand(["fit", *words], cwd=folder, log=folder / "log.txt")
 
 
 def run_folder(folder: Path) -> Path:
@@ -53,7 +43,7 @@ def manifest_step(run: Path) -> int:
         return -1
 
 
-def wait(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
+def wait(process: WarmCommand, reached: Callable[[], bool]) -> bool:
     """Until `reached`; False where the process ended first."""
     while not reached():
         if process.poll() is not None:
@@ -62,7 +52,7 @@ def wait(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
     return process.poll() is None
 
 
-def kill(process: subprocess.Popen[bytes], folder: Path, moment: str, draw: random.Random) -> bool:
+def kill(process: WarmCommand, folder: Path, moment: str, draw: random.Random) -> bool:
     """SIGKILL at the moment; False where the run had come to its end before."""
     logs = folder / "lightning_logs"
 
@@ -81,7 +71,7 @@ def kill(process: subprocess.Popen[bytes], folder: Path, moment: str, draw: rand
         "step": lambda: True,
         # the checkpoint of an epoch's last step is written as its validation begins
         "validation": lambda: manifest_step(run) != before and manifest_step(run) % 6 == 0,
-        "writing": lambda: any((run / "checkpoints").glob(".*.part")),
+        "writing": lambda: any((run / "checkpoints").glob(".*.ckpt.[0-9]*.part")),
         "manifest": lambda: any((run / "checkpoints").glob(".*.json.*")) or manifest_step(run) != before,
     }
     assert logs.is_dir()

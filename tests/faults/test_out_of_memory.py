@@ -80,7 +80,7 @@ def test_processes_of_which_one_lowered_its_budget_still_ask_every_question_once
         data.read(family("llama3"), ("dev",), report=lambda line: None)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
         if rank == 1:
-            data.lower_micro_batch_tokens()
+            data.budget.lower()
         assert data.token_budget == (60, 30)[rank]
         parts += [example.id for batch in data.val_dataloader() for example in batch.examples]
     assert len(data.val_dataloader()) > 0

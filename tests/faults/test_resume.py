@@ -10,7 +10,7 @@ import pytest
 import torch
 from harness import adapter_weights, options, run
 
-from medqlora.artifacts.runs import new_run_folder
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.errors import InputError
 
 
@@ -264,7 +264,7 @@ def test_an_adapter_folder_that_is_a_link_ends_no_run(
 def test_runs_that_start_together_get_a_folder_each(tmp_path: Path) -> None:
     logs = tmp_path / "lightning_logs"
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: new_run_folder(logs), range(32)))
+        folders = list(pool.map(lambda _: RunFolder.new(logs).path, range(32)))
     assert sorted(folders) == sorted(logs / f"version_{number}" for number in range(32))
 
 

@@ -9,7 +9,7 @@ from harness import options, run
 from test_kill import EXTRA, outcome
 from test_resume import same
 
-from medqlora.artifacts.checkpoint_files import CheckpointFiles
+from medqlora.callbacks import CheckpointFiles
 
 
 @pytest.mark.slow

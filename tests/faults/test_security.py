@@ -4,8 +4,6 @@ Each of them would leave a mark if it did. `trust_remote_code` has no option at 
 the command line: that is stricter than an option for the command line alone, and the tests hold it.
 """
 
-import ast
-import io
 import json
 import os
 import pickle
@@ -13,22 +11,21 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from harness import options, run
+from strangers import Refused, changed, harmful_base, harmful_file
 
-from medqlora import cli
-from medqlora.artifacts.checkpoint_files import CheckpointFiles
+from medqlora.artifacts.checkpoint_files import write_checkpoint
 from medqlora.errors import InputError
-from medqlora.models import hub
+from medqlora.utils.digests import file_digest
 from medqlora.utils.manifests import (
     FOLDER_FILE,
     check_folder,
-    digest,
     write_folder_manifest,
 )
 
@@ -62,71 +59,6 @@ def words(finished: Path, tiny_bases: dict[str, Path], tmp_path: Path) -> list[s
     return [*options(tiny_bases["llama"], finished), f"--trainer.default_root_dir={tmp_path}"]
 
 
-@pytest.fixture
-def mark(tmp_path: Path) -> Iterator[Path]:
-    """What code of a stranger would leave; after the test it is not there."""
-    path = tmp_path / "harmed"
-    yield path
-    assert not path.exists(), "code of a stranger was run"
-
-
-@pytest.fixture
-def stranger(mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module that can be imported and leaves the mark; `y` waits on the terminal."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "stranger.py").write_text(harmful(mark), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
-    yield "stranger"
-    assert "stranger" not in sys.modules
-
-
-def harmful(mark: Path) -> str:
-    return (
-        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
-        "class Config: pass\nclass Model: pass\nclass Tokenizer: pass\n"
-    )
-
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that has to end with 2; its one line."""
-
-    def refuse(*given: str) -> str:
-        capsys.readouterr()
-        assert cli.main(list(given)) == 2
-        lines = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if "medqlora: " in line]
-        assert len(lines) == 1
-        assert lines[0].startswith("medqlora: error: ")
-        return lines[0].removeprefix("medqlora: error: ")
-
-    return refuse
-
-
-class Harm:
-    """Pickled, it leaves the mark as soon as it is read."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.mark,))
-
-
-def harmful_file(path: Path, kind: str, mark: Path) -> Path:
-    """A checkpoint or weight file in one of the forms that torch reads."""
-    content = {"global_step": 1, "state_dict": {}, "x": Harm(mark)}
-    if kind == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    return path
-
-
 def test_the_files_of_these_tests_do_leave_the_mark_where_pickles_are_run(tmp_path: Path) -> None:
     for kind in ("pickle", "zip", "legacy"):
         made = harmful_file(tmp_path / kind, kind, tmp_path / f"harmed by {kind}")
@@ -153,7 +85,7 @@ def test_a_malicious_checkpoint_is_refused_by_every_command(
 ) -> None:
     path = harmful_file(own_run / "checkpoints" / "evil.ckpt", kind, mark)
     if signed:
-        entry = {"file": path.name, **digest(path), "step": 9}
+        entry = {"file": path.name, **file_digest(path), "step": 9}
         path.with_name(f"{path.name}.json").write_text(json.dumps(entry))
     for command in ("fit", "validate", "test", "predict"):
         assert "is not a whole checkpoint" in refused(command, *words, f"--ckpt_path={path}")
@@ -182,7 +114,7 @@ def test_a_checkpoint_that_calls_files_outside_its_own_does_not_get_them_removed
     best = torch.tensor(-1.0)  # the worst there can be: any validation removes it
     state.update(best_k_models={str(other): best}, best_model_path=str(other), kth_best_model_path=str(other))
     state.update(last_model_path=str(other), dirpath=str(tmp_path), kth_value=best, best_model_score=best)
-    CheckpointFiles().save_checkpoint(saved, path)
+    write_checkpoint(saved, path)
     run("fit", [*words, f"--ckpt_path={path}", "--trainer.max_epochs=2", "--trainer.max_steps=-1"])
     assert other.read_text() == "dear diary"
     assert [one.name for one in tmp_path.glob("*.ckpt")] == []
@@ -194,10 +126,6 @@ def test_a_checkpoint_that_calls_files_outside_its_own_does_not_get_them_removed
 @pytest.fixture
 def adapter(own_run: Path) -> Path:
     return own_run / "adapter"
-
-
-def changed(file: Path, **fields: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
 def signed(adapter: Path) -> None:
@@ -284,7 +212,7 @@ def threshold_changed_afterwards(adapter: Path, mark: Path) -> None:
 def manifest_that_leaves(name: str) -> Callable[[Path, Path], None]:
     def spoil(adapter: Path, mark: Path) -> None:
         manifest = json.loads((adapter / FOLDER_FILE).read_text())
-        manifest["files"][name.format(outside=adapter.parent / "config.yaml")] = digest(
+        manifest["files"][name.format(outside=adapter.parent / "config.yaml")] = file_digest(
             adapter.parent / "config.yaml"
         )
         (adapter / FOLDER_FILE).write_text(json.dumps(manifest))
@@ -318,8 +246,8 @@ SPOILT = [
     (transformers_code_of_its_own, "auto_map asks for code of its own"),
     (megatron_of_its_own, "megatron_config asks for code of its own"),
     (another_kind_of_adapter, "peft_type is 'XLORA': give a LoRA adapter"),
-    (config_that_is_a_list, "is no JSON object"),
-    (nested_without_end, "is no JSON object"),
+    (config_that_is_a_list, "is not a JSON object"),
+    (nested_without_end, "is not a JSON object"),
     (record_of_another_shape, "prompt is no object"),
     (record_with("labels", 7), "labels is no list of texts"),
     (record_with("labels", [1, 2]), "labels is no list of texts"),
@@ -399,150 +327,7 @@ def test_a_base_that_only_the_adapter_names_brings_no_code(
     assert "brings Python code of its own (auto_map), which is never run" in line
 
 
-# ---- bases -------------------------------------------------------------------------------------------
-
-
-def harmful_base(base: Path, folder: Path, mark: Path, **fields: Any) -> Path:
-    """A base with a Python file of its own, that its configuration asks for."""
-    shutil.copytree(base, folder)
-    (folder / "stranger.py").write_text(harmful(mark), encoding="utf-8")
-    names = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
-    changed(folder / "config.json", auto_map=names, **fields)
-    return folder
-
-
-@pytest.mark.parametrize("model_type", ["strange", "vit"], ids=["unknown", "known, but no language model"])
-def test_a_base_with_code_of_its_own_is_refused_whatever_is_answered_on_the_terminal(
-    refused: Refused,
-    finished: Path,
-    tiny_bases: dict[str, Path],
-    tmp_path: Path,
-    stranger: str,
-    mark: Path,
-    model_type: str,
-) -> None:
-    base = harmful_base(tiny_bases["llama"], tmp_path / "base", mark, model_type=model_type)
-    for command in ("fit", "test", "plan"):
-        line = refused(command, *options(base, finished), f"--trainer.default_root_dir={tmp_path}")
-        assert f"--model.backend.base: '{base}' brings Python code of its own (auto_map)" in line
-
-
-def test_a_tokenizer_with_code_of_its_own_is_refused(
-    refused: Refused, finished: Path, tiny_bases: dict[str, Path], tmp_path: Path, stranger: str, mark: Path
-) -> None:
-    base = shutil.copytree(tiny_bases["llama"], tmp_path / "base")
-    (base / "stranger.py").write_text(harmful(mark), encoding="utf-8")
-    own = {"tokenizer_class": "StrangeTokenizer", "auto_map": {"AutoTokenizer": ["stranger.Tokenizer", None]}}
-    changed(base / "tokenizer_config.json", **own)
-    changed(base / "config.json", model_type="strange")
-    line = refused("fit", *options(base, finished), f"--trainer.default_root_dir={tmp_path}")
-    assert line.startswith(f"--model.backend.base: {base}")
-    with pytest.raises(hub.InputError, match=r"brings Python code of its own|no tokenizer can be loaded"):
-        hub.load_tokenizer(str(base))
-
-
-def test_a_known_family_is_loaded_with_transformers_own_class_and_no_code_of_the_base(
-    finished: Path, tiny_bases: dict[str, Path], tmp_path: Path, stranger: str, mark: Path
-) -> None:
-    base = harmful_base(tiny_bases["llama"], tmp_path / "base", mark)
-    words = [*options(base, finished), f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1"]
-    assert run("fit", words).trainer.global_step == 1
-
-
-def test_pickled_weights_of_a_base_run_nothing(
-    finished: Path, tiny_bases: dict[str, Path], tmp_path: Path, mark: Path
-) -> None:
-    base = shutil.copytree(tiny_bases["llama"], tmp_path / "base")
-    (base / "model.safetensors").unlink()
-    harmful_file(base / "pytorch_model.bin", "zip", mark)
-    words = [*options(base, finished), f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1"]
-    assert cli.main(["fit", *words]) in (1, 2)
-
-
-def test_trust_remote_code_is_never_passed_on() -> None:
-    false = 0
-    for file in sorted((ROOT / "medqlora").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
-                assert isinstance(node.value, ast.Constant), where
-                assert node.value.value is False, where
-                false += 1
-            # nor in a dictionary, a parameter or an attribute, by which it could come from an option
-            if isinstance(node, ast.Dict):
-                keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
-                assert "trust_remote_code" not in keys, where
-            assert not (isinstance(node, ast.arg) and node.arg == "trust_remote_code"), where
-            assert not (isinstance(node, ast.Attribute) and node.attr == "trust_remote_code"), where
-    assert false == 2  # a configuration's and a tokenizer's, the first that is read of a base
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        "init_args: {base: x, trust_remote_code: true}",
-        "init_args: {base: x}, dict_kwargs: {trust_remote_code: true}",
-    ],
-)
-def test_trust_remote_code_is_no_option(refused: Refused, tmp_path: Path, extra: str) -> None:
-    line = refused(
-        "fit",
-        *configured(tmp_path, f"model: {{backend: {{class_path: medqlora.models.Transformers, {extra}}}}}"),
-    )
-    assert "has no option 'trust_remote_code'" in line
-
-
 # ---- configurations ----------------------------------------------------------------------------------
-
-
-def configured(folder: Path, text: str) -> list[str]:
-    path = folder / "mine.yaml"
-    path.write_text(f"{text}\n", encoding="utf-8")
-    return [f"--config={DEMO}", f"--config={path}", f"--trainer.default_root_dir={folder}"]
-
-
-OTHER_TYPES = {
-    "a backend that is a process": "model: {{backend: {popen}}}",
-    "a backend that is a function": "model: {{backend: {{class_path: os.system}}}}",
-    "an optimizer that is a process": "model: {{optimizer: {popen}}}",
-    "an optimizer that is a function": "model: {{optimizer: os.system}}",
-    "an optimizer with a function's options": "model: {{optimizer: {system}}}",
-    "an optimizer whose class is a function": "model: {{optimizer: {{class_path: shutil.rmtree, init_args: {{}}}}}}",
-    "an optimizer that returns one": "model: {{optimizer: {{class_path: test_security.makes_an_optimizer}}}}",
-    "a source that is a function": "data: {{source: {{class_path: builtins.exec}}}}",
-    "a source that is a process": "data: {{source: {popen}}}",
-    "a benchmark that is a process": "data: {{benchmarks: [{popen}]}}",
-    "a callback that is a process": "trainer: {{callbacks: [{popen}]}}",
-    "a callback that calls a function": (
-        "trainer: {{callbacks: [{{class_path: lightning.pytorch.callbacks.LambdaCallback, "
-        "init_args: {{on_fit_start: os.system}}}}]}}"
-    ),
-    "a logger that is a process": "trainer: {{logger: {popen}}}",
-    "a plugin that is a process": "trainer: {{plugins: [{popen}]}}",
-    "a strategy that is a process": "trainer: {{strategy: {popen}}}",
-    "a profiler that is a process": "trainer: {{profiler: {popen}}}",
-    "an accelerator that is a process": "trainer: {{accelerator: {popen}}}",
-}
-
-
-def makes_an_optimizer(params: Any) -> torch.optim.Optimizer:
-    raise AssertionError("a function of a configuration was called")
-
-
-@pytest.mark.parametrize("text", OTHER_TYPES.values(), ids=OTHER_TYPES)
-def test_a_configuration_names_classes_of_the_expected_types_alone(
-    refused: Refused, tmp_path: Path, mark: Path, text: str
-) -> None:
-    popen = f"{{class_path: subprocess.Popen, init_args: {{args: [touch, {mark}]}}}}"
-    system = f"{{class_path: os.system, init_args: {{command: touch {mark}}}}}"
-    refused("fit", *configured(tmp_path, text.format(popen=popen, system=system)))
-    assert not (tmp_path / "lightning_logs").exists()
-
-
-def test_on_the_command_line_as_in_a_file(refused: Refused, tmp_path: Path, mark: Path) -> None:
-    words = [f"--config={DEMO}", f"--trainer.default_root_dir={tmp_path}"]
-    line = refused("fit", *words, "--model.optimizer=os.system", f"--model.optimizer.command=touch {mark}")
-    assert "model.optimizer" in line
 
 
 def test_the_configuration_of_a_strangers_run_is_held_to_the_same(
@@ -556,29 +341,3 @@ def test_the_configuration_of_a_strangers_run_is_held_to_the_same(
     config.write_text(changed_text, encoding="utf-8")
     line = refused("export", f"--ckpt_path={own_run / 'checkpoints' / 'last.ckpt'}")
     assert line.startswith("--model.optimizer os.system: it is no subclass of torch.optim")
-
-
-@pytest.mark.parametrize(
-    "tag",
-    [
-        "!!python/object/apply:os.system ['touch {mark}']",
-        "!!python/object/new:subprocess.Popen [[touch, '{mark}']]",
-        "!!python/name:os.system",
-        "!!python/module:antigravity",
-    ],
-)
-def test_tags_of_python_are_refused(refused: Refused, tmp_path: Path, mark: Path, tag: str) -> None:
-    line = refused("fit", *configured(tmp_path, f"model:\n  learning_rate: {tag.format(mark=mark)}"))
-    assert line.startswith(f"{tmp_path / 'mine.yaml'}:2: not YAML")
-    refused(
-        "fit",
-        f"--config={DEMO}",
-        f"--model.learning_rate={tag.format(mark=mark)}",
-        f"--trainer.default_root_dir={tmp_path}",
-    )
-
-
-@pytest.mark.parametrize("path", ["torch.optim.AdamW", "torch.optim.SGD"])
-def test_an_optimizers_class_is_taken(tmp_path: Path, path: str, finished: Path, words: list[str]) -> None:
-    cli_ = run("fit", [*words, f"--model.optimizer={path}", "--trainer.max_steps=1"])
-    assert type(cli_.trainer.optimizers[0]).__name__.endswith(path.rsplit(".", 1)[1])

@@ -33,8 +33,8 @@ from medqlora.data import PubMedQA
 from medqlora.data.batching.packing import MicroBatch, pack
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.fused import FusedDecoder
-from medqlora.fused.dequantize import FourBit
-from medqlora.fused.elementwise import elementwise
+from medqlora.fused.kernels.dequantize import FourBit
+from medqlora.fused.kernels.elementwise import elementwise
 from medqlora.models import Decoder, LoRA
 from medqlora.models.lora import SEVEN_PROJECTIONS, peft_config
 from medqlora.models.quantization import settle

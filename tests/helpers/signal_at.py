@@ -49,7 +49,7 @@ class LowersItsBudget(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_rank == self.rank:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            data.lower_micro_batch_tokens()
+            data.budget.lower()
 
 
 class OddGPU(Callback):

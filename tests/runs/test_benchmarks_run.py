@@ -102,7 +102,7 @@ def test_a_benchmark_named_twice_is_refused(
     text = (tmp_path / "suite.yaml").read_text()
     config.write_text(text + text.partition("benchmarks:\n")[2])
     assert main(["test", *with_benchmark[:-1], f"--config={config}", "--model.adapter=none"]) == 2
-    assert "--data.benchmarks: Choices is asked twice" in capsys.readouterr().err
+    assert "--data.benchmarks: Choices is evaluated twice" in capsys.readouterr().err
 
 
 def test_prior_correction_takes_off_what_the_labels_have_without_a_question(words: list[str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 import medqlora
 from medqlora import cli
-from medqlora.commands import config_files
+from medqlora.commands.registry import Command, commands
+from medqlora.config import words as config_files
 from medqlora.errors import InputError
 
 HEAVY = (
@@ -46,16 +47,16 @@ def test_help_lists_every_command_with_a_line_each(
 ) -> None:
     assert cli.main(words) == 0
     shown = capsys.readouterr().out.splitlines()
-    for command, (line, _) in cli.COMMANDS.items():
-        assert any(each.split() == [command, *line.split()] for each in shown), command
-    assert {"fit", "validate", "test", "predict", "full"} <= cli.COMMANDS.keys()
+    for name, command in commands().items():
+        assert any(each.split() == [name, *command.help.split()] for each in shown), name
+    assert {"fit", "validate", "test", "predict", "full"} <= commands().keys()
     assert all(len(line) <= 110 for line in shown)
 
 
 def test_every_listed_command_has_its_module() -> None:
     from importlib.util import find_spec
 
-    assert all(find_spec(module) is not None for _, module in cli.COMMANDS.values())
+    assert all(find_spec(command.module) is not None for command in commands().values())
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -105,7 +106,7 @@ def test_a_mistyped_command_names_the_nearest_and_exits_with_2(
 
 def test_a_command_like_none_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["xyzzy"]) == 2
-    assert f"the commands are {', '.join(cli.COMMANDS)}" in capsys.readouterr().err
+    assert f"the commands are {', '.join(commands())}" in capsys.readouterr().err
 
 
 def test_the_process_exits_with_the_commands_code_and_no_traceback() -> None:
@@ -199,9 +200,6 @@ def test_a_configuration_whose_name_has_a_line_break_is_one() -> None:
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit` that ends with what `FAILURE` says."""
-    import types
-
-    module = types.ModuleType("failing_command")
 
     def fail(command: str, words: list[str]) -> int:
         if "input" in words:
@@ -210,9 +208,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         raise RuntimeError("\n\nthe first line\nthe second line")
 
-    module.run = fail  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "failing_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "fit", ("fails", "failing_command"))
+    monkeypatch.setattr(cli, "commands", lambda: {"fit": Command("fit", "fails", run=fail)})
 
 
 @pytest.mark.usefixtures("failing")

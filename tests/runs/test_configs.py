@@ -1,18 +1,22 @@
 """Every shipped configuration is read and built, and the options that the documentation names are the command's."""
 
+import contextlib
 import inspect
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import option_cases
 import pytest
 import torch
 import yaml
 
 from medqlora import data, models
 from medqlora.callbacks import AdapterCheckpoint, EvaluationReport, GPUMemory, StepProgress, Throughput
+from medqlora.commands import run
 from medqlora.commands.lightning_cli import MedQLoRACLI
+from medqlora.commands.optimizer_option import take_names
 from medqlora.training.optim import build_optimizer
 
 ROOT = Path(__file__).parents[2]
@@ -38,29 +42,19 @@ SOURCES = (
 )
 
 
-class Built(MedQLoRACLI):
-    """Builds what the options name, and stops where the verb would begin."""
-
-    def before_fit(self) -> None: ...
-
-    def fit(self, **options: Any) -> None: ...
-
-    def after_fit(self) -> None: ...
-
-
 def words(*configs: str) -> list[str]:
     return ["fit", *(f"--config={CONFIGS / name}" for name in configs)]
 
 
-def build(folder: Path, *configs: str) -> Built:
+def build(folder: Path, *configs: str) -> MedQLoRACLI:
     """A GPU's accelerator and precision can't be built without one; the rest is as the files say."""
     here = ["--trainer.accelerator=cpu", "--trainer.precision=32", f"--trainer.default_root_dir={folder}"]
-    return Built([*words(*configs), *here])
+    return run.build([*words(*configs), *here])
 
 
 @cache
 def _parser() -> Any:
-    return Built(words("demo.yaml"))
+    return run.build(words("demo.yaml"))
 
 
 def read(*configs: str) -> Any:
@@ -161,10 +155,26 @@ def test_an_optimizer_may_be_any_class(tmp_path: Path) -> None:
     mine.write_text("model: {optimizer: {class_path: torch.optim.SGD, init_args: {momentum: 0.5}}}\n")
     given = [*words("demo.yaml"), f"--config={mine}", f"--trainer.default_root_dir={tmp_path}"]
     weight = torch.nn.Parameter(torch.zeros(2))
-    chosen = Built(given).model.optimizer
+    chosen = run.build(given).model.optimizer
     optimizer = build_optimizer(chosen, [("weight", weight)], learning_rate=0.3, weight_decay=0.0)
     group = optimizer.param_groups[0]
     assert (type(optimizer).__name__, group["momentum"], group["lr"]) == ("SGD", 0.5, 0.3)
+
+
+def test_the_parser_accepts_what_the_check_without_lightning_lets_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lists of `option_cases` are right: `tests/unit/config` holds that the check refuses none of them."""
+    monkeypatch.chdir(tmp_path)
+    option_cases.write_parts(str(tmp_path))
+    for number, text in enumerate(option_cases.FILES):
+        Path(f"{number}.yaml").write_text(text, encoding="utf-8")
+    for line in [
+        *option_cases.LINES,
+        *([f"--config={number}.yaml"] for number in range(len(option_cases.FILES))),
+    ]:
+        with contextlib.suppress(SystemExit):  # --print_config
+            _parser().parser.parse_args(take_names([*words("demo.yaml"), *line]))
 
 
 # ---- the documentation ------------------------------------------------------------------------------------
@@ -181,9 +191,8 @@ def our_options() -> dict[str, list[Any]]:
     """Every option of ours with its defaults; one that several classes have may have several."""
     names = [name for name in _parser().option_names("fit") if name.split(".")[0] in OURS and "." in name]
     groups = {name.rpartition(".")[0] for name in names if not name.endswith(".help")}  # `model.lora`
-    parser = _parser()._subcommand_parsers["fit"]
     found = {
-        name: [parser.get_default(name)]
+        name: [_parser().default_of("fit", name)]
         for name in names
         if name not in groups and not name.endswith((".help", "+"))
     }
@@ -217,9 +226,8 @@ def test_the_documentation_names_no_option_that_is_not_there() -> None:
 
 
 def test_the_references_defaults_are_the_commands() -> None:
-    lightnings = _parser()._subcommand_parsers["fit"]
     for name, shown in table().items():
-        values = our_options().get(name) or [lightnings.get_default(name)]
+        values = our_options().get(name) or [_parser().default_of("fit", name)]
         assert set(shown) == {_shown(name, value) for value in values}, name
 
 
@@ -232,13 +240,13 @@ def _shown(name: str, value: Any) -> str:
 
 
 def test_the_documentations_commands_name_configurations_and_verbs_that_exist() -> None:
-    from medqlora.cli import COMMANDS
+    from medqlora.commands.registry import commands
 
     for name in re.findall(r"configs/\w+\.yaml", DOCUMENTATION):
         assert (ROOT / name).is_file(), name
     shown = re.findall(r"^\s*(?:\$ )?medqlora (\w+)", DOCUMENTATION, re.MULTILINE)
     assert shown
-    assert set(shown) <= set(COMMANDS)
+    assert set(shown) <= set(commands())
 
 
 def test_the_documentations_configurations_are_read(tmp_path: Path) -> None:

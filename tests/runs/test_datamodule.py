@@ -23,7 +23,10 @@ def read(tiny_bases: dict[str, Path], tmp_path: Path) -> Any:
         data = PubMedQADataModule(source, batch_size=4, micro_batch_tokens=400, **options)
         data.read(tokenizer, ("train",), report=lambda line: None)
         trainer: Any = SimpleNamespace(
-            lightning_module=SimpleNamespace(packed=True), global_rank=0, world_size=1, current_epoch=0
+            lightning_module=SimpleNamespace(packed=True, backend=None),
+            global_rank=0,
+            world_size=1,
+            current_epoch=0,
         )
         data.trainer = trainer
         return data

@@ -113,7 +113,7 @@ def test_auto_takes_the_budget_and_the_layers_that_fit_and_the_loader_keeps_to_t
     plenty = run("fit", [*short, *auto])  # on a CPU there is nothing to go by
     assert plenty.datamodule.micro_batch_tokens == 2048
     memory: dict[str, int] = {}
-    monkeypatch.setattr("medqlora.module.usable_memory", lambda device: memory["bytes"])
+    monkeypatch.setattr("medqlora.trainer.step_hooks.usable_memory", lambda device: memory["bytes"])
     found = []
     for memory["bytes"] in (10**10, 0):
         cli = run("fit", [*short, *auto])

@@ -82,9 +82,9 @@ def test_what_would_change_the_reported_weights_is_refused(
     [
         ({"overfit_batches": 1}, "--data.train_samples"),
         ({"overfit_batches": 0.5}, "--data.train_samples"),
-        ({"limit_val_batches": 1}, "questions are asked by length"),
-        ({"limit_val_batches": 0.5}, "questions are asked by length"),
-        ({"limit_test_batches": 2}, "questions are asked by length"),
+        ({"limit_val_batches": 1}, "questions are sorted by length"),
+        ({"limit_val_batches": 0.5}, "questions are sorted by length"),
+        ({"limit_test_batches": 2}, "questions are sorted by length"),
         ({"gradient_clip_val": 1.0}, "--model.max_grad_norm"),
         ({"accumulate_grad_batches": 2}, "--data.batch_size"),
     ],

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from medqlora.artifacts.checkpoint import KEY, adopt_rates
-from medqlora.compat.lightning import total_steps
 from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.utils.run_length import total_steps
 
 
 def parameters() -> list[nn.Parameter]:

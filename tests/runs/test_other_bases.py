@@ -1,9 +1,7 @@
 """Whole commands on bases that aren't Llama's kind: a mixture of experts, and a model with a state along the row."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from harness import options, refused, run
 from tiny import build_base
 
-from medqlora.models import LoRA, Transformers
 from medqlora.models.shares import Shares
 from medqlora.module import QLoRAModule
 
@@ -104,20 +101,3 @@ def test_the_share_of_a_model_without_layers_is_none() -> None:
         .line("int8")
         .startswith("Weights: 0.0% of the decoder layers' weights are in 8 bits, ")
     )
-
-
-def test_an_attribute_that_is_missing_while_the_engine_is_chosen_is_named_itself() -> None:
-    """nn.Module reports a property that raises AttributeError as missing, and hides what it was about."""
-    from contextlib import nullcontext
-
-    def context() -> Iterator[None]:
-        return nullcontext()  # type: ignore[return-value]
-
-    module = QLoRAModule(Transformers("x"), LoRA())
-    module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        precision_plugin=SimpleNamespace(forward_context=context),
-        state=SimpleNamespace(fn="test"),
-        datamodule=SimpleNamespace(),
-    )
-    with pytest.raises(AttributeError, match="no attribute 'packing'"):
-        _ = module.packed

@@ -102,7 +102,7 @@ def test_our_callbacks_do_what_they_do_on_the_command_line(own: Own) -> None:
         AdapterCheckpoint(),
         GPUMemory(),
         Throughput(),
-        StepProgress(0),
+        StepProgress(refresh_rate=0),
         EvaluationReport(),
         Answers(),
     ]
@@ -295,18 +295,18 @@ def test_the_datamodule_is_read_without_a_trainer(own: Own) -> None:
     assert sum(len(group.examples) for group in data.val_dataloader()) == 6
 
 
-def test_an_error_inside_a_property_of_the_module_is_that_error(
+def test_an_attribute_that_is_missing_while_the_engine_is_chosen_is_named_itself(
     own: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **options: object) -> None:
         raise AttributeError("'Config' object has no attribute 'head_dim'")
 
-    monkeypatch.setattr("medqlora.module.choose", broken)
+    monkeypatch.setattr("medqlora.trainer.step_hooks.prepare_engine", broken)
     module = own.module()
     trainer = own.trainer(logger=False, enable_checkpointing=False, num_sanity_val_steps=0)
     with pytest.raises(AttributeError, match="'Config' object has no attribute 'head_dim'"):
         trainer.fit(module, datamodule=own.data())
-    with pytest.raises(AttributeError, match="head_dim"):
+    with pytest.raises(RuntimeError, match="the engine is chosen when the Trainer starts a stage"):
         _ = module.packed
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = module.nothing

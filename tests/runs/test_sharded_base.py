@@ -19,10 +19,10 @@ from harness import options
 from test_several_processes import assert_same_run, figures, finish, run
 from tiny import build_base
 
+from medqlora.config import ModelOptions
 from medqlora.errors import InputError
 from medqlora.models import LoRA, Transformers, Unsloth
 from medqlora.models.sharded import ShardedLayer
-from medqlora.module import QLoRAModule
 from medqlora.training.checks.options import check_shared
 
 CPU = torch.device("cpu")
@@ -198,11 +198,10 @@ def test_a_base_that_the_fused_engine_does_not_know_is_refused(
 
 
 def test_a_backend_that_loads_onto_the_gpu_is_refused() -> None:
-    module = QLoRAModule(Unsloth("a-base"), LoRA())
     with pytest.raises(
         InputError, match=r"Unsloth loads .*: use --model.backend medqlora.models.Transformers"
     ):
-        check_shared(module, None, None)
+        check_shared(Unsloth("a-base"), LoRA(), ModelOptions(), "auto", None)
 
 
 def test_one_device_has_nothing_to_share_and_says_so(

@@ -9,7 +9,7 @@ from harness import options, refused, run
 from lightning.pytorch.loggers import Logger
 from test_training import logged
 
-from medqlora.artifacts.runs import read_run
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.callbacks import AdapterCheckpoint, StepProgress, saver_of
 from medqlora.errors import InputError
 
@@ -68,7 +68,7 @@ def test_a_logger_without_a_folder_of_its_own_gets_the_figures_and_the_run_keeps
     for folder in folders:
         assert len(logged(folder, "train/loss")) == 2
         assert (folder / "adapter" / "adapter_model.safetensors").is_file()
-        assert (read_run(folder) or {})["state"] == "finished"
+        assert (RunFolder(folder).read_record() or {})["state"] == "finished"
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -188,7 +188,7 @@ def test_checkpoints_that_cannot_be_kept_end_a_run_before_its_model_is_loaded(
 def test_a_score_is_never_that_of_the_longest_or_shortest_questions(
     verb: str, limit: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "questions are asked by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
+    assert "questions are sorted by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
 
 
 def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:

@@ -1,7 +1,7 @@
 """How the live model holds its base: which modules are quantized, and its weights on disk."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from medqlora.models.architecture import unquantized_modules
 from medqlora.models.layers import experts, is_falcon
 from medqlora.models.quantization import stored_quantization
 from medqlora.models.transformers import skeleton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class LiveBase(NamedTuple):
@@ -33,7 +36,7 @@ class LiveBase(NamedTuple):
     dtype: torch.dtype
 
 
-def quantized_modules(model: nn.Module) -> frozenset[str]:
+def quantized_modules(model: "PreTrainedModel") -> frozenset[str]:
     """Names of the linear layers that transformers hands to bitsandbytes.
 
     Args:
@@ -43,7 +46,7 @@ def quantized_modules(model: nn.Module) -> frozenset[str]:
 
     left = unquantized_modules(model)
     if left is None:
-        head = model.get_output_embeddings()  # type: ignore[operator]  # transformers' PreTrainedModel
+        head = model.get_output_embeddings()
         left = [name for name, module in model.named_modules() if module is head]
     kinds = (nn.Linear, Conv1D)
     return frozenset(

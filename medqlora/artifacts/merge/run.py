@@ -13,6 +13,7 @@ from medqlora.artifacts.merge.lora_update import read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder
 from medqlora.artifacts.merge.verification import Verification, compare
+from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 from medqlora.inference.loading import build_backend, read_trained
 from medqlora.inference.predictor import Predictor
@@ -20,8 +21,8 @@ from medqlora.models import Backend
 from medqlora.models.adapters import check_adapter_base, read_adapter
 from medqlora.models.precision import DTYPES
 from medqlora.records import Prediction, Record
+from medqlora.utils.digests import file_digest
 from medqlora.utils.files import write_text
-from medqlora.utils.manifests import digest
 from medqlora.utils.types import JsonObject
 
 Progress = Callable[[str, int, int], None]
@@ -68,14 +69,7 @@ class Merge:
         )
         check_adapter_base(trained.adapter, self.backend.base, self.backend.identity())
         self.backend.check_adapter(trained.adapter, "--adapter")
-        options = self.backend.options()
-        self.live = LiveBase(
-            self.backend.base,
-            options.get("revision"),
-            options.get("quantization", "nf4"),
-            bool(options.get("double_quantization", True)),
-            DTYPES.get(trained.precision, torch.float32),
-        )
+        self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32))
         if request.onto is not None:
             _check_onto(request.onto, self.live.name)
 
@@ -96,8 +90,8 @@ class Merge:
             OSError: the disk is full.
         """
         made_from: Mapping[str, object] = {
-            "adapter": digest(self.adapter / "adapter_model.safetensors"),
-            "config": digest(self.adapter / "adapter_config.json"),
+            "adapter": file_digest(self.adapter / "adapter_model.safetensors"),
+            "config": file_digest(self.adapter / "adapter_config.json"),
             "base": self.backend.identity(),
             "quantization": self.live.quantization,
             "onto": self.request.onto,
@@ -165,6 +159,20 @@ def predictions(
         found += predictor.predict(records[start : start + size])
         progress(step, min(start + size, len(records)), len(records))
     return found
+
+
+def _live_base(backend: Backend, dtype: torch.dtype) -> LiveBase:
+    """How the backend holds its base model."""
+    options = backend.options()
+    kinds: dict[object, Quantization] = {"nf4": "nf4", "fp4": "fp4", "int8": "int8", "none": "none"}
+    revision = options.get("revision")
+    return LiveBase(
+        backend.base,
+        None if revision is None else str(revision),
+        kinds[options.get("quantization", "nf4")],
+        bool(options.get("double_quantization", True)),
+        dtype,
+    )
 
 
 def check_output(out: Path) -> None:

@@ -14,8 +14,8 @@ from typing import TypedDict, cast
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medqlora.utils.digests import FileDigest, file_digest
 from medqlora.utils.files import write_text
-from medqlora.utils.manifests import digest
 from medqlora.utils.types import Json
 
 #: bytes of a shard, at most, unless one tensor is larger
@@ -26,7 +26,7 @@ INDEX = "model.safetensors.index.json"
 
 class _Shard(TypedDict):
     dtype: str
-    file: dict[str, object]
+    file: FileDigest
     figures: dict[str, float]
 
 
@@ -102,7 +102,7 @@ class ShardedFolder:
             record is not None
             and record["dtype"] == dtype
             and path.is_file()
-            and digest(path) == record["file"]
+            and file_digest(path) == record["file"]
         )
 
     def figures(self) -> list[dict[str, float]]:
@@ -122,7 +122,7 @@ class ShardedFolder:
         with aside.open("rb+") as stream:
             os.fsync(stream.fileno())
         aside.replace(path)
-        self._state["shards"][name] = {"dtype": dtype, "file": digest(path), "figures": dict(figures)}
+        self._state["shards"][name] = {"dtype": dtype, "file": file_digest(path), "figures": dict(figures)}
         self._save()
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ bits, and each weight that the live model quantizes takes the values that quanti
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,9 +14,12 @@ from medqlora.artifacts.merge.base_weights import requantized
 from medqlora.artifacts.merge.live_model import LiveBase, quantized_modules
 from medqlora.models.layers import experts, is_conv1d, is_falcon, linear_layers
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 @torch.no_grad()
-def give_live_values(model: nn.Module, base: LiveBase) -> None:
+def give_live_values(model: "PreTrainedModel", base: LiveBase) -> None:
     """Rounds the weights of an unquantized model to those that the live model multiplies with, in place.
 
     Args:
@@ -44,7 +48,7 @@ def give_live_values(model: nn.Module, base: LiveBase) -> None:
         parameter.copy_(values.reshape(parameter.shape))
 
 
-def merge_model(model: nn.Module, base: LiveBase, adapter: Path) -> nn.Module:
+def merge_model(model: "PreTrainedModel", base: LiveBase, adapter: Path) -> nn.Module:
     """The model with the adapter merged into the live model's values.
 
     Args:

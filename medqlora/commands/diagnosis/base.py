@@ -1,4 +1,4 @@
-"""Whether the base's weights are on this machine: in a folder, in the Hub's cache, or built for the demo."""
+"""Whether the base model's weights are on this machine: in a folder, in the Hub's cache, or built for the demo."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_m
 
 
 def weights(base: Path) -> Iterator[Finding]:
-    """What a local base lacks of its weights, before anything loads them."""
+    """The missing or damaged weight files of a local base model, before they are loaded."""
     missing: list[str] = []
     index = base / "model.safetensors.index.json"
     if index.is_file():
@@ -24,29 +24,29 @@ def weights(base: Path) -> Iterator[Finding]:
             return
         missing = [name for name in names if not (base / name).is_file()]
         if missing:
-            found = f"{base} lacks {len(missing)} of {len(names)} files, the first {missing[0]}"
-            yield Finding("fit", "weights", "wrong", found, "copy or download the base again")
+            what = f"{base} lacks {len(missing)} of {len(names)} files, the first {missing[0]}"
+            yield Finding("fit", "weights", "wrong", what, "copy or download the base again")
     elif not any(base.glob("*.safetensors")) and not any(base.glob("pytorch_model*.bin")):
-        found = f"{base} holds no weights (model.safetensors)"
-        yield Finding("fit", "weights", "wrong", found, "copy or download the base again")
+        what = f"{base} holds no weights (model.safetensors)"
+        yield Finding("fit", "weights", "wrong", what, "copy or download the base again")
         return
     if not missing:
         yield from _damaged(base)
 
 
 def _damaged(base: Path) -> Iterator[Finding]:
-    """A file that is cut, or stands for another."""
+    """Weight files that are cut off, or placeholders."""
     from medqlora.models.weight_files import check_weights
 
     try:
         check_weights(base)
     except InputError as error:
-        found, _, fix = str(error).removeprefix("--model.backend.base: ").rpartition(": ")
-        yield Finding("fit", "weights", "wrong", found, fix)
+        what, _, fix = str(error).removeprefix("--model.backend.base: ").rpartition(": ")
+        yield Finding("fit", "weights", "wrong", what, fix)
 
 
 def cached(base: str, revision: str | None) -> bool:
-    """Whether the Hub's cache on this machine has the base's weights, or the list of their files."""
+    """Whether the Hub's cache on this machine has the base model's weights, or the list of their files."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(
@@ -55,9 +55,9 @@ def cached(base: str, revision: str | None) -> bool:
 
 
 def demo_base_is_built() -> bool:
-    """Whether a fit of the demo has left its base in medqlora's cache."""
+    """Whether the demo's base model is in medqlora's cache."""
     from medqlora.utils.cache import cache_folder
 
-    with contextlib.suppress(OSError):  # what is wrong with the folder is a line of its own
+    with contextlib.suppress(OSError):  # the folder has a finding of its own
         return any((cache_folder() / "tiny_llama").glob("[!.]*/config.json"))
     return False

@@ -1,4 +1,4 @@
-"""One line of what `medqlora doctor` found."""
+"""A line of `medqlora doctor`'s report."""
 
 from typing import Literal, NamedTuple
 
@@ -8,9 +8,9 @@ class Finding(NamedTuple):
 
     Attributes:
         group: versions, device, attention, bitsandbytes, folders, Hub, or fit.
-        name: what was looked at.
+        name: what was checked.
         state: "wrong" keeps a fit from starting, a "note" doesn't.
-        found: what it is.
+        found: the result.
         fix: what to do, for every "wrong".
     """
 
@@ -21,7 +21,12 @@ class Finding(NamedTuple):
     fix: str | None = None
 
 
+def trouble(needed: bool) -> Literal["note", "wrong"]:
+    """The state of something that does not work: "wrong" where a fit needs it."""
+    return "wrong" if needed else "note"
+
+
 def first_line(error: BaseException) -> str:
-    """An error's kind and the first line of what it says."""
+    """An error's type and the first line of its message."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Whether the Hub answers, and how a trial does without it."""
+"""Whether the Hub answers, and a trial without it."""
 
 import contextlib
 import os
@@ -6,15 +6,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Literal
 
-from medqlora.commands.diagnosis.finding import Finding, first_line
+from medqlora.commands.diagnosis.finding import Finding, first_line, trouble
 
 HUB_LIMIT_S = 3.0
 
 
 def hub_off() -> str | None:
-    """The environment variable that keeps huggingface_hub off the network, if one does."""
+    """The environment variable that keeps huggingface_hub off the network; None where none is set."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             return name
@@ -25,8 +24,8 @@ def hub(*, needed: bool, limit_s: float = HUB_LIMIT_S) -> Finding:
     """One HEAD request to the Hub, without a token, given up after `limit_s` seconds.
 
     Args:
-        needed: whether a fit has to fetch something.
-        limit_s: for everything, the name's look-up too, which urllib's own limit leaves out.
+        needed: whether a fit has to download something.
+        limit_s: in seconds, for the request and the name's look-up, which urllib's own limit leaves out.
     """
     if (name := hub_off()) is not None:
         if needed:
@@ -38,16 +37,15 @@ def hub(*, needed: bool, limit_s: float = HUB_LIMIT_S) -> Finding:
     thread = threading.Thread(target=lambda: answers.append(_head(address, limit_s)), daemon=True)
     thread.start()
     thread.join(limit_s)
-    trouble = answers[0] if answers else f"no answer in {limit_s:g} s"
-    if trouble is None:
+    why = answers[0] if answers else f"no answer in {limit_s:g} s"
+    if why is None:
         return Finding("Hub", "Hub", "ok", f"{address} answers")
     fix = "check the connection and its proxy, or download the base elsewhere and pass the folder"
-    state: Literal["note", "wrong"] = "wrong" if needed else "note"
-    return Finding("Hub", "Hub", state, f"{address}: {trouble}", fix)
+    return Finding("Hub", "Hub", trouble(needed), f"{address}: {why}", fix)
 
 
 def _head(address: str, limit_s: float) -> str | None:
-    """What keeps the address from being reached; None when it answers, whatever it says."""
+    """Why the address can't be reached; None where it answers, whatever the answer."""
     try:
         request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "medqlora"})
         with urllib.request.urlopen(request, timeout=limit_s):
@@ -61,7 +59,7 @@ def _head(address: str, limit_s: float) -> str | None:
 
 @contextlib.contextmanager
 def without_hub(unreachable: bool) -> Iterator[None]:
-    """While it is entered the Hub's files come from the cache alone: its client would try again for half a minute."""
+    """A block in which the Hub's files come from the cache alone: its client would retry for half a minute."""
     if not unreachable:
         yield
         return

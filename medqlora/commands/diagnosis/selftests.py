@@ -1,17 +1,17 @@
-"""Attention and bitsandbytes, run on a small example and held against what must come out."""
+"""Attention and bitsandbytes, run on a small example and compared with the right result."""
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from medqlora.commands.diagnosis.finding import Finding, first_line
-from medqlora.commands.diagnosis.versions import installed
+from medqlora.commands.diagnosis.finding import Finding, first_line, trouble
+from medqlora.utils.versions import installed
 
 if TYPE_CHECKING:
     import torch
 
 #: half of NF4's widest gap, from -1 to -0.6961928 (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314,
-#: appendix E): no value of a block is further from its code, as a share of the block's largest
+#: appendix E): the largest distance of a value from its code, as a share of the block's largest value
 _NF4_ERROR = (1 - 0.6961928) / 2
 _BLOCK = 64
 #: bitsandbytes keeps the state of smaller parameters in 32 bits
@@ -19,16 +19,16 @@ _MIN_8BIT = 4096
 
 
 def attention(device: "torch.device", wanted: str | None = None, *, needed: bool = True) -> list[Finding]:
-    """The paths on `device`, those that are there run on a small example and compared.
+    """Runs each attention implementation that is available on a small example, and compares the result.
 
     Args:
-        device: where to look.
-        wanted: what the backend's `attention` asks for.
+        device: where it runs.
+        wanted: the backend's option `attention`.
         needed: whether the fit would run there.
     """
     import torch
 
-    from medqlora.fused.attention import flash_runs
+    from medqlora.fused.kernels.attention import flash_runs
 
     found = [_attends("SDPA", device, torch.float32, 2e-3, needed=needed)]
     if flash_runs(device, torch.bfloat16, 64):
@@ -43,12 +43,12 @@ def attention(device: "torch.device", wanted: str | None = None, *, needed: bool
 def _attends(
     name: str, device: "torch.device", dtype: "torch.dtype", tolerance: float, *, needed: bool
 ) -> Finding:
-    """Two packed examples through the engine's attention, against softmax(q kᵀ / √d) v written out in float64."""
+    """Compares the engine's attention on two packed examples with softmax(q kᵀ / √d) v in float64."""
     import torch
 
-    from medqlora.fused.attention import Segments, attend
+    from medqlora.fused.kernels.attention import Segments, attend
 
-    state: Literal["note", "wrong"] = "wrong" if needed else "note"
+    state = trouble(needed)
     generator = torch.Generator().manual_seed(0)
     lengths, heads, width = [5, 11], 2, 64
     q, k, v = (torch.randn(sum(lengths), heads, width, generator=generator).to(dtype) for _ in range(3))
@@ -56,7 +56,7 @@ def _attends(
         starts = torch.tensor([0, 5, 16], dtype=torch.int32, device=device)
         segments = Segments(lengths, max(lengths), starts, starts)
         out = attend(q.to(device), k.to(device), v.to(device), segments).out.double().cpu()
-    except Exception as error:  # a kernel that isn't built for this GPU raises what it likes
+    except Exception as error:  # a kernel that isn't built for this GPU raises its own errors
         fix = "install a torch that is built for this GPU and driver"
         return Finding("attention", name, state, first_line(error), fix)
     parts = []
@@ -65,7 +65,7 @@ def _attends(
         hidden = torch.ones_like(scores, dtype=torch.bool).triu(1)
         parts.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), values))
     off = float((out - torch.cat(parts)).abs().max())
-    if not off <= tolerance:  # also where it is no number
+    if not off <= tolerance:  # also for NaN
         fix = "its results are wrong here: install another torch build"
         return Finding("attention", name, state, f"off by {off:.2g} in {dtype} on {device}", fix)
     return Finding("attention", name, "ok", f"runs on {device}, in {str(dtype).removeprefix('torch.')}")
@@ -86,8 +86,9 @@ def _flash_attn(*, needed: bool) -> Finding:
         import_module("flash_attn")
     except Exception as error:  # built for another torch: an ImportError, or the loader's OSError
         fix = "build it for this torch, or uninstall it, or --model.backend.attention sdpa"
-        state: Literal["note", "wrong"] = "wrong" if needed else "note"
-        return Finding("attention", "flash-attn", state, f"it can't be imported ({first_line(error)})", fix)
+        return Finding(
+            "attention", "flash-attn", trouble(needed), f"it can't be imported ({first_line(error)})", fix
+        )
     return Finding("attention", "flash-attn", "ok", "installed, and can be imported")
 
 
@@ -95,7 +96,7 @@ def _flash_attn(*, needed: bool) -> Finding:
 
 
 def bitsandbytes(device: "torch.device", *, needed: bool = True) -> list[Finding]:
-    """NF4 there and back, and one step of 8-bit AdamW, on `device`."""
+    """Tests NF4 quantization and one step of 8-bit AdamW on `device`."""
     return [
         _tested(f"NF4 on {device}", _nf4, device, needed=needed),
         _tested(f"8-bit AdamW on {device}", _adamw, device, needed=needed),
@@ -109,11 +110,11 @@ def _tested(
         return Finding("bitsandbytes", name, "ok", test(device))
     except Exception as error:  # its native library is missing, or wasn't built for this GPU
         fix = "pip install --force-reinstall bitsandbytes; `python -m bitsandbytes` tells more"
-        return Finding("bitsandbytes", name, "wrong" if needed else "note", first_line(error), fix)
+        return Finding("bitsandbytes", name, trouble(needed), first_line(error), fix)
 
 
 def _nf4(device: "torch.device") -> str:
-    """Raises what bitsandbytes raises, or ArithmeticError when values come back further off than NF4 allows."""
+    """Raises bitsandbytes' own errors, or ArithmeticError where the quantization error is larger than NF4's."""
     import torch
 
     from medqlora.models.quantization import import_bitsandbytes
@@ -134,7 +135,7 @@ def _nf4(device: "torch.device") -> str:
 
 
 def _adamw(device: "torch.device") -> str:
-    """Raises what bitsandbytes raises, or ArithmeticError: Adam's first step is the learning rate × sign."""
+    """Raises bitsandbytes' own errors, or ArithmeticError: Adam's first step must be the learning rate × sign."""
     import torch
 
     from medqlora.models.quantization import import_bitsandbytes

@@ -1,44 +1,51 @@
-"""A fit tried out, up to its weights."""
+"""A trial fit, up to its weights."""
 
 import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from medqlora.artifacts.run_folder import LOGS
 from medqlora.commands.diagnosis.base import cached, demo_base_is_built, weights
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.hub import hub, without_hub
-from medqlora.commands.option_errors import one_line
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.check import UnknownOptionError, check_options
 from medqlora.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from jsonargparse import Namespace
+
+    from medqlora.commands.run import Run
 
 
 class Trial:
-    """What `medqlora fit` does before it loads a weight, tried out.
+    """Does what `medqlora fit` does before it loads a weight.
 
     Args:
-        own_options: the command's own, "--json" for example, which a mistyped one may have meant.
+        own_options: the command's own, "--json" for example, which a mistyped option may have meant.
 
     Attributes:
-        found: what came of it.
-        device: where the fit would run; None where the options don't get so far.
-        log_folders: where runs land.
-        checkpoints: where they go instead of into the run's folder.
-        attention: what the backend asks for.
-        hub_base: the base, where it is the Hub's.
+        findings: the results.
+        device: where the fit would run; None where the options are wrong.
+        log_folders: where runs are written.
+        checkpoints: where checkpoints are written instead of into the run's folder.
+        attention: the backend's option.
+        hub_base: the base model, where it is on the Hub.
         in_cache: whether its weights are on this machine.
-        hub: whether the Hub answers; asked where the base is the Hub's.
-        needs: optional packages that are used.
-        needs_cache: whether a fit can't do without medqlora's own cache folder.
+        hub: whether the Hub answers; asked where the base model is on the Hub.
+        needs: the optional packages in use.
+        needs_cache: whether a fit needs medqlora's own cache folder.
     """
 
     def __init__(self, own_options: Sequence[str]) -> None:
         self._own_options = own_options
-        self.found: list[Finding] = []
-        self.device: Any = None
-        self.log_folders = [Path("lightning_logs")]
+        self.findings: list[Finding] = []
+        self.device: torch.device | None = None
+        self.log_folders = [Path(LOGS)]
         self.checkpoints: Path | None = None
         self.attention: str | None = None
         self.hub_base: str | None = None
@@ -48,64 +55,46 @@ class Trial:
         self.needs_cache = False
 
     def run(self, words: list[str]) -> None:
-        """Never raises but InputError, for a mistyped option."""
+        """Raises InputError for a mistyped option, and nothing else."""
         try:
-            cli = self._built(words)
-            self._look(cli)
+            cli = self._build(words)
+            self._inspect(cli)
             if self.hub_base is not None:
                 self.hub = hub(needed=not self.in_cache)
             with without_hub(self.hub is not None and self.hub.state != "ok"):
                 self._start(cli)
-        except _MistypedError:
+        except UnknownOptionError:
             raise
         except InputError as error:  # "where: what: the fix"
-            found, _, fix = str(error).rpartition(": ")
-            self.found.append(Finding("fit", "configuration", "wrong", found or str(error), fix))
-        except Exception as error:  # a package of which a part is missing, a file that may not be read, …
+            what, _, fix = str(error).rpartition(": ")
+            self.findings.append(Finding("fit", "configuration", "wrong", what or str(error), fix))
+        except Exception as error:  # a package with a missing part, a file that may not be read, …
             fix = "`medqlora fit` with the same options and --debug shows where it comes from"
-            self.found.append(Finding("fit", "configuration", "wrong", first_line(error), fix))
+            self.findings.append(Finding("fit", "configuration", "wrong", first_line(error), fix))
 
-    def _built(self, words: list[str]) -> Any:
+    def _build(self, words: list[str]) -> "Run":
         """Trainer, module and data as `fit` builds them.
 
         Raises:
-            InputError: an option is wrong, or Unsloth can't be had.
+            InputError: an option is wrong, or Unsloth is not installed.
         """
+        check_options("fit", words, self._own_options)
         import_unsloth_if_named(words)
-        from jsonargparse import ArgumentError
+        from medqlora.commands.run import Run as Started
 
-        from medqlora.commands.lightning_cli import MedQLoRACLI
+        run = Started(["fit", *words], "doctor", self._settle)
+        run.build()
+        return run
 
-        trial = self
+    def _settle(self, options: "Namespace") -> None:
+        """Reads the folders from the options; switches the logger off, which would make a run's folder."""
+        self.log_folders = _log_folders(options["trainer"])
+        dirpath = options["checkpoint"]["dirpath"]
+        self.checkpoints = None if dirpath is None else Path(dirpath)
+        options["trainer"]["logger"] = False
 
-        class Built(MedQLoRACLI):
-            def before_instantiate_classes(self) -> None:
-                super().before_instantiate_classes()
-                options = self.config["fit"]
-                trial.log_folders = _log_folders(options["trainer"])
-                dirpath = options["checkpoint"]["dirpath"]
-                trial.checkpoints = None if dirpath is None else Path(dirpath)
-                options["trainer"]["logger"] = False  # it would be given a run's folder
-
-            def _run_subcommand(self, subcommand: str) -> None: ...
-
-            def start(self) -> None:
-                self._start()
-
-        cli = Built.__new__(Built)
-        try:
-            cli.__init__(["fit", *words], "doctor")  # type: ignore[misc]
-        except ArgumentError as error:
-            known = [*cli.option_names("fit"), *(option.lstrip("-") for option in self._own_options)]
-            message = one_line(str(error), known, words)
-            option = message.partition(":")[0]
-            if "there is no such option" in message and any(word.split("=")[0] == option for word in words):
-                raise _MistypedError(message) from error
-            raise InputError(message) from error
-        return cli
-
-    def _look(self, cli: Any) -> None:
-        """What the other checks need to know of the configuration."""
+    def _inspect(self, cli: "Run") -> None:
+        """Reads what the other checks need to know of the configuration."""
         from medqlora.models import TinyLlama, Transformers
         from medqlora.models.hub import is_local
 
@@ -122,69 +111,71 @@ class Trial:
             self.hub_base = backend.base
             self.in_cache = cached(backend.base, getattr(backend, "revision", None))
         elif Path(backend.base).expanduser().is_dir():
-            self.found += weights(Path(backend.base).expanduser())
+            self.findings += weights(Path(backend.base).expanduser())
 
-    def _start(self, cli: Any) -> None:
-        """Everything up to the weights.
+    def _start(self, cli: "Run") -> None:
+        """Does everything up to the weights.
 
         Raises:
-            InputError: what keeps the fit from starting.
+            InputError: the reason why the fit can't start.
         """
         from medqlora.models import TinyLlama
 
-        demo, said = isinstance(cli.model.backend, TinyLlama), io.StringIO()
-        built = not demo or demo_base_is_built()
-        if any(one.name == "weights" and one.state == "wrong" for one in self.found):
-            cli.model.backend.check_files = lambda: None  # told already: what else is wrong is looked for
-        with contextlib.redirect_stdout(said):
+        backend = cli.model.backend
+        built = not isinstance(backend, TinyLlama) or demo_base_is_built()
+        if any(finding.name == "weights" and finding.state == "wrong" for finding in self.findings):
+            # reported already: the trial goes on to find other errors
+            backend.check_files = lambda: None  # type: ignore[method-assign]
+        messages = io.StringIO()
+        with contextlib.redirect_stdout(messages):
             if built:
-                cli.start()
+                cli.prepare()
+                cli.compare_with_checkpoint()
             else:
                 _start_without_base(cli)
-        self.found.append(
+        self.findings.append(
             Finding("fit", "trainer", "ok", f"{self.device}, precision {cli.trainer.precision}")
         )
         if built:
-            self.found.append(Finding("fit", "base", "ok", str(cli.model.backend.base)))
+            self.findings.append(Finding("fit", "base", "ok", str(backend.base)))
         else:
             later = "the demo's is not built yet: the first fit does it, in about a minute"
-            self.found.append(Finding("fit", "base", "note", later))
-        self.found += [Finding("fit", "data", "ok", line) for line in said.getvalue().splitlines() if line]
+            self.findings.append(Finding("fit", "base", "note", later))
+        lines = filter(None, messages.getvalue().splitlines())
+        self.findings += [Finding("fit", "data", "ok", line) for line in lines]
 
 
-class _MistypedError(InputError):
-    """An option of the command line that neither `doctor` nor `fit` has."""
-
-
-def _log_folders(trainer: Any) -> list[Path]:
-    """Where runs land: the loggers' own folders, or `lightning_logs` under the default root."""
-    from medqlora.commands.config_files import named_object
-    from medqlora.commands.trainer_options import OWN_FOLDER
+def _log_folders(trainer: "Namespace") -> list[Path]:
+    """Where runs are written: the loggers' own folders, or `lightning_logs` under the default root."""
+    from medqlora.commands.classes import named_object
+    from medqlora.trainer.checks import OWN_FOLDER
 
     root = Path(trainer["default_root_dir"] or ".")
     given = trainer["logger"] if isinstance(trainer["logger"], list) else [trainer["logger"]]
-    named = [one for one in given if one not in (None, True)]
-    folders = [Path((one.get("init_args") or {}).get("save_dir") or root) for one in named]
-    if not named or not issubclass(named_object(named[0]["class_path"]), OWN_FOLDER):
-        folders.insert(0, root / "lightning_logs")
+    loggers = [logger for logger in given if logger not in (None, True)]
+    folders = [Path((logger.get("init_args") or {}).get("save_dir") or root) for logger in loggers]
+    if not loggers or not issubclass(named_object(loggers[0]["class_path"]), OWN_FOLDER):
+        folders.insert(0, root / LOGS)
     return list(dict.fromkeys(folders))
 
 
-def _start_without_base(cli: Any) -> None:
-    """As `fit` starts, with a Llama's configuration for the base that isn't built, and no token counted.
+def _start_without_base(cli: "Run") -> None:
+    """Starts as `fit` does, with a Llama's configuration for the base model that isn't built; counts no token.
 
     Raises:
-        InputError: what keeps the fit from starting.
+        InputError: the reason why the fit can't start.
     """
     from transformers import LlamaConfig
 
     from medqlora.models import Transformers
+    from medqlora.trainer.checks import check_run
     from medqlora.training.checks.options import check_options
 
     cli.datamodule.check()
-    check_options(cli.model, cli.trainer)
+    check_run(cli.trainer)
+    check_options(cli.model.options)
     backend = cli.model.backend
-    options = {name: value for name, value in backend.options().items() if name != "seed"}
+    options: dict[str, Any] = {name: value for name, value in backend.options().items() if name != "seed"}
     with tempfile.TemporaryDirectory(prefix="medqlora-doctor-") as base:
         LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1).save_pretrained(base)
         device, precision = cli.trainer.strategy.root_device, str(cli.trainer.precision)

@@ -1,14 +1,18 @@
-"""The installed packages, held against medqlora's bounds."""
+"""The installed packages, compared with medqlora's bounds."""
 
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medqlora.commands.diagnosis.finding import Finding
+from medqlora.utils.versions import installed
 
-#: releases that were made to do harm: such a package isn't imported, not even to ask what it is
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+#: malicious releases: such a package isn't imported, not even for its version
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3")}
-#: shown always, the others of the dependencies only when something is wrong with them
+#: always shown; other dependencies only where something is wrong with them
 _SHOWN = ("torch", "lightning", "transformers", "peft", "bitsandbytes", "datasets")
 _OPTIONAL = {
     "unsloth": "only medqlora.models.Unsloth needs it",
@@ -18,10 +22,10 @@ _OPTIONAL = {
 
 
 def versions(needed: frozenset[str] = frozenset()) -> list[Finding]:
-    """medqlora, Python and the dependencies, each held against the bounds that medqlora was installed with.
+    """medqlora, Python and the dependencies, each compared with the bounds that medqlora was installed with.
 
     Args:
-        needed: optional packages that the configuration uses ("unsloth", "flash-attn").
+        needed: the optional packages that the configuration uses ("unsloth", "flash-attn").
     """
     from medqlora import __version__
 
@@ -35,7 +39,7 @@ def versions(needed: frozenset[str] = frozenset()) -> list[Finding]:
         )
         requirements = []
     found += _dependencies(requirements)
-    named = {one.name for one in found}
+    named = {finding.name for finding in found}
     found += [Finding("versions", name, "ok", installed(name) or "") for name in _SHOWN if name not in named]
     for name, use in _OPTIONAL.items():
         if name in named:
@@ -68,7 +72,7 @@ def _python() -> Finding:
 
 
 def _dependencies(requirements: list[str]) -> list[Finding]:
-    """The core's requirements, and an extra's where it is installed."""
+    """The core's requirements, and those of an extra where it is installed."""
     from packaging.requirements import Requirement
 
     found = []
@@ -94,19 +98,12 @@ def _dependencies(requirements: list[str]) -> list[Finding]:
     return found
 
 
-def _extras(requirement: Any) -> str:
+def _extras(requirement: "Requirement") -> str:
     return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
 
 
-def installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def malicious() -> str | None:
-    """ "name version" of a malicious release that is installed."""
+    """Name and version of an installed malicious release; None without one."""
     return next(
         (f"{name} {bad}" for name, bads in MALICIOUS.items() for bad in bads if installed(name) == bad), None
     )

@@ -1,38 +1,46 @@
-"""What Lightning iterates: whole optimizer steps in training, groups of examples in evaluation."""
+"""The loaders that Lightning iterates: optimizer steps in training, groups of examples in evaluation."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
 
 
-class StepLoader:
-    """Yields one `StepBatch` an optimizer step, and can go on in the middle of an epoch.
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Indices of `count` examples in the shuffled order of an epoch: a function of seed and epoch only."""
+    indices = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(indices)
+    return indices
 
-    The order of an epoch is a function of (seed, epoch) alone, so a resumed run draws the same examples
-    as one that was never interrupted. Collating is a few list operations a step, far below a step's
-    time: no worker processes are needed, and none can be left behind.
+
+class StepLoader:
+    """Yields one `StepBatch` per optimizer step, and resumes in the middle of an epoch.
+
+    The order of an epoch is a function of (seed, epoch) alone, so a resumed run draws the same examples as an
+    uninterrupted one. Collating takes a few list operations per step, so no worker processes are needed.
 
     Args:
         examples: the encoded training set.
         batch_size: examples in one optimizer step, over all processes.
-        micro_batch_tokens: tokens that go through the model at once; memory and speed alone depend on it.
-        packed: packed rows; False for padded ones.
-        pad_token_id: what padded rows are filled with.
-        seed: of the shuffling.
+        micro_batch_tokens: tokens in one forward pass; only memory and speed depend on it. A `TokenBudget` may change
+            between steps.
+        packed: packed rows; False for padded rows.
+        pad_token_id: the padding of padded rows.
+        seed: the seed of the order.
         shuffle: False keeps the order of `examples`.
-        rank, world_size: which share of every step is this process's.
-        current_epoch: tells the epoch that an iteration belongs to, asked when it begins (the trainer
-            knows it, also after a resume); without it every iteration is the next epoch.
+        rank, world_size: this process's share of every step.
+        current_epoch: gives the epoch when an iteration begins (the trainer's, also after a resume); without it,
+            every iteration is the next epoch.
     """
 
     def __init__(
         self,
         examples: Sequence[Encoded],
         batch_size: int,
-        micro_batch_tokens: int,
+        micro_batch_tokens: int | TokenBudget,
         *,
         packed: bool = True,
         pad_token_id: int = 0,
@@ -44,7 +52,9 @@ class StepLoader:
     ) -> None:
         self.examples = examples
         self.batch_size = batch_size
-        self.micro_batch_tokens = micro_batch_tokens
+        self.budget = (
+            TokenBudget(micro_batch_tokens) if isinstance(micro_batch_tokens, int) else micro_batch_tokens
+        )
         self.packed = packed
         self.pad_token_id = pad_token_id
         self.seed = seed
@@ -53,27 +63,25 @@ class StepLoader:
         self.world_size = world_size
         self.current_epoch = current_epoch
         self._epoch = -1
-        self._next = 0  # the step of this epoch that is yielded next
+        self._next = 0  # the next step of this epoch
         self._resume: dict[str, int] | None = None
 
     def __len__(self) -> int:
-        """Optimizer steps an epoch; the last one may hold fewer examples."""
+        """Optimizer steps per epoch; the last step may hold fewer examples."""
         return -(-len(self.examples) // self.batch_size)
 
     def order(self, epoch: int) -> list[int]:
-        """Indices of the examples in the order that `epoch` draws them."""
-        indices = list(range(len(self.examples)))
-        if self.shuffle:
-            random.Random(f"{self.seed}/{epoch}").shuffle(indices)
-        return indices
+        """Indices of the examples in the order of `epoch`."""
+        count = len(self.examples)
+        return epoch_order(count, self.seed, epoch) if self.shuffle else list(range(count))
 
     def __iter__(self) -> Iterator[StepBatch]:
         epoch = self.current_epoch() if self.current_epoch else self._epoch + 1
         resume, self._resume = self._resume, None
         if resume is not None and self.current_epoch is None:
-            # a state from before the first step holds no epoch yet
+            # a state from before the first step has no epoch yet
             epoch = max(0, resume["epoch"] + (resume["next"] >= len(self)))
-        # a state from an earlier epoch belongs to an epoch that was drawn to its end
+        # an earlier epoch in the state was complete
         resumed = resume is not None and resume["epoch"] == epoch
         self._epoch, self._next = epoch, resume["next"] if resume is not None and resumed else 0
         order = self.order(epoch)
@@ -82,8 +90,13 @@ class StepLoader:
             self._next += 1
             yield self.collate([self.examples[index] for index in order[start : start + self.batch_size]])
 
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The present token budget."""
+        return self.budget.value
+
     def collate(self, examples: Sequence[Encoded]) -> StepBatch:
-        """The step over `examples`, as this process's share."""
+        """This process's share of the step over `examples`."""
         return step_batch(
             examples,
             self.micro_batch_tokens,
@@ -94,7 +107,7 @@ class StepLoader:
         )
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: the epoch, and the step of it that comes next."""
+        """The epoch, and the next step in it."""
         return {"epoch": self._epoch, "next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -103,25 +116,25 @@ class StepLoader:
 
 
 class EvalBatch(NamedTuple):
-    """Examples that are scored together; collated by the evaluation, which knows what it needs of them."""
+    """Examples to score together; the evaluation collates what it needs."""
 
     examples: tuple[Encoded, ...]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """As a `StepBatch` has them: callbacks that count a batch's examples take both."""
+        """The examples' ids, as in `StepBatch`: callbacks that count examples take both."""
         return tuple(example.id for example in self.examples)
 
 
 class EvalLoader:
-    """Yields every example once, in groups that fill a few micro-batches well.
+    """Yields every example once, in groups that fill a few micro-batches.
 
     Args:
         examples: the encoded set.
-        tokens: prompt tokens of a group, at most; a longer prompt is a group of its own.
-        in_order: keep the order of `examples`, so that answers can be written as they come; otherwise
-            the longest come first, so that memory is at its peak at once and little is padded in writing.
-        rank, world_size: which of the groups are this process's; where there are too few, an empty one.
+        tokens: the limit of a group's prompt tokens; a longer prompt is a group of its own.
+        in_order: keep the order of `examples`, so that predictions can be written at once. Otherwise the longest come
+            first: memory peaks at the start, and generation pads little.
+        rank, world_size: this process's share of the groups; an empty group where there are too few.
     """
 
     def __init__(
@@ -146,7 +159,7 @@ class EvalLoader:
             groups[-1].append(index)
         mine = groups[rank::world_size]
         if groups and not mine:
-            mine = [[]]  # Lightning would leave out the end of an evaluation too, where the processes meet
+            mine = [[]]  # else Lightning skips the end of an evaluation, where the processes join
         self.batches = [EvalBatch(tuple(examples[index] for index in group)) for group in mine]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""From encoded examples to what goes through the model: packed or padded micro-batches of one optimizer step."""
+"""Encoded examples to the micro-batches of one optimizer step, packed or padded."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,21 +10,20 @@ from medqlora.records import Encoded
 
 
 class MicroBatch(NamedTuple):
-    """Examples that go through the model in one forward pass.
+    """Examples of one forward pass.
 
-    Packed: one row, examples one after another, T tokens in all, no padding. Padded: one row an example,
-    filled up on the right. In both, `rows` and `targets` say where loss is taken, as indices into the
-    tokens of all rows one after another.
+    Packed: one row of T tokens, examples concatenated, no padding. Padded: one row per example, padded on the right.
+    In both, `rows` and `targets` are the positions with loss, as indices into the concatenated tokens of all rows.
 
     Attributes:
         input_ids: [1, T] packed or [n, L] padded, int64.
         position_ids: same shape, int64; restart at 0 with every example.
-        attention_mask: None packed (the restarting positions say it), [n, L] bool padded, [1, 1, T, T] bool
-            where prompts are shared (True: the row may look at the column).
-        lengths: [n] int32, on the host: tokens of each example, the order of the rows.
-        rows: [R] int64: where the hidden state predicts a completion token.
+        attention_mask: None packed (the positions give the boundaries), [n, L] bool padded, [1, 1, T, T] bool where
+            completions share a prompt (True: the row attends to the column).
+        lengths: [n] int32, on the host: tokens of each example, in the order of the rows.
+        rows: [R] int64: the positions whose hidden state predicts a completion token.
         targets: [R] int64: that token.
-        host_ids: `input_ids` on the host, where they are on a device; for embeddings that are kept there.
+        host_ids: `input_ids` on the host, for embeddings that stay there.
     """
 
     input_ids: Tensor
@@ -36,7 +35,7 @@ class MicroBatch(NamedTuple):
     host_ids: Tensor | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """On `device`, but for `lengths` and `host_ids`, which the host needs without asking the device."""
+        """Copies to `device`; `lengths` and `host_ids` stay on the host, which reads them without a device sync."""
         return MicroBatch(
             self.input_ids.to(device, non_blocking=True),
             self.position_ids.to(device, non_blocking=True),
@@ -52,13 +51,13 @@ class StepBatch(NamedTuple):
     """Exactly one optimizer step.
 
     Attributes:
-        micro_batches: this process's share of the step; none where it has no example.
-        completion_tokens: tokens that carry loss in the whole step, over all micro-batches and processes:
-            what the step's loss is divided by.
-        tokens: tokens that are not padding in this process's share.
-        ids: the records of the whole step, in the order they were drawn.
-        all_tokens: of all processes' shares.
-        imbalance: tokens of the largest share over the mean; 1 where all have the same.
+        micro_batches: this process's share of the step; empty where it has no example.
+        completion_tokens: tokens with loss in the complete step, over all micro-batches and processes: the divisor of
+            the step's loss.
+        tokens: tokens in this process's share, without padding.
+        ids: the records of the complete step, in the epoch's order.
+        all_tokens: `tokens` over all processes.
+        imbalance: tokens of the largest share over the mean; 1 where all shares are equal.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -72,7 +71,7 @@ class StepBatch(NamedTuple):
 def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
     """Indices of `lengths` for each process: longest first, each to the process with the fewest tokens so far.
 
-    With fewer examples than processes some have none.
+    With fewer examples than processes, some shares are empty.
     """
     shares: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
@@ -86,9 +85,8 @@ def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` in groups of at most `budget` tokens: first-fit decreasing, ties by index.
 
-    An item above the budget gets a group of its own: the budget bounds memory, it never drops data.
-    Groups, and the indices in each, are in ascending order of their first index, so the result depends
-    on nothing but its arguments.
+    An item above the budget gets a group of its own: the budget never drops data. Groups, and the indices in each, are
+    in ascending order, so the result depends on the arguments alone.
 
     Args:
         lengths: tokens of each example, each at least 1.
@@ -134,7 +132,7 @@ def pack(examples: Sequence[Encoded]) -> MicroBatch:
 
 
 def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
-    """One row an example, filled up on the right to the longest; for models that can't take packed rows."""
+    """One row per example, padded on the right to the longest; for models that do not support packed rows."""
     lengths = [len(example.prompt) + len(example.completion) for example in examples]
     longest = max(lengths)
     input_ids = torch.full((len(examples), longest), pad_token_id)
@@ -153,13 +151,13 @@ def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
 
 
 def share_prompts(examples: Sequence[Sequence[Encoded]]) -> MicroBatch:
-    """One row in which each prompt stands once and several completions follow it side by side.
+    """One row in which several completions follow each prompt, which stands once.
 
-    A completion sees its prompt and itself, at the positions that it would have alone; its last token is
-    only predicted, so it isn't there. `rows` and `targets` are in the order of the completions.
+    A completion attends to its prompt and itself, with the positions that it has alone. Its last token is only
+    predicted, so it is no input. `rows` and `targets` are in the order of the completions.
 
     Args:
-        examples: groups with the same prompt.
+        examples: groups of examples with the same prompt.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -196,16 +194,16 @@ def share_prompts(examples: Sequence[Sequence[Encoded]]) -> MicroBatch:
 
 
 def split_rows(lengths: Sequence[int], budget: int, *, packed: bool) -> list[list[int]]:
-    """Indices of `lengths` as the groups that go through the model together.
+    """Indices of `lengths`, grouped into micro-batches.
 
-    Packed rows are filled by `split_by_budget`. For padded rows, neighbours in length go together, and a
-    group's longest length times its rows stays within the budget.
+    `split_by_budget` fills packed rows. Padded rows are grouped by similar length, and the longest length times the
+    number of rows stays within the budget.
     """
     if packed:
         return split_by_budget(lengths, budget)
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        # ascending, so the newest is the longest of its group
+        # in ascending order, so the last item is the longest of its group
         if groups and lengths[index] * (len(groups[-1]) + 1) <= budget:
             groups[-1].append(index)
         else:
@@ -227,10 +225,10 @@ def step_batch(
     rank: int = 0,
     world_size: int = 1,
 ) -> StepBatch:
-    """The step over `examples`, as the share of process `rank` of `world_size`.
+    """The share of process `rank` of the step over `examples`.
 
-    Every process gets the whole step's examples and takes its own, so that the number of completion
-    tokens needs no message between them; examples are dealt out so that all finish together.
+    Every process gets the examples of the complete step, so the number of completion tokens needs no communication.
+    Shares have similar numbers of tokens, so the processes finish together.
     """
     lengths = [len(example.prompt) + len(example.completion) for example in examples]
     shares = deal(lengths, world_size)
@@ -238,7 +236,7 @@ def step_batch(
     loads = [sum(lengths[index] for index in share) for share in shares]
     return StepBatch(
         tuple(
-            micro_batch([examples[mine[place]] for place in group], packed=packed, pad_token_id=pad_token_id)
+            micro_batch([examples[mine[index]] for index in group], packed=packed, pad_token_id=pad_token_id)
             for group in split_rows([lengths[index] for index in mine], micro_batch_tokens, packed=packed)
         ),
         sum(len(example.completion) for example in examples),
@@ -250,7 +248,7 @@ def step_batch(
 
 
 def _rows(example: Encoded, start: int) -> range:
-    """Where the completion is predicted: each token from the position before it."""
+    """The positions that predict the completion: each token from the position before it."""
     first = start + len(example.prompt) - 1
     return range(first, first + len(example.completion))
 

@@ -1,4 +1,4 @@
-"""A record to token ids: the prompt, the completion that is learned, and the labels that are scored."""
+"""A record to token ids: the prompt, the completion to learn, and the labels to score."""
 
 import hashlib
 import sys
@@ -6,43 +6,43 @@ from array import array
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from medqlora.data.checks import at_with_id
 from medqlora.data.encoding.encoded_cache import load, save, slot
+from medqlora.data.encoding.labels import shared_prefix
 from medqlora.data.encoding.tokens import TextTokenizer, text_tokenizer
 from medqlora.data.prompts.prompt import OPTION, Prompt
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Record
-from medqlora.utils.cache import one_at_a_time
+from medqlora.utils.locks import one_at_a_time
+from medqlora.utils.types import Tokenizer
 
 MAX_OPTION = "--data.max_prompt_tokens"
 
-_CHUNK = 256  # records that are tokenised together, and between two moves of the progress bar
-_LONGEST_WORD = 40  # characters; a cut steps back to the end of a word, but not through text without spaces
+_CHUNK = 256  # records that are tokenized together, and between two updates of the progress bar
+_LONGEST_WORD = 40  # characters; a cut moves back to the end of a word, but not through text without spaces
 
 
-def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> Encoded:
+def encode(record: Record, prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int) -> Encoded:
     """One record as token ids.
 
-    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Only
-    the context is ever shortened, and only when the prompt, without the answer, exceeds `max_prompt_tokens`:
-    every section then keeps at most c tokens, for the largest c that fits, so that short sections at the end
-    (the results) survive whole. The completion ends with the end token; it is empty where the answer isn't
-    known.
+    The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Where the
+    prompt, without the answer, exceeds `max_prompt_tokens`, only the context is shortened. Every section then keeps
+    at most c tokens, for the largest c that fits, so short sections at the end (the results) stay complete. The
+    completion ends with the end token; it is empty where the answer is unknown.
 
     Args:
         record: the record; only its question, contexts, options, labels and subject reach the prompt.
-        prompt: see `medqlora.data.prompts.prompt.lookup`.
+        prompt: see `medqlora.data.lookup`.
         tokenizer: a fast tokenizer of transformers.
-        max_prompt_tokens: the longest prompt, in tokens, its prefix included.
+        max_prompt_tokens: the limit of the prompt, in tokens, its prefix included.
 
     Returns:
-        The ids as `array('i')`. `dropped` is by how many tokens the prompt became shorter.
+        The ids as `array('i')`; `dropped` is the number of tokens by which the prompt was shortened.
 
     Raises:
-        InputError: the question doesn't fit even without context, the answer is none of the labels, or
-            prompt and tokenizer don't fit (a label has no token ids of its own after the prompt).
+        InputError: the question does not fit even without context, the answer is none of the labels, or
+            prompt and tokenizer do not fit (a label has no token ids of its own after the prompt).
     """
     return _Encoder(prompt, tokenizer, max_prompt_tokens).encode([record])[0]
 
@@ -50,37 +50,37 @@ def encode(record: Record, prompt: Prompt, tokenizer: Any, max_prompt_tokens: in
 def encode_all(
     records: Sequence[Record],
     prompt: Prompt,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     max_prompt_tokens: int,
     *,
     progress: bool = True,
     cached: bool = True,
 ) -> list[Encoded]:
-    """`encode` of many, with a progress bar, kept under the cache folder for the next run.
+    """`encode` of many records, with a progress bar; the cache folder keeps the result for the next run.
 
     Args:
         records: in the order of the result.
         prompt: as in `encode`.
         tokenizer: as in `encode`.
         max_prompt_tokens: as in `encode`.
-        progress: whether to show the bar; nothing is shown where the cache has the result.
+        progress: whether to show the bar; none is shown where the cache has the result.
         cached: whether to read and write the cache.
 
     Raises:
         InputError: as in `encode`.
     """
     encoder = _Encoder(prompt, tokenizer, max_prompt_tokens)
-    place = slot(records, encoder.identity) if cached and records else None
-    if place is None:
+    path = slot(records, encoder.identity) if cached and records else None
+    if path is None:
         return _encode_all(encoder, records, progress)
-    found = load(place, records)
-    if found is None:
-        with one_at_a_time(place, f"tokenizing these {len(records)} records"):
-            found = load(place, records)  # the process that was waited for has made it
-            if found is None:
-                found = _encode_all(encoder, records, progress)
-                save(place, found)
-    return found
+    encoded = load(path, records)
+    if encoded is None:
+        with one_at_a_time(path, f"tokenizing these {len(records)} records"):
+            encoded = load(path, records)  # another process may have written it meanwhile
+            if encoded is None:
+                encoded = _encode_all(encoder, records, progress)
+                save(path, encoded)
+    return encoded
 
 
 def _encode_all(encoder: "_Encoder", records: Sequence[Record], progress: bool) -> list[Encoded]:
@@ -97,11 +97,11 @@ def _encode_all(encoder: "_Encoder", records: Sequence[Record], progress: bool) 
     return result
 
 
-def end_token_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that generation has to stop at: the one that ends a completion, then end-of-sequence.
+def end_token_ids(prompt: Prompt, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens at which generation stops: the one that ends a completion, then end-of-sequence.
 
     Raises:
-        InputError: the prompt can't be had with this tokenizer.
+        InputError: the prompt does not work with this tokenizer.
     """
     text = text_tokenizer(tokenizer)
     turn = text.control_ids(prompt.frame(tokenizer).end)[:1]
@@ -109,9 +109,9 @@ def end_token_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
 
 
 class _Encoder:
-    """A prompt with a tokenizer and a limit; `identity` tells it from others, for the cache."""
+    """A prompt with a tokenizer and a limit; `identity` holds what decides its result, for the cache."""
 
-    def __init__(self, prompt: Prompt, tokenizer: Any, max_prompt_tokens: int) -> None:
+    def __init__(self, prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int) -> None:
         if max_prompt_tokens < 1:
             raise InputError(f"{MAX_OPTION}: {max_prompt_tokens} leaves no room for a prompt: give 1 or more")
         self._prompt = prompt
@@ -122,12 +122,14 @@ class _Encoder:
         self._after = self._text.template(frame.after)
         self._delimiter = frame.delimiter
         self._prefix = [] if frame.whole else list(self._text.prefix)
-        end = self._text.until_control(frame.end)  # what a template puts after that is not the answer's
+        end = self._text.until_control(
+            frame.end
+        )  # the rest of a template's end does not belong to the answer
         self._end = "" if end is None else self._text.template(end)
         self._end_ids = [self._text.eos] if end is None else []
         self.identity = [
             prompt.sha256(tokenizer),
-            _code(type(prompt).__module__),
+            [_code(kind.__module__) for kind in type(prompt).__mro__ if issubclass(kind, Prompt)],
             self._text.digest,
             list(frame),
             max_prompt_tokens,
@@ -135,7 +137,7 @@ class _Encoder:
         self._labels = cache(self._label_ids)
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
-        """`encode` of a few, tokenised together."""
+        """`encode` of a few records, tokenized together."""
         fitted = self._fit_all(records)
         joints = [
             prompt + self._completion(record) for record, (prompt, _, _) in zip(records, fitted, strict=True)
@@ -151,7 +153,7 @@ class _Encoder:
         return result
 
     def _body(self, record: Record, contexts: Sequence[str]) -> str:
-        # the only way from a record to a prompt: five fields that don't hold the answer
+        # the only path from a record to a prompt: five fields that do not hold the answer
         body = self._prompt.body(record.question, contexts, record.options, record.labels, record.subject)
         return self._before + self._text.text(body) + self._after
 
@@ -184,8 +186,8 @@ class _Encoder:
     def _shorten(self, record: Record) -> tuple[str, list[int]]:
         """The prompt with the most context that fits, each section cut to the same number of tokens.
 
-        The text is cut and tokenised anew, rather than its ids cut: the seams then read as the tokenizer
-        writes them, and no piece of the template is lost in a token that began in the context.
+        The text is cut and tokenized again, rather than its ids cut. So the boundaries are those that the tokenizer
+        writes, and no piece of the template is lost in a token that began in the context.
         """
         sections = [self._text.text(context) for context in record.contexts]
         ends = [self._text.ends(section) for section in sections]
@@ -212,7 +214,7 @@ class _Encoder:
         return best
 
     def _after_prompt(self, prompt: list[int], joint: list[int], record: Record | None) -> list[int]:
-        """What follows `prompt` in `joint`; the model is asked at that seam, so it has to be one."""
+        """The ids that follow `prompt` in `joint`: the model is scored at that boundary, so no token may cross it."""
         if joint[: len(prompt)] != prompt or len(joint) == len(prompt):
             at = f"{at_with_id(record)}: " if record else ""
             raise InputError(
@@ -224,19 +226,19 @@ class _Encoder:
     def _label_ids(self, labels: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         text = self._before + self._text.text(self._prompt.body("?", (), {}, labels)) + self._after
         prompt = self._prefixed(self._text.ids(text))
-        found = []
+        ids = []
         for label in labels:
             joint = self._text.ids(text + self._delimiter + self._text.text(self._prompt.label(label)))
-            found.append(tuple(self._after_prompt(prompt, self._prefixed(joint), None)))
-        for label, ids in zip(labels, found, strict=True):
-            for other, longer in zip(labels, found, strict=True):
-                if label is not other and longer[: len(ids)] == ids:
-                    raise InputError(
-                        f"{OPTION}: after the prompt {self._prompt.name!r} this tokenizer writes the label "
-                        f"{label!r} as the beginning of {other!r}, so they can't be told apart: rename one "
-                        "(--data.source.labels) or use another prompt"
-                    )
-        return tuple(found)
+            ids.append(tuple(self._after_prompt(prompt, self._prefixed(joint), None)))
+        shared = shared_prefix(ids)
+        if shared is not None:
+            shorter, longer = shared
+            raise InputError(
+                f"{OPTION}: after the prompt {self._prompt.name!r} this tokenizer writes the label "
+                f"{labels[shorter]!r} as the beginning of {labels[longer]!r}, so they can't be told "
+                "apart: rename one (--data.source.labels) or use another prompt"
+            )
+        return tuple(ids)
 
     def _check_gold(self, record: Record, completion: list[int], labels: tuple[tuple[int, ...], ...]) -> None:
         if not record.labels:
@@ -251,8 +253,10 @@ class _Encoder:
 
 @cache
 def _code(module: str) -> str:
-    """The SHA-256 of a module's file, in hex; "" where it has none. A set may bring a prompt of its own
-    (`Source.prompts`), and its `template` need not tell all that its `body` does."""
+    """The SHA-256 of a module's file, in hex; "" where it has none.
+
+    A prompt may come from anywhere (`Source.prompts`, a class path), and its `template` need not show everything that
+    its `body` does."""
     try:
         return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
     except (AttributeError, KeyError, OSError):
@@ -260,13 +264,12 @@ def _code(module: str) -> str:
 
 
 def _cut(text: str, ends: Sequence[int], cap: int) -> str:
-    """The first `cap` tokens of a text, back to the end of a word: half a figure ("0.0" of "0.05") would
-    be a false one.
+    """The first `cap` tokens of a text, back to the end of a word: half a figure ("0.0" of "0.05") would be false.
 
     Args:
         text: one section.
-        ends: where each of its tokens ends, in characters.
-        cap: how many tokens may stay.
+        ends: the end of each of its tokens, in characters.
+        cap: the number of tokens to keep.
     """
     if cap >= len(ends):
         return text

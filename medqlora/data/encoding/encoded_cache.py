@@ -1,14 +1,12 @@
-"""Encoded records on disk, so that a second run needn't tokenise them again.
+"""Encoded records on disk, so that a second run does not tokenize them again.
 
-One `.npz` a (records, prompt, tokenizer, limit), without pickle: `meta` is JSON as bytes (ids, and the
-table of label ids), the other arrays hold all records' token ids end to end and their lengths.
+One `.npz` per (records, prompt, tokenizer, limit), without pickle. `meta` is JSON as bytes (ids, and the table of label
+ids); the other arrays hold the token ids of all records, concatenated, and their lengths.
 """
 
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from array import array
@@ -18,27 +16,28 @@ from typing import TYPE_CHECKING
 
 from medqlora.records import Encoded, Record
 from medqlora.utils.cache import cache_folder
+from medqlora.utils.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
-# what decides the ids besides the arguments; a change to one of them makes older files void
+# code that decides the ids, besides the prompt's own classes; a change to one of these files voids older results
 _CODE = (
     "encoding/encode.py",
     "encoding/encoded_cache.py",
+    "encoding/labels.py",
     "encoding/tokens.py",
     "prompts/chat_template.py",
-    "prompts/choice.py",
-    "prompts/prompt.py",
 )
 
 
 def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
-    """Where the encoded form of `records` is kept; None where no cache folder can be made.
+    """The cache file for the encoded `records`; None where no cache folder can be made.
 
     Args:
-        records: what is encoded.
-        identity: what decides the result besides the records, as plain values.
+        records: the records to encode.
+        identity: plain values that decide the result besides the records.
     """
     import tokenizers
 
@@ -64,7 +63,7 @@ def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
 
 
 def save(path: Path, encoded: Sequence[Encoded]) -> None:
-    """Write aside, then rename: readers see the whole file or none. A full disk is not an error."""
+    """Writes the file atomically: readers see a complete file or none. A full disk is not an error."""
     import numpy as np
 
     table = list(dict.fromkeys(item.labels for item in encoded))
@@ -74,42 +73,34 @@ def save(path: Path, encoded: Sequence[Encoded]) -> None:
     for item in encoded:
         prompts.extend(item.prompt)
         completions.extend(item.completion)
-    aside = ""
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                meta=np.frombuffer(meta.encode(), dtype=np.uint8),
-                prompts=np.frombuffer(prompts, dtype=np.int32),
-                prompt_lengths=np.array([len(item.prompt) for item in encoded], dtype=np.int32),
-                completions=np.frombuffer(completions, dtype=np.int32)
-                if completions
-                else np.zeros(0, np.int32),
-                completion_lengths=np.array([len(item.completion) for item in encoded], dtype=np.int32),
-                label_table=np.array([number[item.labels] for item in encoded], dtype=np.int32),
-                dropped=np.array([item.dropped for item in encoded], dtype=np.int32),
-            )
-        Path(aside).replace(path)
-    except OSError:
-        if aside:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
+    with contextlib.suppress(OSError), replacing(path, durable=False) as file:
+        np.savez(
+            file,
+            meta=np.frombuffer(meta.encode(), dtype=np.uint8),
+            prompts=np.frombuffer(prompts, dtype=np.int32),
+            prompt_lengths=np.array([len(item.prompt) for item in encoded], dtype=np.int32),
+            completions=np.frombuffer(completions, dtype=np.int32) if completions else np.zeros(0, np.int32),
+            completion_lengths=np.array([len(item.completion) for item in encoded], dtype=np.int32),
+            label_table=np.array([number[item.labels] for item in encoded], dtype=np.int32),
+            dropped=np.array([item.dropped for item in encoded], dtype=np.int32),
+        )
 
 
 def load(path: Path, records: Sequence[Record]) -> list[Encoded] | None:
-    """What `save` wrote, or None where there is nothing, or nothing readable."""
+    """The result that `save` wrote; None where there is no readable file."""
     import numpy as np
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            meta = json.loads(held["meta"].tobytes())
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            meta = json.loads(arrays["meta"].tobytes())
             if meta["ids"] != [record.id for record in records]:
                 return None
             table = [tuple(tuple(ids) for ids in labels) for labels in meta["labels"]]
-            prompts = _split(held["prompts"], held["prompt_lengths"])
-            completions = _split(held["completions"], held["completion_lengths"])
-            rows = zip(meta["ids"], prompts, completions, held["label_table"], held["dropped"], strict=True)
+            prompts = _split(arrays["prompts"], arrays["prompt_lengths"])
+            completions = _split(arrays["completions"], arrays["completion_lengths"])
+            rows = zip(
+                meta["ids"], prompts, completions, arrays["label_table"], arrays["dropped"], strict=True
+            )
             return [
                 Encoded(id_, prompt, completion, table[label], int(dropped))
                 for id_, prompt, completion, label, dropped in rows
@@ -118,11 +109,11 @@ def load(path: Path, records: Sequence[Record]) -> list[Encoded] | None:
         return None
 
 
-def _split(flat: "np.ndarray", lengths: "np.ndarray") -> list[array]:
+def _split(flat: "NDArray[np.int32]", lengths: "NDArray[np.int32]") -> list["array[int]"]:
     if int(lengths.sum()) != len(flat):
         raise ValueError("lengths and ids disagree")
-    whole, start, parts = array("i", flat.astype("int32").tobytes()), 0, []
+    ids, start, parts = array("i", flat.astype("int32").tobytes()), 0, []
     for length in lengths.tolist():
-        parts.append(whole[start : start + length])
+        parts.append(ids[start : start + length])
         start += length
     return parts

@@ -5,7 +5,6 @@ Folders of Hugging Face: `save_to_disk` of a Dataset (`state.json` lists the sha
 names of the files (https://huggingface.co/docs/hub/datasets-file-names-and-splits).
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from medqlora.data.readers.sniffing import HEAD, json_begins, signature, tell_di
 from medqlora.data.readers.splits import pick, split_named
 from medqlora.data.wording import listed, plain, reason, shown
 from medqlora.errors import InputError
+from medqlora.utils.digests import file_digest
 
 TEXT_KINDS = (*json_rows.SUFFIXES, *tables.EXTENSIONS, ".txt")
 KINDS = (*TEXT_KINDS, *workbooks.SUFFIXES, *columnar.SUFFIXES)
@@ -70,11 +70,7 @@ def fingerprint(path: str) -> dict[str, object]:
     result: dict[str, object] = {}
     try:
         for name, file in _every_file(path).items():
-            digest = hashlib.sha256()
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-            result[name] = {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+            result[name] = dict(file_digest(file))
     except (InputError, OSError):
         return {}
     return result

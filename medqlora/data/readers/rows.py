@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     where: str
     number: int
     key: str | None
-    value: Mapping[str, Any]
+    value: Mapping[str, object]
     file: str = ""
 
 

@@ -1,1 +1,5 @@
-"""Data sources: where records come from, one file a data set."""
+"""Sources: a file a dataset, each with one registered subclass of `Source`."""
+
+from medqlora.data.sources.source import SOURCES, Source, source_names
+
+__all__ = ["SOURCES", "Source", "source_names"]

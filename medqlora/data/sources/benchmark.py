@@ -1,7 +1,6 @@
-"""What the multiple-choice benchmarks share: letters, official sizes, and sets that are kept apart."""
+"""The common part of the multiple-choice benchmarks: letters, official sizes, and sets without shared questions."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from medqlora.data import fields, readers
 from medqlora.data.checks import unique_ids, without_shared_content
@@ -10,28 +9,21 @@ from medqlora.data.test_sets import reject_test_questions
 from medqlora.errors import InputError
 from medqlora.records import Splits
 
-#: what names the Hub's set in the place of a file
+#: the value that names the Hub's set instead of a file
 HUB_WORD = "hub"
 
 LETTERS = ("A", "B", "C", "D")
 
 
-def local_copy(option: str) -> str:
-    """What to do where the Hub can't be reached, for messages."""
-    return f"pass a local copy: {option} FILE"
-
-
-def four_options(row: Row, texts: Mapping[str, Any]) -> dict[str, str]:
-    """Letter → text.
-
-    Real sets have options that are empty or alike, and are asked as they are.
+def four_options(row: Row, texts: Mapping[str, object]) -> dict[str, str]:
+    """Letter → text of the option. Real sets have empty and equal options, which stay unchanged.
 
     Args:
-        row: where they stand, for messages.
-        texts: the row's name of each option → its value, in order.
+        row: the row, for messages.
+        texts: the row's key of each option → its value, in order.
 
     Raises:
-        InputError: there aren't four, one is no text, or all are empty.
+        InputError: there are not four options, one is no text, or all are empty.
     """
     if len(texts) != len(LETTERS):
         raise InputError(
@@ -47,10 +39,10 @@ def four_options(row: Row, texts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def letter_of(row: Row, key: str, value: object) -> str:
-    """The letter of an option that is counted from 0.
+    """The letter of an option that the row counts from 0.
 
     Raises:
-        InputError: it is no whole number from 0 to 3.
+        InputError: the value is no whole number from 0 to 3.
     """
     number = fields.whole(value)
     if number is None or not 0 <= number < len(LETTERS):
@@ -59,54 +51,50 @@ def letter_of(row: Row, key: str, value: object) -> str:
 
 
 def check_size(
-    found: int,
+    count: int,
     official: int,
     what: str,
-    place: str,
+    origin: str,
     *,
     allow_partial: bool,
     option: str = "--data.source.test",
 ) -> None:
-    """A score on a part of a test set can't be compared with a reported one.
+    """Rejects an incomplete test set: its score can't be compared with a reported one.
 
     Args:
-        found: how many questions were read.
-        official: how many the set has.
-        what: what the set is called ("MedQA's test set").
-        place: where they were read from.
-        allow_partial: whether fewer are taken.
-        option: the option that named `place`.
+        count: the number of questions that were read.
+        official: the number of questions that the set has.
+        what: the set's name ("MedQA's test set").
+        origin: the file or repository that they were read from.
+        allow_partial: whether fewer questions are accepted.
+        option: the option that named `origin`.
 
     Raises:
-        InputError: there are fewer and that isn't allowed, there are none, or there are more.
+        InputError: there are fewer questions and that is not allowed, none, or more.
     """
-    if found > official:
+    if count > official:
         raise InputError(
-            f"{option}: {place} holds {found:,} questions, and {what} has {official:,}: give that set alone"
+            f"{option}: {origin} holds {count:,} questions, and {what} has {official:,}: give that set alone"
         )
-    if not found or (found < official and not allow_partial):
-        ways = (
-            "get the whole set"
-            if not found
-            else "get the whole set, or pass --data.source.allow_partial true"
-        )
-        raise InputError(f"{option}: {place} holds {found:,} of the {official:,} questions of {what}: {ways}")
+    if not count or (count < official and not allow_partial):
+        fix = "get the whole set" + (", or pass --data.source.allow_partial true" if count else "")
+        raise InputError(f"{option}: {origin} holds {count:,} of the {official:,} questions of {what}: {fix}")
 
 
 def kept_apart(splits: Splits, *, check: bool = True) -> tuple[Splits, tuple[str, ...]]:
-    """The sets without what a later one holds too: dev without the test set's questions, train without
-    those of both. Exam questions are repeated across the splits of the benchmarks themselves, so these are
-    left out and counted, rather than refused.
+    """Removes questions that recur: from dev those of the test set, from train those of dev and test.
+
+    The benchmarks themselves repeat questions across their splits, so these are counted rather than rejected.
 
     Args:
         splits: the sets.
-        check: whether a benchmark's test question among those to learn from is refused here.
+        check: whether to reject benchmarks' test questions in train and dev.
 
     Returns:
-        The sets, and a line for each count that isn't 0 (`Source.remarks`).
+        The sets, and a line for each set that became smaller (`Source.remarks`).
 
     Raises:
-        InputError: an id stands twice, or a record to learn from is a test question of a benchmark, and `check`.
+        InputError: an id is repeated, or, with `check`, train or dev holds a benchmark's test question.
     """
     unique_ids([record for part in splits for record in part], "over train, dev and test")
     if check:
@@ -114,12 +102,12 @@ def kept_apart(splits: Splits, *, check: bool = True) -> tuple[Splits, tuple[str
     dev = without_shared_content(splits.dev, splits.test)
     train = without_shared_content(splits.train, [*splits.test, *dev])
     remarks = [
-        f"{len(whole) - len(kept):,} of {len(whole):,} {part} questions are in {other} too, and left out"
-        for part, whole, kept, other in (
+        f"{len(records) - len(kept):,} of {len(records):,} {part} questions are in {other} too, and left out"
+        for part, records, kept, other in (
             ("train", splits.train, train, "dev or test"),
             ("dev", splits.dev, dev, "test"),
         )
-        if len(kept) < len(whole)
+        if len(kept) < len(records)
     ]
     return Splits(train, dev, splits.test), tuple(remarks)
 

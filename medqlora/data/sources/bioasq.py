@@ -1,8 +1,8 @@
 """BioASQ, task B: yes/no questions of biomedical experts, with the snippets of PubMed that answer them.
 
-Source: Tsatsaronis et al. 2015, https://doi.org/10.1186/s12859-015-0564-6. Its authors hand the files out to
-those who register: https://participants-area.bioasq.org/datasets. A file holds {"questions": […]}, of which a
-yes/no question, shortened at the dots:
+Source: Tsatsaronis et al. 2015, https://doi.org/10.1186/s12859-015-0564-6. Its authors give the files to registered
+users: https://participants-area.bioasq.org/datasets. A file holds {"questions": […]}; one yes/no question, shortened
+at the dots:
 
     {"id": "64041e97201352f04a00001e", "type": "yesno", "body": "Is daridorexant effective for insomnia?",
      "documents": ["http://www.ncbi.nlm.nih.gov/pubmed/35298826", …],
@@ -15,12 +15,11 @@ yes/no question, shortened at the dots:
 """
 
 from pathlib import Path
-from typing import Any
 
 from medqlora.data import fields, readers
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import by_id
 from medqlora.data.wording import shown
 from medqlora.errors import InputError
@@ -29,19 +28,20 @@ from medqlora.records import Record, Splits
 LABELS = ("yes", "no")
 
 
+@SOURCES.register("BioASQ")
 class BioASQ(Source):
-    """The yes/no questions of BioASQ's task B, from local files: its authors hand them out on registration.
+    """The yes/no questions of BioASQ's task B, from local files, which its authors give to registered users.
 
-    Questions of other types are left out and counted in `remarks`; so are questions of the training and
-    dev set that the test set holds too, or whose snippets are from an abstract of PubMedQA's test set. The
-    size isn't checked: each year has other test batches.
+    Questions of other types are left out and counted in `remarks`. So are training and dev questions that the test
+    set holds too, or whose snippets are from an abstract of PubMedQA's test set. The size is not checked, since each
+    year has other test batches.
 
     Args:
         test: the test questions with their answers: a JSON file, or a folder of them (the batches of a
             year, `12B1_golden.json` to `12B4_golden.json`).
         train: the training questions, as `test`; none when null.
         dev: the dev questions, as `test`; none when null.
-        context: whether the snippets are given with the question, or it is asked alone.
+        context: whether the prompt holds the snippets, or the question alone.
     """
 
     name = "BioASQ"
@@ -78,13 +78,13 @@ class BioASQ(Source):
             return []
         rows = [row for file in _files(path, option) for row in _rows(file, option)]
         remarks.append(f"{Path(path).name}: {len(rows):,} questions of BioASQ's task B")
-        asked = [row for row in rows if row.value.get("type") == "yesno"]
-        if not asked:
+        yes_no = [row for row in rows if row.value.get("type") == "yesno"]
+        if not yes_no:
             raise InputError(f"{option}: {path} holds no question of the type yesno: give a file of task B")
-        kept = asked if part == "test" else [row for row in asked if not _of_pubmedqa(row)]
+        kept = yes_no if part == "test" else [row for row in yes_no if not _of_pubmedqa(row)]
         for count, why in (
-            (len(rows) - len(asked), "are of other types than yesno"),
-            (len(asked) - len(kept), "are on abstracts of PubMedQA's test set"),
+            (len(rows) - len(yes_no), "are of other types than yesno"),
+            (len(yes_no) - len(kept), "are on abstracts of PubMedQA's test set"),
         ):
             if count:
                 remarks.append(f"{count:,} of {len(rows):,} {part} questions {why}, and left out")
@@ -92,18 +92,18 @@ class BioASQ(Source):
 
 
 def _files(path: str, option: str) -> list[Path]:
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        return readers.data_files(path, option) if option else [place]
-    held = sorted(place.glob("*.json"))
-    if option and not held:
+    location = Path(path).expanduser()
+    if not location.is_dir():
+        return readers.data_files(path, option) if option else [location]
+    files = sorted(location.glob("*.json"))
+    if option and not files:
         raise InputError(f"{option}: the folder {path} holds no .json: give BioASQ's files")
-    return held
+    return files
 
 
 def _rows(file: Path, option: str) -> list[Row]:
-    whole = readers.read_json(file, option)
-    questions = whole.get("questions") if isinstance(whole, dict) else None
+    content = readers.read_json(file, option)
+    questions = content.get("questions") if isinstance(content, dict) else None
     if not isinstance(questions, list):
         raise InputError(f"{file}: holds no list 'questions': give a file of BioASQ's task B")
     rows = []
@@ -114,7 +114,7 @@ def _rows(file: Path, option: str) -> list[Row]:
     return rows
 
 
-def _snippets(row: Row) -> list[dict[str, Any]]:
+def _snippets(row: Row) -> list[dict[str, object]]:
     given = row.value.get("snippets")
     if fields.is_missing(given):
         return []
@@ -124,7 +124,7 @@ def _snippets(row: Row) -> list[dict[str, Any]]:
 
 
 def _of_pubmedqa(row: Row) -> bool:
-    """Whether a snippet is from an abstract whose conclusion PubMedQA's test set asks for."""
+    """Whether a snippet is from an abstract that is a test question of PubMedQA."""
     cited = [str(snippet.get("document", "")) for snippet in _snippets(row)]
     return by_id(Record(id="", question="", aliases=tuple(cited))) is not None
 

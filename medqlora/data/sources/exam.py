@@ -1,4 +1,4 @@
-"""Exam benchmarks that are on the Hub and in their authors' files: three sets, a test set of an official size."""
+"""Exam benchmarks on the Hub and in their authors' files: up to three sets, with a test set of an official size."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from medqlora.records import Record, Splits
 
 
 class Exam(Source):
-    """What such a benchmark has in common with the others; a subclass says where it is and how a row is read.
+    """The common part of these benchmarks; a subclass says where its sets are and how a row is read.
 
     Args:
         test: a local copy of the test set; the Hub's when null.
         train: the training set, or "hub"; none when null.
         dev: the dev set, or "hub"; none when null.
         revision: the Hub's commit, branch or tag to read; the newest when null.
-        allow_partial: take a test file that lacks some questions.
+        allow_partial: accept an incomplete test set.
     """
 
     #: the repository on the Hub
     hub: str
-    #: part → the Hub's split
+    #: "train", "dev", "test" → the Hub's split
     splits: Mapping[str, str]
 
     def __init__(
@@ -38,14 +38,14 @@ class Exam(Source):
     ) -> None:
         self._paths = {"test": test, "train": train, "dev": dev}
         self._revision, self._allow_partial = revision, allow_partial
-        #: how each local file was understood
+        #: a line on how each local file was read
         self._understood: list[str] = []
 
     def fingerprint(self) -> dict[str, object]:
         values = {**self._paths, "revision": self._revision, "allow_partial": self._allow_partial}
-        given = {part: path for part, path in self._paths.items() if path not in (None, benchmark.HUB_WORD)}
-        local = [file for part, path in given.items() for file in self._local_files(str(path), part)]
-        return benchmark.fingerprint(self.name, values, local)
+        local = {part: path for part, path in self._paths.items() if path not in (None, benchmark.HUB_WORD)}
+        files = [file for part, path in local.items() for file in self._local_files(str(path), part)]
+        return benchmark.fingerprint(self.name, values, files)
 
     def read(self) -> Splits:
         self._understood = []
@@ -55,27 +55,27 @@ class Exam(Source):
         self.remarks = (*self._understood, *shared)
         return splits
 
-    def _file_rows(self, path: str, option: str) -> list[Row]:
-        """The rows of a local file; how it was understood becomes a remark."""
+    def _part(self, part: str) -> list[Record]:
+        path = self._paths[part]
+        if path is None and part != "test":
+            return []
+        return self._records(part, None if path == benchmark.HUB_WORD else path, f"--data.source.{part}")
+
+    def _rows(self, part: str, path: str | None, option: str) -> list[Row]:
+        """The rows of a local file, or of the Hub without one; a remark says how a file was read."""
+        if path is None:
+            return self._hub_rows(part, option)
         rows, understood = readers.read_published(path, option)
         self._understood.append(understood)
         return rows
 
-    def _part(self, part: str) -> list[Record]:
-        path, option = self._paths[part], f"--data.source.{part}"
-        if path is None and part != "test":
-            return []
-        if path is None or path == benchmark.HUB_WORD:
-            return self._from_hub(part, option)
-        return self._from_file(path, part, option)
-
     def _hub_rows(self, part: str, option: str, config: str | None = None) -> list[Row]:
-        fix = benchmark.local_copy(option)
+        fix = f"pass a local copy: {option} FILE"
         return read_hub(self.hub, config, self.splits[part], self._revision, option, fix)
 
-    def _check_count(self, found: int, official: int, what: str) -> None:
-        place = self._paths["test"] or self.hub
-        benchmark.check_size(found, official, what, place, allow_partial=self._allow_partial)
+    def _check_count(self, count: int, official: int, what: str) -> None:
+        origin = self._paths["test"] or self.hub
+        benchmark.check_size(count, official, what, origin, allow_partial=self._allow_partial)
 
     def _local_files(self, path: str, part: str) -> Sequence[str | Path]:
         """The files that a part's path stands for."""
@@ -86,9 +86,5 @@ class Exam(Source):
         """Raises InputError where the test set isn't the official one, or a part of it that was allowed."""
 
     @abstractmethod
-    def _from_hub(self, part: str, option: str) -> list[Record]:
-        """A part's records, from the Hub."""
-
-    @abstractmethod
-    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        """A part's records, from a file or folder that `option` named."""
+    def _records(self, part: str, path: str | None, option: str) -> list[Record]:
+        """The records of one part, from a file or folder that `option` named, or from the Hub without one."""

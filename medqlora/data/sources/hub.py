@@ -1,4 +1,4 @@
-"""Rows of a dataset on the Hub of Hugging Face."""
+"""Rows of a dataset on the Hugging Face Hub."""
 
 from medqlora.data.readers import Row
 from medqlora.errors import InputError
@@ -14,22 +14,22 @@ def read_hub(
         config: its configuration; None for the only one.
         split: the split ("train").
         revision: the commit, branch or tag; the newest when None.
-        option: the option that asked for it, for messages.
-        fix: what to do where the Hub can't be reached, for messages: how to pass a local copy.
+        option: the option that selected it, for messages.
+        fix: how to pass a local copy instead, for messages.
 
     Raises:
-        InputError: it can't be read; one line that ends with `fix`.
+        InputError: the split can't be read; one line that ends with `fix`.
     """
     import datasets
 
     names = [repository] if config is None else [repository, config]
     try:
         values = list(datasets.load_dataset(*names, split=split, revision=revision))
-    except Exception as error:  # the Hub, its cache and the network each raise errors of their own
+    except Exception as error:  # the Hub, its cache and the network each raise their own errors
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"{option}: {repository} ({config or split}, revision {revision or 'main'}) can't be read from the Hub "
             f"({type(error).__name__}: {reason}): {fix}"
         ) from error
-    place = "/".join([*names, split])
-    return [Row(f"{place}:{number}", number, None, value, place) for number, value in enumerate(values, 1)]
+    origin = "/".join([*names, split])
+    return [Row(f"{origin}:{number}", number, None, value, origin) for number, value in enumerate(values, 1)]

@@ -1,6 +1,6 @@
-"""Any medical question set of one's own, as JSONL, JSON, CSV or Parquet.
+"""A user's own medical question set, as JSONL, JSON, CSV, Excel or Parquet.
 
-Source: the user's files. One row as JSONL with our names of the columns, as they are without `fields`:
+Source: the user's files. One row as JSONL, with the default column names:
 
     {"id": "ward-7", "question": "Is aspirin of use here?", "contexts": ["METHODS …", "RESULTS …"],
      "answer": "yes", "long_answer": "It halved the risk.", "topics": ["Cardiology"]}
@@ -26,48 +26,49 @@ from medqlora.data.own_ids import OwnIds, counts_rows, with_other_ids
 from medqlora.data.readers import Row
 from medqlora.data.shapes import OURS, Labels, Table
 from medqlora.data.shapes.columns import key as column_key
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import reject_test_questions
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, BadRecord, Record, Splits
 
-#: what YAML may make of a word: `yes` is true there, and `1` a number
+#: a word as YAML reads it: `yes` becomes true, and `1` a number
 Word = str | bool | int | float
 
-#: columns, by their key, whose values a question may be known by elsewhere
+#: keys of columns whose values may identify a question elsewhere
 _ID_COLUMNS = frozenset(
     ("pmid", "pubid", "pubmedid", "pubmed", "id", "key", "qid", "questionid", "docid", "documentid")
 )
-#: columns that may hold the address of the paper that a question is of
+#: keys of columns that may hold the address of a question's paper
 _ADDRESS_COLUMNS = frozenset(("url", "uri", "link", "source", "pubmedurl", "pubmedlink", "sourceurl"))
 _PUBMED = re.compile(
     r"https?://(?:www\.)?(?:pubmed\.ncbi\.nlm\.nih\.gov|ncbi\.nlm\.nih\.gov/pubmed)/\d+/?", re.IGNORECASE
 )
 
 
+@SOURCES.register("JSONLines")
 class JSONLines(Source):
-    """A question set of one's own: a training file, and files for dev and test where there are some.
+    """A user's own question set: a training file, and optional files for validation and test.
 
     Args:
         train: the training file: .jsonl, .json, .csv, .tsv, .xlsx, .parquet or .arrow, also compressed (.gz, .bz2,
             .xz, .zst, .zip), or a folder of Hugging Face's datasets.
-        dev: the file that validation and the choice of the best checkpoint use. Without it a part of the
-            training file is set aside.
+        dev: the validation file, which also selects the best checkpoint. Without it, a part of the training file is
+            set aside.
         test: the test file.
-        dev_fraction: without `dev`, which part of the training file is set aside: 0.1 for a tenth, 0 for
-            none. It goes by each id's hash, so the same rows are taken whatever their order.
-        fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options
-            and topics. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}.
-            Without it usual names are found, and chat and instruction data are recognised.
-        labels: the possible answers, in a fixed order, as a list or with commas; or a mapping of what the file
-            says to them: {0: no, 1: yes}. Without it yes, no, maybe, or for multiple choice the options'
-            letters; an empty list means free answers. Numbers in the file count the labels.
-        answer_index: what numbers that stand for an option or a label count from, 0 or 1; null tells it by
-            the whole file.
-        on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
-            "skip" leaves it out, counts it and lists it in the run's folder. A question of a test set among
-            those to learn from is always an error, and so is a file without one good record.
+        dev_fraction: the part of the training file to set aside without `dev`: 0.1 for a tenth, 0 for none. The hash
+            of each id decides, so the selection does not depend on the order of the rows.
+        fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options and topics.
+            `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}. Without it, usual names
+            are found, and chat and instruction data are recognised.
+        labels: the possible answers, in a fixed order, as a list or with commas; or a mapping from the file's values:
+            {0: no, 1: yes}. Without it: yes, no, maybe, or the options' letters for multiple choice. An empty list
+            means free answers. Numbers in the file count the labels.
+        answer_index: the first number of an option or a label in the file, 0 or 1; null takes it from the complete
+            file.
+        on_bad_record: the handling of an unusable record: "error" stops with its file and line, "skip" leaves it out,
+            counts it and lists it in the run's folder. A benchmark's test question in the training or validation set
+            is always an error, and so is a file without a usable record.
         encoding: the encoding of the text files ("cp1252", "utf-16", …); detected when null.
         sheet: the sheet of an Excel workbook; the first when null.
     """
@@ -102,8 +103,10 @@ class JSONLines(Source):
         self._paths = {"train": train, "dev": dev, "test": test}
         self._dev_fraction = dev_fraction
         self._fields = dict(fields or {})
-        written = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
-        self._labels, self._written = _labels(written), written
+        self._given_labels = (
+            [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        )
+        self._labels = _labels(self._given_labels)
         self._answer_index = answer_index
         self._on_bad_record = on_bad_record
         self._reading = readers.ReadOptions(encoding, sheet)
@@ -116,7 +119,7 @@ class JSONLines(Source):
             **self._paths,
             "dev_fraction": self._dev_fraction,
             "fields": self._fields,
-            "labels": _plain(self._written),
+            "labels": _plain(self._given_labels),
             "answer_index": self._answer_index,
             "on_bad_record": self._on_bad_record,
             "encoding": self._reading.encoding,
@@ -125,10 +128,10 @@ class JSONLines(Source):
         }
 
     def same_data(self, recorded: Mapping[str, object]) -> bool:
-        """The same training file, by its path or by its bytes."""
-        mine = self.fingerprint()
-        same_file = recorded.get("train") == mine["train"]
-        return super().same_data(recorded) and (same_file or bool(_digests(recorded) & _digests(mine)))
+        """Whether the training file is the same, by its path or by its bytes."""
+        current = self.fingerprint()
+        same_file = recorded.get("train") == current["train"]
+        return super().same_data(recorded) and (same_file or bool(_digests(recorded) & _digests(current)))
 
     def read(self) -> Splits:
         self.skipped, self.remarks, self._first_ids = [], (), {}
@@ -140,7 +143,7 @@ class JSONLines(Source):
                 tables[name], understood[name] = self._table(name, path, skipped[name])
         free = all(table.free for table in tables.values())
         for table in tables.values():
-            table.free = free  # one set of labels for all of a source
+            table.free = free  # all files of a source have the same labels
         remarks: list[str] = []
         sets: dict[str, list[Record]] = {name: [] for name in self._paths}
         for name, table in tables.items():
@@ -174,7 +177,7 @@ class JSONLines(Source):
         return [] if self._on_bad_record == "skip" else None
 
     def _table(self, name: str, path: str, skipped: list[BadRecord] | None) -> tuple[Table, str]:
-        """The rows of a file by their columns, and how the file was understood."""
+        """The rows of a file by their columns, and a line on how the file was read."""
         option = f"--data.source.{name}"
         rows, understood = readers.read_table(path, option, skipped, self._reading)
         table = Table(
@@ -183,8 +186,8 @@ class JSONLines(Source):
             self._labels,
             self._fields,
             self._answer_index,
-            default_labels=self._written is None,
-            optional=("answer",) if name == "test" else (),  # questions without answers can be asked
+            default_labels=self._given_labels is None,
+            optional=("answer",) if name == "test" else (),  # a question without an answer can be predicted
         )
         return table, understood
 
@@ -208,24 +211,24 @@ class JSONLines(Source):
                 )
             return ids.own(record)
 
-        found = usable(table.rows, build, option, skipped)
-        if skipped and not found:
+        pairs = usable(table.rows, build, option, skipped)
+        if skipped and not pairs:
             raise readers.all_bad(path, option, skipped)
         self.skipped += skipped or []
         records = [
             replace(record, aliases=(*_aliases(row), ids.first.get(record.id, record.id)))
-            for row, record in found
+            for row, record in pairs
         ]
         if name != "test" and self.checks_test_questions:
             reject_test_questions({name: records})
         self._first_ids.update(ids.first)
-        remarks.append(", ".join([understood, *table.words()]))  # known once the rows are read
+        remarks.append(", ".join([understood, *table.words()]))  # complete once the rows are read
         remarks += [f"{Path(path).name}: {line}" for line in table.remarks()]
         remarks += ids.remark(Path(path).name, "--data.source.fields.id COLUMN names another column")
         return records
 
     def _stem(self, name: str) -> str:
-        """What the ids of rows without one begin with; files of one name in several folders are told apart."""
+        """The beginning of generated ids; it differs between files of the same name in several folders."""
         stems = {
             key: Path(path).name.partition(".")[0] for key, path in self._paths.items() if path is not None
         }
@@ -233,8 +236,7 @@ class JSONLines(Source):
         return stems[name] if same == [name] else f"{stems[name]}-{name}"
 
     def _set_aside(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
-        """Train and dev, by the ids' hashes; equal questions and those of one id stay together, and dev is not
-        empty."""
+        """Train and dev, by the hashes of the ids; equal questions stay together, and dev is not empty."""
 
         def rank(record: Record) -> int:
             first = self._first_ids.get(record.id, record.id)
@@ -250,17 +252,17 @@ class JSONLines(Source):
 
 def _digests(fingerprint: Mapping[str, object]) -> set[str]:
     """The SHA-256 of the training file's parts."""
-    held = fingerprint.get("files")
-    parts = held.get(fingerprint.get("train")) if isinstance(held, dict) else None
-    found = list(parts.values()) if isinstance(parts, dict) else []
-    return {str(one["sha256"]) for one in found if isinstance(one, dict) and "sha256" in one}
+    files = fingerprint.get("files")
+    parts = files.get(fingerprint.get("train")) if isinstance(files, dict) else None
+    entries = list(parts.values()) if isinstance(parts, dict) else []
+    return {str(entry["sha256"]) for entry in entries if isinstance(entry, dict) and "sha256" in entry}
 
 
 def _labels(given: Sequence[Word] | Mapping[Word, Word] | None) -> Labels:
-    """The labels as words, whatever YAML made of them.
+    """The labels as words, however YAML reads them.
 
     Raises:
-        InputError: there is one alone, or two are equal.
+        InputError: there is only one label, or two are equal.
     """
     if given is None:
         return Labels(YES_NO_MAYBE)
@@ -289,14 +291,14 @@ def _plain(given: Sequence[Word] | Mapping[Word, Word] | None) -> object:
 
 
 def _aliases(row: Row) -> tuple[str, ...]:
-    """What a row may be known by elsewhere: its key, and columns with an id's name, also those of an object in it."""
-    found = [] if row.key is None else [row.key]
+    """Other ids of a row: its key, and the values of id columns, also of those in a nested object."""
+    aliases = [] if row.key is None else [row.key]
     nested = [value for value in row.value.values() if isinstance(value, Mapping)]
     for columns in (row.value, *nested):
         for key, value in columns.items():
             name = column_key(str(key))
             if name in _ID_COLUMNS and isinstance(value, (str, int, float)):
-                found.append(str(value))
+                aliases.append(str(value))
             elif name in _ADDRESS_COLUMNS and isinstance(value, str) and _PUBMED.fullmatch(value.strip()):
-                found.append(value)
-    return tuple(found)
+                aliases.append(value)
+    return tuple(aliases)

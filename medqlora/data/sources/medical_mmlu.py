@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medqlora.data import fields, readers
-from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.errors import InputError
 from medqlora.records import Record
 
@@ -46,22 +47,23 @@ LM_EVAL = LMEvalChoice(
 )
 
 
+@SOURCES.register("MedicalMMLU")
 class MedicalMMLU(Exam):
     """The six medical subjects of MMLU: 1,089 test questions.
 
-    Each question's subject is its topic to report by. Questions of the training and dev set that the test set
-    holds too are left out and counted in `remarks`.
+    A question's subject is its topic in the report. Training and dev questions that the test set holds too are left
+    out and counted in `remarks`.
 
     Args:
         test: a local copy of the test set: a folder with the authors' `<subject>_test.csv`, or the Hub's
             table as .parquet, .arrow, .jsonl or .json, whose other subjects are left out. Without it the
             Hub's `cais/mmlu` is read.
-        train: what MMLU has to learn from, five questions a subject (`<subject>_dev.csv`), in the same
-            shapes, or "hub"; none when null.
+        train: MMLU's few-shot examples, five questions per subject (`<subject>_dev.csv`), in the same shapes, or
+            "hub"; none when null.
         dev: the validation set (`<subject>_val.csv`), in the same shapes, or "hub"; none when null.
         revision: the Hub's commit, branch or tag to read; the newest when null.
-        allow_partial: take a test set that lacks some of the 1,089 questions. Scores are then not
-            comparable with reported ones.
+        allow_partial: accept a test set with fewer than 1,089 questions. Its scores are not comparable with
+            reported ones.
     """
 
     name = "MMLU medical"
@@ -74,35 +76,32 @@ class MedicalMMLU(Exam):
         return list(_tables(path, part).values()) or [path]
 
     def _check_size(self, test: Sequence[Record]) -> None:
-        held = Counter(record.subject for record in test)
+        counts = Counter(record.subject for record in test)
         for subject, size in SUBJECTS.items():
-            if held[_words(subject)] or not (self._allow_partial and test):
-                self._check_count(held[_words(subject)], size, f"MMLU's test set of {_words(subject)}")
+            count = counts[_words(subject)]
+            if count or not (self._allow_partial and test):
+                self._check_count(count, size, f"MMLU's test set of {_words(subject)}")
 
-    def _from_hub(self, part: str, option: str) -> list[Record]:
-        return self._records(
-            {subject: self._hub_rows(part, option, config=subject) for subject in SUBJECTS}, part
-        )
+    def _records(self, part: str, path: str | None, option: str) -> list[Record]:
+        prefix = "" if part == "test" else f"{self.splits[part]}-"
+        return [
+            _record(row, subject, f"{subject}-{prefix}{index:03d}")
+            for subject, rows in self._by_subject(part, path, option).items()
+            for index, row in enumerate(rows)
+        ]
 
-    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
+    def _by_subject(self, part: str, path: str | None, option: str) -> Mapping[str, Sequence[Row]]:
+        if path is None:
+            return {subject: self._hub_rows(part, option, config=subject) for subject in SUBJECTS}
         tables = _tables(path, part)
         if not tables and Path(path).expanduser().is_dir() and not _holds_table(path):
             raise InputError(
                 f"{option}: the folder {path} holds no <subject>_{_CSV[part]}.csv of "
                 f"{', '.join(SUBJECTS)}: give the folder that has them"
             )
-        by_subject = {
-            subject: readers.read_bare_csv(file, option, _COLUMNS) for subject, file in tables.items()
-        } or _grouped(self._file_rows(path, option))
-        return self._records(by_subject, part)
-
-    def _records(self, by_subject: Mapping[str, Sequence[Row]], part: str) -> list[Record]:
-        asked = "" if part == "test" else f"{self.splits[part]}-"
-        return [
-            _record(row, subject, f"{subject}-{asked}{index:03d}")
-            for subject, rows in by_subject.items()
-            for index, row in enumerate(rows)
-        ]
+        if tables:
+            return {s: readers.read_bare_csv(file, option, _COLUMNS) for s, file in tables.items()}
+        return _grouped(self._rows(part, path, option))
 
 
 def _words(subject: str) -> str:
@@ -110,7 +109,7 @@ def _words(subject: str) -> str:
 
 
 def _tables(path: str, part: str) -> dict[str, Path]:
-    """subject → the authors' file of it; those that the folder holds."""
+    """subject → the authors' file, for each subject that the folder has."""
     folder = Path(path).expanduser()
     named = {subject: folder / f"{subject}_{_CSV[part]}.csv" for subject in SUBJECTS}
     return {subject: file for subject, file in named.items() if file.is_file()}
@@ -135,7 +134,7 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _record(row: Row, subject: str, id_: str) -> Record:
-    """A row of either shape; in the test set with the id that MIRAGE gives it: `anatomy-000`."""
+    """The record of a row in either shape; a test question has the id that MIRAGE gives it: `anatomy-000`."""
     value = row.value
     if "A" in value:  # the authors' CSV
         texts = {letter: value.get(letter) for letter in benchmark.LETTERS}

@@ -12,17 +12,18 @@ licence). A row of https://huggingface.co/datasets/openlifescienceai/medmcqa, sh
      "cop": 0, "choice_type": "multi", "exp": null, "subject_name": "Physiology", "topic_name": null}
 
 The authors' own `train.json` and `dev.json` have the same columns, an object a line, but count the right
-option (`cop`) from 1. The test split has no answers, so what everyone reports is the validation split.
+option (`cop`) from 1. The test split has no answers, so scores are reported on the validation split.
 """
 
 from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
-from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -36,22 +37,22 @@ _OPTIONS = ("opa", "opb", "opc", "opd")
 LM_EVAL = LMEvalChoice("Question: {question}\nChoices:\n")
 
 
+@SOURCES.register("MedMCQA")
 class MedMCQA(Exam):
-    """MedMCQA, tested on its 4,183 validation questions, as everyone does: its test split has no answers.
+    """MedMCQA, tested on its 4,183 validation questions as usual: its test split has no answers.
 
-    Its subjects and topics are groups to report by, and so are the questions of choice_type "multi", which
-    have one right option all the same. Some training questions are validation questions too: these are left
-    out of the training set and counted in `remarks`.
+    The report has groups for its subjects and topics, and for questions of choice_type "multi" (which have one right
+    option too). Training questions that are also validation questions are left out and counted in `remarks`.
 
     Args:
         test: a local copy of the validation set: the authors' `dev.json`, or the Hub's table as .jsonl,
-            .json, .parquet or .arrow. Without it the Hub's `openlifescienceai/medmcqa` is read. Whether
-            right options are counted from 0 or 1 is told by the whole file.
+            .json, .parquet or .arrow. Without it the Hub's `openlifescienceai/medmcqa` is read. The
+            complete file decides whether right options are counted from 0 or 1.
         train: the training set, in the same shapes, or "hub"; none when null.
         dev: a dev set, in the same shapes; none when null. The benchmark has none besides its test set.
         revision: the Hub's commit, branch or tag to read; the newest when null.
-        allow_partial: take a test file that lacks some of the 4,183 questions. Scores are then not
-            comparable with reported ones.
+        allow_partial: accept a test file with fewer than 4,183 questions. Its scores are not comparable with
+            reported ones.
     """
 
     name = "MedMCQA"
@@ -78,44 +79,41 @@ class MedMCQA(Exam):
     def _check_size(self, test: Sequence[Record]) -> None:
         self._check_count(len(test), SIZE, "MedMCQA's validation set")
 
-    def _from_hub(self, part: str, option: str) -> list[Record]:
-        return [_record(row, 0) for row in self._hub_rows(part, option)]
-
-    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        rows = self._file_rows(path, option)
-        first = _counted_from(rows, option, path)
+    def _records(self, part: str, path: str | None, option: str) -> list[Record]:
+        rows = self._rows(part, path, option)
+        first = 0 if path is None else _first_option(rows, option, path)
         return [_record(row, first) for row in rows]
 
 
-def _counted_from(rows: Sequence[Row], option: str, path: str) -> int:
-    """Whether right options are 0 to 3 (the Hub) or 1 to 4 (the authors' files), by all rows of a file.
+def _first_option(rows: Sequence[Row], option: str, path: str) -> int:
+    """The number of the first option: 0 (the Hub counts 0 to 3) or 1 (the authors' files count 1 to 4).
 
     Raises:
-        InputError: they have no answers, both ways are mixed, or neither a 0 nor a 4 is there to tell.
+        InputError: the rows have no answers, mix both ways, or have neither a 0 nor a 4, so both are possible.
     """
-    there = list(dict.fromkeys(column for row in rows for column in row.value))
-    if "cop" not in there and "question" in there:
+    columns = list(dict.fromkeys(column for row in rows for column in row.value))
+    if "cop" not in columns and "question" in columns:
         raise InputError(
             f"{option}: no row of {path} has the column 'cop' (the right option's number); there are "
-            f"{listed(there)}: rename it, or give a file with answers, like the validation split (dev.json)"
+            f"{listed(columns)}: rename it, or give a file with answers, like the validation split (dev.json)"
         )
-    found = {fields.whole(row.value.get("cop")) for row in rows}
-    if found <= {None, -1}:
+    numbers = {fields.whole(row.value.get("cop")) for row in rows}
+    if numbers <= {None, -1}:
         raise InputError(
             f"{option}: {path} has no answers (cop): MedMCQA's test split is without them: give the validation "
             "split (dev.json)"
         )
-    if {0, 4} <= found:
+    if {0, 4} <= numbers:
         raise InputError(
             f"{option}: {path} has right options (cop) 0 and 4: the Hub counts from 0 to 3 and the authors' files "
             "from 1 to 4: give one of them, not a mixture"
         )
-    if 0 not in found and 4 not in found:
+    if 0 not in numbers and 4 not in numbers:
         raise InputError(
-            f"{option}: {path} has right options (cop) {listed(sorted(map(str, found)))} alone, which "
+            f"{option}: {path} has right options (cop) {listed(sorted(map(str, numbers)))} alone, which "
             "fits the Hub's count from 0 as well as the authors' from 1: give the whole file"
         )
-    return 0 if 0 in found else 1
+    return 0 if 0 in numbers else 1
 
 
 def _record(row: Row, first: int) -> Record:

@@ -1,6 +1,6 @@
 """MedQA: four-option questions in the style of the United States Medical Licensing Examination (USMLE).
 
-Source: Jin et al. 2020, https://arxiv.org/abs/2009.13081, https://github.com/jind11/MedQA. Three shapes are
+Source: Jin et al. 2020, https://arxiv.org/abs/2009.13081, https://github.com/jind11/MedQA. Two shapes are
 read. A row of the authors' JSONL with four options (`questions/US/4_options/phrases_no_exclude_test.jsonl`, and
 https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options), shortened at the dots:
 
@@ -20,11 +20,12 @@ and of https://huggingface.co/datasets/GBaker/MedQA-USMLE-4-options-hf, which lm
 from collections.abc import Mapping, Sequence
 
 from medqlora.data import fields
-from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.data.readers import Row
 from medqlora.data.sources import benchmark
 from medqlora.data.sources.exam import Exam
+from medqlora.data.sources.source import SOURCES
 from medqlora.data.wording import listed
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -36,11 +37,12 @@ SIZE = 1273
 LM_EVAL = LMEvalChoice("Question: {question}\n")
 
 
+@SOURCES.register("MedQA")
 class MedQA(Exam):
     """MedQA with four options (USMLE): 1,273 test questions.
 
-    Questions of the training and dev set that the test set holds too are left out and counted in
-    `remarks`. Where the file has it, the exam's step is a topic to report by.
+    Training and dev questions that the test set holds too are left out and counted in `remarks`. Where the file has
+    the exam's step, it is a topic of the report.
 
     Args:
         test: a local copy of the test set: the authors' JSONL, or the Hub's table as .jsonl, .json, .parquet
@@ -48,8 +50,8 @@ class MedQA(Exam):
         train: the training set, in the same shapes, or "hub"; none when null.
         dev: the dev set, in the same shapes, or "hub"; none when null.
         revision: the Hub's commit, branch or tag to read; the newest when null.
-        allow_partial: take a test file that lacks some of the 1,273 questions. Scores are then not
-            comparable with reported ones.
+        allow_partial: accept a test file with fewer than 1,273 questions. Its scores are not comparable with
+            reported ones.
     """
 
     name = "MedQA"
@@ -61,22 +63,16 @@ class MedQA(Exam):
     def _check_size(self, test: Sequence[Record]) -> None:
         self._check_count(len(test), SIZE, "MedQA's test set")
 
-    def _from_hub(self, part: str, option: str) -> list[Record]:
-        return _records(self._hub_rows(part, option), part)
-
-    def _from_file(self, path: str, part: str, option: str) -> list[Record]:
-        return _records(self._file_rows(path, option), part)
+    def _records(self, part: str, path: str | None, option: str) -> list[Record]:
+        rows = self._rows(part, path, option)
+        return [_record(row, f"{part}-{index:05d}") for index, row in enumerate(rows)]
 
 
-def _records(rows: Sequence[Row], part: str) -> list[Record]:
-    return [_record(row, part, index) for index, row in enumerate(rows)]
-
-
-def _record(row: Row, part: str, index: int) -> Record:
-    """A row of either shape; a row without an id gets the one that the Hub's has at its place."""
+def _record(row: Row, default_id: str) -> Record:
+    """The record of a row in either shape; without an id, it gets the one that the Hub's row has at this position."""
     value = row.value
-    given = value.get("id")
-    id_ = f"{part}-{index:05d}" if fields.is_missing(given) else fields.identity(row, "id", given)
+    given_id = value.get("id")
+    id_ = default_id if fields.is_missing(given_id) else fields.identity(row, "id", given_id)
     if "sent1" in value:
         texts = {f"ending{number}": value.get(f"ending{number}") for number in range(4)}
         return Record(

@@ -10,8 +10,8 @@ https://github.com/Teddy-XiongGZ/MIRAGE, which holds {"medqa": {…}, "medmcqa":
         "answer": "A"
     }
 
-PubMedQA's and BioASQ's answers are options like any other (A. yes, B. no, C. maybe), and their ids the PMIDs and
-BioASQ's own. Ids of "mmlu" begin with the subject: "professional_medicine-267".
+The answers of PubMedQA and BioASQ are options too (A. yes, B. no, C. maybe), and their ids are PMIDs and BioASQ's own.
+Ids of "mmlu" begin with the subject: "professional_medicine-267".
 """
 
 from typing import Literal
@@ -19,13 +19,8 @@ from typing import Literal
 from medqlora.data import fields, readers
 from medqlora.data.checks import unique_ids
 from medqlora.data.readers import Row
-from medqlora.data.sources import (
-    benchmark,
-    medical_mmlu,
-    medmcqa,
-    medqa,
-)
-from medqlora.data.sources.source import Source
+from medqlora.data.sources import benchmark, medical_mmlu, medmcqa, medqa
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.wording import plain, shown
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
@@ -37,17 +32,18 @@ SIZES = {"medqa": 1273, "medmcqa": 4183, "mmlu": 1089, "pubmedqa": 500, "bioasq"
 _PROMPTS = {"medqa": medqa.LM_EVAL, "medmcqa": medmcqa.LM_EVAL, "mmlu": medical_mmlu.LM_EVAL}
 
 
+@SOURCES.register("Mirage")
 class Mirage(Source):
     """One of the five sets of MIRAGE, from a local copy of its `benchmark.json`: test questions without contexts.
 
-    With `prompt: lm_eval`, medqa, medmcqa and mmlu are asked as lm-evaluation-harness asks these benchmarks.
+    With `prompt: lm_eval`, medqa, medmcqa and mmlu use lm-evaluation-harness's prompts of these benchmarks.
 
     Args:
         dataset: which set: medqa (1,273 questions), medmcqa (4,183), mmlu (1,089), pubmedqa (500) or
             bioasq (618).
         test: the local `benchmark.json`.
-        allow_partial: take a file that lacks some of the set's questions. Scores are then not comparable
-            with reported ones.
+        allow_partial: accept a file with fewer questions than the set has. Its scores are not comparable with
+            reported ones.
     """
 
     def __init__(
@@ -71,14 +67,14 @@ class Mirage(Source):
     def read(self) -> Splits:
         option = "--data.source.test"
         file = readers.data_files(self._test, option)[0]
-        whole = readers.read_json(file, option)
-        held = whole.get(self._dataset) if isinstance(whole, dict) else None
-        if not isinstance(held, dict):
+        content = readers.read_json(file, option)
+        questions = content.get(self._dataset) if isinstance(content, dict) else None
+        if not isinstance(questions, dict):
             raise InputError(
                 f"{option}: {file} holds no {self._dataset!r}: get MIRAGE's benchmark.json at {DOWNLOAD}"
             )
         records = []
-        for number, (key, value) in enumerate(held.items(), 1):
+        for number, (key, value) in enumerate(questions.items(), 1):
             where = f"{file}: {self._dataset} {plain(key)}"
             if not isinstance(value, dict):
                 raise InputError(f"{where}: is {shown(value)}: each question has to be an object")
@@ -107,7 +103,7 @@ def _record(row: Row, dataset: str) -> Record:
         )
     subject = subject.replace("_", " ") if dataset == "mmlu" else ""
     return Record(
-        # medqa's keys are running numbers, and PubMedQA's are numbers too
+        # medqa's keys are row numbers, which could be mistaken for PMIDs
         id=f"{dataset}-{key}" if dataset == "medqa" else key,
         question=fields.text(row, "question", value.get("question"), needed=True),
         options=options,

@@ -1,7 +1,7 @@
-"""PubMedQA: is a yes/no/maybe question about an abstract answered by what the abstract found?
+"""PubMedQA: yes/no/maybe questions about abstracts of PubMed, each answered by the abstract's findings.
 
 Source: Jin et al. 2019, https://aclanthology.org/D19-1259, https://github.com/pubmedqa/pubmedqa (MIT licence),
-and with other names of the columns https://huggingface.co/datasets/qiaojin/PubMedQA. One of the 1,000 rows of
+and with other column names https://huggingface.co/datasets/qiaojin/PubMedQA. One of the 1,000 rows of
 GitHub's `ori_pqal.json`, shortened at the dots:
 
     "21214884": {
@@ -20,7 +20,7 @@ and the Hub's: {"pubid": 21214884, "question": …, "context": {"contexts": […
 "reasoning_required_pred": ["n", "o"], "reasoning_free_pred": ["n", "o"]}, "long_answer": …, "final_decision": "no"}.
 
 `pubmedqa_split.json` beside this file holds the official split as PMIDs: `test` (500) and `folds` (10 × 50,
-the dev sets; the other nine are the training set). It follows the authors' `preprocess/split_dataset.py`.
+the dev sets; the other nine folds are the training set), from the authors' `preprocess/split_dataset.py`.
 """
 
 import hashlib
@@ -33,10 +33,11 @@ from medqlora.data import readers
 from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import at, reject_shared_content, usable
 from medqlora.data.readers import Row
+from medqlora.data.sources.benchmark import HUB_WORD
 from medqlora.data.sources.hub import read_hub
 from medqlora.data.sources.pubmedqa_files import fingerprint, labeled_files
 from medqlora.data.sources.pubmedqa_rows import record_of
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import by_id, find_leaks, reject_test_questions
 from medqlora.errors import InputError
 from medqlora.records import BadRecord, Record, Splits
@@ -60,22 +61,23 @@ def official_folds() -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, _split()["folds"]))
 
 
-def reject_test_pmids(records: Iterable[Record], name: str) -> None:
-    """Nothing that training sees may be one of PubMedQA's official test questions.
+def reject_test_pmids(records: Iterable[Record], name: str, *, option: bool = True) -> None:
+    """Rejects PubMedQA's official test questions in a training or validation set.
 
-    Ids are compared as PMIDs: 12377809, "PMID: 12377809", "012377809" and the address of its PubMed page
-    are the same.
+    Ids are compared as PMIDs: 12377809, "PMID: 12377809", "012377809" and the address of its PubMed page are equal.
 
     Args:
-        records: what training, or the choice of a checkpoint, sees.
-        name: what the set is called, for the message.
+        records: the set.
+        name: its name, for the message.
+        option: whether the message names the option that allows it.
 
     Raises:
-        InputError: one of them is.
+        InputError: a record is a test question.
     """
-    reject_test_questions({name: [record for record in records if by_id(record) is not None]})
+    reject_test_questions({name: [record for record in records if by_id(record) is not None]}, option=option)
 
 
+@SOURCES.register("PubMedQA")
 class PubMedQA(Source):
     """PubMedQA with its official test set of 500 questions and one of the ten official folds of 450/50.
 
@@ -84,19 +86,19 @@ class PubMedQA(Source):
             or .csv, or a folder with one of these; or files of the authors' split: `test_set.json`, enough for
             `test` and `predict`, a folder `pqal_fold0` to `pqal_fold9`, enough for `fit` and `validate`, or the
             folder that holds both. Without it the Hub's `qiaojin/PubMedQA` is read.
-        fold: the official fold, 0 to 9, whose 50 questions are the dev set. Of a folder `pqal_foldN` it is the
-            fold that the folder holds.
+        fold: the official fold, 0 to 9, whose 50 questions are the dev set. A folder `pqal_foldN` decides it itself.
         artificial: extra training data, `pqa_artificial`: a file in either shape, or "hub".
-        artificial_samples: how many of them; the same ones whatever the order of the file. All when null.
-        unlabeled: extra training data, `pqa_unlabeled`: a file in either shape, or "hub". These have no
-            decision, so their conclusion is learned as a free answer.
-        unlabeled_samples: how many of them; as `artificial_samples`.
+        artificial_samples: the number of artificial questions; the sample does not depend on the order of the file.
+            All when null.
+        unlabeled: extra training data, `pqa_unlabeled`: a file in either shape, or "hub". These have no decision, so
+            their conclusion is learned as a free answer.
+        unlabeled_samples: the number of unlabeled questions, as `artificial_samples`.
         revision: the Hub's commit, branch or tag to read; the newest when null.
-        allow_partial: take a local copy that lacks some of the 1,000 questions. Scores are then not
-            comparable with those of the official test set.
-        on_bad_record: what becomes of a record that can't be used: "error" ends with its file and line,
-            "skip" leaves it out, counts it and lists it in the run's folder. Where that leaves fewer than
-            the 1,000 questions, allow_partial is needed as well.
+        allow_partial: accept a local copy with fewer than 1,000 questions. Its scores are not comparable with those of
+            the official test set.
+        on_bad_record: the handling of an unusable record: "error" stops with its file and line, "skip" leaves it out,
+            counts it and lists it in the run's folder. Where fewer than 1,000 questions remain, allow_partial is
+            needed as well.
     """
 
     name = "PubMedQA"
@@ -116,13 +118,15 @@ class PubMedQA(Source):
         check_choice(on_bad_record)
         if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold <= 9:
             raise InputError(f"--data.source.fold: {fold!r} is no official fold: give 0 to 9")
-        for option, count, of in (
-            ("artificial_samples", artificial_samples, artificial),
-            ("unlabeled_samples", unlabeled_samples, unlabeled),
-        ):
-            if count is not None and (count < 1 or of is None):
-                data = option.partition("_")[0]
-                raise InputError(f"--data.source.{option}: {count}: give 1 or more, and --data.source.{data}")
+        #: kind, file or "hub", number of records
+        self._extras = (
+            ("artificial", artificial, artificial_samples),
+            ("unlabeled", unlabeled, unlabeled_samples),
+        )
+        for kind, origin, count in self._extras:
+            if count is not None and (count < 1 or origin is None):
+                option = f"--data.source.{kind}"
+                raise InputError(f"{option}_samples: {count}: give 1 or more, and {option}")
         self._values: dict[str, object] = {
             "path": path,
             "fold": fold,
@@ -137,15 +141,11 @@ class PubMedQA(Source):
         self._skips = on_bad_record == "skip"
         self.skipped: list[BadRecord] = []
         self._path, self._fold, self._revision, self._allow_partial = path, fold, revision, allow_partial
-        #: the official fold of what was read; until then the one that is asked for
+        #: the official fold of the files; before `read`, the option's value
         self._held_fold = fold
-        self._extras = (
-            ("artificial", "pqa_artificial", artificial, artificial_samples),
-            ("unlabeled", "pqa_unlabeled", unlabeled, unlabeled_samples),
-        )
 
     def fingerprint(self) -> dict[str, object]:
-        extras = [path for _, _, path, _ in self._extras if path not in (None, "hub")]
+        extras = [path for _, path, _ in self._extras if path not in (None, HUB_WORD)]
         digests = {str(path): readers.fingerprint(str(path)) for path in extras}
         if self._path is not None:
             digests = {self._path: fingerprint(self._path, self._fold), **digests}
@@ -155,64 +155,63 @@ class PubMedQA(Source):
         return self.read_for(Splits._fields)
 
     def read_for(self, needed: Collection[str], also: Collection[str] = ()) -> Splits:
-        """The named splits, and what else the same files hold; `needed` have to be whole.
+        """The named splits, and other splits of the same files; those of `needed` have to be complete.
 
         Raises:
-            InputError: as `read`; or a file of the authors' split holds questions of another one.
+            InputError: as `read`; or a file of the authors' split holds questions of another split.
         """
         option = "--data.source.path"
         self.skipped, self.remarks = [], ()
-        held = self._held((*needed, *also), option)
+        by_pmid = self._labeled((*needed, *also), option)
         folds, test_ids = official_folds(), official_test_ids()
-        place = self._path or HUB
+        origin = self._path or HUB
         train_ids = [pmid for number, fold in enumerate(folds) if number != self._held_fold for pmid in fold]
         ids = dict(zip(Splits._fields, (train_ids, folds[self._held_fold], test_ids), strict=True))
-        empty = [part for part in needed if held.keys().isdisjoint(ids[part])]
+        empty = [part for part in needed if by_pmid.keys().isdisjoint(ids[part])]
         if empty:
             raise InputError(
-                f"{option}: {place} holds none of the {_and(empty)} set's questions{_holds(held, ids)}: get "
+                f"{option}: {origin} holds none of the {_and(empty)} set's questions{_holds(by_pmid, ids)}: get "
                 f"{DOWNLOAD}, or give files of the authors' split: test_set.json for `test`, a folder pqal_foldN for "
                 "`fit`, or the folder that holds both"
             )
         wanted = [pmid for part in needed for pmid in ids[part]]
-        missing = [pmid for pmid in sorted(wanted) if pmid not in held]
+        missing = [pmid for pmid in sorted(wanted) if pmid not in by_pmid]
         if missing and not self._allow_partial:
             raise InputError(
-                f"{option}: {place} lacks {len(missing)} of the {len(wanted):,} official questions"
+                f"{option}: {origin} lacks {len(missing)} of the {len(wanted):,} official questions"
                 f"{'' if len(wanted) == 1000 else f' of the {_and(needed)} set'} (PMID {missing[0]}, …; "
                 f"{sum(pmid in missing for pmid in test_ids)} of them in the test set{self._left_out()}): get the "
                 f"whole file at {DOWNLOAD}, or pass --data.source.allow_partial true"
             )
-        splits = Splits(*([held[pmid] for pmid in part if pmid in held] for part in ids.values()))
+        splits = Splits(*([by_pmid[pmid] for pmid in part if pmid in by_pmid] for part in ids.values()))
         left_out: list[str] = []
-        for extra, config, path, count in self._extras if "train" in needed else ():
+        for kind, path, count in self._extras if "train" in needed else ():
             if path is not None:
-                splits.train.extend(self._extra(extra, config, path, count, splits, left_out))
-        of_fold = () if self._held_fold == self._fold else (f"{place} holds fold {self._held_fold}",)
+                splits.train.extend(self._extra(kind, path, count, splits, left_out))
+        of_fold = () if self._held_fold == self._fold else (f"{origin} holds fold {self._held_fold}",)
         self.remarks = (*self.remarks, *of_fold, *left_out, *remarks_on(self.skipped))
         return splits
 
-    def _held(self, parts: Collection[str], option: str) -> dict[str, Record]:
-        """PMID → record of the files that hold `parts`; settles the fold.
+    def _labeled(self, parts: Collection[str], option: str) -> dict[str, Record]:
+        """PMID → record, of the files that hold `parts`; sets the fold.
 
         Raises:
             InputError: a file can't be read, holds a question of no or another split, or none of `parts`.
         """
-        found = None if self._path is None else labeled_files(self._path, self._fold, option)
+        files = None if self._path is None else labeled_files(self._path, self._fold, option)
         folds = official_folds()
-        if found is None or found.whole is not None:
-            path = None if found is None else found.whole
-            held = {record.id: record for record in self._records(path, "pqa_labeled", "labeled", option)}
-            self._held_fold = self._fold_of(set(held), option, lacks_its_dev_set=False)
-            _reject_strangers(held, {*official_test_ids(), *(pmid for fold in folds for pmid in fold)})
-            return held
+        if files is None or files.whole is not None:
+            path = None if files is None else files.whole
+            by_pmid = {record.id: record for record in self._records(path, "labeled", option)}
+            self._held_fold = self._fold_of(set(by_pmid), option, lacks_its_dev_set=False)
+            _reject_strangers(by_pmid, {*official_test_ids(), *(pmid for fold in folds for pmid in fold)})
+            return by_pmid
         sets = {
-            name: self._records(str(file), "pqa_labeled", "labeled", option)
-            for name, file in found.parts.items()
+            name: self._records(str(file), "labeled", option)
+            for name, file in files.parts.items()
             if name in parts
         }
-        tells = sets.get("dev") or sets.get("train") or ()
-        pmids = {record.id for record in tells}
+        pmids = {record.id for record in sets.get("dev") or sets.get("train") or ()}
         self._held_fold = self._fold_of(pmids, option, lacks_its_dev_set=not sets.get("dev"))
         official = {
             "train": {
@@ -221,34 +220,34 @@ class PubMedQA(Source):
             "dev": set(folds[self._held_fold]),
             "test": set(official_test_ids()),
         }
-        held = {}
+        by_pmid = {}
         for name, records in sets.items():
             of_part = {record.id: record for record in records}
             _reject_strangers(of_part, official[name], f"{name} set", self._held_fold)
-            held.update(of_part)
-        return held
+            by_pmid.update(of_part)
+        return by_pmid
 
     def _fold_of(self, pmids: set[str], option: str, *, lacks_its_dev_set: bool) -> int:
-        """The fold that a part of the questions tells, else the one that is asked for.
+        """The fold that the questions belong to; the option's value where they don't decide it.
 
         Args:
-            pmids: a dev set by itself, or a training set.
+            pmids: a dev set, or a training set.
             option: the option that named the files, for messages.
-            lacks_its_dev_set: whether they are a training set, which is of the fold that it has nothing of.
+            lacks_its_dev_set: whether they are a training set, which has no question of its fold's dev set.
 
         Raises:
-            InputError: `fold` names another one.
+            InputError: the option `fold` names another fold.
         """
-        touched = [not set(fold).isdisjoint(pmids) for fold in official_folds()]
-        told = [number for number, touches in enumerate(touched) if touches != lacks_its_dev_set]
-        if len(told) != 1 or told[0] == self._fold:
+        present = [not set(fold).isdisjoint(pmids) for fold in official_folds()]
+        folds = [number for number, is_present in enumerate(present) if is_present != lacks_its_dev_set]
+        if len(folds) != 1 or folds[0] == self._fold:
             return self._fold
         if self._fold != 0:
             raise InputError(
-                f"--data.source.fold: {self._fold}, and {self._path} holds the official fold {told[0]}: leave the "
+                f"--data.source.fold: {self._fold}, and {self._path} holds the official fold {folds[0]}: leave the "
                 f"option out, or change {option}"
             )
-        return told[0]
+        return folds[0]
 
     def _left_out(self) -> str:
         if not self.skipped:
@@ -256,54 +255,52 @@ class PubMedQA(Source):
         first = self.skipped[0]
         return f"; left out as bad: {len(self.skipped):,}, the first {first.file}:{first.line}: {first.why}"
 
-    def _records(self, path: str | None, config: str, kind: str, option: str) -> list[Record]:
-        """The records of a local file, or of the Hub without one; bad ones as `on_bad_record` says."""
+    def _records(self, path: str | None, kind: str, option: str) -> list[Record]:
+        """The records of a local file, or of the Hub without one; `on_bad_record` decides about unusable ones."""
         skipped: list[BadRecord] | None = [] if self._skips else None
         if path is None:
-            rows = _hub(config, self._revision)
+            rows = _hub(kind, self._revision)
         else:
             rows, understood = readers.read_table(path, option, skipped)
             self.remarks = (*self.remarks, understood)
-        found = usable(rows, lambda row: record_of(row, kind), option, skipped)
-        if skipped and not found:
+        pairs = usable(rows, lambda row: record_of(row, kind), option, skipped)
+        if skipped and not pairs:
             raise readers.all_bad(path or HUB, option, skipped)
         self.skipped += skipped or []
-        return [record for _, record in found]
+        return [record for _, record in pairs]
 
     def _extra(
-        self, name: str, config: str, path: str, count: int | None, splits: Splits, left_out: list[str]
+        self, kind: str, path: str, count: int | None, splits: Splits, left_out: list[str]
     ) -> list[Record]:
-        option = f"--data.source.{name}"
-        records = self._records(None if path == "hub" else path, config, name, option)
-        reject_test_questions(
-            {name: [record for record in records if by_id(record) is not None]}, option=False
-        )
+        option = f"--data.source.{kind}"
+        records = self._records(None if path == HUB_WORD else path, kind, option)
+        reject_test_pmids(records, kind, option=False)
         taken = {record.id: record for part in splits for record in part}
         for record in records:
             if record.id in taken:
                 raise InputError(
                     f"{at(record)}: the PMID {record.id} is already at {at(taken[record.id])}: remove it ({option})"
                 )
-        reject_shared_content({name: records}, splits.test, "test")
-        reject_shared_content({name: records}, splits.dev, "dev")
-        # titles recur in PubMed: another paper's question may have the same words
+        reject_shared_content({kind: records}, splits.test, "test")
+        reject_shared_content({kind: records}, splits.dev, "dev")
+        # titles recur in PubMed: the question of another paper may have the same words
         same = {leak.record.id for leak in find_leaks(records)}
         if same:
             left_out.append(
-                f"{len(same):,} of {len(records):,} {name} questions have a test question's words, and are left out"
+                f"{len(same):,} of {len(records):,} {kind} questions have a test question's words, and are left out"
             )
             records = [record for record in records if record.id not in same]
         if count is not None and count < len(records):
-            # by the hash of the id: a sample that no order of the file decides
+            # the hash of the id makes the sample independent of the file's order
             records.sort(key=lambda record: hashlib.sha256(record.id.encode()).digest())
             records = records[:count]
         return records
 
 
 def _reject_strangers(
-    held: Mapping[str, Record], official: Collection[str], part: str = "", fold: int = 0
+    by_pmid: Mapping[str, Record], official: Collection[str], part: str = "", fold: int = 0
 ) -> None:
-    stranger = next((record for pmid, record in held.items() if pmid not in official), None)
+    stranger = next((record for pmid, record in by_pmid.items() if pmid not in official), None)
     if stranger is None:
         return
     if part:
@@ -323,17 +320,17 @@ def _and(parts: Collection[str]) -> str:
     return " and ".join(parts)
 
 
-def _holds(held: Mapping[str, Record], ids: Mapping[str, Collection[str]]) -> str:
-    """What it holds instead, for the message."""
-    counts = {part: sum(pmid in held for pmid in pmids) for part, pmids in ids.items()}
+def _holds(by_pmid: Mapping[str, Record], ids: Mapping[str, Collection[str]]) -> str:
+    """The number of questions of each split, for the message."""
+    counts = {part: sum(pmid in by_pmid for pmid in pmids) for part, pmids in ids.items()}
     return f" ({', '.join(f'{count} of the {part} set' for part, count in counts.items())})"
 
 
-def _hub(config: str, revision: str | None) -> list[Row]:
-    if config == "pqa_labeled":
+def _hub(kind: str, revision: str | None) -> list[Row]:
+    if kind == "labeled":
         file = DOWNLOAD.rsplit("/", 1)[1]
         option, fix = "--data.source.path", f"download {DOWNLOAD} and pass --data.source.path {file}"
     else:
-        option = f"--data.source.{config.removeprefix('pqa_')}"
+        option = f"--data.source.{kind}"
         fix = f"pass a local copy: {option} FILE"
-    return read_hub(HUB, config, "train", revision, option, fix)
+    return read_hub(HUB, f"pqa_{kind}", "train", revision, option, fix)

@@ -1,4 +1,4 @@
-"""Where PubMedQA's labelled questions lie on disk: one file with all of them, or the files of the authors' split.
+"""PubMedQA's labelled questions on disk: one file with all of them, or the files of the authors' split.
 
 `preprocess/split_dataset.py` of https://github.com/pubmedqa/pubmedqa writes, each in GitHub's shape:
 
@@ -22,8 +22,8 @@ class LabeledFiles(NamedTuple):
     """The files of a `path`.
 
     Attributes:
-        whole: a file, or a folder with one, that holds questions of any split; None where there are split files.
-        parts: split ("train", "dev", "test") → its file, where there are split files.
+        whole: a file, or a folder with one file, that holds questions of any split; None where there are split files.
+        parts: split ("train", "dev", "test") → its file; empty where there are no split files.
     """
 
     whole: str | None
@@ -31,53 +31,55 @@ class LabeledFiles(NamedTuple):
 
 
 def labeled_files(path: str, fold: int, option: str) -> LabeledFiles:
-    """What a file or a folder holds.
+    """The files that a path stands for.
 
     Args:
         path: `ori_pqal.json`, another file, a folder pqal_foldN, the authors' folder data, or a folder with one
             data file.
-        fold: which pqal_foldN of the folder data is meant.
-        option: the option that named it, for messages.
+        fold: the number of pqal_foldN in the folder data.
+        option: the option that named the path, for messages.
 
     Raises:
-        InputError: the folder data has other folds alone, or can't be looked into.
+        InputError: the folder data has only other folds, or can't be read.
     """
-    place = Path(path).expanduser()
+    location = Path(path).expanduser()
     try:
-        if not place.is_dir():
+        if not location.is_dir():
             return LabeledFiles(path, {})
-        if (place / WHOLE).is_file():
-            return LabeledFiles(str(place / WHOLE), {})
-        folds = sorted(one for one in place.iterdir() if _FOLD.fullmatch(one.name) and one.is_dir())
-        parts = {"train": place / TRAIN, "dev": place / DEV, "test": place / TEST}
+        if (location / WHOLE).is_file():
+            return LabeledFiles(str(location / WHOLE), {})
+        folds = sorted(
+            entry for entry in location.iterdir() if _FOLD.fullmatch(entry.name) and entry.is_dir()
+        )
+        parts = {"train": location / TRAIN, "dev": location / DEV, "test": location / TEST}
         if folds and not parts["train"].is_file() and not parts["dev"].is_file():
-            of_fold = place / f"pqal_fold{fold}"
+            of_fold = location / f"pqal_fold{fold}"
             if of_fold not in folds:
                 if len(folds) > 1 or fold != 0:
-                    there = ", ".join(one.name for one in folds)
+                    there = ", ".join(folder.name for folder in folds)
                     raise InputError(
                         f"--data.source.fold: {fold}, and {path} has no folder pqal_fold{fold} ({there}): give one "
                         "of these"
                     )
                 of_fold = folds[0]
             parts |= {"train": of_fold / TRAIN, "dev": of_fold / DEV}
-        found = {name: file for name, file in parts.items() if file.is_file()}
-    except (OSError, RuntimeError) as error:  # RuntimeError: a home folder of nobody ("~name")
+        files = {name: file for name, file in parts.items() if file.is_file()}
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of an unknown user ("~name")
         raise InputError(
             f"{option}: {path} can't be read ({error}): check the path and its permissions"
         ) from error
-    return LabeledFiles(None, found) if found else LabeledFiles(path, {})
+    return LabeledFiles(None, files) if files else LabeledFiles(path, {})
 
 
 def fingerprint(path: str, fold: int) -> dict[str, object]:
-    """Size and SHA-256 of each file that `path` means, by its name; empty where nothing can be read."""
+    """File name → size and SHA-256, of each file that `path` stands for; empty where nothing can be read."""
     try:
-        found = labeled_files(path, fold, "")
+        files = labeled_files(path, fold, "")
     except InputError:
         return {}
-    if found.whole is not None:
-        return readers.fingerprint(found.whole)
-    of_parts: dict[str, object] = {}
-    for file in found.parts.values():
-        of_parts.update(readers.fingerprint(str(file)))
-    return of_parts
+    if files.whole is not None:
+        return readers.fingerprint(files.whole)
+    digests: dict[str, object] = {}
+    for file in files.parts.values():
+        digests.update(readers.fingerprint(str(file)))
+    return digests

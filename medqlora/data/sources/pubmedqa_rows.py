@@ -1,8 +1,7 @@
-"""A row of PubMedQA, in GitHub's shape or the Hub's, as a record; `pubmedqa.py` shows one of each."""
+"""Rows of PubMedQA, in GitHub's shape or the Hub's, to records; `pubmedqa.py` shows one of each."""
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from medqlora.data import fields
 from medqlora.data.readers import Row
@@ -15,14 +14,14 @@ _PREDS = ("reasoning_required", "reasoning_free")
 
 
 def record_of(row: Row, kind: str = "labeled") -> Record:
-    """A row of either shape as a record.
+    """The record of a row in either shape.
 
     Args:
         row: GitHub's, keyed by PMID, or the Hub's, also from a CSV.
-        kind: that of the set: labeled, artificial or unlabeled.
+        kind: the kind of the set: labeled, artificial or unlabeled.
 
     Raises:
-        InputError: it is neither, or something in it is not as it should be.
+        InputError: the row has neither shape, or a wrong value.
     """
     value = row.value
     if "QUESTION" in value or (row.key is not None and "question" not in value):
@@ -55,7 +54,7 @@ def _build(
     kind: str,
     id_key: str,
     id_value: object,
-    value: Mapping[str, Any],
+    value: Mapping[str, object],
     keys: tuple[str, str, str, str, str],
 ) -> Record:
     question, contexts, sections, meshes, long_answer = keys
@@ -64,7 +63,7 @@ def _build(
         raise fields.bad(row, id_key, id_value, "give a PMID")
     passages = fields.texts(row, contexts, value.get(contexts))
     names = fields.texts(row, sections, value.get(sections))
-    # the automatic sets have rows without sections or with odd ones, and names are for display only
+    # the automatic sets have rows with missing or odd sections, and section names are for display only
     if kind != "labeled" and len(names) != len(passages):
         names = ()
     if kind == "labeled" and not any(passage.strip() for passage in passages):
@@ -81,7 +80,7 @@ def _build(
         question=fields.text(row, question, value.get(question), needed=True),
         contexts=passages,
         context_labels=names,
-        # without a decision, the conclusion itself is the answer
+        # an unlabeled row has no decision: its conclusion is the answer
         labels=() if kind == "unlabeled" else YES_NO_MAYBE,
         answer=rationale if kind == "unlabeled" else answer,
         long_answer="" if kind == "unlabeled" else rationale,
@@ -96,7 +95,7 @@ def _build(
 
 
 def _letters(value: object) -> object:
-    """The Hub has a pred as a list of its characters: ["y", "e", "s"]."""
+    """Joins the characters of an annotator's answer, as the Hub has it: ["y", "e", "s"]."""
     if isinstance(value, list) and value and all(isinstance(letter, str) for letter in value):
         return "".join(value)
     return value

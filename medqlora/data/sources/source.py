@@ -3,39 +3,40 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 
-from medqlora.data.prompts.prompt import Prompt, lookup
+from medqlora.data.prompts import Prompt, lookup
 from medqlora.records import BadRecord, Splits
+from medqlora.utils.registry import Registry
 
 
 class Source(ABC):
-    """Reads records from somewhere. A new dataset is a new file in this folder with one subclass.
+    """Reads records from a data set. A new data set is a new file in this folder with one registered subclass.
 
-    Subclasses take plain values in their constructor (it is their command-line help), touch no file
-    before `read`, and read the same splits every time they are given the same values.
+    The constructor of a subclass takes plain values (it is the command-line help). A subclass opens no file before
+    `read`, and reads the same splits whenever it has the same values.
     """
 
-    #: what the reports call it
+    #: the data set's name in reports
     name: str
 
-    #: prompts that stand in for `--data.prompt`'s of the same name where this set is asked: a benchmark's
-    #: own in lm-evaluation-harness as "lm_eval"
+    #: prompts that replace `--data.prompt`'s of the same name for this data set: a benchmark's own prompt in
+    #: lm-evaluation-harness is its "lm_eval"
     prompts: Mapping[str, Prompt] = {}
 
-    #: what `read` left out and why, a line each, for the person at the terminal; () before it
+    #: lines for the terminal on how the files were read and what `read` left out; () before `read`
     remarks: tuple[str, ...] = ()
 
-    #: the records that `read` left out because they can't be used (`on_bad_record: skip`); empty before it
+    #: the unusable records that `read` left out (`on_bad_record: skip`); empty before `read`
     skipped: Sequence[BadRecord] = ()
 
-    #: whether `read` refuses benchmarks' test questions among those to learn from; the datamodule turns it off, and
-    #: does so itself, for every source and with its option
+    #: whether `read` rejects benchmarks' test questions in the training and validation sets; the datamodule sets it
+    #: to False, and rejects them itself, for every source and with its option
     checks_test_questions: bool = True
 
     def prompt(self, name: str) -> Prompt:
-        """The prompt that `--data.prompt` means for this set: its own of that name, or everyone's.
+        """The prompt that `--data.prompt` selects for this data set: its own of that name, or the general one.
 
         Raises:
-            InputError: there is none; names the nearest.
+            InputError: there is no such prompt; names the nearest.
         """
         return self.prompts[name] if name in self.prompts else lookup(name)
 
@@ -49,11 +50,11 @@ class Source(ABC):
         """
 
     def read_for(self, needed: Collection[str], also: Collection[str] = ()) -> Splits:
-        """As `read`; a source whose splits are files of their own reads those alone that are named.
+        """Like `read`; a source with one file per split reads only the splits named here.
 
         Args:
-            needed: the splits that are asked for, of "train", "dev" and "test".
-            also: those that are taken where they are there, and may be empty or not whole.
+            needed: required splits, of "train", "dev" and "test".
+            also: splits to add where they exist; they may be empty or incomplete.
 
         Raises:
             InputError: as `read`.
@@ -61,11 +62,28 @@ class Source(ABC):
         return self.read()
 
     def same_data(self, recorded: Mapping[str, object]) -> bool:
-        """Whether an adapter's record of its data (`name` and the `fingerprint` of its source) is of this data set,
-        whatever the copy, the fold or the prompt."""
+        """Whether an adapter was trained on this data set, whatever the copy, the fold or the prompt.
+
+        Args:
+            recorded: the adapter's record of its data: `name`, and the `fingerprint` of its source.
+        """
         return recorded.get("name") == self.name
 
     @abstractmethod
     def fingerprint(self) -> dict[str, object]:
-        """What decides the records read, as plain values, for caches and run records: the constructor's
-        values and, for local files, their size and SHA-256."""
+        """What decides the records, as plain values, for caches and run records: the constructor's values and, for
+        local files, their size and SHA-256."""
+
+
+#: class name → class; a module in this folder, an entry point or a plugin adds one with `@SOURCES.register("Name")`
+SOURCES: Registry[type[Source]] = Registry("source", "medqlora.sources", __package__)
+
+
+def source_names() -> tuple[str, ...]:
+    """The class path of each registered source, those of plugins included: "medqlora.data.PubMedQA"."""
+    return tuple(
+        f"medqlora.data.{name}"
+        if kind.__module__.startswith(f"{__package__}.")
+        else f"{kind.__module__}.{name}"
+        for name, kind in SOURCES
+    )

@@ -1,6 +1,6 @@
-"""Invented trials: the embedded data of the demo, made here and read from nowhere.
+"""Invented trials: the embedded data of the demo, generated here.
 
-Source: none; every name and figure is made up below. One record:
+Source: none; this file generates every name and figure. One record:
 
     question   Does zalotrevin reduce morvic pain in adults with belgrosis?
     contexts   METHODS  We randomised 240 adults with belgrosis to zalotrevin or placebo.
@@ -8,8 +8,8 @@ Source: none; every name and figure is made up below. One record:
     answer     no
     long       It did no better than placebo.
 
-The question tells nothing of the answer, and names of drugs, conditions and outcomes don't return in another
-set: what can be learned is to read what an abstract found.
+The question does not reveal the answer, and no name of a drug, condition or outcome is in two sets. So a model can only
+learn to read the findings of an abstract.
 """
 
 import random
@@ -17,14 +17,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from medqlora.data.sources.source import Source
+from medqlora.data.sources.source import SOURCES, Source
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record, Splits
 
 #: the share of each answer in a set
 SHARES = {"yes": 0.40, "no": 0.35, "maybe": 0.25}
 
-#: a name belongs to the set whose residues hold its checksum: none is in two sets, whatever the seed
+#: a name belongs to the set that has its checksum's residue: no name is in two sets, whatever the seed
 _RESIDUES = {"train": (0, 1, 2), "dev": (3,), "test": (4,), "pretraining": (5, 6, 7)}
 
 _SYLLABLES = tuple(first + vowel + last for first in "bdfgklmnprtvz" for vowel in "aeiou" for last in "lnr")
@@ -52,8 +52,8 @@ _P_VALUES = {
     "no": ("0.46", "0.61", "0.83"),
     "maybe": ("0.06", "0.08", "0.11"),
 }
-#: short, and the same for every trial: names to be copied would be most of the loss, and a base of this size
-#: would spend its steps on them instead of on the answer
+#: short, and the same for every trial: copied names would be most of the loss, and a base model of this size would
+#: spend its steps on them instead of on the answer
 _RATIONALES = {
     "yes": "It did better than placebo.",
     "no": "It did no better than placebo.",
@@ -61,6 +61,7 @@ _RATIONALES = {
 }
 
 
+@SOURCES.register("SyntheticTrials")
 class SyntheticTrials(Source):
     """Invented yes/no/maybe questions about invented trials: the embedded data of the demo.
 
@@ -71,7 +72,7 @@ class SyntheticTrials(Source):
         train: how many questions to train on.
         dev: how many to validate on; 0 for none.
         test: how many to test on.
-        seed: another one gives other questions of the same kind.
+        seed: another seed gives other questions of the same kind.
     """
 
     name = "SyntheticTrials"
@@ -80,38 +81,27 @@ class SyntheticTrials(Source):
         for option, value, least in (("train", train, 1), ("dev", dev, 0), ("test", test, 1)):
             if value < least:
                 raise InputError(f"--data.source.{option} is {value}: it has to be at least {least}")
-        self.train = train
-        self.dev = dev
-        self.test = test
+        self.train, self.dev, self.test = train, dev, test
         self.seed = seed
 
     def read(self) -> Splits:
-        return Splits(
-            list(_trials("train", self.train, self.seed)),
-            list(_trials("dev", self.dev, self.seed)),
-            list(_trials("test", self.test, self.seed)),
-        )
+        counts = {"train": self.train, "dev": self.dev, "test": self.test}
+        return Splits(*(list(_trials(split, count, self.seed)) for split, count in counts.items()))
 
     def fingerprint(self) -> dict[str, object]:
-        return {
-            "source": self.name,
-            "train": self.train,
-            "dev": self.dev,
-            "test": self.test,
-            "seed": self.seed,
-        }
+        counts = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {"source": self.name, **counts, "seed": self.seed}
 
 
 def pretraining_trials(count: int, seed: int = 0) -> Iterator[Record]:
-    """Trials of names that no set has, each with a random answer: what the demo's base learns to read.
+    """Trials to pretrain the demo's base model, with names that no set has and random answers.
 
-    The answer and its rationale are drawn without regard to the findings, so the form of an answer can be
-    learned from them and nothing else.
+    Answer and rationale are independent of the findings, so the base model learns the form of an answer only.
     """
     rng = random.Random(f"{seed}/pretraining answers")
     for record in _trials("pretraining", count, seed):
-        claimed = rng.choice(YES_NO_MAYBE)
-        yield replace(record, answer=claimed, long_answer=_RATIONALES[claimed])
+        answer = rng.choice(YES_NO_MAYBE)
+        yield replace(record, answer=answer, long_answer=_RATIONALES[answer])
 
 
 def _trials(split: str, count: int, seed: int) -> Iterator[Record]:
@@ -127,12 +117,7 @@ def _trial(rng: random.Random, split: str, number: int, answer: str) -> Record:
     people, condition = rng.choice(_PEOPLE), _name(rng, split, 1, _CONDITIONS)
     drug = _name(rng, split, 2, _DRUGS)
     outcome = f"{_name(rng, split, 1, _OUTCOMES)} {rng.choice(_SIGNS)}"
-    words = {
-        "n": 10 * rng.randint(4, 40),
-        "p": people,
-        "c": condition,
-        "d": drug,
-    }
+    words = {"n": 10 * rng.randint(4, 40), "p": people, "c": condition, "d": drug}
     results = [
         f"The {outcome} was {_finding(rng, answer)}.",
         f"Side effects were {rng.choice(_SIDE_EFFECTS)}.",

@@ -1,17 +1,17 @@
-"""Does a confidence of 80% mean right four times in five?"""
+"""Calibration of the label probabilities: does a confidence of 80% mean right four times in five?"""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medqlora.evaluation.report_data import Calibration, CalibrationBin
 from medqlora.evaluation.statistics.intervals import wilson_interval
 from medqlora.records import Prediction
 
 #: bins of equal width between 0 and 1
 BINS = 15
-#: the temperatures that the fit may return
+#: bounds of a fitted temperature
 TEMPERATURES = (0.05, 20.0)
 
 Array = NDArray[np.float64]
@@ -24,17 +24,22 @@ def log_probabilities(prediction: Prediction, temperature: float = 1.0) -> Array
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
-def reliability(confidence: Sequence[float], right: Sequence[bool]) -> list[dict[str, Any]]:
+def top_probability(prediction: Prediction, temperature: float = 1.0) -> float:
+    """The largest probability among the labels at this temperature, 0 to 1."""
+    return min(1.0, float(np.exp(log_probabilities(prediction, temperature).max())))
+
+
+def reliability(confidence: Sequence[float], right: Sequence[bool]) -> list[CalibrationBin]:
     """The `BINS` bins with their count, mean confidence, accuracy and Wilson interval (None where empty).
 
-    A bin holds low <= confidence < high, as torchmetrics has it; 1.0 belongs to the last.
+    A bin holds low <= confidence < high, as in torchmetrics; 1.0 belongs to the last.
     """
     edges = np.linspace(0.0, 1.0, BINS + 1)
     values, hits = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=bool)
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BINS - 1)
-    bins: list[dict[str, Any]] = []
+    index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BINS - 1)
+    bins: list[CalibrationBin] = []
     for number in range(BINS):
-        inside = place == number
+        inside = index == number
         count, right_count = int(inside.sum()), int(hits[inside].sum())
         bins.append(
             {
@@ -49,17 +54,21 @@ def reliability(confidence: Sequence[float], right: Sequence[bool]) -> list[dict
     return bins
 
 
-def expected_calibration_error(bins: Sequence[dict[str, Any]]) -> float:
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
     """Σ (n_bin / n) · |accuracy - mean confidence| over the bins of `reliability`, 0 to 1.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    n = sum(one["n"] for one in bins)
-    return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in bins if one["n"]) / n)
+    gaps = [
+        one["n"] * abs(one["accuracy"] - one["confidence"])
+        for one in bins
+        if one["accuracy"] is not None and one["confidence"] is not None
+    ]
+    return float(sum(gaps) / sum(one["n"] for one in bins))
 
 
 def brier_score(predictions: Sequence[Prediction], temperature: float = 1.0) -> float:
-    """Mean over items of Σ over labels of (p - [label is gold])², 0 to 2 (Brier 1950, multi-class)."""
+    """Mean over questions of Σ over labels of (p - [label is gold])², 0 to 2 (Brier 1950, multi-class)."""
     total = 0.0
     for prediction in predictions:
         p = np.exp(log_probabilities(prediction, temperature))
@@ -77,10 +86,9 @@ def negative_log_likelihood(predictions: Sequence[Prediction], temperature: floa
     return float(-sum(losses) / len(predictions)) + 0.0  # + 0.0: no "-0.0" in the report
 
 
-def calibration(predictions: Sequence[Prediction], temperature: float = 1.0) -> dict[str, Any]:
+def calibration(predictions: Sequence[Prediction], temperature: float = 1.0) -> Calibration:
     """`ece` (15 equal-width bins of the decision's confidence), `brier`, `nll` and the bins."""
-    logs = [log_probabilities(prediction, temperature) for prediction in predictions]
-    confidence = [min(1.0, float(np.exp(log.max()))) for log in logs]
+    confidence = [top_probability(prediction, temperature) for prediction in predictions]
     right = [prediction.decision == prediction.gold for prediction in predictions]
     bins = reliability(confidence, right)
     return {
@@ -94,23 +102,23 @@ def calibration(predictions: Sequence[Prediction], temperature: float = 1.0) -> 
 def fit_temperature(dev: Sequence[Prediction]) -> float:
     """The temperature T for which softmax(logprobs / T) has the smallest NLL on `dev`.
 
-    Only dev predictions may come here: a temperature fitted on the test set calibrates nothing. The NLL is
-    convex in 1/T, so a bounded scalar search finds the minimum; where it lies outside `TEMPERATURES` (all
-    right, or worse than chance) the bound itself is returned.
+    Takes validation predictions only: a temperature fitted on the test set calibrates nothing. The NLL is
+    convex in 1/T, so a bounded scalar search finds the minimum. Where it lies outside `TEMPERATURES` (all
+    right, or worse than chance) the bound is returned.
 
     Raises:
-        ValueError: `dev` is empty or has items without gold or label scores.
+        ValueError: `dev` is empty or has questions without gold or label scores.
     """
     if not dev or any(not one.logprobs or one.gold not in one.labels for one in dev):
         raise ValueError("a temperature needs dev predictions with gold labels and label log-likelihoods")
     from scipy.optimize import minimize_scalar
 
     low, high = TEMPERATURES
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda inverse: negative_log_likelihood(dev, 1 / inverse),
         bounds=(1 / high, 1 / low),
         method="bounded",
         options={"xatol": 1e-6},
     )
     # the search never evaluates the bounds themselves
-    return min((1 / float(found.x), low, high), key=lambda t: negative_log_likelihood(dev, t))
+    return min((1 / float(minimum.x), low, high), key=lambda t: negative_log_likelihood(dev, t))

@@ -1,4 +1,4 @@
-"""What must hold of predictions before anything is computed from them."""
+"""Checks of predictions before anything is computed from them."""
 
 import math
 from collections.abc import Sequence
@@ -8,45 +8,55 @@ from medqlora.records import Prediction, Record
 
 
 def checked(predictions: Sequence[Prediction], what: str) -> None:
-    """Refuses what would make a number wrong without a sign.
+    """Refuses predictions that would make a score wrong without a sign.
+
+    Args:
+        predictions: of one set.
+        what: name of the set, for messages.
 
     Raises:
         InputError: there are no predictions, or some have no gold answer: dropping them would flatter.
-        ValueError: an id occurs twice, a gold label is none of the labels, or a log-likelihood is no finite
-            number (NaN would silently decide for the first label).
+        ValueError: an id occurs twice, a gold label is none of the labels, or a log-likelihood is not finite
+            (NaN would silently decide for the first label).
     """
     if not predictions:
         raise InputError(f"no {what} predictions: there is nothing to score; is the split empty?")
-    unknown = [one.id for one in predictions if one.gold is None]
+    unknown = [prediction.id for prediction in predictions if prediction.gold is None]
     if unknown:
         raise InputError(
             f"{len(unknown)} of {len(predictions)} {what} questions have no answer to score against "
             f"(first: {unknown[0]}): give their answers, or use predict instead of test"
         )
     seen: set[str] = set()
-    for one in predictions:
-        if one.id in seen:
-            raise ValueError(f"{what}: question {one.id} is there twice")
-        seen.add(one.id)
-        if one.labels and one.gold not in one.labels:
-            raise ValueError(f"{what}: question {one.id}: gold {one.gold!r} is none of {one.labels}")
-        if one.parsed is not None and one.labels and one.parsed not in one.labels:
-            raise ValueError(f"{what}: question {one.id}: parsed {one.parsed!r} is none of {one.labels}")
-        if one.logprobs and len(one.logprobs) != len(one.labels):
-            raise ValueError(
-                f"{what}: question {one.id}: {len(one.logprobs)} scores of {len(one.labels)} labels"
-            )
-        if not all(math.isfinite(value) for value in one.logprobs):
-            raise ValueError(f"{what}: question {one.id}: log-likelihoods are not finite: {one.logprobs}")
+    for prediction in predictions:
+        problem = _problem(prediction)
+        if prediction.id in seen:
+            problem = "it occurs twice"
+        if problem:
+            raise ValueError(f"{what}: question {prediction.id}: {problem}")
+        seen.add(prediction.id)
     for name, count in (
-        ("label log-likelihoods", sum(bool(one.logprobs) for one in predictions)),
-        ("labels", sum(bool(one.labels) for one in predictions)),
-        ("generated text", sum(one.text is not None for one in predictions)),
+        ("label log-likelihoods", sum(bool(prediction.logprobs) for prediction in predictions)),
+        ("labels", sum(bool(prediction.labels) for prediction in predictions)),
+        ("generated text", sum(prediction.text is not None for prediction in predictions)),
     ):
         if 0 < count < len(predictions):
             raise ValueError(
                 f"{what}: only {count} of {len(predictions)} predictions have {name}: all or none"
             )
+
+
+def _problem(prediction: Prediction) -> str | None:
+    labels, logprobs = prediction.labels, prediction.logprobs
+    if labels and prediction.gold not in labels:
+        return f"gold {prediction.gold!r} is none of {labels}"
+    if labels and prediction.parsed is not None and prediction.parsed not in labels:
+        return f"parsed {prediction.parsed!r} is none of {labels}"
+    if logprobs and len(logprobs) != len(labels):
+        return f"{len(logprobs)} scores of {len(labels)} labels"
+    if not all(map(math.isfinite, logprobs)):
+        return f"log-likelihoods are not finite: {logprobs}"
+    return None
 
 
 def matched_records(predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Record]:
@@ -56,16 +66,17 @@ def matched_records(predictions: Sequence[Prediction], records: Sequence[Record]
         ValueError: a prediction has no record, a record has no prediction, or their answers differ.
     """
     by_id = {record.id: record for record in records}
-    if len(by_id) != len(records) or by_id.keys() != {one.id for one in predictions}:
+    if len(by_id) != len(records) or by_id.keys() != {prediction.id for prediction in predictions}:
         raise ValueError(
             f"{len(predictions)} predictions and {len(records)} records: each question must be in both, once"
         )
-    for one in predictions:
-        if by_id[one.id].answer != one.gold:
+    matched = [by_id[prediction.id] for prediction in predictions]
+    for prediction, record in zip(predictions, matched, strict=True):
+        if record.answer != prediction.gold:
             raise ValueError(
-                f"question {one.id}: gold {one.gold!r}, but the record's {by_id[one.id].answer!r}"
+                f"question {prediction.id}: gold {prediction.gold!r}, but the record's {record.answer!r}"
             )
-    return [by_id[one.id] for one in predictions]
+    return matched
 
 
 def in_order_of(predictions: Sequence[Prediction], base: Sequence[Prediction]) -> list[Prediction]:
@@ -74,12 +85,13 @@ def in_order_of(predictions: Sequence[Prediction], base: Sequence[Prediction]) -
     Raises:
         ValueError: they are not of the same questions with the same gold answers.
     """
-    by_id = {one.id: one for one in base}
-    if by_id.keys() != {one.id for one in predictions}:
+    by_id = {prediction.id: prediction for prediction in base}
+    if by_id.keys() != {prediction.id for prediction in predictions}:
         raise ValueError(
             f"{len(base)} base predictions are not of the same questions as the {len(predictions)}"
         )
-    for one in predictions:
-        if by_id[one.id].gold != one.gold or by_id[one.id].labels != one.labels:
-            raise ValueError(f"question {one.id}: the base has another gold answer or other labels")
-    return [by_id[one.id] for one in predictions]
+    matched = [by_id[prediction.id] for prediction in predictions]
+    for prediction, other in zip(predictions, matched, strict=True):
+        if (other.gold, other.labels) != (prediction.gold, prediction.labels):
+            raise ValueError(f"question {prediction.id}: the base has another gold answer or other labels")
+    return matched

@@ -1,16 +1,17 @@
-"""Questions without labels: the answer is a text, and only its wording can be compared."""
+"""Free answers: token F1, ROUGE-L and exact match compare the wording of texts."""
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.evaluation.metrics.rouge import rouge_l
 from medqlora.evaluation.metrics.token_f1 import token_f1
+from medqlora.evaluation.report_data import AnswerLine, BaseScores, Report, TextScores
 from medqlora.evaluation.statistics.intervals import RESAMPLES, percentile_interval, wilson_interval
-from medqlora.records import Prediction, Record
+from medqlora.evaluation.statistics.paired import mcnemar_exact, paired_difference_interval
+from medqlora.records import Prediction
 
 _NOTE = (
     "free answers: overlap of wording with the reference (token F1, ROUGE-L) and exact match; none of them judges "
@@ -23,66 +24,64 @@ _INTERVALS = (
 
 
 def exactly_matches(text: str, answer: str) -> bool:
-    """Whether both have the same letters and digits in the same words, in any case."""
-    said, meant = (re.findall(r"\w+", one.casefold()) for one in (text, answer))
-    return said == meant if meant else text.strip() == answer.strip()
+    """Whether both have the same words, regardless of case and punctuation."""
+    words, reference = (re.findall(r"\w+", part.casefold()) for part in (text, answer))
+    return words == reference if reference else text.strip() == answer.strip()
+
+
+def answer_scores(prediction: Prediction) -> AnswerLine:
+    """Token F1, ROUGE-L and exact match of one generated answer."""
+    text, reference = prediction.text or "", str(prediction.gold)
+    return {
+        "token_f1": token_f1(text, reference),
+        "rouge_l": rouge_l(text, reference),
+        "exact_match": exactly_matches(text, reference),
+    }
 
 
 def free_answer_scores(
-    predictions: Sequence[Prediction],
-    records: Sequence[Record] | None,
-    base: Sequence[Prediction] | None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The fields of `Scores` for free answers: exact match as accuracy, overlap of wording in `more`, the rest None.
+    predictions: Sequence[Prediction], base: Sequence[Prediction] | None, seed: int = 0
+) -> Report:
+    """The report of free answers: exact match as accuracy, and overlap of wording.
 
-    None of these says whether an answer is right: another wording of a right answer counts as wrong, and a text
-    that differs by one "not" is nearly alike. The report says so.
+    None of these says whether an answer is right: a correct answer in other words counts as wrong, and a text
+    that differs by one "not" scores high. The report says so.
 
     Args:
         predictions: one a question.
-        records: the questions.
-        base: the bare base's predictions, in the same order.
+        base: the base model's predictions, in the same order.
         seed: of the bootstrap.
 
     Raises:
         ValueError: nothing was generated.
     """
     overlaps = _overlaps(predictions)
-    block = _block(predictions, overlaps, seed)
-    base_block = None
+    scores = _block(predictions, overlaps, seed)
+    base_block: BaseScores | None = None
     if base is not None:
-        from medqlora.evaluation.statistics.paired import mcnemar_exact, paired_difference_interval
-
         base_overlaps = _overlaps(base)
-        base_block = _block(base, base_overlaps, seed)
+        base_scores = _block(base, base_overlaps, seed)
         pairs = list(zip(_matches(predictions), _matches(base), strict=True))
-        counts = [pairs.count(one) for one in ((True, True), (True, False), (False, True), (False, False))]
-        base_block["difference"] = block["accuracy"] - base_block["accuracy"]
-        base_block["difference_ci95"] = list(paired_difference_interval(*counts))
-        base_block["mcnemar_p"] = mcnemar_exact(counts[1], counts[2])
-        base_block["token_f1_difference"] = block["token_f1"] - base_block["token_f1"]
-        base_block["token_f1_difference_ci95"] = mean_interval(overlaps[:, 0] - base_overlaps[:, 0], seed)
-    overlap = {key: block.pop(key) for key in ("token_f1", "token_f1_ci95", "rouge_l", "rouge_l_ci95")}
-    topics: list[dict[str, Any]] = []
-    unknown = (
-        "macro_f1 macro_f1_ci95 per_class confusion_matrix ece brier nll aurc majority_accuracy human_accuracy "
-        "unparsed_fraction"
-    )
+        cells = ((True, True), (True, False), (False, True), (False, False))
+        both, only_first, only_second, neither = (pairs.count(cell) for cell in cells)
+        base_block = {
+            **base_scores,
+            "difference": scores["accuracy"] - base_scores["accuracy"],
+            "difference_ci95": list(paired_difference_interval(both, only_first, only_second, neither)),
+            "mcnemar_p": mcnemar_exact(only_first, only_second),
+            "token_f1_difference": scores["token_f1"] - base_scores["token_f1"],
+            "token_f1_difference_ci95": mean_interval(overlaps[:, 0] - base_overlaps[:, 0], seed),
+        }
     return {
-        **block,
-        **dict.fromkeys(unknown.split()),
+        **scores,
         "decided_by": "exact_match",
         "base": base_block,
-        "mcnemar_p": None if base_block is None else base_block["mcnemar_p"],
-        "by_topic": topics,
-        "more": {
-            **overlap,
-            "exact_match": block["accuracy"],
-            "exact_match_ci95": block["accuracy_ci95"],
-            "intervals": _INTERVALS,
-            "note": _NOTE,
-        },
+        "mcnemar_p": base_block["mcnemar_p"] if base_block else None,
+        "by_topic": [],
+        "exact_match": scores["accuracy"],
+        "exact_match_ci95": scores["accuracy_ci95"],
+        "intervals": _INTERVALS,
+        "note": _NOTE,
     }
 
 
@@ -112,15 +111,15 @@ def _overlaps(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     """Token F1 and ROUGE-L of each answer, shape (n, 2)."""
     if predictions[0].text is None:
         raise ValueError("free answers can only be scored by generating them: nothing was generated")
-    pairs = [(one.text or "", str(one.gold)) for one in predictions]
-    return np.array([(token_f1(said, meant), rouge_l(said, meant)) for said, meant in pairs])
+    scores = [answer_scores(prediction) for prediction in predictions]
+    return np.array([(row["token_f1"], row["rouge_l"]) for row in scores])
 
 
 def _matches(predictions: Sequence[Prediction]) -> list[bool]:
     return [exactly_matches(one.text or "", str(one.gold)) for one in predictions]
 
 
-def _block(predictions: Sequence[Prediction], overlaps: NDArray[np.float64], seed: int) -> dict[str, Any]:
+def _block(predictions: Sequence[Prediction], overlaps: NDArray[np.float64], seed: int) -> TextScores:
     matches, n = sum(_matches(predictions)), len(predictions)
     return {
         "n": n,

@@ -12,13 +12,13 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
     Bit-parallel (Hyyrö 2004): a row of the usual table is one integer of len(first) bits, so it takes
     len(second) steps on integers.
     """
-    where: dict[str, int] = {}
-    for place, word in enumerate(first):
-        where[word] = where.get(word, 0) | 1 << place
+    positions: dict[str, int] = {}
+    for index, word in enumerate(first):
+        positions[word] = positions.get(word, 0) | 1 << index
     full = (1 << len(first)) - 1
     row = full
     for word in second:
-        matches = row & where.get(word, 0)
+        matches = row & positions.get(word, 0)
         row = ((row + matches) | (row - matches)) & full
     return len(first) - row.bit_count()
 
@@ -28,9 +28,9 @@ def rouge_l(text: str, reference: str) -> float:
 
     Lin 2004, https://aclanthology.org/W04-1013, as in Google's rouge_score; 0 where either is empty.
     """
-    said, meant = _WORD.findall(text.lower()), _WORD.findall(reference.lower())
-    common = longest_common_subsequence(said, meant)
-    return 2 * common / (len(said) + len(meant)) if common else 0.0
+    words, expected = _WORD.findall(text.lower()), _WORD.findall(reference.lower())
+    common = longest_common_subsequence(words, expected)
+    return 2 * common / (len(words) + len(expected)) if common else 0.0
 
 
 def rationale_of(text: str, labels: Sequence[str]) -> str:

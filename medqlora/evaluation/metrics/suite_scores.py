@@ -1,7 +1,7 @@
-"""Several question sets asked of one model: the average over them, and what several comparisons cost."""
+"""Several question sets of one model: the macro average, and p values adjusted for several comparisons."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from medqlora.evaluation.metrics.blocks import decision_of
 from medqlora.evaluation.metrics.checks import in_order_of
 from medqlora.evaluation.metrics.free_answer import exactly_matches
 from medqlora.evaluation.metrics.scores import Scores, decided
+from medqlora.evaluation.report_data import MacroAverage, Prior, Suite
 from medqlora.evaluation.statistics.intervals import RESAMPLES, percentile_interval
 from medqlora.records import Prediction, Record
 
@@ -20,14 +21,14 @@ HOLM = "p of the exact McNemar test against the bare base, adjusted for the numb
 
 
 class Tested(NamedTuple):
-    """One question set and what came of it.
+    """One question set with its predictions and scores.
 
     Attributes:
         name: of the set; no two of a suite share one.
         scores: `score` of what follows.
         predictions: one a question.
         records: the questions.
-        base: the bare base's predictions, if compared.
+        base: the base model's predictions, if compared.
     """
 
     name: str
@@ -37,11 +38,11 @@ class Tested(NamedTuple):
     base: Sequence[Prediction] | None
 
 
-# pytest takes a class of this name for tests, wherever one imports it
+# pytest would collect a class of this name as tests
 Tested.__test__ = False  # type: ignore[attr-defined]
 
 
-def suite_scores(tested: Sequence[Tested]) -> dict[str, Any]:
+def suite_scores(tested: Sequence[Tested]) -> Suite:
     """The `suite` of `test_report.json`.
 
     Returns:
@@ -76,14 +77,14 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     """
     adjusted: dict[str, float] = {}
     highest = 0.0
-    for place, name in enumerate(sorted(p, key=lambda one: p[one])):
-        highest = max(highest, min(1.0, (len(p) - place) * p[name]))
+    for rank, name in enumerate(sorted(p, key=lambda key: p[key])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[name]))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p}
 
 
 def outcomes(one: Tested) -> list[tuple[bool, bool]]:
-    """For each question, whether the model is right and whether the base is; without a base, never."""
+    """For each question, whether the model and the base model are right; without a base model, it never is."""
     scores = one.scores
     mine = _right(scores, one.predictions, scores.more.get("prior"))
     if one.base is None:
@@ -92,36 +93,34 @@ def outcomes(one: Tested) -> list[tuple[bool, bool]]:
     return list(zip(mine, _right(scores, base, scores.more.get("base_prior")), strict=True))
 
 
-def _right(scores: Scores, predictions: Sequence[Prediction], prior: Any) -> list[bool]:
+def _right(scores: Scores, predictions: Sequence[Prediction], prior: Prior | None) -> list[bool]:
     if scores.decided_by == "exact_match":
         return [exactly_matches(one.text or "", str(one.gold)) for one in predictions]
     compared = decided(predictions, scores.more["normalisation"], prior)
     return [decision_of(one, scores.decided_by == "likelihood") == one.gold for one in compared]
 
 
-def _macro_average(tested: Sequence[Tested]) -> dict[str, Any]:
+def _macro_average(tested: Sequence[Tested]) -> MacroAverage:
     rng = np.random.default_rng(tested[0].scores.seed)
-    mine, base = [], []
+    draws, base_draws = [], []
     for one in tested:
         pairs = outcomes(one)
         cells = [(True, True), (True, False), (False, True), (False, False)]
         shares = [pairs.count(cell) / len(pairs) for cell in cells]
         # drawing n questions with replacement and counting them is one multinomial draw of n over the cells
         drawn = rng.multinomial(len(pairs), shares, size=RESAMPLES) / len(pairs)
-        mine.append(drawn[:, 0] + drawn[:, 1])
-        base.append(drawn[:, 0] + drawn[:, 2])
-    model_draws, base_draws = np.mean(mine, axis=0), np.mean(base, axis=0)
-    average: dict[str, Any] = {
-        "accuracy": _mean([one.scores.accuracy for one in tested]),
-        "accuracy_ci95": list(percentile_interval(model_draws)),
-        **dict.fromkeys(("base_accuracy", "difference", "difference_ci95")),
-    }
+        draws.append(drawn[:, 0] + drawn[:, 1])
+        base_draws.append(drawn[:, 0] + drawn[:, 2])
+    model_mean, base_mean = np.mean(draws, axis=0), np.mean(base_draws, axis=0)
     compared = [one.scores.base for one in tested if one.scores.base]
-    if len(compared) == len(tested):
-        average["base_accuracy"] = _mean([block["accuracy"] for block in compared])
-        average["difference"] = _mean([block["difference"] for block in compared])
-        average["difference_ci95"] = list(percentile_interval(model_draws - base_draws))
-    return average
+    every = len(compared) == len(tested)
+    return {
+        "accuracy": _mean([one.scores.accuracy for one in tested]),
+        "accuracy_ci95": list(percentile_interval(model_mean)),
+        "base_accuracy": _mean([base["accuracy"] for base in compared]) if every else None,
+        "difference": _mean([base["difference"] for base in compared]) if every else None,
+        "difference_ci95": list(percentile_interval(model_mean - base_mean)) if every else None,
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])
 def normalized_words(text: str) -> list[str]:
     """The words of a text after SQuAD's normalization: lower case, no ASCII punctuation, no articles.
 
-    A text that consists of articles alone keeps them: "A" may be the whole answer.
+    A text of articles alone keeps them: "A" may be a complete answer.
     """
     plain = _UNSPACED.sub(r" \1 ", text.lower().translate(_PUNCTUATION))
     return _ARTICLE.sub(" ", plain).split() or plain.split()
@@ -25,6 +25,6 @@ def token_f1(text: str, reference: str) -> float:
 
     Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250, section 6.1, as SQuAD's `evaluate-v1.1.py`.
     """
-    said, meant = normalized_words(text), normalized_words(reference)
-    common = sum((Counter(said) & Counter(meant)).values())
-    return 2 * common / (len(said) + len(meant)) if common else 0.0
+    words, expected = normalized_words(text), normalized_words(reference)
+    common = sum((Counter(words) & Counter(expected)).values())
+    return 2 * common / (len(words) + len(expected)) if common else 0.0

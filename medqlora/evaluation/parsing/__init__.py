@@ -1,1 +1,1 @@
-"""Parsing: the decision in a generated text."""
+"""Parsing: the decision that a generated text states."""

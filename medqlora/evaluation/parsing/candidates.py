@@ -1,13 +1,12 @@
-"""Finds every place of a text that may be the decision.
+"""The candidates of a text: every position that may state the decision, with its strength.
 
-A place becomes a `Candidate` with a strength; `decisions.parse_decision` says on which of them the text comes out.
+`decisions.parse_decision` resolves them.
 """
 
 import re
 from collections.abc import Iterator
 
-from medqlora.evaluation.parsing import languages as languages
-from medqlora.evaluation.parsing import phrases as phrases
+from medqlora.evaluation.parsing import languages, phrases
 from medqlora.evaluation.parsing.lists import (
     items_of,
     last,
@@ -26,7 +25,7 @@ from medqlora.evaluation.parsing.values import (
 
 
 def candidates(text: str, values: Values) -> Iterator[Candidate]:
-    """Every place of `text` that may be a decision."""
+    """Every candidate of `text`, in no particular order."""
     items = items_of(text, values)
     yield from leading(text, values, items)
     yield from last(text, values, items)
@@ -37,23 +36,22 @@ def candidates(text: str, values: Values) -> Iterator[Candidate]:
     yield from _subjects(text, values)
     if not values.letters:
         yield from _bare_sentences(text, values)
-        yield from _claims(text, values)
     above = phrases.NONE_ABOVE.search(text, max(0, len(text) - 60)) if values.letters else None
     if above is not None and values.read(text, above.start("said")) is None:
         yield Candidate(above.start(), None, ANNOUNCED)
 
 
 def _keys(text: str, values: Values) -> Iterator[Candidate]:
-    """What stands behind a JSON key, in a tag or in a box."""
-    for found in phrases.KEY.finditer(text):
-        value = _read_all(text, found.end(), values)
-        if value is not None or _none_of_these(text, found.end(), values):
+    """Labels after a JSON key, in a tag or in a box."""
+    for match in phrases.KEY.finditer(text):
+        value = _read_all(text, match.end(), values)
+        if value is not None or _none_of_these(text, match.end(), values):
             label = value.label if value is not None else None
-            yield Candidate(found.start(), label, FINAL, _revises(text, found.start()))
+            yield Candidate(match.start(), label, FINAL, _revises(text, match.start()))
 
 
 def _nouns(text: str, values: Values) -> Iterator[Candidate]:
-    """What "the answer …" announces, in English and other languages."""
+    """Labels that "the answer …" announces, in English and other languages."""
     for noun in phrases.NOUN.finditer(text):
         value = _announced(text, noun, values)
         if value is None or _disowned(text, noun.start()):
@@ -67,114 +65,106 @@ def _nouns(text: str, values: Values) -> Iterator[Candidate]:
             strength = IMPLIED
         yield Candidate(noun.start(), value.label, strength, revises)
     lowered = text.lower()
-    if not any(word in lowered for word in languages.WORDS):
-        markers: list[re.Match[str]] = []  # the pattern is slow on a text without any of its words
-    else:
-        markers = list(languages.MARKER.finditer(text))
-    for found in markers:
-        if languages.WRONG.search(text[max(0, found.start() - 16) : found.start()]):
+    foreign = any(
+        word in lowered for word in languages.WORDS
+    )  # the pattern is slow on a text without its words
+    for match in languages.MARKER.finditer(text) if foreign else ():
+        if languages.WRONG.search(text[max(0, match.start() - 16) : match.start()]):
             continue
-        value = _read_all(text, found.end(), values)
-        if value is not None and not languages.SUPPOSED.search(_sentence_before(text, found.start())):
-            yield Candidate(found.start(), value.label, ANNOUNCED)
-    for found in phrases.SEVERAL_ARE.finditer(text):
-        value = _read_all(text, found.end(), values, apart=True)
-        several = phrases.NO_OPTION.match(text, found.end()) or (value is not None and value.label is None)
-        if several and not _disowned(text, found.start()):
-            yield Candidate(found.start(), None, ANNOUNCED)
+        value = _read_all(text, match.end(), values)
+        if value is not None and not languages.SUPPOSED.search(_sentence_before(text, match.start())):
+            yield Candidate(match.start(), value.label, ANNOUNCED)
+    for match in phrases.SEVERAL_ARE.finditer(text):
+        value = _read_all(text, match.end(), values, apart=True)
+        several = phrases.NO_OPTION.match(text, match.end()) or (value is not None and value.label is None)
+        if several and not _disowned(text, match.start()):
+            yield Candidate(match.start(), None, ANNOUNCED)
 
 
 def _phrases(text: str, values: Values) -> Iterator[Candidate]:
-    """What follows "I would choose", "I think it's", "Ans.", "therefore"."""
+    """Labels after "I would choose", "I think it's", "Ans.", "therefore"; word labels after "the statement is"."""
     for pattern, strength in (
         (phrases.CHOOSE, ANNOUNCED),
         (phrases.THINK, ANNOUNCED),
         (phrases.ABBREVIATED, ANNOUNCED),
         (phrases.SO_IS, ANNOUNCED),
         (phrases.THEREFORE, STATED),
+        *(() if values.letters else ((phrases.CLAIM, ANNOUNCED),)),
     ):
-        for found in pattern.finditer(text):
-            value = _read_all(text, found.end(), values) if found.end() < len(text) else None
+        for match in pattern.finditer(text):
+            value = _read_all(text, match.end(), values) if match.end() < len(text) else None
             if pattern is phrases.THEREFORE and value is not None and _cut_word(text, value):
                 continue
-            if value is not None and not _disowned(text, found.start()):
-                revises = pattern is phrases.THEREFORE or _revises(text, found.start())
-                yield Candidate(found.start(), value.label, strength, revises)
-    for found in phrases.CORRECTED.finditer(text):
-        value = _corrected(text, found, values)
+            if value is not None and not _disowned(text, match.start()):
+                revises = pattern is phrases.THEREFORE or _revises(text, match.start())
+                yield Candidate(match.start(), value.label, strength, revises)
+    for match in phrases.CORRECTED.finditer(text):
+        value = _corrected(text, match, values)
         if value is not None:
-            yield Candidate(found.end("mark"), value.label, ANNOUNCED, True)
-    for found in phrases.LABEL_LINE.finditer(text):
-        value = values.read(text, found.end())
+            yield Candidate(match.end("mark"), value.label, ANNOUNCED, True)
+    for match in phrases.LABEL_LINE.finditer(text):
+        value = values.read(text, match.end())
         if value is not None and phrases.LINE_ENDS.match(text, value.end):
-            yield Candidate(found.start(), value.label, ANNOUNCED)
+            yield Candidate(match.start(), value.label, ANNOUNCED)
 
 
 def _bare_sentences(text: str, values: Values) -> Iterator[Candidate]:
-    """Later sentences that are a label that is a word, or begin with it and a comma: "Yes. No."."""
-    for found in values.sentence.finditer(text):
-        value = values.read(text, found.start(1))
-        if value is not None and (text[value.end :].strip(" ") or found[1].casefold() not in ("no", "maybe")):
-            revises = _revises(text, found.start(1))
-            yield Candidate(found.start(1), value.label, STATED, revises)
-
-
-def _claims(text: str, values: Values) -> Iterator[Candidate]:
-    """What "the statement is" says, where labels are words such as true and false."""
-    for found in phrases.CLAIM.finditer(text):
-        value = _read_all(text, found.end(), values)
-        if value is not None and not _disowned(text, found.start()):
-            yield Candidate(found.start(), value.label, ANNOUNCED, _revises(text, found.start()))
+    """Word labels that are a later sentence, or begin one before a comma: "Yes. No."."""
+    for match in values.sentence.finditer(text):
+        value = values.read(text, match.start(1))
+        if value is not None and (text[value.end :].strip(" ") or match[1].casefold() not in ("no", "maybe")):
+            revises = _revises(text, match.start(1))
+            yield Candidate(match.start(1), value.label, STATED, revises)
 
 
 def _cut_word(text: str, value: Value) -> bool:
-    """Whether `text` ends with a label of one letter in the other case: "Therefore, b", cut within a word."""
+    """Whether `text` ends with a one-letter label in the other case: "Therefore, b", cut within a word."""
     written = re.search(r"(?<!\w)[a-z]\Z", text[-2:])
     return written is not None and value.end == len(text) and value.label != written[0]
 
 
-def _corrected(text: str, found: re.Match[str], values: Values) -> Value | None:
-    """The label that replaces an earlier one ("wait, no, it is C"); where "no" is a label, it may be that."""
-    before = text[max(0, found.start() - 24) : found.start()]
-    asked = found["mark"].casefold() == "no" and before.rstrip(" *_").endswith("?")
-    if asked or not phrases.BEFORE_CORRECTION.search(before) or _disowned(text, found.start()):
+def _corrected(text: str, match: re.Match[str], values: Values) -> Value | None:
+    """The label that replaces an earlier one ("wait, no, it is C"); "no" itself may be that label."""
+    before = text[max(0, match.start() - 24) : match.start()]
+    asked = match["mark"].casefold() == "no" and before.rstrip(" *_").endswith("?")
+    if asked or not phrases.BEFORE_CORRECTION.search(before) or _disowned(text, match.start()):
         return None
-    value = _read_all(text, found.end(), values) if found.end() < len(text) else None
-    if value is not None and (found["more"] or found["mark"].casefold() != "no" or values.letters):
+    value = _read_all(text, match.end(), values) if match.end() < len(text) else None
+    if value is not None and (match["more"] or match["mark"].casefold() != "no" or values.letters):
         return value
-    if found["mark"].casefold() == "no" or values.letters:
+    if match["mark"].casefold() == "no" or values.letters:
         return None
-    return values.read(text, found.end("mark") + 1) if found["more"] else None
+    return values.read(text, match.end("mark") + 1) if match["more"] else None
 
 
 def _statements(text: str, values: Values) -> Iterator[Candidate]:
-    """What "the most appropriate treatment is" names, where it is about the question's case."""
-    for found in phrases.STATEMENT.finditer(text):
-        sentence = _sentence_before(text, found.start())
-        case = "" if phrases.PART_OF_NAME.match(found["case"] or "") else found["case"]
+    """Labels after "the most appropriate treatment is", where it is about the question's case."""
+    for match in phrases.STATEMENT.finditer(text):
+        sentence = _sentence_before(text, match.start())
+        case = "" if phrases.PART_OF_NAME.match(match["case"] or "") else match["case"]
         if phrases.OTHER_CASE.match(sentence):
             case = f"{sentence} {case}"
         if case and not phrases.THIS_CASE.search(case):
             continue
-        before = text[max(0, found.start() - 24) : found.start()]
+        before = text[max(0, match.start() - 24) : match.start()]
         if phrases.ANOTHERS.search(re.sub(r"\b(?:the|an?)\s$", "", before, flags=re.IGNORECASE)):
             continue
-        value = _read_all(text, found.end(), values)
-        if value is None and (verb := phrases.TO_GIVE.match(text, found.end())):
+        value = _read_all(text, match.end(), values)
+        if value is None and (verb := phrases.TO_GIVE.match(text, match.end())):
             value = _read_all(text, verb.end(), values)
-        if value is None or _disowned(text, found.start()) or _limited(text, value.end):
+        if value is None or _disowned(text, match.start()) or _limited(text, value.end):
             continue
-        revises = _revises(text, found.start())
-        yield Candidate(found.start(), value.label, ANNOUNCED if revises else IMPLIED, revises)
+        revises = _revises(text, match.start())
+        yield Candidate(match.start(), value.label, ANNOUNCED if revises else IMPLIED, revises)
 
 
 def _limited(text: str, end: int) -> bool:
-    """Whether what follows takes back what was said up to `end`, or limits it."""
+    """Whether the text after `end` retracts or limits the statement before it."""
     return phrases.LIMITED.search(text, end, end + 300) is not None
 
 
 def _subjects(text: str, values: Values) -> Iterator[Candidate]:
-    """What is said to be correct, the best or the next step."""
+    """Labels that are called correct, the best or the next step."""
     for pattern in (
         phrases.IS_CORRECT,
         phrases.IS_BEST,
@@ -182,28 +172,28 @@ def _subjects(text: str, values: Values) -> Iterator[Candidate]:
         languages.CORRECT,
         phrases.ALL_CORRECT,
     ):
-        for found in pattern.finditer(text):
-            subject = _before(text, found.start(), values, texts_only=pattern is phrases.ALL_CORRECT)
+        for match in pattern.finditer(text):
+            subject = _before(text, match.start(), values, texts_only=pattern is phrases.ALL_CORRECT)
             if subject is None or _disowned(text, subject.at):
                 continue
-            if phrases.IN_ANOTHER_CASE.match(text, found.end()) and phrases.WOULD_BE.match(found[0]):
+            if phrases.IN_ANOTHER_CASE.match(text, match.end()) and phrases.WOULD_BE.match(match[0]):
                 continue
             if pattern is languages.CORRECT and languages.SUPPOSED.search(_sentence_before(text, subject.at)):
                 continue
-            letter = values.letter_behind(text, found.end())
+            letter = values.letter_behind(text, match.end())
             if letter is not None and letter != subject.label:
                 subject = subject._replace(label=None)
-            if phrases.ALSO.search(found[0]):  # a second one, whatever its sentence begins with
+            if phrases.ALSO.search(match[0]):  # a second one, whatever its sentence begins with
                 subject = subject._replace(revises=False)
             if pattern is phrases.IS_THE_STEP and not subject.revises:
-                if _limited(text, found.end()):
+                if _limited(text, match.end()):
                     continue
                 subject = subject._replace(strength=IMPLIED)
             yield subject
 
 
 def _none_of_these(text: str, at: int, values: Values) -> bool:
-    """Whether the text at `at` names something that is none of the options ("none", "E" where they end at D)."""
+    """Whether the text at `at` names none of the options ("none", "E" where they end at D)."""
     if phrases.NO_OPTION.match(text, at):
         return True
     other = phrases.OTHER_LABEL.match(text, at) if values.letters else None
@@ -240,7 +230,7 @@ def _announced(text: str, noun: re.Match[str], values: Values) -> Value | None:
 
 
 def _read_noun(text: str, at: int, noun: re.Match[str], values: Values) -> Value | None:
-    """The label that `noun` announces at `at`; None in it where what is announced is none of the options."""
+    """The label that `noun` announces at `at`; its label is None where none of the options is announced."""
     value = _read_all(text, at, values, apart=(noun["answer"] or "").casefold() == "answers")
     if value is None and (noun["answer"] is not None or noun["quality"]) and _none_of_these(text, at, values):
         return Value(None, at)
@@ -248,7 +238,7 @@ def _read_noun(text: str, at: int, noun: re.Match[str], values: Values) -> Value
 
 
 def _read_all(text: str, at: int, values: Values, *, apart: bool = False) -> Value | None:
-    """The label at `at`; None in it where a list of several begins there."""
+    """The label at `at`; its label is None where a list of several begins there."""
     value = values.read(text, at)
     if value is not None and value.label is not None and list_goes_on(text, value, values, apart=apart):
         return Value(None, value.end)
@@ -256,7 +246,11 @@ def _read_all(text: str, at: int, values: Values, *, apart: bool = False) -> Val
 
 
 def _before(text: str, end: int, values: Values, *, texts_only: bool = False) -> Candidate | None:
-    """The label or option that ends at `end`, as the subject of "is correct"; `texts_only`: of "are correct"."""
+    """The label or option that ends at `end`, as the subject of "is correct".
+
+    Args:
+        texts_only: only an option's text, as the subject of "are correct".
+    """
     start = max(0, end - min(1_000, 2 * values.texts.longest + 60))
     window = text[start:end].rstrip(" *_\"'`)]}.:,")
     option = _option_before(window, values)
@@ -282,19 +276,19 @@ def _before(text: str, end: int, values: Values, *, texts_only: bool = False) ->
         return None
     window = window[-24:]
     offset = end - len(text[start:end]) + len(text[start:end].rstrip(" *_\"'`)]}.:,")) - len(window)
-    for found in values.word.finditer(window):
-        if found.end() != len(window):
+    for match in values.word.finditer(window):
+        if match.end() != len(window):
             continue
-        label = values.by_key.get(" ".join(found.group(1).split()).casefold())
-        before = window[: found.start()]
+        label = values.by_key.get(" ".join(match.group(1).split()).casefold())
+        before = window[: match.start()]
         joined = phrases.JOINED_BEFORE.search(before)
         if label is None or (joined is not None and joined["nor"]):
             return None
-        if len(label) == 1 and not found.group(1).isupper() and not label.isdigit():
+        if len(label) == 1 and not match.group(1).isupper() and not label.isdigit():
             return None
         if len(label) == 1 and not label.isdigit() and not phrases.BEFORE_LETTER.search(before):
             return None  # "vitamin C", "influenza A"
-        at = offset + found.start()
+        at = offset + match.start()
         named = phrases.NAMED_BEFORE.sub("", text[max(0, at - 60 - 2 * values.texts.longest) : at])
         option = _option_before(named.rstrip(" ([-–—,"), values)
         single = option is None or label in option[1]  # not "Atenolol (A)", where that is option B
@@ -305,33 +299,33 @@ def _before(text: str, end: int, values: Values, *, texts_only: bool = False) ->
 
 
 def _option_before(window: str, values: Values) -> tuple[int, tuple[str, ...]] | None:
-    """Where the longest option text that ends `window` begins, and its labels."""
+    """The start of the longest option text at the end of `window`, and its labels."""
     if not values.texts or not values.texts.may_end(window):
         return None
-    for found in phrases.WORD_START.finditer(window):
-        option = values.texts.exactly_at(window, found.start())
+    for match in phrases.WORD_START.finditer(window):
+        option = values.texts.exactly_at(window, match.start())
         if option is not None and option.end == len(window):
-            return found.start(), option.labels
+            return match.start(), option.labels
     return None
 
 
 def _names_at_end(before: str, values: Values) -> bool:
-    """Whether a label or an option's text ends `before`."""
+    """Whether `before` ends with a label or an option's text."""
     before = before.rstrip(" *_\"'`)]}.,")
     return _option_before(before, values) is not None or _letter_at_end(before, values) is not None
 
 
 def _letter_at_end(before: str, values: Values) -> str | None:
-    """The letter that stands before an option's text, as in "B. Atenolol" and "(B) Atenolol"."""
+    """The letter before an option's text, as in "B. Atenolol" and "(B) Atenolol"."""
     before = before.rstrip(" *_\"'`)([]{}.:,–—-")[-24:]
-    for found in values.word.finditer(before):
-        if found.end() == len(before) and len(found.group(1)) == 1 and found.group(1).isupper():
-            return values.by_key.get(found.group(1).casefold())
+    for match in values.word.finditer(before):
+        if match.end() == len(before) and len(match.group(1)) == 1 and match.group(1).isupper():
+            return values.by_key.get(match.group(1).casefold())
     return None
 
 
 def _sentence_before(text: str, at: int) -> str:
-    """What stands before `at` in its sentence, at most 200 characters."""
+    """The part of the sentence before `at`, at most 200 characters."""
     return phrases.SENTENCE_END.split(text[max(0, at - 200) : at])[-1]
 
 
@@ -340,7 +334,7 @@ def _revises(text: str, at: int) -> bool:
 
 
 def _disowned(text: str, at: int) -> bool:
-    """Whether what is said at `at` is a condition, a doubt or someone else's opinion."""
+    """Whether the statement at `at` is a condition, a doubt or someone else's opinion."""
     sentence = _sentence_before(text, at)
     if phrases.SUPPOSED.search(sentence):
         return True

@@ -1,14 +1,15 @@
-"""What the lines of a text list, and the decisions with which a text begins and ends.
+"""List items of a text, and the decisions at its start and its end.
 
-A text that goes through the options names each of them at the start of a line; none of these is a decision, and
-a text that was cut inside such a list states none.
+A text that discusses the options names each at the start of a line; none of these is a decision, and a text that was
+cut inside such a list states none.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from medqlora.evaluation.parsing import phrases as phrases
+from medqlora.evaluation.parsing import phrases
+from medqlora.evaluation.parsing.text import rest_of_line
 from medqlora.evaluation.parsing.values import (
     LISTED,
     STATED,
@@ -19,23 +20,23 @@ from medqlora.evaluation.parsing.values import (
 
 
 def own_part(text: str, values: Values) -> str:
-    """`text` up to a list of other options than the question's: the options of a question of its own."""
+    """`text` up to a list of options that are not the question's: those of an invented question."""
     if not values.letters or not values.texts:
         return text
     order = list(values.by_key.values())
     run: list[int] = []
     next_line = -1
-    for found in phrases.ITEM.finditer(text):
-        heading = values.heading.match(text, found.end())
+    for match in phrases.ITEM.finditer(text):
+        heading = values.heading.match(text, match.end())
         label = values.by_key.get(heading[1].casefold()) if heading else None
         known = heading is not None and values.behind(text, heading.end(1)) is not None
         if heading is None or label is None or known:
             run = []
             continue
-        if run and (label != order[len(run) % len(order)] or found.start() != next_line):
+        if run and (label != order[len(run) % len(order)] or match.start() != next_line):
             run = []
         if run or label == order[0]:
-            run.append(found.start())
+            run.append(match.start())
         line_end = text.find("\n", heading.end(), heading.end() + 120)
         next_line = line_end if line_end >= 0 else -1
         if len(run) == 3:
@@ -64,22 +65,22 @@ def items_of(text: str, values: Values) -> list[Item]:
     items = []
     rejects = phrases.REJECTS_OTHERS.search(text)  # "Why the other options are wrong:"
     rejected_from = rejects.end() if rejects else len(text)
-    for found in phrases.ITEM.finditer(text):
-        value = values.read(text, found.end())
+    for match in phrases.ITEM.finditer(text):
+        value = values.read(text, match.end())
         if value is not None and value.label is not None:
-            line = text[value.end : value.end + 200].split("\n", 1)[0]
-            ruled_out = found.end() >= rejected_from or phrases.REJECTED.search(line) is not None
-            items.append(Item(found.end(), value.label, value.end, ruled_out))
+            line = rest_of_line(text, value.end)
+            ruled_out = match.end() >= rejected_from or phrases.REJECTED.search(line) is not None
+            items.append(Item(match.end(), value.label, value.end, ruled_out))
             continue
-        about = phrases.ABOUT_LETTER.match(text, found.end()) if values.letters else None
+        about = phrases.ABOUT_LETTER.match(text, match.end()) if values.letters else None
         label = values.by_key.get(about["letter"].casefold()) if about and about["letter"].isupper() else None
         if about is not None and label is not None:
-            items.append(Item(found.end(), label, about.end(), True))
+            items.append(Item(match.end(), label, about.end(), True))
     return items
 
 
 def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]:
-    """A decision with which the text begins, and the list items that would contradict it."""
+    """The decision at the start of the text, and the list items that contradict it."""
     first: Candidate | None = None
     end = 0
     mark = phrases.OPENING_MARK.match(text)
@@ -87,19 +88,19 @@ def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]
         mark = None  # an item of a list of words
     begin = mark.end() if mark else 0
     for opening in (phrases.LEAD, phrases.ECHOED_QUESTION):
-        found = opening.match(text, begin)
-        value = values.read(text, found.end()) if found else None
+        match = opening.match(text, begin)
+        value = values.read(text, match.end()) if match else None
         if (
-            found is None
+            match is None
             or value is None
-            or (opening is phrases.ECHOED_QUESTION and "?" in text[found.end() :])
+            or (opening is phrases.ECHOED_QUESTION and "?" in text[match.end() :])
         ):
             continue
         lettered = values.read(text, begin) if opening is phrases.LEAD and values.letters else None
         if lettered is not None and lettered.label is None:
             value = lettered  # "A: <text of B>", not "Answer: <text of B>"
         if value.label is None or not _contradicted(text, value, values):
-            first = Candidate(found.end(), value.label, STATED)
+            first = Candidate(match.end(), value.label, STATED)
             end = value.end
         break
     others = [item for item in items if item.at > end]
@@ -116,7 +117,7 @@ def leading(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]
 
 
 def _opens_list(text: str, end: int, first: Candidate, others: list[Item], values: Values) -> bool:
-    """Whether the line after the one that begins the text is an item with a later label."""
+    """Whether the second line of the text is an item with a later label."""
     order = list(values.by_key.values())
     if not others or first.label is None or order.index(others[0].label) <= order.index(first.label):
         return False
@@ -125,7 +126,7 @@ def _opens_list(text: str, end: int, first: Candidate, others: list[Item], value
 
 
 def _ends_in_stump(text: str, first: Candidate, values: Values) -> bool:
-    """Whether the text begins with the first option and is cut where its second item begins ("**", "Option")."""
+    """Whether the text begins with the first option and is cut at the start of its second item ("**", "Option")."""
     if not values.letters or first.label != next(iter(values.by_key.values())):
         return False
     stump = phrases.STUMP.search(text, max(first.at, len(text) - 100))
@@ -140,7 +141,7 @@ def _ends_in_stump(text: str, first: Candidate, values: Values) -> bool:
 
 def _contradicted(text: str, value: Value, values: Values) -> bool:
     """Whether the sentence (for letters: the line) that begins with `value` names another label too."""
-    rest = text[value.end : value.end + 300].split("\n", 1)[0]
+    rest = rest_of_line(text, value.end, 300)
     letters = value.label is not None and len(value.label) == 1
     if not letters:
         rest = re.split(r"[.!?](?:\s|$)", rest, maxsplit=1)[0]
@@ -174,29 +175,29 @@ def _contradicted(text: str, value: Value, values: Values) -> bool:
 
 
 def last(text: str, values: Values, items: list[Item]) -> Iterator[Candidate]:
-    """A label that is the last sentence or line by itself, unless it is where a list of the options was cut."""
+    """A label that is the last sentence or line by itself, unless a list of the options was cut there."""
     tail = text.rstrip()
     offset = max(0, len(tail) - 90)
-    found = phrases.LAST.search(tail, offset)
-    if found is None:
+    match = phrases.LAST.search(tail, offset)
+    if match is None:
         return
-    value = values.read(tail, found.start("mark"))
+    value = values.read(tail, match.start("mark"))
     if value is None or value.label is None or re.search(r"\w", tail[value.end :]):
         return
     end = tail[value.end :]
-    same_line = found.start() > 0 and "\n" not in tail[found.start() : found.start("rest")]
+    same_line = match.start() > 0 and "\n" not in tail[match.start() : match.start("rest")]
     if value.label.casefold() in ("no", "maybe") and not end and "\n" not in text[len(tail) :] and same_line:
-        return  # a text that is cut behind "No" or "Maybe" may go on with "difference was found"
-    if len(value.label) == 1 and "**" in found["mark"] and not end and found.start() > 0:
+        return  # a text cut after "No" or "Maybe" may go on with "difference was found"
+    if len(value.label) == 1 and "**" in match["mark"] and not end and match.start() > 0:
         return  # "**A", cut within "**Answer"
-    alone = found.start() == 0 or "\n" in tail[found.start() : found.start("rest")]
+    alone = match.start() == 0 or "\n" in tail[match.start() : match.start("rest")]
     if alone or len(value.label) > 1:
-        cut = _cut_list(tail, found.start("rest"), value, items, values)
-        yield Candidate(found.start("rest"), value.label, LISTED if cut else STATED, False)
+        cut = _cut_list(tail, match.start("rest"), value, items, values)
+        yield Candidate(match.start("rest"), value.label, LISTED if cut else STATED, False)
 
 
 def _cut_list(tail: str, at: int, value: Value, items: list[Item], values: Values) -> bool:
-    """Whether the last line, which names `value` at `at`, is an item of a list that goes no further."""
+    """Whether the last line, which names `value` at `at`, is an item of a list that was cut."""
     if at > 0 and tail.endswith((":", ":**", ":*")):
         return True
     marks = "" if values.letters else ":"  # a word by itself is no heading
@@ -219,7 +220,7 @@ def list_goes_on(text: str, value: Value, values: Values, *, apart: bool = False
         following = phrases.NEXT_ITEM.match(text, worded.end())
     if following is None or (following["empty"] and not apart):
         return False
-    line = text[following.end() : following.end() + 200].split("\n", 1)[0]
+    line = rest_of_line(text, following.end())
     headed = text[value.end - 1 : value.end + 2].strip() not in ("", value.label)
     if not headed or phrases.REJECTED.search(line):
         return False

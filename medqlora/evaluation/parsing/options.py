@@ -1,7 +1,7 @@
-"""Finds the texts of a question's options in a generated text.
+"""Searches a generated text for the texts of a question's options.
 
-Texts are compared by their words and numbers: case, accents, punctuation, white space, "and" and hyphens
-between words make no difference ("Guillain-Barré" is "guillain barre"); signs, decimals, ranges and units do.
+Texts are compared by words and numbers: case, accents, punctuation, white space, "and" and hyphens between words are
+ignored ("Guillain-Barré" is "guillain barre"); signs, decimals, ranges and units are not.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from medqlora.evaluation.parsing.text import CJK
 
-#: white space, marks that make no difference, "and"; not a stop that ends a sentence
+#: white space, ignored marks, "and"; not a stop that ends a sentence
 _SKIPPED = re.compile(
     r"(?:[\s,;:()\[\]{}\"'*_`|!?\\$–—]|\.(?!\s|$|\d)|(?<=\d)\.(?=\s|$)|(?<!\d)-(?!\d)|-(?=\D)|(?<=[^\W\d])-"
     r"|&|and(?!\w)){1,24}",
@@ -19,18 +19,18 @@ _SKIPPED = re.compile(
 )
 _TOKEN = re.compile(
     r"(?P<number>[-+]?(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40})"
-    # a character is a word where no spaces stand between words
+    # each character is a word in a script without spaces
     rf"|(?P<mark>[{CJK}])|(?P<word>(?:(?![{CJK}])[^\W\d_]){{1,80}}(?:'[^\W\d_]{{1,20}}){{0,3}})|(?P<other>\S)"
 )
 #: not "A", which is a letter
 _ARTICLE = re.compile(r"(?:to|the|an|der|die|das|la|el|le|les|il|lo|(?-i:a|o))\s{1,3}|l'", re.IGNORECASE)
 
 
-class Found(NamedTuple):
-    """The text of an option that stands at some place.
+class OptionMatch(NamedTuple):
+    """An option's text at some position.
 
     Attributes:
-        labels: the labels of the options that have this text; more than one where texts are the same.
+        labels: the labels of the options with this text; more than one where texts are equal.
         end: the index after it.
         longer: whether another option's text begins with this one.
     """
@@ -41,10 +41,10 @@ class Found(NamedTuple):
 
 
 class OptionTexts:
-    """The texts of a question's options, ready to be looked for.
+    """The texts of a question's options, prepared for the search.
 
     Args:
-        options: label → text; texts without any word, number or mark are left out.
+        options: label → text; a text without any word, number or mark is skipped.
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -60,25 +60,25 @@ class OptionTexts:
         self._written = [text.casefold() for text in options.values()]
         self._last_words = {words[-1] for words in labels}
         self._words = {label: words for words, those in labels.items() for label in those}
-        self._by_first: dict[str, list[tuple[tuple[str, ...], Found]]] = {}
+        self._by_first: dict[str, list[tuple[tuple[str, ...], OptionMatch]]] = {}
         for words, those in sorted(labels.items(), key=lambda pair: -len(pair[0])):
             longer = any(len(other) > len(words) and other[: len(words)] == words for other in labels)
-            self._by_first.setdefault(words[0], []).append((words, Found(tuple(those), 0, longer)))
+            self._by_first.setdefault(words[0], []).append((words, OptionMatch(tuple(those), 0, longer)))
 
     def __bool__(self) -> bool:
         return bool(self._by_first)
 
-    def at(self, text: str, start: int) -> Found | None:
-        """The longest option text that stands at `start`, with or without an article before it."""
+    def at(self, text: str, start: int) -> OptionMatch | None:
+        """The longest option text at `start`, with or without an article before it."""
         if not self._by_first:
             return None
-        found = self.exactly_at(text, start)
-        if found is None:
+        option = self.exactly_at(text, start)
+        if option is None:
             article = _ARTICLE.match(text, start)
-            found = self.exactly_at(text, article.end()) if article else None
-        return found
+            option = self.exactly_at(text, article.end()) if article else None
+        return option
 
-    def exactly_at(self, text: str, start: int) -> Found | None:
+    def exactly_at(self, text: str, start: int) -> OptionMatch | None:
         """The longest option text that begins at `start`."""
         if not self._by_first or text[start : start + 1].isspace():
             return None
@@ -94,9 +94,9 @@ class OptionTexts:
             if token is None:
                 break
             said.append(token)
-        for words, found in candidates:
+        for words, option in candidates:
             if len(words) <= len(said) and all(word == said[i][0] for i, word in enumerate(words)):
-                return found._replace(end=start + said[len(words) - 1][1])
+                return option._replace(end=start + said[len(words) - 1][1])
         return None
 
     def cut(self, begin: str) -> bool:
@@ -104,36 +104,36 @@ class OptionTexts:
         return any(text.startswith(begin) for text in self._written)
 
     def may_end(self, text: str) -> bool:
-        """Whether `text` ends with the last word of an option's text: cheap, to be asked before a search."""
+        """Whether `text` ends with the last word of an option's text; a cheap check before a search."""
         tokens = [token for token, _ in _tokens(re.split(r"\s", text[-100:])[-1])]
         return bool(tokens) and tokens[-1] in self._last_words
 
     def begins_with(self, label: str, other: str) -> bool:
-        """Whether the text of `label` is that of `other` and more."""
+        """Whether the text of `label` begins with the text of `other`, and is longer."""
         words, begin = self._words.get(label, ()), self._words.get(other, ())
         return 0 < len(begin) < len(words) and words[: len(begin)] == begin
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    """The words, numbers and marks of `text` in the form in which they are compared, each with its end."""
+    """The words, numbers and marks of `text` in their compared form, each with its end."""
     at = 0
     while at < len(text):
         skipped = _SKIPPED.match(text, at)
         if skipped is not None:
             at = skipped.end()
             continue
-        found = _TOKEN.match(text, at)
-        if found is None:
+        token = _TOKEN.match(text, at)
+        if token is None:
             return
-        value = found[0]
-        at = found.end()
-        if found["number"]:
-            before = text[found.start() - 1 : found.start()] if found.start() else ""
+        value = token[0]
+        at = token.end()
+        if token["number"]:
+            before = text[token.start() - 1 : token.start()] if token.start() else ""
             if value[0] == "-" and (before.isalnum() or before == "%"):  # a range, not a sign
-                yield "-", found.start() + 1
+                yield "-", token.start() + 1
                 value = value[1:]
             yield value.replace(",", ""), at
-        elif found["word"]:
+        elif token["word"]:
             yield _folded(value), at
         else:
             yield value, at
@@ -144,5 +144,6 @@ def _folded(word: str) -> str:
     if word.isascii():
         return word
     return (
-        "".join(one for one in unicodedata.normalize("NFKD", word) if not unicodedata.combining(one)) or word
+        "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+        or word
     )

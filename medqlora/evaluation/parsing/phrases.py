@@ -1,7 +1,6 @@
-"""How a text shows that a decision comes, or that what looks like one is none.
+"""Patterns of phrases that announce a decision, and of those that show that there is none.
 
-Every repetition is bounded, and so is every window that these are used on: no input takes more than
-linear time.
+Every repetition is bounded, and so is every window that is searched: parsing takes linear time.
 """
 
 import re
@@ -11,7 +10,7 @@ _THOUGHT = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|scratchpad)"
 THOUGHT_END = re.compile(
     rf"</{_THOUGHT}>|◁/think▷|\[/THINK\]|<\|end_of_thought\|>|<unused95>|<channel\|>", re.IGNORECASE
 )
-#: with the channels of OpenAI's harmony format other than "final", also where its special tokens were left out
+#: also the channels of OpenAI's harmony format other than "final", with or without its special tokens
 THOUGHT_START = re.compile(
     rf"<{_THOUGHT}>|◁think▷|\[THINK\]|<\|begin_of_thought\|>|<unused94>|<\|channel>thought"
     r"|<\|channel\|>\s?(?:analysis|commentary)|\Aanalysis(?=(?-i:[A-Z]))",
@@ -27,17 +26,17 @@ END_TOKEN = re.compile(
 )
 CELL_TAG = re.compile(r"</?t[dh]\s?/?>", re.IGNORECASE)
 LINE_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6])\s?/?>", re.IGNORECASE)
-#: LaTeX that only says how its content is set, and LaTeX's spaces
+#: LaTeX that only styles its content, and LaTeX's spaces
 LATEX_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|math(?:bf|rm|it|sf)|mbox)\s?\{([^{}\n]{0,400})\}")
 LATEX_SPACE = re.compile(r"\\[,;: !]|\\q?quad\b")
-#: a tag "<B>" only where one closes it: an answer may be "<B>" as well
+#: "<B>" only where a closing tag follows: an answer may be "<B>" as well
 STYLE_TAG = re.compile(
     r"</?(?:(?-i:[biu])|em|strong|span|font|mark|code)\s?/?>|<(?-i:[BIU])>(?=[^<]{1,200}</)|</(?-i:[BIU])>|<\|begin_of_solution\|>",
     re.IGNORECASE,
 )
-#: emphasis by underscores, which are letters to a pattern
+#: emphasis by underscores, which count as word characters in a pattern
 UNDERSCORES = re.compile(r"(?<!\w)_{1,3}(?=[^\s_])([^_\n]{1,200})_{1,3}(?!\w)")
-#: the tokens and the role with which the model's turn begins
+#: the tokens and the role at the start of the model's turn
 TURN_START = re.compile(
     r"\A(?:\s|<s>|<bos>|<pad>|<\|begin_of_text\|>|\[/INST\]|(?:<\|im_start\|>|<\|start_header_id\|>|<\|start\|>|#{1,4}\s)"
     r"assistant(?!\w)|<start_of_turn>model(?!\w)|<\|turn>model(?!\w)|(?<=assistant)(?:<\|end_header_id\|>|\s?:)){1,12}"
@@ -50,8 +49,8 @@ _HEADERS = (
 _BARE_HEADERS = (
     r"question|abstract|context|instruction|user|human|assistant|model|frage|pregunta|pergunta|domanda"
 )
-#: where a question begins, or the user's turn of a chat: a base model that isn't stopped goes on with a question
-#: of its own invention. With a colon, or alone on its line, or a role's token
+#: the start of a question or of the user's turn, which a base model invents when it is not stopped: with a colon, or
+#: alone on its line, or a role's token
 NEXT_QUESTION = re.compile(
     r"^[ \t#*_>\[]{0,8}"
     r"(?:(?:the|medical|clinical|next|new|another|sample|similar|practice|follow-up|exam|your|patient|board|test|quiz|second|third"
@@ -62,20 +61,20 @@ NEXT_QUESTION = re.compile(
     r"|(?:question|q)[ \t]?\.?[ \t]?\d{1,4}[.)][ \t])"
     r"|<\|im_start\|>\s?(?:user|human)|<\|(?:user|human|start_header_id\|>\s?user)\|?|<start_of_turn>\s?user"
     r"|<\|turn>\s?user|<\|start\|>\s?user|\[INST\]"
-    # a line that asks, and the options of its question
+    # a line with a question, and the options of it
     r"|^(?P<listed>[^\n]{20,600}\?)[ \t]{0,8}\n[ \t]{0,8}\n?[ \t]{0,8}[*_]{0,2}\(?[A1][.)]\s"
     r"|<question>|\\section\*?\{(?:medical\s)?question|(?<=[.!?)] )(?:medical\s)?question\s?\d{0,3}:"
-    # roles between turns whose special tokens were left out: "B.user\n\n…"
+    # roles between turns without their special tokens: "B.user\n\n…"
     r"|(?<=[^\s\w])(?:user|assistant)\n|(?<=\w)(?:user|assistant)\n\n",
     re.IGNORECASE | re.MULTILINE,
 )
-#: a line that leads over to the question that was asked: "Sure, here is the question again:"
+#: a line that introduces the prompt's question: "Sure, here is the question again:"
 INTRODUCTION = re.compile(
     r"(?:sure|certainly|of\scourse|okay|ok|here(?:'s|\sis|\sare)|let\sme|let's|let\sus|to\sanswer|i\swill|i'll)\b[^\n]{0,160}\Z"
     r"|[^\n]{0,200}:\Z",
     re.IGNORECASE,
 )
-#: a bullet, an arrow, a sign of approval or a rule before the label that a text begins with
+#: a bullet, an arrow, a tick or a rule before the label at the start of a text
 OPENING_MARK = re.compile(
     r"\s{0,8}(?:(?:[-–—:>]|=>|-->?|—>|[•·→⇒➡👉✅✔☑✓])[ \t]{1,3}|[-—]{2,8}\s{0,3}\n\s{0,3}){1,3}(?=[^\W\d]|[(\[*\"])"
 )
@@ -128,7 +127,7 @@ THINK = re.compile(
     r"(?:\s(?:probably|most\slikely|likely))?)?(?=\s)",
     re.IGNORECASE,
 )
-#: "Ans. B", and a line that is "Answer B" and no more
+#: "Ans. B", and a line with "Answer B" alone
 ABBREVIATED = re.compile(r"(?<![\w-])ans\.(?:\sis)?(?=[\s(*_:]|[A-Z]\b)(?:\s?:)?", re.IGNORECASE)
 LABEL_LINE = re.compile(
     r"(?:^|(?<=[.!?]\s))[#*_ \t>\[]{0,8}(?:(?:the|my|correct|final|right|best)[ \t]){0,2}ans(?:wer)?\.?\]?[*_]{0,4}"
@@ -154,7 +153,7 @@ ALL_CORRECT = re.compile(
     re.IGNORECASE,
 )
 WOULD_BE = re.compile(r"\swould\sbe\s", re.IGNORECASE)
-#: behind "C would be correct": a case that is not the question's
+#: after "C would be correct": a case that is not the question's
 IN_ANOTHER_CASE = re.compile(
     r"[*_]{0,3},?\s(?:only\s)?(?:if|unless|provided|had|were|when|in\san?\s|for\san?\s)", re.IGNORECASE
 )
@@ -180,7 +179,7 @@ _ASKED_FOR = (
     r"(?:treatment|therapy|management|steps?|drug|agent|medication|antibiotic|intervention|test|study|investigation"
     r"|approach|cause|etiology|explanation|mechanism|organism|pathogen|finding|procedure|diagnosis|course\sof\saction)"
 )
-#: the case that the question is about, not another
+#: the case of the question, not another one
 _THIS_CASE = (
     r"(?:this|these|his|her|their|such|our|management|the\s(?:management|workup|treatment|patient|man|woman|child|boy|girl"
     r"|infant|case|above|vignette|scenario|situation|symptoms|findings|presentation))(?!\w)"
@@ -198,7 +197,7 @@ STATEMENT = re.compile(
     rf"(?:\s(?:is|would\sbe|should\sbe|remains){ADVERBS}|\s?:)(?=\s)",
     re.IGNORECASE,
 )
-#: "of death", "to add": what belongs to the name of the thing that is asked for
+#: "of death", "to add": part of the name of what is asked for
 PART_OF_NAME = re.compile(r"\s(?:of|to)\s\w{1,24}\Z", re.IGNORECASE)
 #: a sentence that begins with the case that it is about
 OTHER_CASE = re.compile(
@@ -209,12 +208,12 @@ OTHER_CASE = re.compile(
 SO_IS = re.compile(r"(?<![\w-])so\s(?:is|are|would\sbe)(?=\s)", re.IGNORECASE)
 ALSO = re.compile(r"\b(?:also|equally)\b", re.IGNORECASE)
 THIS_CASE = re.compile(rf"\b{_THIS_CASE}", re.IGNORECASE)
-#: what takes a statement back, or limits it, after it
+#: retracts or limits the statement before it
 LIMITED = re.compile(
     r"\b(?:however|but|although|though|unless|except|alternatively|on\sthe\sother\shand|only\sif)\b",
     re.IGNORECASE,
 )
-#: behind "the answer is": a statement that none of the options is the answer, or more than one
+#: after "the answer is": none of the options is the answer, or more than one is
 NO_OPTION = re.compile(
     r"[\s*_\"'`(\[{:]{0,8}(?:(?:none|all|both|neither|either|perhaps|possibly|unclear|unknown|uncertain|undetermined"
     r"|indeterminate|inconclusive|insufficient|cannot|unanswerable)(?!\w)|can't\b"
@@ -241,11 +240,11 @@ RULED_OUT = re.compile(
     r"|less\slikely|not\s(?:correct|the\s(?:correct|right|answer|best))))\b",
     re.IGNORECASE,
 )
-#: the beginning of a further item, where the text was cut
+#: the start of another item, where the text was cut
 STUMP = re.compile(
     r"\n[ \t]{0,8}(?=\S)[-*•#(\[\d.)_]{0,8}[ \t]{0,4}[*_(]{0,4}(?P<word>[^\n*_#(\[)\]:.]{0,60})[*_:. )\t-]{0,8}\Z"
 )
-#: what leads over to a list of the options
+#: introduces a list of the options
 LISTING = re.compile(
     r"\b(?:options?|choices|each|analy[sz]e|evaluate|consider|examine|go\sthrough|look\sat|let's|let\sus|question"
     r"\sis\sabout|following|one\sby\sone)\b",
@@ -272,7 +271,7 @@ REJECTS_OTHERS = re.compile(
     r"[^\n]{0,60}(?::|\n)|\bwhy\snot\b",
     re.IGNORECASE,
 )
-#: a letter at a line's start whose sentence is about it: "B is wrong"
+#: a letter at the start of a line, as the subject of its sentence: "B is wrong"
 ABOUT_LETTER = re.compile(
     r"[(*_]{0,4}(?:option\s|choice\s)?\(?(?P<letter>[A-Z])\)?\s(?:is|was|would)\s", re.IGNORECASE
 )
@@ -282,7 +281,7 @@ REVISES = re.compile(
     r"|correct(?:ion|ing)|sorry|oops|scratch|ultimately|consequently|reconsider\w*|reflection|summary|revised?|upon)\b",
     re.IGNORECASE,
 )
-#: "Wait, no, it's C", "sorry, I meant C": what follows replaces what was said
+#: "Wait, no, it's C", "sorry, I meant C": the later label replaces the earlier one
 CORRECTED = re.compile(
     r"(?<![\w-])(?P<mark>wait|hold\son|hm{2,8}|actually|sorry|correction|oops|apologies|my\smistake|scratch\sthat"
     r"|no(?=,\s)|I\smeant?|on\ssecond\sthought|make\sthat)"
@@ -290,9 +289,9 @@ CORRECTED = re.compile(
     r"|I\smeant?|I\s(?:think|believe)|rather|make\sthat|to)(?!\w)){0,4}(?=[\s,.:;!–—…-])[\s,.:;!–—…-]{1,6}",
     re.IGNORECASE,
 )
-#: behind what a correction may begin
+#: the text before a correction
 BEFORE_CORRECTION = re.compile(r"[.!?…,;:—–\n)-][ *_]{0,6}\Z")
-#: the model doubts what it just said
+#: the model doubts its last statement
 DOUBTED = re.compile(
     r"(?<![\w-])(?:wait|hold\son|hm{2,8}|no,?\swait|scratch\sthat|oops)(?:[,.!:;–—…]|\s[–—-]|\s(?:no|actually)\b|\s{0,3}\Z)"
     r"|(?<![\w-])(?:let\sme|let's|I\s(?:need\sto|should|must|have\sto))\s(?:reconsider|re-?(?:evaluate|examine|think|check|assess))"
@@ -300,7 +299,7 @@ DOUBTED = re.compile(
     r"(?=[.,;!\n]|\s{0,3}\Z)|(?<![\w-])I\s(?:made\sa\smistake|was\swrong|misread)",
     re.IGNORECASE,
 )
-#: a statement and the sentence behind it: "The answer is B. No."
+#: a statement and the next sentence: "The answer is B. No."
 DENIED = re.compile(r"[^.!?\n]{1,60}[.!]\s{1,2}No(?:[.!]|,\s(?:it|that|this|wait)\b)")
 SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 CLAUSE_START = re.compile(
@@ -343,20 +342,20 @@ ARE_CORRECT = re.compile(
     rf"(?<![\w-]){_PAIR}\s(?:are|were|would\sbe)\s(?:(?:both|all|also|equally)\s)?(?:correct|right|true|accurate|valid"
     r"|the\s(?:correct|right|best)\s(?:answers|options|choices))(?!\w)"
 )
-#: a letter that is said to be wrong
+#: a letter that is called wrong
 IS_WRONG = re.compile(
     r"(?<![\w-])\(?(?P<letter>[A-Z]|\d)\)?\s(?:is|was)\s(?:(?:also|therefore|clearly)\s)?(?:incorrect|wrong|false"
     r"|not\s(?:correct|right|the\s(?:correct\s|right\s|best\s)?(?:answer|option|choice)))(?!\w)"
 )
-#: where a word, a number or a signed number begins
+#: the start of a word, a number or a signed number
 WORD_START = re.compile(r"(?<![\w-])(?:(?<![.,/])|(?<=[^\d][.,/]))[-+]?[\w]")
-#: what may stand before the subject of a sentence
+#: text allowed before the subject of a sentence
 SUBJECT_START = re.compile(
     r"(?:\A|[\n.!?;:,–—(]|\b(?:the|an?|that|therefore|thus|hence|so|and|but|because|think|believe|conclude|only|option|choice"
     r"|answer|drug|actually|however))[\s\"'*_(`]{0,4}\Z",
     re.IGNORECASE,
 )
-#: what may stand before a letter that is an option, in a sentence about it
+#: text allowed before an option's letter, in a sentence about it
 BEFORE_LETTER = re.compile(
     r"(?:\A|[^\w\s]\s{0,3}|[^\x00-\u2fff]\s?|\n\s{0,8}|\b(?:the|that|therefore|thus|hence|so|and|or|nor|but|because|since|as|although|though|while"
     r"|whereas|if|when|where|then|here|now|think|believe|say|says|know|see|means?|shows?|suggests?|conclude|only|both"
@@ -372,9 +371,9 @@ JOINED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 COMPARED_WITH = re.compile(r"\b(?:not|than|unlike|instead\sof)\b[^.;\n]{0,90}\Z", re.IGNORECASE)
-#: behind a letter: the option's text as the model words it, to the end of the line
+#: after a letter: the option's text in the model's words, to the end of the line
 OPTION_IN_OTHER_WORDS = re.compile(
     r"[*_)\]]{0,3}(?:[).:\]]|\s?[–—=]|\s-)[ \t*_]{1,4}[^\n.;:!?]{1,100}(?=[.;]?[*_]{0,3}[ \t]{0,8}\n)"
 )
-#: the end of a line and the beginning of the next item
+#: the end of a line and the start of the next item
 NEXT_ITEM = re.compile(r"[*_.,;\"')\]]{0,6}[ \t]{0,8}\n(?P<empty>[ \t]{0,8}\n)?[ \t]{0,12}(?:[-•*+]\s)?")

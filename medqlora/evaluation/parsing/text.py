@@ -1,11 +1,11 @@
-"""Prepares a generated text for the parser: one form of each character, no thought, no invented question."""
+"""Normalises a generated text for the parser: one form of each character, no reasoning, no invented question."""
 
 import html
 import re
 import unicodedata
 from collections.abc import Iterator
 
-from medqlora.evaluation.parsing import phrases as phrases
+from medqlora.evaluation.parsing import phrases
 
 #: zero-width characters, soft hyphens, byte order marks, direction marks, variation selectors, tags
 _INVISIBLE = re.compile(
@@ -32,33 +32,40 @@ _WIDE = {
 }
 _ASIAN = {0x3001: ", ", 0x3002: ". ", 0x3010: "[", 0x3011: "] ", 0x300A: '"', 0x300B: '"'}
 _ASIAN |= dict.fromkeys((0x300C, 0x300D, 0x300E, 0x300F), '"')
-_SQUARED = {0x1F170 + place: chr(65 + place) for place in range(26)}
+_SQUARED = {0x1F170 + index: chr(65 + index) for index in range(26)}
 _CHARACTERS = _QUOTES | _HYPHENS | _WIDE | _ASIAN | _SQUARED
 
 
 def plain(text: str) -> str:
-    """`text` with one form of each character: no invisible ones, ASCII quotes, letters of normal width.
+    """`text` with one form of each character: no invisible characters, ASCII quotes, letters of normal width.
 
-    Applied to outputs, labels and options alike, so that they compare.
+    Outputs, labels and options all pass through it, so that they can be compared.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
-        text = _SHAPED.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+        text = _SHAPED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
         text = _SPACES.sub(" ", text).translate(_CHARACTERS)
         text = _RANGE.sub("-", _CJK_BORDER.sub(" ", text))
     if "&" in text:
-        text = _ENTITY.sub(lambda found: html.unescape(found[0]).replace("\u00a0", " "), text)
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]).replace("\u00a0", " "), text)
     return _DOUBLE_HYPHEN.sub("—", text)
 
 
+def after_reasoning(text: str) -> str:
+    """`text` after its last final channel and after the end of its last finished reasoning."""
+    for pattern in (phrases.FINAL_CHANNEL, phrases.THOUGHT_END):
+        text = text[max((match.end() for match in pattern.finditer(text)), default=0) :]
+    return text
+
+
+def rest_of_line(text: str, start: int, most: int = 200) -> str:
+    """The line from `start` on, at most `most` characters of it."""
+    return text[start : start + most].split("\n", 1)[0]
+
+
 def spoken(text: str) -> str:
-    """What the model says, without its thoughts, its end token and styling tags; `text` is `plain`."""
-    finals = list(phrases.FINAL_CHANNEL.finditer(text))
-    if finals:
-        text = text[finals[-1].end() :]
-    ends = list(phrases.THOUGHT_END.finditer(text))
-    if ends:
-        text = text[ends[-1].end() :]
+    """The answer in a `plain` text: without reasoning, end token and styling tags."""
+    text = after_reasoning(text)
     unended = phrases.THOUGHT_START.search(text)
     if unended:
         text = text[: unended.start()]
@@ -77,32 +84,32 @@ def spoken(text: str) -> str:
 
 
 def answers(text: str) -> Iterator[str]:
-    """The parts of `text` that may answer the question that was asked; the first that decides is the answer.
+    """The parts of `text` that may answer the prompt's question; the first one with a decision is the answer.
 
-    A model that isn't stopped goes on with questions of its own and answers them. So a question's header ends
-    the answer, unless the text only repeats the question that was asked: then it begins with the header, or
-    with a sentence that introduces it, and ends at the second header of the same kind.
+    A model that is not stopped invents further questions and answers them. So a question's header ends the answer,
+    unless the text only repeats the prompt's question: then it begins with the header, or with a sentence that
+    introduces it, and ends at the second header of the same kind.
     """
     kinds: set[str] = set()
     begun = False
     start, end = 0, len(text)
-    for found in phrases.NEXT_QUESTION.finditer(text):
-        kind = _kind(found)
-        before = text[: found.start()].strip()
+    for header in phrases.NEXT_QUESTION.finditer(text):
+        kind = _kind(header)
+        before = text[: header.start()].strip()
         if not kinds:
             begun = bool(before) and not _introduces(before)
-        numbered = kind != "listed" and any(character.isdigit() for character in found[0])
+        numbered = kind != "listed" and any(character.isdigit() for character in header[0])
         if kind in kinds or (begun and (kind not in _MILD or numbered)):
-            end = found.start()
+            end = header.start()
             break
         if begun and not kinds:
-            yield text[: found.start()]
-            start = found.start()
+            yield text[: header.start()]
+            start = header.start()
         kinds.add(kind)
     yield text[start:end]
 
 
-#: headers that an explanation may hold as well
+#: headers that may also stand in an explanation
 _MILD = {"listed", "example", "case", "task", "scenario"}
 
 
@@ -116,5 +123,5 @@ def _kind(header: re.Match[str]) -> str:
 
 
 def _introduces(before: str) -> bool:
-    """Whether `before` does no more than lead over to the question ("Sure, here is the question:")."""
+    """Whether `before` only introduces the question ("Sure, here is the question:")."""
     return len(before) <= 200 and phrases.INTRODUCTION.match(before) is not None

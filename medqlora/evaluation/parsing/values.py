@@ -1,8 +1,8 @@
-"""Reads one label at one place of a text, and says no where the word there is not meant as a label.
+"""Reads a label at one position of a text, or finds that the word there is not meant as a label.
 
-`no` is mostly a determiner ("no difference"), `maybe` an adverb ("maybe it helps"), `A` an article and
-`C.` half of "C. difficile". Whether a word is a decision shows in what follows it, so all the rules here
-look right, through a bounded window: reading is linear in the length of the text.
+`no` is mostly a determiner ("no difference"), `maybe` an adverb ("maybe it helps"), `A` an article and `C.` half of
+"C. difficile". The words that follow show whether a word is a decision, so all rules here look to the right, through
+a bounded window: reading is linear in the length of the text.
 """
 
 import re
@@ -10,22 +10,22 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from medqlora.evaluation.parsing import following as following
-from medqlora.evaluation.parsing import languages as languages
-from medqlora.evaluation.parsing import phrases as phrases
-from medqlora.evaluation.parsing.options import Found, OptionTexts
-from medqlora.evaluation.parsing.text import plain
+from medqlora.evaluation.parsing import following, languages, phrases
+from medqlora.evaluation.parsing.options import OptionMatch, OptionTexts
+from medqlora.evaluation.parsing.text import plain, rest_of_line
 
-#: how far to the right of a label the rules look, in characters
+#: characters to the right of a label that the rules read
 WINDOW = 120
+#: a pattern that matches nothing
+_NEVER = "(?!)"
 
 
 class Value(NamedTuple):
-    """A label that was read.
+    """A label at some position.
 
     Attributes:
-        label: one of the labels; None where several stand side by side ("yes or no") or where a letter
-            and the option's text behind it contradict each other.
+        label: one of the labels; None where several stand side by side ("yes or no"), or where a letter contradicts the
+            option's text after it.
         end: the index after it.
     """
 
@@ -33,20 +33,19 @@ class Value(NamedTuple):
     end: int
 
 
-#: candidates' strengths: a mere list item; "the most appropriate treatment is", which may be a step of the
-#: reasoning; a decision at the start, the end or after "therefore"; "the answer is"; "final answer", JSON, tags
-#: and \boxed
+#: strengths of candidates: a list item; "the most appropriate treatment is", which may be a step of the reasoning; a
+#: decision at the start, at the end or after "therefore"; "the answer is"; "final answer", JSON, tags and \boxed
 LISTED, IMPLIED, STATED, ANNOUNCED, FINAL = range(5)
 
 
 class Candidate(NamedTuple):
-    """A place that may be the decision.
+    """A position that may state the decision.
 
     Attributes:
         at: its index in the text.
-        label: the label there; None where several stand together, or none that is possible.
+        label: the label there; None for several labels together, or for none of the possible ones.
         strength: LISTED, IMPLIED, STATED, ANNOUNCED or FINAL.
-        revises: whether its sentence presents it as a conclusion or correction ("so", "however", "wait").
+        revises: whether its sentence is a conclusion or a correction ("so", "however", "wait").
     """
 
     at: int
@@ -56,10 +55,10 @@ class Candidate(NamedTuple):
 
 
 class Values:
-    """The labels of one question, ready to be looked for.
+    """The labels of one question, prepared for reading.
 
     Args:
-        labels: the decisions that are possible.
+        labels: the possible decisions.
         options: label → text of the option; may be empty.
     """
 
@@ -68,66 +67,69 @@ class Values:
         self.texts = OptionTexts({label: plain(text) for label, text in options.items()})
         self.letters = bool(labels) and all(len(label) <= 1 for label in labels)
         words = sorted(map(plain, labels), key=len, reverse=True)
-        one = "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
+        any_label = (
+            "|".join(r"\s{1,40}".join(map(re.escape, word.split())) for word in words if word.split())
+            or _NEVER
+        )
         #: a label anywhere; group 1 is the label
-        self.word = re.compile(rf"(?<![\w-])({one or '(?!)'}){following.BOUNDARY}", re.IGNORECASE)
-        #: a sentence behind another that begins with a label and a stop or comma; group 1 is the label
+        self.word = re.compile(rf"(?<![\w-])({any_label}){following.BOUNDARY}", re.IGNORECASE)
+        #: a later sentence that begins with a label and a stop or comma; group 1 is the label
         self.sentence = re.compile(
             r"(?<=[.!;\n])\s(?:(?:but|actually|wait|or|also|well|then|again|and|doch|aber|oder),?\s){0,3}"
-            rf"({one or '(?!)'})"
+            rf"({any_label})"
             r"(?=[.!,;]|\s{0,3}\Z|\n)",
             re.IGNORECASE,
         )
-        letters = "|".join(re.escape(word) for word in words if len(word) == 1)
+        letters = "|".join(re.escape(word) for word in words if len(word) == 1) or _NEVER
         #: another option with a heading: "B.", "(B)", "B)"; group 1 is the letter
         mark = r"[*_]{0,3}(?:[).:\]]|\s{0,2}[–—=]|\s-(?=\s|\Z))"
-        self.heading = re.compile(rf"{following.HEADING}({letters or '(?!)'}){mark}")
-        self._mention = re.compile(rf"(?<![\w'-])[(\[]?({letters or '(?!)'})(?![\w'])[)\]]?")
+        self.heading = re.compile(rf"{following.HEADING}({letters}){mark}")
+        self._mention = re.compile(rf"(?<![\w'-])[(\[]?({letters})(?![\w'])[)\]]?")
         adverb = r"(?:\s?(?:possibly|maybe|perhaps|also|even|alternatively|likely|less\slikely|then|either|both),?)?"
         self._joined_heading = re.compile(
             rf"(?:\b(?:or|and|plus)|{languages.JOINING}|[,;/&|]|\bas\swell\sas|\bvs\b\.?){adverb}\s?"
-            rf"{following.HEADING}({letters or '(?!)'}){mark}(?!\w)"
+            rf"{following.HEADING}({letters}){mark}(?!\w)"
             r"(?!\)?[\s*]{1,3}(?:is|was|would|has|does|cannot|can|are)\b)"
         )
         at_end = r"(?=\s*(?:[.,;:!)\]*\"'/|}_`]|$|or\b|and\b|depending\b|only\b|[都均皆])|[ ]{1,3}\(?[A-J\d][).:][ ])"
         self._beside = re.compile(
             rf"(?:{following.CLOSE}{following.BESIDE}{following.FEW_MARKS}|{following.ENUMERATED_BESIDE})"
-            rf"({one or '(?!)'}){following.BOUNDARY}{at_end}",
+            rf"({any_label}){following.BOUNDARY}{at_end}",
             re.IGNORECASE,
         )
 
         group = r"(?:for|in|among|at|with)\s(?!vivo|vitro|situ|vain|place)"
         #: "yes in adults, but no in children"; group 1 is the second label
         self._split = re.compile(
-            rf"\s{group}[^.\n]{{1,60}}?(?:,|;|\band|\bbut)(?:\s(?:and|but))?\s({one or '(?!)'})\s{group}",
+            rf"\s{group}[^.\n]{{1,60}}?(?:,|;|\band|\bbut)(?:\s(?:and|but))?\s({any_label})\s{group}",
             re.IGNORECASE,
         )
 
     def read(self, text: str, at: int) -> Value | None:
-        """The label at `at`, after any decoration; None where there is none or it isn't meant as one."""
+        """The label at `at`, after any decoration; None where there is none, or where it is not meant as one."""
         decoration = following.DECORATION.match(text, at)
         start = decoration.end() if decoration else at
         if start > at and text[start : start + 1].isdigit():
             compared = following.COMPARED.search(
                 text, max(at, start - 3), start
-            )  # "< 5 mmHg", not what "5 mmHg" says
+            )  # the option "< 5 mmHg", not "5 mmHg"
             start = compared.start() if compared else start
         standing = self.texts.at(text, start)
-        found = self.word.match(text, start)
-        label = self.by_key.get(_key(found.group(1))) if found else None
-        if found is None or label is None:
+        match = self.word.match(text, start)
+        label = self.by_key.get(_key(match.group(1))) if match else None
+        if match is None or label is None:
             dashed = self._dashed(text, start)
             if dashed is not None or standing is not None:
                 return dashed or self._judged_option(text, standing)
             numbered = None if self.letters else following.ENUMERATED.match(text, start)
-            found = self.word.match(text, numbered.end()) if numbered else None
-            label = self.by_key.get(_key(found.group(1))) if found else None
-            if found is None or label is None or len(label) == 1:
+            match = self.word.match(text, numbered.end()) if numbered else None
+            label = self.by_key.get(_key(match.group(1))) if match else None
+            if match is None or label is None or len(label) == 1:
                 return None
-            return self._judged(text, found.start(1), found.end(), label)
-        if standing is not None and standing.end > found.end():
+            return self._judged(text, match.start(1), match.end(), label)
+        if standing is not None and standing.end > match.end():
             # the letter may be a heading of its own text, or the first word of an option's text
-            headed = self._judged(text, found.start(1), found.end(), label) if len(label) == 1 else None
+            headed = self._judged(text, match.start(1), match.end(), label) if len(label) == 1 else None
             option = self._judged_option(text, standing)
             if headed is not None and headed.label is not None and headed.end > standing.end:
                 return headed
@@ -135,14 +137,14 @@ class Values:
         named = (
             following.NAMED.search(text, at, start) is not None
         )  # "option 4", where "4" is what option 2 says
-        if standing is not None and standing.end == found.end() and not named:
-            judged = self._judged(text, found.start(1), found.end(), label)
-            if judged is not None and judged.label is not None and judged.end > found.end():
+        if standing is not None and standing.end == match.end() and not named:
+            judged = self._judged(text, match.start(1), match.end(), label)
+            if judged is not None and judged.label is not None and judged.end > match.end():
                 return judged  # "B. A", where that is what option B says
             option = self._judged_option(text, standing)
             if option is not None:
-                return option if option.label == label else Value(None, found.end())
-        return self._judged(text, found.start(1), found.end(), label)
+                return option if option.label == label else Value(None, match.end())
+        return self._judged(text, match.start(1), match.end(), label)
 
     def _dashed(self, text: str, at: int) -> Value | None:
         """A letter joined to its own option's text by a hyphen: "D-Medial pterygoid"."""
@@ -172,8 +174,8 @@ class Values:
             return Value(label, end) if following.follows(label).match(tail) else None
         return self._judged_letter(text, start, end, label)
 
-    def behind(self, text: str, end: int) -> Found | None:
-        """The option's text that stands behind a letter that ends at `end`; a hyphen may be a sign."""
+    def behind(self, text: str, end: int) -> OptionMatch | None:
+        """The option's text after a letter that ends at `end`; a hyphen may be a sign."""
         if not self.texts:
             return None
         separators = following.SEPARATORS.match(text, end)
@@ -181,20 +183,20 @@ class Values:
         signed = self.texts.at(text, place - 1) if place > end and text[place - 1] == "-" else None
         return signed or self.texts.at(text, place)
 
-    def _own_text(self, text: str, end: int, label: str) -> Found | None:
-        found = self.behind(text, end)
-        return found if found is not None and label in found.labels else None
+    def _own_text(self, text: str, end: int, label: str) -> OptionMatch | None:
+        option = self.behind(text, end)
+        return option if option is not None and label in option.labels else None
 
     def _judged_letter(self, text: str, start: int, end: int, label: str) -> Value | None:
-        """A label of one character, where the text of an option may follow."""
+        """A one-character label, where the text of an option may follow."""
         behind = self.behind(text, end)
         if behind is not None and label in behind.labels:
-            line = text[behind.end : behind.end + 200].split("\n", 1)[0]
+            line = rest_of_line(text, behind.end)
             listed = following.HEADS.match(text, end) is not None and self._next_in_line(line, label)
             return Value(None if listed or self._another(text, behind.end, label) else label, behind.end)
         if behind is not None:
             after = text[behind.end : behind.end + WINDOW]
-            # "C. diaphragm, pleura …" says what option C says in other words, though A is "diaphragm"
+            # "C. diaphragm, pleura …" rewords option C, even where A is "diaphragm"
             reworded = re.match(r",|\sand\b", after) and self.texts.begins_with(label, behind.labels[0])
             if following.OPTION_FOLLOWS.match(after) and not self._goes_on(text, behind) and not reworded:
                 return Value(None, behind.end)
@@ -224,43 +226,43 @@ class Values:
         return Value(label, end)
 
     def _headed_another(self, text: str, end: int, label: str) -> bool:
-        """Whether the line goes on "… or B. …", after a letter that is a heading too."""
+        """Whether the line continues "… or B. …", after a letter that is a heading too."""
         if not following.HEADS.match(text, end):
             return False
-        line = text[end : end + 200].split("\n", 1)[0]
+        line = rest_of_line(text, end)
         return self._next_in_line(line, label) or any(
-            self.by_key.get(_key(found[1])) != label and not following.OTHERS.search(line[: found.start()])
-            for found in self._joined_heading.finditer(line)
+            self.by_key.get(_key(match[1])) != label and not following.OTHERS.search(line[: match.start()])
+            for match in self._joined_heading.finditer(line)
         )
 
     def _next_in_line(self, line: str, label: str) -> bool:
-        """Whether a later sentence of the line begins with the heading of the next label: a list in one line."""
+        """Whether a later sentence of the line begins with the next label's heading: a list within one line."""
         order = list(self.by_key.values())
         place = order.index(label) + 1
-        for found in following.LINE_HEADING.finditer(line) if place < len(order) else ():
-            if self.by_key.get(_key(found[1])) == order[place]:
-                before = line[: found.start()]
+        for match in following.LINE_HEADING.finditer(line) if place < len(order) else ():
+            if self.by_key.get(_key(match[1])) == order[place]:
+                before = line[: match.start()]
                 if before[-1:].isalnum() and following.CONTRAST.search(before):
                     return False
-                return not phrases.REJECTED.search(line[found.end() : found.end() + 80])
+                return not phrases.REJECTED.search(line[match.end() : match.end() + 80])
         return False
 
     def _another(self, text: str, end: int, label: str) -> bool:
-        """Whether a second option stands beside the one that ends at `end`, in its line."""
-        line = text[end : end + 240].split("\n", 1)[0]
-        if any(self.by_key.get(_key(found[1])) != label for found in self._joined_heading.finditer(line)):
+        """Whether the line names a second option beside the one that ends at `end`."""
+        line = rest_of_line(text, end, 240)
+        if any(self.by_key.get(_key(match[1])) != label for match in self._joined_heading.finditer(line)):
             return True
-        for found in self._mention.finditer(line):
-            other = self.by_key.get(_key(found[1]))
+        for match in self._mention.finditer(line):
+            other = self.by_key.get(_key(match[1]))
             if other in (None, label):
                 continue
-            if following.CONTRAST.search(line[: found.start()]):
+            if following.CONTRAST.search(line[: match.start()]):
                 break
-            own = self._own_text(text, end + found.end(1), other or "")
+            own = self._own_text(text, end + match.end(1), other or "")
             if (
                 own is not None
                 and following.SUBJECT.match(text, own.end)
-                and re.search(r"[.!]\s", line[: found.start()])
+                and re.search(r"[.!]\s", line[: match.start()])
             ):
                 continue
             if (
@@ -271,8 +273,8 @@ class Values:
                 return True
             if (
                 own is None
-                and following.IN_BRACKETS.match(line, found.start())
-                and following.OPTION_FOLLOWS.match(line, found.end())
+                and following.IN_BRACKETS.match(line, match.start())
+                and following.OPTION_FOLLOWS.match(line, match.end())
             ):
                 return True
         joined = following.JOINED.match(text, end)
@@ -293,28 +295,28 @@ class Values:
             and re.match(r"[)\]*_]{0,4}(?:\s*$|[.,;:)\n])", text[word.end() : word.end() + 8]) is not None
         )
 
-    def _goes_on(self, text: str, found: Found) -> bool:
-        """Whether what stands there is only a part of something that is no option: "metformin and iron"."""
-        part = following.PART.match(text, found.end)
-        if part is None and found.longer:
-            part = following.COMMA.match(text, found.end)
+    def _goes_on(self, text: str, option: OptionMatch) -> bool:
+        """Whether the option's text is only part of something else: "metformin and iron"."""
+        part = following.PART.match(text, option.end)
+        if part is None and option.longer:
+            part = following.COMMA.match(text, option.end)
         return part is not None and following.CLAUSE.match(text[part.end() : part.end() + 40]) is None
 
     def letter_behind(self, text: str, at: int) -> str | None:
-        """The label whose letter stands in brackets or behind "option" at `at`."""
+        """The label whose letter stands at `at` in brackets or after "option"."""
         letter = following.LETTER_BEHIND.match(text, at) if self.letters else None
         return (
             self.by_key.get(_key(letter["inside"] or letter["named"] or letter["dashed"])) if letter else None
         )
 
-    def _judged_option(self, text: str, found: Found | None) -> Value | None:
-        """The option whose text stands there, where nothing more is said of it."""
-        if found is None:
+    def _judged_option(self, text: str, option: OptionMatch | None) -> Value | None:
+        """The option whose text was found, judged by the text that follows it."""
+        if option is None:
             return None
-        tail = text[found.end : found.end + WINDOW]
+        tail = text[option.end : option.end + WINDOW]
         if following.ASKED.match(tail) or following.CONDITIONAL.match(tail) or following.CUT.match(tail):
             return None
-        labels, end = found.labels, found.end
+        labels, end = option.labels, option.end
         letter = following.LETTER_BEHIND.match(tail) if self.letters else None
         if letter is not None:
             named = letter["inside"] or letter["named"] or letter["dashed"]
@@ -330,21 +332,21 @@ class Values:
             return Value(None, end) if following.OPTION_FOLLOWS.match(tail) else None
         if self._another(text, end, labels[0]):
             return Value(None, end)
-        if letter is None and (not following.OPTION_FOLLOWS.match(tail) or self._goes_on(text, found)):
+        if letter is None and (not following.OPTION_FOLLOWS.match(tail) or self._goes_on(text, option)):
             return None
         return Value(labels[0], end)
 
     def _same_case(self, text: str, start: int, other: str) -> bool:
-        """Whether a one-letter neighbour is written like a label ("A, B"), not like an article ("A, a …")."""
+        """Whether a one-letter neighbour is written as a label ("A, B"), not as an article ("A, a …")."""
         return len(other) > 1 or text[start].isupper() == other.isupper()
 
 
 @lru_cache(maxsize=256)
 def values_for(labels: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> Values:
-    """`Values` of a task's labels, made once."""
+    """The `Values` of a question's labels, cached."""
     return Values(labels, dict(options))
 
 
 def _key(text: str) -> str:
-    """A label's or option's text in the form in which it is compared."""
+    """A label's or option's text in its compared form."""
     return " ".join(text.split()).casefold().rstrip(".")

@@ -1,23 +1,17 @@
 """The scores as a table for the terminal: at most 24 lines of 80 columns."""
 
-from typing import Any
-
 from medqlora.evaluation.metrics.scores import Scores
-from medqlora.evaluation.report.wording import (
-    cautions,
-    percent,
-    points,
-    span,
-)
+from medqlora.evaluation.report.wording import cautions, metric_rows, p_value, percent, points, set_name, span
+from medqlora.evaluation.report_data import Interval, Report
 from medqlora.utils.terminal import printable_line
 
 WIDTH = 80
 
 
 def console_table(scores: Scores) -> str:
-    """The headline, what it is measured against, and each class; plain text without a final newline."""
+    """The headline, its baselines, and each class; plain text without a final newline."""
     report = scores.to_json()
-    name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    name = set_name(scores.dataset, scores.split)
     if scores.decided_by == "exact_match":
         return _free_answer_table(report, name)
     lines = [
@@ -31,35 +25,35 @@ def console_table(scores: Scores) -> str:
     base = scores.base
     if base:
         lines.append(_line("  bare base", percent(base["accuracy"]), span(base["accuracy_ci95"])))
-        low, high = (points(one) for one in base["difference_ci95"])
-        change = f"95% {low} to {high}, McNemar p {_p(scores.mcnemar_p)}"
+        low, high = (points(end) for end in base["difference_ci95"])
+        p = "-" if scores.mcnemar_p is None else p_value(scores.mcnemar_p)
+        change = f"95% {low} to {high}, McNemar p {p}"
         lines.append(_line("  difference", points(base["difference"]), change))
     for setting, value in (scores.human_accuracy or {}).items():
         lines.append(_line(f"  human, {setting.replace('_', ' ')}", percent(value), ""))
     if scores.majority_accuracy is not None:
         lines.append(_line("  always the majority", percent(scores.majority_accuracy), ""))
     lines += _calibration(report)
-    if report.get("generation"):
-        written = report["generation"]
-        detail = f"{percent(written['unparsed_fraction'])} unreadable, counted as wrong"
-        lines.append(_line("generated text", percent(written["accuracy"]), detail))
+    if generated := report.get("generation"):
+        detail = f"{percent(scores.unparsed_fraction or 0.0)} unreadable, counted as wrong"
+        lines.append(_line("generated text", percent(generated["accuracy"]), detail))
+    lines += _registered(report, 19 - len(lines))
     classes = list((scores.per_class or {}).items())
     room = 20 - len(lines)
     if classes and room > 2:
         lines.append(f"{'class':<22}{'precision':>10}{'recall':>10}{'F1':>10}{'gold':>10}{'decided':>10}")
         for label, row in classes[: room - 1]:
-            numbers = "".join(f"{row[key]:>10.3f}" for key in ("precision", "recall", "f1"))
-            lines.append(
-                f"{'  ' + printable_line(label)[:19]:<22}{numbers}{row['support']:>10}{row['predicted']:>10}"
-            )
+            shares = f"{row['precision']:>10.3f}{row['recall']:>10.3f}{row['f1']:>10.3f}"
+            name = "  " + printable_line(label)[:19]
+            lines.append(f"{name:<22}{shares}{row['support']:>10}{row['predicted']:>10}")
     lines.append("-" * WIDTH)
     lines += map(cut, cautions(report))
     lines.append("Not medical advice.")
     return "\n".join(lines)
 
 
-def _free_answer_table(report: dict[str, Any], name: str) -> str:
-    """Token F1, ROUGE-L and exact match of free answers, and the bare base's."""
+def _free_answer_table(report: Report, name: str) -> str:
+    """Token F1, ROUGE-L and exact match of free answers, with the base model's."""
     lines = [cut(f"{name}: {report['n']} questions, free answers compared by their wording"), "-" * WIDTH]
     lines.append(_line("token F1", percent(report["token_f1"]), span(report["token_f1_ci95"])))
     base = report["base"]
@@ -73,27 +67,35 @@ def _free_answer_table(report: dict[str, Any], name: str) -> str:
     lines.append(_line("exact match", percent(report["exact_match"]), span(report["exact_match_ci95"])))
     if base:
         lines.append(_line("  bare base", percent(base["accuracy"]), span(base["accuracy_ci95"])))
+    lines += _registered(report, 19 - len(lines))
     lines += ["-" * WIDTH, *map(cut, cautions(report)), "Not medical advice."]
     return "\n".join(lines)
 
 
-def _metric(name: str, value: float | None, interval: list[float] | None) -> list[str]:
+def _metric(name: str, value: float | None, interval: Interval | None) -> list[str]:
     return [] if value is None or interval is None else [_line(name, percent(value), span(interval))]
 
 
-def _calibration(report: dict[str, Any]) -> list[str]:
-    if report["ece"] is None:
+def _calibration(report: Report) -> list[str]:
+    curve = report["selective"]
+    if curve is None:
         return []
     lines = [
         _line("ECE", f"{report['ece']:.3f}", f"Brier {report['brier']:.3f}, NLL {report['nll']:.3f} nats")
     ]
-    if report.get("temperature"):
-        found, after = report["temperature"], report["temperature"]["after"]
+    if temperature := report["temperature"]:
+        after = temperature["after"]
         detail = f"Brier {after['brier']:.3f}, NLL {after['nll']:.3f} nats"
-        lines.append(_line(f"  at temperature {found['value']:.2f}", f"{after['ece']:.3f}", detail))
-    chosen = report["selective"]
-    sure = f"{percent(chosen['accuracy_at_coverage'])} right on the surest {chosen['coverage']:.0%}"
-    return [*lines, _line("AURC", f"{report['aurc']:.3f}", sure)]
+        lines.append(_line(f"  at temperature {temperature['value']:.2f}", f"{after['ece']:.3f}", detail))
+    sure = f"{percent(curve['accuracy_at_coverage'])} right on the surest {curve['coverage']:.0%}"
+    return [*lines, _line("AURC", f"{curve['aurc']:.3f}", sure)]
+
+
+def _registered(report: Report, room: int) -> list[str]:
+    """A line for each registered metric, as many as fit."""
+    rows = metric_rows(report.get("metrics", {}), (report.get("base") or {}).get("metrics", {}))
+    lines = [_line(name, value, f"bare base {base}" if base else "") for name, value, base in rows]
+    return lines[: max(0, room)]
 
 
 def _line(name: str, value: str, detail: str) -> str:
@@ -101,12 +103,6 @@ def _line(name: str, value: str, detail: str) -> str:
 
 
 def cut(line: str) -> str:
-    """`line`, with nothing that a terminal would act on, and no wider than the table."""
+    """`line` without control characters, and no wider than the table."""
     line = printable_line(line)
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,19 +1,19 @@
-"""Writes what a test run leaves behind."""
+"""The files of a test run: `test_report.json`, `predictions.jsonl`, `predictions_official.json`, `report.html`."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from medqlora.evaluation.metrics.blocks import decision_of
 from medqlora.evaluation.metrics.checks import in_order_of, matched_records
+from medqlora.evaluation.metrics.free_answer import answer_scores
 from medqlora.evaluation.metrics.scores import Scores, decided
-from medqlora.evaluation.report.free_answer_page import answer_scores
 from medqlora.evaluation.report.page import render
+from medqlora.evaluation.report_data import AnswerLine, PredictionLine, Prior
 from medqlora.records import Prediction, Record
+from medqlora.utils.files import write_text
 
-#: what `predictions_official.json` says where nothing could be read: no label, so it counts as wrong
+#: an unparsed answer in `predictions_official.json`: no label, so it counts as wrong
 UNPARSED = "unparsed"
 
 
@@ -23,20 +23,20 @@ def write_report(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None = None,
-    run_info: Mapping[str, Any] | None = None,
+    run_info: Mapping[str, object] | None = None,
 ) -> dict[str, Path]:
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
-    Each file is written aside and renamed, so a reader never meets half of one.
+    Each file is written aside and renamed, so a reader never sees a partial file.
 
     Args:
         folder: made when missing; files of an earlier report in it are replaced.
         scores: `score` of these predictions, records and base.
         predictions: one a question, in the order of the files' lines.
         records: the questions.
-        base: the bare base's predictions, if compared.
+        base: the base model's predictions, if compared.
         run_info: what is needed to repeat the run, as plain values (`command`, `versions`, `prompt`, …);
-            printed in the page. Texts in it are escaped.
+            printed in the page, escaped.
 
     Returns:
         File name → path.
@@ -83,12 +83,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, content in contents.items():
-        aside = folder / f".{name}.{os.getpid()}.part"
-        try:
-            aside.write_text(content, encoding="utf-8", newline="\n")
-            aside.replace(folder / name)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_text(folder / name, content)
         paths[name] = folder / name
     return paths
 
@@ -98,57 +93,59 @@ def prediction_lines(
     predictions: Sequence[Prediction],
     base: Sequence[Prediction] | None,
     records: Sequence[Record] = (),
-) -> list[dict[str, Any]]:
+) -> list[PredictionLine]:
     """A line of `predictions.jsonl` for each question, in order.
 
-    `logprobs` are as the model gave them; `probabilities`, `decision` and `confidence` follow the scores'
-    normalisation and prior. With `records`, what people said of a question stands there too, as `human`.
+    `logprobs` are the model's own; `probabilities`, `decision` and `confidence` follow the scores'
+    normalisation and prior. With `records`, a line has the annotators' decisions as `human`.
     """
-    if scores.decided_by == "exact_match":
-        free = [
-            {"id": one.id, "gold": one.gold, "text": one.text, **answer_scores(one)} for one in predictions
-        ]
-        for line, one in zip(free, base or (), strict=False):
-            line["base"] = {"text": one.text, **answer_scores(one)}
-        return free
-    normalisation = scores.more["normalisation"]
-    lines = [
-        {"id": one.id, "gold": one.gold, **_answer(one, after, scores), "context_tokens": one.context_tokens}
-        for one, after in zip(
-            predictions, decided(predictions, normalisation, scores.more["prior"]), strict=True
-        )
-    ]
-    if base is not None:
-        compared = decided(base, normalisation, scores.more["base_prior"])
-        for line, one, after in zip(lines, base, compared, strict=True):
-            line["base"] = _answer(one, after, scores)
+    lines: list[PredictionLine] = []
     human = {record.id: dict(record.annotations) for record in records if record.annotations}
+    answers = _answers(scores, predictions, scores.more.get("prior"))
+    for prediction, answer in zip(predictions, answers, strict=True):
+        line: PredictionLine = {"id": prediction.id, "gold": prediction.gold, **answer}
+        if scores.decided_by != "exact_match":
+            line["context_tokens"] = prediction.context_tokens
+        lines.append(line)
+    if base is not None:
+        for line, answer in zip(lines, _answers(scores, base, scores.more.get("base_prior")), strict=True):
+            line["base"] = answer
     for line in lines:
-        if line["id"] in human:
+        if line["id"] in human and scores.decided_by != "exact_match":
             line["human"] = human[line["id"]]
     return lines
 
 
-def _answer(one: Prediction, compared: Prediction, scores: Scores) -> dict[str, Any]:
-    decision = decision_of(compared, scores.decided_by == "likelihood")
-    return {
-        "decision": decision,
-        "right": decision == one.gold,
-        "confidence": compared.confidence,
-        "probabilities": dict(zip(one.labels, compared.probabilities, strict=False)) or None,
-        "logprobs": dict(zip(one.labels, one.logprobs, strict=False)) or None,
-        "label_mass": one.label_mass if one.logprobs else None,
-        "text": one.text,
-        "parsed": one.parsed,
-    }
+def _answers(scores: Scores, predictions: Sequence[Prediction], prior: Prior | None) -> list[AnswerLine]:
+    """One model's answers, compared as the scores compare them."""
+    if scores.decided_by == "exact_match":
+        return [{"text": one.text, **answer_scores(one)} for one in predictions]
+    compared = decided(predictions, scores.more["normalisation"], prior)
+    answers: list[AnswerLine] = []
+    for one, after in zip(predictions, compared, strict=True):
+        decision = decision_of(after, scores.decided_by == "likelihood")
+        answers.append(
+            {
+                "decision": decision,
+                "right": decision == one.gold,
+                "confidence": after.confidence,
+                "probabilities": dict(zip(one.labels, after.probabilities, strict=False)) or None,
+                "logprobs": dict(zip(one.labels, one.logprobs, strict=False)) or None,
+                "label_mass": one.label_mass if one.logprobs else None,
+                "text": one.text,
+                "parsed": one.parsed,
+            }
+        )
+    return answers
 
 
 def official_predictions(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, str]:
-    """id → decision, the file that PubMedQA's `evaluation.py` takes (https://github.com/pubmedqa/pubmedqa).
+    """id → decision, the input of PubMedQA's `evaluation.py` (https://github.com/pubmedqa/pubmedqa).
 
-    It gives the accuracy of `scores` and, as long as every decision could be read, the macro-F1. A text
-    that could not be read is written as `UNPARSED`, which that script counts as wrong and as one more
-    class of F1 0, so its macro-F1 is then lower than ours.
+    That script gives the accuracy of `scores` and, where every decision was parsed, the macro-F1. An unparsed
+    text is written as `UNPARSED`. The script counts it as wrong and as one more class of F1 0, so its macro-F1
+    is then lower than ours.
     """
-    said = "text" if scores.decided_by == "exact_match" else "decision"
-    return {line["id"]: line[said] or UNPARSED for line in prediction_lines(scores, predictions, None)}
+    lines = prediction_lines(scores, predictions, None)
+    free = scores.decided_by == "exact_match"
+    return {line["id"]: (line["text"] if free else line["decision"]) or UNPARSED for line in lines}

@@ -1,12 +1,9 @@
-"""The parts of `report.html` that only free answers have: the scores of wording, and the answers side by side."""
+"""The parts of `report.html` for free answers: overlap of wording, and the answers side by side."""
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from medqlora.evaluation.metrics.free_answer import exactly_matches
-from medqlora.evaluation.metrics.rouge import rouge_l
-from medqlora.evaluation.metrics.token_f1 import token_f1
+from medqlora.evaluation.metrics.free_answer import answer_scores
 from medqlora.evaluation.report.markup import (
     Markup,
     element,
@@ -15,42 +12,31 @@ from medqlora.evaluation.report.markup import (
 )
 from medqlora.evaluation.report.page_tables import interval_text
 from medqlora.evaluation.report.wording import percent, points, span
+from medqlora.evaluation.report_data import Report, TextScores
 from medqlora.records import Prediction, Record
 
-#: answers of each choice: the worst, the best, and drawn at random
+#: answers in each group: the lowest scores, the highest, and a random choice
 ANSWERS_SHOWN = 20
 #: a text of more characters is folded
 _SHORT = 400
 
 
-def answer_scores(prediction: Prediction) -> dict[str, Any]:
-    """What `predictions.jsonl` and the page say of one free answer."""
-    said, meant = prediction.text or "", str(prediction.gold)
-    return {
-        "token_f1": token_f1(said, meant),
-        "rouge_l": rouge_l(said, meant),
-        "exact_match": exactly_matches(said, meant),
-    }
-
-
-def free_headline(report: Mapping[str, Any]) -> Markup:
-    """Token F1 with its interval, then the difference from the bare base."""
+def free_headline(report: Report) -> Markup:
+    """Token F1 with its interval, then the difference from the base model."""
     parts: list[object] = [
         element("b", percent(report["token_f1"])),
         f" token F1, {span(report['token_f1_ci95'])}",
     ]
     parts.append(f"; ROUGE-L {report['rouge_l']:.3f}; exact match {percent(report['exact_match'])}")
-    if report.get("base"):
-        parts.append(
-            f"; {points(report['base']['token_f1_difference'])} points of token F1 against the bare base"
-        )
+    if base := report["base"]:
+        parts.append(f"; {points(base['token_f1_difference'])} points of token F1 against the bare base")
     return element("p", *parts, class_="headline")
 
 
-def overlap_table(report: Mapping[str, Any]) -> Markup:
-    """Token F1, ROUGE-L and exact match of this model and the bare base."""
+def overlap_table(report: Report) -> Markup:
+    """Token F1, ROUGE-L and exact match of this model and the base model."""
     rows = [_overlap_row("This model", report)]
-    base = report.get("base")
+    base = report["base"]
     if base:
         rows.append(_overlap_row("Bare base", base))
     head = ["", "token F1", "95% interval", "ROUGE-L", "95% interval", "exact match", "95% interval"]
@@ -64,15 +50,15 @@ def overlap_table(report: Mapping[str, Any]) -> Markup:
     return joined(parts)
 
 
-def _overlap_row(name: str, block: Mapping[str, Any]) -> list[object]:
+def _overlap_row(name: str, scores: TextScores) -> list[object]:
     return [
         name,
-        percent(block["token_f1"]),
-        interval_text(block["token_f1_ci95"]),
-        f"{block['rouge_l']:.3f}",
-        " to ".join(f"{one:.3f}" for one in block["rouge_l_ci95"]),
-        percent(block["accuracy"]),
-        interval_text(block["accuracy_ci95"]),
+        percent(scores["token_f1"]),
+        interval_text(scores["token_f1_ci95"]),
+        f"{scores['rouge_l']:.3f}",
+        " to ".join(f"{end:.3f}" for end in scores["rouge_l_ci95"]),
+        percent(scores["accuracy"]),
+        interval_text(scores["accuracy_ci95"]),
     ]
 
 
@@ -82,16 +68,16 @@ def answers_side_by_side(
     base: Sequence[Prediction] | None,
     seed: int,
 ) -> Markup:
-    """Question, reference answer and generated answer of some questions, all of them where they are few.
+    """Question, reference and generated answer of some questions, or of all where they are few.
 
     Args:
         predictions: one a question.
         records: the questions.
-        base: the bare base's predictions.
-        seed: of the answers that are drawn at random.
+        base: the base model's predictions.
+        seed: of the random choice of answers.
     """
     by_id = {record.id: record for record in records}
-    base_said = {one.id: one for one in base or ()}
+    base_predictions = {one.id: one for one in base or ()}
     # equal scores in the order of the ids, so that the same scores give the same page
     ranked = sorted(predictions, key=lambda one: (answer_scores(one)["token_f1"], one.id))
     if len(ranked) <= 3 * ANSWERS_SHOWN:
@@ -106,9 +92,9 @@ def answers_side_by_side(
         }
     note = "All answers stand in predictions.jsonl. A low score can be another wording: read before judging."
     parts: list[Markup] = [element("p", note, class_="soft")]
-    for place, (title, chosen) in enumerate(groups.items()):
-        shown = [_answer(one, by_id[one.id], base_said.get(one.id)) for one in chosen]
-        opened = {"open": "open"} if place == 0 else {}
+    for index, (title, chosen) in enumerate(groups.items()):
+        shown = [_answer(one, by_id[one.id], base_predictions.get(one.id)) for one in chosen]
+        opened = {"open": "open"} if index == 0 else {}
         parts.append(element("details", element("summary", title), *shown, **opened))
     return joined(parts)
 
@@ -123,19 +109,19 @@ def _answer(one: Prediction, record: Record, base: Prediction | None) -> Markup:
     return element(
         "article",
         _text("question", record.question),
-        element("dl", *(part for name, said in rows for part in _row(name, said))),
+        element("dl", *(part for name, answer in rows for part in _row(name, answer))),
         element("p", facts, class_="small"),
     )
 
 
-def _row(name: str, said: str) -> tuple[Markup, Markup]:
-    return element("dt", name), element("dd", _text("", said or "(nothing)"))
+def _row(name: str, answer: str) -> tuple[Markup, Markup]:
+    return element("dt", name), element("dd", _text("", answer or "(nothing)"))
 
 
-def _text(class_: str, said: str) -> Markup:
-    """A paragraph; a long text shows its beginning, and the whole on a click."""
+def _text(class_: str, content: str) -> Markup:
+    """A paragraph; a long text shows its beginning and unfolds on a click."""
     attributes = {"class_": class_} if class_ else {}
-    if len(said) <= _SHORT:
-        return element("p", said, **attributes)
-    beginning = element("summary", f"{said[:_SHORT]}…")
-    return element("details", beginning, element("p", said), **attributes)
+    if len(content) <= _SHORT:
+        return element("p", content, **attributes)
+    beginning = element("summary", f"{content[:_SHORT]}…")
+    return element("details", beginning, element("p", content), **attributes)

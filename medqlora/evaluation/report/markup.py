@@ -1,18 +1,17 @@
-"""Small pieces of HTML. All text that comes in is escaped here, and nowhere else has to be."""
+"""HTML elements. Text is escaped here and nowhere else."""
 
 import base64
 import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 #: control characters, lone surrogates, and the marks that turn the direction of the text around them
 _NOT_ALLOWED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 class Markup(str):
-    """Text that is HTML already. Made in this project's code only, never of data."""
+    """Text that is HTML already. Only this project's code makes it, never data."""
 
     __slots__ = ()
 
@@ -26,7 +25,7 @@ def text(value: object) -> Markup:
 
 
 def joined(parts: Iterable[object], between: str = "\n") -> Markup:
-    """The parts, escaped where they are no markup."""
+    """The parts joined; parts that are no markup are escaped."""
     return Markup(between.join(text(part) for part in parts))
 
 
@@ -36,36 +35,34 @@ def element(tag: str, *content: object, **attributes: str) -> Markup:
     return Markup(f"<{tag}{written}>{joined(content, '')}</{tag}>")
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Markup:
     """A table whose first column names the rows."""
-    top = element("tr", *(element("th", one, scope="col") for one in head))
-    body = [element("tr", *(element("td", one) for one in row)) for row in rows]
-    whole = [element("caption", caption)] if caption else []
-    whole += [element("thead", top), element("tbody", *body)]
-    return element("div", element("table", *whole), class_="scroll")
+    top = element("tr", *(element("th", cell, scope="col") for cell in head))
+    body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
+    return element("div", element("table", element("thead", top), element("tbody", *body)), class_="scroll")
 
 
 def picture(svg: bytes, description: str, caption: str, *, wide: bool = False) -> Markup:
-    """A figure with the SVG as an image: what it contains can neither run nor load anything."""
+    """A figure with the SVG as an image, so that its content can neither run nor load anything."""
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
     image = Markup(f'<img src="{source}" alt="{text(description)}">')
     return element("figure", image, element("figcaption", caption), **({"class_": "wide"} if wide else {}))
 
 
-def fields(values: Mapping[str, Any]) -> Markup:
+def fields(values: Mapping[str, object]) -> Markup:
     """Names and values; long texts, lists and mappings as preformatted text."""
     parts: list[Markup] = []
     for name, value in values.items():
         if value is None or value == "" or value == {}:
             continue
-        if isinstance(value, str) and "\n" not in value:
-            shown: Markup = text(value)
-        elif isinstance(value, (int, float, bool)):
+        if isinstance(value, (int, float)) or (isinstance(value, str) and "\n" not in value):
             shown = text(value)
         elif isinstance(value, str):
             shown = element("pre", value)
-        elif isinstance(value, Mapping) and all(isinstance(one, (str, int, float)) for one in value.values()):
-            shown = element("pre", "\n".join(f"{key} {one}" for key, one in value.items()))
+        elif isinstance(value, Mapping) and all(
+            isinstance(part, (str, int, float)) for part in value.values()
+        ):
+            shown = element("pre", "\n".join(f"{key} {part}" for key, part in value.items()))
         else:
             shown = element("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str))
         parts += [element("dt", name.replace("_", " ")), element("dd", shown)]

@@ -1,42 +1,27 @@
-"""`report.html`: one page with everything in it, which loads nothing and runs nothing."""
+"""`report.html`: a self-contained page that loads nothing and runs no script."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
-from typing import Any
 
 from medqlora.evaluation.metrics.blocks import decision_of
+from medqlora.evaluation.metrics.registry import registered_metrics
 from medqlora.evaluation.metrics.scores import Scores, decided
-from medqlora.evaluation.report.free_answer_page import (
-    answers_side_by_side,
-    free_headline,
-    overlap_table,
-)
-from medqlora.evaluation.report.markup import (
-    Markup,
-    element,
-    fields,
-    joined,
-    picture,
-    text,
-)
+from medqlora.evaluation.report.free_answer_page import answers_side_by_side, free_headline, overlap_table
+from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, text
 from medqlora.evaluation.report.page_tables import (
     calibration_table,
     class_table,
     comparison_table,
     group_table,
+    metric_table,
 )
 from medqlora.evaluation.report.plots import figures, svg
-from medqlora.evaluation.report.wording import (
-    NOT_ADVICE,
-    cautions,
-    percent,
-    points,
-    span,
-)
+from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
+from medqlora.evaluation.report_data import Report
 from medqlora.records import Prediction, Record
 
-#: how many errors the page shows
+#: errors in the page
 ERRORS_SHOWN = 10
 
 _CAPTIONS = {
@@ -59,18 +44,18 @@ def render(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
-    run_info: Mapping[str, Any],
+    run_info: Mapping[str, object],
 ) -> str:
     """The page.
 
     Args:
         scores: of these predictions.
-        predictions: one a question, as the model made them.
+        predictions: one a question, as the model scored them.
         records: the questions.
-        base: the bare base's predictions.
+        base: the base model's predictions.
         run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
     """
-    name = ", ".join(str(one) for one in (scores.dataset, scores.split) if one) or "test"
+    name = set_name(scores.dataset, scores.split)
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
     return page(
         title=f"{name}: {headline_words(scores)}",
@@ -82,13 +67,13 @@ def render(
 
 
 def page(*, title: str, subtitle: str, headline: Markup, cautions: Sequence[str], sections: Markup) -> str:
-    """The frame of every page: what all of them say and how they look, around `sections`."""
+    """The frame of every page around its `sections`."""
     template = Template(files("medqlora.evaluation.report").joinpath("page.html").read_text("utf-8"))
     return template.substitute(
         title=text(title),
         subtitle=text(subtitle),
         headline=headline,
-        cautions=joined((element("p", one) for one in cautions), ""),
+        cautions=joined((element("p", sentence) for sentence in cautions), ""),
         not_advice=text(NOT_ADVICE),
         sections=sections,
     )
@@ -100,12 +85,14 @@ def set_report(
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
 ) -> Markup:
-    """All that `render` shows of one question set, to stand in a page among others."""
+    """The content of `render` for one question set of several in a page."""
     return joined(
         (
             element("p", _subtitle(scores), class_="soft"),
             _headline(scores),
-            element("div", *(element("p", one) for one in cautions(scores.to_json())), class_="notice"),
+            element(
+                "div", *(element("p", sentence) for sentence in cautions(scores.to_json())), class_="notice"
+            ),
             *_sections(scores, predictions, records, base, "h3"),
             *section("What was asked", fields(_identity(scores)), "h3"),
         )
@@ -139,24 +126,23 @@ def _sections(
 ) -> list[Markup]:
     report = scores.to_json()
     if scores.decided_by == "exact_match":
-        free = {
+        contents: dict[str, Markup | None] = {
             "Against the baselines": overlap_table(report),
             "Answers side by side": answers_side_by_side(predictions, records, base, scores.seed),
-            "What the numbers mean": _definitions(report),
         }
-        return [one for title, content in free.items() for one in section(title, content, heading)]
-    lengths = group_table(report.get("by_context_length") or [], "tokens")
-    contents = {
-        "Against the baselines": comparison_table(report),
-        "By answer": class_table(report),
-        "Figures": _figures(scores, predictions),
-        "Calibration and selective answering": calibration_table(report),
-        "By length of the prompt": lengths,
-        "By topic": _topics(report),
-        _errors_title(scores): _errors(scores, predictions, records, base),
-        "What the numbers mean": _definitions(report),
-    }
-    return [one for title, content in contents.items() for one in section(title, content, heading)]
+    else:
+        contents = {
+            "Against the baselines": comparison_table(report),
+            "By answer": class_table(report),
+            "Figures": _figures(scores, predictions),
+            "Calibration and selective answering": calibration_table(report),
+            "By length of the prompt": group_table(report["by_context_length"], "tokens"),
+            "By topic": _topics(report),
+            _errors_title(scores): _errors(scores, predictions, records, base),
+        }
+    contents["Registered metrics"] = metric_table(report)
+    contents["What the numbers mean"] = _definitions(report)
+    return [part for title, content in contents.items() for part in section(title, content, heading)]
 
 
 def section(title: str, content: Markup | None, heading: str = "h2") -> list[Markup]:
@@ -165,7 +151,7 @@ def section(title: str, content: Markup | None, heading: str = "h2") -> list[Mar
 
 
 def folded(title: str, content: Markup) -> Markup:
-    """A part of the page that opens on a click, without a script."""
+    """A part of the page that unfolds on a click, without a script."""
     return element("details", element("summary", element("h2", title)), content, class_="set")
 
 
@@ -188,7 +174,7 @@ def _figures(scores: Scores, predictions: Sequence[Prediction]) -> Markup | None
     return element("div", *drawn, class_="figures") if drawn else None
 
 
-def _topics(report: Mapping[str, Any]) -> Markup | None:
+def _topics(report: Report) -> Markup | None:
     rows = report["by_topic"]
     if not rows:
         return None
@@ -205,12 +191,12 @@ def _errors(
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
 ) -> Markup | None:
-    """The errors that the model was surest of (without label scores: the first), with their questions."""
+    """The errors of the highest confidence (without label scores: the first), with their questions."""
     by_likelihood = scores.decided_by == "likelihood"
     more = scores.more
     compared = decided(predictions, more["normalisation"], more["prior"])
-    base_compared = decided(base or [], more["normalisation"], more["base_prior"])
-    base_said = {one.id: decision_of(one, by_likelihood) for one in base_compared}
+    compared_base = decided(base or [], more["normalisation"], more["base_prior"])
+    base_decisions = {one.id: decision_of(one, by_likelihood) for one in compared_base}
     by_id = {record.id: record for record in records}
     wrong = [one for one in compared if decision_of(one, by_likelihood) != one.gold]
     wrong.sort(key=lambda one: (-(one.confidence or 0.0), one.id))
@@ -218,34 +204,34 @@ def _errors(
         return element("p", "There were none.")
     note = f"{min(ERRORS_SHOWN, len(wrong))} of {len(wrong)} wrong answers. "
     note += "The dataset's answer may itself be wrong: read before judging."
-    shown = [_error(one, by_id[one.id], by_likelihood, base_said) for one in wrong[:ERRORS_SHOWN]]
+    shown = [_error(one, by_id[one.id], by_likelihood, base_decisions) for one in wrong[:ERRORS_SHOWN]]
     return joined([element("p", note, class_="soft"), *shown])
 
 
 def _error(
-    one: Prediction, record: Record, by_likelihood: bool, base_said: Mapping[str, str | None]
+    prediction: Prediction, record: Record, by_likelihood: bool, base_decisions: Mapping[str, str | None]
 ) -> Markup:
-    decision = decision_of(one, by_likelihood)
+    decision = decision_of(prediction, by_likelihood)
     facts: list[object] = [
         "Right: ",
-        element("b", one.gold),
+        element("b", prediction.gold),
         " · decided: ",
         element("b", decision or "unreadable"),
     ]
-    if one.confidence is not None:
-        facts.append(f" · confidence {percent(one.confidence)}")
-    if one.id in base_said:
-        facts.append(f" · bare base: {base_said[one.id] or 'unreadable'}")
-    facts.append(f" · id {one.id}")
+    if prediction.confidence is not None:
+        facts.append(f" · confidence {percent(prediction.confidence)}")
+    if prediction.id in base_decisions:
+        facts.append(f" · bare base: {base_decisions[prediction.id] or 'unreadable'}")
+    facts.append(f" · id {prediction.id}")
     labels = record.context_labels if len(record.context_labels) == len(record.contexts) else ()
     contexts = []
-    for place, passage in enumerate(record.contexts):
-        lead = [element("b", labels[place]), " "] if labels else []
+    for index, passage in enumerate(record.contexts):
+        lead = [element("b", labels[index]), " "] if labels else []
         contexts.append(element("p", *lead, passage))
     options = [element("p", f"{label}. {option}") for label, option in record.options.items()]
     parts = [element("p", record.question, class_="question"), *options, element("p", *facts, class_="small")]
-    if one.text is not None:
-        parts.append(element("p", "Generated: ", one.text or "(nothing)", class_="small"))
+    if prediction.text is not None:
+        parts.append(element("p", "Generated: ", prediction.text or "(nothing)", class_="small"))
     if contexts:
         parts.append(element("details", element("summary", "Context"), *contexts))
     if record.long_answer:
@@ -259,7 +245,7 @@ def _error(
     return element("article", *parts)
 
 
-def _definitions(report: Mapping[str, Any]) -> Markup:
+def _definitions(report: Report) -> Markup:
     lines = {
         "accuracy": "share of all questions whose decision is the right one; what could not be read is wrong. "
         "Interval: Wilson, 95%.",
@@ -287,10 +273,12 @@ def _definitions(report: Mapping[str, Any]) -> Markup:
             "all three": "compare wording. Another wording of a right answer scores low, and an answer that differs "
             'by one "not" scores high.',
         }
-    return fields(lines)
+    values = report.get("metrics", {})
+    registered = {name: entry.help for name, entry in registered_metrics().items() if name in values}
+    return fields({**lines, **registered})
 
 
-def _identity(scores: Scores) -> dict[str, Any]:
+def _identity(scores: Scores) -> dict[str, object]:
     return {
         "dataset": scores.dataset,
         "split": scores.split,

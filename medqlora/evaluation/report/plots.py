@@ -1,60 +1,61 @@
-"""The figures of a report, as matplotlib objects that no pyplot knows of.
+"""Figures of a report, as matplotlib objects without pyplot.
 
-Texts from data (topics, labels) are drawn as they are: never as mathematics, and without characters that
-the font lacks.
+Texts from data (topics, labels) are drawn literally: never as mathematics, and without characters that the
+font lacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medqlora.evaluation.metrics.scores import Scores, decided
+from medqlora.evaluation.report_data import CalibrationBin, ConfusionMatrix, Group, Report, Selective
 from medqlora.records import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: dark enough on white, and told apart by colour-blind readers
+#: dark enough on white, and distinct for colour-blind readers
 THIS, BASE, QUIET = "#1f5fa8", "#c2571a", "#6b7280"
-#: how many topics the chart shows; the table in the report has all
+#: topics in the chart; the report's table has all
 TOPICS_SHOWN = 20
 _TEXT_LENGTH = 42
 
 
 def figures(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, Figure]:
-    """Name → figure, for the report and for TensorBoard; only those that the scores have data for.
+    """Name → figure, for the report and for TensorBoard; only figures with data.
 
     `reliability`, `risk_coverage` and `confidence` need label likelihoods; `confusion`, `confusion_base`,
     `by_topic` and `by_context_length` do not.
 
     Args:
         scores: of these predictions.
-        predictions: as the model made them, before any normalisation.
+        predictions: as the model scored them, before any normalisation.
     """
-    report = scores.to_json()
-    made: dict[str, Figure] = {}
-    if report.get("confusion_matrix"):
-        made["confusion"] = _confusion(report["confusion_matrix"], "This model" if report["base"] else "")
-    if report["base"] and report["base"].get("confusion_matrix"):
-        made["confusion_base"] = _confusion(report["base"]["confusion_matrix"], "The bare base")
-    if report.get("calibration"):
-        made["reliability"] = _reliability(report)
-    if report.get("selective"):
-        made["risk_coverage"] = _risk_coverage(report)
-        made["confidence"] = _confidence(report, predictions)
-    if len(report.get("by_context_length") or []) > 1:
-        made["by_context_length"] = _groups(
-            report["by_context_length"], report, "Accuracy by length of the prompt, in tokens"
-        )
-    if report["by_topic"]:
-        topics = [row for row in report["by_topic"] if not row.get("merged_groups")][:TOPICS_SHOWN]
+    report, base = scores.to_json(), scores.base
+    drawn: dict[str, Figure] = {}
+    if scores.confusion_matrix:
+        drawn["confusion"] = _confusion(scores.confusion_matrix, "This model" if base else "Confusion matrix")
+    if base and (matrix := base.get("confusion_matrix")):
+        drawn["confusion_base"] = _confusion(matrix, "The bare base")
+    if bins := report.get("calibration"):
+        drawn["reliability"] = _reliability(bins["bins"], report)
+    if curve := report.get("selective"):
+        drawn["risk_coverage"] = _risk_coverage(curve, base.get("selective") if base else None)
+        drawn["confidence"] = _confidence(report, predictions)
+    lengths = report.get("by_context_length", [])
+    if len(lengths) > 1:
+        title = "Accuracy by length of the prompt, in tokens"
+        drawn["by_context_length"] = _groups(lengths, scores.accuracy, title)
+    if scores.by_topic:
+        topics = [row for row in scores.by_topic if not row.get("merged_groups")][:TOPICS_SHOWN]
         # where nearly every question has some rare heading, "other" is all of them and shows nothing
-        rest = [row for row in report["by_topic"] if row.get("merged_groups") and row["n"] < 0.9 * scores.n]
-        made["by_topic"] = _groups(topics + rest, report, "Accuracy by topic (MeSH)")
-    return made
+        rest = [row for row in scores.by_topic if row.get("merged_groups") and row["n"] < 0.9 * scores.n]
+        drawn["by_topic"] = _groups(topics + rest, scores.accuracy, "Accuracy by topic (MeSH)")
+    return drawn
 
 
 def svg(figure: Figure) -> bytes:
@@ -73,13 +74,14 @@ def drawable(text: str) -> str:
 
     font = get_font(findfont(FontProperties()))
     known = "".join(
-        one if one.isprintable() and font.get_char_index(ord(one)) else "?" for one in " ".join(text.split())
+        letter if letter.isprintable() and font.get_char_index(ord(letter)) else "?"
+        for letter in " ".join(text.split())
     )
     return known if len(known) <= _TEXT_LENGTH else f"{known[: _TEXT_LENGTH - 3]}..."
 
 
 def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """An empty figure of `width` by `height` inches with the look that all share."""
+    """An empty figure of `width` by `height` inches in the style of all figures."""
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
@@ -91,29 +93,25 @@ def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _reliability(report: dict[str, Any]) -> Figure:
+def _reliability(bins: Sequence[CalibrationBin], report: Report) -> Figure:
     figure, axes = new_axes(5.2, 4.4, "Reliability of the confidence")
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", label="perfect")
-    bins = [one for one in report["calibration"]["bins"] if one["n"]]
-    accuracy = [one["accuracy"] for one in bins]
-    below = [max(0.0, one["accuracy"] - one["accuracy_ci95"][0]) for one in bins]
-    above = [max(0.0, one["accuracy_ci95"][1] - one["accuracy"]) for one in bins]
-    confidence = [one["confidence"] for one in bins]
+    points = _points(bins)
+    confidence, accuracy = [point[0] for point in points], [point[1] for point in points]
+    below = [max(0.0, point[1] - point[2][0]) for point in points]
+    above = [max(0.0, point[2][1] - point[1]) for point in points]
     axes.errorbar(
         confidence, accuracy, yerr=[below, above], color=THIS, fmt="o", markersize=5, capsize=2, linewidth=1,
         label=f"as scored: ECE {report['ece']:.3f}",
     )  # fmt: skip
-    for x, y, one in zip(confidence, accuracy, bins, strict=True):
-        axes.annotate(
-            str(one["n"]), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=QUIET
-        )
-    if report.get("temperature"):
-        after = [one for one in report["temperature"]["bins_after"] if one["n"]]
+    for x, y, _, n in points:
+        axes.annotate(str(n), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=QUIET)
+    if temperature := report.get("temperature"):
+        after = _points(temperature["bins_after"])
         axes.plot(
-            [one["confidence"] for one in after],
-            [one["accuracy"] for one in after],
+            [point[0] for point in after], [point[1] for point in after],
             color=BASE, marker="s", markersize=4, linestyle="none",
-            label=f"temperature {report['temperature']['value']:.2f}: ECE {report['temperature']['after']['ece']:.3f}",
+            label=f"temperature {temperature['value']:.2f}: ECE {temperature['after']['ece']:.3f}",
         )  # fmt: skip
     axes.set(
         xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy (95% interval; n beside it)"
@@ -122,24 +120,30 @@ def _reliability(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _risk_coverage(report: dict[str, Any]) -> Figure:
+def _points(bins: Sequence[CalibrationBin]) -> list[tuple[float, float, list[float], int]]:
+    """Confidence, accuracy, its interval and the count of each bin that holds questions."""
+    return [
+        (one["confidence"], one["accuracy"], one["accuracy_ci95"], one["n"])
+        for one in bins
+        if one["confidence"] is not None and one["accuracy"] is not None and one["accuracy_ci95"] is not None
+    ]
+
+
+def _risk_coverage(this: Selective, base: Selective | None) -> Figure:
     figure, axes = new_axes(5.2, 4.4, "Risk if the least sure are declined")
-    lines = [("this model", THIS, report["selective"])]
-    if report["base"] and report["base"].get("selective"):
-        lines.append(("bare base", BASE, report["base"]["selective"]))
+    lines = [("this model", THIS, this), *([("bare base", BASE, base)] if base else [])]
     highest = 0.0
-    for name, colour, block in lines:
-        coverage, risk = zip(*block["curve"], strict=True)
-        label = f"{name}: AURC {block['aurc']:.3f}"
+    for name, colour, curve in lines:
+        coverage, risk = zip(*curve["curve"], strict=True)
+        label = f"{name}: AURC {curve['aurc']:.3f}"
         axes.plot(
             coverage, risk, color=colour, linewidth=1.6, marker="." if len(risk) < 3 else "", label=label
         )
         highest = max(highest, *risk)
-    at = report["selective"]
-    axes.axvline(at["coverage"], color=QUIET, linewidth=0.8, linestyle=":")
+    axes.axvline(this["coverage"], color=QUIET, linewidth=0.8, linestyle=":")
     axes.annotate(
-        f"{at['accuracy_at_coverage']:.1%} right\nat {at['coverage']:.0%} coverage",
-        (at["coverage"], 0), xytext=(-4, 6), textcoords="offset points", ha="right", fontsize=8, color=QUIET,
+        f"{this['accuracy_at_coverage']:.1%} right\nat {this['coverage']:.0%} coverage",
+        (this["coverage"], 0), xytext=(-4, 6), textcoords="offset points", ha="right", fontsize=8, color=QUIET,
     )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, min(1.02, highest * 1.15 + 0.02)))
     axes.set(xlabel="coverage: share of the questions answered", ylabel="risk: share of those that is wrong")
@@ -147,12 +151,11 @@ def _risk_coverage(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _confidence(report: dict[str, Any], predictions: Sequence[Prediction]) -> Figure:
+def _confidence(report: Report, predictions: Sequence[Prediction]) -> Figure:
     figure, axes = new_axes(5.2, 3.2, "How sure it is when right and when wrong")
-    compared = decided(predictions, report["normalisation"], report["prior"])
     values: dict[bool, list[float]] = {True: [], False: []}
-    for one in compared:
-        values[one.decision == one.gold].append(float(one.confidence or 0.0))
+    for prediction in decided(predictions, report["normalisation"], report["prior"]):
+        values[prediction.decision == prediction.gold].append(float(prediction.confidence or 0.0))
     axes.hist(
         [values[True], values[False]], bins=15, range=(0, 1), color=[THIS, BASE], stacked=True,
         label=[f"right ({len(values[True])})", f"wrong ({len(values[False])})"],
@@ -162,9 +165,9 @@ def _confidence(report: dict[str, Any], predictions: Sequence[Prediction]) -> Fi
     return figure
 
 
-def _confusion(matrix: dict[str, Any], title: str) -> Figure:
+def _confusion(matrix: ConfusionMatrix, title: str) -> Figure:
     rows, columns, counts = matrix["rows_gold"], matrix["columns_decision"], matrix["counts"]
-    figure, axes = new_axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title or "Confusion matrix")
+    figure, axes = new_axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title)
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
@@ -174,23 +177,22 @@ def _confusion(matrix: dict[str, Any], title: str) -> Figure:
                 x, y, f"{count}\n{shares[y][x]:.0%}", ha="center", va="center", fontsize=8, color=colour
             )
     axes.set(xlabel="decision", ylabel="right answer")
-    axes.set_xticks(range(len(columns)), [drawable(one) for one in columns], parse_math=False)
-    axes.set_yticks(range(len(rows)), [drawable(one) for one in rows], parse_math=False)
+    axes.set_xticks(range(len(columns)), [drawable(label) for label in columns], parse_math=False)
+    axes.set_yticks(range(len(rows)), [drawable(label) for label in rows], parse_math=False)
     for side in ("bottom", "left"):
         axes.spines[side].set_visible(False)
     return figure
 
 
-def _groups(rows: Sequence[dict[str, Any]], report: dict[str, Any], title: str) -> Figure:
+def _groups(rows: Sequence[Group], overall: float, title: str) -> Figure:
     figure, axes = new_axes(7.2 if len(rows) > 8 else 5.2, 1.3 + 0.26 * len(rows), title)
-    places = list(range(len(rows)))[::-1]
-    for place, row in zip(places, rows, strict=True):
-        low, high = row["accuracy_ci95"]
-        axes.plot([low, high], [place, place], color=THIS, linewidth=1.2)
-        axes.plot([row["accuracy"]], [place], color=THIS, marker="o", markersize=4.5)
-    axes.axvline(report["accuracy"], color=QUIET, linewidth=1, linestyle="--", label="all questions")
+    heights = list(range(len(rows)))[::-1]
+    for y, row in zip(heights, rows, strict=True):
+        axes.plot(row["accuracy_ci95"], [y, y], color=THIS, linewidth=1.2)
+        axes.plot([row["accuracy"]], [y], color=THIS, marker="o", markersize=4.5)
+    axes.axvline(overall, color=QUIET, linewidth=1, linestyle="--", label="all questions")
     names = [f"{drawable(row['group'])} ({row['n']})" for row in rows]
-    axes.set_yticks(places, names, parse_math=False)
+    axes.set_yticks(heights, names, parse_math=False)
     axes.set(xlim=(0, 1), ylim=(-0.7, len(rows) - 0.3), xlabel="accuracy with 95% interval")
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure

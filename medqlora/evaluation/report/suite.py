@@ -1,9 +1,8 @@
-"""Writes what a test on several question sets leaves behind."""
+"""The files of a test on several question sets."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from medqlora.evaluation.metrics.suite_scores import Tested, suite_scores
 from medqlora.evaluation.report.files import (
@@ -13,23 +12,24 @@ from medqlora.evaluation.report.files import (
     write_files,
 )
 from medqlora.evaluation.report.suite_page import render_suite
+from medqlora.evaluation.report_data import Report
 
-#: the set whose decisions its authors' own script scores
+#: the set with an official scoring script
 _OFFICIAL = "PubMedQA"
 
 
 def write_suite(
-    folder: Path, tested: Sequence[Tested], run_info: Mapping[str, Any] | None = None
+    folder: Path, tested: Sequence[Tested], run_info: Mapping[str, object] | None = None
 ) -> dict[str, Path]:
     """Writes the files of `write_report` for two or more sets that one loaded model was tested on.
 
     `test_report.json` has the first set's keys and `suite` (see `suite_scores`); a line of
-    `predictions.jsonl` says its set under `dataset`; `predictions_official.json` is PubMedQA's where that is
+    `predictions.jsonl` names its set under `dataset`; `predictions_official.json` is PubMedQA's where that is
     among the sets, else the first's.
 
     Args:
         folder: made when missing; files of an earlier report in it are replaced.
-        tested: the run's own set, then the others.
+        tested: the run's own set first.
         run_info: what is needed to repeat the run, as plain values; printed in the page.
 
     Returns:
@@ -43,20 +43,20 @@ def write_suite(
         one._replace(base=base_in_order(one.scores, one.predictions, one.records, one.base)) for one in tested
     ]
     suite = suite_scores(tested)
-    report = {**tested[0].scores.to_json(), "suite": suite}
+    report: Report = {**tested[0].scores.to_json(), "suite": suite}
     lines = [
         {"dataset": one.name, **line}
         for one in tested
         for line in prediction_lines(one.scores, one.predictions, one.base, one.records)
     ]
     official = next((one for one in tested if one.scores.dataset == _OFFICIAL), tested[0])
-    said = official_predictions(official.scores, official.predictions)
+    decisions = official_predictions(official.scores, official.predictions)
     return write_files(
         folder,
         {
             "test_report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
             "predictions.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines),
-            "predictions_official.json": json.dumps(said, indent=1) + "\n",
+            "predictions_official.json": json.dumps(decisions, indent=1) + "\n",
             "report.html": render_suite(tested, suite, run_info or {}),
         },
     )

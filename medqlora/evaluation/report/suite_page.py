@@ -1,39 +1,20 @@
 """`report.html` of several question sets: the average on top, then each set's own report, folded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from medqlora.evaluation.metrics.suite_scores import HOLM, INTERVALS, Tested
-from medqlora.evaluation.report.markup import (
-    Markup,
-    element,
-    fields,
-    joined,
-    picture,
-    table,
-    text,
-)
-from medqlora.evaluation.report.page import (
-    folded,
-    headline_words,
-    page,
-    section,
-    set_report,
-)
+from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, table, text
+from medqlora.evaluation.report.page import folded, headline_words, page, section, set_report
 from medqlora.evaluation.report.page_tables import interval_text
 from medqlora.evaluation.report.plots import svg
 from medqlora.evaluation.report.suite_plots import suite_figure
-from medqlora.evaluation.report.wording import (
-    p_value,
-    percent,
-    points,
-    span,
-)
+from medqlora.evaluation.report.wording import p_value, percent, points, span
+from medqlora.evaluation.report_data import BaseScores, MacroAverage, Suite
 
 _CAPTION = "Accuracy with 95% interval on each set, and the mean in which each set counts the same."
 
 
-def render_suite(tested: Sequence[Tested], suite: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
+def render_suite(tested: Sequence[Tested], suite: Suite, run_info: Mapping[str, object]) -> str:
     """The page.
 
     Args:
@@ -70,8 +51,8 @@ def render_suite(tested: Sequence[Tested], suite: Mapping[str, Any], run_info: M
     )
 
 
-def suite_sets(tested: Sequence[Tested], suite: Mapping[str, Any]) -> Markup:
-    """A row a set, and the macro average last."""
+def suite_sets(tested: Sequence[Tested], suite: Suite) -> Markup:
+    """A row for each set, and the macro average last."""
     rows = [_row(one, suite["mcnemar_p_holm"].get(one.name)) for one in tested]
     average = suite["macro_average"]
     rows.append(
@@ -92,7 +73,7 @@ def suite_sets(tested: Sequence[Tested], suite: Mapping[str, Any]) -> Markup:
 
 def _row(one: Tested, adjusted: float | None) -> list[object]:
     scores = one.scores
-    base = scores.base or {}
+    base = scores.base or BaseScores()
     return [
         one.name,
         scores.n,
@@ -112,20 +93,20 @@ def _difference(
 ) -> list[object]:
     if base is None or difference is None or interval is None:
         return ["", "", ""]
-    return [percent(base), points(difference), " to ".join(points(one) for one in interval)]
+    return [percent(base), points(difference), " to ".join(points(end) for end in interval)]
 
 
-def _headline(average: Mapping[str, Any]) -> Markup:
+def _headline(average: MacroAverage) -> Markup:
     parts: list[object] = [element("b", percent(average["accuracy"]))]
     parts.append(f" macro-average accuracy, {span(average['accuracy_ci95'])}")
-    if average["difference"] is not None:
-        parts.append(f"; {points(average['difference'])} points against the bare base")
-        parts.append(f" ({span(average['difference_ci95'], signed=True)})")
+    difference, interval = average["difference"], average["difference_ci95"]
+    if difference is not None and interval is not None:
+        parts.append(f"; {points(difference)} points against the bare base ({span(interval, signed=True)})")
     return element("p", *parts, class_="headline")
 
 
-def _verdict(average: Mapping[str, Any]) -> str:
-    if average["difference"] is None:
+def _verdict(average: MacroAverage) -> str:
+    if average["difference_ci95"] is None:
         return "Not every set was asked of the bare base too, so nothing is said of a difference."
     low, high = average["difference_ci95"]
     if low > 0 or high < 0:

@@ -1,29 +1,30 @@
 """Accuracy, F1 and their intervals, all from one table of counts.
 
 The table has a row for each label as gold and a column for each label as decision, plus a last column for
-items whose output could not be read: they are wrong for accuracy, a miss for their gold label's recall and
-nobody's prediction. Headline, classes and bootstrap read the same table, so they can't disagree. The tests
-hold every number against scikit-learn, scipy and statsmodels.
+unparsed outputs: they are wrong for accuracy, a miss for their gold label's recall and no label's prediction.
+Headline, classes and bootstrap read the same table, so they cannot disagree. The tests compare every number with
+scikit-learn, scipy and statsmodels.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medqlora.evaluation.report_data import Accuracies, ClassScores, LabelScores
 from medqlora.records import Record
 
-#: how many times the bootstrap draws the items anew
+#: draws of the bootstrap
 RESAMPLES = 2_000
 #: the confidence level of every interval
 LEVEL = 0.95
 
 Counts = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 def confusion_counts(gold: Sequence[str], decisions: Sequence[str | None], labels: Sequence[str]) -> Counts:
-    """How often each gold label (row) met each decision (column; the last: none could be read).
+    """Questions by gold label (row) and decision (column; the last: unparsed).
 
     Returns:
         Shape (len(labels), len(labels) + 1).
@@ -35,25 +36,23 @@ def confusion_counts(gold: Sequence[str], decisions: Sequence[str | None], label
         raise ValueError(f"{len(gold)} gold labels and {len(decisions)} decisions")
     if not gold:
         raise ValueError("no items: there is nothing to score")
-    row = {label: place for place, label in enumerate(labels)}
+    row = {label: index for index, label in enumerate(labels)}
     column: dict[str | None, int] = {None: len(labels)}
     column.update(row)
     counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
-    for right, said in zip(gold, decisions, strict=True):
-        if right not in row or said not in column:
-            raise ValueError(f"gold {right!r} or decision {said!r} is none of {', '.join(labels)}")
-        counts[row[right], column[said]] += 1
+    for right, decision in zip(gold, decisions, strict=True):
+        if right not in row or decision not in column:
+            raise ValueError(f"gold {right!r} or decision {decision!r} is none of {', '.join(labels)}")
+        counts[row[right], column[decision]] += 1
     return counts
 
 
 def accuracy(counts: Counts) -> float:
-    """The share of items whose decision is the gold label; unread ones are wrong. 0 to 1."""
+    """The share of questions whose decision is the gold label, 0 to 1; unparsed ones are wrong."""
     return float(np.trace(counts[:, :-1]) / counts.sum())
 
 
-def class_scores(
-    counts: NDArray[Any],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def class_scores(counts: Counts) -> tuple[Values, Values, Values]:
     """Precision, recall and F1 = 2·TP / (2·TP + FP + FN) of each label; 0 where the denominator is 0.
 
     Args:
@@ -63,16 +62,16 @@ def class_scores(
         Three arrays of shape (…, K).
     """
     hits = np.diagonal(counts[..., :-1], axis1=-2, axis2=-1).astype(np.float64)
-    said = counts[..., :-1].sum(axis=-2)
+    decided = counts[..., :-1].sum(axis=-2)
     gold = counts.sum(axis=-1)
 
-    def ratio(top: NDArray[np.float64], bottom: NDArray[Any]) -> NDArray[np.float64]:
+    def ratio(top: Values, bottom: Counts) -> Values:
         return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
-    return ratio(hits, said), ratio(hits, gold), ratio(2 * hits, said + gold)
+    return ratio(hits, decided), ratio(hits, gold), ratio(2 * hits, decided + gold)
 
 
-def macro_f1(counts: NDArray[Any]) -> NDArray[np.float64]:
+def macro_f1(counts: Counts) -> Values:
     """The mean F1 over *all* labels of the task, shape (…).
 
     As scikit-learn's `f1_score(average="macro", labels=all, zero_division=0)`: a label with neither gold
@@ -82,18 +81,18 @@ def macro_f1(counts: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(class_scores(counts)[2].mean(axis=-1))
 
 
-def per_class(counts: Counts, labels: Sequence[str]) -> dict[str, dict[str, float | int]]:
+def per_class(counts: Counts, labels: Sequence[str]) -> dict[str, ClassScores]:
     """Label → precision, recall, f1, support (gold items) and predicted (decisions)."""
     precision, recall, f1 = class_scores(counts)
     return {
         label: {
-            "precision": float(precision[place]),
-            "recall": float(recall[place]),
-            "f1": float(f1[place]),
-            "support": int(counts[place].sum()),
-            "predicted": int(counts[:, place].sum()),
+            "precision": float(precision[index]),
+            "recall": float(recall[index]),
+            "f1": float(f1[index]),
+            "support": int(counts[index].sum()),
+            "predicted": int(counts[:, index].sum()),
         }
-        for place, label in enumerate(labels)
+        for index, label in enumerate(labels)
     }
 
 
@@ -112,16 +111,16 @@ def wilson_interval(right: int, n: int, level: float = LEVEL) -> tuple[float, fl
 
 
 def resampled_tables(table: Counts, seed: int, resamples: int = RESAMPLES) -> Counts:
-    """Tables of `resamples` bootstrap draws of the items behind `table`, shape (resamples, *table.shape).
+    """Tables of `resamples` bootstrap draws of the questions behind `table`, shape (resamples, *table.shape).
 
-    Drawing n items with replacement and counting them is one multinomial draw of n over the cells.
+    Drawing n questions with replacement and counting them is one multinomial draw of n over the cells.
     """
     n = int(table.sum())
     drawn = np.random.default_rng(seed).multinomial(n, table.ravel() / n, size=resamples)
     return drawn.reshape(resamples, *table.shape)
 
 
-def percentile_interval(draws: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+def percentile_interval(draws: Values, level: float = LEVEL) -> tuple[float, float]:
     """The middle `level` of `draws`, shape (resamples,)."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -133,13 +132,13 @@ def macro_f1_interval(counts: Counts, seed: int, resamples: int = RESAMPLES) -> 
 
 
 def majority_accuracy(counts: Counts) -> float:
-    """The accuracy of always saying the most frequent gold label."""
+    """The accuracy of always deciding for the most frequent gold label."""
     return float(counts.sum(axis=1).max() / counts.sum())
 
 
 def summary(
     gold: Sequence[str], decisions: Sequence[str | None], labels: Sequence[str], seed: int
-) -> dict[str, Any]:
+) -> LabelScores:
     """n, accuracy, macro-F1, their intervals, per_class and confusion_matrix, as plain values."""
     counts = confusion_counts(gold, decisions, labels)
     n = int(counts.sum())
@@ -159,26 +158,28 @@ def summary(
     }
 
 
-def human_baselines(records: Sequence[Record], labels: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
-    """What human annotators reached on these records, by the setting they worked in.
+def human_baselines(records: Sequence[Record], labels: Sequence[str], seed: int) -> dict[str, Accuracies]:
+    """Scores of human annotators on these records, by the setting in which they worked.
 
     A record without an annotation of a setting is left out of that setting's `n`; an annotation that is
     none of `labels` is wrong.
     """
-    settings = list(dict.fromkeys(setting for record in records for setting in record.annotations))
-    baselines = {}
-    for setting in settings:
+    baselines: dict[str, Accuracies] = {}
+    for setting in dict.fromkeys(setting for record in records for setting in record.annotations):
         pairs = [
-            (record.answer, record.annotations[setting])
+            (str(record.answer), record.annotations[setting])
             for record in records
             if record.answer in labels and setting in record.annotations
         ]
         if not pairs:
             continue
-        gold = [str(right) for right, _ in pairs]
-        said = [decision if decision in labels else None for _, decision in pairs]
-        whole = summary(gold, said, labels, seed)
+        decisions = [decision if decision in labels else None for _, decision in pairs]
+        scores = summary([gold for gold, _ in pairs], decisions, labels, seed)
         baselines[setting] = {
-            key: whole[key] for key in ("n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95")
+            "n": scores["n"],
+            "accuracy": scores["accuracy"],
+            "accuracy_ci95": scores["accuracy_ci95"],
+            "macro_f1": scores["macro_f1"],
+            "macro_f1_ci95": scores["macro_f1_ci95"],
         }
     return baselines

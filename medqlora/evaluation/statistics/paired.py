@@ -1,10 +1,11 @@
-"""Two models on the same questions: how much better is the one, and may that be chance?"""
+"""Paired comparison of two models on the same questions: difference, interval and exact McNemar test."""
 
 from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
 
+from medqlora.evaluation.report_data import Comparison
 from medqlora.evaluation.statistics.intervals import (
     LEVEL,
     confusion_counts,
@@ -16,7 +17,7 @@ from medqlora.evaluation.statistics.intervals import (
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """The exact two-sided p of McNemar's test: is the split of the discordant pairs a fair coin's?
+    """The exact two-sided p of McNemar's test of the discordant pairs.
 
     Args:
         only_first: questions that only the first model has right.
@@ -66,7 +67,7 @@ def compare(
     second: Sequence[str | None],
     labels: Sequence[str],
     seed: int,
-) -> dict[str, object]:
+) -> Comparison:
     """The paired comparison of two models' decisions on the same items in the same order.
 
     Returns:
@@ -78,19 +79,18 @@ def compare(
         ValueError: the lengths differ, there are no items, or a label is unknown.
     """
     tables = [confusion_counts(gold, decisions, labels) for decisions in (first, second)]
-    right = [(one == answer, two == answer) for answer, one, two in zip(gold, first, second, strict=True)]
+    triples = list(zip(gold, first, second, strict=True))
+    right = [(one == answer, two == answer) for answer, one, two in triples]
     both, only_first = right.count((True, True)), right.count((True, False))
     only_second, neither = right.count((False, True)), right.count((False, False))
     n = len(right)
 
-    places: dict[str | None, int] = {
-        **{label: place for place, label in enumerate(labels)},
-        None: len(labels),
-    }
+    index: dict[str | None, int] = {None: len(labels)}
+    index.update({label: number for number, label in enumerate(labels)})
     width = len(labels) + 1
     joint = np.zeros((len(labels), width, width), dtype=np.int64)
-    for answer, one, two in zip(gold, first, second, strict=True):
-        joint[places[answer], places[one], places[two]] += 1
+    for answer, one, two in triples:
+        joint[index[answer], index[one], index[two]] += 1
     drawn = resampled_tables(joint, seed)
     draws = macro_f1(drawn.sum(axis=3)) - macro_f1(drawn.sum(axis=2))
     return {

@@ -1,41 +1,42 @@
-"""Whether a loaded model is what training and scoring take it for: shown on the model itself, before the first step."""
+"""Checks of the loaded model before the first step: causal attention, the head's logits, gradients of all adapters."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from medqlora.data.batching.packing import micro_batch
 from medqlora.errors import InputError
-from medqlora.models import Decoder
+from medqlora.models import Backend, Decoder
 from medqlora.models.layers import base_model
 from medqlora.records import Encoded
 from medqlora.utils.console import say
 
-#: tokens that go through the model: their logits exist all at once
+#: tokens of the test input; their logits exist all at once
 _PROBED = 32
-#: largest difference, over the norm, that rounding explains; what is looked for is of the order of 1
+#: largest relative difference that rounding explains; the faults in question are of the order of 1
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1.5e-1, torch.float16: 3e-2}
-#: what a forward ends with that can't be run as the model was put together
+#: errors of a forward that does not fit the model
 _FAILS = (RuntimeError, TypeError, KeyError, ValueError, IndexError)
-#: RuntimeErrors that say nothing of the model
+#: RuntimeErrors of the device
 _OF_THE_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 
 @torch.no_grad()
-def check_model(model: Any, decoder: Decoder, examples: Sequence[Encoded], device: torch.device) -> None:
-    """Refuses a model that sees the tokens that it is to predict, or whose logits are not its head's product.
+def check_model(
+    model: nn.Module, decoder: Decoder, examples: Sequence[Encoded], device: torch.device
+) -> None:
+    """Refuses a model that attends to later tokens, or whose logits are not the product of its head.
 
     Args:
         model: loaded; put into eval mode meanwhile.
         decoder: of the same model.
-        examples: the beginning of the first is used; nothing is checked without any.
+        examples: the start of the first one is used; without any, nothing is checked.
         device: where the model is.
 
     Raises:
-        InputError: names the base's architecture and what is wrong with it.
+        InputError: names the base's architecture and the fault.
     """
     if not examples:
         return
@@ -48,7 +49,7 @@ def check_model(model: Any, decoder: Decoder, examples: Sequence[Encoded], devic
     kind, name = base.config.get_text_config().model_type, type(base).__name__
     try:
         hidden = _hidden(decoder, tokens, device)
-        # the second half from its end: other tokens at most places, and all of them the tokenizer's
+        # the second half reversed: other tokens, all of them known to the tokenizer
         changed = _hidden(decoder, [*tokens[:half], *reversed(tokens[half:])], device)
         shown = model(input_ids=ids, use_cache=False).logits[0].float()
         ours = decoder.logits(hidden)
@@ -75,48 +76,64 @@ def check_model(model: Any, decoder: Decoder, examples: Sequence[Encoded], devic
         )
 
 
+def check_gradient_checkpointing(model: nn.Module, backend: Backend) -> None:
+    """Raises RuntimeError where gradient checkpointing is not in force as the backend's option says.
+
+    Hugging Face models load in eval mode, in which it is off without a warning.
+    """
+    wanted = bool(getattr(backend, "gradient_checkpointing", False))
+    layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    in_force = any(module.gradient_checkpointing and module.training for module in layers)
+    if in_force != wanted:  # no assert, which python -O leaves out
+        raise RuntimeError(f"gradient checkpointing is {in_force}, asked for {wanted}")
+
+
 def why_padded(decoder: Decoder) -> str | None:
-    """Why rows can't be packed whatever a comparison says; None where the architecture has nothing against it."""
-    if decoder.packed_lengths:  # Unsloth's own attention is told the lengths
+    """Returns why this architecture can't pack rows, whatever a comparison says; None where it may."""
+    if decoder.packed_lengths:  # for Unsloth's own attention
         return None
     if decoder.state is None and not decoder.takes_positions:
         return "it takes no positions, which would have to restart with every example"
     return decoder.state
 
 
-def say_untrained(model: Any, decoder: Decoder, examples: Sequence[Encoded], device: torch.device) -> None:
-    """Says which adapters get no gradient: layers that a text doesn't go through, or that are read past their adapter.
+def say_untrained(
+    model: nn.Module, decoder: Decoder, examples: Sequence[Encoded], device: torch.device
+) -> None:
+    """Warns of adapters without a gradient: unused layers, or weights that are read without their adapter.
 
     Args:
         model: its adapters in place, in training mode.
         decoder: of the same model.
-        examples: a few, short ones for speed.
+        examples: a few short ones.
         device: where the model is.
     """
     trained = [
-        (name, one) for name, one in model.named_parameters() if one.requires_grad and "lora_B" in name
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and "lora_B" in name
     ]
     if (
         not trained
         or not examples
         or (torch.is_autocast_enabled(device.type) and _autocast(device) == torch.float16)
     ):
-        return  # without a scale float16's smallest gradients are 0
+        return  # float16's smallest gradients are 0 without a loss scale
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         batch = micro_batch(examples, packed=False, pad_token_id=0).to(device)
         hidden = decoder.hidden(batch, batch.rows[:_PROBED])
         loss = functional.cross_entropy(decoder.logits(hidden), batch.targets[:_PROBED])
-        gradients = torch.autograd.grad(loss, [one for _, one in trained], allow_unused=True)
-    still = [
+        gradients = torch.autograd.grad(loss, [parameter for _, parameter in trained], allow_unused=True)
+    untrained = [
         name
-        for (name, _), found in zip(trained, gradients, strict=True)
-        if found is None or not found.count_nonzero()
+        for (name, _), gradient in zip(trained, gradients, strict=True)
+        if gradient is None or not gradient.count_nonzero()
     ]
-    if still:
-        names = sorted({name.split(".lora_B")[0].rpartition(".")[2] for name in still})
+    if untrained:
+        names = sorted({name.split(".lora_B")[0].rpartition(".")[2] for name in untrained})
         say(
-            f"Warning: {len(still)} of {len(trained)} adapters get no gradient from a text ({', '.join(names)}): they "
-            "stay without effect"
+            f"Warning: {len(untrained)} of {len(trained)} adapters get no gradient from a text "
+            f"({', '.join(names)}): they stay without effect"
         )
 
 
@@ -130,12 +147,10 @@ def _hidden(decoder: Decoder, tokens: Sequence[int], device: torch.device) -> Te
     return decoder.hidden(batch, torch.arange(len(tokens), device=device)).float()
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    """The median row's, over its norm; infinite where that is no number.
+def _difference(hidden: Tensor, other: Tensor) -> float:
+    """Relative difference of the median row; infinite where it is not finite.
 
-    Not the largest: a router's near tie may send a single token to another expert when anything is rounded otherwise.
+    Not the largest: rounding may send a single token to another expert of a router.
     """
-    found = (
-        ((one - other).norm(dim=-1) / other.norm(dim=-1).clamp_min(1e-12)).nan_to_num(nan=torch.inf).median()
-    )
-    return float(found.nan_to_num(nan=torch.inf))
+    rows = (hidden - other).norm(dim=-1) / other.norm(dim=-1).clamp_min(1e-12)
+    return float(rows.nan_to_num(nan=torch.inf).median().nan_to_num(nan=torch.inf))

@@ -1,43 +1,59 @@
-"""What can be known of the module's and the Trainer's options before a weight is loaded."""
+"""Checks of the options, before a weight is loaded."""
 
-import math
-from typing import Any
+from collections.abc import Sequence
+
+from transformers import PretrainedConfig
 
 from medqlora.artifacts.validated import validation_scores
+from medqlora.config.data import Packing
+from medqlora.config.model import ModelOptions, check_checkpointing, check_weights
+from medqlora.config.trainer import check_precision, check_strategy_name
 from medqlora.data.checks import at_with_id
-from medqlora.distributed.processes import DDPStrategy4bit
+from medqlora.data.question_set import QuestionSet
+from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
-from medqlora.fused.support import ARCHITECTURES
+from medqlora.fused.families import FAMILIES
+from medqlora.models import Backend, LoRA
 from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
-from medqlora.training.checks.trainer import check_trainer
+from medqlora.records import Encoded
+
+__all__ = [
+    "DTYPES",
+    "check_checkpointing",
+    "check_monitor",
+    "check_options",
+    "check_positions",
+    "check_precision",
+    "check_shared",
+    "check_strategy",
+    "check_weights",
+    "check_written",
+]
 
 
-def check_strategy(given: Any) -> None:
-    """Raises InputError for what would shard a base in a way that a 4-bit one can't be.
-
-    Args:
-        given: `--trainer.strategy`, a name or Lightning's own object.
-    """
-    name = given if isinstance(given, str) else type(given).__name__
-    plain = name.lower()
-    if plain != "fsdp" and any(word in plain for word in ("fsdp", "deepspeed", "modelparallel")):
-        raise InputError(
-            f"--trainer.strategy {name}: it shards parameters, and a 4-bit weight would lose its scales: use fsdp, "
-            "which here shares out the base's layers as bytes"
-        )
-
-
-def check_shared(module: Any, data: Any, config: Any) -> None:
-    """Raises InputError for an option that doesn't go with `--trainer.strategy fsdp`.
+def check_strategy(strategy: object) -> None:
+    """Raises InputError for a strategy that shards the tensors of a 4-bit base.
 
     Args:
-        module: the QLoRAModule.
-        data: its datamodule.
-        config: the base's, for what will be trained; None for what won't: scoring and writing can do with the
-            model's own forward.
+        strategy: `--trainer.strategy`, a name or Lightning's own object.
     """
-    backend = module.backend
+    check_strategy_name(strategy if isinstance(strategy, str) else type(strategy).__name__)
+
+
+def check_shared(
+    backend: Backend,
+    lora: LoRA,
+    options: ModelOptions,
+    packing: Packing,
+    config: PretrainedConfig | None,
+) -> None:
+    """Raises InputError for an option that does not go with `--trainer.strategy fsdp`.
+
+    Args:
+        backend, lora, options, packing: as the user gave them.
+        config: of the base that is trained; None in an evaluation, which may use the model's own forward.
+    """
     if not backend.sharable:
         raise InputError(
             f"--trainer.strategy fsdp: {type(backend).__name__} loads a whole base onto each GPU: use "
@@ -49,135 +65,88 @@ def check_shared(module: Any, data: Any, config: Any) -> None:
             f"--trainer.strategy fsdp: 4-bit layers alone are shared out, and --model.backend.quantization is "
             f"{quantization}: use nf4, or ddp"
         )
-    if module.weights == "cached":
+    if options.weights == "cached":
         raise InputError(
             "--trainer.strategy fsdp: --model.weights cached would keep every layer whole, in 16 bits: use auto"
         )
     if config is None:
         return
-    if module.engine == "native":
+    if options.engine == "native":
         raise InputError(
             "--trainer.strategy fsdp: --model.engine native keeps a layer's weights for its backward, and they are "
             "given back: use auto, or --trainer.strategy ddp"
         )
-    if data.packing == "padded":
+    if packing == "padded":
         raise InputError(
             "--trainer.strategy fsdp: it trains with the fused engine, which takes no padded rows: use "
             "--data.packing auto, or --trainer.strategy ddp"
         )
-    if module.lora.use_dora:
+    if lora.use_dora:
         raise InputError(
             "--trainer.strategy fsdp: it trains with the fused engine, which has no DoRA: use --model.lora.use_dora "
             "false, or --trainer.strategy ddp"
         )
     kind = config.get_text_config().model_type
-    if kind not in ARCHITECTURES:
+    if kind not in FAMILIES.names():
         raise InputError(
-            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(ARCHITECTURES)}, and "
+            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(FAMILIES.names())}, and "
             f"'{backend.base}' is {kind}: use --trainer.strategy ddp"
         )
 
 
-def check_monitor(monitor: str, data: Any, generate: bool) -> None:
-    """Raises InputError for a score that the validation will not give; Lightning would find out after an epoch.
+def check_monitor(monitor: str, data: StageData, generate: bool) -> None:
+    """Raises InputError for a score that the validation does not log; Lightning would fail after an epoch.
 
     Args:
         monitor: `--checkpoint.monitor`.
-        data: the datamodule, read.
+        data: with its validation set.
         generate: `--model.generate`.
     """
-    known = validation_scores(labelled=bool(data.dev[0].labels), written=generate)
+    known = scores_of(data.dev, generate)
     if monitor not in known:
         raise InputError(
             f"--checkpoint.monitor {monitor}: this validation gives {', '.join(known)}: name one of them"
         )
 
 
-def check_written(sets: Any, generate: bool) -> None:
-    """Raises InputError for questions whose score is that of a text which would not be written.
+def scores_of(dev: Sequence[Encoded], generate: bool) -> tuple[str, ...]:
+    """Names of the scores that a validation on `dev` logs; empty without validation."""
+    return validation_scores(labelled=bool(dev[0].labels), written=generate) if dev else ()
+
+
+def check_written(sets: Sequence[QuestionSet], generate: bool) -> None:
+    """Raises InputError for free-answer questions where no answer is generated.
 
     Args:
-        sets: the datamodule's `sets`.
+        sets: question sets of `test`.
         generate: `--model.generate`.
     """
-    for one in sets:
-        free = next((example for example in one.test if not example.labels), None)
+    for questions in sets:
+        free = next((example for example in questions.test if not example.labels), None)
         if free is not None and not generate:
             raise InputError(
-                f"--model.generate false: {at_with_id(one.records[free.id])} has a free answer, and the score is that "
-                "of what the model writes: leave it out"
+                f"--model.generate false: {at_with_id(questions.records[free.id])} has a free answer, and the score is "
+                "that of the generated text: leave it out"
             )
 
 
-def check_positions(backend: Any, data: Any) -> None:
-    """Raises InputError for an example that is longer than the model was made for; it would answer at random.
+def check_positions(backend: Backend, data: StageData) -> None:
+    """Raises InputError for an example that is longer than the base model's positions, or has unknown token ids.
 
     Args:
-        backend: the base's.
-        data: the datamodule, read.
+        backend: of the base model.
+        data: with its sets.
     """
     most, what = backend.positions()
-    if most is not None and data.longest > most:
-        example = data.longest_example
+    example = data.longest_example
+    if most is not None and example is not None and data.longest > most:
         raise InputError(
             f"{example.id}: has {data.longest:,} tokens with its answer, and {what} is {most:,}: lower "
             f"--data.max_prompt_tokens (now {data.max_prompt_tokens:,}), or shorten the answer"
         )
-    asked = [example for one in data.sets for example in one.test]
-    check_token_ids(backend, [*data.train, *data.dev, *data.test, *asked])
+    check_token_ids(backend, data.examples)
 
 
-def check_precision(given: str) -> None:
-    """Raises InputError for a `--trainer.precision` in which nothing is trained here."""
-    if given not in DTYPES:
-        raise InputError(
-            f"--trainer.precision {given}: the adapters are kept in float32: use bf16-mixed, 16-mixed or 32"
-        )
-
-
-def check_checkpointing(given: Any) -> None:
-    """Raises InputError for a number of layers that can't be."""
-    if isinstance(given, int) and given < 0:
-        raise InputError(
-            f"--model.checkpointing is {given}: it is a number of layers, at least 0, or auto, full, offload or none"
-        )
-
-
-def check_weights(engine: str, weights: str) -> None:
-    """Raises InputError for weights that `engine` doesn't keep."""
-    if engine == "native" and weights == "cached":
-        raise InputError("--model.weights cached: the native engine keeps none dequantized: use nf4 or auto")
-
-
-def check_options(module: Any, trainer: Any) -> None:
-    """Raises InputError for an option that can't be.
-
-    Args:
-        module: the QLoRAModule, with its options as attributes.
-        trainer: that it will be run by.
-    """
-    check_precision(str(trainer.precision))
-    check_checkpointing(module.checkpointing)
-    check_weights(module.engine, module.weights)
-    check_strategy(trainer.strategy)
-    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy4bit):
-        raise InputError(
-            f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "
-            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU; in a program of your own "
-            "strategy=medqlora.distributed.processes.DDPStrategy4bit()"
-        )
-    check_trainer(trainer)
-    for option, low in (
-        ("learning_rate", 0.0),
-        ("weight_decay", 0.0),
-        ("max_grad_norm", 0.0),
-        ("max_new_tokens", 1),
-        ("max_bad_steps", 1),
-    ):
-        value = getattr(module, option)
-        if not (math.isfinite(value) and value >= low):
-            raise InputError(f"--model.{option} is {value}: it has to be at least {low:g}")
-    if not 0 <= module.target_risk <= 1:
-        raise InputError(f"--model.target_risk is {module.target_risk}: it is a share, 0 to 1")
-    if not 0 <= module.warmup_ratio < 1:
-        raise InputError(f"--model.warmup_ratio is {module.warmup_ratio}: it has to be in [0, 1)")
+def check_options(options: ModelOptions) -> None:
+    """Raises InputError for a value out of its range."""
+    options.check()

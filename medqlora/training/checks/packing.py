@@ -1,50 +1,59 @@
-"""Whether a model takes packed rows: shown on the model itself, before the first step."""
+"""Whether a model gives the same result on packed rows: compared on the model itself, before the first step."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from medqlora.data.batching.packing import MicroBatch, micro_batch
 from medqlora.data.checks import at
+from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
 from medqlora.inference.scoring import Decodes
 from medqlora.planner.fitting import Work, largest_micro_batch
 from medqlora.records import Encoded, Record
 
-#: largest difference of a pack's loss from its examples' one by one, over that, or over 1 nat a token where the
-#: loss is less: what is rounded in a token of hundreds is mostly gone in their sum
+#: largest difference between a pack's loss and the sum of its examples' losses, relative to that sum, or to 1 nat a
+#: token where the sum is less; the rounding errors of hundreds of tokens mostly cancel
 _LOSS_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-#: largest difference of hidden states, over their norm, that rounding explains: 32 layers of the
-#: Llama-3-8B shape come to 6e-2 in bfloat16 on an H200, and float16 rounds 8 times finer
+#: largest relative difference of hidden states that rounding explains: 32 layers of the Llama-3-8B shape reach
+#: 6e-2 in bfloat16 on an H200, and float16 rounds 8 times finer
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1.5e-1, torch.float16: 2e-2}
-#: the same of examples beside another one in a pack of the same shape, which is rounded alike
+#: the same for two packs of the same shape, which are rounded alike
 _LEAK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+
+
+class LossDecodes(Decodes, Protocol):
+    """A decoder that also computes the loss."""
+
+    def loss_sum(self, batch: MicroBatch) -> Tensor:
+        """Cross-entropy summed over the completion tokens, [] float32."""
 
 
 @torch.no_grad()
 def packing_works(
     model: nn.Module, decoder: Decodes, plain: Decodes, examples: Sequence[Encoded], device: torch.device
 ) -> str | None:
-    """None when packed rows give what single rows give; else how far they are apart.
+    """Returns None where packed rows give the result of single rows; else the size of the difference.
 
-    Compares the last hidden states of every token of a pack with those of each example alone: a pack whose
-    attention or positions crossed examples would differ in every example but the first. And compares the other
-    examples' in two packs that differ in the first example alone: of the same shape, they are rounded alike, so
-    that this shows in 16 bits too what crosses weakly.
+    Compares the last hidden states of a pack with those of each example alone: attention or positions that cross
+    examples would change every example but the first. Then compares two packs that differ in their first example
+    only: they have the same shape and are rounded alike, so a weak leak shows in 16 bits too.
 
     Args:
         model: put into eval mode meanwhile.
         decoder: runs the pack.
         plain: runs each example alone.
-        examples: at least two, short ones for speed; of different lengths.
+        examples: at least two short ones, of different lengths.
+        device: where the model is.
     """
     training = model.training
     model.eval()
     first, *rest = examples
     begins = len(first.prompt) + len(first.completion)
-    # another first example of the same length: one token, over and over
+    # another first example of the same length, which repeats one token
     other = [examples[-1].prompt[-1]] * begins
     try:
         together = _hidden(decoder, examples, device)
@@ -54,78 +63,74 @@ def packing_works(
         model.train(training)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     errors = (together - alone).norm(dim=-1) / alone.norm(dim=-1)
-    # the mean: a router's near tie may send a single token to another expert
+    # the mean: rounding may send a single token to another expert of a router
     leaks = ((beside - together).norm(dim=-1) / alone.norm(dim=-1))[begins:]
     for error, tolerance in (
         (errors.max().item(), _TOLERANCE.get(dtype, 5e-2)),
         (leaks.mean().item() if len(leaks) else 0.0, _LEAK_TOLERANCE.get(dtype, 1e-2)),
     ):
-        if not error <= tolerance:  # not a number is no agreement
+        if not error <= tolerance:  # false for NaN
             return f"relative difference {error:.1e}, at most {tolerance:.0e} is rounding"
     return None
 
 
-def check_largest_pack(module: Any, data: Any) -> None:
-    """Compares the loss of the largest pack that the first epochs hold with its examples' one by one.
+def check_largest_pack(
+    model: nn.Module,
+    decoder: LossDecodes,
+    plain: LossDecodes,
+    data: StageData,
+    *,
+    devices: int,
+    precision: Callable[[], AbstractContextManager[object]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Compares the loss of the largest pack of the first epochs with the losses of its examples one by one.
 
     Args:
-        module: the QLoRAModule, its engine chosen.
-        data: its datamodule, its training set read.
+        model: put into eval mode meanwhile.
+        decoder: runs the pack.
+        plain: runs each example alone.
+        data: with its training set.
+        devices: processes that share each step.
+        precision: returns the context of a forward pass.
+        dtype: data type of the products.
+        device: where the model is.
 
     Raises:
-        InputError: they differ by more than rounding explains; names the example that differs most.
+        InputError: the losses differ by more than rounding; names the example that differs most.
     """
-    lengths = [(len(one.prompt), len(one.completion)) for one in data.train]
-    work = Work(lengths, data.batch_size, 0, data.seed, module.trainer.world_size)
-    _, places = largest_micro_batch(work, data.token_budget)
-    examples = [data.train[place] for place in places]
+    work = Work(data.train_lengths, data.batch_size, 0, data.seed, devices)
+    _, indices = largest_micro_batch(work, data.token_budget)
+    examples = [data.train[index] for index in indices]
     if len(examples) == 1:
         return
-    training = module.model.training
-    module.model.eval()
+    training = model.training
+    model.eval()
     try:
-        with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
-            compare_losses(
-                module.chosen.decoder,
-                module.backend.decoder(module.model),
-                examples,
-                data.records,
-                module.dtype_of_base,
-                module.device,
-            )
+        with torch.no_grad(), precision():
+            compare_losses(decoder, plain, examples, data.records, dtype, device)
     except torch.OutOfMemoryError:
-        return  # the first step will be taken in smaller packs
+        return  # the first step will use smaller packs
     finally:
-        module.model.train(training)
+        model.train(training)
 
 
 def compare_losses(
-    decoder: Any,
-    plain: Any,
+    decoder: LossDecodes,
+    plain: LossDecodes,
     examples: Sequence[Encoded],
     records: Mapping[str, Record],
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """As `check_largest_pack`, of the pack of these examples.
-
-    Args:
-        decoder: runs the pack.
-        plain: runs each example alone.
-        examples: of the pack.
-        records: by id, for the message.
-        dtype: what is multiplied in.
-        device: where the model is.
-
-    Raises:
-        InputError: as `check_largest_pack`.
-    """
+    """As `check_largest_pack`, for the pack of these examples; `records` name the example in the message."""
     together = float(decoder.loss_sum(_pack(examples, device)))
     alone = sum(float(plain.loss_sum(_pack([example], device))) for example in examples)
     tolerance = _LOSS_TOLERANCE.get(dtype, 1e-2)
-    tokens = sum(len(one.completion) for one in examples)
+    tokens = sum(len(example.completion) for example in examples)
     difference = abs(together - alone) / max(alone, tokens)
-    if difference <= tolerance:  # not a number is no agreement
+    if difference <= tolerance:  # false for NaN
         return
     worst = records[examples[_furthest(decoder, plain, examples, device)].id]
     raise InputError(
@@ -136,7 +141,7 @@ def compare_losses(
 
 
 def _furthest(decoder: Decodes, plain: Decodes, examples: Sequence[Encoded], device: torch.device) -> int:
-    """The example whose hidden states differ most."""
+    """Index of the example whose hidden states differ most."""
     together = _hidden(decoder, examples, device)
     sizes = [len(one.prompt) + len(one.completion) for one in examples]
     differences = []

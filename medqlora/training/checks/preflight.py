@@ -1,110 +1,113 @@
-"""The largest training, scoring and writing that a fit will do, done once before its first step.
+"""The largest training micro-batch and the largest validation batch of a fit, run once before its first step.
 
-What doesn't fit is found in the first seconds instead of in the second hour, kernels are compiled, and the
-plan is compared with what was allocated. The run itself is not changed by it.
+Too large options fail within seconds instead of hours, kernels are compiled, and the plan is compared with the
+allocated memory. Weights, optimizer and random state stay as they were.
 """
 
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import torch
 
 from medqlora.data.batching.packing import MicroBatch
+from medqlora.data.stage_data import StageData
+from medqlora.inference.evaluator import Evaluator
 from medqlora.planner.fitting import largest_micro_batch
 from medqlora.training.fit_plan import FitPlan, size
 from medqlora.utils.console import say
 from medqlora.utils.random_state import random_state, restore_random_state
 
 
-def preflight(module: Any, data: Any, planned: FitPlan) -> dict[str, float]:
-    """Runs the largest micro-batch and the longest questions; says what they took beside the plan.
+class FitTrial(Protocol):
+    """The parts of a fit that preflight runs."""
+
+    def train(self, micro: MicroBatch) -> None:
+        """Runs forward and backward, and removes the gradients."""
+
+    def evaluate(self, run: Callable[[Evaluator], object]) -> None:
+        """Calls `run` with the evaluator, in eval mode and without gradients."""
+
+    def join(self) -> None:
+        """Waits for processes that share the base model."""
+
+
+def preflight(trial: FitTrial, data: StageData, planned: FitPlan, device: torch.device) -> dict[str, float]:
+    """Runs the largest micro-batch and the longest questions, and tells the user their memory beside the plan.
 
     Args:
-        module: the QLoRAModule, on a GPU, its optimizer made and its engine chosen.
-        data: its datamodule.
-        planned: what the fit was planned to take.
+        trial: the fit, its optimizer and engine prepared.
+        data: with training and validation set; its token budget is lowered where the micro-batch does not fit.
+        planned: the plan.
+        device: a GPU.
 
     Returns:
-        Peaks in bytes by phase ("fit", "validate"), and "seconds" that all took.
+        Peaks in bytes by phase ("fit", "validate"), and "seconds" of the whole preflight.
 
     Raises:
-        torch.OutOfMemoryError: an example alone is too much.
+        torch.OutOfMemoryError: one example alone, or the validation, does not fit.
     """
-    device = module.device
     before = random_state(device)
     begun = time.monotonic()
-    found: dict[str, float] = {}
-    peak, tokens = None, 0
-    while peak is None:
-        old = data.token_budget
-        tokens, indices = largest_micro_batch(planned.work, old)
-        batch = data.alone([data.train[index].id for index in indices])
-        # padded rows are grouped otherwise: the largest of the groups that these examples make
-        micro = max(batch.micro_batches, key=lambda one: one.input_ids.numel())
-        peak = _peak(partial(_step, module, micro), device)
-        if peak is None:
-            if len(indices) == 1:
-                raise torch.OutOfMemoryError(
-                    f"out of memory with one example of {tokens} tokens: lower --data.max_prompt_tokens, or see "
-                    "what takes less with `medqlora plan`"
-                )
-            data.lower_micro_batch_tokens()
-            say(
-                f"Preflight: {tokens} tokens at once are too many: micro-batches of {data.token_budget} tokens "
-                f"instead of {old}"
-            )
-    module.join()
-    found["fit"] = peak
-    written = _peak(partial(_evaluation, module, data), device)
-    module.join()
-    if written is None:
+    tokens, fit_peak = _largest_training(trial, data, planned, device)
+    trial.join()
+    evaluation_peak = _peak(partial(_evaluate, trial, data), device)
+    trial.join()
+    if evaluation_peak is None:
         raise torch.OutOfMemoryError(
             "out of memory in validation: lower --data.eval_batch_size or --data.micro_batch_tokens, or pass "
             "--model.generate false"
         )
-    found["validate"] = written
-    found["seconds"] = time.monotonic() - begun
+    seconds = time.monotonic() - begun
     restore_random_state(before)
-    # the optimizer's state comes with the first step
+    # the optimizer allocates its state in the first step
     state = planned.plan.phases["fit"].get("optimizer", 0)
     expected = planned.plan.total("fit") - state
     say(
-        f"Preflight: {tokens} tokens at once take {size(peak)} and {size(state)} for the optimizer, planned "
-        f"{size(expected)} ({expected / peak - 1:+.1%}); the longest questions {size(written)}; "
-        f"{found['seconds']:.0f} s with the kernels' compilation, which is kept for the next run"
+        f"Preflight: {tokens} tokens at once take {size(fit_peak)} and {size(state)} for the optimizer, planned "
+        f"{size(expected)} ({expected / fit_peak - 1:+.1%}); the longest questions {size(evaluation_peak)}; "
+        f"{seconds:.0f} s with the kernels' compilation, which is kept for the next run"
     )
-    return found
+    return {"fit": fit_peak, "validate": evaluation_peak, "seconds": seconds}
 
 
-def _step(module: Any, micro: MicroBatch) -> None:
-    """Forward and backward that leave nothing behind, not even what an exception would hold on to."""
-    module.optimizers().zero_grad()
-    try:
-        with module.trainer.precision_plugin.train_step_context():
-            loss = module.chosen.decoder.loss_sum(micro.to(module.device)) / max(1, len(micro.targets))
-        loss.backward()
-    finally:
-        module.optimizers().zero_grad()
+def _largest_training(
+    trial: FitTrial, data: StageData, planned: FitPlan, device: torch.device
+) -> tuple[int, int]:
+    """Tokens of the largest micro-batch that fits, and its peak in bytes; lowers the budget until one does."""
+    while True:
+        budget = data.budget.value
+        tokens, indices = largest_micro_batch(planned.work, budget)
+        batch = data.alone([data.train[index].id for index in indices])
+        # padded rows are grouped differently: the largest group of these examples counts
+        micro = max(batch.micro_batches, key=lambda micro: micro.input_ids.numel())
+        peak = _peak(partial(trial.train, micro), device)
+        if peak is not None:
+            return tokens, peak
+        if len(indices) == 1:
+            raise torch.OutOfMemoryError(
+                f"out of memory with one example of {tokens} tokens: lower --data.max_prompt_tokens, or see "
+                "what takes less with `medqlora plan`"
+            )
+        data.budget.lower()
+        say(
+            f"Preflight: {tokens} tokens at once are too many: micro-batches of {data.budget.value} tokens "
+            f"instead of {budget}"
+        )
 
 
-def _evaluation(module: Any, data: Any) -> None:
-    """One pass over the longest validation questions: as many as are scored and written at once."""
+def _evaluate(trial: FitTrial, data: StageData) -> None:
+    """Evaluates the longest validation questions: as many as are scored and generated at once."""
     if not data.dev:
         return
-    examples = sorted(data.dev, key=lambda one: -len(one.prompt))
+    examples = sorted(data.dev, key=lambda example: -len(example.prompt))
     rows = max(1, min(data.eval_batch_size, data.token_budget // len(examples[0].prompt)))
-    module.eval()
-    try:
-        with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
-            module.evaluator().evaluate(examples[:rows], data.records, completions=True)
-    finally:
-        module.train()
+    trial.evaluate(lambda evaluator: evaluator.evaluate(examples[:rows], data.records, completions=True))
 
 
-def _peak(run: Callable[[], Any], device: torch.device) -> int | None:
-    """The most bytes allocated while it runs; None where that was more than there is."""
+def _peak(run: Callable[[], object], device: torch.device) -> int | None:
+    """Most bytes allocated while `run` runs; None where memory ran out."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:

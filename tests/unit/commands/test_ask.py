@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from harness import options, refused, run, write_rows
+from tiny import hub_cache
 
 from medqlora.cli import main
 from medqlora.data import encode_all
 from medqlora.errors import InputError
 from medqlora.inference import Predictor
+from medqlora.inference.loading import Trained, read_trained
 from medqlora.records import Record
 from medqlora.safety import NOTE
 
@@ -213,9 +215,27 @@ def test_loading_a_predictor_names_what_is_missing(tmp_path: Path, monkeypatch: 
         Predictor.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="--device cuda: torch finds no CUDA GPU here: use cpu"):
         Predictor.load(tmp_path, device="cuda")
+    with pytest.raises(InputError, match="--device gpu0: torch has no such device"):
+        Predictor.load(tmp_path, device="gpu0")
+    with pytest.raises(InputError, match="precision is 'fp8': choose one of 16-mixed, bf16-mixed"):
+        Predictor.load(tmp_path, precision="fp8")
 
 
 def test_a_text_that_is_no_unicode_is_refused(tiny_bases: dict[str, Path]) -> None:
     predictor = Predictor.load(tiny_bases["llama"], device="cpu")
     with pytest.raises(InputError, match="not a text in UTF-8"):
         predictor.answer("Does it help?", context="\udcff")
+    # a fixed reply comes first
+    assert predictor.answer("I want to kill myself \udcff").reply is not None
+
+
+def test_a_name_on_the_hub_is_an_adapter_or_a_base_model(
+    logs: Path, tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = hub_cache(tmp_path, "owner/ours", logs / "version_0" / "adapter")
+    hub_cache(tmp_path, "owner/base", tiny_bases["llama"])
+    adapter = read_trained("owner/ours", "--adapter")
+    assert (adapter.adapter, adapter.base, adapter.max_prompt_tokens) == (str(snapshot), None, 256)
+    assert read_trained("owner/base", "--adapter") == Trained(base="owner/base")
+    assert read_trained(str(logs / "version_0"), "--adapter").adapter == str(logs / "version_0" / "adapter")

@@ -11,7 +11,7 @@ import pytest
 from harness import options, refused
 
 from medqlora.commands.places import check_cache, check_places
-from medqlora.commands.unsloth_first import value_of
+from medqlora.config.words import value_of
 from medqlora.errors import InputError
 from medqlora.models.tiny_base import build_tiny_llama
 from medqlora.utils.cache import (

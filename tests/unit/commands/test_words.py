@@ -12,9 +12,8 @@ from harness import options, refused, run
 
 import medqlora
 from medqlora.cli import main
-from medqlora.commands.config_files import with_config
-from medqlora.commands.overlays import check_overlays
-from medqlora.commands.unsloth_first import named_backend, value_of
+from medqlora.config.overlays import check_overlays
+from medqlora.config.words import named_backend, value_of, with_config
 from medqlora.errors import InputError
 
 CLASS = """\

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tokenizer_families import LLAMA3_CHAT
 
+from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, end_token_ids
-from medqlora.data.prompts import prompt as prompts
-from medqlora.data.prompts.choice import LMEvalChoice
-from medqlora.data.prompts.prompt import Prompt
+from medqlora.data.prompts import Prompt
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.records import Record
 
 #: what any family would take for a token of its own; each is given to all of them
@@ -66,7 +66,7 @@ TURNS = (
 )
 PLACES = ("question", "contexts", "long_answer", "options", "subject", "free answer")
 PROMPTS: dict[str, Prompt] = {
-    **{name: prompts.lookup(name) for name in prompts.names()},
+    **{name: prompts.lookup(name) for name in prompts.prompt_names()},
     "a benchmark's": LMEvalChoice("About {subject}.\n{question}\n"),
 }
 
@@ -161,7 +161,7 @@ def test_a_marker_at_the_seam_of_the_prompt_is_text(any_tokenizer: Any) -> None:
     special = any_tokenizer.eos_token
     for cut in range(1, len(special)):
         record = Record(id="1", question=special[:cut], contexts=(special[cut:],), answer="yes")
-        for name in prompts.names():
+        for name in prompts.prompt_names():
             clean = Record(id="1", question="Why", contexts=("so",), answer="yes")
             prompt = PROMPTS[name]
             assert controls(record, prompt, any_tokenizer) == controls(clean, prompt, any_tokenizer)

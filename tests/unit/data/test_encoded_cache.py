@@ -7,13 +7,13 @@ from array import array
 from pathlib import Path
 
 import pytest
-from test_encode import RECORD, decoded, with_
+from example_records import RECORD, decoded, with_
 from tokenizer_families import family
 
+from medqlora.data import prompts
 from medqlora.data.encoding import encoded_cache
 from medqlora.data.encoding.encode import encode, encode_all
-from medqlora.data.prompts import prompt as prompts
-from medqlora.data.prompts.choice import LMEvalChoice
+from medqlora.data.prompts.lm_eval import LMEvalChoice
 from medqlora.records import Record
 
 
@@ -93,7 +93,7 @@ def test_a_changed_file_of_a_prompt_voids_what_was_encoded_with_it(records, own_
 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    text = "from medqlora.data.prompts.prompt import LMEval\nclass Own(LMEval):\n    pass\n"
+    text = "from medqlora.data.prompts.lm_eval import LMEval\nclass Own(LMEval):\n    pass\n"
     encode_all(records[:2], loaded(text), family("llama3"), 60, progress=False)
     encode_all(records[:2], loaded(text), family("llama3"), 60, progress=False)
     assert len(list(own_cache.iterdir())) == 1

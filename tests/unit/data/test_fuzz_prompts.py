@@ -7,8 +7,8 @@ from fuzzing import SLOW_INPUTS, fuzz
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, family
 
+from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, end_token_ids
-from medqlora.data.prompts import prompt as prompts
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record
 
@@ -91,7 +91,7 @@ def cases(draw: st.DrawFn) -> tuple[Record, str, str, int]:
     )
     return (
         record,
-        draw(st.sampled_from(prompts.names())),
+        draw(st.sampled_from(prompts.prompt_names())),
         draw(st.sampled_from(FAMILIES)),
         draw(st.integers(40, 400)),
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medqlora.data.batching.loader import EvalLoader, StepLoader
+from medqlora.data.batching.loader import EvalLoader, StepLoader, epoch_order
 from medqlora.data.batching.packing import StepBatch
 from medqlora.records import Encoded
 
@@ -169,3 +169,9 @@ def test_evaluation_groups_stay_within_the_tokens_but_for_a_prompt_that_is_longe
         for batch in EvalLoader(examples(30), tokens, in_order=in_order):
             total = sum(len(example.prompt) for example in batch.examples)
             assert len(batch.examples) == 1 or total <= tokens
+
+
+def test_the_order_of_an_epoch_is_pinned_for_the_planner_and_for_resumed_runs() -> None:
+    assert epoch_order(8, 0, 0) == loader(8).order(0) == [0, 2, 1, 4, 6, 7, 3, 5]
+    assert epoch_order(8, 0, 1) != epoch_order(8, 0, 0) != epoch_order(8, 1, 0)
+    assert epoch_order(0, 3, 1) == []

@@ -3,13 +3,14 @@
 import copy
 import inspect
 import json
+import sys
 from dataclasses import fields
 
 import pytest
 from tokenizer_families import CHATML, INST_CHAT, family
 
+from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, end_token_ids
-from medqlora.data.prompts import prompt as prompts
 from medqlora.data.sources.pubmedqa import PubMedQA
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -73,7 +74,7 @@ def test_lm_evals_answer_is_the_label_alone():
 
 def test_a_prompt_can_see_question_contexts_options_labels_and_subject_alone():
     allowed = ["self", "question", "contexts", "options", "labels", "subject"]
-    for name in prompts.names():
+    for name in prompts.prompt_names():
         assert list(inspect.signature(type(prompts.lookup(name)).body).parameters) == allowed
     plain = {
         "question": str,
@@ -88,7 +89,7 @@ def test_a_prompt_can_see_question_contexts_options_labels_and_subject_alone():
         assert "Record" not in str(kind)
 
 
-@pytest.mark.parametrize("name", prompts.names())
+@pytest.mark.parametrize("name", prompts.prompt_names())
 def test_nothing_that_gives_the_answer_away_reaches_a_prompt(pubmedqa_file, tmp_path, name):
     data = json.loads(pubmedqa_file.read_text("utf-8"))
     for number, item in enumerate(data.values()):
@@ -127,12 +128,18 @@ def test_every_other_field_of_a_record_leaves_the_prompt_as_it_is():
     seen = {"question", "contexts", "options", "labels", "subject"}
     assert {field.name for field in fields(Record)} == {*free, *seen}
     changed = Record(question=base.question, contexts=base.contexts, labels=base.labels, **free)
-    for name in prompts.names():
+    for name in prompts.prompt_names():
         found = [encode(r, prompts.lookup(name), family("llama3"), 500).prompt for r in (base, changed)]
         assert found[0] == found[1]
 
 
 # --- identity ---------------------------------------------------------------------------------------
+
+
+def test_a_registered_prompt_has_the_name_that_it_is_registered_by():
+    assert prompts.prompt_names() == ("chat", "lm_eval", "medical")
+    for name, kind in prompts.PROMPTS:
+        assert (kind.name, prompts.lookup(name).name) == (name, name)
 
 
 def test_a_prompts_identity_is_pinned():
@@ -150,7 +157,7 @@ def test_chats_identity_goes_by_the_chat_template():
 
 
 def test_descriptions_are_plain_json():
-    for name in prompts.names():
+    for name in prompts.prompt_names():
         plain = prompts.lookup(name).describe(family("llama3"))
         assert json.loads(json.dumps(plain)) == plain
         assert plain["name"] == name
@@ -175,8 +182,50 @@ def test_an_unknown_prompt_names_the_nearest(name, hint):
 
 
 def test_a_strange_prompt_names_all():
-    with pytest.raises(InputError, match=r"'qqq': choose one of medical, chat, lm_eval"):
+    with pytest.raises(
+        InputError, match=r"'qqq': choose one of chat, lm_eval, medical, or give the class path"
+    ):
         prompts.lookup("qqq")
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (
+            "no_such_module.Mine",
+            "there is no module 'no_such_module': correct the name, or put its",
+        ),
+        ("own_prompts.Shoot", "module own_prompts has no class 'Shoot': did you mean Shout? "),
+        ("own_prompts.Other", "it is no subclass of medqlora.data.Prompt"),
+        ("own_prompts.value", "it is no subclass of medqlora.data.Prompt"),
+        ("own_prompts.Needs", "missing 1 required positional argument: 'loud'"),
+        (
+            "own_prompts.Half",
+            "it can't be constructed without arguments (Can't instantiate abstract class Half",
+        ),
+        (
+            "broken_prompts.Any",
+            "can't be imported (ZeroDivisionError: division by zero)",
+        ),
+        ("medqlora.data.prompts.medical.Medica", "did you mean Medical?"),
+        (".", "can't be imported"),
+    ],
+)
+def test_a_class_path_that_gives_no_prompt_says_why_in_one_line(path, why, tmp_path, monkeypatch):
+    (tmp_path / "own_prompts.py").write_text(
+        "from medqlora.data import Prompt\nfrom medqlora.data.prompts.medical import Medical\nvalue = 1\n"
+        "class Shout(Medical): pass\nclass Other: pass\nclass Half(Prompt): pass\n"
+        "class Needs(Medical):\n    def __init__(self, loud): pass\n"
+    )
+    (tmp_path / "broken_prompts.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_prompts", raising=False)
+    with pytest.raises(InputError) as refused:
+        prompts.lookup(path)
+    message = str(refused.value)
+    assert message.startswith(f"--data.prompt: {path}: ")
+    assert why in message
+    assert "\n" not in message
 
 
 # --- chat templates ---------------------------------------------------------------------------------

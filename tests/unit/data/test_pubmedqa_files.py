@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_records import tell_tale_key
 
 from medqlora.data import PubMedQA, official_folds, official_test_ids
 from medqlora.data.readers import read_rows
 from medqlora.data.sources.pubmedqa_rows import record_of
 from medqlora.data.stages import read_stages
-from medqlora.data.tell_tale import tell_tale_key
 from medqlora.errors import InputError
 from medqlora.records import Splits
 

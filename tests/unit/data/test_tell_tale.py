@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_records import tell_tale_key
 
 from medqlora.data import JSONLines, PubMedQA
-from medqlora.data.tell_tale import reject_tell_tale, tell_tale_key
+from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.records import Record

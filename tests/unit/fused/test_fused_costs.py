@@ -4,16 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_fused_decoder import LAYERS, examples, gradients, load
+from fused_models import LAYERS, examples, gradients, load
 from tiny import build_base
 from torch.nn import functional as F
 
 from medqlora.data.batching.packing import pack
-from medqlora.fused import FusedDecoder, group, head
-from medqlora.fused.decoder import Checkpointing
-from medqlora.fused.dequantize import FourBit
-from medqlora.fused.elementwise import cross_entropy
+from medqlora.fused import Checkpointing, FusedDecoder, group, head
 from medqlora.fused.head import HeadLoss
+from medqlora.fused.kernels.dequantize import FourBit
+from medqlora.fused.kernels.elementwise import cross_entropy
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_the_heads_loss_and_gradient_are_cross_entropys_whatever_the_pieces(
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(13, 8, generator=generator), torch.randn(50, 8, generator=generator)
     targets = torch.randint(50, (13,), generator=generator)
-    monkeypatch.setattr(head, "_LOGITS", 50 * size)
+    monkeypatch.setattr(head, "PIECE_LOGITS", 50 * size)
     results = []
     for ours in (True, False):
         rows = hidden.clone().requires_grad_()

@@ -6,99 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import build_base
+from fused_models import CPU, SETTINGS, VARIANTS, assert_same, examples, gradients, load, one_by_one
 from torch import Tensor
 
-from medqlora.data.batching.packing import MicroBatch, micro_batch, pack
-from medqlora.fused import FusedDecoder, unsupported
-from medqlora.fused.decoder import Checkpointing
+from medqlora.data.batching.packing import pack
+from medqlora.fused import Checkpointing, FusedDecoder
 from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.models.quantization import Quantization
-from medqlora.records import Encoded
-
-CPU = torch.device("cpu")
-LAYERS = 3
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "mistral": ("mistral", {"sliding_window": 4096}),
-    "qwen2": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
-    "qwen3": ("qwen3", {"head_dim": 32, "rms_norm_eps": 1e-2}),  # an epsilon that shows
-    "llama3-rope": ("llama", {"rope_parameters": LLAMA3}),
-    "yarn": ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}),
-    "tied": ("qwen2", {"tie_word_embeddings": True}),
-    "one-head": ("llama", {"num_key_value_heads": 4, "hidden_act": "silu"}),
-}
-SETTINGS: list[Checkpointing] = ["none", "full", "offload", 1]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("fused")
-
-    def folder(name: str) -> Path:
-        if not (root / name).exists():
-            family, changes = VARIANTS[name]
-            build_base(root / name, family, layers=LAYERS, **changes)
-        return root / name
-
-    return folder
-
-
-def load(
-    base: Path,
-    lora: LoRA | None = None,
-    quantization: Quantization = "nf4",
-    double_quantization: bool = True,
-    dtype: torch.dtype = torch.float32,
-) -> Any:
-    """In eval mode, with adapters that do something."""
-    backend = Transformers(str(base), quantization, double_quantization, gradient_checkpointing=False)
-    lora = lora or LoRA(r=5, alpha=9)
-    model: Any = backend.load(lora=lora, adapter=None, device=CPU, dtype=dtype, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return model
-
-
-def examples(*shapes: tuple[int, int], seed: int = 0) -> list[Encoded]:
-    """Of (prompt, completion) tokens; by default ragged, with a completion of one token and one of none."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for number, (prompt, completion) in enumerate(shapes or [(9, 4), (3, 1), (14, 6), (1, 2), (5, 0)]):
-        ids = torch.randint(3, 250, (prompt + completion,), generator=generator).tolist()
-        made.append(Encoded(f"q{number}", ids[:prompt], ids[prompt:]))
-    return made
-
-
-def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
-
-
-def one_by_one(model: Any, chosen: list[Encoded]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and gradients through PEFT's own forward, a pass for each example."""
-    decoder = Decoder(model)
-    parts = [decoder.loss_sum(pack([example])) for example in chosen if example.completion]
-    loss = torch.stack(parts).sum()
-    return loss.detach(), gradients(model, loss)
-
-
-def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
-    assert ours.keys() == expected.keys()
-    for name, value in expected.items():
-        assert ours[name].dtype == torch.float32
-        assert value.norm() > 0, name
-        assert (ours[name] - value).norm() <= tolerance * value.norm(), name
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -332,71 +246,3 @@ def test_compiled_kernels_give_the_same(folders: Callable[[str], Path]) -> None:
         loss = fused.loss_sum(pack(chosen))
         assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
         assert_same(gradients(model, loss), expected)
-
-
-def test_what_it_cannot_run_is_refused_rather_than_run_wrongly(folders: Callable[[str], Path]) -> None:
-    fused = FusedDecoder(load(folders("llama")))
-    with pytest.raises(ValueError, match="packed micro-batches alone"):
-        fused.loss_sum(micro_batch(examples(), packed=False, pad_token_id=2))
-    batch = pack(examples((5, 3)))
-    gap = MicroBatch(*batch[:4], batch.rows[:2], batch.targets[:2])
-    with pytest.raises(ValueError, match="without a gap"):
-        fused.loss_sum(gap)
-
-
-def test_a_second_backward_is_refused_because_the_first_overwrote_what_was_kept(
-    folders: Callable[[str], Path],
-) -> None:
-    loss = FusedDecoder(load(folders("llama")), checkpointing="none").loss_sum(pack(examples()))
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_an_example_longer_than_the_models_window_is_refused(tmp_path: Path) -> None:
-    build_base(tmp_path / "windowed", "mistral", layers=1, sliding_window=8)
-    fused = FusedDecoder(load(tmp_path / "windowed"))
-    assert fused.loss_sum(pack(examples((5, 3)))).item() > 0
-    with pytest.raises(ValueError, match="9 tokens, and the model attends within 8"):
-        fused.loss_sum(pack(examples((5, 4))))
-
-
-def test_models_it_does_not_know_are_named_with_the_reason(
-    folders: Callable[[str], Path], tiny_bases: dict[str, Path]
-) -> None:
-    llama = folders("llama")
-    assert unsupported(load(llama)) is None
-    assert "gemma" in str(unsupported(load(tiny_bases["gemma"])))
-    assert "LoraLinearVariant" not in str(unsupported(load(llama)))
-    assert "another kind" in str(unsupported(load(llama, LoRA(r=4, use_dora=True))))
-    assert "known is bitsandbytes' Linear4bit" in str(unsupported(load(llama, quantization="none")))
-    model = load(llama)
-    model.get_base_model().model.norm.weight.requires_grad_(True)
-    assert "1 weights that are not LoRA's" in str(unsupported(model))
-    with pytest.raises(ValueError, match="the fused engine can't run this model: it trains 1 weights"):
-        FusedDecoder(model)
-    model = load(llama)
-    model.get_base_model().model.layers[1].mlp.up_proj.base_layer.compute_dtype = torch.float16
-    assert "up_proj computes in torch.float16" in str(unsupported(model))
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"modules_to_save": ["post_attention_layernorm"]}, "its adapter has weights of its own in place of"),
-        ({"modules_to_save": ["model.norm"]}, "its adapter has weights of its own in place of norm"),
-        ({"bias": "all"}, "it trains 9 weights that are not LoRA's"),
-    ],
-)
-def test_adapters_that_hold_more_than_lora_are_refused(
-    changes: dict[str, Any], reason: str, folders: Callable[[str], Path]
-) -> None:
-    """PEFT switches such weights on and off with the adapter; the engine reads the base's once."""
-    from peft import LoraConfig, get_peft_model
-
-    backend = Transformers(str(folders("qwen2")))
-    base: Any = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **changes))
-    if "modules_to_save" in changes:
-        model.requires_grad_(False)  # as an adapter that is evaluated
-    assert reason in str(unsupported(model))

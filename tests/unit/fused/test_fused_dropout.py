@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_fused_decoder import LAYERS, SETTINGS, assert_same, examples, gradients, load
+from fused_models import LAYERS, SETTINGS, assert_same, examples, gradients, load
 from tiny import build_base
 from torch import Tensor, nn
 

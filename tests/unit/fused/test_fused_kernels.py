@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medqlora.fused import elementwise as plain
+from medqlora.fused.kernels import elementwise as plain
 
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip(
@@ -20,9 +20,9 @@ SIZES = [(5, 64), (3, 100)]
 
 @pytest.fixture(scope="module")
 def kernels() -> Any:
-    from medqlora.fused import fused_kernels
+    from medqlora.fused.kernels import triton_elementwise
 
-    return fused_kernels
+    return triton_elementwise
 
 
 def apart(rows: int, columns: int, gap: int = 8) -> Tensor:
@@ -100,7 +100,7 @@ def test_cross_entropy(kernels: Any, rows: int, columns: int) -> None:
 def test_nf4_of_a_whole_group(kernels: Any, double: bool, rows: tuple[int, ...], dtype: torch.dtype) -> None:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    from medqlora.fused.nf4_kernel import prepare
+    from medqlora.fused.kernels.triton_nf4 import prepare
 
     weights = [
         quantize_4bit(

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_fused_decoder import CPU, VARIANTS, assert_same, examples, gradients, load, one_by_one
+from fused_models import CPU, VARIANTS, assert_same, examples, gradients, load, one_by_one
 from tiny import build_base
 
 from medqlora.data.batching.packing import pack
 from medqlora.fused import FusedDecoder, unsupported
-from medqlora.fused.host_head import HostHeadLoss
+from medqlora.fused.head import HostHeadLoss
 from medqlora.models import Decoder, LoRA, Transformers, host_weights
 from medqlora.models.host_weights import HostEmbedding, HostHead, to_host
 
@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_weights, "_PIECE", 64 * 37)  # 37 of the vocabulary's rows at a time
+    monkeypatch.setattr(host_weights, "PIECE_VALUES", 64 * 37)  # 37 of the vocabulary's rows at a time
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -92,7 +92,7 @@ def test_dropout_draws_the_same_masks_on_cached_weights(folders: dict[str, Path]
 @pytest.mark.parametrize("piece", [2, 7, 100, 1000])
 def test_the_streamed_loss_is_torchs(dtype: torch.dtype, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(piece)
-    monkeypatch.setattr(host_weights, "_PIECE", piece * 16)
+    monkeypatch.setattr(host_weights, "PIECE_VALUES", piece * 16)
     head = torch.nn.Linear(16, 101, bias=False)
     head.requires_grad_(False).weight.data = torch.randn(101, 16, generator=generator).to(dtype)
     hidden = (torch.randn(23, 16, generator=generator)).to(dtype)

@@ -1,6 +1,5 @@
 """An adapter fits a base tensor by tensor, or it is refused: before the base is loaded, and as it is put on."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from base_files import backend, change_config, load, logits, make_adapter
 from harness import options
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,25 +19,6 @@ from medqlora.models import Transformers
 Tensors = dict[str, Tensor]
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-
-
-def make_adapter(base: Path, folder: Path, **changes: Any) -> Path:
-    """An adapter of PEFT's for `base`, with random weights; `changes` are fields of its LoraConfig."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    settings: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    model: Any = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base), LoraConfig(**{**settings, **changes})
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.data.add_(torch.randn_like(parameter) * 0.05)
-            assert "lora_" not in name or parameter.requires_grad
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +38,6 @@ def adapter(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "adapter"))
 
 
-def backend(base: Path, quantization: Any = "none") -> Transformers:
-    return Transformers(str(base), quantization=quantization, gradient_checkpointing=False)
-
-
-def load(base: Path, adapter: Path | None, quantization: Any = "none") -> Any:
-    return backend(base, quantization).load(
-        lora=None,
-        adapter=None if adapter is None else str(adapter),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        seed=0,
-    )
-
-
-def logits(model: Any) -> Tensor:
-    with torch.no_grad():
-        return model.eval()(torch.arange(5, 25)[None]).logits
-
-
 def refused(base: Path, adapter: Path) -> str:
     """What both checks say, the early one and the one as it is put on."""
     with pytest.raises(InputError) as early:
@@ -85,11 +47,6 @@ def refused(base: Path, adapter: Path) -> str:
     assert str(early.value) == str(late.value)
     assert "\n" not in str(early.value)
     return str(early.value)
-
-
-def change_config(adapter: Path, **changes: Any) -> None:
-    file = adapter / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from base_files import change_config, make_adapter
 from harness import options, run
-from test_adapter_fit import change_config, make_adapter
 from tiny import build_base, hub_cache
 
 from medqlora import cli
 from medqlora.errors import InputError
-from medqlora.models.adapter_source import _FETCHED, find_adapter
 from medqlora.models.adapters import base_remark, read_adapter
+from medqlora.models.adapters.source import _FETCHED, find_adapter
 
 
 @pytest.fixture(scope="module")

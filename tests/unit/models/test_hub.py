@@ -1,9 +1,7 @@
 """What is said when a base can't be had, and what tells one base from another."""
 
 import json
-import shutil
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +11,6 @@ from tiny import build_base
 
 from medqlora.errors import InputError
 from medqlora.models import hub
-
-
-@pytest.fixture(autouse=True)
-def _no_memory_of_other_tests() -> Iterator[None]:
-    caches = (hub.load_config, hub.load_tokenizer, hub.identity)
-    yield
-    for cached in caches:
-        cached.cache_clear()
-
-
-@pytest.fixture
-def base(tiny_bases: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy that may be changed."""
-    return Path(shutil.copytree(tiny_bases["llama"], tmp_path / "base"))
 
 
 def identity(folder: Path) -> str:

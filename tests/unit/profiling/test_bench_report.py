@@ -4,9 +4,9 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from medqlora.profiling import SHAPES, Case
+from medqlora.profiling.figures import Figures, Row
 from medqlora.profiling.report import (
     frontier,
     heading,
@@ -21,13 +21,13 @@ CASES = [
     Case(trainer="trl-peft", shape={}, batch_size=2, accumulate=4, packing=False, micro_batch_tokens=256),
     Case(trainer="native", shape={}),
 ]
-FIGURES = {
+FIGURES: Figures = {
     "tokens_per_s": 16820.4, "tokens_per_s_median": 16800.0, "tokens_per_s_quartiles": [16700.0, 16868.0],
     "step_s": 0.468, "tokens_per_step": 8000.0, "steps": 12, "peak_allocated_gib": 58.2,
     "peak_reserved_gib": 60.1, "planned_gib": 59.1, "plan_error": 0.015,
     "flop_utilisation": 0.62, "matrix_product_tflops": 790.0, "attention": "flash",
 }  # fmt: skip
-PEER = {
+PEER: Figures = {
     **FIGURES,
     "plan_error": None,
     "flop_utilisation": None,
@@ -36,15 +36,12 @@ PEER = {
 }
 
 
-def rows() -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = [FIGURES, PEER, {"failed": "out of memory"}]
-    return [
-        {"case": case.to_json(), "setting": case.described(), **result}
-        for case, result in zip(CASES, results, strict=True)
-    ]
+def rows() -> list[Row]:
+    results: list[Figures] = [FIGURES, PEER, {"failed": "out of memory"}]
+    return [Row(case, result) for case, result in zip(CASES, results, strict=True)]
 
 
-def table(rows: list[dict[str, Any]], device: str) -> str:
+def table(rows: list[Row], device: str) -> str:
     return "\n".join((heading(device), *map(line, rows)))
 
 
@@ -70,23 +67,25 @@ def test_the_table_has_a_line_a_case_and_says_what_did_not_fit() -> None:
 
 def test_several_devices_have_a_line_of_their_own(tmp_path: Path) -> None:
     case = dataclasses.replace(CASES[0], devices=2, device="cuda")
-    figures = {
+    figures: Figures = {
         **FIGURES,
         "tokens_per_s": 33000.0,
         "tokens_per_s_per_device": 16500.0,
         "quickest_waits": 0.013,
+        "scaling": 1.942,
     }
-    row = {"case": case.to_json(), "setting": case.described(), **figures, "scaling": 1.942}
+    row = Row(case, figures)
     alone, several, about = table([rows()[0], row], "cuda").splitlines()[1:]
     assert len(alone) == len(several)
     assert "2 × 8192 tokens, checkpointing none" in several
     assert about.strip() == (
-        "2 GPUs: 16,500 tokens/s each, scaling 1.94 of 2, the quickest waits 1.3% of a step"
+        "2 GPUs: 16,500 tokens/s each, scaling 1.94 of 2, fastest device idle 1.3% of the step"
     )
     assert len(about) <= len(several)
-    # one alone didn't fit, so that there is nothing to compare with
-    assert "scaling" not in table([{**row, "scaling": None}], "cuda")
-    assert table([{**row, "failed": "out of memory"}], "cuda").endswith("out of memory")
+    # one device alone didn't fit, so there is nothing to compare with
+    without = {name: value for name, value in figures.items() if name != "scaling"}
+    assert "scaling" not in table([Row(case, without)], "cuda")  # type: ignore[arg-type]
+    assert table([Row(case, {**figures, "failed": "out of memory"})], "cuda").endswith("out of memory")
     write_csv(tmp_path / "a.csv", [row])
     with (tmp_path / "a.csv").open(newline="") as file:
         (read,) = csv.DictReader(file)
@@ -103,7 +102,7 @@ def test_csv_and_json_hold_every_row(tmp_path: Path) -> None:
     assert [row["failed"] for row in read] == ["", "", "out of memory"]
     assert (read[0]["tokens_per_s"], read[0]["spread"], read[0]["shape"]) == ("16820.4", "0.01", "tiny")
     assert read[2]["tokens_per_s"] == ""
-    assert json.loads((tmp_path / "a.json").read_text())["rows"] == rows()
+    assert json.loads((tmp_path / "a.json").read_text())["rows"] == [row.to_json() for row in rows()]
 
 
 def test_the_frontier_leaves_out_what_another_passes_with_as_little_memory() -> None:

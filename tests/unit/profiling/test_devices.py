@@ -14,10 +14,10 @@ import pytest
 
 from medqlora.profiling import SHAPES, Case, run_case
 from medqlora.profiling.devices import culprit
+from medqlora.profiling.figures import Figures, Share, combined
 from medqlora.profiling.lengths import random_examples
 from medqlora.profiling.measure import step_batches
 from medqlora.profiling.processes import _end
-from medqlora.profiling.shares import combined
 
 BUDGET = 1024
 EXAMPLES = random_examples(60, vocab_size=512, longest=BUDGET)
@@ -48,8 +48,8 @@ def test_a_step_of_some_examples_has_as_many_for_each_device() -> None:
         assert 1 <= sum(len(micro.lengths) for micro in batch.micro_batches) <= 11
 
 
-def share(**changes: Any) -> dict[str, Any]:
-    return {
+def share(**changes: Any) -> Share:
+    measured: Share = {
         "step_s": [1.0, 1.0],
         "computing_s": [0.8, 0.8],
         "tokens": [200, 300],
@@ -61,8 +61,8 @@ def share(**changes: Any) -> dict[str, Any]:
         "loss": 2.5,
         "attention": "flash",
         "hardware": {"device": "cpu"},
-        **changes,
     }
+    return {**measured, **changes}  # type: ignore[typeddict-item]
 
 
 def test_figures_are_of_all_devices_over_the_time_of_the_slowest() -> None:
@@ -94,7 +94,7 @@ def test_one_device_has_no_figures_of_several() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "shares", "said"),
+    ("codes", "failures", "expected"),
     [
         ([1, 1], [GONE, {"failed": "out of memory"}], {"failed": "out of memory"}),
         (
@@ -107,13 +107,13 @@ def test_one_device_has_no_figures_of_several() -> None:
         ([-15, 3], [None, None], {"failed": "process 2 of 2 ended with 3"}),
         ([1, -9], [SILENT, None], SILENT),  # it was killed because it hung
         ([1, -15], [GONE, None], GONE),
-        ([0, 0], [None, share()], {"failed": "one of 2 processes ended without a word"}),
+        ([0, 0], [None, None], {"failed": "one of 2 processes ended without a word"}),
     ],
 )
 def test_what_is_told_is_the_failure_that_ended_the_others(
-    codes: list[int | None], shares: list[dict[str, Any] | None], said: dict[str, Any]
+    codes: list[int | None], failures: list[Figures | None], expected: Figures
 ) -> None:
-    assert culprit(codes, shares) == said
+    assert culprit(codes, failures) == expected
 
 
 def sharing() -> list[psutil.Process]:

@@ -9,7 +9,8 @@ from transformers import LlamaConfig
 
 from medqlora.errors import InputError
 from medqlora.profiling import SHAPES, Case
-from medqlora.profiling.clock import Clock, matrix_product_flops, summary
+from medqlora.profiling.clock import Clock, matrix_product_flops
+from medqlora.profiling.figures import summary
 from medqlora.profiling.lengths import random_examples
 from medqlora.profiling.measure import _planned_gib, measure, step_batches
 

@@ -15,7 +15,7 @@ TINY = SHAPES["tiny"][1]
 
 @pytest.mark.parametrize("name", PEERS)
 def test_every_peer_runs_its_recipe_and_packed_with_checkpointing_on_and_off(name: str) -> None:
-    cases = peer_cases(name, [2048, 8192], shape=TINY, steps=3)
+    cases = peer_cases(name, [2048, 8192], Case(trainer="fused", shape=TINY, steps=3))
     settings = [(case.packing, case.micro_batch_tokens, case.checkpointing == "none") for case in cases]
     assert settings == [
         (False, 256, False), (False, 256, True), (True, 2048, False), (True, 2048, True),

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medqlora.errors import InputError
 from medqlora.models import Transformers
 from medqlora.models.quantization import count_parameters
+from medqlora.models.transformers import checkpoint_activations
 from medqlora.profiling.random_model import (
     add_adapters,
     build_base,
-    checkpoint_layers,
     write_checkpoint,
 )
 from medqlora.profiling.shapes import SHAPES
@@ -125,7 +125,7 @@ def test_checkpointing_is_in_force_and_gives_the_same_gradients() -> None:
     for checkpointed in (False, True):
         model = add_adapters(build())
         if checkpointed:
-            checkpoint_layers(model)
+            checkpoint_activations(model)
         ran: list[int] = []
         layer = model.get_base_model().model.layers[0].mlp
         # before, not after: what runs again stops as soon as the backward has what it needs

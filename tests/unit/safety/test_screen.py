@@ -1,14 +1,17 @@
 """A person in danger is told where to turn; a question of research or an examination reaches the model."""
 
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 import screen_tables as tables
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import medqlora.safety
 from medqlora.safety import SafeReply, screen
 
 DANGEROUS = [
@@ -33,6 +36,13 @@ def test_a_clinical_or_research_question_reaches_the_model(question: str) -> Non
 def test_the_tables_are_large_enough_to_say_something() -> None:
     assert len({question for question, _ in DANGEROUS}) >= 80
     assert len(set(tables.HARMLESS)) >= 60
+
+
+def test_every_fragment_of_the_phrases_is_used() -> None:
+    text = Path(medqlora.safety.__file__).with_name("phrases.yaml").read_text(encoding="utf-8")
+    fragments = yaml.safe_load(text)["fragments"]
+    used = set(re.findall(r"<(\w+)>|<\d+ words but (\w+)>", re.sub("#.*", "", text)))
+    assert {name for pair in used for name in pair if name} | {"other"} == set(fragments)
 
 
 def test_no_question_or_context_of_pubmedqa_is_stopped(pubmedqa_file: Path) -> None:

@@ -17,12 +17,14 @@ import torch
 from harness import options, run
 
 from medqlora.artifacts.checkpoint_files import (
-    CheckpointFiles,
     newest_whole,
     problem,
     read_checkpoint,
+    remove_checkpoint,
     step_of,
+    write_checkpoint,
 )
+from medqlora.callbacks import CheckpointFiles
 from medqlora.errors import InputError
 from medqlora.utils import manifests
 from medqlora.utils.manifests import (
@@ -38,7 +40,7 @@ def state(step: int) -> dict[str, Any]:
 
 
 def saved(path: Path, step: int) -> Path:
-    CheckpointFiles().save_checkpoint(state(step), path)
+    write_checkpoint(state(step), path)
     return path
 
 
@@ -97,7 +99,7 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_whole_one(tmp_path: Path,
     harmed = {"cut": whole[:-9], "flipped": whole, "longer": whole + b"x", "empty": b""}[harm]
     path.write_bytes(harmed)
     with pytest.raises(InputError) as error:
-        CheckpointFiles().load_checkpoint(path)
+        read_checkpoint(path)
     assert str(path) in str(error.value)
     assert f"pass {tmp_path / 'epoch0-step2.ckpt'}" in str(error.value)
     assert newest_whole(tmp_path) == tmp_path / "epoch0-step2.ckpt"
@@ -150,7 +152,7 @@ def test_without_a_manifest_the_archives_own_checksums_tell(tmp_path: Path) -> N
 
 def test_a_removed_checkpoint_takes_its_manifest_along(tmp_path: Path) -> None:
     path = saved(tmp_path / "last.ckpt", 3)
-    CheckpointFiles().remove_checkpoint(path)
+    remove_checkpoint(path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,7 +208,7 @@ def test_a_file_of_a_folder_that_cannot_be_read_is_named(
 
     # root may read anything: what the system would say to others
     with monkeypatch.context() as patch:
-        patch.setattr(manifests, "digest", denied)
+        patch.setattr(manifests, "file_digest", denied)
         with pytest.raises(InputError, match=r"weights is damaged .it can't be read: Permission denied"):
             check_folder(tmp_path, "--model.adapter")
 
@@ -227,22 +229,22 @@ _LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from medqlora.artifacts.checkpoint_files import CheckpointFiles
-from medqlora.utils.manifests import disk_full
+from medqlora.artifacts.checkpoint_files import read_checkpoint, write_checkpoint
+from medqlora.utils.files import disk_full
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
-CheckpointFiles().save_checkpoint({"global_step": 1, "x": torch.zeros(10)}, path)
+write_checkpoint({"global_step": 1, "x": torch.zeros(10)}, path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 try:
-    CheckpointFiles().save_checkpoint({"global_step": 2, "x": torch.zeros(100_000)}, path)
+    write_checkpoint({"global_step": 2, "x": torch.zeros(100_000)}, path)
 except OSError as error:
     assert disk_full(error), error
     print("full", error.errno)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert sorted(one.name for one in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.json"]
-assert CheckpointFiles().load_checkpoint(path)["global_step"] == 1
-CheckpointFiles().save_checkpoint({"global_step": 3, "x": torch.zeros(100_000)}, path)
-assert CheckpointFiles().load_checkpoint(path)["global_step"] == 3
+assert read_checkpoint(path)["global_step"] == 1
+write_checkpoint({"global_step": 3, "x": torch.zeros(100_000)}, path)
+assert read_checkpoint(path)["global_step"] == 3
 """
 
 
@@ -354,18 +356,18 @@ def test_an_export_that_finds_no_room_does_not_end_the_run_and_says_how_to_repea
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = options(tiny_bases["llama"], tmp_path)
-    from medqlora.callbacks import adapter_checkpoint
+    from medqlora.artifacts import adapter_folder
 
-    real = adapter_checkpoint.write_folder_manifest
+    real = adapter_folder.write_folder_manifest
 
     def full(folder: Path) -> None:  # a device that is always full: the error is the system's own
         with Path("/dev/full").open("wb", buffering=0) as stream:
             stream.write(b"x")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapter_checkpoint, "write_folder_manifest", full)
+        patch.setattr(adapter_folder, "write_folder_manifest", full)
         done = run("fit", words)
-    assert real is adapter_checkpoint.write_folder_manifest
+    assert real is adapter_folder.write_folder_manifest
     best = done.trainer.checkpoint_callback.best_model_path
     assert f"`medqlora export --ckpt_path {best}`" in capsys.readouterr().out
     folder = Path(done.trainer.log_dir)

@@ -11,13 +11,13 @@ from harness import questions, write_rows
 from tokenizer_families import FAMILIES, family
 
 from medqlora.data import JSONLines, MedMCQA, PubMedQA, SyntheticTrials, encode_all, end_token_ids, lookup
-from medqlora.data.prompts.prompt import names
+from medqlora.data.prompts import prompt_names as names
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace, overlap
+from medqlora.evaluation.contamination import shared_runs
 from medqlora.records import Encoded, Record
 from medqlora.training.checks.examples import (
-    _shared_runs,
     check_answers,
     check_apart,
     check_examples,
@@ -260,7 +260,7 @@ def test_the_runs_in_common_are_those_that_a_test_s_report_counts(seed: int) -> 
 
     train = [Record(f"a{n}", text(13), (text(13), text(1))) for n in range(30)]
     test = [Record(f"b{n}", text(13), (text(13),), long_answer=text(13)) for n in range(20)]
-    runs, shared, _ = _shared_runs(train, test)
+    runs, shared, _ = shared_runs(train, test)
     found = {one.id: one for one in overlap(TrainingTrace.of(train), test).questions}
     assert len(found) > 5
     for record, has, in_both in zip(test, runs.tolist(), shared.tolist(), strict=True):
@@ -276,11 +276,11 @@ def test_records_that_are_searched_in_several_parts_keep_their_own_runs(
     texts = [words(rng, 30, 500) for _ in range(7)]
     train = [Record(f"a{number}", "Why?", (text,)) for number, text in enumerate(texts)]
     test = [Record(f"b{number}", "How?", (text,)) for number, text in enumerate([*texts[4:], "none of it"])]
-    at_once = [part.tolist() for part in _shared_runs(train, test)]
+    at_once = [part.tolist() for part in shared_runs(train, test)]
     assert [count > 0 for count in at_once[1]] == [True] * 3 + [False]
     assert [count > 0 for count in at_once[2]] == [False] * 4 + [True] * 3
-    monkeypatch.setattr("medqlora.training.checks.examples._CHUNK", 2)
-    assert [part.tolist() for part in _shared_runs(train, test)] == at_once
+    monkeypatch.setattr("medqlora.evaluation.contamination._CHUNK", 2)
+    assert [part.tolist() for part in shared_runs(train, test)] == at_once
 
 
 # --- the whole check, on what a fit reads ------------------------------------------------------------

@@ -44,3 +44,24 @@ def test_a_plugin_that_is_not_there_is_the_users_mistake(monkeypatch: pytest.Mon
     monkeypatch.setenv(PLUGINS, "no_such_plugin")
     with pytest.raises(InputError, match=r"MEDQLORA_PLUGINS=no_such_plugin: it can't be imported"):
         Registry("number", "medqlora.tests").names()
+
+
+def test_the_modules_of_a_registrys_own_package_register_themselves_without_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "registry_room"
+    (package / "nested").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "nested" / "__init__.py").write_text("1 / 0\n")
+    (package / "base.py").write_text(
+        "from medqlora.utils.registry import Registry\n"
+        "REGISTRY = Registry('number', 'medqlora.tests', __package__)\n"
+    )
+    for name, value in (("b_two", 2), ("a_one", 1)):
+        (package / f"{name}.py").write_text(f"from .base import REGISTRY\nREGISTRY.add('{name}', {value})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(PLUGINS, raising=False)
+    from registry_room.base import REGISTRY  # type: ignore[import-not-found]
+
+    assert REGISTRY.built_in() == {"a_one": 1, "b_two": 2}
+    assert REGISTRY.names() == ("a_one", "b_two")

@@ -1,0 +1,113 @@
+"""The report of `medqlora plan`: its keys in JSON and its lines in the terminal."""
+
+from typing import TypedDict
+
+_GIB = 2**30
+
+
+class FullFineTuning(TypedDict):
+    """The peak of full fine-tuning, and the share of it that the plan saves."""
+
+    peak: int
+    saved: float
+
+
+class _Required(TypedDict):
+    base: str
+    notes: list[str]
+    engine: str
+    checkpointing: str | int
+    weights: str
+    micro_batch_tokens: int
+    largest_micro_batch: int
+    phases: dict[str, dict[str, int]]
+    peak: int
+    memory: int | None
+    reserve: float
+    device: str | None
+    fits: bool | None
+    devices: int
+    steps: int
+    flops_per_step: float
+    tokens: int
+    full_fine_tuning: FullFineTuning
+
+
+class Report(_Required, total=False):
+    """The keys of `--json`; memory is in bytes, speed and time are (least, most)."""
+
+    tokens_per_s: list[float]
+    minutes: list[float]
+    largest: dict[str, int | None]
+
+
+def _checkpointing(report: Report) -> str:
+    value = report["checkpointing"]
+    words = f"of {value} layers" if isinstance(value, int) else value
+    return words + (", weights kept dequantized" if report["weights"] == "cached" else "")
+
+
+def report_lines(report: Report) -> list[str]:
+    """The report for the terminal."""
+    unit = (_GIB, "GiB") if report["peak"] >= _GIB else (2**20, "MiB")
+    return [
+        f"Plan for {report['base']}: {report['engine']} engine, checkpointing {_checkpointing(report)}",
+        *(f"Note: {note}" for note in report["notes"]),
+        "",
+        *_phase_lines(report, *unit),
+        "",
+        *_peak_lines(report, *unit),
+        f"Work:      {report['steps']} steps of {report['flops_per_step'] / 1e12:.1f} TFLOP, "
+        f"{report['tokens']:,} tokens",
+        *_time_lines(report),
+        "Memory is what torch allocates; the GPU's own context takes about half a GiB more.",
+    ]
+
+
+def _phase_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
+    """A table of parts by phases."""
+    phases = report["phases"]
+    parts = dict.fromkeys(part for phase in phases.values() for part in phase)
+    lines = [f"{f'{name_of_unit}, at the peak of':<24}" + "".join(f"{name:>10}" for name in phases)]
+    for part in parts:
+        cells = (f"{phase[part] / unit:.2f}" if part in phase else "" for phase in phases.values())
+        lines.append(f"  {part:<22}" + "".join(f"{cell:>10}" for cell in cells))
+    totals = (f"{sum(phase.values()) / unit:.2f}" for phase in phases.values())
+    return [*lines, f"  {'in all':<22}" + "".join(f"{total:>10}" for total in totals)]
+
+
+def _peak_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
+    """The peak, and how it fits the memory."""
+    each = f" on each of {report['devices']} GPUs" if report["devices"] > 1 else ""
+    lines = [
+        f"Peak:      {report['peak'] / unit:.2f} {name_of_unit}{each}, with {report['largest_micro_batch']} tokens "
+        "in the largest micro-batch"
+    ]
+    if report["memory"] is not None:
+        device = report["device"] or "the given memory"
+        verdict = "fits" if report["fits"] else "does not fit"
+        lines.append(
+            f"           {verdict} {device} of {report['memory'] / unit:.2f} {name_of_unit}, "
+            f"{report['reserve']:.0%} of it left free"
+        )
+    for kind, tokens in report.get("largest", {}).items():
+        most = "no example fits" if tokens is None else f"--data.micro_batch_tokens {tokens} at most"
+        lines.append(f"           checkpointing {kind}: {most}")
+    full = report["full_fine_tuning"]
+    if full["saved"] > 0:
+        lines.append(
+            f"           full fine-tuning would take {full['peak'] / unit:.2f} {name_of_unit}: "
+            f"{full['saved']:.0%} saved"
+        )
+    return lines
+
+
+def _time_lines(report: Report) -> list[str]:
+    if "minutes" not in report:
+        return []
+    (low, high), (fast, slow) = report["tokens_per_s"], report["minutes"]
+    return [
+        f"Time:      {fast:.1f} to {slow:.1f} minutes of training at {low:,.0f} to {high:,.0f} tokens/s, "
+        "without validation;",
+        "           an estimate from measured shares of an H200's peak",
+    ]

@@ -1,0 +1,39 @@
+"""Hides messages of libraries that come with every run and tell its user nothing."""
+
+import logging
+import warnings
+
+from medqlora.callbacks.event_files import silence_writer_threads
+
+_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
+_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*`self.log_dict.*",
+    "LightningCLI's args parameter is intended.*",
+    ".*could not find the monitored key.*",  # a run that ends before its first validation
+    ".*across ranks is zero.*",  # a run without validation
+    ".*is_gradient_checkpointing.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*AMP with fp16 is not supported on CPU.*",  # an error here
+)
+_NO_NEWS = ("Seed set to", "GPU available", "TPU available", "`weights_only` was not set")
+
+
+def hide_usual_messages() -> None:
+    """Installs the filters."""
+    silence_writer_threads()
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_has_news)
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _has_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "💡" not in message and not message.startswith(_NO_NEWS)

@@ -1,0 +1,62 @@
+"""LightningCLI in stages: everything is built first, and the verb runs when it is asked for.
+
+Lightning 2.6's `LightningCLI.__init__` parses, seeds, builds and runs in one go; its hooks between these are private.
+"""
+
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.cli import LightningCLI
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+class StagedCLI(LightningCLI):
+    """LightningCLI that stops where the verb would begin.
+
+    Tests: `tests/runs/test_configs.py` builds every shipped configuration with it, and nothing is written.
+    """
+
+    config: "Namespace"
+    config_init: "Namespace"
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would overwrite options by those in the checkpoint: `config.yaml` is the record here."""
+
+    def _set_seed(self) -> None:
+        self.before_seed()
+        super()._set_seed()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Lightning would run the verb at the end of the constructor; `run_verb` does it."""
+
+    def before_seed(self) -> None:
+        """Called when the options are parsed, before anything else."""
+
+    @property
+    def verb(self) -> str:
+        """fit, validate, test or predict."""
+        return str(self.subcommand)
+
+    def value(self, key: str) -> object:
+        """An option of the verb, its classes instantiated; None where it has none."""
+        return self._get(self.config_init, key)
+
+    def config_names(self) -> list[str]:
+        """The configurations that were read, as they were named."""
+        paths = self._get(self.config, "config") or []
+        return [str(path.relative) if hasattr(path, "relative") else str(path) for path in paths]
+
+    def option_names(self, verb: str) -> list[str]:
+        """Every option of `verb` in Lightning's parser, as "model.lora.r"."""
+        actions = self._subcommand_parsers[verb]._actions
+        return [option.lstrip("-") for action in actions for option in action.option_strings]
+
+    def default_of(self, verb: str, name: str) -> object:
+        """The default of an option in Lightning's parser."""
+        return self._subcommand_parsers[verb].get_default(name)
+
+    def run_verb(self, **changes: object) -> None:
+        """Calls the Trainer's method with the options of the verb, some of them changed."""
+        arguments = {**self._prepare_subcommand_kwargs(self.verb), **changes}
+        getattr(self.trainer, self.verb)(**arguments)

@@ -1,0 +1,315 @@
+"""The data of a run: records of a source, tokenized with a prompt, and the loaders over them. No Lightning."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+from medqlora.config.data import DataOptions
+from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
+from medqlora.data.batching.budget import TokenBudget
+from medqlora.data.batching.loader import EvalLoader, StepLoader
+from medqlora.data.batching.packing import StepBatch, step_batch
+from medqlora.data.encoding.encode import encode
+from medqlora.data.question_set import QuestionSet
+from medqlora.data.sample import draw_sample
+from medqlora.data.stages import read_stages
+from medqlora.data.summary import content_free, describe
+from medqlora.data.tell_tale import reject_tell_tale
+from medqlora.errors import InputError
+from medqlora.records import YES_NO_MAYBE, Encoded, Record
+from medqlora.utils.types import Tokenizer
+
+#: micro-batches that evaluation fills from one group of questions
+_GROUP = 4
+Report = Callable[[str], None]
+
+
+class StageData:
+    """Questions from a source, tokenized with a prompt.
+
+    Args:
+        source: the records.
+        benchmarks: more sources, whose test questions `test` evaluates too.
+        options: see `DataOptions`.
+
+    Attributes:
+        records: id → record, all that were read.
+        train, dev, test: tokenized sets, empty until `read`.
+        sets: question sets of `test`: the source's own, then the benchmarks.
+        held_out: test records of the source; training on them is refused.
+        prompt: template of the source; None until `read`.
+        end_token_ids: tokens that end a generated answer.
+        budget: tokens of a micro-batch; a process may lower its own while it trains.
+    """
+
+    def __init__(self, source: Source, benchmarks: list[Source] | None, options: DataOptions) -> None:
+        self.source = source
+        self.benchmarks = benchmarks or []
+        self.options = options
+        self.questions = options.questions
+        self.prompt_name = options.prompt
+        self.max_prompt_tokens = options.max_prompt_tokens
+        self.batch_size = options.batch_size
+        self.packing = options.packing
+        self.train_samples = options.train_samples
+        self.eval_batch_size = options.eval_batch_size
+        self.seed = options.seed
+        self.allow_test_questions = options.allow_test_questions
+        self.budget = TokenBudget(options.micro_batch_tokens)
+        self.records: dict[str, Record] = {}
+        self.train: list[Encoded] = []
+        self.dev: list[Encoded] = []
+        self.test: list[Encoded] = []
+        self.sets: list[QuestionSet] = []
+        self.held_out: list[Record] = []
+        self.prompt: Prompt | None = None
+        self.end_token_ids: tuple[int, ...] = ()
+        self._tokenizer: Tokenizer | None = None
+        self._loader: StepLoader | None = None
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises InputError for a value that is wrong for every data set."""
+        values = {
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "batch_size": self.batch_size,
+            "micro_batch_tokens": self.budget.option,
+            "eval_batch_size": self.eval_batch_size,
+            "train_samples": self.train_samples,
+        }
+        for option, value in values.items():
+            if isinstance(value, int) and value < 1:
+                raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        if not -(2**63) <= self.seed < 2**63:  # torch's range
+            raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
+
+    def read(
+        self,
+        tokenizer: Tokenizer,
+        stages: tuple[str, ...],
+        report: Report = print,
+        *,
+        trained: Collection[str] = (),
+        held_out: Collection[str] | None = None,
+    ) -> None:
+        """Reads and tokenizes the sets `stages` ("train", "dev", "test").
+
+        Args:
+            tokenizer: of the base model.
+            stages: names of the sets.
+            report: called with a line for each set.
+            trained: training ids of the evaluated adapter, which are left out of the validation set.
+            held_out: validation ids of the evaluated adapter, whatever fold the source has now; None, or ids that
+                the source does not have, take the source's validation set.
+
+        Raises:
+            InputError: a record or an option is wrong, or a required set is empty.
+        """
+        self._begin(tokenizer)
+        splits: dict[str, list[Record]] = read_stages(
+            self.source, stages, report, allow_test_questions=self.allow_test_questions
+        )._asdict()
+        self.held_out = splits["test"]
+        if "train" in stages:
+            splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)
+        elif held_out is not None:
+            known = [record for record in (*splits["train"], *splits["dev"]) if record.id in held_out]
+            splits["dev"] = known or splits["dev"]  # an adapter of another source has none
+        splits["dev"] = [record for record in splits["dev"] if record.id not in trained]
+        for name in stages:
+            if splits[name]:
+                self._take(name, splits[name], self.source.name, report)
+            elif name != "dev":  # a run without validation is the user's choice
+                raise InputError(
+                    f"--data.source: {self.source.name} has no {name} records: check its options"
+                )
+        self.sets = [self._question_set(self.source, self.records, self.test, self.dev)]
+
+    def read_benchmarks(self, report: Report = print) -> None:
+        """Reads and tokenizes the test questions of `benchmarks`, after `read`.
+
+        Raises:
+            InputError: as `read`; or two sets have the same name.
+        """
+        for source in self.benchmarks:
+            if any(source.name == other.source.name for other in self.sets):
+                raise InputError(f"--data.benchmarks: {source.name} is evaluated twice: remove one")
+            records = read_stages(source, ("test",), report).test
+            if not records:
+                raise InputError(f"--data.benchmarks: {source.name} has no test records: check its options")
+            reject_tell_tale(records)
+            encoded = encode_all(
+                records, source.prompt(self.prompt_name), self._read_with, self.max_prompt_tokens
+            )
+            report(describe(source.name, "test", records, encoded))
+            self.sets.append(
+                self._question_set(source, {record.id: record for record in records}, encoded, [])
+            )
+
+    def read_questions(
+        self, tokenizer: Tokenizer, labels: Sequence[str] = YES_NO_MAYBE, report: Report = print
+    ) -> None:
+        """Reads and tokenizes the file `questions` instead of the source's test set.
+
+        Args:
+            tokenizer: of the base model.
+            labels: decisions of a question without options; empty for free answers.
+            report: called with a line for each remark and set.
+
+        Raises:
+            InputError: the file or a question in it is wrong.
+        """
+        self._begin(tokenizer)
+        assert self.questions is not None
+        remarks: list[str] = []
+        records = read_questions(self.questions, "--data.questions", labels, remarks=remarks)
+        for remark in remarks:
+            report(remark)
+        self._take("test", records, self.questions, report)
+
+    @property
+    def _read_with(self) -> Tokenizer:
+        assert self._tokenizer is not None, "no set was read"
+        return self._tokenizer
+
+    def _begin(self, tokenizer: Tokenizer) -> None:
+        self.check()
+        self._tokenizer = tokenizer
+        self.prompt = self.source.prompt(self.prompt_name)
+        self.end_token_ids = end_token_ids(self.prompt, tokenizer)
+
+    def _take(self, name: str, records: list[Record], source: str, report: Report) -> None:
+        assert self.prompt is not None
+        reject_tell_tale(records)
+        encoded = encode_all(records, self.prompt, self._read_with, self.max_prompt_tokens)
+        setattr(self, name, encoded)
+        self.records.update((record.id, record) for record in records)
+        report(describe(source, name, records, encoded))
+
+    def _question_set(
+        self, source: Source, records: Mapping[str, Record], test: list[Encoded], dev: list[Encoded]
+    ) -> QuestionSet:
+        prompt = source.prompt(self.prompt_name)
+        blank = content_free([records[example.id] for example in test])
+        free = None if blank is None else encode(blank, prompt, self._read_with, self.max_prompt_tokens)
+        return QuestionSet(source, prompt, records, test, dev, free)
+
+    # ---- sizes -----------------------------------------------------------------------------------
+
+    @property
+    def micro_batch_tokens(self) -> int | Literal["auto"]:
+        """Tokens of a micro-batch; "auto" until the fit is planned."""
+        return self.budget.option
+
+    @property
+    def token_budget(self) -> int:
+        """`micro_batch_tokens` as a number; 2,048 for "auto"."""
+        return self.budget.value
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last one may hold fewer examples."""
+        return -(-len(self.train) // self.batch_size)
+
+    @property
+    def train_lengths(self) -> list[tuple[int, int]]:
+        """(prompt, completion) of each training example, in tokens."""
+        return [(len(example.prompt), len(example.completion)) for example in self.train]
+
+    @property
+    def examples(self) -> list[Encoded]:
+        """All tokenized examples; those of the source's test set occur in `test` and in `sets`."""
+        listed = [example for questions in self.sets for example in questions.test]
+        return [*self.train, *self.dev, *self.test, *listed]
+
+    @property
+    def longest_example(self) -> Encoded | None:
+        """The example with the most tokens; None where `predict` has no question left."""
+        return max(self.examples, key=_length, default=None)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example, with the longest of its possible answers; 0 without any example."""
+        return 0 if self.longest_example is None else _length(self.longest_example)
+
+    def probe(self) -> list[Encoded]:
+        """A few short examples of different lengths, to compare packed rows with single ones."""
+        by_length: dict[int, Encoded] = {}
+        for example in [*self.train, *self.dev, *self.test]:
+            by_length.setdefault(len(example.prompt) + len(example.completion), example)
+        shortest = [by_length[length] for length in sorted(by_length)[:3]]
+        return shortest * 2 if len(shortest) == 1 else shortest
+
+    # ---- batches ---------------------------------------------------------------------------------
+
+    def train_loader(
+        self,
+        *,
+        packed: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        current_epoch: Callable[[], int] | None = None,
+    ) -> StepLoader:
+        """Makes the loader of optimizer steps; `step_of` and `alone` follow it.
+
+        Args:
+            packed: whether a row holds several examples.
+            rank, world_size: share of this process.
+            current_epoch: see `StepLoader`.
+
+        Raises:
+            InputError: no training set was read.
+        """
+        if not self.train or self._tokenizer is None:
+            raise InputError(
+                "PubMedQADataModule: no training set was read: call read(tokenizer, ('train', 'dev')), or "
+                "trainer.fit(module, datamodule=…)"
+            )
+        self._loader = StepLoader(
+            self.train,
+            self.batch_size,
+            self.budget,
+            packed=packed,
+            pad_token_id=self._tokenizer.pad_token_id or 0,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            current_epoch=current_epoch,
+        )
+        return self._loader
+
+    def step_of(self, ids: Sequence[str]) -> StepBatch:
+        """Makes the step over these training examples under the present budget."""
+        assert self._loader is not None
+        by_id = {example.id: example for example in self.train}
+        return self._loader.collate([by_id[ident] for ident in ids])
+
+    def alone(self, ids: Sequence[str]) -> StepBatch:
+        """Makes the step over these training examples, all of it in this process."""
+        assert self._loader is not None
+        by_id = {example.id: example for example in self.train}
+        return step_batch(
+            [by_id[ident] for ident in ids],
+            self.budget.value,
+            packed=self._loader.packed,
+            pad_token_id=self._loader.pad_token_id,
+        )
+
+    def evaluation_loader(
+        self, examples: Sequence[Encoded], *, in_order: bool = False, rank: int = 0, world_size: int = 1
+    ) -> EvalLoader:
+        """Makes the loader of question groups; arguments as `EvalLoader`."""
+        tokens = _GROUP * self.budget.common
+        return EvalLoader(examples, tokens, in_order=in_order, rank=rank, world_size=world_size)
+
+    @property
+    def test_parts(self) -> list[tuple[int, Literal["test", "dev"]]]:
+        """Contents of each test loader: index of its question set, and the part of the set."""
+        parts: list[tuple[int, Literal["test", "dev"]]] = []
+        for index, questions in enumerate(self.sets):
+            parts += [(index, "test"), (index, "dev")] if questions.dev else [(index, "test")]
+        return parts
+
+
+def _length(example: Encoded) -> int:
+    return len(example.prompt) + max(map(len, (example.completion, *example.labels)))

@@ -1,0 +1,1 @@
+"""Device code of the fused engine: attention, dequantization, and the functions between matrix products."""

@@ -1,0 +1,116 @@
+"""Causal attention within each example of a packed row."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medqlora.compat.torch import flash_attention_backward, flash_attention_forward
+
+
+class Segments(NamedTuple):
+    """Bounds of n examples in a packed row.
+
+    Attributes:
+        lengths: keys of each example, on the host.
+        longest: the maximum of `lengths`.
+        keys: [n + 1] int32: cumulative key counts, from 0.
+        queries: [n + 1] int32: cumulative query counts. An example's queries are the last of its tokens.
+    """
+
+    lengths: list[int]
+    longest: int
+    keys: Tensor
+    queries: Tensor
+
+
+class Attended(NamedTuple):
+    """The output of attention, with what its backward needs beside the inputs.
+
+    Attributes:
+        out: [Q, H, d].
+        logsumexp, random_state: of flash attention, empty otherwise.
+    """
+
+    out: Tensor
+    logsumexp: Tensor
+    random_state: Tensor
+
+
+def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether torch's variable-length flash attention runs: half precision on an Ampere GPU or newer."""
+    return (
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_width % 8 == 0
+        and head_width <= 256
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
+    """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths."""
+    if not flash_runs(q.device, q.dtype, q.shape[-1]):
+        empty = q.new_empty(0)
+        return Attended(_blocks(q, k, v, segments), empty, empty)
+    # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
+    out, logsumexp, random_state, _, _ = flash_attention_forward(
+        q, k, v, segments.queries, segments.keys, segments.longest, segments.longest, 0.0, True, False
+    )
+    return Attended(out, logsumexp, random_state)
+
+
+def attend_backward(
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Attended, segments: Segments
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]."""
+    if not flash_runs(q.device, q.dtype, q.shape[-1]):
+        with torch.enable_grad():  # recomputes with a graph: speed doesn't matter on this path
+            inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+            out = _blocks(inputs[0], inputs[1], inputs[2], segments)
+            d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
+        return d_q, d_k, d_v
+    unused = attended.random_state.new_empty(0)
+    return flash_attention_backward(
+        gradient,
+        q,
+        k,
+        v,
+        attended.out,
+        attended.logsumexp,
+        segments.queries,
+        segments.keys,
+        segments.longest,
+        segments.longest,
+        0.0,
+        True,
+        attended.random_state,
+        unused,
+    )
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    """SDPA per example: runs on every device, without a [T, T] mask."""
+    counts = segments.lengths
+    if q.shape[0] != k.shape[0]:  # on a CPU only: on other devices this path receives every query
+        counts = segments.queries.diff().tolist()
+    groups = q.shape[1] // k.shape[1]
+    parts = []
+    for queries, keys, values in zip(
+        q.split(counts), k.split(segments.lengths), v.split(segments.lengths), strict=True
+    ):
+        rows, columns = len(queries), len(keys)
+        mask = None
+        if rows != columns:
+            mask = torch.ones(rows, columns, dtype=torch.bool, device=q.device).tril(columns - rows)
+        out = F.scaled_dot_product_attention(
+            queries.transpose(0, 1)[None],
+            keys.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            values.transpose(0, 1).repeat_interleave(groups, 0)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+        )
+        parts.append(out[0].transpose(0, 1))
+    return torch.cat(parts) if parts else q

@@ -1,0 +1,92 @@
+# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
+"""Dequantization of NF4, with or without double quantization, to half precision: one launch per weight group.
+
+bitsandbytes needs three launches per weight (scales, their offset, weight) and contiguous output.
+Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
+"""
+
+from collections.abc import Callable, Sequence
+
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
+from torch import Tensor
+
+from medqlora.fused.kernels.dequantize import QuantState
+
+#: blocks of 64 values per program, and its warps: the fastest of seven pairs on an H200
+_BLOCKS, _WARPS = 32, 2
+
+
+def prepare(weights: Sequence[tuple[Tensor, QuantState]]) -> Callable[[Tensor], None]:
+    """A function that fills `out` [rows, columns] of a 16-bit type with up to three weights, stacked by rows.
+
+    The number of columns is a multiple of 64, and the row stride is even.
+
+    Args:
+        weights: packed bytes and state of each weight; double quantization in all of them or in none.
+    """
+    state = weights[0][1]
+    nested = state.nested
+    operands: list[Tensor | int] = []
+    ends: list[int] = []
+    programs = 0
+    for packed, each in weights:
+        blocks = each.shape.numel() // 64
+        programs += -(-blocks // _BLOCKS)
+        ends.append(programs)
+        operands += (packed, each.absmax)
+        operands += (each.state2.absmax, each.offset) if nested else (each.absmax, each.absmax)
+        operands += (blocks, each.shape[0])
+    for _ in range(3 - len(weights)):
+        operands += operands[:6]
+        ends.append(programs)
+    operands += (ends[0], ends[1], state.code, state.state2.code if nested else state.code)
+    kernel = _dequantize[(programs,)]
+    second_block = state.state2.blocksize if nested else 1
+
+    def fill(out: Tensor) -> None:
+        kernel(
+            *operands, out, out.shape[1] // 64, out.stride(0) // 2,
+            NESTED=nested, SECOND_BLOCK=second_block, BLOCKS=_BLOCKS, num_warps=_WARPS,
+        )  # fmt: skip
+
+    return fill
+
+
+@triton.jit
+def _dequantize(  # type: ignore[no-untyped-def]
+    packed, absmax, second, offset, blocks, rows,
+    packed_1, absmax_1, second_1, offset_1, blocks_1, rows_1,
+    packed_2, absmax_2, second_2, offset_2, blocks_2, rows_2,
+    end, end_1, code, second_code, out, row_blocks, stride,
+    NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    row = 0
+    if program >= end_1:
+        packed, absmax, second, offset, blocks = packed_2, absmax_2, second_2, offset_2, blocks_2
+        row = rows + rows_1
+        program -= end_1
+    elif program >= end:
+        packed, absmax, second, offset, blocks = packed_1, absmax_1, second_1, offset_1, blocks_1
+        row = rows
+        program -= end
+    block = program * BLOCKS + tl.arange(0, BLOCKS)
+    inside = block < blocks
+    scale = tl.load(absmax + block, mask=inside, other=0)
+    if NESTED:
+        value = tl.load(second_code + scale.to(tl.int32), mask=inside, other=0.0)
+        outer = tl.load(second + block // SECOND_BLOCK, mask=inside, other=0.0)
+        scale = value * outer + tl.load(offset)
+    place = block.to(tl.int64)
+    byte = tl.load(
+        packed + place[:, None] * 32 + tl.arange(0, 32)[None, :], mask=inside[:, None], other=0
+    ).to(tl.int32)
+    # the first of two values lies in a byte's high half, and in the low half of a 32-bit word
+    first = (tl.load(code + (byte >> 4)) * scale[:, None]).to(out.dtype.element_ty)
+    other = (tl.load(code + (byte & 15)) * scale[:, None]).to(out.dtype.element_ty)
+    word = first.to(tl.uint16, bitcast=True).to(tl.uint32)
+    word |= other.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+    start = (place // row_blocks + row) * stride + (place % row_blocks) * 32
+    words = out.to(tl.pointer_type(tl.uint32), bitcast=True)
+    tl.store(words + start[:, None] + tl.arange(0, 32)[None, :], word, mask=inside[:, None])

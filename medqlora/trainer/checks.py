@@ -1,0 +1,166 @@
+"""Checks of Lightning's Trainer: callbacks and options that would change training or scores are refused at start.
+
+They run for the command line and for a user's own Trainer, before a model is loaded. Subclasses of a refused callback
+are refused too.
+"""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from medqlora.compat.lightning import callbacks_of, fast_dev_run, overfit_batches
+from medqlora.distributed.processes import DDPStrategy4bit
+from medqlora.errors import InputError
+from medqlora.training.checks.options import check_precision, check_strategy
+
+_AVERAGED = (
+    "validation would score averaged weights, and checkpoints and the exported adapter hold others: leave it out; "
+    "--model.learning_rate already falls to 0 along a cosine, which has the same effect"
+)
+#: refused callbacks, with the reason and the alternative
+_REFUSED: tuple[tuple[type[Callback], str], ...] = (
+    (StochasticWeightAveraging, _AVERAGED),
+    (WeightAveraging, _AVERAGED),
+    (
+        BatchSizeFinder,
+        "--data.batch_size sets the examples of an optimizer step, and with it the result: choose it, and use "
+        "--data.micro_batch_tokens auto, which fills the GPU's memory without changing the result",
+    ),
+    (
+        LearningRateFinder,
+        "it needs automatic optimization, and each step here is a whole optimizer step of our own: compare a few "
+        "values of --model.learning_rate with --trainer.max_steps",
+    ),
+    (
+        GradientAccumulationScheduler,
+        "a batch is a whole optimizer step here: use --data.batch_size and --data.micro_batch_tokens",
+    ),
+    (ModelPruning, "4-bit weights and LoRA adapters can't be pruned: use a smaller --model.lora.r"),
+    (
+        BaseFinetuning,
+        "the base stays frozen in 4 bits, and the adapters alone are trained: leave it out, and name the adapted "
+        "layers with --model.lora.target_modules",
+    ),
+)
+#: packages whose classes log no score of their own
+_KNOWN = ("lightning.", "pytorch_lightning.", "medqlora.")
+
+
+#: loggers whose folder Lightning uses as the run's; other loggers share one folder for all runs
+OWN_FOLDER = (TensorBoardLogger, CSVLogger)
+
+
+def check_run(trainer: Trainer) -> None:
+    """Raises InputError for a precision, strategy, callback or option of the Trainer that does not work here."""
+    check_precision(str(trainer.precision))
+    check_strategy(trainer.strategy)
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy4bit):
+        raise InputError(
+            f"--trainer.strategy {type(trainer.strategy).__name__}: it would wrap a model whose gradients are added "
+            "up here: use auto or ddp, or fsdp for a base that is too large for one GPU; in a program of your own "
+            "strategy=medqlora.distributed.processes.DDPStrategy4bit()"
+        )
+    check_trainer(trainer)
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Raises InputError for a callback or an option that would silently change training or scores."""
+    for callback in callbacks_of(trainer):
+        check_callback(type(callback))
+    _check_limits(trainer)
+    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+        raise InputError(
+            "--trainer.gradient_clip_val, --trainer.accumulate_grad_batches: a batch is a whole optimizer step "
+            "here: use --model.max_grad_norm, --data.batch_size and --data.micro_batch_tokens"
+        )
+
+
+def check_callback(given: type) -> None:
+    """Raises InputError for the class of a callback that is refused, whatever its options."""
+    for kind, why in _REFUSED:
+        if issubclass(given, kind):
+            name = given.__name__ if given is kind else f"{given.__name__} ({kind.__name__})"
+            raise InputError(f"--trainer.callbacks {name}: {why}")
+
+
+def _check_limits(trainer: Trainer) -> None:
+    """Refuses limits that evaluate the first questions only: the longest come first."""
+    overfit = overfit_batches(trainer)
+    if overfit:
+        raise InputError(
+            f"--trainer.overfit_batches {overfit}: it would also validate on the longest questions "
+            "alone: use --data.train_samples to train on a few examples"
+        )
+    for name in ("limit_val_batches", "limit_test_batches"):
+        value = getattr(trainer, name)  # an int counts batches, a float is a share
+        cut = value > 0 if isinstance(value, int) else 0 < value < 1
+        if cut and not fast_dev_run(trainer):
+            raise InputError(
+                f"--trainer.{name} {value}: questions are sorted by length, and a score of the first of them "
+                "would be one of the longest or shortest: leave it out"
+            )
+
+
+def check_monitors(trainer: Trainer, known: Sequence[str], others: Sequence[object]) -> None:
+    """Raises InputError for an EarlyStopping or ModelCheckpoint that monitors a score which nothing logs.
+
+    Lightning would fail after the first epoch. Nothing is refused where the user's own callback, module or datamodule
+    may log a score.
+
+    Args:
+        trainer: runs the fit.
+        known: names of the scores of the validation.
+        others: module and datamodule.
+    """
+    callbacks = callbacks_of(trainer)
+    if any(isinstance(each, LambdaCallback) or not _is_known(each) for each in (*callbacks, *others)):
+        return
+    for callback in callbacks:
+        monitor: str | None
+        if isinstance(callback, EarlyStopping) and callback.strict:
+            monitor = callback.monitor
+        elif isinstance(callback, ModelCheckpoint) and type(callback).__module__.startswith(_KNOWN[:2]):
+            monitor = callback.monitor  # AdapterCheckpoint checks its own
+        else:
+            continue
+        if monitor is not None and monitor not in known:
+            fix = (
+                f"the validation gives {', '.join(known)}: monitor one of them"
+                if known
+                else "there is no validation set: leave it out"
+            )
+            raise InputError(f"--trainer.callbacks {type(callback).__name__}(monitor={monitor!r}): {fix}")
+
+
+def check_val_interval(trainer: Trainer, steps: int) -> None:
+    """Raises InputError for a `val_check_interval` above an epoch's batches; Lightning would load the model first.
+
+    Args:
+        trainer: runs the fit.
+        steps: optimizer steps of an epoch, which are its batches.
+    """
+    every, limit = trainer.val_check_interval, trainer.limit_train_batches
+    batches = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if validates and isinstance(every, int) and not isinstance(every, bool) and every > batches > 0:
+        raise InputError(
+            f"--trainer.val_check_interval {every}: an epoch has {batches} steps: use at most {batches}, or "
+            f"count over epochs with --trainer.check_val_every_n_epoch null"
+        )
+
+
+def _is_known(value: object) -> bool:
+    return type(value).__module__.startswith(_KNOWN)

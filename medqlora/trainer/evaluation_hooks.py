@@ -1,0 +1,201 @@
+"""Lightning's hooks of validation, test and prediction."""
+
+import math
+from abc import abstractmethod
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule
+
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.config.model import ModelOptions
+from medqlora.data.batching.loader import EvalBatch
+from medqlora.distributed.collectives import gather
+from medqlora.evaluation import Tested, quick_scores
+from medqlora.inference import answer_of, safe_answer
+from medqlora.inference.evaluator import Evaluated, Evaluator, SetPredictions, in_order
+from medqlora.models.backend import Backend
+from medqlora.records import Prediction
+from medqlora.safety import screen
+from medqlora.trainer.run_data import RunData
+from medqlora.training.engine_choice import EngineChoice
+from medqlora.training.evaluators import build_evaluator
+from medqlora.training.samples import log_samples
+from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
+
+
+class EvaluationHooks(LightningModule):
+    """Evaluates the model.
+
+    Attributes:
+        options, backend: as in `QLoRAModule`.
+        model: the loaded model; None before `configure_model`.
+        heard: predictions of the last `test`, one for each of the data's `sets`.
+        answered: predictions of the last batch of `predict`.
+        validated: optimizer step and predictions of the last validation; (-1, []) after a step.
+        shown: values of the progress bar, updated at every logging step.
+        evaluated: the weights that are evaluated; None before the first evaluation.
+        test_options: how `test` compares the labels.
+        tested: scores of the last `test`, one for each set.
+    """
+
+    options: ModelOptions
+    backend: Backend
+    model: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[SetPredictions] = []
+        self.answered: list[Prediction] = []
+        self.validated: tuple[int, list[Prediction]] = (-1, [])
+        self.shown: dict[str, float] = {}
+        self.evaluated: EvaluatedWeights | None = None
+        self.test_options = ScoreOptions()
+        self.tested: list[Tested] = []
+        self._evaluated: list[Evaluated] = []
+
+    @property
+    @abstractmethod
+    def data(self) -> RunData:
+        """The datamodule."""
+
+    @property
+    @abstractmethod
+    def chosen(self) -> EngineChoice:
+        """The engine, prepared."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Chooses the engine, once a stage."""
+
+    @abstractmethod
+    def flush_metrics(self) -> None:
+        """Logs the steps since the last call."""
+
+    @abstractmethod
+    def join(self) -> None:
+        """Waits for the other processes that share the base model, and helps them."""
+
+    def evaluator(self) -> Evaluator:
+        """Makes the evaluator of the present model and token budget."""
+        return build_evaluator(self.model, self.backend, self.chosen, self.options, self.data, self.device)
+
+    # ---- validation ------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        self.prepare()
+
+    def on_validation_epoch_start(self) -> None:
+        self.flush_metrics()
+        self._evaluated = []
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        if batch.examples:
+            evaluated = self.evaluator().evaluate(batch.examples, self.data.records, completions=True)
+            self._evaluated.append(evaluated)
+
+    def on_validation_epoch_end(self) -> None:
+        self.join()
+        parts, self._evaluated = gather(self._evaluated, self.trainer.world_size), []
+        if self.trainer.sanity_checking:  # a few questions give no score
+            return
+        predictions = in_order([each for part in parts for each in part.predictions], self.data.dev)
+        metrics = {f"val/{name}": value for name, value in with_decisions(quick_scores(predictions)).items()}
+        tokens = sum(part.completion_tokens for part in parts)
+        if tokens:  # `fsum` is exact, so the order of the processes does not matter
+            metrics["val/loss"] = math.fsum(part.completion_nll for part in parts) / tokens
+        self.log_dict(metrics, batch_size=len(predictions))  # the same in every process
+        shown = "token_f1" if "val/token_f1" in metrics else "accuracy"
+        if f"val/{shown}" in metrics:
+            self.shown[shown] = metrics[f"val/{shown}"]
+        log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
+        self.validated = (self.trainer.global_step, predictions)
+
+    # ---- test ------------------------------------------------------------------------------------
+
+    @property
+    def compares_base(self) -> bool:
+        """Whether `test` also evaluates the base model without the adapter."""
+        return self.options.compare_base and hasattr(self.model, "disable_adapter")
+
+    def on_test_start(self) -> None:
+        self.prepare()
+
+    def on_test_epoch_start(self) -> None:
+        evaluator = self.evaluator()
+        self.heard = [SetPredictions() for _ in self.data.sets]
+        with self.trainer.precision_plugin.forward_context():  # as around a step
+            for questions, answers in zip(self.data.sets, self.heard, strict=True):
+                if questions.content_free is not None:
+                    answers.prior = evaluator.prior(questions.content_free)
+                    if self.compares_base:
+                        with self.model.disable_adapter():
+                            answers.base_prior = evaluator.prior(questions.content_free)
+
+    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not batch.examples:
+            return
+        index, part = self.data.test_parts[dataloader_idx]
+        records, answers, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
+        if part == "dev":
+            answers.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
+            return
+        answers.test += evaluator.evaluate(batch.examples, records).predictions
+        if self.compares_base:
+            with self.model.disable_adapter():
+                answers.base += evaluator.evaluate(batch.examples, records).predictions
+
+    def on_test_epoch_end(self) -> None:
+        self.join()
+        parts: tuple[Literal["dev", "test", "base"], ...] = ("dev", "test", "base")
+        for answers in self.heard:
+            for part in parts:
+                setattr(answers, part, gather(getattr(answers, part), self.trainer.world_size))
+        assert self.evaluated is not None
+        self.tested = [
+            score_set(
+                questions,
+                answers,
+                self.test_options,
+                seed=self.data.seed,
+                prompt_sha256=questions.prompt.sha256(self.backend.tokenizer()),
+                adapter=self.evaluated.name,
+            )
+            for questions, answers in zip(self.data.sets, self.heard, strict=True)
+        ]
+        self.log_dict(logged_scores(self.tested), batch_size=1)  # the same in every process
+
+    # ---- predict ---------------------------------------------------------------------------------
+
+    def on_predict_start(self) -> None:
+        self.prepare()
+
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """The answers to a group of questions, as `medqlora.inference.Answer.to_json` gives them.
+
+        Plain dictionaries: Lightning walks through the result, and fails at a frozen dataclass. A question with a
+        fixed reply (`medqlora.safety.screen`) does not reach the model.
+        """
+        records = [self.data.records[example.id] for example in batch.examples]
+        replies = {record.id: screen(record.question) for record in records}
+        examples = [example for example in batch.examples if replies[example.id] is None]
+        self.answered = self.evaluator().evaluate(examples, self.data.records).predictions if examples else []
+        predictions = {prediction.id: prediction for prediction in self.answered}
+        calibration = self.evaluated.calibration if self.evaluated else None
+        answers = []
+        for record in records:
+            reply = replies[record.id]
+            answer = (
+                answer_of(predictions[record.id], record, calibration)
+                if reply is None
+                else safe_answer(record, reply)
+            )
+            answers.append(answer.to_json())
+        return answers
+
+
+def with_decisions(scores: dict[str, float]) -> dict[str, float]:
+    """Adds `accuracy` and `macro_f1` of the label likelihoods where no text was generated."""
+    for name in ("accuracy", "macro_f1"):
+        if f"likelihood_{name}" in scores:
+            scores.setdefault(name, scores[f"likelihood_{name}"])
+    return scores

@@ -1,0 +1,264 @@
+"""Lightning's hooks of the fit: engine, optimizer, training steps, checks before the first one."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from medqlora.artifacts.checkpoint import OptimizerFactory
+from medqlora.compat.lightning import LightningDriver, log_every_n_steps
+from medqlora.data.batching.packing import MicroBatch, StepBatch
+from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
+from medqlora.inference.evaluator import Evaluator
+from medqlora.models.precision import DTYPES
+from medqlora.planner import Shape
+from medqlora.trainer.checkpoint_hooks import CheckpointHooks
+from medqlora.training.checks.packing import check_largest_pack
+from medqlora.training.checks.preflight import preflight
+from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
+from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, usable_memory
+from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.training.out_of_memory import BudgetSplitter
+from medqlora.training.step import TrainStep
+from medqlora.training.step_metrics import StepMetrics
+from medqlora.utils.console import say
+from medqlora.utils.random_state import restore_random_state
+from medqlora.utils.run_length import total_steps
+
+
+class StepHooks(CheckpointHooks):
+    """Trains the model.
+
+    Attributes:
+        optimizer: name or factory, see `QLoRAModule`.
+        parameter_counts: trainable and total parameters, known once the model is loaded.
+        signal: signal that this process received; 0 for none.
+        agreed_signal: signal that all processes know one of them received; 0 for none.
+    """
+
+    optimizer: str | OptimizerFactory
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameter_counts = (0, 0)
+        self.signal = self.agreed_signal = 0
+        self._agreed_scalar = AsyncScalar()
+        self._metrics = StepMetrics()
+        self._engine: EngineChoice | None = None
+        self._step: TrainStep | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook, after the datamodule's: drops the engine of the stage before.
+
+        Lightning moves the model to the host between two stages, and an engine holds tensors of the device.
+        """
+        self._engine = self._step = None
+        if stage == "fit":
+            self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
+
+    # ---- the engine ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises InputError for options that are wrong whatever the data, before a weight is loaded."""
+
+    @property
+    def chosen(self) -> EngineChoice:
+        """The engine of this stage. Raises RuntimeError before `prepare`, the hook at the start of a stage."""
+        if self._engine is None:
+            raise RuntimeError(
+                "QLoRAModule: the engine is chosen when the Trainer starts a stage, see `prepare`"
+            )
+        return self._engine
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row holds several examples."""
+        return self.chosen.packed
+
+    @property
+    def planned(self) -> FitPlan | None:
+        """Memory plan of the fit; None before, in an evaluation, and for a shape that the planner does not know."""
+        return None if self._engine is None else self._engine.planned
+
+    @property
+    def dtype_of_base(self) -> torch.dtype:
+        """Data type of the matrix products."""
+        return DTYPES[str(self.trainer.precision)]
+
+    def on_fit_start(self) -> None:
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Chooses the engine and plans the fit's memory, once a stage; all processes together."""
+        if self._engine is not None:
+            return
+        data = self.data
+        candidate = Candidate(self.model, self.backend, self.device, data.probe(), data.longest, self.shared)
+        fits = self.trainer.state.fn == "fit"
+        with self.trainer.precision_plugin.forward_context():
+            self._engine = prepare_engine(
+                candidate,
+                # the native backward would use weights that the processes have given back
+                engine="fused" if fits and self.shared is not None else self.options.engine,
+                packing=data.packing,
+                plan=self._plan if fits else lambda fused: None,
+                agree=self._agree if fits else lambda reason: reason,
+            )
+
+    def _agree(self, reason: str | None) -> str | None:
+        return next(filter(None, gather([reason], self.trainer.world_size)), None)
+
+    def _plan(self, fused: bool) -> FitPlan | None:
+        """Plans the fit, tells the user in a line, and settles the token budget.
+
+        None for a base model that is no Llama-like decoder.
+        """
+        free = usable_memory(self.device)
+        # of the tightest process, so that all choose alike
+        memory = min(gather([math.inf if free is None else free], self.trainer.world_size))
+        data = self.data
+        try:
+            shape = Shape.of(self.backend.config())
+        except AttributeError:
+            return None
+        planned = plan_fit(
+            shape,
+            FitOptions(
+                self.backend, self.lora, self.options, data.options, self.optimizer, data.budget.option
+            ),
+            data.train_lengths,
+            fused=fused,
+            width=self.dtype_of_base.itemsize,
+            memory=None if math.isinf(memory) else int(memory),
+            devices=self.trainer.world_size,
+            sharded=self.shared is not None,
+        )
+        data.budget.settle(planned.micro_batch_tokens)
+        say(planned.summary())
+        return planned
+
+    # ---- the step --------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        options = self.options
+        optimizer = build_optimizer(
+            self.optimizer, named, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+        )
+        total = total_steps(self.trainer, self.data.steps_per_epoch)
+        warmup = round(total * options.warmup_ratio)
+        scheduler = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        self._step = TrainStep(
+            self.chosen.decoder,
+            self.trainer.optimizers[0],
+            self.options,
+            device=self.device,
+            scheduler=self.trainer.lr_scheduler_configs[0].scheduler,
+            driver=LightningDriver(self),
+            splitter=BudgetSplitter(self.data.budget, self.data.step_of, self.device),
+            finish=self.join,
+            reduce=self._sum_over_processes if self.trainer.world_size > 1 else lambda loss: loss,
+        )
+        if not self.options.preflight:
+            return
+        if self.planned is not None and self.device.type == "cuda":
+            preflight(_Trial(self), self.data, self.planned, self.device)
+        if self.packed:
+            check_largest_pack(
+                self.model,
+                self.chosen.decoder,
+                self.backend.decoder(self.model),
+                self.data,
+                devices=self.trainer.world_size,
+                precision=self.trainer.precision_plugin.val_step_context,
+                dtype=self.dtype_of_base,
+                device=self.device,
+            )
+            self.join()  # a process with less room has a smaller pack
+
+    def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
+        if self._random_state is not None:  # a resumed run draws the dropout of the interrupted one
+            restore_random_state(self._random_state)
+            self._random_state = None
+        if self.trainer.world_size > 1:  # each process has its own masks, the same ones after a resume
+            place = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
+            torch.manual_seed(self.data.seed * 1_000_003 + place)
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
+        """Takes one optimizer step; returns its loss, a mean over completion tokens, for callbacks."""
+        assert self._step is not None
+        number = self.trainer.global_step
+        result = self._step.step(batch)
+        self.skipped_steps += result.overflow
+        self._metrics.add(number, result)
+        every = log_every_n_steps(self.trainer)
+        if every and (batch_idx + 1) % every == 0:
+            self.flush_metrics()
+        self.validated = (-1, [])  # the weights are new
+        return result.loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Lightning's hook between unscaling and update."""
+        assert self._step is not None
+        self._step.clip()
+
+    def _sum_over_processes(self, loss: Tensor) -> Tensor:
+        """Sums gradients and loss over the processes; the message also carries a received signal."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        extra = torch.stack((loss, loss.new_tensor(float(self.signal))))
+        loss, signal = sum_over_processes(self.trainer.optimizers[0], trained, extra)
+        # the value of the step before, without a device sync
+        self.agreed_signal = int(self._agreed_scalar.read())
+        self._agreed_scalar.send(signal)
+        return loss
+
+    def join(self) -> None:
+        """Waits for the other processes that share the base model, and helps them."""
+        if self.shared is not None:
+            self.shared.join()
+
+    def flush_metrics(self) -> None:
+        """Logs every step since the last call, with one copy from the device.
+
+        Raises:
+            FloatingPointError: too many steps in a row were not finite.
+        """
+        shown = self._metrics.flush(self.loggers, self.skipped_steps, self.options.max_bad_steps)
+        self.shown.update(shown)
+
+    def on_train_epoch_end(self) -> None:
+        self.flush_metrics()
+
+
+class _Trial:
+    """A fit before its first step, as `preflight` runs it."""
+
+    def __init__(self, module: StepHooks) -> None:
+        self._module = module
+        self.join = module.join
+
+    def train(self, micro: MicroBatch) -> None:
+        """Runs forward and backward; an exception keeps no gradient alive."""
+        module, optimizer = self._module, self._module.trainer.optimizers[0]
+        optimizer.zero_grad()
+        try:
+            with module.trainer.precision_plugin.train_step_context():
+                loss = module.chosen.decoder.loss_sum(micro.to(module.device)) / max(1, len(micro.targets))
+            loss.backward()
+        finally:
+            optimizer.zero_grad()
+
+    def evaluate(self, run: Callable[[Evaluator], object]) -> None:
+        module = self._module
+        module.eval()
+        try:
+            with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
+                run(module.evaluator())
+        finally:
+            module.train()
