@@ -11,7 +11,8 @@ COMMAND = Command("merge", "an adapter merged into its base model, and verified"
 
 _EXAMPLES = """examples:
   medqlora merge --adapter lightning_logs/version_0/adapter --out merged
-  medqlora test --config configs/qlora.yaml --model.backend.base merged --model.adapter none
+  medqlora test --config configs/qlora.yaml --model.backend=medqlora.models.Transformers \
+      --model.backend.base merged --model.backend.quantization none --model.adapter none
 
 The update is added to the values that the adapter was trained on: the base model's, dequantized. The merged model then
 answers the adapter's validation questions beside the live one; where an answer changes, the command fails and leaves
@@ -108,7 +109,7 @@ def _merge(options: argparse.Namespace) -> int:
         tolerance = TOLERANCE[bits] if options.tolerance is None else options.tolerance
         try:
             verification = merge.verify(folder, questions, tolerance, progress.update)
-        except BaseException:
+        except InputError:  # after a kill the finished shards stay: the same command goes on
             folder.discard()
             raise
         print("\n".join(verification.lines()), flush=True)

@@ -57,8 +57,8 @@ def write_companions(
     for name in _TOKENIZER:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)
-    if record:
-        _write(folder / RECORD_FILE, merged_record(record, adapter, dtype))
+    # without it the weights would be quantized again when they are loaded
+    _write(folder / RECORD_FILE, merged_record(record, adapter, dtype))
 
 
 def merged_record(record: Mapping[str, object], adapter: Path, dtype: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.architecture import unquantized_modules
-from medqlora.models.layers import experts, is_falcon
+from medqlora.models.layers import experts, is_conv1d, is_falcon
 from medqlora.models.quantization import stored_quantization
 from medqlora.models.transformers import skeleton
 
@@ -58,7 +58,8 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
     """The base model's weights, to be read one by one; None where they have to be loaded as a model.
 
     That is so where transformers renames or joins the files' tensors (the experts of a mixture), where this project
-    quantizes parameters by itself (experts, Falcon), and where the files are no safetensors.
+    quantizes parameters by itself (experts, Falcon), where the files hold weights transposed (GPT-2's Conv1D), and where
+    the files are no safetensors.
 
     Raises:
         InputError: the files are missing or damaged.
@@ -67,7 +68,7 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
     files = sorted(file for file in folder.glob("*.safetensors") if file.name != "adapter_model.safetensors")
     config = hub.load_config(base.name, base.revision)
     model = skeleton(config, base.name)
-    own = bool(experts(model)) or any(is_falcon(module) for module in model.modules())
+    own = bool(experts(model)) or any(is_falcon(part) or is_conv1d(part) for part in model.modules())
     if not files or own:
         return None
     quantized = None

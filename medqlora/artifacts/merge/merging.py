@@ -72,10 +72,7 @@ def merge_adapter(
     _check_names(base, update)
     if options.dtype != "auto":
         errors = _write(base, update, folder, options.dtype, options.shard_bytes, progress)
-        if options.dtype == "float16" and not errors.fits_float16:
-            raise InputError(
-                "--dtype float16: a merged weight is larger than 65,504, which float16 can't hold: use bfloat16 or auto"
-            )
+        check_overflow(options.dtype, errors)
         return _merged_as(options.dtype, update, errors)
     if folder.dtype is None:
         errors = _write(base, update, folder, "float16", options.shard_bytes, progress)
@@ -85,6 +82,14 @@ def merge_adapter(
     else:
         errors = RoundingError(folder.figures())
     return _merged_as(str(folder.dtype), update, errors)
+
+
+def check_overflow(dtype: DType, errors: RoundingError) -> None:
+    """Raises InputError where float16 was asked for and can't hold a weight."""
+    if dtype == "float16" and not errors.fits_float16:
+        raise InputError(
+            "--dtype float16: a merged weight is larger than 65,504, which float16 can't hold: use bfloat16 or auto"
+        )
 
 
 def _merged_as(dtype: str, update: LoRAUpdate, errors: RoundingError) -> Merged:

@@ -13,6 +13,7 @@ from medqlora.artifacts.merge.lora_update import read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder
 from medqlora.artifacts.merge.verification import Verification, compare
+from medqlora.artifacts.merge.whole_model import merge_as_model
 from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 from medqlora.inference.loading import build_backend, read_trained
@@ -22,7 +23,7 @@ from medqlora.models.adapters import check_adapter_base, read_adapter
 from medqlora.models.precision import DTYPES
 from medqlora.records import Prediction, Record
 from medqlora.utils.digests import file_digest
-from medqlora.utils.files import write_text
+from medqlora.utils.files import disk_full, write_text
 from medqlora.utils.types import JsonObject
 
 Progress = Callable[[str, int, int], None]
@@ -67,7 +68,13 @@ class Merge:
         self.backend: Backend = build_backend(
             trained, base=request.base, backend=None, device=torch.device("cpu")
         )
-        check_adapter_base(trained.adapter, self.backend.base, self.backend.identity())
+        try:
+            check_adapter_base(trained.adapter, self.backend.base, self.backend.identity())
+        except InputError as error:
+            words = (
+                str(error).replace("--model.adapter", "--adapter").replace("--model.backend.base", "--base")
+            )
+            raise InputError(words) from error
         self.backend.check_adapter(trained.adapter, "--adapter")
         self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32))
         if request.onto is not None:
@@ -86,8 +93,9 @@ class Merge:
         """Writes all files but the report into the hidden folder beside the output.
 
         Raises:
-            InputError: the adapter changes a weight that the base model does not have.
-            OSError: the disk is full.
+            InputError: the adapter changes a weight that the base model does not have, or the disk is full. The hidden
+                folder has been removed.
+            OSError: another error of the disk.
         """
         made_from: Mapping[str, object] = {
             "adapter": file_digest(self.adapter / "adapter_model.safetensors"),
@@ -105,20 +113,24 @@ class Merge:
             else self.live
         )
         weights = weights_by_tensor(place)
-        if weights is None:
-            raise InputError(
-                f"--base: the files of '{place.name}' can't be merged tensor by tensor (a mixture of experts, or no "
-                "safetensors): this architecture is not supported yet"
-            )
-        merged = merge_adapter(
-            weights,
-            read_update(self.adapter),
-            folder,
-            self.request.options,
-            lambda done, total: progress("Merging", done, total),
-        )
-        base = local_folder(place.name, place.revision)
-        write_companions(folder.partial, base, self.adapter, self.record, merged.dtype)
+
+        def merging(done: int, total: int) -> None:
+            progress("Merging", done, total)
+
+        options = self.request.options
+        try:
+            if weights is None:
+                merged = merge_as_model(place, self.adapter, folder, options, merging)
+            else:
+                merged = merge_adapter(weights, read_update(self.adapter), folder, options, merging)
+            base = local_folder(place.name, place.revision)
+            write_companions(folder.partial, base, self.adapter, self.record, merged.dtype)
+        except InputError:
+            folder.discard()
+            raise
+        except OSError as error:
+            folder.discard()
+            raise _as_input_error(error, self.request.out) from error
         return folder, merged
 
     def verify(
@@ -172,6 +184,15 @@ def _live_base(backend: Backend, dtype: torch.dtype) -> LiveBase:
         kinds[options.get("quantization", "nf4")],
         bool(options.get("double_quantization", True)),
         dtype,
+    )
+
+
+def _as_input_error(error: OSError, out: Path) -> Exception:
+    """The line for a full disk; another error stays as it is."""
+    if not disk_full(error):
+        return error
+    return InputError(
+        f"--out {out}: the disk is full: nothing was left there; free some space, or name a folder on another disk"
     )
 
 

@@ -4,15 +4,23 @@ transformers renames or joins the tensors of some files (the experts of a mixtur
 bits, and each weight that the live model quantizes takes the values that quantization gives it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from safetensors import safe_open
 
 from medqlora.artifacts.merge.base_weights import requantized
 from medqlora.artifacts.merge.live_model import LiveBase, quantized_modules
+from medqlora.artifacts.merge.merging import Merged, MergeOptions, check_overflow
+from medqlora.artifacts.merge.precision import RoundingError
+from medqlora.artifacts.merge.shards import ShardedFolder, full_disk_as_oserror
+from medqlora.errors import InputError
+from medqlora.models import hub
 from medqlora.models.layers import experts, is_conv1d, is_falcon, linear_layers
+from medqlora.models.loading import load_bare
+from medqlora.models.quantization import stored_quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +56,7 @@ def give_live_values(model: "PreTrainedModel", base: LiveBase) -> None:
         parameter.copy_(values.reshape(parameter.shape))
 
 
-def merge_model(model: "PreTrainedModel", base: LiveBase, adapter: Path) -> nn.Module:
+def merge_model(model: "PreTrainedModel", base: LiveBase, adapter: Path) -> "PreTrainedModel":
     """The model with the adapter merged into the live model's values.
 
     Args:
@@ -60,5 +68,58 @@ def merge_model(model: "PreTrainedModel", base: LiveBase, adapter: Path) -> nn.M
 
     give_live_values(model, base)
     wrapped = PeftModel.from_pretrained(model, str(adapter))
-    merged: nn.Module = wrapped.merge_and_unload()
+    merged: PreTrainedModel = wrapped.merge_and_unload()
     return merged
+
+
+@torch.no_grad()
+def merge_as_model(
+    base: LiveBase,
+    adapter: Path,
+    folder: ShardedFolder,
+    options: MergeOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Merged:
+    """Writes the merged weights into `folder.partial`, through transformers' own `save_pretrained`.
+
+    The model is in host memory as a whole, in float32: 4 bytes a parameter. A killed process begins again.
+
+    Args:
+        base: how the live model holds its base model.
+        adapter: folder in PEFT's format.
+        folder: where the files go.
+        options: how the weights are stored.
+        progress: called with the number of finished steps and of all.
+
+    Raises:
+        InputError: the base model's files are quantized, or float16 was asked for and a weight overflows it.
+        OSError: the disk is full.
+    """
+    stored = stored_quantization(hub.load_config(base.name, base.revision))
+    if stored is not None:
+        raise InputError(
+            f"--base: the files of '{base.name}' are quantized ({stored}), and this architecture is merged from 16-bit "
+            "files only: pass --onto with the folder of the 16-bit model"
+        )
+    progress(0, 3)
+    loaded = load_bare(base.name, base.revision, dtype=torch.float32, device_map={"": torch.device("cpu")})
+    progress(1, 3)
+    merged = merge_model(loaded, base, adapter)
+    errors = RoundingError()
+    for parameter in merged.parameters():
+        errors.add(parameter.data)
+    progress(2, 3)
+    dtype = errors.better() if options.dtype == "auto" else options.dtype
+    check_overflow(options.dtype, errors)
+    merged.to(getattr(torch, dtype))
+    with full_disk_as_oserror():
+        merged.save_pretrained(folder.partial, max_shard_size=options.shard_bytes)
+    progress(3, 3)
+    return Merged(dtype, changed_by(adapter), errors.relative(dtype), not errors.fits_float16)
+
+
+def changed_by(adapter: Path) -> int:
+    """The number of weights that an adapter changes: its B matrices, and what it replaces."""
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        keys = list(file.keys())
+    return sum("lora_" not in key or ".lora_B." in key for key in keys)
