@@ -5,6 +5,12 @@ from pathlib import Path
 
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
+from medqlora.commands.verification_options import (
+    add_verification,
+    check_verification,
+    questions_of,
+    tolerance_of,
+)
 from medqlora.errors import InputError
 
 COMMAND = Command("merge", "an adapter merged into its base model, and verified", rank=65)
@@ -39,48 +45,20 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="data type of the weights; auto is float16 unless bfloat16 keeps more (default: %(default)s)",
     )
-    made.add_argument(
-        "--verify",
-        choices=("true", "false"),
-        default="true",
-        help="compare with the live model (default: %(default)s)",
-    )
-    made.add_argument(
-        "--questions", metavar="FILE", help="verify on these questions instead of the validation set's"
-    )
-    made.add_argument(
-        "--tolerance",
-        type=float,
-        metavar="NATS",
-        help="largest accepted difference of a label's log-probability (default: 0.02)",
-    )
-    made.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the verification"
-    )
+    add_verification(made)
     return made
 
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, another base model's adapter, or a folder that is not empty."""
     options = parser().parse_args(words)
-    if options.tolerance is not None and not options.tolerance >= 0:
-        raise InputError(f"--tolerance {options.tolerance}: it has to be at least 0")
-    if options.verify == "false" and options.questions:
-        raise InputError("--questions: with --verify false there is nothing to verify: leave one out")
-    if options.questions and not Path(options.questions).expanduser().is_file():
-        raise InputError(f"--questions: there is no file '{options.questions}': name one")
-    if not Path(options.adapter).expanduser().exists() and options.adapter.startswith((".", "/", "~")):
-        raise InputError(
-            f"--adapter: there is no folder '{options.adapter}': name an adapter's, or its run's"
-        )
+    check_verification(options)
     return _merge(options)
 
 
 def _merge(options: argparse.Namespace) -> int:
     from medqlora.artifacts.merge.merging import MergeOptions
-    from medqlora.artifacts.merge.questions import file_questions, validation_questions
     from medqlora.artifacts.merge.run import Merge, MergeRequest, finish
-    from medqlora.artifacts.merge.verification import TOLERANCE
     from medqlora.commands.progress_lines import ProgressLines
     from medqlora.inference.loading import pick_device
 
@@ -95,10 +73,7 @@ def _merge(options: argparse.Namespace) -> int:
     )
     merge = Merge(request)
     print(f"Merging {merge.adapter} into {merge.live.name}", flush=True)
-    questions = []
-    if options.verify == "true":
-        named = options.questions
-        questions = file_questions(named) if named else validation_questions(merge.record, str(merge.adapter))
+    questions = questions_of(options, merge)
     progress = ProgressLines()
     folder, merged = merge.write(progress.update)
     why = " (a weight is too large for float16)" if merged.overflowed else ""
@@ -106,9 +81,8 @@ def _merge(options: argparse.Namespace) -> int:
     verification = None
     if options.verify == "true":
         bits = 32 if merged.dtype == "float32" else 16
-        tolerance = TOLERANCE[bits] if options.tolerance is None else options.tolerance
         try:
-            verification = merge.verify(folder, questions, tolerance, progress.update)
+            verification = merge.verify(folder, questions, tolerance_of(options, bits), progress.update)
         except InputError:  # after a kill the finished shards stay: the same command goes on
             folder.discard()
             raise

@@ -12,6 +12,17 @@ from medqlora.records import Encoded, Prediction, Record
 
 #: likeliest tokens that are asked for first; a label outside of them costs a second request
 _TOP = 256
+#: without the proxy that the environment may name: the server is this process
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def check_llama_cpp() -> None:
+    """Raises InputError where the package xllamacpp is missing."""
+    if find_spec("xllamacpp") is None:
+        raise InputError(
+            "llama.cpp is needed to check a GGUF file: `pip install -e '.[gguf]'` brings xllamacpp, or pass "
+            "--verify false"
+        )
 
 
 class LlamaCpp:
@@ -28,11 +39,7 @@ class LlamaCpp:
     """
 
     def __init__(self, path: Path, context_tokens: int, lora: Path | None = None, threads: int = 2) -> None:
-        if find_spec("xllamacpp") is None:
-            raise InputError(
-                "llama.cpp is needed to check a GGUF file: `pip install -e '.[gguf]'` brings xllamacpp, or pass "
-                "--verify false"
-            )
+        check_llama_cpp()
         import xllamacpp
 
         options = xllamacpp.CommonParams()
@@ -53,13 +60,20 @@ class LlamaCpp:
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path}: llama.cpp can't load it ({error}): export it again") from error
 
+    def __enter__(self) -> "LlamaCpp":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends the server's threads and frees the model."""
+        del self._server
+
     def tokens(self, text: str) -> list[int]:
         """The token ids that llama.cpp makes of a text, special tokens in front included."""
         body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
         request = urllib.request.Request(
             f"{self._server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request) as reply:
+        with _DIRECT.open(request) as reply:
             return [int(token) for token in json.loads(reply.read())["tokens"]]
 
     def log_probability(self, prompt: Sequence[int], continuation: Sequence[int]) -> float:

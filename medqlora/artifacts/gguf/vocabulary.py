@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medqlora.config.exports import PRE_TOKENIZERS
 from medqlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +19,34 @@ _BY_PATTERN = {
     _DIGITS.replace("DIGITS", digits) + r"\s+(?!\S)|\s+": name
     for digits, name in ((r"\p{N}{1,3}", "llama-bpe"), (r"\p{N}", "qwen2"))  # Llama 3; Qwen 2 and 3
 }
-#: names that --pre_tokenizer takes
-PRE_TOKENIZERS = ("llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "default")
+
+
+def check_vocabulary(folder: Path, pre_tokenizer: str | None = None) -> str | None:
+    """llama.cpp's name for how a byte-level tokenizer splits text; None for SentencePiece.
+
+    Args:
+        folder: holds tokenizer.json.
+        pre_tokenizer: the name, where the tokenizer does not tell it.
+
+    Raises:
+        InputError: the tokenizer is of a kind that GGUF has no name for.
+    """
+    tokenizer = _read(folder)
+    model = tokenizer["model"]
+    if model.get("type") != "BPE":
+        raise InputError(
+            f"--to gguf: the tokenizer is {model.get('type')}, and byte-level and SentencePiece BPE are known: export "
+            "--to peft"
+        )
+    if model.get("byte_fallback"):
+        return None
+    name = pre_tokenizer or pre_tokenizer_name(tokenizer)
+    if name is None:
+        raise InputError(
+            "--pre_tokenizer: how the tokenizer splits text is not known to llama.cpp under a name: pass one of "
+            f"{', '.join(PRE_TOKENIZERS)}; the export is compared with the model's own token ids"
+        )
+    return name
 
 
 def write_vocabulary(writer: "GGUFWriter", folder: Path, rows: int, pre_tokenizer: str | None = None) -> None:
@@ -36,32 +63,25 @@ def write_vocabulary(writer: "GGUFWriter", folder: Path, rows: int, pre_tokenize
     """
     import gguf
 
-    try:
-        tokenizer = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--to gguf: {folder / 'tokenizer.json'} can't be read ({error})") from error
-    model = tokenizer["model"]
-    if model.get("type") != "BPE":
-        raise InputError(
-            f"--to gguf: the tokenizer is {model.get('type')}, and byte-level and SentencePiece BPE are known: export "
-            "--to peft"
-        )
-    if model.get("byte_fallback"):
+    name = check_vocabulary(folder, pre_tokenizer)
+    if name is None:
         _write_sentencepiece(writer, folder)
     else:
-        name = pre_tokenizer or pre_tokenizer_name(tokenizer)
-        if name is None:
-            raise InputError(
-                "--pre_tokenizer: how the tokenizer splits text is not known to llama.cpp under a name: pass one of "
-                f"{', '.join(PRE_TOKENIZERS)}; the export is compared with the model's own token ids"
-            )
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(name)
-        tokens, kinds = _tokens(tokenizer, rows)
+        tokens, kinds = _tokens(_read(folder), rows)
         writer.add_token_list(tokens)
         writer.add_token_types(kinds)
-    special = gguf.SpecialVocab(folder, load_merges=not model.get("byte_fallback"), n_vocab=rows)
+    special = gguf.SpecialVocab(folder, load_merges=name is not None, n_vocab=rows)
     special.add_to_gguf(writer, quiet=True)
+
+
+def _read(folder: Path) -> dict[str, dict[str, object]]:
+    try:
+        tokenizer: dict[str, dict[str, object]] = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--to gguf: {folder / 'tokenizer.json'} can't be read ({error})") from error
+    return tokenizer
 
 
 def pre_tokenizer_name(tokenizer: dict[str, dict[str, object]]) -> str | None:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
 
 FileType = Literal["f32", "f16", "bf16", "q8_0"]
-FILE_TYPES: tuple[FileType, ...] = ("f32", "f16", "bf16", "q8_0")
-#: bits of a weight, for the tolerance of the verification
-BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8}
 
 
 def check_installed() -> None:

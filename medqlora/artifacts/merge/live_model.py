@@ -58,8 +58,8 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
     """The base model's weights, to be read one by one; None where they have to be loaded as a model.
 
     That is so where transformers renames or joins the files' tensors (the experts of a mixture), where this project
-    quantizes parameters by itself (experts, Falcon), where the files hold weights transposed (GPT-2's Conv1D), and where
-    the files are no safetensors.
+    quantizes parameters by itself (experts, Falcon), where the files hold transposed weights (GPT-2's Conv1D), and
+    where the files are no safetensors.
 
     Raises:
         InputError: the files are missing or damaged.

@@ -1,6 +1,7 @@
 """A whole merge: weights, companions, verification; the output folder appears at the end, or not at all."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,9 @@ import torch
 
 from medqlora.artifacts.merge.folder import REPORT_FILE, card, write_companions
 from medqlora.artifacts.merge.live_model import LiveBase, local_folder, weights_by_tensor
-from medqlora.artifacts.merge.lora_update import read_update
+from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
-from medqlora.artifacts.merge.shards import ShardedFolder
+from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
 from medqlora.artifacts.merge.verification import Verification, compare
 from medqlora.artifacts.merge.whole_model import merge_as_model
 from medqlora.config.backends import Quantization
@@ -60,7 +61,7 @@ class Merge:
     def __init__(self, request: MergeRequest) -> None:
         self.request = request
         check_output(request.out)
-        trained = read_trained(request.adapter, "--adapter")
+        self.trained = trained = read_trained(request.adapter, "--adapter")
         if trained.adapter is None:
             raise InputError(f"--adapter {request.adapter}: it is a base model: name an adapter's folder")
         self.adapter = Path(trained.adapter).expanduser()
@@ -89,8 +90,12 @@ class Merge:
             return "the base model's own"
         return f"the base model's, dequantized from {self.live.quantization}"
 
-    def write(self, progress: Progress) -> tuple[ShardedFolder, Merged]:
+    def write(self, progress: Progress, update: LoRAUpdate | None = None) -> tuple[ShardedFolder, Merged]:
         """Writes all files but the report into the hidden folder beside the output.
+
+        Args:
+            progress: called with the name of the step, finished tensors and all.
+            update: what is added to the base model; None for the adapter's own.
 
         Raises:
             InputError: the adapter changes a weight that the base model does not have, or the disk is full. The hidden
@@ -105,6 +110,7 @@ class Merge:
             "onto": self.request.onto,
             "dtype": self.request.options.dtype,
             "shard_bytes": self.request.options.shard_bytes,
+            "modules": None if update is None else sorted(update.modules),
         }
         folder = ShardedFolder(self.request.out, json.loads(json.dumps(made_from)))
         place = (
@@ -122,7 +128,8 @@ class Merge:
             if weights is None:
                 merged = merge_as_model(place, self.adapter, folder, options, merging)
             else:
-                merged = merge_adapter(weights, read_update(self.adapter), folder, options, merging)
+                added = read_update(self.adapter) if update is None else update
+                merged = merge_adapter(weights, added, folder, options, merging)
             base = local_folder(place.name, place.revision)
             write_companions(folder.partial, base, self.adapter, self.record, merged.dtype)
         except InputError:
@@ -147,18 +154,26 @@ class Merge:
         Raises:
             InputError: no question has labels, or a model can't be loaded.
         """
-        labelled = [record for record in questions if record.labels]
-        if not labelled:
-            raise InputError(
-                "--questions: none of them has labels to compare: pass others, or --verify false"
-            )
+        records = labelled(questions)
         device = self.request.device
         live = Predictor.load(self.adapter, base=self.request.base, device=device, generate=False)
-        before = predictions(live, labelled, "Live model", progress)
+        before = predictions(live, records, "Live model", progress)
         del live
         exported = Predictor.load(folder.partial, device=device, generate=False)
-        after = predictions(exported, labelled, "Merged model", progress)
+        after = predictions(exported, records, "Merged model", progress)
         return compare(before, after, tolerance)
+
+    def discard(self) -> None:
+        """Removes what was written, and the finished shards of a killed process."""
+        shutil.rmtree(partial_folder(self.request.out), ignore_errors=True)
+
+
+def labelled(questions: Sequence[Record]) -> list[Record]:
+    """The questions with labels. Raises InputError where there are none."""
+    records = [record for record in questions if record.labels]
+    if not records:
+        raise InputError("--questions: none of them has labels to compare: pass others, or --verify false")
+    return records
 
 
 def predictions(

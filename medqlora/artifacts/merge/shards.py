@@ -68,6 +68,11 @@ def _count(shape: tuple[int, ...]) -> int:
     return count
 
 
+def partial_folder(folder: Path) -> Path:
+    """The hidden folder in which an output is made."""
+    return folder.with_name(f".{folder.name}.merging")
+
+
 class ShardedFolder:
     """The output folder while it is made.
 
@@ -78,7 +83,7 @@ class ShardedFolder:
 
     def __init__(self, folder: Path, made_from: Mapping[str, Json]) -> None:
         self.folder = folder
-        self.partial = folder.with_name(f".{folder.name}.merging")
+        self.partial = partial_folder(folder)
         state = _read(self.partial / _PROGRESS)
         if state is None or state["made_from"] != json.loads(json.dumps(made_from)):
             shutil.rmtree(self.partial, ignore_errors=True)

@@ -183,9 +183,11 @@ def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
         if name == step and done >= total // 2:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(ProgressLines, "update", kill)
+    update = ProgressLines.update
+    monkeypatch.setattr(ProgressLines, "update", kill)
+    with pytest.raises(Killed):
         main(merge_words(adapter, tmp_path / "out"))
+    monkeypatch.setattr(ProgressLines, "update", update)
     assert left(tmp_path) == [".out.merging"]
     assert main(merge_words(adapter, tmp_path / "out")) == 0
     assert left(tmp_path) == ["out"]
