@@ -59,6 +59,7 @@ class LlamaCpp:
             self._server = xllamacpp.Server(options)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path}: llama.cpp can't load it ({error}): export it again") from error
+        self._letter = self.tokens("a")[-1]
 
     def __enter__(self) -> "LlamaCpp":
         return self
@@ -130,6 +131,9 @@ class LlamaCpp:
                 "temperature": 0.0,
                 "samplers": ["top_k"],
                 "cache_prompt": False,
+                # an end token, or a part of a letter, would be answered without probabilities; the bias chooses the
+                # token that is answered, and does not reach the probabilities
+                "logit_bias": [[self._letter, 1e6]],
             }
         )
         (step,) = reply["choices"][0]["logprobs"]["content"]
