@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.progress_lines import ProgressLines
-from medqlora.commands.verification_options import check_verification, questions_of, tolerance_of
+from medqlora.commands.verification_options import check_verification, questions_of
 from medqlora.config.exports import bits_of
 from medqlora.errors import InputError
 from medqlora.utils.files import disk_full
@@ -71,13 +71,15 @@ def export(options: argparse.Namespace) -> int:
 
 def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None":
     """Writes and compares. Raises InputError where the export differs."""
+    from medqlora.artifacts.merge.verification import limits
+
     questions = questions_of(options, made.merge)
     progress = ProgressLines().update
     made.write(progress)
     if options.verify == "false":
         return None
     bits = 16 if options.to == "gguf-lora" else bits_of(made.request.kind)
-    checked = made.verify(questions, tolerance_of(options, bits), progress)
+    checked = made.verify(questions, limits(bits, options.tolerance), progress)
     print("\n".join(checked.verification.lines()), flush=True)
     if checked.faults:
         fix = "accept it with --tolerance"

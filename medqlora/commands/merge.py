@@ -9,7 +9,6 @@ from medqlora.commands.verification_options import (
     add_verification,
     check_verification,
     questions_of,
-    tolerance_of,
 )
 from medqlora.errors import InputError
 
@@ -45,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="data type of the weights; auto is float16 unless bfloat16 keeps more (default: %(default)s)",
     )
+    made.add_argument(
+        "--quantize",
+        choices=("nf4", "int8"),
+        help="quantize the merged weights with bitsandbytes; the answers change by more",
+    )
     add_verification(made)
     return made
 
@@ -59,6 +63,7 @@ def run(command: str, words: list[str]) -> int:
 def _merge(options: argparse.Namespace) -> int:
     from medqlora.artifacts.merge.merging import MergeOptions
     from medqlora.artifacts.merge.run import Merge, MergeRequest, finish
+    from medqlora.artifacts.merge.verification import limits
     from medqlora.commands.progress_lines import ProgressLines
     from medqlora.inference.loading import pick_device
 
@@ -68,7 +73,7 @@ def _merge(options: argparse.Namespace) -> int:
         out,
         options.base,
         options.onto,
-        MergeOptions(options.dtype),
+        MergeOptions(options.dtype, quantize=options.quantize),
         pick_device(options.device),
     )
     merge = Merge(request)
@@ -80,18 +85,19 @@ def _merge(options: argparse.Namespace) -> int:
     print(f"Weights: {merge.onto}, with {merged.changed} updates; {merged.dtype}{why}", flush=True)
     verification = None
     if options.verify == "true":
-        bits = 32 if merged.dtype == "float32" else 16
+        bits = {"nf4": 4, "int8": 8}.get(options.quantize, 16)
         try:
-            verification = merge.verify(folder, questions, tolerance_of(options, bits), progress.update)
+            verification = merge.verify(folder, questions, limits(bits, options.tolerance), progress.update)
         except InputError:  # after a kill the finished shards stay: the same command goes on
             folder.discard()
             raise
         print("\n".join(verification.lines()), flush=True)
         if verification.faults:
             folder.discard()
+            fix = "it without --quantize" if options.quantize else "--dtype float32"
             raise InputError(
                 f"--out {options.out}: not written, the merged model differs: {'; '.join(verification.faults)}: try "
-                "--dtype float32, or accept it with --tolerance"
+                f"{fix}, or accept it with --tolerance"
             )
     finish(merge, folder, merged, verification)
     print(f"Merged:  {out}", flush=True)

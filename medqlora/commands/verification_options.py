@@ -61,10 +61,3 @@ def questions_of(options: argparse.Namespace, merge: "Merge") -> "list[Record]":
     if options.questions:
         return file_questions(options.questions)
     return validation_questions(merge.record, str(merge.adapter))
-
-
-def tolerance_of(options: argparse.Namespace, bits: int) -> float:
-    """The largest accepted difference, in nats, for weights of so many bits."""
-    from medqlora.artifacts.merge.verification import TOLERANCE
-
-    return TOLERANCE[bits] if options.tolerance is None else float(options.tolerance)

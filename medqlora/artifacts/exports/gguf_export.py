@@ -21,7 +21,7 @@ from medqlora.artifacts.merge.live_model import local_folder
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.merging import DType, Merged, MergeOptions
 from medqlora.artifacts.merge.run import Merge, MergeRequest, Progress, labelled, predictions
-from medqlora.artifacts.merge.verification import Verification, compare
+from medqlora.artifacts.merge.verification import Limits, Verification, compare
 from medqlora.config.exports import BITS
 from medqlora.data import encode_all, end_token_ids, lookup
 from medqlora.errors import InputError
@@ -148,12 +148,12 @@ class GGUFExport:
             "medqlora.note": "Not medical advice; consult a healthcare professional.",
         }
 
-    def verify(self, questions: Sequence[Record], tolerance: float, progress: Progress) -> "Checked":
+    def verify(self, questions: Sequence[Record], limits: Limits, progress: Progress) -> "Checked":
         """Compares llama.cpp with the live model: label log-probabilities, and the token ids of some prompts.
 
         Args:
             questions: with labels.
-            tolerance: largest accepted difference of a label's log-probability, in nats.
+            limits: what the export may change.
             progress: called with the name of the step, finished items and all.
 
         Raises:
@@ -175,7 +175,7 @@ class GGUFExport:
                 faults += self._template_faults(runtime, records, limit)
             by_id = {record.id: record for record in records}
             after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
-        return Checked(compare(before, after, tolerance), tuple(faults), min(len(examples), COMPARED))
+        return Checked(compare(before, after, limits), tuple(faults), min(len(examples), COMPARED))
 
     def _runtime_files(self, progress: Progress) -> tuple[Path, Path | None]:
         """The GGUF files of the model and of the adapter."""

@@ -27,10 +27,12 @@ class MergeOptions:
     Attributes:
         dtype: "auto" is float16 unless a weight overflows it or bfloat16's rounding error is smaller.
         shard_bytes: bytes of a weight file, at most.
+        quantize: how bitsandbytes quantizes the merged weights; None for not at all.
     """
 
     dtype: DType = "auto"
     shard_bytes: int = 1 << 30
+    quantize: Literal["nf4", "int8"] | None = None
 
 
 class Merged(NamedTuple):

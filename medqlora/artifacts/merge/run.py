@@ -13,8 +13,8 @@ from medqlora.artifacts.merge.live_model import LiveBase, local_folder, weights_
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
-from medqlora.artifacts.merge.verification import Verification, compare
-from medqlora.artifacts.merge.whole_model import merge_as_model
+from medqlora.artifacts.merge.verification import Limits, Verification, compare
+from medqlora.artifacts.merge.whole_model import merge_as_model, quantize_folder
 from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 from medqlora.inference.loading import build_backend, read_trained
@@ -110,6 +110,7 @@ class Merge:
             "onto": self.request.onto,
             "dtype": self.request.options.dtype,
             "shard_bytes": self.request.options.shard_bytes,
+            "quantize": self.request.options.quantize,
             "modules": None if update is None else sorted(update.modules),
         }
         folder = ShardedFolder(self.request.out, json.loads(json.dumps(made_from)))
@@ -132,6 +133,8 @@ class Merge:
                 merged = merge_adapter(weights, added, folder, options, merging)
             base = local_folder(place.name, place.revision)
             write_companions(folder.partial, base, self.adapter, self.record, merged.dtype)
+            if options.quantize is not None:
+                quantize_folder(folder.partial, options.quantize, merged.dtype, options.shard_bytes)
         except InputError:
             folder.discard()
             raise
@@ -141,14 +144,14 @@ class Merge:
         return folder, merged
 
     def verify(
-        self, folder: ShardedFolder, questions: Sequence[Record], tolerance: float, progress: Progress
+        self, folder: ShardedFolder, questions: Sequence[Record], limits: Limits, progress: Progress
     ) -> Verification:
         """Compares the merged model with the live one.
 
         Args:
             folder: as `write` left it.
             questions: with labels.
-            tolerance: largest accepted difference of a label's log-probability, in nats.
+            limits: what the export may change.
             progress: called with the name of the step, finished questions and all.
 
         Raises:
@@ -161,7 +164,7 @@ class Merge:
         del live
         exported = Predictor.load(folder.partial, device=device, generate=False)
         after = predictions(exported, records, "Merged model", progress)
-        return compare(before, after, tolerance)
+        return compare(before, after, limits)
 
     def discard(self) -> None:
         """Removes what was written, and the finished shards of a killed process."""
@@ -247,11 +250,15 @@ def finish(
         "base": merge.live.name,
         "onto": merge.onto,
         "dtype": merged.dtype,
+        "quantized": merge.request.options.quantize,
         "changed_weights": merged.changed,
         "relative_rounding_error": merged.relative_error,
         "verification": None if verification is None else verification.to_json(),
     }
     write_text(folder.partial / REPORT_FILE, json.dumps(report, indent=2) + "\n")
-    write_text(folder.partial / "README.md", card(merge.record, report, merged.dtype))
+    write_text(
+        folder.partial / "README.md",
+        card(merge.record, report, merge.request.options.quantize or merged.dtype),
+    )
     folder.finish()
     return report

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from medqlora.evaluation.statistics.paired import mcnemar_exact
 from medqlora.records import Prediction
@@ -11,6 +12,31 @@ from medqlora.records import Prediction
 TOLERANCE = {32: 0.02, 16: 0.02, 8: 0.1, 4: 0.5}
 #: a decision may change where the live model's two likeliest labels are no further apart than this
 MARGIN = 0.05
+
+
+class Limits(NamedTuple):
+    """What an export may change.
+
+    Attributes:
+        difference: largest difference of a label's log-probability, in nats.
+        margin: a decision may change where the live model's two largest probabilities are no further apart.
+    """
+
+    difference: float
+    margin: float = MARGIN
+
+
+def limits(bits: int, tolerance: float | None = None) -> Limits:
+    """The limits for weights of so many bits.
+
+    Args:
+        bits: of a weight.
+        tolerance: a user's largest difference, in nats. Of two labels it can turn a decision with a margin up to
+            tanh(tolerance), which is accepted too.
+    """
+    if tolerance is None:
+        return Limits(TOLERANCE[bits])
+    return Limits(tolerance, max(MARGIN, math.tanh(tolerance)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +67,7 @@ class Verification:
         changed: the changed decisions.
         live_accuracy, exported_accuracy: over the questions whose answer is known; None without one.
         mcnemar_p: exact McNemar test of the two; None without a known answer.
-        tolerance: largest difference that is accepted, in nats.
+        limits: what is accepted.
     """
 
     n: int
@@ -52,18 +78,18 @@ class Verification:
     live_accuracy: float | None
     exported_accuracy: float | None
     mcnemar_p: float | None
-    tolerance: float
+    limits: Limits
 
     @property
     def faults(self) -> list[str]:
         """Why the export is not accepted, a line each; empty where it is."""
         faults = []
-        if not self.largest_difference <= self.tolerance:  # NaN is no agreement
+        if not self.largest_difference <= self.limits.difference:  # NaN is no agreement
             faults.append(
                 f"the largest difference of a label's log-probability is {self.largest_difference:.3g}, at most "
-                f"{self.tolerance:g} is accepted"
+                f"{self.limits.difference:g} is accepted"
             )
-        firm = [change for change in self.changed if change.margin > MARGIN]
+        firm = [change for change in self.changed if change.margin > self.limits.margin]
         if firm:
             first = firm[0]
             faults.append(
@@ -88,15 +114,20 @@ class Verification:
 
     def to_json(self) -> dict[str, object]:
         """The fields, and whether the export is accepted."""
-        return {**asdict(self), "accepted": not self.faults, "faults": self.faults}
+        return {
+            **asdict(self),
+            "limits": self.limits._asdict(),
+            "accepted": not self.faults,
+            "faults": self.faults,
+        }
 
 
-def compare(live: Sequence[Prediction], exported: Sequence[Prediction], tolerance: float) -> Verification:
+def compare(live: Sequence[Prediction], exported: Sequence[Prediction], limits: Limits) -> Verification:
     """Compares the predictions of two models, question by question.
 
     Args:
         live, exported: predictions with label log-likelihoods, of the same questions.
-        tolerance: largest accepted difference of a label's log-probability, in nats.
+        limits: what is accepted.
 
     Raises:
         ValueError: the questions differ, or there are none with labels.
@@ -133,7 +164,7 @@ def compare(live: Sequence[Prediction], exported: Sequence[Prediction], toleranc
         live_accuracy=sum(one for one, _ in right) / len(right) if right else None,
         exported_accuracy=sum(other for _, other in right) / len(right) if right else None,
         mcnemar_p=mcnemar_exact(right.count((True, False)), right.count((False, True))) if right else None,
-        tolerance=tolerance,
+        limits=limits,
     )
 
 

@@ -4,6 +4,7 @@ transformers renames or joins the tensors of some files (the experts of a mixtur
 bits, and each weight that the live model quantizes takes the values that quantization gives it.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from medqlora.artifacts.merge.precision import RoundingError
 from medqlora.artifacts.merge.shards import ShardedFolder, full_disk_as_oserror
 from medqlora.errors import InputError
 from medqlora.models import hub
+from medqlora.models.architecture import unquantized_modules
 from medqlora.models.layers import experts, is_conv1d, is_falcon, linear_layers
 from medqlora.models.loading import load_bare
-from medqlora.models.quantization import stored_quantization
+from medqlora.models.quantization import Quantization, bitsandbytes_config, stored_quantization
+from medqlora.models.transformers import skeleton
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,3 +126,35 @@ def changed_by(adapter: Path) -> int:
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         keys = list(file.keys())
     return sum("lora_" not in key or ".lora_B." in key for key in keys)
+
+
+def quantize_folder(folder: Path, kind: Quantization, dtype: str, shard_bytes: int) -> None:
+    """Quantizes a merged model's weights with bitsandbytes, in place.
+
+    Args:
+        folder: a model folder in 16 or 32 bits.
+        kind: nf4 or int8.
+        dtype: data type of its weights.
+        shard_bytes: bytes of a weight file, at most.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    left = unquantized_modules(skeleton(hub.load_config(str(folder)), str(folder)))
+    stored: torch.dtype = getattr(torch, dtype)
+    model = load_bare(
+        str(folder),
+        None,
+        dtype=stored,
+        device_map={"": torch.device("cpu")},
+        quantization_config=bitsandbytes_config(kind, True, stored, skip=left),
+    )
+    shutil.rmtree(folder / "quantized", ignore_errors=True)
+    with full_disk_as_oserror():
+        model.save_pretrained(folder / "quantized", max_shard_size=shard_bytes)
+    for file in [*folder.glob("model*.safetensors"), *folder.glob("*.index.json")]:
+        file.unlink()
+    for file in (folder / "quantized").iterdir():
+        file.replace(folder / file.name)
+    (folder / "quantized").rmdir()
+    hub.clear_caches()  # its configuration has changed

@@ -15,6 +15,7 @@ from tiny import build_base
 from medqlora.artifacts.merge import run as merge_run
 from medqlora.artifacts.merge import shards
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
+from medqlora.artifacts.merge.verification import limits
 from medqlora.cli import main
 from medqlora.commands.progress_lines import ProgressLines
 from medqlora.inference import Predictor
@@ -211,3 +212,29 @@ def test_without_verification_the_card_says_so(adapter: Path, tmp_path: Path) ->
     assert main(merge_words(copied, tmp_path / "out", "--verify", "false")) == 0
     assert "Not verified" in (tmp_path / "out" / "README.md").read_text()
     assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["verification"] is None
+
+
+@pytest.mark.parametrize(("kind", "flag"), [("nf4", "load_in_4bit"), ("int8", "load_in_8bit")])
+def test_the_merged_weights_can_be_quantized_and_the_loss_is_measured(
+    adapter: Path, tmp_path: Path, kind: str, flag: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    out = tmp_path / "out"
+    assert main(merge_words(adapter, out, "--quantize", kind, "--tolerance", "20")) == 0
+    assert json.loads((out / "config.json").read_text())["quantization_config"][flag]
+    report = json.loads((out / "merge_report.json").read_text())
+    assert report["quantized"] == kind
+    assert report["verification"]["largest_difference"] > 0.001
+    assert report["verification"]["limits"]["difference"] == 20
+    assert "quantized" not in left(out)
+    AutoModelForCausalLM.from_pretrained(out)
+    assert main(["ask", "Does drug 7 help?", "--adapter", str(out), "--device", "cpu", "--json"]) == 0
+
+
+def test_a_tolerance_accepts_the_decisions_that_it_can_turn() -> None:
+    assert limits(16) == (0.02, 0.05)
+    assert limits(4) == (0.5, 0.05)
+    assert limits(16, 0.001) == (0.001, 0.05)
+    # of two labels with a margin m, log p - log q is 2 artanh(m)
+    assert limits(16, 0.5).margin == pytest.approx(0.46212, abs=1e-5)
