@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.commands.progress_lines import ProgressLines
 from medqlora.commands.verification_options import check_verification, questions_of
 from medqlora.config.exports import bits_of
 from medqlora.errors import InputError
@@ -72,6 +71,7 @@ def export(options: argparse.Namespace) -> int:
 def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None":
     """Writes and compares. Raises InputError where the export differs."""
     from medqlora.artifacts.merge.verification import limits
+    from medqlora.commands.progress_lines import ProgressLines
 
     questions = questions_of(options, made.merge)
     progress = ProgressLines().update

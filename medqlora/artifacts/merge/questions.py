@@ -7,7 +7,9 @@ from pathlib import Path
 from medqlora import data
 from medqlora.data import Source
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import Record, Splits
+
+_FIX = "pass --questions FILE"
 
 
 def validation_questions(record: Mapping[str, object], where: str) -> list[Record]:
@@ -21,19 +23,10 @@ def validation_questions(record: Mapping[str, object], where: str) -> list[Recor
         InputError: the record names no questions, or its data can't be read any more.
     """
     ids = record.get("dev_ids")
-    fix = "pass --questions FILE, or --verify false"
+    fix = f"{_FIX}, or --verify false"
     if not isinstance(ids, list) or not ids:
         raise InputError(f"--adapter {where}: its record names no validation questions: {fix}")
-    described = record.get("data")
-    source = _source(described if isinstance(described, Mapping) else {})
-    if source is None:
-        raise InputError(f"--adapter {where}: the source of its data is not known: {fix}")
-    try:
-        splits = source.read()
-    except InputError as error:
-        raise InputError(
-            f"--adapter {where}: its validation questions can't be read again ({error}): {fix}"
-        ) from error
+    splits = _splits(record, where, "validation", fix)
     wanted = {str(ident) for ident in ids}
     found = [one for one in (*splits.dev, *splits.train) if one.id in wanted]
     if len(found) < len(wanted):
@@ -42,6 +35,35 @@ def validation_questions(record: Mapping[str, object], where: str) -> list[Recor
             f"its data: {fix}"
         )
     return found
+
+
+def test_questions(record: Mapping[str, object], where: str) -> list[Record]:
+    """The test questions of the data that the adapter's record names.
+
+    Args:
+        record: the adapter's own (`medqlora.json`).
+        where: the adapter's folder, for messages.
+
+    Raises:
+        InputError: the data can't be read any more, or has no test questions.
+    """
+    found = _splits(record, where, "test", _FIX).test
+    if not found:
+        raise InputError(f"--adapter {where}: its data has no test questions: {_FIX}")
+    return list(found)
+
+
+def _splits(record: Mapping[str, object], where: str, kind: str, fix: str) -> Splits:
+    described = record.get("data")
+    source = _source(described if isinstance(described, Mapping) else {})
+    if source is None:
+        raise InputError(f"--adapter {where}: the source of its data is not known: {fix}")
+    try:
+        return source.read()
+    except InputError as error:
+        raise InputError(
+            f"--adapter {where}: its {kind} questions can't be read again ({error}): {fix}"
+        ) from error
 
 
 def _source(described: Mapping[str, object]) -> Source | None:

@@ -261,3 +261,27 @@ def test_a_wrong_pre_tokenizer_fails_the_verification(
     assert "token ids differ from token" in line
     assert "try another --pre_tokenizer" in line
     assert main(words) == 0
+
+
+def test_test_reports_a_gguf_file_beside_the_live_adapter(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, logs = tmp_path / "model.gguf", tmp_path / "logs"
+    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
+    words = ["test", "--gguf", str(out), "--adapter", str(adapter), "--logs", str(logs), "--device", "cpu"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "Against the live adapter" in shown
+    folder = logs / "version_0"
+    assert left(folder) == [
+        "comparison.json",
+        "predictions.jsonl",
+        "predictions_official.json",
+        "report.html",
+        "test_report.json",
+    ]
+    report, compared = report_of(folder / "test_report.json"), report_of(folder / "comparison.json")
+    assert report["n"] == compared["n"] == 9
+    assert report["accuracy"] == compared["exported_accuracy"]
+    assert compared["largest_difference"] < 0.02
+    assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
