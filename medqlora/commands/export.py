@@ -14,7 +14,7 @@ from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
 
-COMMAND = Command("export", "the adapter folder of a run, written again from a checkpoint", rank=60)
+COMMAND = Command("export", "a run's adapter for other programs: PEFT, GGUF, Ollama, vLLM", rank=60)
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
