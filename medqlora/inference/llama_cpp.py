@@ -51,6 +51,8 @@ class LlamaCpp:
         options.verbosity = -1
         options.cpuparams.n_threads = options.cpuparams_batch.n_threads = threads
         options.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # keys and values as the live model has them: in f16 they would add an error of their own
+        options.cache_type_k = options.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         if lora is not None:
             adapter = xllamacpp.CommonAdapterLoraInfo()
             adapter.path, adapter.scale = str(lora), 1.0

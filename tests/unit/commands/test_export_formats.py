@@ -15,6 +15,7 @@ from medqlora.artifacts.gguf import architecture, modelfile, writing
 from medqlora.artifacts.merge import run as merge_run
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.cli import main
+from medqlora.commands.progress_lines import ProgressLines
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
@@ -285,3 +286,34 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     assert report["accuracy"] == compared["exported_accuracy"]
     assert compared["largest_difference"] < 0.02
     assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
+
+
+def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(self: ProgressLines, name: str, done: int, total: int) -> None:
+        if name == "Writing GGUF" and done >= total // 2:
+            raise Killed
+
+    update = ProgressLines.update
+    monkeypatch.setattr(ProgressLines, "update", kill)
+    with pytest.raises(Killed):
+        main(export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert all(name.startswith(".") for name in left(tmp_path))
+    monkeypatch.setattr(ProgressLines, "update", update)
+    assert main(export_words("gguf", adapter, tmp_path / "m.gguf")) == 0
+    assert left(tmp_path) == ["m.export_report.json", "m.gguf"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: Any, tensor: Any) -> None:
+        raise OSError("8192 requested and 512 written")  # as numpy's tofile says it
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    assert "the disk is full" in last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert left(tmp_path) == []
