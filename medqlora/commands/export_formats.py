@@ -83,7 +83,9 @@ def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None
     print("\n".join(checked.verification.lines()), flush=True)
     if checked.faults:
         fix = "accept it with --tolerance"
-        if options.to == "gguf-lora" and options.base_gguf:
+        if checked.token_faults:
+            fix = "no --tolerance accepts this; --verify false writes the file without the comparison"
+        elif options.to == "gguf-lora" and options.base_gguf:
             fix = (
                 "the base GGUF is not the base model that the adapter was trained on: export --to gguf, or "
                 + fix

@@ -73,6 +73,8 @@ def write_vocabulary(writer: "GGUFWriter", folder: Path, rows: int, pre_tokenize
         writer.add_token_list(tokens)
         writer.add_token_types(kinds)
     special = gguf.SpecialVocab(folder, load_merges=name is not None, n_vocab=rows)
+    for kind in ("bos", "eos"):  # without the key llama.cpp adds what it thinks right, as BOS for Llama 3
+        special.add_special_token.setdefault(kind, False)
     special.add_to_gguf(writer, quiet=True)
 
 

@@ -11,11 +11,13 @@ from harness import options, questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
+from medqlora.artifacts.exports.tokens import token_faults
 from medqlora.artifacts.gguf import architecture, modelfile, writing
 from medqlora.artifacts.merge import run as merge_run
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.cli import main
 from medqlora.commands.progress_lines import ProgressLines
+from medqlora.inference.llama_cpp import LlamaCpp
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
@@ -317,3 +319,30 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
     assert "the disk is full" in last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
     assert left(tmp_path) == []
+
+
+def test_the_real_llama_3_tokenizer_gives_the_same_token_ids_in_llama_cpp(
+    tmp_path: Path, llama3_tokenizer: Any
+) -> None:
+    base = build_base(
+        tmp_path / "base", layers=1, vocab_size=len(llama3_tokenizer), hidden_size=32, num_attention_heads=2
+    )
+    llama3_tokenizer.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    ids = {
+        f"{name}_token_id": getattr(llama3_tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
+    (base / "config.json").write_text(json.dumps({**config, **ids}))
+    file = tmp_path / "m.gguf"
+    writing.write_gguf(base, file, "f16", {})
+    assert gguf.GGUFReader(file).fields["tokenizer.ggml.pre"].contents() == "llama-bpe"
+    texts = [
+        "Does it help?\nANSWER:",
+        "12345678 mg/m², naïve   don't\n\n\tÄÖ 东京 😀?",
+        "A (95% CI: 1.02–3.40; P<0.001) IL-6's",
+    ]
+    # this copy of the tokenizer adds no BOS, and llama.cpp would by itself
+    prompts = [llama3_tokenizer.encode(text) for text in texts]
+    with LlamaCpp(file, 256) as runtime:
+        assert token_faults(runtime, llama3_tokenizer, prompts) == []
+        assert [runtime.tokens(text) for text in texts] == prompts
