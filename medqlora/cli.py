@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from medqlora import __version__
 from medqlora.commands.registry import commands
-from medqlora.config.words import resume_command
 from medqlora.errors import InputError
 from medqlora.utils.cache import settle_without_home
 from medqlora.utils.interrupts import FitError, Interrupted, interrupting
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FitError as failure:
         if debug:
             raise
-        how = f"; the checkpoint of step {failure.step} is whole: go on with `{resume_command(words)}`"
+        how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume(words)}`"
         print(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)", file=sys.stderr)
         return 1
     except Exception as error:
@@ -127,10 +126,17 @@ def _no_command(words: list[str]) -> str:
     return f"{first.split('=', 1)[0]}: options stand after the command: write medqlora {shlex.join(moved)}"
 
 
+def _resume(words: list[str]) -> str:
+    """The command that goes on with an interrupted run."""
+    from medqlora.config.words import resume_command  # reads YAML, which `medqlora runs` does without
+
+    return resume_command(words)
+
+
 def _left(stop: Interrupted, words: list[str]) -> str:
     """What an interrupted command leaves to go on with, for the end of a line."""
     if stop.step is not None:
-        return f" with the checkpoint of step {stop.step}: go on with `{resume_command(words)}`"
+        return f" with the checkpoint of step {stop.step}: go on with `{_resume(words)}`"
     return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""
 
 

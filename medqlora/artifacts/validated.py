@@ -9,7 +9,7 @@ from medqlora.records import Prediction
 from medqlora.utils.types import Json
 
 #: the validation scores that are better when they are lower
-LOWER_IS_BETTER = ("val/loss", "val/unparsed_fraction")
+LOWER_IS_BETTER = ("val/loss", "val/unparsed_fraction", "val/ece")
 
 
 class ValidationRecord(TypedDict, total=False):
@@ -34,7 +34,7 @@ def validation_scores(*, labelled: bool, written: bool) -> tuple[str, ...]:
     names = [("accuracy", labelled or written), ("macro_f1", labelled)]
     names += [("token_f1", written and not labelled), ("rouge_l", written and not labelled)]
     names += [("likelihood_accuracy", labelled), ("likelihood_macro_f1", labelled)]
-    names += [("unparsed_fraction", labelled and written), ("loss", True)]
+    names += [("unparsed_fraction", labelled and written), ("ece", labelled), ("loss", True)]
     return tuple(f"val/{name}" for name, logged in names if logged)
 
 

@@ -55,14 +55,14 @@ class AdapterCheckpoint(ModelCheckpoint):
     adapter's size. The adapter is exported whenever it becomes the best, so that a run that ends early has one too.
 
     Args:
-        options: those of `medqlora.config.CheckpointOptions`.
+        values, options: those of `medqlora.config.CheckpointOptions`.
 
     Raises:
         InputError: a number is out of its range.
     """
 
-    def __init__(self, **options: object) -> None:
-        settings = CheckpointOptions(**options)  # type: ignore[arg-type]  # checked where the options are read
+    def __init__(self, *values: object, **options: object) -> None:
+        settings = CheckpointOptions(*values, **options)  # type: ignore[arg-type]  # checked where the options are read
         settings.check()
         monitor = settings.monitor or "val/accuracy"
         super().__init__(

@@ -31,11 +31,11 @@ class Answers(Callback):
     the last complete line.
 
     Args:
-        options: those of `medqlora.config.AnswersOptions`.
+        values, options: those of `medqlora.config.AnswersOptions`.
     """
 
-    def __init__(self, **options: object) -> None:
-        settings = AnswersOptions(**options)  # type: ignore[arg-type]  # checked where the options are read
+    def __init__(self, *values: object, **options: object) -> None:
+        settings = AnswersOptions(*values, **options)  # type: ignore[arg-type]  # checked where the options are read
         self.path = settings.path
         self.note = settings.note
         self._file: TextIO | None = None

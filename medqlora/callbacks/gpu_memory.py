@@ -18,11 +18,11 @@ class GPUMemory(Callback):
     peak.
 
     Args:
-        options: those of `medqlora.config.GPUMemoryOptions`.
+        values, options: those of `medqlora.config.GPUMemoryOptions`.
     """
 
-    def __init__(self, **options: object) -> None:
-        self.log = GPUMemoryOptions(**options).log  # type: ignore[arg-type]  # checked where the options are read
+    def __init__(self, *values: object, **options: object) -> None:
+        self.log = GPUMemoryOptions(*values, **options).log  # type: ignore[arg-type]  # checked where the options are read
         #: phase → figure ("allocated", "reserved", "peak_allocated", "peak_reserved") → GiB
         self.phases: dict[str, dict[str, float]] = {}
         self._cuda: torch.device | None = None

@@ -15,11 +15,11 @@ class StepProgress(TQDMProgressBar):
     Tensors that are logged with `prog_bar=True` would cost a device sync at each refresh.
 
     Args:
-        options: those of `medqlora.config.ProgressOptions`.
+        values, options: those of `medqlora.config.ProgressOptions`.
     """
 
-    def __init__(self, **options: object) -> None:
-        settings = ProgressOptions(**options)  # type: ignore[arg-type]  # checked where the options are read
+    def __init__(self, *values: object, **options: object) -> None:
+        settings = ProgressOptions(*values, **options)  # type: ignore[arg-type]  # checked where the options are read
         super().__init__(refresh_rate=settings.refresh_rate, leave=settings.leave)
 
     def get_metrics(

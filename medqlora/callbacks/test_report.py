@@ -40,11 +40,11 @@ class EvaluationReport(Callback):
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
     Args:
-        options: those of `medqlora.config.ReportOptions`.
+        values, options: those of `medqlora.config.ReportOptions`.
     """
 
-    def __init__(self, **options: object) -> None:
-        settings = ReportOptions(**options)  # type: ignore[arg-type]  # checked where the options are read
+    def __init__(self, *values: object, **options: object) -> None:
+        settings = ReportOptions(*values, **options)  # type: ignore[arg-type]  # checked where the options are read
         self.allow_overlap = settings.allow_overlap
         self.normalisation = settings.normalisation
         self.prior_correction = settings.prior_correction

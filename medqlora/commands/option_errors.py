@@ -19,7 +19,7 @@ from medqlora.errors import InputError
 _KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"^-?\s*Problem with given class_path '([^']+)':\s*")
 _NOT_ACCEPTED = re.compile(r"Option '([^']+)' is not accepted")
-_REQUIRED = re.compile(r"Option '(\S+)' is required")
+_REQUIRED = re.compile(r"following arguments are required: (\S+)|Option '(\S+)' is required")
 _GIVEN_CLASS = re.compile(r"class_path='([^']+)'")
 _NO_CLASS = re.compile(
     r"Problem with given class_path '([^']+)': No module named|Expected a dot import path string: (\S+)"

@@ -4,16 +4,15 @@ Refuses only what Lightning's parser would refuse too, with the option or the fi
 Classes of the user's own are left to that parser; so is everything that can't be decided here.
 """
 
-import dataclasses
 import difflib
-import importlib.util
+import importlib
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, is_optimizer_name, nearest_name
+from medqlora.config.origin import Place, is_default, is_file, may_be_imported, shown
 from medqlora.config.ranges import check_files, check_ranges
 from medqlora.config.schema import (
     EMPTY_GROUPS,
@@ -39,27 +38,6 @@ _NUMBERS_OR_TEXT = ("model.", "data.", "checkpoint.")
 
 class UnknownOptionError(InputError):
     """The command line has an option that the command doesn't have."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where options are given: in a file, or on the command line.
-
-    Args:
-        file: None for the command line.
-        line: of the option at hand, from 1.
-    """
-
-    file: str | None = None
-    line: int | None = None
-
-    def of(self, key: str) -> str:
-        """The beginning of a message on the option `key`."""
-        return f"--{key}" if self.file is None else f"{self.file}:{self.line}: {key}"
-
-    def at(self, entry: Entry) -> "Place":
-        """The place of an entry of the same file."""
-        return self if self.file is None else Place(self.file, entry.line or self.line)
 
 
 def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files: bool = False) -> None:
@@ -125,12 +103,12 @@ class _Check:
         """Checks the value of a name that holds other options: a mapping of them, or a file of its own."""
         if entry.entries is not None:
             self.group(key, entry, place)
-        elif _is_file(entry.value):
+        elif is_file(entry.value):
             self.elsewhere = True
         elif entry.value is not None:
             inner = sorted(name for name in self.options if name.startswith(f"{key}."))
             listed = f"write --{inner[0]}, --{inner[-1]}, …" if inner else "leave the value out"
-            raise InputError(f"{place.of(key)}{_shown(entry.value)}: it has options of its own: {listed}")
+            raise InputError(f"{place.of(key)}{shown(entry.value)}: it has options of its own: {listed}")
 
     # ---- the command line ------------------------------------------------------------------------------
 
@@ -170,7 +148,7 @@ class _Check:
         """Checks the value of one option."""
         key = option.name
         if option.kind:
-            if _is_file(entry.value) and option.kind != "optimizer":
+            if is_file(entry.value) and option.kind != "optimizer":
                 self.elsewhere = True
             else:
                 self.class_value(option, entry, place)
@@ -183,8 +161,8 @@ class _Check:
             and not (key.startswith(_NUMBERS_OR_TEXT) and option.hint is not bool)
         ):
             return  # of a file Lightning's parser takes it for every type
-        if not fits(option.hint, entry.value, typed=typed) and not _is_default(option, entry):
-            raise InputError(f"{place.of(key)}{_shown(entry.value)}: {wanted(option.hint)}")
+        if not fits(option.hint, entry.value, typed=typed) and not is_default(option, entry):
+            raise InputError(f"{place.of(key)}{shown(entry.value)}: {wanted(option.hint)}")
         self.values[key] = convert(option.hint, entry.value)
 
     def class_value(self, option: Option, entry: Entry, place: Place) -> None:
@@ -257,9 +235,9 @@ class _Check:
         if (
             first == name
             and not fits(hint, entry.value, typed=typed)
-            and not _is_default(listed[first], entry)
+            and not is_default(listed[first], entry)
         ):
-            raise InputError(f"{place.of(key)}{_shown(entry.value)}: {wanted(hint)}")
+            raise InputError(f"{place.of(key)}{shown(entry.value)}: {wanted(hint)}")
 
     def _class_option(self, key: str) -> Option | None:
         """The option that names the class whose option `key` is."""
@@ -310,7 +288,7 @@ class _Check:
             if name in public:
                 return path
             raise InputError(f"{place.of(key)} {path}: there is no such class{nearest(name, public)}")
-        if not _may_be_imported(module):
+        if not may_be_imported(module):
             raise self.no_class(path, ours, key, place)
         return path
 
@@ -360,29 +338,3 @@ class _Check:
                         f"{place.of(key)} {class_path}: its option '{name}' is missing: write --{key}.{name} VALUE"
                     )
         check_ranges(self.values)
-
-
-def _is_default(option: Option, entry: Entry) -> bool:
-    return type(option.default) is type(entry.value) and option.default == entry.value
-
-
-def _shown(value: object) -> str:
-    """A value in a message, as YAML has it, with a space before it."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f" {text}" if text.strip() else ""
-
-
-def _is_file(value: object) -> bool:
-    """Whether a value is the name of a file, from which Lightning's parser reads options."""
-    try:
-        return isinstance(value, str) and value != "" and Path(value).is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _may_be_imported(module: str) -> bool:
-    """Whether the top package of a module can be found; nothing is imported."""
-    try:
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
-    except (ImportError, ValueError, AttributeError):
-        return True

@@ -90,7 +90,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _RefusedError(f"the key {shown(key)} stands there twice: remove one", "key", key)
+                raise _RefusedError(f"the key {shown(key)} appears twice: remove one", "key", key)
             seen.add(key)
     return result
 

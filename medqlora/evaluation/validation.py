@@ -37,6 +37,11 @@ _IGNORED = -1
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
+def labels_of(predictions: Sequence[Prediction]) -> tuple[str, ...]:
+    """All labels of a set's predictions, in the order in which they come; () for free answers."""
+    return tuple(dict.fromkeys(label for prediction in predictions for label in prediction.labels))
+
+
 class ValidationMetrics:
     """Accumulates predictions and computes the scores of all processes' predictions.
 

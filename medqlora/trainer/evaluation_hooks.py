@@ -10,7 +10,9 @@ from medqlora.artifacts.evaluated_weights import EvaluatedWeights
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.loader import EvalBatch
 from medqlora.distributed.collectives import gather
-from medqlora.evaluation import Tested, quick_scores
+from medqlora.evaluation import Tested, ValidationMetrics
+from medqlora.evaluation.metrics.checks import checked
+from medqlora.evaluation.validation import labels_of
 from medqlora.inference import answer_of, safe_answer
 from medqlora.inference.evaluator import Evaluated, Evaluator, SetPredictions, in_order
 from medqlora.models.backend import Backend
@@ -95,11 +97,15 @@ class EvaluationHooks(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.join()
-        parts, self._evaluated = gather(self._evaluated, self.trainer.world_size), []
+        own, self._evaluated = self._evaluated, []
+        parts = gather(own, self.trainer.world_size)
         if self.trainer.sanity_checking:  # a few questions give no score
             return
         predictions = in_order([each for part in parts for each in part.predictions], self.data.dev)
-        metrics = {f"val/{name}": value for name, value in with_decisions(quick_scores(predictions)).items()}
+        checked(predictions, "validation")
+        scores = ValidationMetrics(labels_of(predictions), self.device)
+        scores.update([each for part in own for each in part.predictions])
+        metrics = {f"val/{name}": value for name, value in with_decisions(scores.compute()).items()}
         tokens = sum(part.completion_tokens for part in parts)
         if tokens:  # `fsum` is exact, so the order of the processes does not matter
             metrics["val/loss"] = math.fsum(part.completion_nll for part in parts) / tokens

@@ -6,15 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from harness import options
-from import_path import import_path
-from lightning.pytorch import Callback
-from test_kill import EXTRA, manifest_step, outcome, run_folder, started, wait
-from test_resume import same
+from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome, wait
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +31,7 @@ def interrupted(words: list[str], folder: Path, number: signal.Signals, step: in
 
 
 def assert_ends_as_one_never_interrupted(base: Path, folder: Path) -> None:
-    straight = folder / "straight"
-    straight.mkdir()
-    assert started([*options(base, straight), *EXTRA], straight).wait() == 0
-    found, expected = outcome(folder), outcome(straight)
+    found, expected = outcome(folder), straight_outcome(base)
     for key, value in expected.items():
         assert same(found[key], value), key
 
@@ -130,18 +122,10 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
 ) -> None:
     """The error that torch raises for a CUDA error, here on a CPU, in the seventh step."""
     words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
-    lost = ["--trainer.callbacks=test_interrupted.LostGPU", "--progress.refresh_rate=1"]
-    environment = {**os.environ, "PYTHONPATH": import_path()}
-    done = subprocess.run(
-        [sys.executable, "-m", "medqlora", "fit", *words, *lost],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    line = done.stdout.replace("\r", "\n").strip().splitlines()[-1]  # of its own: the bar has ended
+    lost = ["--trainer.callbacks=interruptions.LostGPU", "--progress.refresh_rate=1"]
+    assert started([*words, *lost], tmp_path).wait() == 1
+    shown = (tmp_path / "log.txt").read_text().replace("\r", "\n")
+    line = shown.strip().splitlines()[-1]  # of its own: the bar has ended
     assert line.startswith(
         "medqlora: failed: AcceleratorError: CUDA error: unspecified launch failure; the checkpoint of step 6 is "
         "whole: go on with `medqlora fit "
@@ -152,14 +136,3 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
         "AcceleratorError: CUDA error: unspecified launch failure",
     )
     assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
-
-
-class LostGPU(Callback):
-    """Fails inside of step 7's optimizer step, as a GPU does."""
-
-    def on_before_optimizer_step(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == 7:
-            message = (
-                "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
-            )
-            raise torch.AcceleratorError(message)

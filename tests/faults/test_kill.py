@@ -5,51 +5,16 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from fuzzing import THOROUGH
 from harness import options
-from test_resume import same
+from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome, wait
 from warm_process import WarmCommand
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-EXTRA = [
-    "--model.lora.dropout=0.1",
-    "--trainer.max_epochs=4",
-    "--trainer.log_every_n_steps=4",
-    "--checkpoint.every_n_train_steps=2",
-    "--checkpoint.monitor=val/loss",
-    "--checkpoint.mode=min",
-]
 MOMENTS = ("step", "validation", "writing", "manifest")
-
-
-def started(words: list[str], folder: Path) -> WarmCommand:
-    return WarmCommand(["fit", *words], cwd=folder, log=folder / "log.txt")
-
-
-def run_folder(folder: Path) -> Path:
-    (run,) = (folder / "lightning_logs").glob("version_*")  # a resumed run goes on in its own
-    return run
-
-
-def manifest_step(run: Path) -> int:
-    try:
-        return int(json.loads((run / "checkpoints" / "last.ckpt.json").read_text())["step"])
-    except (OSError, ValueError):
-        return -1
-
-
-def wait(process: WarmCommand, reached: Callable[[], bool]) -> bool:
-    """Until `reached`; False where the process ended first."""
-    while not reached():
-        if process.poll() is not None:
-            return False
-        time.sleep(0.0005)
-    return process.poll() is None
 
 
 def kill(process: WarmCommand, folder: Path, moment: str, draw: random.Random) -> bool:
@@ -84,39 +49,10 @@ def kill(process: WarmCommand, folder: Path, moment: str, draw: random.Random) -
     return process.wait() == -9
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """What the finished run left: weights, optimizer, rates, random numbers, curve, adapter."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = run_folder(folder)
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("memory/", "throughput/"))]
-    return {
-        **{
-            key: checkpoint[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")
-        },
-        "random": checkpoint["medqlora"]["random_state"],
-        "curve": {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in sorted(tags)},
-        "adapter": (run / "adapter" / "adapter_model.safetensors").read_bytes(),
-        "left over": [str(path) for path in run.rglob(".*")],  # of writing, or of an export
-        "state": json.loads((run / "run.json").read_text())["state"],
-    }
-
-
 def killed_runs(base: Path, tmp_path: Path, kills: int, seed: int) -> dict[str, int]:
     """Kills runs until so many kills are done, lets each come to its end, and compares; kills by moment."""
     draw = random.Random(seed)
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    assert started([*options(base, straight), *EXTRA], straight).wait() == 0, (
-        straight / "log.txt"
-    ).read_text()
-    expected = outcome(straight)
-    assert expected["state"] == "finished"
-    assert [step for step, _ in expected["curve"]["train/loss"]] == list(range(24))
-    assert len(expected["curve"]["val/loss"]) == 4
+    expected = straight_outcome(base)
     done = dict.fromkeys(MOMENTS, 0)
     attempts = 0
     while sum(done.values()) < kills:

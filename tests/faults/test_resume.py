@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from events import logged
 from harness import adapter_weights, options, run
+from interruptions import InterruptionError, same
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.errors import InputError
@@ -20,8 +22,6 @@ from medqlora.errors import InputError
 def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_run(
     tiny_bases: dict[str, Path], tmp_path: Path, stop: int
 ) -> None:
-    from test_training import logged
-
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -29,7 +29,7 @@ def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_r
     straight = run("fit", [*options(tiny_bases["llama"], whole), *extra])
     words = [*options(tiny_bases["llama"], parts), *extra]
     with pytest.raises(InterruptionError):
-        run("fit", [*words, "--trainer.callbacks=test_resume.StopAt", f"--trainer.callbacks.step={stop}"])
+        run("fit", [*words, "--trainer.callbacks=interruptions.StopAt", f"--trainer.callbacks.step={stop}"])
     folder = parts / "lightning_logs" / "version_0"
     last = folder / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == stop
@@ -51,7 +51,7 @@ def test_the_best_adapter_keeps_its_own_scores_and_calibration_when_later_ones_a
     best = ["--checkpoint.monitor=val/loss", "--checkpoint.mode=max", "--checkpoint.every_n_train_steps=1"]
     words = [*options(tiny_bases["llama"], tmp_path), *best]
     with pytest.raises(InterruptionError):
-        run("fit", [*words, "--trainer.callbacks=test_resume.StopAt", "--trainer.callbacks.step=8"])
+        run("fit", [*words, "--trainer.callbacks=interruptions.StopAt", "--trainer.callbacks.step=8"])
     folder = tmp_path / "lightning_logs" / "version_0"
     record = folder / "adapter" / "medqlora.json"
     before = json.loads(record.read_text())
@@ -86,7 +86,7 @@ def interrupted(base: Path, folder: Path, *extra: str, step: int = 3) -> list[st
     """The options of a run that something ended before the step after `step`."""
     words = [*options(base, folder), "--checkpoint.every_n_train_steps=1", *extra]
     with pytest.raises(InterruptionError):
-        run("fit", [*words, "--trainer.callbacks=test_resume.StopAt", f"--trainer.callbacks.step={step}"])
+        run("fit", [*words, "--trainer.callbacks=interruptions.StopAt", f"--trainer.callbacks.step={step}"])
     return words
 
 
@@ -279,38 +279,3 @@ def test_a_log_folder_that_is_missing_or_not_writable_is_said_before_any_work(
         with pytest.raises(InputError, match=rf"--trainer\.default_root_dir {place}: no run's folder"):
             run("fit", [*words, f"--trainer.default_root_dir={place}"])
     assert capsys.readouterr().out == ""
-
-
-def same(a: object, b: object) -> bool:
-    """Whether nested values are equal, tensors to the bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return isinstance(b, type(a)) and len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-class InterruptionError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def _stop_at() -> type:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-
-    class StopAt(Callback):
-        """Ends the run before the step after `step`."""
-
-        def __init__(self, step: int) -> None:
-            self.step = step
-
-        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-            if trainer.global_step >= self.step:
-                raise InterruptionError
-
-    StopAt.__module__, StopAt.__qualname__ = __name__, "StopAt"
-    return StopAt
-
-
-StopAt = _stop_at()

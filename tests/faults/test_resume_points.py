@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from harness import options, run
-from test_kill import EXTRA, outcome
-from test_resume import same
+from interruptions import EXTRA, outcome, same
 
 from medqlora.callbacks import CheckpointFiles
 

@@ -1,4 +1,4 @@
-"""Every reader of local files with a small file that it takes, for the tests that spoil these files."""
+"""Readers of local files, each with a small valid file, for tests that corrupt these files."""
 
 import bz2
 import csv
@@ -33,9 +33,9 @@ class Case(NamedTuple):
 
     Attributes:
         file: the file's name.
-        good: its bytes as they should be.
-        read: a path → the records that the reader makes of it.
-        count: how many the good file holds.
+        good: the bytes of the valid file.
+        read: reads the records of a path.
+        count: the number of records in the valid file.
     """
 
     file: str
@@ -269,18 +269,18 @@ CASES = {
     "mmlu authors": Case("anatomy_test.csv", _MMLU_CSV, lambda path: _mmlu(path.parent), 3),
 }
 
-#: those whose file is text that may be spoiled anywhere
+#: cases with a text file that may be corrupted at any position
 TEXT = {
     name: case
     for name, case in CASES.items()
     if case.file.endswith((".jsonl", ".json", ".csv", ".tsv"))
     and name
-    not in ("own cp1252", "own columns", "own parts", "own pretty")  # the others' tests look for lines
+    not in ("own cp1252", "own columns", "own parts", "own pretty")  # other tests of these look for lines
 }
 
 
 def check_message(message: str) -> None:
-    """An error's message is one line that a terminal can show, of a length that can be read."""
+    """Checks that an error message is one printable line of readable length."""
     assert message.isprintable(), repr(message)
     assert len(message) < 2_000, f"{len(message)} characters"
     assert ": " in message

@@ -1,4 +1,4 @@
-"""The same twelve records in every form that people keep them in, for the tests of the readers."""
+"""The same twelve records in every supported format, for the tests of the readers."""
 
 import bz2
 import csv
@@ -23,7 +23,7 @@ ROWS: list[dict[str, str]] = [
 
 
 def table(rows: list[dict[str, str]], separator: str = ",", end: str = "\r\n") -> str:
-    """Delimited text, with quotes where they are needed."""
+    """Delimited text with the necessary quotes."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), delimiter=separator, lineterminator=end)
     writer.writeheader()
@@ -32,7 +32,7 @@ def table(rows: list[dict[str, str]], separator: str = ",", end: str = "\r\n") -
 
 
 def lines(rows: list[dict[str, Any]]) -> str:
-    """An object a line."""
+    """JSON lines, one object per line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -104,7 +104,7 @@ def _zip(data: bytes, name: str) -> bytes:
 def _zstandard(data: bytes, name: str) -> bytes:
     import zstandard
 
-    half = len(data) // 2  # two frames, as `cat a.zst b.zst` gives
+    half = len(data) // 2  # two frames, as from `cat a.zst b.zst`
     return zstandard.compress(data[:half]) + zstandard.compress(data[half:])
 
 
@@ -117,7 +117,7 @@ COMPRESSED: dict[str, Callable[[bytes, str], bytes]] = {
     ".zip": _zip,
 }
 
-#: name → text in bytes; what begins with "cp" holds no letter that is not in it
+#: name → encoded text; texts of code pages ("cp…") use only letters that the page has
 ENCODED: dict[str, Callable[[str], bytes]] = {
     "UTF-8": lambda text: text.encode(),
     "UTF-8 with a mark": lambda text: b"\xef\xbb\xbf" + text.encode(),

@@ -20,7 +20,7 @@ def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
 
 
 def losses(cli: Any) -> dict[int, float]:
-    from test_training import logged
+    from events import logged
 
     return dict(logged(Path(cli.trainer.log_dir), "train/loss"))
 
@@ -38,7 +38,7 @@ def test_both_engines_train_alike(words: list[str], capsys: pytest.CaptureFixtur
 def test_a_checkpoint_of_one_engine_goes_on_under_the_other(
     tiny_bases: dict[str, Path], tmp_path: Path, first: str, then: str
 ) -> None:
-    from test_resume import InterruptionError
+    from interruptions import InterruptionError
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -46,7 +46,7 @@ def test_a_checkpoint_of_one_engine_goes_on_under_the_other(
     often = "--checkpoint.every_n_train_steps=1"
     straight = run("fit", [*options(tiny_bases["llama"], whole), often, "--model.engine=native"])
     words = [*options(tiny_bases["llama"], parts), often]
-    stop = ["--trainer.callbacks=test_resume.StopAt", "--trainer.callbacks.step=7"]
+    stop = ["--trainer.callbacks=interruptions.StopAt", "--trainer.callbacks.step=7"]
     with pytest.raises(InterruptionError):
         run("fit", [*words, f"--model.engine={first}", *stop])
     last = parts / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"

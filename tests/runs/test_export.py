@@ -87,9 +87,9 @@ def test_the_folder_says_how_the_adapter_was_made(tiny_bases: dict[str, Path], t
 def test_the_best_adapter_is_there_as_soon_as_it_is_validated(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    from test_resume import InterruptionError
+    from interruptions import InterruptionError
 
-    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.callbacks=test_resume.StopAt"]
+    words = [*options(tiny_bases["llama"], tmp_path), "--trainer.callbacks=interruptions.StopAt"]
     with pytest.raises(InterruptionError):  # in the epoch after the first validation
         run("fit", [*words, "--trainer.callbacks.step=6"])
     record = tmp_path / "lightning_logs" / "version_0" / "adapter" / "medqlora.json"

@@ -10,11 +10,11 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from events import logged
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_programs import Own, equal, weights
 from safetensors.torch import load_file
-from test_training import logged
 
 from medqlora.callbacks import (
     AdapterCheckpoint,

@@ -16,7 +16,7 @@ import harness
 import pytest
 import torch
 from harness import options
-from test_several_processes import assert_same_run, figures, finish, run
+from processes import assert_same_run, figures, finish, run
 from tiny import build_base
 
 from medqlora.config import ModelOptions

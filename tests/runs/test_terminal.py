@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import options, questions, refused, run, write_rows
-from test_kill import wait
+from interruptions import wait
 
 from medqlora.cli import main
 

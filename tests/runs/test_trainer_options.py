@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from events import logged
 from harness import options, refused, run
 from lightning.pytorch.loggers import Logger
-from test_training import logged
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.callbacks import AdapterCheckpoint, StepProgress, saver_of

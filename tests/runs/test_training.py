@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from events import logged
 from harness import adapter_weights, options, questions, run
 
 from medqlora.data import encode_all, lookup
@@ -210,12 +211,3 @@ def test_the_loss_that_is_logged_is_that_of_a_plain_loop_over_the_same_model(
     assert [value for _, value in logged(Path(cli.trainer.log_dir), "train/loss")] == pytest.approx(
         expected, rel=1e-4
     )
-
-
-def logged(run_folder: Path, name: str) -> list[tuple[int, float]]:
-    """(step, value) of a scalar as TensorBoard reads it."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return [(event.step, event.value) for event in events.Scalars(name)]

@@ -1,11 +1,11 @@
-"""Data files to rows, each of which knows where it stands; what is malformed gets one clear message.
+"""Reads data files into rows with their file and line; malformed input raises `InputError`.
 
-Tables (.csv, .tsv, .txt, .xlsx), JSON in its many shapes (.jsonl, .json), Parquet, Arrow, each also compressed,
-and the folders of Hugging Face's `datasets`. Content decides, the extension only between equals. What a column
-means is not known here.
+Formats: tables (.csv, .tsv, .txt, .xlsx), JSON (.jsonl, .json), Parquet and Arrow, each also compressed, and
+the folders of Hugging Face `datasets`. The content decides the format; the extension only breaks ties.
+`medqlora.data.shapes` interprets the columns.
 """
 
-from medqlora.data.readers.places import data_files, fingerprint
+from medqlora.data.readers.paths import data_files, fingerprint
 from medqlora.data.readers.reading import (
     all_bad,
     read_bare_csv,

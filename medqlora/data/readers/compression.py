@@ -1,4 +1,4 @@
-"""Compressed files of one file each: .gz, .bz2, .xz, .zst and .zip."""
+"""Unpacks compressed files that hold one file: .gz, .bz2, .xz, .zst and .zip."""
 
 import bz2
 import gzip
@@ -6,6 +6,7 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -14,22 +15,26 @@ from medqlora.errors import InputError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
-#: bytes that a file may unpack to; a data set of text is far below, and all of it is held in memory
+#: maximum unpacked size in bytes; all of it is held in memory, and data sets of text are far smaller
 LARGEST = 4 << 30
-#: from this size on, a file may not unpack to more than `STEEPEST` times its bytes: text shrinks to a tenth
+#: above `LARGE` bytes, the maximum ratio of unpacked to packed size; the ratio of text is about 10
 LARGE, STEEPEST = 256 << 20, 1000
 
 _BLOCK = 1 << 20
+_STREAMS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 _NAMES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard", ".zip": "zip"}
 
 
 class Unpacked(NamedTuple):
-    """What a compressed file holds.
+    """The content of a compressed file.
 
     Attributes:
         data: the bytes.
-        name: the name of the file inside: the archive's own where it has one, else the name without its
-            last extension.
+        name: the name in the archive, or the file name without its last extension.
     """
 
     data: bytes
@@ -37,14 +42,14 @@ class Unpacked(NamedTuple):
 
 
 def unpack(file: Path, option: str) -> Unpacked:
-    """The one file in a compressed file.
+    """Unpacks the only file in a compressed file.
 
     Args:
         file: the file; its extension is one of `SUFFIXES`.
         option: the option that named it, for messages.
 
     Raises:
-        InputError: it can't be read, is damaged, holds no file or several, or unpacks to more than can be meant.
+        InputError: the file is unreadable, damaged or too large, or holds no file or several.
     """
     kind = file.suffix.lower()
     try:
@@ -59,31 +64,24 @@ def unpack(file: Path, option: str) -> Unpacked:
         if kind == ".zst":
             data = _zstandard(file, packed)
         else:
-            held = io.BytesIO(packed)
-            stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-            if kind == ".gz":
-                stream = gzip.GzipFile(fileobj=held)
-            elif kind == ".bz2":
-                stream = bz2.BZ2File(held)
-            else:
-                stream = lzma.LZMAFile(held)  # noqa: SIM115
-            data = _read(stream, len(packed), file)
+            data = _read(_STREAMS[kind](io.BytesIO(packed)), len(packed), file)
     except (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
         raise damaged(file, error) from error
     return Unpacked(data, file.stem)
 
 
 def damaged(file: Path, error: BaseException) -> InputError:
-    """The message for a compressed file that can't be unpacked."""
+    """The error for a compressed file that can't be unpacked."""
     return InputError(
         f"{file}: not a whole {_NAMES[file.suffix.lower()]} file ({reason(error)}): download or compress it again"
     )
 
 
 def check_size(unpacked: int, packed: int, file: Path) -> None:
-    """
+    """Checks the unpacked size in bytes.
+
     Raises:
-        InputError: the file unpacks to more bytes than a data set has.
+        InputError: the file unpacks to more than a data set can have.
     """
     if unpacked > LARGEST:
         raise InputError(
@@ -91,11 +89,11 @@ def check_size(unpacked: int, packed: int, file: Path) -> None:
         )
     if unpacked > LARGE and unpacked > packed * STEEPEST:
         raise InputError(
-            f"{file}: unpacks to more than {STEEPEST:,} times its size, as no data set does: check where it is from"
+            f"{file}: unpacks to more than {STEEPEST:,} times its size, which no data set does: check its source"
         )
 
 
-def _read(stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, packed: int, file: Path) -> bytes:
+def _read(stream: io.BufferedIOBase | IO[bytes], packed: int, file: Path) -> bytes:
     blocks, size = [], 0
     with stream:
         while block := stream.read(_BLOCK):
@@ -111,17 +109,17 @@ def _zstandard(file: Path, packed: bytes) -> bytes:
     blocks, size, start = [], 0, 0
     try:
         while start < len(packed):
-            # 2 GiB: what `zstd --long=31` writes. The stream reader of the package takes a cut frame for whole
+            # `zstd --long=31` needs 2 GiB. zstandard's stream reader accepts a truncated frame, so it is not used
             frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
             while not frame.eof and start < len(packed):
-                # a few bytes may stand for megabytes, so they come in small steps
+                # a few bytes may expand to megabytes: small steps keep the size check effective
                 block = frame.decompress(packed[start : start + 1024])
                 start += 1024
                 blocks.append(block)
                 size += len(block)
                 check_size(size, len(packed), file)
             if not frame.eof:
-                raise EOFError("it ends too early")
+                raise EOFError("the file is truncated")
             start = min(start, len(packed)) - len(frame.unused_data)
     except zstandard.ZstdError as error:
         raise damaged(file, error) from error
@@ -131,7 +129,7 @@ def _zstandard(file: Path, packed: bytes) -> bytes:
 def _zip(file: Path, packed: bytes) -> Unpacked:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            # what macOS and Windows add beside the files
+            # without the files that macOS and Windows add
             members = [
                 member
                 for member in archive.infolist()
@@ -141,8 +139,8 @@ def _zip(file: Path, packed: bytes) -> Unpacked:
             ]
             if len(members) != 1:
                 names = listed([member.filename for member in members][:4])
-                found = f"{len(members)} files ({names})" if members else "no file"
-                raise InputError(f"{file}: holds {found}: unpack it and name one file")
+                content = f"{len(members)} files ({names})" if members else "no file"
+                raise InputError(f"{file}: holds {content}: unpack it and name one file")
             (member,) = members
             if member.flag_bits & 1:
                 raise InputError(f"{file}: {plain(member.filename)} has a password: unpack it first")
@@ -151,12 +149,5 @@ def _zip(file: Path, packed: bytes) -> Unpacked:
                 return Unpacked(_read(stream, len(packed), file), Path(member.filename).name)
     except InputError:
         raise
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        KeyError,
-        IndexError,
-        UnicodeError,
-    ) as error:
+    except (zipfile.BadZipFile, RuntimeError, LookupError, UnicodeError) as error:
         raise damaged(file, error) from error

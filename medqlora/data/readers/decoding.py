@@ -1,7 +1,7 @@
-"""Bytes to text: UTF-8, UTF-16, and the Windows code page that Excel writes, each only where it is plain.
+"""Decodes text files: UTF-8, UTF-16, UTF-32 and cp1252, the Windows code page that Excel writes.
 
-A file in UTF-8 with a broken byte is not one in cp1252: to read it as such would spoil all its other letters
-in silence. So cp1252 is taken only where no letter is UTF-8.
+A UTF-8 file with one broken byte must not be decoded as cp1252, which would corrupt all its other letters
+silently. Therefore cp1252 is detected only in files without any UTF-8 letter.
 """
 
 import codecs
@@ -12,41 +12,39 @@ from typing import NamedTuple
 from medqlora.data.wording import reason
 from medqlora.errors import InputError
 
-_ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8, in text decoded with surrogateescape
+_ESCAPED = re.compile("[\udc80-\udcff]")  # an invalid byte in text decoded with surrogateescape
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8", "UTF-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le", "UTF-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le", "UTF-32"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32-be", "UTF-32"),
     (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16"),
 )
-#: what is UTF-8 for sure: Latin, Greek and Cyrillic letters, signs (E2), and two others side by side. Other
-#: pairs and triples occur in cp1252 too: "ß“" (DF 93), "é »" with a no-break space (E9 A0 BB)
+#: certain UTF-8: Latin, Greek and Cyrillic letters, symbols (E2), or two other letters in a row. Other pairs and
+#: triples also occur in cp1252: "ß“" (DF 93), "é »" with a no-break space (E9 A0 BB)
 _UTF8_LETTER = re.compile(
     rb"[\xc2-\xc5\xce-\xd1][\x80-\xbf]|[\xe2\xef][\x80-\xbf]{2}|(?:[\xe0-\xef][\x80-\xbf]{2}){2}"
     rb"|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
-#: bytes without a meaning in cp1252, and control characters, as UTF-16 has many
+#: bytes undefined in cp1252, and control characters, which UTF-16 has many of
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d\x00-\x08\x0e-\x19\x1c-\x1f]")
-#: signs in the midst of a word, and capitals in the midst of small letters: letters of DOS (cp437, cp850), of
-#: old Macs or of Poland (cp1250), all of which Excel writes on request
-_MIDST = re.compile(
+#: symbols inside a word, and capitals between small letters: letters of DOS (cp437, cp850), old Mac or Polish
+#: (cp1250) code pages, all of which Excel can write
+_INSIDE_WORD = re.compile(
     rb"[A-Za-z\xc0-\xff\x9a][\x80\x82\x84\x87-\x89\x8b\x93\x98\x99\x9b\xa1-\xa4\xa7\xb3\xb9\xbc-\xbf][A-Za-z\xc0-\xff]"
     rb"|[a-z][\x8a\x8e\x9f][a-z]|\x9f[a-z]|[a-z][\xa1\xbf]|\xa8[A-Za-z]"
 )
-#: letters that no Western European language has beside each other, and that the code pages of Central and Eastern
-#: Europe, the Baltic states and Turkey have other letters for: (any of these bytes, with any of those)
+#: (bytes, other bytes): letters that no Western European language combines. In the code pages of Central and Eastern
+#: Europe, the Baltic states and Turkey these bytes are other letters
 _OTHER_PAGES = (
     (b"\xf8\xd8", b"\xe8\xec\xf9\x9a\x9e\x8a\x8e"),  # ø with è, ì, ù, š: Czech ř, č, ě, ů, š
     (b"\xe8\xe6\xec\xf0\xc8\xd0", b"\x9a\x9e\x8a\x8e"),  # è, æ, ì, ð with š, ž: Croatian č, ć, đ
     (b"\xfe\xde", b"\xf8\xd8"),  # þ with ø: Lithuanian ž, ų
-    (
-        b"\xf0\xfe\xd0\xde",
-        b"\xfc\xe7\xe3\xe8\xec\xee\xe2\xeb\xdc\xc7",
-    ),  # ð, þ with ü, ç: Turkish ğ, ş; Romanian
+    # ð, þ with ü, ç: Turkish ğ, ş; Romanian
+    (b"\xf0\xfe\xd0\xde", b"\xfc\xe7\xe3\xe8\xec\xee\xe2\xeb\xdc\xc7"),
 )
-#: õ that is not of the Portuguese õe, with ö or ü, and á or é: Hungarian ő
+#: õ outside the Portuguese õe, with ö or ü, and with á, é or í: Hungarian ő
 _HUNGARIAN = (re.compile(rb"\xf5[^eE]"), re.compile(rb"[\xf6\xfc]"), re.compile(rb"[\xe1\xe9\xed]"))
 _LINE_START_BOM = re.compile("^\ufeff+", re.MULTILINE)
 
@@ -55,8 +53,8 @@ class Decoded(NamedTuple):
     """A file's text.
 
     Attributes:
-        text: the text, without byte order marks where files were put one behind the other.
-        encoding: its encoding, for the user: "UTF-8", "UTF-16", "cp1252".
+        text: the text, without the byte order marks of concatenated files.
+        encoding: the name of its encoding: "UTF-8", "UTF-16", "cp1252".
     """
 
     text: str
@@ -72,25 +70,22 @@ def decode(
     lenient: bool = False,
     offer: bool = False,
 ) -> Decoded:
-    """The text of a file.
+    """Decodes the text of a file.
 
     Args:
         data: the bytes.
         file: for messages.
-        encoding: the encoding that the user named; None to detect it.
-        guess: take a file for cp1252 where that is likely: only where the user is told.
-        lenient: bytes that are no UTF-8 become lone surrogates (`escaped_byte`) rather than an error.
-        offer: there is an option for the encoding, which messages may name.
+        encoding: the encoding from the options; None to detect it.
+        guess: accept cp1252 if it is likely; only for callers that report the encoding to the user.
+        lenient: decode invalid UTF-8 bytes to lone surrogates (`escaped_byte`) instead of raising.
+        offer: messages may suggest the option `--data.source.encoding`.
 
     Raises:
-        InputError: bytes that are not of the encoding; names the line.
+        InputError: bytes are invalid in the encoding; names the line.
     """
     fix = ", or name its encoding with --data.source.encoding" if offer else ""
-    found = _decoded(data, file, encoding, guess, lenient, fix)
-    text = found.text
-    if "\ufeff" in text:
-        text = _LINE_START_BOM.sub("", text)
-    return Decoded(text, found.encoding)
+    text, name = _decoded(data, file, encoding, guess, lenient, fix)
+    return Decoded(_LINE_START_BOM.sub("", text) if "\ufeff" in text else text, name)
 
 
 def _decoded(data: bytes, file: Path, encoding: str | None, guess: bool, lenient: bool, fix: str) -> Decoded:
@@ -130,7 +125,7 @@ def _strict(data: bytes, file: Path, name: str, why: str) -> str:
 
 
 def _utf16_without_mark(data: bytes) -> str:
-    """The order of its bytes where a text begins with ASCII in UTF-16, as a header or JSON does; else ""."""
+    """The codec of text that begins with ASCII characters in UTF-16, as headers and JSON do; otherwise ""."""
     start = data[:24]
     if len(start) < 4:
         return ""
@@ -143,12 +138,12 @@ def _utf16_without_mark(data: bytes) -> str:
 
 
 def _is_cp1252(data: bytes) -> bool:
-    """Whether bytes that are no UTF-8 are text of a Western European language.
+    """Whether bytes that are not UTF-8 are text of a Western European language.
 
-    Letters beyond ASCII stand alone or in pairs there; in a Cyrillic, Greek or Chinese code page they fill
-    whole words, which cp1252 would make gibberish of.
+    Non-ASCII letters come alone or in pairs there. In Cyrillic, Greek and Chinese code pages they fill complete
+    words, which cp1252 would garble.
     """
-    if _UTF8_LETTER.search(data) or _NOT_CP1252.search(data) or _MIDST.search(data):
+    if _UTF8_LETTER.search(data) or _NOT_CP1252.search(data) or _INSIDE_WORD.search(data):
         return False
     if any(_has(data, first) and _has(data, second) for first, second in _OTHER_PAGES):
         return False
@@ -167,12 +162,12 @@ def _not_utf8(byte: int) -> str:
 
 
 def escaped_byte(text: str) -> str | None:
-    """What is wrong with text that was decoded leniently; None where nothing is."""
-    found = _ESCAPED.search(text)
-    return None if found is None else _not_utf8(ord(found[0]) - 0xDC00)
+    """The error message for the first invalid byte in leniently decoded text; None if all bytes are valid."""
+    match = _ESCAPED.search(text)
+    return None if match is None else _not_utf8(ord(match[0]) - 0xDC00)
 
 
 def escaped_line(text: str) -> int:
-    """The line of the first byte that `escaped_byte` tells of, counted from 1."""
-    found = _ESCAPED.search(text)
-    return text.count("\n", 0, found.start() if found else 0) + 1
+    """The line of the byte that `escaped_byte` reports, counted from 1."""
+    match = _ESCAPED.search(text)
+    return text.count("\n", 0, match.start() if match else 0) + 1

@@ -1,4 +1,4 @@
-"""What a reader gives: rows that know where they stand, and a line that says how the file was understood."""
+"""Types of the readers: rows with their source location, and the description of a file's format."""
 
 import codecs
 from collections.abc import Mapping
@@ -13,13 +13,12 @@ class Row(NamedTuple):
     """One row of a file.
 
     Attributes:
-        where: "file:line" (JSON lines, tables, and the row's number for Parquet and Arrow), "file: item 3"
-            or "file: key".
-        number: the line, or the row counted from 1.
-        key: the key that the row has in a JSON object; the line and the place on it where several rows stand on
-            one, or the shard and the number where a table has several shards; None elsewhere.
-        value: column → value; the values of a table are all text.
-        file: the file alone; "" where the row is from none.
+        where: the location: "file:line" (for Parquet and Arrow the row number), "file: item 3" or "file: key".
+        number: the line, or the row number, counted from 1.
+        key: the key of the row in a JSON object; "line.index" if several rows share a line; "shard.number" if
+            the table has several shards; otherwise None.
+        value: column → value; all values of a table are text.
+        file: the file; "" for a row without a file.
     """
 
     where: str
@@ -33,9 +32,8 @@ class Table(NamedTuple):
     """All rows of a file or a folder.
 
     Attributes:
-        rows: the rows, in the file's order.
-        remark: how the file was understood, for the person at the terminal: "ward.csv: 60 rows,
-            ';'-separated, cp1252".
+        rows: the rows, in file order.
+        remark: the detected format, for the user: "ward.csv: 60 rows, ';'-separated, cp1252".
     """
 
     rows: list[Row]
@@ -43,11 +41,11 @@ class Table(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The rows of one file, with the words for `Table.remark`.
+    """The rows of one file, and the terms for `Table.remark`.
 
     Attributes:
         rows: the rows.
-        words: the form ("';'-separated"), then whatever else was understood ("sheet 'Ward'").
+        words: the format ("';'-separated"), then other detected properties ("sheet 'Ward'").
     """
 
     rows: list[Row]
@@ -56,11 +54,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a user may say about a file.
+    """Options of the user for reading a file.
 
     Attributes:
-        encoding: the encoding of text files, as Python names it; detected when None.
-        sheet: the sheet of a workbook; the first when None.
+        encoding: Python's name of the encoding of text files; None to detect it.
+        sheet: the sheet of a workbook; None for the first visible sheet.
     """
 
     encoding: str | None = None
@@ -69,21 +67,21 @@ class ReadOptions:
     def __post_init__(self) -> None:
         """
         Raises:
-            InputError: no such encoding.
+            InputError: the encoding is unknown.
         """
         if self.encoding is None:
             return
         try:
             codec = codecs.lookup(self.encoding)
-            "".encode(codec.name)  # "hex" and "rot13" are codecs too, but not of text
+            "".encode(codec.name)  # rejects "hex" and "rot13", which are not text codecs
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"--data.source.encoding: {shown(self.encoding)} is no encoding that Python knows: give utf-8, "
+                f"--data.source.encoding: {shown(self.encoding)} is not an encoding that Python knows: give utf-8, "
                 "utf-16, cp1252, latin-1 or another of its names"
             ) from error
 
 
 def type_name(value: object) -> str:
-    """What JSON calls the type of a value."""
+    """The JSON name of the type of a value."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")

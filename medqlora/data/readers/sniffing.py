@@ -1,11 +1,11 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""Detects the format of a file by its first bytes, independent of its name."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from medqlora.errors import InputError
 
-#: bytes that are enough for `tell_disguise` and `signature`
+#: number of bytes that `reject_non_data` and `signature` need
 HEAD = 1024
 
 
@@ -13,9 +13,9 @@ class Signature(NamedTuple):
     """A kind of binary file.
 
     Attributes:
-        kind: the extension that the readers know it by; "" for what is not read.
-        what: its name in a message.
-        fix: what to do about it under a wrong name.
+        kind: the extension of the format; "" for formats that are not supported.
+        what: the name of the format, for messages.
+        fix: the advice if the file has a wrong extension.
     """
 
     kind: str
@@ -42,9 +42,9 @@ _STARTS = (
     (b"PK\x05\x06", _packed(".zip", "a zip archive")),
     (b"PAR1", _named(".parquet", "Parquet")),
     (b"ARROW1", _named(".arrow", "Arrow")),
-    (b"\xff\xff\xff\xff", _named(".arrow", "Arrow")),  # the stream format, as `datasets` writes it
+    (b"\xff\xff\xff\xff", _named(".arrow", "Arrow")),  # the stream format, which `datasets` writes
     (b"%PDF", Signature("", "a PDF document", _SAVE)),
-    # an encrypted .xlsx has the same container
+    # encrypted .xlsx files use the same container
     (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         Signature("", "an old or encrypted Excel workbook", "save it as .xlsx without a password"),
@@ -59,42 +59,43 @@ _STARTS = (
 )
 _TAR = Signature("", "a tar archive", _UNPACK)
 WORKBOOK = _named(".xlsx", "an Excel workbook")
-#: names in a zip archive that say what it is, and names of the first file of any workbook
+#: file names that identify a zip archive's format
 _ARCHIVES = (
     (b"xl/workbook.xml", WORKBOOK),
     (b"xl/workbook.bin", Signature("", "a binary Excel workbook", "save it as .xlsx")),
     (b"word/document.xml", Signature("", "a Word document", _SAVE)),
     (b"opendocument.spreadsheet", Signature("", "an OpenDocument spreadsheet", "save it as .xlsx or CSV")),
 )
+#: names of the first file in a workbook
 _OFFICE = (b"[Content_Types].xml", b"docProps/", b"xl/", b"_rels/")
 _LFS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def signature(data: bytes) -> Signature | None:
-    """The kind of a binary file; None where it may be text.
+    """The format of a binary file; None if the file may be text.
 
     Args:
         data: the file, or its first `HEAD` bytes.
     """
     if data[257:262] == b"ustar":
         return _TAR
-    found = next((kind for start, kind in _STARTS if data.startswith(start)), None)
-    if found is None or found.kind != ".zip":
-        return found
-    inside = next((kind for name, kind in _ARCHIVES if name in data), None)
-    return WORKBOOK if inside is None and data[30:].startswith(_OFFICE) else inside or found
+    outer = next((kind for start, kind in _STARTS if data.startswith(start)), None)
+    if outer is None or outer.kind != ".zip":
+        return outer
+    inner = next((kind for name, kind in _ARCHIVES if name in data), None)
+    return WORKBOOK if inner is None and data[30:].startswith(_OFFICE) else inner or outer
 
 
-def tell_disguise(data: bytes, file: Path) -> None:
-    """What stands in the place of data after a download that went wrong, told for what it is.
+def reject_non_data(data: bytes, file: Path) -> None:
+    """Rejects files that failed downloads leave in place of the data.
 
     Args:
         data: the file, or its first `HEAD` bytes.
         file: for messages.
 
     Raises:
-        InputError: it is a Git LFS pointer, an HTML page or XML.
+        InputError: the file is a Git LFS pointer, an HTML page or XML.
     """
     start = data[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(_LFS):
@@ -111,6 +112,6 @@ def tell_disguise(data: bytes, file: Path) -> None:
 
 
 def json_begins(text: str) -> bool:
-    """Whether a text can be nothing but JSON: it begins with an object, or with a list of some value."""
+    """Whether a text begins as JSON: with an object, or with a list of objects, lists or strings."""
     start = text[:HEAD].lstrip()
     return start[:1] == "{" or (start[:1] == "[" and start[1:].lstrip()[:1] in ("{", "[", '"', "]", ""))

@@ -1,6 +1,6 @@
-"""Delimited text to rows: CSV, TSV and what Excel makes of them. Every cell is text, and stays as it is written.
+"""Reads delimited text: CSV, TSV and Excel's variants. Every cell is text and stays unchanged.
 
-The separator is found by the header and the rows below it; the file's extension decides between equals only.
+The header and the rows determine the separator; the extension only breaks ties.
 """
 
 import csv
@@ -8,9 +8,10 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data.bad_records import refuse
 from medqlora.data.readers.decoding import escaped_byte
@@ -19,24 +20,26 @@ from medqlora.data.wording import reason, shown
 from medqlora.errors import InputError
 from medqlora.records import BadRecord
 
-#: extension → the separator that it promises; any other text of one column has none
+#: extension → default separator; other text has one column
 EXTENSIONS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 _SEPARATORS = (",", ";", "\t", "|")
-_WORDS = {"\t": "tab-separated", "\x1f": "one column"}
-_SAMPLE = 50  # rows that decide about the separator
-# Excel's first line, by itself or with the separators that pad it to the width of the table
+#: the separator of text with one column
+_NO_SEPARATOR = "\x1f"
+_WORDS = {"\t": "tab-separated", _NO_SEPARATOR: "one column"}
+_SAMPLE = 50  # rows that determine the separator
+# Excel's first line, alone or padded with separators to the width of the table
 _SEP_LINE = re.compile(r'"?sep=([^\r\n"])"?\1*[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
 
 
 class Dialect(NamedTuple):
-    """How a text is cut into cells.
+    """The CSV dialect of a text.
 
     Attributes:
-        separator: the character between two cells; U+001F for a text of one column.
-        skipped: the lines before the header.
-        spaced: there is a space behind each separator, which belongs to no cell.
-        quoted: every name of the header is in quotes.
+        separator: the character between two cells; U+001F for text with one column.
+        skipped: the number of lines before the header.
+        spaced: a space follows each separator and is not part of a cell.
+        quoted: every name in the header is quoted.
     """
 
     separator: str
@@ -48,86 +51,78 @@ class Dialect(NamedTuple):
 def read_delimited(
     file: Path, text: str, skipped: list[BadRecord] | None = None, suffix: str = ".csv"
 ) -> Part:
-    """All rows of a table with a header.
+    """Reads all rows of a table with a header.
 
     Args:
         file: for messages.
         text: the file's text.
-        skipped: takes up the rows that can't be used, which are then left out; without it they are errors.
-        suffix: the extension of the text.
+        skipped: collects the unusable rows, which are left out; None makes them errors.
+        suffix: the extension of the file.
 
     Raises:
-        InputError: it is no table, or a row has another number of cells than the header.
+        InputError: the text is not a table, or a row and the header differ in their number of cells.
     """
-    limit = csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a full text
-    try:
+    with _long_cells():
         dialect, text = find_dialect(text, suffix)
         if "\ufeff" in text:
-            # a file whose last line had no end, and the next one's header right behind it
-            text = text.replace(
-                "\ufeff" + text.partition("\n")[0].rstrip("\r"), "\n" + text.partition("\n")[0]
-            )
+            # concatenated files: the header of the second follows the unterminated last line of the first
+            header = text.partition("\n")[0]
+            text = text.replace("\ufeff" + header.rstrip("\r"), "\n" + header)
         already = len(skipped or ())
         try:
             return _with_header(file, _tabs(file, text, dialect), dialect, skipped)
         except InputError:
-            if '\\"' not in text:
-                raise
-            # quotes behind a backslash, as MySQL and Spark write them
-            try:
-                part = _with_header(file, _records(file, text, dialect, escaped=True), dialect, None)
-            except InputError:
-                part = None
-            if part is None:
-                raise
-            del (skipped or [])[already:]
-            return part
+            if '\\"' in text:  # MySQL and Spark escape quotes with a backslash
+                with suppress(InputError):
+                    part = _with_header(file, _records(file, text, dialect, escaped=True), dialect, None)
+                    del (skipped or [])[already:]
+                    return part
+            raise
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Raises csv's cell limit of 128 KiB, which is less than a full text, inside the block."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
     finally:
         csv.field_size_limit(limit)
 
 
 def read_bare(file: Path, text: str, columns: Sequence[str]) -> list[Row]:
-    """All rows of a comma-separated table without a header.
+    """Reads all rows of a comma-separated table without a header.
 
     Raises:
-        InputError: it is no table, or a row has another number of cells than there are `columns`.
+        InputError: the text is not a table, or a row and `columns` differ in length.
     """
-    limit = csv.field_size_limit(2**31 - 1)
     rows = []
-    try:
+    with _long_cells():
         for line, cells in _records(file, text, Dialect(",")):
             if len(cells) != len(columns):
-                raise InputError(f"{file}:{line}: {_miscounted(len(cells), f'and {len(columns)} are due')}")
+                raise InputError(f"{file}:{line}: {_miscounted(len(cells), f'not {len(columns)}')}")
             rows.append(Row(f"{file}:{line}", line, None, dict(zip(columns, cells, strict=True)), str(file)))
-    finally:
-        csv.field_size_limit(limit)
     return rows
 
 
 def looks_delimited(text: str) -> bool:
-    """Whether a text is a table for sure: a header of two columns or more, and each row as wide as it."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
+    """Whether a text is certainly a table: a header of two or more columns, and each sampled row as wide."""
+    with _long_cells():
         dialect, text = find_dialect(text, "")
-        if dialect.separator == "\x1f":
-            return False
-        agreeing, _ = _agreement(_sample(text, dialect.separator))
-        return agreeing == 1
-    finally:
-        csv.field_size_limit(limit)
+        return dialect.separator != _NO_SEPARATOR and _agreement(_sample(text, dialect.separator))[0] == 1
 
 
 def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
-    """How the text is cut into cells, and the text from its header on.
+    """Detects the dialect; returns it with the text from the header on.
 
     Args:
-        text: the text, with "sep=;" in its first line or without.
-        suffix: its extension, which decides where the text doesn't.
+        text: the text, with or without "sep=;" in its first line.
+        suffix: the extension, which breaks ties.
     """
     skipped, separator = 0, ""
     if named := _SEP_LINE.match(text):
         separator, text, skipped = named[1], text[named.end() :], 1
-    hint = EXTENSIONS.get(suffix, "\x1f")
+    hint = EXTENSIONS.get(suffix, _NO_SEPARATOR)
     if not separator:
         scores = {}
         for candidate in _SEPARATORS:
@@ -137,41 +132,33 @@ def find_dialect(text: str, suffix: str) -> tuple[Dialect, str]:
         separator = max(scores, key=scores.__getitem__) if scores else hint
     header = next(iter(_sample(text, separator, 1)), [])
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
-    first = text.lstrip().splitlines()[:1]
-    quoted = (
-        bool(first)
-        and first[0].count('"') == 2 * len(header)
-        and first[0][:1] == first[0].rstrip()[-1:] == '"'
-    )
+    line = next(iter(text.lstrip().splitlines()), "")
+    quoted = line.count('"') == 2 * len(header) and line[:1] == line.rstrip()[-1:] == '"'
     return Dialect(separator, skipped, spaced, quoted), text
 
 
 def _sample(text: str, separator: str, count: int = _SAMPLE) -> list[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     records: list[list[str]] = []
-    try:
+    with suppress(csv.Error):
         for cells in islice((cells for cells in reader if any(cell.strip() for cell in cells)), count):
-            records.append(cells)  # noqa: PERF402 - an error keeps what was read before it
-    except csv.Error:
-        pass
+            records.append(cells)  # noqa: PERF402 - an error keeps the rows before it
     return records
 
 
 def _agreement(records: list[list[str]]) -> tuple[float, int]:
-    """The share of the rows that have as many cells as the header, and how many names the header has."""
+    """The fraction of rows with as many cells as the header, and the number of names in the header."""
     if not records:
         return 0.0, 0
     header, *rows = records
     width = sum(bool(cell.strip()) for cell in header)
-    if not rows:
-        return 0.0, width
-    return sum(len(cells) == len(header) for cells in rows) / len(rows), width
+    return sum(len(cells) == len(header) for cells in rows) / max(len(rows), 1), width
 
 
 def _tabs(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """The records; those between tabs are read without quoting where they can't be read with it.
+    """The records; if tab-separated text is invalid with quoting, it is read without.
 
-    Many programs write tabs without any quotes, as the registered form of TSV has it, and a quote is itself then:
+    The registered TSV format has no quoting, so a quote is an ordinary character:
     https://www.iana.org/assignments/media-types/text/tab-separated-values
     """
     if dialect.separator != "\t":
@@ -179,17 +166,17 @@ def _tabs(file: Path, text: str, dialect: Dialect) -> Iterator[tuple[int, list[s
     try:
         return iter(list(_records(file, text, dialect)))
     except InputError:
-        plain = list(_records(file, text, dialect, quoted=False))
-        if any(len(cells) != len(plain[0][1]) for _, cells in plain):
+        unquoted = list(_records(file, text, dialect, quoted=False))
+        if any(len(cells) != len(unquoted[0][1]) for _, cells in unquoted):
             raise
-        return iter(plain)
+        return iter(unquoted)
 
 
 def _records(
     file: Path, text: str, dialect: Dialect, *, quoted: bool = True, escaped: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
-    """The line where a record begins, counted from 1, and its cells; blank ones are left out."""
-    reader: Any = csv.reader(
+    """The first line of each record, counted from 1, and its cells; blank records are left out."""
+    reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=dialect.separator,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
@@ -199,7 +186,7 @@ def _records(
         escapechar="\\" if escaped else None,
     )
     while True:
-        line = reader.line_num + 1 + dialect.skipped  # quoted cells may span lines
+        line = reader.line_num + 1 + dialect.skipped  # a quoted cell may span lines
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -216,10 +203,10 @@ def _with_header(
     line, cells = next(records, (1, []))
     header = header_of(cells, f"{file}:{line}")
     if dialect.quoted and header[0]:
-        every = list(records)
-        if _has_row_names(header, [cells for _, cells in every]):
+        listed = list(records)
+        if _has_row_names(header, [cells for _, cells in listed]):
             header = ["", *header]
-        records = iter(every)
+        records = iter(listed)
     kept, repeated = [], 0
     for line, cells in records:
         why = escaped_byte("".join(cells))
@@ -229,19 +216,20 @@ def _with_header(
         if why is not None or fitted is None:
             refuse(InputError(f"{file}:{line}: {why}"), BadRecord(str(file), line, why or ""), skipped)
         elif len(header) > 1 and [cell.strip() for cell in fitted] == header:
-            repeated += 1  # files with headers, one behind the other
+            repeated += 1  # concatenated files with headers
         else:
             kept.append((line, fitted))
     rows = named_rows(file, header, kept)
     words = [_WORDS.get(dialect.separator, f"'{dialect.separator}'-separated")]
     if repeated:
-        words.append("the header stands there twice" if repeated == 1 else f"{repeated} more headers in it")
+        words.append(f"the header appears {'twice' if repeated == 1 else f'{repeated + 1} times'}")
     return Part(rows, tuple(words))
 
 
 def _has_row_names(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether each row begins with a name of its own that the header has no column for, as R's `write.table` has
-    it. Where the header is quoted, no text with a separator makes a row longer."""
+    """Whether each row begins with a unique name without a column in the header, as R's `write.table` writes it.
+
+    A quoted header rules out that a separator inside an unquoted text makes the rows longer."""
     names = {cells[0] for cells in rows}
     return (
         len(names) == len(rows) > 0
@@ -250,15 +238,15 @@ def _has_row_names(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool
     )
 
 
-def _miscounted(count: int, due: str) -> str:
-    return f"has {count} cells, {due}: quote the cells that hold a separator"
+def _miscounted(count: int, expected: str) -> str:
+    return f"has {count} cells, {expected}: quote the cells that hold a separator"
 
 
 def header_of(cells: Sequence[str], where: str) -> list[str]:
-    """The names of the columns, without spaces around them; "" for one without a name.
+    """The names of the columns, without surrounding spaces; "" for a column without a name.
 
     Raises:
-        InputError: a name stands there twice, or holds bytes that are no UTF-8.
+        InputError: a name is repeated, or has bytes that are not UTF-8.
     """
     header = [cell.strip() for cell in cells]
     if broken := escaped_byte("".join(header)):
@@ -266,13 +254,13 @@ def header_of(cells: Sequence[str], where: str) -> list[str]:
     counts = Counter(name for name in header if name)
     if counts and counts.most_common(1)[0][1] > 1:
         raise InputError(
-            f"{where}: the column {shown(counts.most_common(1)[0][0])} stands there twice: rename one"
+            f"{where}: the column {shown(counts.most_common(1)[0][0])} appears twice: rename one"
         )
     return header
 
 
 def _fit(cells: list[str], header: list[str]) -> list[str] | None:
-    """A row as wide as the header: empty cells behind it go, and columns without a name may be missing."""
+    """The row as wide as the header: drops extra empty cells, adds cells of unnamed columns; None if it can't fit."""
     width = len(header)
     if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
         return cells[:width]
@@ -282,15 +270,15 @@ def _fit(cells: list[str], header: list[str]) -> list[str] | None:
 
 
 def named_rows(file: Path, header: Sequence[str], records: Sequence[tuple[int, Sequence[str]]]) -> list[Row]:
-    """Rows by the names of their columns; a column without a name and without a value is left out.
+    """Makes rows of cells; columns without a name and without values are left out.
 
     Args:
         file: for messages.
-        header: the names; "" for a column without one.
+        header: the column names; "" for a column without a name.
         records: the line of each row, and its cells, as many as names.
 
     Raises:
-        InputError: two columns without a name hold values. One alone is the index that pandas writes.
+        InputError: two columns without a name have values. A single one is pandas' index.
     """
     unnamed = [index for index, name in enumerate(header) if not name]
     filled = [index for index in unnamed if any(cells[index].strip() for _, cells in records)]

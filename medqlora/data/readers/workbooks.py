@@ -1,7 +1,7 @@
-"""Excel workbooks (.xlsx) to rows: one sheet, whose first row with anything in it is the header.
+"""Reads one sheet of an Excel workbook (.xlsx); its first row that is not empty is the header.
 
-Cells become the text that a CSV of the sheet would hold: whole numbers without ".0", dates as ISO 8601 has
-them, true and false. openpyxl reads the file; formulas count with the value that Excel saved for them.
+Cells become text as in a CSV export: whole numbers without ".0", ISO 8601 dates, true and false. openpyxl reads
+the file; a formula has the value that Excel saved for it.
 """
 
 import datetime
@@ -9,7 +9,7 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from medqlora.data.readers import compression
 from medqlora.data.readers.rows import Part, ReadOptions
@@ -18,51 +18,54 @@ from medqlora.data.readers.tables import header_of, named_rows
 from medqlora.data.wording import listed, plain, reason, shown
 from medqlora.errors import InputError
 
+if TYPE_CHECKING:
+    from openpyxl.cell import Cell
+    from openpyxl.cell.read_only import EmptyCell, ReadOnlyCell
+
 SUFFIXES = (".xlsx", ".xlsm")
 
-_MOST_ROWS = (
-    1_048_576  # of a sheet: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3
-)
+#: rows of a sheet: https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3
+_MOST_ROWS = 1_048_576
+
+#: number and values of each row; a value is a text, number, boolean, date, time or formula, or None
+_Records: TypeAlias = list[tuple[int, list[object]]]
 
 
 def read_workbook(
     file: Path, data: bytes, split: str = "", option: str = "", options: ReadOptions | None = None
 ) -> Part:
-    """All rows of one sheet.
+    """Reads all rows of one sheet.
 
     Args:
         file: for messages.
-        data: the workbook.
-        split: the part that is asked for, where every sheet is named for one; "" for the first sheet.
+        data: the bytes of the workbook.
+        split: the split to select if every sheet is named for one; "" for the first sheet.
         option: the option that named the file, for messages.
-        options: names the sheet; else the first is read that isn't hidden. None where there is no option
-            for it, and messages offer none.
+        options: may name the sheet; otherwise the first visible sheet is read. None if the caller has no such
+            option, so that messages suggest none.
 
     Raises:
-        InputError: no workbook, no such sheet, or no table in it.
+        InputError: the file is not a workbook, or the sheet is missing or has no table.
     """
-    sheet = options.sheet if options else None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            compression.check_size(sum(one.file_size for one in archive.infolist()), len(data), file)
+            compression.check_size(sum(member.file_size for member in archive.infolist()), len(data), file)
     except zipfile.BadZipFile as error:
-        raise InputError(f"{file}: this is no Excel workbook ({reason(error)}): save it as .xlsx") from error
-    try:
-        chosen = _Choice(sheet, split, str(file), option)
-        names, name, records, empty = _cells(data, chosen, formulas=False)
-        formulas = _cells(data, chosen, formulas=True).records if empty else records
-    except _NoSheetError as error:
         raise InputError(
-            f"--data.source.sheet: {file} has no sheet {shown(sheet)}; there are {listed(error.names)}: give one"
+            f"{file}: this is not an Excel workbook ({reason(error)}): save it as .xlsx"
         ) from error
+    try:
+        choice = _Choice(options.sheet if options else None, split, str(file), option)
+        names, name, records, empty = _cells(data, choice, formulas=False)
+        formulas = _cells(data, choice, formulas=True).records if empty else records
     except InputError:
         raise
-    except Exception as error:  # openpyxl raises whatever the XML in the archive brings up
+    except Exception as error:  # openpyxl raises various errors for invalid XML
         raise InputError(
             f"{file}: not an Excel workbook that can be read ({reason(error)}): save it again"
         ) from error
-    place = f"{file}: sheet {plain(name)}, row"
-    _check_formulas(place, records, formulas)
+    where = f"{file}: sheet {plain(name)}, row"
+    _check_formulas(where, records, formulas)
     texts = [(number, [_text(value) for value in cells]) for number, cells in records]
     texts = [(number, cells) for number, cells in texts if any(cell.strip() for cell in cells)]
     if not texts:
@@ -72,7 +75,7 @@ def read_workbook(
     texts = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in texts]
     (number, first), *rest = texts
     words = f"sheet {plain(name)}" if len(names) == 1 else f"sheet {plain(name)} of {len(names)}"
-    return Part(named_rows(file, header_of(first, f"{place} {number}"), rest), ("Excel", words))
+    return Part(named_rows(file, header_of(first, f"{where} {number}"), rest), ("Excel", words))
 
 
 class _Sheet(NamedTuple):
@@ -80,19 +83,19 @@ class _Sheet(NamedTuple):
 
     Attributes:
         names: the names of all sheets.
-        name: its own.
-        records: the number of each row that is not empty, counted from 1, and its values.
-        empty: there is a cell without a value, which may hold a formula.
+        name: the name of this sheet.
+        records: the rows that are not empty, with their numbers counted from 1.
+        empty: whether a cell has no value; it may have a formula.
     """
 
     names: list[str]
     name: str
-    records: list[tuple[int, list[Any]]]
+    records: _Records
     empty: bool
 
 
 class _Choice(NamedTuple):
-    """Which sheet is meant: by its name, or by the part that is asked for; and the words for messages."""
+    """The requested sheet or split, and the file and option for messages."""
 
     sheet: str | None
     split: str
@@ -100,14 +103,16 @@ class _Choice(NamedTuple):
     option: str
 
     def of(self, names: list[str], visible: list[str]) -> str:
-        """The name of the sheet.
+        """The name of the chosen sheet.
 
         Raises:
-            _NoSheetError: none has the name that is given.
-            InputError: the sheets are parts, and none is the one that is asked for.
+            InputError: the requested sheet or split is missing, or the split is ambiguous.
         """
         if not names or (self.sheet is not None and self.sheet not in names):
-            raise _NoSheetError(names)
+            raise InputError(
+                f"--data.source.sheet: {self.file} has no sheet {shown(self.sheet)}; there are {listed(names)}: "
+                "give one"
+            )
         if self.sheet is not None:
             return self.sheet
         if self.split and len(visible) > 1 and all(map(split_named, visible)):
@@ -115,25 +120,20 @@ class _Choice(NamedTuple):
         return (visible or names)[0]
 
 
-class _NoSheetError(Exception):
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self.names = names
-
-
 def _cells(data: bytes, choice: _Choice, *, formulas: bool) -> _Sheet:
-    """A sheet with the values that Excel saved, or with the formulas in their place."""
+    """The chosen sheet, with the saved values of formulas or with the formulas."""
     import openpyxl
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openpyxl tells of what it leaves out: styles, checks of input
+        warnings.simplefilter("ignore")  # openpyxl warns about ignored styles and input validation
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=not formulas)
         try:
-            names = [one.title for one in book.worksheets]
-            visible = [one.title for one in book.worksheets if one.sheet_state == "visible"]
+            names = [sheet.title for sheet in book.worksheets]
+            visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
             chosen = book.worksheets[names.index(choice.of(names, visible))]
-            chosen.reset_dimensions()  # what the file says of its size is wrong in some, and would cut it
-            records, empty = [], False
+            chosen.reset_dimensions()  # a wrong size in the file would truncate the sheet
+            records: _Records = []
+            empty = False
             for number, row in enumerate(chosen.iter_rows(), 1):
                 cells = [_value(cell) for cell in row]
                 if number > _MOST_ROWS:
@@ -146,15 +146,13 @@ def _cells(data: bytes, choice: _Choice, *, formulas: bool) -> _Sheet:
     return _Sheet(names, chosen.title, records, empty)
 
 
-def _value(cell: Any) -> Any:
-    """A cell's value; openpyxl gives None for a formula whose saved value is an empty text, too."""
+def _value(cell: "Cell | ReadOnlyCell | EmptyCell") -> object:
+    """A cell's value; "" for a formula with an empty text as saved value, where openpyxl returns None."""
     return "" if cell.value is None and cell.data_type == "str" else cell.value
 
 
-def _check_formulas(
-    place: str, values: list[tuple[int, list[Any]]], formulas: list[tuple[int, list[Any]]]
-) -> None:
-    """A formula without a saved value would be an empty cell, in silence."""
+def _check_formulas(where: str, values: _Records, formulas: _Records) -> None:
+    """Rejects formulas without a saved value, which would silently become empty cells."""
     saved = dict(values)
     for number, cells in formulas:
         for index, formula in enumerate(cells):
@@ -162,12 +160,12 @@ def _check_formulas(
             if formula is not None and value in ([], [None]):
                 text = formula if isinstance(formula, str) else getattr(formula, "text", "of several cells")
                 raise InputError(
-                    f"{place} {number}: the formula {shown(text)} has no saved value: open the file in Excel and "
+                    f"{where} {number}: the formula {shown(text)} has no saved value: open the file in Excel and "
                     "save it, or give the values"
                 )
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -177,8 +175,8 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         return value.date().isoformat()
     if isinstance(value, float):
-        return format(value, ".15g")  # the digits that Excel has: 0.1 + 0.2 is 0.3
+        return format(value, ".15g")  # Excel's precision: 0.1 + 0.2 is 0.3
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    # a line end as other programs than Excel write it
+    # line ends as programs other than Excel write them
     return str(value).replace("_x000D_\n", "\n").replace("_x000D_", "\n")

@@ -1,6 +1,6 @@
-"""Which column of a file holds the answers, what its numbers count, and what each row's answer is."""
+"""Determines the answer column of a file, whether its numbers count from 0 or 1, and the answer of each row."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ _INDEX_OPTION = "--data.source.answer_index"
 class Answer(NamedTuple):
     """
     Attributes:
-        text: the label, the option's letter, or the free answer.
-        rationale: the text that goes on after a label; "" for none.
-        column: where it stands.
+        text: the label, the option letter, or the free answer.
+        rationale: the text after a label; "" for none.
+        column: its column.
     """
 
     text: str
@@ -34,10 +34,10 @@ class Answers:
     """The answers of one file.
 
     Args:
-        rows: its rows, with their options ({} for none); rows that can't be used may be left out.
-        columns: its columns.
-        labels: the possible answers of a question without options; none for free answers.
-        answer_index: what numbers count from, where the user said so.
+        rows: the rows with their options ({} for none); unusable rows may be left out.
+        columns: the columns of the file.
+        labels: the possible answers of questions without options; none for free answers.
+        answer_index: the first number, 0 or 1, if the options set it.
         option: the option that named the file, for messages.
     """
 
@@ -51,31 +51,30 @@ class Answers:
     ) -> None:
         self._labels, self._option, self._given = labels, option, answer_index
         self._fix = columns.fix("answer")
-        # "Option 2" and "opb" name a column, where each option has one
+        # an answer may be the name of an option's column: "Option 2", "opb"
         named = columns.names("options") if columns.is_mapped("options") else [*columns.families, []][0]
         self._letters = dict(zip(map(key, named), LETTERS, strict=False)) if len(named) > 1 else {}
         names = columns.names("answer")
         self._exact = columns.is_mapped("answer") or (bool(names) and key(names[0]) == "answer")
         self.columns = self._ranked(names, rows)
-        #: for questions with options and for others: 0, 1, why neither can be told, None where nothing is counted
+        #: has options → first number 0 or 1, the reason why it is undecidable, or None if answers are not numbers
         self._bases: dict[bool, int | str | None] = {
-            choice: self._base([(row, held) for row, held in rows if bool(held) == choice])
+            choice: self._base([(row, options) for row, options in rows if bool(options) == choice])
             for choice in (True, False)
         }
-        # the Hub's test splits have -1 where the answer is not told
+        # test splits on the Hub have -1 for hidden answers
         self._hidden = bool(self.columns) and {
             whole(row.value.get(self.columns[0]))
             for row, _ in rows
             if not is_missing(row.value.get(self.columns[0]))
         } == {-1}
-        #: columns that say the same as the first, and were compared with it
+        #: columns that repeat the answer and were compared with the first
         self.checked: set[str] = set()
-        #: the answers are free texts whatever the labels
+        #: whether the answers are free texts in spite of labels
         self.free = False
 
     def _ranked(self, names: list[str], rows: Sequence[tuple[Row, Mapping[str, str]]]) -> list[str]:
-        """The columns in the order in which they are asked: the first that any row's answer can be read from
-        comes first."""
+        """The columns by preference: the first with a readable answer in any row is moved to the front."""
         if len(names) < 2 or not self._labels.words:
             return names
 
@@ -83,14 +82,14 @@ class Answers:
             for row, options in rows:
                 value = row.value.get(name)
                 counted = bool(options) or self._labels.counted
-                if self._says(value, options) is not None or (counted and whole(value) is not None):
+                if self._stated(value, options) is not None or (counted and whole(value) is not None):
                     return True
             return False
 
         first = next((name for name in names if readable(name)), names[0])
         return [first, *(name for name in names if name != first)]
 
-    def _says(self, value: object, options: Mapping[str, str]) -> Reading | None:
+    def _stated(self, value: object, options: Mapping[str, str]) -> Reading | None:
         if is_missing(value):
             return None
         if not options:
@@ -100,41 +99,42 @@ class Answers:
         return read_option(value, options) or by_name
 
     def _base(self, rows: Sequence[tuple[Row, Mapping[str, str]]]) -> int | str | None:
-        """What the numbers among the answers count from; None where they are none, or name labels themselves."""
+        """The first number of the answers; None if there are no numbers, or the numbers are labels."""
         if not self.columns or not self._labels.words:
             return None
-        found: list[tuple[int, int]] = []
-        others = False  # rows that name an option by its letter or text
-        by_text = True  # each number is an option's text too: "80" among the options 60, 80 and 100
+        pairs: list[tuple[int, int]] = []  # each number, with the number of options or labels
+        others = False  # a row names an option by its letter or text
+        by_text = True  # each number is also an option's text: "80" among the options 60, 80 and 100
         for row, options in rows:
             value = single(row.value.get(self.columns[0]))
             number = whole(value)
             if number is None or is_missing(value):
-                others = others or (bool(options) and self._says(value, options) is not None)
+                others = others or (bool(options) and self._stated(value, options) is not None)
                 continue
             if (str(number) in options) if options else self._labels.read(value) is not None:
                 continue
-            found.append((number, len(options) or len(self._labels.words)))
+            pairs.append((number, len(options) or len(self._labels.words)))
             by_text = by_text and _named(str(number), options) is not None
-        if not found:
+        if not pairs:
             return None
         if self._given is not None:
             return self._given
-        if by_text and (others or not any(_fits(found, first) for first in (0, 1))):
+        if by_text and (others or not any(_fits(pairs, first) for first in (0, 1))):
             return None
         if by_text:
-            return "each is an option's text as well as a number of one"
-        return count_from([pair for pair in found if 0 <= pair[0] <= pair[1]] or found)
+            return "each is the text of one option and the number of another"
+        return count_from([pair for pair in pairs if 0 <= pair[0] <= pair[1]] or pairs)
 
     def of(self, row: Row, options: Mapping[str, str]) -> Answer | None:
-        """A row's answer; None where it has none.
+        """The answer of a row; None for none.
 
         Raises:
-            InputError: it is none of the labels or options, or its columns disagree.
+            InputError: the answer is not a label or option, or columns disagree.
         """
         filled = [(name, row.value[name]) for name in self.columns if not is_missing(row.value.get(name))]
         if not options and self.columns and self.columns[0] in row.value:
-            filled = filled if filled and filled[0][0] == self.columns[0] else []  # an empty answer is none
+            # an empty first column means no answer
+            filled = filled if filled and filled[0][0] == self.columns[0] else []
         if not filled or (self._hidden and whole(filled[0][1]) == -1):
             return None
         column, value = filled[0][0], single(filled[0][1])
@@ -142,11 +142,11 @@ class Answers:
             self._reject_two(row, filled)
             return Answer(_free_text(row, column, value), "", column)
         if whole(value) is not None and column != self.columns[0]:
-            reading = None  # what it counts from is told by the first column alone
+            reading = None  # the first number is known only for the first column
         elif whole(value) is not None and self._bases[bool(options)] is not None:
             reading = self._counted(row, column, value, options)
         else:
-            reading = self._says(value, options)
+            reading = self._stated(value, options)
         if options:
             reading = self._agreed(row, column, reading, filled[1:], options)
         if reading is None:
@@ -166,10 +166,9 @@ class Answers:
                 row, column, value, f"give a number of the {len(names)} {'options' if options else 'labels'}"
             )
         if isinstance(base, str):
-            what = "the right option's number" if options else "the label's number"
             raise InputError(
                 f"{self._option}: {row.file or 'the file'} has the numbers {plain(column)} as answers: {base}: "
-                f"say what {what} counts from with {_INDEX_OPTION} 0 or 1"
+                f"give the first number of the {'options' if options else 'labels'} with {_INDEX_OPTION} 0 or 1"
             )
         assert base is not None
         if not base <= number < base + len(names):
@@ -189,7 +188,7 @@ class Answers:
         others: Iterable[tuple[str, object]],
         options: Mapping[str, str],
     ) -> Reading | None:
-        """A letter in one column and a text in another have to name the same option."""
+        """Checks that further columns, such as a letter and a text, name the same option."""
         for name, value in others:
             other = read_option(value, options) if whole(value) is None else None
             if other is not None:
@@ -227,24 +226,21 @@ class Answers:
             f"{row.where}: {plain(column)} is {shown(value)}, which is none of {listed(allowed)}: {fix}"
         )
 
-    def none_is_a_label(self, rows: Sequence[Row], read: Callable[[Row], Row]) -> bool:
-        """Whether there are answers, and not one of them is a label."""
+    def none_is_a_label(self, rows: Sequence[Row]) -> bool:
+        """Whether there are answers and none of them is a label."""
         answered = False
         for row in rows:
-            try:
-                value = read(row).value
-            except InputError:
-                continue
             for name in self.columns[:1]:
-                held = single(value.get(name))
-                answered = answered or not is_missing(held)
-                if self._labels.read(held) is not None or isinstance(held, bool) or whole(held) is not None:
+                answer = single(row.value.get(name))
+                answered = answered or not is_missing(answer)
+                numeric = isinstance(answer, bool) or whole(answer) is not None
+                if numeric or self._labels.read(answer) is not None:
                     return False
         return answered
 
 
 def single(value: object) -> object:
-    """A list of one answer is that answer, also as text in a cell; so is one of answers that say the same."""
+    """The answer in a list of one or of equal answers, also as text in a cell; other values unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(CellError):
             value = parse_cell(value)
@@ -257,8 +253,8 @@ def single(value: object) -> object:
     return value
 
 
-def _fits(found: Sequence[tuple[int, int]], first: int) -> bool:
-    return all(first <= number < first + count for number, count in found)
+def _fits(pairs: Sequence[tuple[int, int]], first: int) -> bool:
+    return all(first <= number < first + count for number, count in pairs)
 
 
 def _named(text: str, options: Mapping[str, str]) -> str | None:

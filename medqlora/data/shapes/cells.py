@@ -1,22 +1,23 @@
-"""Lists and objects that stand in a table as text: JSON, Python's literals, and what numpy prints.
+"""Parses lists and objects in table cells: JSON, Python literals, and printed numpy arrays.
 
-Sources of the forms: `json.dumps`; pandas' `to_csv` of a list (`['a', 'b']`); `datasets` through pandas, whose
+Writers of these formats: `json.dumps`; pandas' `to_csv` of a list (`['a', 'b']`); `datasets` through pandas, whose
 cells are numpy arrays (`['a' 'b']`, without commas, over several lines; in an object `array(['a'], dtype=object)`).
-Nothing is evaluated: the text is split into tokens, and a call other than an array's is refused.
+The parser evaluates nothing: it splits the text into tokens and rejects calls other than array constructors.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data.json_text import parse_json
+from medqlora.utils.types import Json
 
-#: levels of lists and objects in a cell
+#: maximum nesting of lists and objects in a cell
 DEEPEST = 30
 
 _BEGIN = re.compile(r"\s*(?:(?:np\.|numpy\.)?array\s*\(\s*)?[\[{]")
 _TUPLE = re.compile(r"\s*\(\s*['\"]")
-# a bracket and then a quote: prose begins with "[12] patients" or "[Methods]", hardly ever with this
+# a bracket and a quote: prose may begin with "[12] patients" or "[Methods]", but hardly ever with this
 _QUOTED = re.compile(r"\s*(?:(?:np\.|numpy\.)?array\s*\(\s*)?[\[{][\[{(\s]*[uU]?(?:array\(\[\s*)?['\"]")
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -40,7 +41,7 @@ _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 class CellError(ValueError):
-    """A text that begins like a list of texts, and is none; says what is wrong."""
+    """A text begins like a list of texts and is invalid; the message gives the reason."""
 
 
 class _Token(NamedTuple):
@@ -48,13 +49,13 @@ class _Token(NamedTuple):
     text: str
 
 
-def parse_cell(text: str) -> Any:
-    """The list or the object that a text stands for, or the text itself where it stands for none.
+def parse_cell(text: str) -> Json:
+    """Parses a list or an object; returns any other text unchanged.
 
     "[12] patients" and "[Methods] We asked" are texts.
 
     Raises:
-        CellError: it begins with a bracket and a quote, and can't be read as a list or an object.
+        CellError: the text begins with a bracket and a quote, and is not a list or an object.
     """
     if _TUPLE.match(text):
         try:
@@ -76,7 +77,7 @@ def parse_cell(text: str) -> Any:
         return text
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> Json:
     parser = _Parser(_tokens(text))
     value = parser.value(0)
     if parser.current is not None:
@@ -85,18 +86,18 @@ def _literal(text: str) -> Any:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    at, end = 0, len(text.rstrip())
-    while at < end:
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise CellError(f"no list or object goes on like {text[at : at + 20].strip()!r}")
-        assert found.lastgroup is not None
-        yield _Token(found.lastgroup, found[found.lastgroup])
-        at = found.end()
+    start, end = 0, len(text.rstrip())
+    while start < end:
+        match = _TOKEN.match(text, start)
+        if match is None:
+            raise CellError(f"no list or object goes on like {text[start : start + 20].strip()!r}")
+        assert match.lastgroup is not None
+        yield _Token(match.lastgroup, match[match.lastgroup])
+        start = match.end()
 
 
 class _Parser:
-    """Recursive descent with one token of look-ahead; `value` is bounded in depth."""
+    """Recursive-descent parser with one token of look-ahead and a maximum depth."""
 
     def __init__(self, tokens: Iterator[_Token]) -> None:
         self._tokens = tokens
@@ -112,8 +113,8 @@ class _Parser:
     def _at(self, *marks: str) -> bool:
         return self.current is not None and self.current.kind == "mark" and self.current.text in marks
 
-    def value(self, depth: int) -> Any:
-        """The value that begins at the current token."""
+    def value(self, depth: int) -> Json:
+        """Parses the value that begins at the current token."""
         if depth > DEEPEST:
             raise CellError(f"it is nested too deep ({DEEPEST} levels at most)")
         kind, text = self._advance()
@@ -131,16 +132,16 @@ class _Parser:
             return self._object(depth)
         if kind == "mark" and text in "[(":
             return self._list(_CLOSING[text], depth)
-        raise CellError(f"{text!r} stands where a value is due")
+        raise CellError(f"{text!r} stands where a value is expected")
 
-    def _call(self, depth: int) -> Any:
-        held = self._list(")", depth)
-        if len(held) != 1:
+    def _call(self, depth: int) -> Json:
+        arguments = self._list(")", depth)
+        if len(arguments) != 1:
             raise CellError("an array of more than one list")
-        return held[0]
+        return arguments[0]
 
-    def _list(self, closing: str, depth: int) -> list[Any]:
-        groups: list[list[Any]] = [[]]  # of values without a comma between them
+    def _list(self, closing: str, depth: int) -> list[Json]:
+        groups: list[list[Json]] = [[]]  # values without a comma between them
         while not self._at(closing):
             if self.current is not None and self.current.kind == "dtype":
                 self._advance()
@@ -152,57 +153,59 @@ class _Parser:
         self._advance()
         if len(groups) == 1 and closing == "]":  # numpy writes no commas
             return groups[0]
-        return [value for group in groups for value in _together(group)]
+        return [value for group in groups for value in _concatenated(group)]
 
-    def _object(self, depth: int) -> dict[str, Any] | list[Any]:
-        held: dict[str, Any] = {}
+    def _object(self, depth: int) -> dict[str, Json] | list[Json]:
+        result: dict[str, Json] = {}
         while not self._at("}"):
             key = self.value(depth + 1)
-            if not held and isinstance(key, str) and self._at(",", "}"):
+            if not result and isinstance(key, str) and self._at(",", "}"):
                 return self._array(key, depth)
             if not isinstance(key, (str, int, float)) or not self._at(":"):
                 raise CellError("an object's key and colon are missing")
             self._advance()
-            if str(key) in held:
-                raise CellError(f"the key {str(key)[:40]!r} stands there twice")
-            held[str(key)] = self._joined_text(depth + 1)
+            if str(key) in result:
+                raise CellError(f"the key {str(key)[:40]!r} appears twice")
+            result[str(key)] = self._joined_text(depth + 1)
             if self._at(","):
                 self._advance()
             elif not self._at("}"):
                 raise CellError("a comma is missing between two keys")
         self._advance()
-        return held
+        return result
 
-    def _array(self, first: str, depth: int) -> Any:
-        """{"We asked.","They said so."}, as PostgreSQL writes an array."""
+    def _array(self, first: str, depth: int) -> list[Json]:
+        """Parses a PostgreSQL array after its first item: {"We asked.","They said so."}."""
         if self._at(","):
             self._advance()
         return [first, *self._list("}", depth)]
 
-    def _joined_text(self, depth: int) -> Any:
-        """A value; a text that pprint wrote as several, 'We asked ' 'them.' or ('We asked ' 'them.'), is one."""
+    def _joined_text(self, depth: int) -> Json:
+        """Parses a value; joins the pieces of a text that pprint split: 'We asked ' 'them.', ('We asked ' 'them.')."""
         wrapped = self._at("(")
         parts = [self.value(depth)]
         while isinstance(parts[0], str) and self.current is not None and self.current.kind == "text":
             parts.append(self.value(depth))
-        value = _together(parts)[0]
-        return value[0] if wrapped and len(value) == 1 and isinstance(value[0], str) else value
+        value = _concatenated(parts)[0]
+        if wrapped and isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
+        return value
 
 
-def _together(values: list[Any]) -> list[Any]:
-    """Texts without a comma between them are one text, as Python reads them and pprint writes them."""
-    several = len(values) > 1 and all(isinstance(value, str) for value in values)
-    return ["".join(values)] if several else values
+def _concatenated(values: list[Json]) -> list[Json]:
+    """Joins texts without commas between them, as Python does and pprint writes them."""
+    texts = [value for value in values if isinstance(value, str)]
+    return ["".join(texts)] if len(texts) == len(values) > 1 else values
 
 
 def _unescaped(token: str) -> str:
-    def character(found: re.Match[str]) -> str:
-        code = found[1] or found[2] or found[3]
+    def character(escape: re.Match[str]) -> str:
+        code = escape[1] or escape[2] or escape[3]
         if code is not None:
             return chr(min(int(code, 16), 0x10FFFF))
-        if found[4] is not None:
-            return chr(int(found[4], 8))
-        return _LETTERS.get(found[5], found[5] if found[5] in "\\'\"/" else f"\\{found[5]}")
+        if escape[4] is not None:
+            return chr(int(escape[4], 8))
+        return _LETTERS.get(escape[5], escape[5] if escape[5] in "\\'\"/" else f"\\{escape[5]}")
 
     text = _ESCAPE.sub(character, token.lstrip("uU")[1:-1])
     if _SURROGATE.search(text):

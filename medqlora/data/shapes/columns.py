@@ -1,16 +1,18 @@
-"""Which column of a file is which: the names that people give to a question, its contexts, and its answer."""
+"""Maps the columns of a file to record fields by common names of questions, contexts, answers and options."""
 
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from medqlora.data.fields import is_missing
 from medqlora.data.readers import Row
 from medqlora.data.wording import listed, plain
 from medqlora.errors import InputError
 
-OURS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
+FIELDS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
 
-#: our name → the names that stand for it, the first before the others where a file has several
+#: record field → synonyms, in order of preference
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "pmid", "pubid", "pubmed_id", "qid", "question_id", "_id", "uid", "uuid", "example_id"),
     "question": (
@@ -39,7 +41,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-#: what gives the answer away, in a column or inside of a context
+#: names that reveal the answer, as a column or inside a context
 TELL_TALE = frozenset(
     key
     for name in ("answer", "long_answer")
@@ -49,27 +51,40 @@ TELL_TALE = frozenset(
 
 _IGNORED = re.compile(r"[\s_\-.]+")
 _FAMILY = re.compile(r"(?P<stem>|op|opt|option|choice|ending|answer)(?P<mark>[a-z]|\d{1,2})")
+#: how options are marked: by letters, or by numbers from 0 or from 1
+_MARKS = (string.ascii_lowercase, [str(n) for n in range(26)], [str(n) for n in range(1, 27)])
 _ADDRESS = re.compile(r"\s*(?:https?|ftp)://\S+\s*")
-_LONG = 25  # characters; a shorter text is a code, a name or a date
-_LOOKED_AT = 200  # rows
+_LONG = 25  # characters; shorter texts are codes, names or dates
+_LOOKED_AT = 200  # rows that are inspected
 
 _WORDS_OF = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def key(name: str) -> str:
-    """A column's name without case, spaces, underscores, hyphens and stops: "Answer Key" is "answerkey"."""
+    """A column name without case, spaces, underscores, hyphens and dots: "Answer Key" is "answerkey"."""
     return _IGNORED.sub("", name.casefold()) or name
 
 
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """All columns of a file, in order."""
+    return list(dict.fromkeys(column for row in rows for column in row.value))
+
+
+def lookup(value: Mapping[str, object], keys: Iterable[str]) -> object:
+    """The value of the first of `keys` that an object has, by normalized names; None for none."""
+    names = {key(str(name)): name for name in value}
+    return next((value[names[wanted]] for wanted in keys if wanted in names), None)
+
+
 _KEYS = {
-    ours: {key(name): rank for rank, name in reversed(list(enumerate(names)))}
-    for ours, names in SYNONYMS.items()
+    field: {key(name): rank for rank, name in reversed(list(enumerate(names)))}
+    for field, names in SYNONYMS.items()
 }
 _TELL_TALE_KEYS = frozenset(map(key, TELL_TALE))
 
 
 def is_tell_tale(name: str) -> bool:
-    """Whether a key's value gives the answer away: `final_decision`, `answer`, `reasoning_free_pred`, …"""
+    """Whether a name reveals the answer: `final_decision`, `answer`, `reasoning_free_pred`, …"""
     plain_key = key(name)
     return (
         plain_key in _TELL_TALE_KEYS
@@ -80,34 +95,34 @@ def is_tell_tale(name: str) -> bool:
     )
 
 
-def find(name: str | bool, there: Iterable[str]) -> str | None:
-    """The file's column that a person means: as written, else whatever the case and the spaces.
+def find(name: str | bool, names: Iterable[str]) -> str | None:
+    """The column with a name: an exact match, otherwise a unique match ignoring case and spaces.
 
-    YAML makes true of `Yes` and false of `No`: a column of that name is meant.
+    YAML turns the column names `Yes` and `No` into booleans.
     """
-    every = list(there)
-    wanted = _WORDS_OF[name] if isinstance(name, bool) else (name,)
-    for word in wanted:
-        if word in every:
+    columns = list(names)
+    words = _WORDS_OF[name] if isinstance(name, bool) else (name,)
+    for word in words:
+        if word in columns:
             return word
-    for word in wanted:
-        near = [column for column in every if key(column) == key(word)]
+    for word in words:
+        near = [column for column in columns if key(column) == key(word)]
         if len(near) == 1:
             return near[0]
     return None
 
 
 class Columns:
-    """The columns of a file by our names.
+    """The columns of a file by record field.
 
     Args:
-        rows: its rows.
-        fields: our name → the file's column, where the user said so; nothing else is looked at for it.
+        rows: the rows of the file.
+        fields: record field → column, from the options; disables detection for the field.
         option: the option that named the file, for messages.
-        optional: of our names in `fields`, those that the file may lack.
+        optional: the fields in `fields` whose column may be missing.
 
     Raises:
-        InputError: a column of `fields` is in no row, or no column holds the questions.
+        InputError: a column of `fields` is in no row, or no column has the questions.
     """
 
     def __init__(
@@ -118,103 +133,103 @@ class Columns:
         optional: Sequence[str] = (),
     ) -> None:
         self._option = option
-        self._there = list(dict.fromkeys(column for row in rows for column in row.value))
+        self._all = columns_of(rows)
         self._mapped: dict[str, list[str]] = {}
-        for ours, given in fields.items():
-            parts: list[str | bool] = [given if isinstance(given, bool) else str(given)]
-            if ours == "options" and isinstance(given, str):
-                parts = [part.strip() for part in given.split(",")]
-            found = [find(part, self._there) for part in parts]
-            if None in found and ours not in optional:
-                raise self._no_column(rows, parts[found.index(None)], ours)
-            self._mapped[ours] = [column for column in found if column is not None]
+        for field, value in fields.items():
+            parts: list[str | bool] = [value if isinstance(value, bool) else str(value)]
+            if field == "options" and isinstance(value, str):
+                parts = [part.strip() for part in value.split(",")]
+            columns = [find(part, self._all) for part in parts]
+            if None in columns and field not in optional:
+                raise self._no_column(rows, parts[columns.index(None)], field)
+            self._mapped[field] = [column for column in columns if column is not None]
         claimed = {column for columns in self._mapped.values() for column in columns}
         self._names = {
-            ours: self._mapped[ours] if ours in self._mapped else self._candidates(ours, claimed)
-            for ours in OURS
+            field: self._mapped[field] if field in self._mapped else self._candidates(field, claimed)
+            for field in FIELDS
         }
         if "contexts" not in self._mapped:
-            asked = self._names["question"][:1]
+            questions = self._names["question"][:1]
             self._names["contexts"] = [
                 column
                 for column in self._names["contexts"]
-                if not (key(column) in ("text", "texts") and _repeats(rows, column, asked))
+                if not (key(column) in ("text", "texts") and _repeats(rows, column, questions))
                 and not _is_addresses(rows, column)
             ]
-        self.families = [] if self._names["options"] else _families(self._there, claimed)
+        self.families = [] if self._names["options"] else _families(self._all, claimed)
         if not self._names["question"]:
             raise self._no_column(rows, "question", "question")
 
-    def _candidates(self, ours: str, claimed: set[str]) -> list[str]:
-        ranks = _KEYS[ours]
-        held = [column for column in self._there if key(column) in ranks and column not in claimed]
-        return sorted(held, key=lambda column: (column != ours, ranks[key(column)]))
+    def _candidates(self, field: str, claimed: set[str]) -> list[str]:
+        ranks = _KEYS[field]
+        columns = [column for column in self._all if key(column) in ranks and column not in claimed]
+        return sorted(columns, key=lambda column: (column != field, ranks[key(column)]))
 
-    def fix(self, ours: str) -> str:
-        """How the user says which column is meant, for messages; only a source has `fields`."""
+    def fix(self, field: str) -> str:
+        """The advice for naming a column, for messages; only sources have the option `fields`."""
         source = self._option.startswith("--data.source.")
-        return f"map ours with --data.source.fields.{ours} COLUMN" if source else "rename one"
+        return f"name it with --data.source.fields.{field} COLUMN" if source else "rename one"
 
-    def _no_column(self, rows: Sequence[Row], column: str | bool, ours: str) -> InputError:
+    def _no_column(self, rows: Sequence[Row], column: str | bool, field: str) -> InputError:
         name = _WORDS_OF[column][0] if isinstance(column, bool) else column
         return InputError(
             f"{self._option}: no row of {rows[0].file} has the column {name!r}; there are "
-            f"{listed(sorted(self._there))}: {self.fix(ours)}"
+            f"{listed(sorted(self._all))}: {self.fix(field)}"
         )
 
-    def names(self, ours: str) -> list[str]:
-        """The file's columns for a name of ours, in the order in which they are taken; [] for none."""
-        return self._names[ours]
+    def names(self, field: str) -> list[str]:
+        """The columns for a record field, in order of preference; [] for none."""
+        return self._names[field]
 
-    def name(self, ours: str) -> str:
-        """The first of them, for messages; our name where there is none."""
-        return self._names[ours][0] if self._names[ours] else ours
+    def name(self, field: str) -> str:
+        """The preferred column for messages; the field name if there is none."""
+        return self._names[field][0] if self._names[field] else field
 
-    def is_mapped(self, ours: str) -> bool:
-        """Whether the user named the column."""
-        return ours in self._mapped
+    def is_mapped(self, field: str) -> bool:
+        """Whether the options name the column."""
+        return field in self._mapped
 
-    def pick(self, row: Row, ours: str) -> tuple[str, object]:
-        """The column that holds it in this row, and its value; our name and None where none does.
+    def pick(self, row: Row, field: str) -> tuple[str, object]:
+        """The column with the field's value in this row, and the value; the field name and None if it is missing.
 
         Raises:
-            InputError: two columns are filled differently and neither has our name.
+            InputError: two columns have different values, and neither has the field's own name.
         """
-        filled = [name for name in self._names[ours] if not is_missing(row.value.get(name))]
+        filled = [name for name in self._names[field] if not is_missing(row.value.get(name))]
         if not filled:
-            return self.name(ours), None
+            return self.name(field), None
         first, value = filled[0], row.value[filled[0]]
         others = [name for name in filled[1:] if row.value[name] != value]
-        if others and ours in ("question", "contexts", "long_answer") and key(first) != key(ours):
+        if others and field in ("question", "contexts", "long_answer") and key(first) != key(field):
             raise InputError(
-                f"{row.where}: {plain(first)} and {plain(others[0])} could both be the {ours}: "
-                f"{self.fix(ours)}"
+                f"{row.where}: {plain(first)} and {plain(others[0])} could both be the {field}: "
+                f"{self.fix(field)}"
             )
         return first, value
 
     def unused(self, rows: Sequence[Row], used: Iterable[str]) -> list[str]:
-        """The columns that look like content, or are called like it, and are not read.
+        """The unused columns that have the content or the name of a record field.
 
         Args:
-            rows: the file's rows.
-            used: what is read besides `names`.
+            rows: the rows of the file.
+            used: further columns that are read.
         """
         read = {*used, *(column for columns in self.families for column in columns)}
-        for ours in ("id", "topics"):
-            read.update(self._names[ours])
-        for ours in ("question", "contexts", "long_answer", "options"):
-            read.update(self._names[ours] if self.is_mapped(ours) else self._names[ours][:1])
-        for ours in ("question", "contexts", "long_answer"):  # rows of one file may have them by other names
-            first, *others = self._names[ours] or [""]
+        for field in ("id", "topics"):
+            read.update(self._names[field])
+        for field in ("question", "contexts", "long_answer", "options"):
+            read.update(self._names[field] if self.is_mapped(field) else self._names[field][:1])
+        for field in ("question", "contexts", "long_answer"):  # a row may use another synonym
+            first, *others = self._names[field] or [""]
             for column in others:
                 if any(
                     is_missing(row.value.get(first)) and not is_missing(row.value.get(column)) for row in rows
                 ):
                     read.add(column)
-        synonyms = {name for ours in OURS if ours not in ("id", "topics") for name in _KEYS[ours]}
+        synonyms = {name for field in FIELDS if field not in ("id", "topics") for name in _KEYS[field]}
         return [
             column
-            for column in self._there
+            for column in self._all
             if column not in read
             and (
                 (key(column) in synonyms and any(not is_missing(row.value.get(column)) for row in rows))
@@ -223,11 +238,10 @@ class Columns:
         ]
 
 
-def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
-    """Whether a text holds the row's question, as the whole example does that is ready for training, with its
-    answer: no context."""
+def _repeats(rows: Sequence[Row], column: str, questions: Sequence[str]) -> bool:
+    """Whether a text contains the row's question: then it is a formatted training example, not a context."""
     for row in rows[:_LOOKED_AT]:
-        question = row.value.get(asked[0]) if asked else None
+        question = row.value.get(questions[0]) if questions else None
         text = row.value.get(column)
         if isinstance(question, str) and isinstance(text, str) and len(question.strip()) > 1:
             return question.strip() in text
@@ -235,8 +249,8 @@ def _repeats(rows: Sequence[Row], column: str, asked: Sequence[str]) -> bool:
 
 
 def _is_addresses(rows: Sequence[Row], column: str) -> bool:
-    """Whether a column has addresses alone, as BioASQ's `documents` has beside the snippets."""
-    found = False
+    """Whether a column has only URLs, as BioASQ's `documents`."""
+    any_address = False
     for row in rows[:_LOOKED_AT]:
         value = row.value.get(column)
         for item in value if isinstance(value, (list, tuple)) else [value]:
@@ -244,8 +258,8 @@ def _is_addresses(rows: Sequence[Row], column: str) -> bool:
                 continue
             if not isinstance(item, str) or not _ADDRESS.fullmatch(item):
                 return False
-            found = True
-    return found
+            any_address = True
+    return any_address
 
 
 def _is_content(value: object) -> bool:
@@ -256,29 +270,19 @@ def _is_content(value: object) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_is_content, value))
 
 
-def _families(there: Sequence[str], claimed: set[str]) -> list[list[str]]:
-    """Columns that hold an option each: A, B, C; opa, opb; option_1, option_2; ending0, ending1."""
-    found: dict[str, dict[str, str]] = {}
-    for column in there:
+def _families(names: Sequence[str], claimed: set[str]) -> list[list[str]]:
+    """Groups of columns with one option each: A, B, C; opa, opb; option_1, option_2; ending0, ending1."""
+    groups: dict[str, dict[str, str]] = {}
+    for column in names:
         match = _FAMILY.fullmatch(key(column))
         if match and column not in claimed:
             stem = match["stem"]
-            if stem or column.isalpha():  # columns called 1, 2, … are numbers of something else
-                found.setdefault(stem, {}).setdefault(match["mark"].removeprefix("0") or "0", column)
-    families = []
+            if stem or column.isalpha():  # columns named 1, 2, … are not options
+                groups.setdefault(stem, {}).setdefault(match["mark"].removeprefix("0") or "0", column)
     for stem in ("option", "op", "opt", "choice", "ending", "", "answer"):
-        held = found.get(stem, {})
-        for marks in (
-            list("abcdefghijklmnopqrstuvwxyz"),
-            list(map(str, range(26))),
-            list(map(str, range(1, 27))),
-        ):
-            columns = []
-            for mark in marks:
-                if mark not in held:
-                    break
-                columns.append(held[mark])
+        marked = groups.get(stem, {})
+        for marks in _MARKS:
+            columns = [marked[mark] for mark in takewhile(marked.__contains__, marks)]
             if len(columns) > 1:
-                families.append(columns)
-                break
-    return families[:1]
+                return [columns]
+    return []

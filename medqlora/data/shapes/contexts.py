@@ -1,13 +1,13 @@
-"""The passages that a question is answered from, in the forms that files have them.
+"""Extracts the context passages of a question.
 
-A text; a list of texts, null among them too; an object by section ({"METHODS": "…"}); a list of objects
-([{"title": "…", "text": "…"}]); lists beside each other ({"title": […], "sentences": [[…]]}); and as the Hub's
-PubMedQA has them: {"contexts": […], "labels": […], "meshes": […], "reasoning_required_pred": […], …}.
+Supported forms: a text; a list of texts or nulls; an object by section ({"METHODS": "…"}); a list of objects
+([{"title": "…", "text": "…"}]); parallel lists ({"title": […], "sentences": [[…]]}); and PubMedQA on the Hub:
+{"contexts": […], "labels": […], "meshes": […], "reasoning_required_pred": […], …}.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data import fields
 from medqlora.data.readers import Row
@@ -17,22 +17,13 @@ from medqlora.data.wording import plain, shown
 from medqlora.errors import InputError
 
 _TEXT_KEYS = (
-    "text",
-    "contexts",
-    "context",
-    "content",
-    "contents",
-    "passage",
-    "paragraph",
-    "sentences",
-    "abstract",
-    "body",
-    "snippet",
+    *("text", "contexts", "context", "content", "contents", "passage", "paragraph", "sentences", "abstract"),
+    *("body", "snippet"),
 )
 _NAME_KEYS = ("title", "section", "heading", "label", "labels", "name", "sectiontitle", "titles")
-# The Hub's PubMedQA; its two preds are what annotators decided, and are not read.
+# PubMedQA on the Hub; the two preds are decisions of annotators and are not read
 _HUB_KEYS = frozenset({"contexts", "labels", "meshes", "reasoning_required_pred", "reasoning_free_pred"})
-# what is an answer rather than a section's name, which PubMed's XML has in the attribute Label
+# an answer, unlike a section name in the attribute Label of PubMed's XML
 _ANSWER = re.compile(
     r"\W*(?:yes|no|maybe|true|false|positive|negative|correct|incorrect|unknown|unsure|neutral|\w|\d+(?:\.\d+)?)\W*",
     re.IGNORECASE,
@@ -42,9 +33,9 @@ _ANSWER = re.compile(
 class Passages(NamedTuple):
     """
     Attributes:
-        texts: the passages, in order; none is empty.
-        names: the name of each one's section; empty where one has none.
-        topics: the MeSH headings that stand beside them.
+        texts: the passages in order, without empty ones.
+        names: the section name of each passage; empty if a passage has none.
+        topics: the MeSH headings in the same value.
     """
 
     texts: tuple[str, ...] = ()
@@ -53,15 +44,15 @@ class Passages(NamedTuple):
 
 
 def passages(row: Row, column: str, value: object) -> Passages:
-    """The passages of a row.
+    """Extracts the passages of a row.
 
     Args:
         row: the row, for messages.
         column: the column, for messages.
-        value: what stands there; a list or an object may stand there as text.
+        value: the value; a list or an object may be text.
 
     Raises:
-        InputError: it holds no passages, or it holds the answer under a key that says so.
+        InputError: the value has no passages, or a key that reveals the answer.
     """
     if fields.is_missing(value) or fields.is_null_word(value):
         return Passages()
@@ -72,10 +63,10 @@ def passages(row: Row, column: str, value: object) -> Passages:
             and parsed
             and not any(isinstance(item, (str, dict, list)) for item in parsed)
         ):
-            return Passages((value,))  # "[12]" is a reference, no list
+            return Passages((value,))  # "[12]" is a reference, not a list
         value = parsed
     if isinstance(value, Mapping) and "contexts" in value and set(value) <= _HUB_KEYS:
-        value = {name: held for name, held in value.items() if not name.endswith("_pred")}
+        value = {name: item for name, item in value.items() if not name.endswith("_pred")}
     _reject_answers(row, column, value, 0)
     pairs = [(name, text) for name, text in _pairs(row, column, value) if not fields.is_missing(text)]
     names = tuple(name for name, _ in pairs)
@@ -85,11 +76,11 @@ def passages(row: Row, column: str, value: object) -> Passages:
     return Passages(tuple(text for _, text in pairs), names if all(names) else (), topics)
 
 
-def parsed_cell(row: Row, column: str, value: object) -> Any:
-    """The list or object that a cell holds as text; any other value as it is.
+def parsed_cell(row: Row, column: str, value: object) -> object:
+    """Parses a list or an object in a text cell; returns any other value unchanged.
 
     Raises:
-        InputError: it begins like a list of texts, and is none.
+        InputError: the text begins like a list of texts and is not a list.
     """
     if not isinstance(value, str):
         return value
@@ -97,7 +88,7 @@ def parsed_cell(row: Row, column: str, value: object) -> Any:
         return parse_cell(value)
     except CellError as error:
         raise InputError(
-            f"{row.where}: {plain(column)} is {shown(value)}, which begins like a list and is none ({error}): "
+            f"{row.where}: {plain(column)} is {shown(value)}, which begins like a list and is not a list ({error}): "
             "write it as JSON"
         ) from error
 
@@ -106,21 +97,18 @@ def _reject_answers(row: Row, column: str, value: object, depth: int) -> None:
     if depth > 5:
         raise fields.bad(row, column, value, "give a list of texts")
     if isinstance(value, Mapping):
-        for name, held in value.items():
-            if (
-                isinstance(name, str)
-                and is_tell_tale(name)
-                and not (key(name) == "label" and _is_section(held))
-            ):
+        for name, item in value.items():
+            is_section = key(str(name)) == "label" and _is_section(item)
+            if isinstance(name, str) and is_tell_tale(name) and not is_section:
                 raise InputError(
                     f"{row.where}: {plain(column)} holds {plain(name)!r}, which gives the answer away: take it out of "
                     "the contexts"
                 )
-            _reject_answers(row, column, held, depth + 1)
+            _reject_answers(row, column, item, depth + 1)
     elif isinstance(value, (list, tuple)):
-        for held in value:
-            if isinstance(held, (Mapping, list, tuple)):
-                _reject_answers(row, column, held, depth + 1)
+        for item in value:
+            if isinstance(item, (Mapping, list, tuple)):
+                _reject_answers(row, column, item, depth + 1)
 
 
 def _is_section(value: object) -> bool:
@@ -128,7 +116,7 @@ def _is_section(value: object) -> bool:
 
 
 def _pairs(row: Row, column: str, value: object) -> Iterator[tuple[str, str]]:
-    """Name ("" for none) and text of each passage."""
+    """The name ("" for none) and the text of each passage."""
     if isinstance(value, str):
         yield "", value
     elif isinstance(value, Mapping):
@@ -151,23 +139,23 @@ def _pairs(row: Row, column: str, value: object) -> Iterator[tuple[str, str]]:
         raise fields.bad(row, column, value, "give a list of texts")
 
 
-def _of_object(row: Row, column: str, value: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+def _of_object(row: Row, column: str, value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     keys = {key(str(name)): name for name in value}
     text_key = next((keys[name] for name in _TEXT_KEYS if name in keys), None)
     names = next((value[keys[name]] for name in _NAME_KEYS if name in keys and keys[name] != text_key), None)
     if text_key is not None:
-        held = value[text_key]
-        if isinstance(held, (list, tuple)) and isinstance(names, (list, tuple)):
-            if len(names) != len(held):
-                names = [""] * len(held)  # names are for display alone
-            for name, part in zip(names, held, strict=True):
+        texts = value[text_key]
+        if isinstance(texts, (list, tuple)) and isinstance(names, (list, tuple)):
+            if len(names) != len(texts):
+                names = [""] * len(texts)  # names are only for display
+            for name, part in zip(names, texts, strict=True):
                 yield from (
                     (name if isinstance(name, str) else "", text) for text in _joined(row, column, part)
                 )
-        elif isinstance(held, (list, tuple)):
-            yield from _pairs(row, column, held)
+        elif isinstance(texts, (list, tuple)):
+            yield from _pairs(row, column, texts)
         else:
-            text = fields.text(row, f"{column} {text_key}", held)
+            text = fields.text(row, f"{column} {text_key}", texts)
             yield (names if isinstance(names, str) else ""), text
         return
     for name, part in value.items():  # by section
@@ -177,7 +165,7 @@ def _of_object(row: Row, column: str, value: Mapping[Any, Any]) -> Iterator[tupl
 
 
 def _joined(row: Row, column: str, part: object) -> Sequence[str]:
-    """A passage that is a list of its sentences is one passage."""
+    """The texts of one value; a list of sentences is joined to one passage."""
     if isinstance(part, (list, tuple)):
         texts = [text.strip() for text in fields.texts(row, column, _present(part))]
         return [" ".join(texts)] if texts else []
@@ -189,7 +177,7 @@ def _present(items: Sequence[object]) -> list[object]:
 
 
 def _is_titled(item: object) -> bool:
-    """["title", ["A sentence.", …]], as HotpotQA has it."""
+    """Whether an item is ["title", ["A sentence.", …]], as in HotpotQA."""
     return (
         isinstance(item, (list, tuple))
         and len(item) == 2

@@ -1,19 +1,19 @@
-"""Chat and instruction data as rows of question, contexts and answer.
+"""Converts chat and instruction data to rows of question, contexts and answer.
 
-- `messages` (OpenAI) and `conversations` (ShareGPT): the last answer is learned; the turn before it is the
-  question, and what stands before that is context, which a long prompt is shortened by.
-- Alpaca: instruction, input, output. Where every row has the same instruction, the input is the question.
+- `messages` (OpenAI) and `conversations` (ShareGPT): the last answer is the target, the user's turn before it the
+  question, and earlier turns are contexts, which long prompts truncate.
+- Alpaca: instruction, input, output. If every row has the same instruction, the input is the question.
 - prompt and completion; also as lists of turns (TRL).
-- SQuAD: context, question, answers {"text": […], "answer_start": […]}; and its articles with `paragraphs` and `qas`.
+- SQuAD: context, question, answers {"text": […], "answer_start": […]}; also articles with `paragraphs` and `qas`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medqlora.data import fields
 from medqlora.data.fields import is_missing
 from medqlora.data.readers import Row
-from medqlora.data.shapes.columns import key
+from medqlora.data.shapes.columns import columns_of, key, lookup
 from medqlora.data.shapes.contexts import parsed_cell
 from medqlora.data.wording import plain
 from medqlora.errors import InputError
@@ -31,13 +31,13 @@ _ROLES = {
 
 
 class Form(NamedTuple):
-    """What kind of chat or instruction data a file holds.
+    """The format of chat or instruction data.
 
     Attributes:
         kind: chat, turns (prompt and completion as turns), alpaca, prompt or squad.
-        words: what the first line says of it.
-        columns: what the kind calls its columns → the file's.
-        swapped: the instruction is the same everywhere, so the input is the question.
+        words: the description in the file's remark.
+        columns: column of the format → column of the file.
+        swapped: all instructions are the same, so the input is the question.
     """
 
     kind: str
@@ -47,37 +47,40 @@ class Form(NamedTuple):
 
 
 def expanded(rows: Sequence[Row]) -> list[Row]:
-    """SQuAD's articles as a row for each question; other rows as they are."""
+    """Splits SQuAD articles into one row per question; returns other rows unchanged."""
     result: list[Row] = []
     for row in rows:
-        # a reader may have unwrapped the article already
+        # a reader may have unwrapped the article
         paragraphs = [row.value] if isinstance(row.value.get("qas"), list) else row.value.get("paragraphs")
-        nested = isinstance(paragraphs, list) and any(
-            isinstance(part, Mapping) and isinstance(part.get("qas"), list) for part in paragraphs
-        )
-        result += _of_article(row, paragraphs) if nested and isinstance(paragraphs, list) else [row]
+        if isinstance(paragraphs, list) and any(map(_has_questions, paragraphs)):
+            result += _of_article(row, paragraphs)
+        else:
+            result.append(row)
     return result
 
 
-def _of_article(row: Row, paragraphs: Iterable[Any]) -> list[Row]:
+def _has_questions(paragraph: object) -> bool:
+    return isinstance(paragraph, Mapping) and isinstance(paragraph.get("qas"), list)
+
+
+def _of_article(row: Row, paragraphs: Iterable[object]) -> list[Row]:
     rows: list[Row] = []
     for paragraph in paragraphs:
-        if not isinstance(paragraph, Mapping) or not isinstance(paragraph.get("qas"), list):
+        if not isinstance(paragraph, Mapping) or not _has_questions(paragraph):
             raise fields.bad(row, "paragraphs", paragraph, 'give objects with "context" and "qas"')
-        for asked in paragraph["qas"]:
-            if not isinstance(asked, Mapping):
-                raise fields.bad(row, "qas", asked, 'give objects with "question" and "answers"')
+        for question in paragraph["qas"]:
+            if not isinstance(question, Mapping):
+                raise fields.bad(row, "qas", question, 'give objects with "question" and "answers"')
             number = len(rows) + 1
-            value = {"context": paragraph.get("context"), **asked}
-            place = f"{row.key or row.number}.{number}"
-            rows.append(Row(f"{row.where}, question {number}", row.number, place, value, row.file))
+            value = {"context": paragraph.get("context"), **question}
+            key_ = f"{row.key or row.number}.{number}"
+            rows.append(Row(f"{row.where}, question {number}", row.number, key_, value, row.file))
     return rows
 
 
 def form_of(rows: Sequence[Row]) -> Form | None:
-    """The form that the columns of a file show; None for a table of questions."""
-    there = list(dict.fromkeys(column for row in rows for column in row.value))
-    keys = {key(column): column for column in reversed(there)}
+    """The format that the columns imply; None for a table of questions."""
+    keys = {key(column): column for column in reversed(columns_of(rows))}
     table = bool({"question", "query"} & set(keys)) and bool({"answer", "label", "finaldecision"} & set(keys))
     for name in _CHATS:
         if not table and name in keys and _has_turns(rows, keys[name]):
@@ -90,12 +93,12 @@ def form_of(rows: Sequence[Row]) -> Form | None:
     if completion is None:
         return None
     if "prompt" in keys and _has_turns(rows, keys["prompt"]):
-        columns = {"turns": keys["prompt"], "more": completion}
-        return Form("turns", "chat messages (last answer learned)", columns)
-    asked = next((keys[name] for name in ("prompt", "input") if name in keys), None)
-    if asked is None:
+        turns = {"turns": keys["prompt"], "more": completion}
+        return Form("turns", "chat messages (last answer learned)", turns)
+    question = next((keys[name] for name in ("prompt", "input") if name in keys), None)
+    if question is None:
         return None
-    return Form("prompt", f"{asked} and {completion}", {"question": asked, "answer": completion})
+    return Form("prompt", f"{question} and {completion}", {"question": question, "answer": completion})
 
 
 def _instructions(rows: Sequence[Row], keys: Mapping[str, str]) -> Form:
@@ -117,12 +120,12 @@ def _squad(rows: Sequence[Row], keys: Mapping[str, str]) -> Form | None:
     if "answers" not in keys or "answer" in keys:
         return None
     column = keys["answers"]
-    held = next((row.value[column] for row in rows if not is_missing(row.value.get(column))), None)
+    answers = next((row.value[column] for row in rows if not is_missing(row.value.get(column))), None)
     try:
-        held = parsed_cell(rows[0], column, held)
+        answers = parsed_cell(rows[0], column, answers)
     except InputError:
         return None
-    first = held[0] if isinstance(held, list) and held else held
+    first = answers[0] if isinstance(answers, list) and answers else answers
     if not isinstance(first, Mapping) or "text" not in {key(str(name)) for name in first}:
         return None
     return Form("squad", "SQuAD's form (answers with their texts)", {"answer": column})
@@ -144,7 +147,7 @@ def _has_turns(rows: Sequence[Row], column: str) -> bool:
 
 
 def _is_command(rows: Sequence[Row], instruction: str, text: str) -> bool:
-    """Whether every row has the same instruction, which is no question itself, with a text of its own."""
+    """Whether all rows have the same instruction, which is not a question, and different inputs."""
     first = rows[0].value.get(instruction)
     if isinstance(first, str) and first.rstrip().endswith("?"):
         return False
@@ -157,120 +160,118 @@ def _is_command(rows: Sequence[Row], instruction: str, text: str) -> bool:
 
 
 def in_our_columns(row: Row, form: Form, *, answers: bool = True) -> Row:
-    """The row with question, contexts and answer under our names, and its other columns as they are.
+    """Returns the row with the columns question, contexts and answer, and its unrelated columns.
 
     Args:
         row: the row.
-        form: the file's form.
+        form: the format of the file.
         answers: whether the answers are read.
 
     Raises:
-        InputError: its turns or texts are not as the form has them.
+        InputError: the turns or texts do not match the format.
     """
     taken = set(form.columns.values())
-    if form.kind != "squad":  # the whole example as one text, with its answer, stands beside it in some sets
+    if form.kind != "squad":  # some data sets add the formatted example, including its answer
         taken.update(name for name in row.value if key(name) in ("text", "formatted"))
+    rejected = any(
+        item is False and key(name) == "label" and name not in taken for name, item in row.value.items()
+    )
     if (
-        answers
-        and form.kind in ("turns", "prompt")
-        and any(
-            held is False and key(name) == "label" and name not in taken for name, held in row.value.items()
-        )
+        answers and form.kind in ("turns", "prompt") and rejected
     ):  # TRL's unpaired preferences: https://huggingface.co/docs/trl/dataset_formats
         raise InputError(
-            f"{row.where}: label is false beside a completion: such a completion is one to avoid, and no answer: leave "
-            "out the rows whose label is false, or rename the column"
+            f"{row.where}: label is false beside a completion: a rejected completion is not an answer: leave out the "
+            "rows whose label is false, or rename the column"
         )
-    before, theirs = ([], []) if form.kind == "squad" else _before(row)
-    value = {name: held for name, held in row.value.items() if name not in (*taken, *theirs)}
+    history, history_columns = ([], []) if form.kind == "squad" else _history(row)
+    value = {name: item for name, item in row.value.items() if name not in (*taken, *history_columns)}
     if form.kind in ("chat", "turns"):
-        value.update(_of_turns(row, form.columns, before))
+        value.update(_of_turns(row, form.columns, history))
     elif form.kind == "squad":
         value["answer"] = _first_text(row, form.columns["answer"])
     else:
-        asked, given = (row.value.get(form.columns.get(name, ""), None) for name in ("question", "input"))
+        question, context = (row.value.get(form.columns.get(name, "")) for name in ("question", "input"))
         if form.swapped:
-            asked, given = given, asked
-        value["question"] = asked
-        if "input" in form.columns or before:
-            given = parsed_cell(row, form.columns.get("input", "input"), given)
-            value["contexts"] = [*before, *(given if isinstance(given, list) else [given])]
+            question, context = context, question
+        value["question"] = question
+        if "input" in form.columns or history:
+            context = parsed_cell(row, form.columns.get("input", "input"), context)
+            value["contexts"] = [*history, *(context if isinstance(context, list) else [context])]
         value["answer"] = row.value.get(form.columns.get("answer", ""))
     return row._replace(value=value)
 
 
-def _before(row: Row) -> tuple[list[str], list[str]]:
-    """The contexts that LLaMA-Factory's columns `system` and `history` ([[question, answer], …]) hold, and the
-    columns' names."""
+def _history(row: Row) -> tuple[list[str], list[str]]:
+    """The contexts in LLaMA-Factory's columns `system` and `history` ([[question, answer], …]), and the columns."""
     keys = {key(name): name for name in row.value}
     texts: list[str] = []
-    theirs = [keys[name] for name in ("system", "systemprompt", "history") if name in keys]
-    for column in theirs:
-        held = parsed_cell(row, column, row.value[column])
-        if is_missing(held):
+    columns = [keys[name] for name in ("system", "systemprompt", "history") if name in keys]
+    for column in columns:
+        value = parsed_cell(row, column, row.value[column])
+        if is_missing(value):
             continue
-        if isinstance(held, str) and key(column) != "history":
-            texts.append(held)
-        elif isinstance(held, list) and all(
-            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in held
+        if isinstance(value, str) and key(column) != "history":
+            texts.append(value)
+        elif isinstance(value, list) and all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value
         ):
-            for asked, said in held:
-                texts += [f"User: {asked}", f"Assistant: {said}"]
+            for question, answer in value:
+                texts += [f"User: {question}", f"Assistant: {answer}"]
         else:
             raise fields.bad(
-                row, column, held, "give a text as system, and pairs of question and answer as history"
+                row, column, value, "give a text as system, and pairs of question and answer as history"
             )
-    return texts, theirs
+    return texts, columns
 
 
 def _first_text(row: Row, column: str) -> object:
-    held = parsed_cell(row, column, row.value.get(column))
-    if isinstance(held, list):
-        held = held[0] if held else None
-    text = held.get("text") if isinstance(held, Mapping) else held
+    answer = parsed_cell(row, column, row.value.get(column))
+    if isinstance(answer, list):
+        answer = answer[0] if answer else None
+    text = answer.get("text") if isinstance(answer, Mapping) else answer
     return (text[0] if text else None) if isinstance(text, (list, tuple)) else text
 
 
-def _of_turns(row: Row, columns: Mapping[str, str], before: Sequence[str]) -> dict[str, object]:
+def _of_turns(row: Row, columns: Mapping[str, str], history: Sequence[str]) -> dict[str, object]:
     turns = _turns(row, columns["turns"], "user")
     if "more" in columns:
         turns += _turns(row, columns["more"], "assistant")
     answer = None
     if turns and turns[-1][0] == "assistant":
         answer = turns.pop()[1]
-    asked = next((place for place in reversed(range(len(turns))) if turns[place][0] == "user"), None)
-    if asked is None:
+    last = next((index for index in reversed(range(len(turns))) if turns[index][0] == "user"), None)
+    if last is None:
         raise InputError(
             f"{row.where}: {plain(columns['turns'])} has no user's turn before its last answer: add one"
         )
-    question = turns.pop(asked)[1]
-    spoken = {"user": "User: ", "assistant": "Assistant: ", "tool": "Tool: ", "system": ""}
-    contexts = [*before, *(spoken[role] + text for role, text in turns)]
+    question = turns.pop(last)[1]
+    prefixes = {"user": "User: ", "assistant": "Assistant: ", "tool": "Tool: ", "system": ""}
+    contexts = [*history, *(prefixes[role] + text for role, text in turns)]
     return {"question": question, "contexts": contexts, "answer": answer}
 
 
-def _turns(row: Row, column: str, alone: str) -> list[tuple[str, str]]:
-    """Role and text of each turn; a text by itself is one turn of the role `alone`."""
-    held = parsed_cell(row, column, row.value.get(column))
-    if isinstance(held, str):
-        return [(alone, held)]
-    if is_missing(held):
+def _turns(row: Row, column: str, default_role: str) -> list[tuple[str, str]]:
+    """The role and the text of each turn; a plain text is one turn with the default role."""
+    value = parsed_cell(row, column, row.value.get(column))
+    if isinstance(value, str):
+        return [(default_role, value)]
+    if is_missing(value):
         return []
-    if not isinstance(held, (list, tuple)):
-        raise fields.bad(row, column, held, "give a list of turns")
+    if not isinstance(value, (list, tuple)):
+        raise fields.bad(row, column, value, "give a list of turns")
     turns = []
-    for turn in held:
-        keys = {key(str(name)): name for name in turn} if isinstance(turn, Mapping) else {}
-        role = next((turn[keys[name]] for name in _ROLE_KEYS if name in keys), None)
-        ours = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
-        if ours is None:
+    for turn in value:
+        turn = turn if isinstance(turn, Mapping) else {}
+        role = lookup(turn, _ROLE_KEYS)
+        known = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
+        if known is None:
             raise fields.bad(row, f"{column}: role", role, "give system, user or assistant")
-        text = next((turn[keys[name]] for name in _TEXT_KEYS if name in keys), None)
+        text = lookup(turn, _TEXT_KEYS)
         if isinstance(text, (list, tuple)):
             text = "\n".join(_part(row, column, part) for part in text)
         text = fields.text(row, f"{column}: text", text)
         if text.strip():
-            turns.append((ours, text))
+            turns.append((known, text))
     return turns
 
 

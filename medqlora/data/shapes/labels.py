@@ -1,4 +1,4 @@
-"""What an answer says: its label in any case and spelling, the option that it names, and the rationale after it."""
+"""Reads the label or option that an answer states, in any case and spelling, and the rationale after it."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ _OPTION = re.compile(
     r"(?:(?:the\s+)?(?:final\s+|correct\s+|right\s+)*(?:answer|option|choice)\s*(?:is\b|[:=])?\s*)?(?:option|choice)?[\s:]*",
     re.IGNORECASE,
 )
-# what may stand between a label and the text that goes on from it: "Yes, because", "No. The trial", "Maybe - it"
+# separators between a label and the following text: "Yes, because", "No. The trial", "Maybe - it"
 _GOES_ON = (
     r"[\"'”’)\]*_]*(?:[,;:!](?=[\s\"'(“]|[^\W\d])|\.(?=\s)|\s+[-–—](?=\s)|[–—]|\s*\n|\s+(?=\()"
     r"|\s+(?=(?:because|since|as|due)\b)|[，、。：；！])"
@@ -25,17 +25,15 @@ _BOOLEAN_PAIRS = (
     ("yes", "no"), ("true", "false"), ("positive", "negative"), ("present", "absent"), ("correct", "incorrect"),
     ("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sì", "no"), ("sim", "não"), ("ja", "nee"),
 )  # fmt: skip
-
-
-# "1.000" may be a thousand
+# at most two decimals: "1.000" may be a thousand
 _WITH_DECIMALS = re.compile(r"\s*(-?\d{1,9})[.,]0{1,2}\s*")
 
 
 class Reading(NamedTuple):
     """
     Attributes:
-        label: one of the labels, or of the options' letters.
-        rest: the text that goes on after it; "" for none.
+        label: a label or an option letter.
+        rest: the text after it; "" for none.
     """
 
     label: str
@@ -43,13 +41,13 @@ class Reading(NamedTuple):
 
 
 def _stated(text: str) -> str:
-    """ "Answer: yes" without the words before the answer."""
-    found = _ANSWER_IS.match(text)
-    return text[found.end() :] if found else text
+    """The text without an introduction such as "Answer:"."""
+    match = _ANSWER_IS.match(text)
+    return text[match.end() :] if match else text
 
 
 def folded(text: str) -> str:
-    """A text without what two spellings of a word differ in: case, width, quotes, stops and white space around."""
+    """The text without differences of spelling: case, width, white space, and quotes and stops around it."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
         text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
@@ -58,12 +56,12 @@ def folded(text: str) -> str:
 
 
 class Labels:
-    """The possible answers and what stands for them in a file.
+    """The possible answers and their spellings in a file.
 
     Args:
-        words: the answers, in their fixed order.
-        meanings: what the file says → which of `words` it means.
-        explicit: the user named them, so that numbers and booleans may count them.
+        words: the answers, in fixed order.
+        meanings: spelling in the file → one of `words`.
+        explicit: the options name the labels, so that numbers and booleans may stand for them.
     """
 
     def __init__(
@@ -71,13 +69,13 @@ class Labels:
     ) -> None:
         self.words = tuple(words)
         self.explicit = explicit
-        self.counted = explicit and not meanings  # numbers may stand for them in their order
+        self.counted = explicit and not meanings  # numbers may stand for labels by position
         spellings = {**{word: word for word in words}, **(meanings or {})}
         self._exact = spellings
         self._folded: dict[str, str | None] = {}
         for spelling, word in spellings.items():
             near = folded(spelling)
-            # labels that differ in case alone are read as they are written
+            # labels that differ only in case must match exactly
             self._folded[near] = word if self._folded.get(near, word) == word else None
         self._longest = 50 + 2 * max(map(len, spellings), default=0)
         ordered = sorted(spellings, key=len, reverse=True)
@@ -90,9 +88,9 @@ class Labels:
         ]
 
     def read(self, value: object) -> Reading | None:
-        """The label that a value says; None where it says none.
+        """The label that a value states; None for none.
 
-        Numbers that count labels are not read here: it takes the whole file to tell from what they count.
+        Does not read label numbers: whether they count from 0 or 1 depends on the complete file.
         """
         if isinstance(value, bool) or (isinstance(value, str) and folded(value) in ("true", "false")):
             if (reading := self._word(str(value))) is not None:
@@ -122,11 +120,11 @@ class Labels:
         return None
 
     def _beginning(self, text: str) -> Reading | None:
-        """ "Yes, because it fell" is yes, and the rest; "yes, no" is neither."""
+        """The label at the start: "Yes, because it fell" is yes with a rest; "yes, no" is None."""
         for begins, word in self._begins:
-            found = begins.match(text)
-            if found and self._folded.get(folded(word), word) is not None:
-                rest = text[found.end() :].strip()
+            match = begins.match(text)
+            if match and self._folded.get(folded(word), word) is not None:
+                rest = text[match.end() :].strip()
                 if self._word(rest) is not None or any(other.match(rest) for other, _ in self._begins):
                     return None
                 return Reading(word, rest)
@@ -134,9 +132,9 @@ class Labels:
 
 
 def read_option(value: object, options: Mapping[str, str]) -> Reading | None:
-    """The option that an answer names, by its letter or its text; None where it names none, or two.
+    """The option that an answer names by letter or text; None for none or several.
 
-    Numbers that count options are not read here.
+    Does not read option numbers.
     """
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
@@ -150,8 +148,8 @@ def read_option(value: object, options: Mapping[str, str]) -> Reading | None:
     text = value.strip()
     if text in options:
         return Reading(text)
-    for same in (lambda one: one.strip() == text, lambda one: folded(one) == folded(text)):
-        named = [label for label, option in options.items() if same(option)]
+    for normalize in (str.strip, folded):
+        named = [label for label, option in options.items() if normalize(option) == normalize(text)]
         if named:
             return Reading(named[0]) if len(named) == 1 else None
     letters = Labels(list(options))
@@ -164,27 +162,27 @@ def read_option(value: object, options: Mapping[str, str]) -> Reading | None:
 def _boolean_option(value: bool, options: Mapping[str, str]) -> Reading | None:
     """True among the options True and False, or yes and no."""
     by_text = {text: label for label, text in options.items()}
-    said = Labels(list(by_text), explicit=True).read(value) if len(by_text) == len(options) else None
-    return None if said is None else Reading(by_text[said.label])
+    reading = Labels(list(by_text), explicit=True).read(value) if len(by_text) == len(options) else None
+    return None if reading is None else Reading(by_text[reading.label])
 
 
 _LEADING = re.compile(r"[\s\"'“(\[*_]*([^\W_]{1,3})[)\]*_]*\s*(?:[.:),]|\s[-–—](?=\s))[*_]*\s*")
 
 
 def _option_with_text(text: str, options: Mapping[str, str]) -> Reading | None:
-    """ "B. Atenolol" and "B, because beta blockers end in -olol"."""
+    """The option of an answer such as "B. Atenolol" or "B, because beta blockers end in -olol"."""
     text = re.sub(r"(?i)^(?:option|choice)\s+", "", _stated(text))
-    found = _LEADING.match(text)
-    named = [label for label in options if found and label.casefold() == found[1].casefold()]
-    if found is None or len(named) != 1:
+    match = _LEADING.match(text)
+    named = [label for label in options if match and label.casefold() == match[1].casefold()]
+    if match is None or len(named) != 1:
         return None
-    rest = text[found.end() :].strip()
+    rest = text[match.end() :].strip()
     by_text = [label for label, option in options.items() if folded(option) == folded(rest)]
     if by_text:
         return Reading(named[0]) if named[0] in by_text else None
-    wanted = options[named[0]].strip()
-    if folded(rest).startswith(folded(wanted)) and wanted:  # "B. Atenolol. It is a beta blocker."
-        return Reading(named[0], rest[len(wanted) :].lstrip(_EDGES + "-–— "))
+    option = options[named[0]].strip()
+    if folded(rest).startswith(folded(option)) and option:  # "B. Atenolol. It is a beta blocker."
+        return Reading(named[0], rest[len(option) :].lstrip(_EDGES + "-–— "))
     if len(rest.split()) < 3 or any(_is_letter(rest, label) for label in options):
         return None
     return Reading(named[0], rest)
@@ -198,26 +196,26 @@ def _is_letter(rest: str, label: str) -> bool:
 
 
 def whole(value: object) -> int | None:
-    """A whole number: 3, 3.0, "3", "3.0", as pandas writes a column with a gap, "3.00" and "3,00", as SPSS does."""
-    if isinstance(value, str) and (found := _WITH_DECIMALS.fullmatch(value)):
-        value = found[1]
+    """A whole number; also "3.0", as pandas writes columns with gaps, and "3.00" and "3,00", as SPSS does."""
+    if isinstance(value, str) and (match := _WITH_DECIMALS.fullmatch(value)):
+        value = match[1]
     return fields.whole(value)
 
 
-def count_from(found: Sequence[tuple[int, int]]) -> int | str:
-    """Whether numbers count from 0 or from 1, by all of them.
+def count_from(pairs: Sequence[tuple[int, int]]) -> int | str:
+    """Whether numbers count from 0 or from 1.
 
     Args:
-        found: each number, with how many things there are to count.
+        pairs: each number, with the number of options or labels.
 
     Returns:
-        0, 1, or why neither can be told.
+        0, 1, or the reason why it is undecidable.
     """
-    zero = [number for number, _ in found if number == 0]
-    last = [(number, count) for number, count in found if number == count]
-    if zero and last:
-        return f"0 and {last[0][0]} of {last[0][1]} are both there, which is a mixture of counts from 0 and from 1"
-    if not zero and not last:
-        numbers = ", ".join(map(str, sorted({number for number, _ in found})[:10]))
-        return f"{numbers} alone fit a count from 0 as well as one from 1"
+    zero = any(number == 0 for number, _ in pairs)
+    last = next((number for number, count in pairs if number == count), None)
+    if zero and last is not None:
+        return f"both 0 and {last} of {last} occur, which mixes counts from 0 and from 1"
+    if not zero and last is None:
+        numbers = ", ".join(map(str, sorted({number for number, _ in pairs})[:10]))
+        return f"{numbers} fit a count from 0 as well as one from 1"
     return 0 if zero else 1

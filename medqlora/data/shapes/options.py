@@ -1,16 +1,16 @@
-"""The options of a multiple-choice question, in the forms that files have them: label → text, in order.
+"""Extracts the options of a multiple-choice question as label → text, in order.
 
-An object of letters and texts; a list of texts; {"text": […], "label": […]} (ARC); a list of {"key", "value"}
-(MedQA's raw files) or {"label", "text"}; one text with a line each, "A) …"; and any of these as text in a cell.
+Supported forms: an object of letters and texts; a list of texts; {"text": […], "label": […]} (ARC); a list of
+{"key", "value"} (MedQA's raw files) or {"label", "text"}; a text with a line per option, "A) …"; and any of these as
+text in a cell.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from medqlora.data import fields
 from medqlora.data.readers import Row
-from medqlora.data.shapes.columns import key
+from medqlora.data.shapes.columns import key, lookup
 from medqlora.data.shapes.contexts import parsed_cell
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -18,20 +18,21 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT_KEYS = ("text", "value", "option", "content", "choice", "answertext", "optiontext", "atext")
 _LABEL_KEYS = ("label", "key", "letter", "id", "optionkey", "index", "aid")
 _LETTERED = re.compile(r"(?:^|(?<=[\s,;|]))\(?([A-Za-z]|\d{1,2})\s?(?:[).:、．：]|\s-(?=\s))\s*")
-_LINE = re.compile(r"([A-Z])\s+(\S.*)")  # "A Aspirin" on a line of its own
+_LINE = re.compile(r"([A-Z])\s+(\S.*)")  # the line "A Aspirin"
+_OPTION_KEY = re.compile(r"(?:op|opt|option|choice)([a-z])")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 def options_of(row: Row, column: str, value: object) -> dict[str, str]:
-    """Label → text; {} where there are none.
+    """Extracts the options of one column as label → text; {} for none.
 
     Args:
         row: the row, for messages.
         column: the column, for messages.
-        value: what stands there.
+        value: the value.
 
     Raises:
-        InputError: these are no options, or fewer than two.
+        InputError: the value is not a set of options, or has fewer than two.
     """
     if isinstance(value, str):
         parsed = parsed_cell(row, column, value)
@@ -46,67 +47,68 @@ def options_of(row: Row, column: str, value: object) -> dict[str, str]:
         value = _of_texts(row, column, value)
     if not isinstance(value, Mapping):
         raise fields.bad(row, column, value, "give an object of letters and texts, or a list of texts")
-    # a column of structs in Parquet has every letter in every row, null where the question has fewer
-    given = {str(label): text for label, text in value.items() if text is not None}
-    if len(given) < 2:
-        raise fields.bad(row, column, given, "give two options or more")
+    # a struct column of Parquet has every letter in every row, null for absent options
+    texts = {str(label): text for label, text in value.items() if text is not None}
+    if len(texts) < 2:
+        raise fields.bad(row, column, texts, "give two options or more")
     return {
         fields.name(row, f"{column}: letter", label): fields.text(
             row, f"{column} {label}", _as_text(text), needed=True
         )
-        for label, text in given.items()
+        for label, text in texts.items()
     }
 
 
 def options_of_columns(row: Row, columns: Sequence[str], *, named: bool) -> dict[str, str]:
-    """The same from several columns; a question may leave the last ones empty.
+    """Extracts the options of several columns as label → text; the last ones may be empty.
 
     Args:
         row: the row.
         columns: the columns, in order.
-        named: the user named them: a gap is an error, and so is a row with one option.
+        named: the options name the columns, so that a gap or a single option is an error.
+
+    Raises:
+        InputError: as `options_of`.
     """
-    given: list[Any] = [row.value.get(column) for column in columns]
-    while given and fields.is_missing(given[-1]):
-        given.pop()
+    texts: list[object] = [row.value.get(column) for column in columns]
+    while texts and fields.is_missing(texts[-1]):
+        texts.pop()
     if not named:
-        held = next((place for place, text in enumerate(given) if fields.is_missing(text)), len(given))
-        given = given[:held]
-        if len(given) < 2:
+        count = next((index for index, text in enumerate(texts) if fields.is_missing(text)), len(texts))
+        texts = texts[:count]
+        if len(texts) < 2:
             return {}
-    return options_of(row, ", ".join(columns), given) if given else {}
+    return options_of(row, ", ".join(columns), texts) if texts else {}
 
 
 def _as_text(value: object) -> object:
-    """Numbers are texts of options too: 60, 0.5."""
+    """Numbers as texts: 60, 0.5."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
         return str(value)
     return value
 
 
-def _of_texts(row: Row, column: str, texts: Sequence[Any]) -> dict[str, Any]:
+def _of_texts(row: Row, column: str, texts: Sequence[object]) -> dict[str, object]:
     if len(texts) > len(LETTERS):
         raise fields.bad(row, column, list(texts), f"give {len(LETTERS)} options at most")
-    # ["A. Aspirin", "B. Atenolol"]: the letters stand in the texts already
-    if len(texts) > 1 and all(isinstance(text, str) for text in texts):
-        found = [_LETTERED.match(text.strip()) for text in texts]
-        if [match[1] if match else "" for match in found] == list(LETTERS[: len(texts)]):
-            rest = [text.strip()[match.end() :] for text, match in zip(texts, found, strict=True) if match]
+    # ["A. Aspirin", "B. Atenolol"]: the texts include the letters
+    strings = [text.strip() for text in texts if isinstance(text, str)]
+    if len(strings) == len(texts) > 1:
+        matches = [_LETTERED.match(text) for text in strings]
+        if [match[1] if match else "" for match in matches] == list(LETTERS[: len(texts)]):
+            rest = [text[match.end() :] for text, match in zip(strings, matches, strict=True) if match]
             if all(rest):
                 return dict(zip(LETTERS, rest, strict=False))
     return dict(zip(LETTERS, texts, strict=False))
 
 
-def _by_label(row: Row, column: str, value: Mapping[Any, Any]) -> Any:
-    """{"text": […], "label": […]} as label → text; an object of letters as it is."""
-    keys = {key(str(name)): name for name in value}
-    texts = next((value[keys[name]] for name in _TEXT_KEYS if name in keys), None)
-    labels = next((value[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+def _by_label(row: Row, column: str, value: Mapping[str, object]) -> Mapping[str, object] | list[object]:
+    """{"text": […], "label": […]} as label → text, or as a list of texts; an object of letters unchanged."""
+    texts, labels = lookup(value, _TEXT_KEYS), lookup(value, _LABEL_KEYS)
     if not isinstance(texts, (list, tuple)):
-        family = re.compile(r"(?:op|opt|option|choice)([a-z])")
-        found = [family.fullmatch(name) for name in keys]
-        if found and all(found):  # {"opa": …, "opb": …}
-            return {match[1].upper(): value[keys[match[0]]] for match in found if match}
+        matches = [(_OPTION_KEY.fullmatch(key(str(name))), text) for name, text in value.items()]
+        if all(match for match, _ in matches):  # {"opa": …, "opb": …}
+            return {match[1].upper(): text for match, text in matches if match}
         return value
     if labels is None:
         return list(texts)
@@ -117,24 +119,25 @@ def _by_label(row: Row, column: str, value: Mapping[Any, Any]) -> Any:
     ):
         raise fields.bad(row, column, dict(value), f"give {len(texts)} different labels, one for each text")
     if list(map(str, labels)) == list(map(str, range(len(labels)))):
-        return list(texts)  # numbers that count the options are no names for them
+        return list(texts)  # consecutive numbers are not labels
     return {str(label): text for label, text in zip(labels, texts, strict=True)}
 
 
-def _of_objects(row: Row, column: str, items: Sequence[Any]) -> Any:
-    """[{"key": "A", "value": …}, …] as label → text; without labels as a list of texts."""
+def _of_objects(row: Row, column: str, items: Sequence[object]) -> dict[str, object] | list[object]:
+    """[{"key": "A", "value": …}, …] as label → text, or as a list of texts if there are no labels."""
     pairs: list[tuple[object, object]] = []
     for item in items:
         if item is None:
             continue
         if not isinstance(item, Mapping):
             raise fields.bad(row, column, item, 'give objects with "label" and "text"')
-        keys = {key(str(name)): name for name in item}
-        if len(item) == 1 and not set(keys) & {*_TEXT_KEYS, *_LABEL_KEYS}:  # [{"A": …}, {"B": …}]
+        if len(item) == 1 and not {key(str(name)) for name in item} & {
+            *_TEXT_KEYS,
+            *_LABEL_KEYS,
+        }:  # [{"A": …}, {"B": …}]
             pairs.append(next(iter(item.items())))
             continue
-        text = next((item[keys[name]] for name in _TEXT_KEYS if name in keys), None)
-        label = next((item[keys[name]] for name in _LABEL_KEYS if name in keys), None)
+        text, label = lookup(item, _TEXT_KEYS), lookup(item, _LABEL_KEYS)
         if text is None:
             raise fields.bad(row, column, item, 'give objects with "label" and "text"')
         pairs.append((label, text))
@@ -147,7 +150,7 @@ def _of_objects(row: Row, column: str, items: Sequence[Any]) -> Any:
 
 
 def _lettered(text: str) -> dict[str, str] | None:
-    """ "A) Aspirin\\nB) Atenolol", also on one line or as "a. … b. …"; None where the letters are not A, B, C, …"""
+    """Splits "A) Aspirin\\nB) Atenolol", also on one line or as "a. … b. …"; None if the letters are not A, B, C, …"""
     text = _BREAK.sub("\n", text)
     lines = [_LINE.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and [line[1] if line else "" for line in lines] == list(LETTERS[: len(lines)]):
@@ -156,8 +159,8 @@ def _lettered(text: str) -> dict[str, str] | None:
     for first in ("A", "a", "1"):
         chosen: list[re.Match[str]] = []
         for mark in marks:
-            wanted = str(len(chosen) + 1) if first == "1" else chr(ord(first) + len(chosen))
-            if mark[1] == wanted:
+            expected = str(len(chosen) + 1) if first == "1" else chr(ord(first) + len(chosen))
+            if mark[1] == expected:
                 chosen.append(mark)
         if len(chosen) < 2 or text[: chosen[0].start()].strip(" \n\t([{"):
             continue

@@ -1,12 +1,13 @@
-"""A file's rows as records: which column is which, what its answers are, and what is said of it at the start."""
+"""Converts the rows of a file to records, and describes the detected columns and answers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from medqlora.data import fields as values
 from medqlora.data.readers import Row
 from medqlora.data.shapes.answers import Answer, Answers, single
-from medqlora.data.shapes.columns import Columns
+from medqlora.data.shapes.columns import Columns, columns_of
 from medqlora.data.shapes.contexts import parsed_cell, passages
 from medqlora.data.shapes.conversations import expanded, form_of, in_our_columns
 from medqlora.data.shapes.labels import Labels
@@ -15,24 +16,26 @@ from medqlora.data.wording import listed, plain
 from medqlora.errors import InputError
 from medqlora.records import Record
 
+_T = TypeVar("_T")
 _CONTENT = ("question", "contexts", "answer", "options")
+_SECTION_COLUMNS = ("LABELS", "labels", "context_labels")
 
 
 class Table:
-    """What the columns of a file mean.
+    """The interpreted columns of a file.
 
     Args:
-        rows: the file's rows, at least one.
+        rows: the rows of the file, at least one.
         option: the option that named the file, for messages.
-        labels: the possible answers of a question without options; none for free answers.
-        fields: our name → the file's column; what it names overrides every form that would be recognised.
-        answer_index: what the numbers among the answers count from, 0 or 1; None: told by the whole file.
-        answers: whether answers are read. Without, a row's answer may be anything.
-        default_labels: the user named no labels, so that the answers of chat or instruction data may be free.
-        optional: of our names in `fields`, those that the file may lack.
+        labels: the possible answers of questions without options; none for free answers.
+        fields: record field → column; overrides the detection of formats.
+        answer_index: the first number of numeric answers, 0 or 1; None to detect it from all rows.
+        answers: whether answers are read; otherwise they may be anything.
+        default_labels: the options name no labels, so that chat or instruction data may have free answers.
+        optional: the fields in `fields` whose column may be missing.
 
     Raises:
-        InputError: a column of `fields` is not there, or none holds the questions.
+        InputError: a column of `fields` is missing, no column has the questions, or SQuAD articles have none.
     """
 
     def __init__(
@@ -49,25 +52,29 @@ class Table:
     ) -> None:
         fields = fields or {}
         self.rows = expanded(rows)
+        if not self.rows:
+            raise InputError(f"{option}: {rows[0].file} holds SQuAD articles without questions: add some")
         self.form = None if set(fields) & set(_CONTENT) else form_of(self.rows)
         self._labels, self._answers_wanted = labels, answers
-        self._read = [self._tried(row) for row in self.rows]
+        self._read = [_or_none(self._converted, row) for row in self.rows]
         readable = [row for row in self._read if row is not None]
         if not readable:
-            self._ours(self.rows[0])  # which says what is wrong
+            self._converted(self.rows[0])  # raises the error
         self._columns = Columns(readable or rows, fields, option, optional)
         self._answers: Answers | None = None
         if answers:
-            pairs = [(row, options) for row in readable if (options := self._tried_options(row)) is not None]
+            tried = [(row, _or_none(self._options, row)) for row in readable]
+            pairs = [(row, options) for row, options in tried if options is not None]
             self._answers = Answers(pairs, self._columns, labels, answer_index, option)
             if self.form is not None and default_labels and not any(options for _, options in pairs):
-                self._answers.free = self._answers.none_is_a_label(readable, lambda row: row)
-        self.found: Counter[str] = Counter()
-        self._went_on = self._went_on_beside = 0
+                self._answers.free = self._answers.none_is_a_label(readable)
+        self._answer_counts: Counter[str] = Counter()
+        #: rows with text after the label that is the rationale, or that is dropped for a rationale column
+        self._rationales = self._dropped_rationales = 0
 
     @property
     def free(self) -> bool:
-        """Whether the answers are free texts though no labels were named."""
+        """Whether the answers are free texts in spite of default labels."""
         return self._answers is not None and self._answers.free
 
     @free.setter
@@ -77,62 +84,50 @@ class Table:
 
     @property
     def answer_column(self) -> str:
-        """The column of the answers, for messages."""
+        """The answer column, for messages."""
         return (self._answers.columns if self._answers and self._answers.columns else ["answer"])[0]
 
     @property
     def has_answers(self) -> bool:
-        """Whether a column is taken for the answers."""
+        """Whether the file has an answer column."""
         return bool(self._answers and self._answers.columns)
 
     @property
     def columns(self) -> list[str]:
         """All columns of the file."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.value))
+        return columns_of(self.rows)
 
-    def _ours(self, row: Row) -> Row:
+    def _converted(self, row: Row) -> Row:
         return row if self.form is None else in_our_columns(row, self.form, answers=self._answers_wanted)
 
-    def _tried(self, row: Row) -> Row | None:
-        try:
-            return self._ours(row)
-        except InputError:
-            return None  # it is told where the row is read
-
-    def _tried_options(self, row: Row) -> dict[str, str] | None:
-        try:
-            return self._options(row)
-        except InputError:
-            return None
-
     def record(self, row: Row, default_id: str) -> Record:
-        """A row as a record.
+        """Converts a row to a record.
 
         Args:
             row: one of `rows`.
-            default_id: the id where the row has none.
+            default_id: the id for a row without one.
 
         Raises:
-            InputError: something in it is not as it should be.
+            InputError: the row is invalid.
         """
-        row, columns = self._ours(row), self._columns
+        row, columns = self._converted(row), self._columns
         question = values.text(row, *columns.pick(row, "question"), needed=True)
         options = self._options(row)
-        held = passages(row, *columns.pick(row, "contexts"))
+        context = passages(row, *columns.pick(row, "contexts"))
         answer = self._answers.of(row, options) if self._answers is not None else None
         long_answer = self._long_answer(row, answer)
         if answer is not None:
-            self.found[answer.text] += 1
+            self._answer_counts[answer.text] += 1
         return Record(
             id=self._identity(row, default_id),
             question=question,
-            contexts=held.texts,
-            context_labels=held.names or self._section_names(row, len(held.texts)),
+            contexts=context.texts,
+            context_labels=context.names or self._section_names(row, len(context.texts)),
             options=options,
             labels=self._labels_of(row, options),
             answer=None if answer is None else answer.text,
             long_answer=long_answer,
-            topics=tuple(dict.fromkeys([*self._topics(row), *held.topics])),
+            topics=tuple(dict.fromkeys([*self._topics(row), *context.topics])),
             where=row.where,
         )
 
@@ -155,8 +150,8 @@ class Table:
             if not values.is_missing(row.value.get(name)):
                 return options_of(row, name, row.value[name])
         for family in self._columns.families:
-            if given := options_of_columns(row, family, named=False):
-                return given
+            if options := options_of_columns(row, family, named=False):
+                return options
         return {}
 
     def _labels_of(self, row: Row, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -181,8 +176,8 @@ class Table:
             value = " ".join(values.texts(row, column, value))
         text = values.text(row, column, value)
         if answer is not None and answer.rationale:
-            self._went_on += not text
-            self._went_on_beside += bool(text)
+            self._rationales += not text
+            self._dropped_rationales += bool(text)
         return text or (answer.rationale if answer is not None else "")
 
     def _topics(self, row: Row) -> list[str]:
@@ -190,16 +185,16 @@ class Table:
         if names and (self._columns.is_mapped("topics") or names[0] == "topics"):
             value = row.value.get(names[0])
             return list(values.texts(row, names[0], parsed_cell(row, names[0], value)))
-        found: list[str] = []
+        topics: list[str] = []
         for name in names:
             value = parsed_cell(row, name, row.value.get(name))
-            held = value if isinstance(value, (list, tuple)) else [value]
-            found += [item.strip() for item in held if isinstance(item, str) and item.strip()]
-        return found
+            items = value if isinstance(value, (list, tuple)) else [value]
+            topics += [item.strip() for item in items if isinstance(item, str) and item.strip()]
+        return topics
 
     def _section_names(self, row: Row, count: int) -> tuple[str, ...]:
-        """PubMedQA's own files have the sections' names in a column LABELS, beside CONTEXTS."""
-        for name in ("LABELS", "labels", "context_labels"):
+        """The section names in a column of their own, such as LABELS in PubMedQA's files."""
+        for name in _SECTION_COLUMNS:
             try:
                 names = values.texts(row, name, row.value.get(name))
             except InputError:
@@ -209,41 +204,49 @@ class Table:
         return ()
 
     def words(self) -> list[str]:
-        """What was understood of the file, for its line at the start; call it when its records are read."""
+        """The terms for the file's remark; call it after all records are read."""
         words = [self.form.words] if self.form is not None else []
         answers = self._answers
         if answers is None:
             return [word.replace("last answer learned", "asked without their last answer") for word in words]
-        if not self.found:
+        if not self._answer_counts:
             return words
         if self.free:
             return [*words, "free answers"]
-        shown = [label for label in self._labels.words if self.found[label]]
-        if shown and sum(self.found[label] for label in shown) == sum(self.found.values()):
-            words.append("labels " + "/".join(map(plain, shown[:8])))
+        counts = self._answer_counts
+        labels = [label for label in self._labels.words if counts[label]]
+        if labels and sum(counts[label] for label in labels) == sum(counts.values()):
+            words.append("labels " + "/".join(map(plain, labels[:8])))
         return words
 
     def remarks(self) -> list[str]:
-        """What the user should know of the columns, a line each without the file's name."""
+        """Notes on the columns for the user, one line each without the file name."""
         readable = [row for row in self._read if row is not None]
         unused = self._columns.unused(readable, [self.answer_column, *self._ignored()])
         lines = []
         if unused:
             lines.append(f"not used: {listed(unused)}")
-        if self._went_on:
+        if self._rationales:
             lines.append(
-                f"in {self._went_on:,} of {len(self.rows):,} rows text follows the label: learned as the rationale"
+                f"in {self._rationales:,} of {len(self.rows):,} rows text follows the label: learned as the rationale"
             )
-        if self._went_on_beside:
+        if self._dropped_rationales:
             lines.append(
-                f"in {self._went_on_beside:,} of {len(self.rows):,} rows text follows the label: left out, since "
+                f"in {self._dropped_rationales:,} of {len(self.rows):,} rows text follows the label: left out, since "
                 f"{self._columns.name('long_answer')} holds the rationale"
             )
         return lines
 
     def _ignored(self) -> list[str]:
-        """Columns that are left out on purpose and need no word: sections' names; all answers where none is read."""
-        names = ["LABELS", "labels", "context_labels"]
+        """Columns that are ignored on purpose: section names, and answers if none are read."""
         if self._answers is None:
-            return [*names, *self._columns.names("answer"), *self._columns.names("long_answer")]
-        return [*names, *self._answers.checked]
+            return [*_SECTION_COLUMNS, *self._columns.names("answer"), *self._columns.names("long_answer")]
+        return [*_SECTION_COLUMNS, *self._answers.checked]
+
+
+def _or_none(convert: Callable[[Row], _T], row: Row) -> _T | None:
+    """The converted row; None for an invalid row, which raises when its record is read."""
+    try:
+        return convert(row)
+    except InputError:
+        return None

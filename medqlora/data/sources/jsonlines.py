@@ -24,7 +24,7 @@ from medqlora.data.bad_records import OnBadRecord, check_choice, remarks_on
 from medqlora.data.checks import content, reject_shared_content, unique_ids, usable
 from medqlora.data.own_ids import OwnIds, counts_rows, with_other_ids
 from medqlora.data.readers import Row
-from medqlora.data.shapes import OURS, Labels, Table
+from medqlora.data.shapes import FIELDS, Labels, Table
 from medqlora.data.shapes.columns import key as column_key
 from medqlora.data.sources.source import SOURCES, Source
 from medqlora.data.test_sets import reject_test_questions
@@ -94,9 +94,9 @@ class JSONLines(Source):
                 f"--data.source.dev_fraction: {dev_fraction} is no fraction: give 0 or more, below 1"
             )
         for key in fields or {}:
-            if key not in OURS:
+            if key not in FIELDS:
                 raise InputError(
-                    f"--data.source.fields: {key!r} is none of our columns: use {', '.join(OURS)}"
+                    f"--data.source.fields: {key!r} is none of our columns: use {', '.join(FIELDS)}"
                 )
         if answer_index not in (None, 0, 1) or isinstance(answer_index, bool):
             raise InputError(f"--data.source.answer_index: {answer_index!r}: give 0, 1 or null")

@@ -295,10 +295,10 @@ def test_no_torch_is_imported(tmp_path: Path) -> None:
 def test_the_line_that_says_how_to_go_on_does(
     tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_resume import InterruptionError
+    from interruptions import InterruptionError
 
     words = [*options(tiny_bases["llama"], tmp_path), "--checkpoint.every_n_train_steps=1"]
-    stop = ["--trainer.callbacks=test_resume.StopAt", "--trainer.callbacks.step=3"]
+    stop = ["--trainer.callbacks=interruptions.StopAt", "--trainer.callbacks.step=3"]
     with pytest.raises(InterruptionError):
         run("fit", [*words, *stop])
     folder = tmp_path / "lightning_logs"

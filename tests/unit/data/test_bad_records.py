@@ -35,7 +35,7 @@ BAD: list[tuple[object, str]] = [
     (b'{"question": NaN}', "question is missing or empty: every row needs one"),
     (b"[" * 50, "not JSON (Expecting value"),
     (b"[" * 5000 + b"]" * 5000, "it is nested too deep (100 levels at most): flatten it"),
-    (b'{"id": 1, "id": 2}', "the key 'id' stands there twice: remove one"),
+    (b'{"id": 1, "id": 2}', "the key 'id' appears twice: remove one"),
     (b"[1]", "holds a list: each line has to be an object"),
     ({"id": "b6", "answer": "yes"}, "question is missing or empty: every row needs one"),
     (

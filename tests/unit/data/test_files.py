@@ -1,4 +1,4 @@
-"""Every kind of file is read, and whatever is wrong with one is said in one line with its place."""
+"""Every file format is read, and an invalid file is a one-line error with its location."""
 
 import csv
 import gzip
@@ -37,7 +37,7 @@ def as_jsonl(rows) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.tsv", "a.parquet", "a.arrow"])
-def test_every_kind_gives_the_same_rows(tmp_path, name):
+def test_every_format_gives_the_same_rows(tmp_path, name):
     path = tmp_path / name
     if path.suffix in (".parquet", ".arrow"):
         import pyarrow as pa
@@ -79,14 +79,14 @@ def test_json_may_be_a_list_an_object_of_objects_or_lines(tmp_path):
     assert rows[1].where.endswith("keyed.json: key 8")
 
 
-def test_crlf_blank_lines_and_line_separators_in_strings(tmp_path):
+def test_crlf_blank_lines_and_line_separators_in_strings_are_read(tmp_path):
     text = '{"q": "a\u2028b"}\r\n\r\n{"q": "c"}\r\n'
     rows = read_rows(str(put(tmp_path, "a.jsonl", text)), "--x")
     assert [row.value["q"] for row in rows] == ["a\u2028b", "c"]
     assert rows[1].where.endswith("a.jsonl:3")
 
 
-def test_a_csv_row_knows_its_line_and_long_fields_are_read(tmp_path):
+def test_csv_rows_have_their_line_and_long_fields_are_read(tmp_path):
     limit = csv.field_size_limit()
     long = "x" * 300_000
     rows = read_rows(str(put(tmp_path, "a.csv", f'q,a\r\n"two\r\nlines",1\r\n\r\n{long},2\r\n')), "--x")
@@ -102,7 +102,7 @@ def test_a_csv_row_knows_its_line_and_long_fields_are_read(tmp_path):
         min_size=1,
     )
 )
-def test_any_text_survives_jsonl(tmp_path, rows):
+def test_any_text_is_read_from_jsonl_unchanged(tmp_path, rows):
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     assert read(put(tmp_path, "any.jsonl", text)) == rows
 
@@ -112,7 +112,7 @@ def test_any_text_survives_jsonl(tmp_path, rows):
     [
         ("a.json", "{", r"a\.json:1: not JSON"),
         ("a.json", '[\n{"q": 1},\n{"q" 2}]', r"a\.json:3: not JSON"),
-        ("a.json", '{"1": {}, "1": {}}', r"a\.json:1: the key '1' stands there twice"),
+        ("a.json", '{"1": {}, "1": {}}', r"a\.json:1: the key '1' appears twice"),
         ("a.json", "[1]", r"a\.json: item 1 is a number"),
         ("a.json", "3", r"a\.json: holds a JSON number"),
         ("a.json", '{"version": 1, "data": []}', r"--x: .*a\.json holds no rows"),
@@ -121,7 +121,7 @@ def test_any_text_survives_jsonl(tmp_path, rows):
         ("a.json", "", r"a\.json:1: not JSON"),
         ("a.jsonl", '{"q": 1}\n{"q": }\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"q": 1}\n[1]\n', r"a\.jsonl:2: holds a list"),
-        ("a.jsonl", '{"q": 1, "q": 2}', r"a\.jsonl:1: the key 'q' stands there twice"),
+        ("a.jsonl", '{"q": 1, "q": 2}', r"a\.jsonl:1: the key 'q' appears twice"),
         ("a.jsonl", "\n\n", r"holds no rows"),
         ("a.jsonl", b'{"q": "a"}\n{"q": "\xff"}', r"a\.jsonl:2: the byte 0xff is not UTF-8"),
         (
@@ -130,23 +130,23 @@ def test_any_text_survives_jsonl(tmp_path, rows):
             r"a\.jsonl:1: can't be read as its first bytes say UTF-16",
         ),
         ("a.csv", "q,a\n1,2,3\n", r"a\.csv:2: has 3 cells, and the header 2"),
-        ("a.csv", "q,q\n1,2\n", r"a\.csv:1: the column 'q' stands there twice"),
+        ("a.csv", "q,q\n1,2\n", r"a\.csv:1: the column 'q' appears twice"),
         ("a.csv", 'q,a\n"1,2\n', r"a\.csv:2: not CSV"),
         ("a.csv", "q,a\n", r"holds no rows"),
         ("a.parquet", "no parquet", r"a\.parquet: not a parquet file"),
         ("a.arrow", "no arrow", r"a\.arrow: not a arrow file"),
         ("a.jsonl.gz", "no gzip", r"not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b'{"q": 1}' * 99, mtime=0)[:-20], r"not a whole gzip file"),
-        ("a.xlsx", "", r"a\.xlsx: this is no Excel workbook"),
+        ("a.xlsx", "", r"a\.xlsx: this is not an Excel workbook"),
         ("a.doc", "", r"--x: .*the extension \.doc is not known"),
         ("a", "", r"--x: .*the extension \(none\) is not known"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path, name, data, match):
+def test_an_invalid_file_is_an_error_with_its_location(tmp_path, name, data, match):
     fails(put(tmp_path, name, data), match)
 
 
-def test_missing_files_and_unclear_folders(tmp_path):
+def test_missing_files_and_ambiguous_folders_are_errors(tmp_path):
     fails(tmp_path / "absent.json", r"--x: there is no file .*absent\.json")
     fails(tmp_path, r"--x: the folder .* holds no data file")
     put(tmp_path, "a.jsonl", '{"q": 1}')
@@ -155,7 +155,7 @@ def test_missing_files_and_unclear_folders(tmp_path):
     fails(tmp_path, r"--x: the folder .* holds 2 data files \(a\.jsonl, b\.json\): name one")
 
 
-def test_fingerprints_go_by_content(tmp_path):
+def test_fingerprints_depend_on_content(tmp_path):
     path = put(tmp_path, "a.jsonl", '{"q": 1}')
     first = fingerprint(str(path))
     assert first["a.jsonl"]["bytes"] == 8
@@ -164,5 +164,5 @@ def test_fingerprints_go_by_content(tmp_path):
     assert fingerprint(str(tmp_path / "absent.json")) == {}
 
 
-def test_long_values_are_cut_in_messages():
+def test_long_values_are_shortened_in_messages():
     assert len(shown("x" * 1000)) == 60

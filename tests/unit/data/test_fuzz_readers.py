@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader makes usable records of it or says in one line what is wrong; never anything else."""
+"""A reader makes usable records of any file or raises a one-line error; nothing else happens."""
 
 import gzip
 import re
@@ -77,7 +77,7 @@ HOSTILE = (
         b"answer",
     ),
 )
-#: JSON in the place of a value: of another type, missing, too long, too deep, unseen
+#: replacement JSON values: another type, missing, too long, too deep, invisible
 VALUES = (
     *(
         b"null",
@@ -161,7 +161,7 @@ def check_records(records: list[Record], case: Case) -> None:
 
 
 def check(folder: Path, name: str, changes: list[tuple[str, float, int, bytes]], inside: bool) -> bool:
-    """Whether the spoiled file was read; `inside`: a gzip's content is spoiled rather than the gzip."""
+    """Whether the corrupted file was read; `inside` corrupts the content of a gzip instead of the gzip."""
     case = CASES[name]
     if inside and case.file.endswith(".gz"):
         data = gzip.compress(spoiled(gzip.decompress(case.good), changes), 1, mtime=0)
@@ -196,7 +196,7 @@ def run_readers(folder: Path, inputs: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_reader_takes_the_file_that_is_spoiled_here(tmp_path: Path, name: str) -> None:
+def test_each_reader_reads_its_file_before_corruption(tmp_path: Path, name: str) -> None:
     path = tmp_path / CASES[name].file
     path.write_bytes(CASES[name].good)
     records = CASES[name].read(path)
@@ -204,18 +204,18 @@ def test_each_reader_takes_the_file_that_is_spoiled_here(tmp_path: Path, name: s
     check_records(records, CASES[name])
 
 
-def test_a_reader_gives_records_or_one_line_and_nothing_else(tmp_path: Path) -> None:
+def test_a_corrupted_file_gives_records_or_a_one_line_error(tmp_path: Path) -> None:
     run_readers(tmp_path, 300)
 
 
 @pytest.mark.slow
-def test_thousands_of_spoiled_files_give_records_or_one_line(tmp_path: Path) -> None:
+def test_thousands_of_corrupted_files_give_records_or_a_one_line_error(tmp_path: Path) -> None:
     run_readers(tmp_path, SLOW_INPUTS["readers"])
 
 
 LINES = st.lists(
     st.one_of(
-        # with a letter that says that the file is UTF-8
+        # with a letter that identifies the file as UTF-8
         st.integers(0, 30).map(lambda n: f'{{"question": "Q {n} µ?", "answer": "yes"}}'.encode()),
         st.binary(max_size=20).filter(lambda line: b"\n" not in line),
         st.sampled_from(
@@ -262,8 +262,8 @@ def test_with_skip_each_line_of_many_files_is_a_record_or_listed(tmp_path: Path)
     run_skipping(tmp_path, 1_000)
 
 
-def test_gzip_is_spoiled_for_sure(tmp_path: Path) -> None:
-    """The bytes of a gzip that are changed here are no gzip any more: the fuzzing above isn't blind."""
+def test_the_corruption_of_gzip_is_effective(tmp_path: Path) -> None:
+    """The corrupted gzip files are really invalid, so the fuzzing above tests something."""
     changed = spoiled(CASES["own.jsonl.gz"].good, [("replace", 0.5, 10, b"\xff" * 3)])
     with pytest.raises((OSError, zlib.error, EOFError)):
         gzip.decompress(changed)

@@ -1,4 +1,4 @@
-"""Whatever stands in whatever column, the rows make usable records or one line says what is wrong."""
+"""Rows with any values in any columns give usable records or a one-line error."""
 
 import json
 import random
@@ -125,7 +125,7 @@ def check(record: Record) -> None:
 
 
 def records_of(read: Callable[[], list[Record]]) -> list[Record] | None:
-    """None where the file is refused, in one line that names it."""
+    """The records, or None if a one-line error that names the file refuses it."""
     try:
         return read()
     except InputError as error:
@@ -135,7 +135,7 @@ def records_of(read: Callable[[], list[Record]]) -> list[Record] | None:
     return None
 
 
-def test_any_values_in_any_columns_make_records_or_one_line(tmp_path: Path) -> None:
+def test_any_values_in_any_columns_give_records_or_a_one_line_error(tmp_path: Path) -> None:
     rng, path, taken, refused = random.Random(0), tmp_path / "t.jsonl", 0, 0
     for _ in range(250):
         columns = ["question", *rng.sample(NAMES, rng.randrange(1, 5))]

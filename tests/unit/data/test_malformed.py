@@ -1,4 +1,4 @@
-"""Malformed input of every kind, for every reader: one line with the file and the line, or taken on purpose."""
+"""Malformed input of every kind, for every reader: a one-line error with file and line, or accepted on purpose."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from medqlora.records import Record
 
 
 def refused(case: Case, path: Path, data: bytes | None) -> str:
-    """The one line that the reader says of these bytes."""
+    """The one-line error of the reader for these bytes."""
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(InputError) as found:
@@ -29,25 +29,25 @@ def refused(case: Case, path: Path, data: bytes | None) -> str:
 
 @pytest.fixture(params=sorted(TEXT))
 def case(request: pytest.FixtureRequest) -> Case:
-    """Every reader of text in turn."""
+    """Each reader of text files."""
     return CASES[request.param]
 
 
 @pytest.fixture(params=sorted(name for name in TEXT if not TEXT[name].file.endswith((".csv", ".tsv"))))
 def json_case(request: pytest.FixtureRequest) -> Case:
-    """Every reader of JSON in turn."""
+    """Each reader of JSON files."""
     return CASES[request.param]
 
 
 def spoiled_value(case: Case, value: bytes) -> tuple[bytes, int]:
-    """The file with another value of a question's key, and the line where it stands."""
+    """The file with another value for a key of a question, and the line of the value."""
     keys = b"question|QUESTION|sent1|body"
     found = list(re.finditer(rb'"(?:' + keys + rb')": ("[^"]*")', case.good))[-1]
     data = case.good[: found.start(1)] + value + case.good[found.end(1) :]
     return data, case.good[: found.start(1)].count(b"\n") + 1
 
 
-# --- taken on purpose -------------------------------------------------------------------------------
+# --- accepted on purpose ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "bom and crlf"])
@@ -60,7 +60,7 @@ def test_a_bom_and_windows_line_ends_change_nothing(tmp_path: Path, case: Case, 
     assert case.read(path) == expected
 
 
-def test_more_fields_than_are_read_change_nothing(tmp_path: Path, json_case: Case) -> None:
+def test_additional_fields_change_nothing(tmp_path: Path, json_case: Case) -> None:
     path = tmp_path / json_case.file
     path.write_bytes(json_case.good)
     expected = json_case.read(path)
@@ -71,10 +71,8 @@ def test_more_fields_than_are_read_change_nothing(tmp_path: Path, json_case: Cas
     assert json_case.read(path) == expected
 
 
-def test_marks_of_direction_and_control_characters_of_a_text_stay_in_it(
-    tmp_path: Path, json_case: Case
-) -> None:
-    """They are text like any other; what shows it (the page, the terminal) escapes it."""
+def test_direction_marks_and_control_characters_of_texts_are_kept(tmp_path: Path, json_case: Case) -> None:
+    """They are ordinary text; the page and the terminal escape them."""
     path = tmp_path / json_case.file
     data, _ = spoiled_value(json_case, b'"a \\u202e\\u0000\\u001b[2J b\\u2028 c?"')
     path.write_bytes(data)
@@ -84,16 +82,18 @@ def test_marks_of_direction_and_control_characters_of_a_text_stay_in_it(
 # --- refused ----------------------------------------------------------------------------------------
 
 
-def test_bytes_that_are_no_utf8_are_named_with_their_line(tmp_path: Path, case: Case) -> None:
+def test_invalid_utf8_is_an_error_with_its_line(tmp_path: Path, case: Case) -> None:
     at = case.good.rindex(b"?")
     line = case.good[:at].count(b"\n") + 1
-    data = case.good[:at] + b"\xc3\xa9 \xe9" + case.good[at:]  # with a letter that is, it is no cp1252 either
-    for before in (b"", b"\xef\xbb\xbf"):  # behind a BOM the byte and its line are the same
+    data = (
+        case.good[:at] + b"\xc3\xa9 \xe9" + case.good[at:]
+    )  # with a valid UTF-8 letter it is not cp1252 either
+    for before in (b"", b"\xef\xbb\xbf"):  # a BOM changes neither the byte nor its line
         said = refused(case, tmp_path / case.file, before + data)
         assert f"{case.file}:{line}: the byte 0xe9 is not UTF-8: save the file as UTF-8" in said
 
 
-def test_a_file_that_ends_too_early_is_named_with_its_line(tmp_path: Path, json_case: Case) -> None:
+def test_a_truncated_file_is_an_error_with_its_line(tmp_path: Path, json_case: Case) -> None:
     data = json_case.good.rstrip()[:-9]
     assert re.search(rf"{json_case.file}:\d+: not JSON", refused(json_case, tmp_path / json_case.file, data))
 
@@ -102,13 +102,13 @@ def test_a_file_that_ends_too_early_is_named_with_its_line(tmp_path: Path, json_
     ("value", "why"),
     [
         (b'"\\ud800 a"', r"\ud800 is half of a surrogate pair: write the whole character"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' stands there twice: remove one"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' appears twice: remove one"),
         (b"[" * 5000 + b"]" * 5000, "it is nested too deep (100 levels at most): flatten it"),
         (b"9" * 5000, "a number there is too long: write it as a text"),
         (b'"a \x01"', "not JSON (Invalid control character at"),
     ],
 )
-def test_json_of_no_standard_is_named_with_its_line(
+def test_nonstandard_json_is_an_error_with_its_line(
     tmp_path: Path, json_case: Case, value: bytes, why: str
 ) -> None:
     data, line = spoiled_value(json_case, value)
@@ -119,7 +119,7 @@ def test_json_of_no_standard_is_named_with_its_line(
     "value",
     [b"null", b"NaN", b'""', b'" \\n "', b"3", b"true", b'["a"]', b'{"a": "b"}', b"[" * 90 + b"]" * 90],
 )
-def test_a_question_of_another_type_is_named_with_its_place(
+def test_a_question_of_another_type_is_an_error_with_its_location(
     tmp_path: Path, json_case: Case, value: bytes
 ) -> None:
     data, line = spoiled_value(json_case, value)
@@ -130,15 +130,15 @@ def test_a_question_of_another_type_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity"])
-def test_a_number_that_is_none_counts_as_null(tmp_path: Path, json_case: Case, value: bytes) -> None:
-    """Python and pandas write it for a missing value."""
+def test_nan_and_infinity_count_as_null(tmp_path: Path, json_case: Case, value: bytes) -> None:
+    """Python and pandas write them for missing values."""
     data, _ = spoiled_value(json_case, value)
     null, _ = spoiled_value(json_case, b"null")
     path = tmp_path / json_case.file
     assert refused(json_case, path, data) == refused(json_case, path, null)
 
 
-def test_a_missing_field_is_named_with_its_place(tmp_path: Path, json_case: Case) -> None:
+def test_a_missing_field_is_an_error_with_its_location(tmp_path: Path, json_case: Case) -> None:
     data = re.sub(rb'"(question|QUESTION|sent1|body)"', b'"asked"', json_case.good)
     said = refused(json_case, tmp_path / json_case.file, data)
     assert json_case.file in said
@@ -154,7 +154,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"mmlu authors"}))
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     (tmp_path / case.file).mkdir()
     assert re.search(r"--data\.\w+.*: the folder .* holds no", refused(case, tmp_path / case.file, None))
@@ -167,17 +167,17 @@ def test_a_folder_among_bioasqs_files_is_refused(tmp_path: Path) -> None:
         case.read(tmp_path)
 
 
-def test_gzip_under_a_name_without_gz_is_told(tmp_path: Path, case: Case) -> None:
+def test_gzip_without_its_extension_is_recognised(tmp_path: Path, case: Case) -> None:
     said = refused(case, tmp_path / case.file, gzip.compress(case.good))
     assert f"{case.file}: this is gzip: let its name end in .gz, or unpack it" in said
 
 
-def test_gzip_in_gzip_is_told(tmp_path: Path) -> None:
+def test_gzip_in_gzip_is_an_error(tmp_path: Path) -> None:
     case = CASES["own.jsonl.gz"]
     assert "gzip in gzip" in refused(case, tmp_path / case.file, gzip.compress(case.good))
 
 
-def test_a_question_of_mmlu_lacks_nothing(tmp_path: Path) -> None:
+def test_an_mmlu_question_needs_every_field(tmp_path: Path) -> None:
     rows = [
         {"question": "Which?", "subject": "anatomy", "A": "a"},
         {"question": "Q?", "subject": "anatomy", "A": "a", "answer": 3},
@@ -190,7 +190,7 @@ def test_a_question_of_mmlu_lacks_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cop", ["--5", "5-", "9" * 5000, "1e3", "²"])
-def test_a_right_option_that_is_no_number_is_refused(tmp_path: Path, cop: str) -> None:
+def test_a_correct_option_that_is_not_a_number_is_refused(tmp_path: Path, cop: str) -> None:
     case = CASES["medmcqa"]
     data = case.good.replace(b'"cop": 1', b'"cop": ' + json.dumps(cop).encode())
     assert "dev.json:2: cop is " in refused(case, tmp_path / case.file, data)
@@ -214,13 +214,13 @@ def test_an_id_that_would_break_a_line_or_a_table_is_refused(tmp_path: Path, id_
 
 
 @pytest.mark.parametrize("letter", ["", " ", "A\n", "\u202eA", "A" * 501])
-def test_an_options_letter_is_one_that_can_be_seen(tmp_path: Path, letter: str) -> None:
+def test_an_option_letter_has_only_visible_characters(tmp_path: Path, letter: str) -> None:
     row = {"question": "Q?", "options": {letter: "x", "B": "y"}, "answer": "B"}
     said = refused(CASES["choice"], tmp_path / "choice.jsonl", json.dumps(row).encode())
     assert "choice.jsonl:1: options: letter is " in said
 
 
-def test_odd_and_many_columns_make_no_odd_and_no_long_message(tmp_path: Path) -> None:
+def test_odd_and_many_columns_are_shortened_in_messages(tmp_path: Path) -> None:
     row = {f"column {number}\n\x1b[2J\u202e": 1 for number in range(3000)}
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", json.dumps(row).encode())
     assert "has the column 'question'" in said
@@ -231,7 +231,7 @@ def test_odd_and_many_columns_make_no_odd_and_no_long_message(tmp_path: Path) ->
 MEGABYTES = 50
 
 
-def test_a_line_of_50_mb_is_read_or_named(tmp_path: Path) -> None:
+def test_a_line_of_50_mb_is_read_or_an_error(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     good = '{"question": "Q?", "answer": "yes"}\n'
     long = json.dumps({"question": "Why?", "answer": "no", "contexts": ["a " * (MEGABYTES << 19)]})
@@ -249,14 +249,14 @@ def test_a_line_of_50_mb_is_read_or_named(tmp_path: Path) -> None:
     assert "own.jsonl:2: question is 3" in said
 
 
-def test_many_keys_of_which_one_stands_twice_are_told_at_once(tmp_path: Path) -> None:
-    """The search for it is linear: the square of 200,000 keys would be hours."""
+def test_a_repeated_key_among_many_is_found_in_linear_time(tmp_path: Path) -> None:
+    """A quadratic search among 200,000 keys would take hours."""
     keys = ", ".join(f'"k{number}": 1' for number in range(200_000))
     said = refused(CASES["own.jsonl"], tmp_path / "own.jsonl", f'{{{keys}, "k199999": 2}}'.encode())
-    assert "own.jsonl:1: the key 'k199999' stands there twice" in said
+    assert "own.jsonl:1: the key 'k199999' appears twice" in said
     columns = ",".join(f"c{number}" for number in range(200_000))
     said = refused(CASES["own.csv"], tmp_path / "own.csv", f"{columns},c199999\n".encode())
-    assert "own.csv:1: the column 'c199999' stands there twice" in said
+    assert "own.csv:1: the column 'c199999' appears twice" in said
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_the_search_for_a_pmid_is_linear_in_a_long_address(id_: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "own.jsonl")
     assert "is no regular file" in refused(CASES["own.jsonl"], tmp_path / "own.jsonl", None)
     assert fingerprint(str(tmp_path / "own.jsonl")) == {}
@@ -279,17 +279,17 @@ def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["x" * 5000 + ".jsonl", "~no-such-user/a.jsonl", "a\0b.jsonl", "a/" * 3000 + "b.jsonl"]
 )
-def test_a_path_that_no_system_takes_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"^--x: "):
         read_rows(path, "--x")
     assert JSONLines(path).fingerprint()["files"] == {path: {}}
 
 
-# --- where it stands --------------------------------------------------------------------------------
+# --- reported lines ---------------------------------------------------------------------------------
 
 
 def test_a_hundred_levels_are_read_and_no_more() -> None:
-    """Whatever the version of Python, each of which has another limit of its own."""
+    """The limit is independent of the version of Python, whose own limits differ."""
     assert parse_json("[" * 100 + "]" * 100) == json.loads("[" * 100 + "]" * 100)
     assert parse_json('{"a": "' + "[" * 200 + '"}') == {"a": "[" * 200}
     assert len(parse_json("[" + "[[]], " * 200 + "[]]")) == 201
@@ -308,7 +308,7 @@ def test_a_hundred_levels_are_read_and_no_more() -> None:
         ("[1,\n2.5, -" + "8" * 5000 + "]", 2),
     ],
 )
-def test_the_line_is_that_of_what_is_wrong(text: str, line: int) -> None:
+def test_the_reported_line_is_that_of_the_fault(text: str, line: int) -> None:
     with pytest.raises(MalformedError) as found:
         parse_json(text)
     assert found.value.line == line

@@ -139,7 +139,7 @@ def test_an_unreachable_hub_says_which_option_takes_a_local_copy(hub):
     ("line", "match"),
     [
         ("Why?,a,b,c,d,E", r"anatomy_test\.csv:2: answer is 'E', which is none of A, B, C, D"),
-        ("Why?,a,b,c,A", r"anatomy_test\.csv:2: has 5 cells, and 6 are due: quote the cells"),
+        ("Why?,a,b,c,A", r"anatomy_test\.csv:2: has 5 cells, not 6: quote the cells"),
         (",a,b,c,d,A", r"anatomy_test\.csv:2: question is missing or empty"),
     ],
 )

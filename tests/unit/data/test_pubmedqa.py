@@ -243,7 +243,7 @@ def test_a_row_of_the_hubs_shape_is_named_by_its_line(official, put):
 
 def test_duplicate_keys_of_the_json_are_refused(official, put):
     text = json.dumps(official)
-    with pytest.raises(InputError, match=rf"data\.json:1: the key '{SOME}' stands there twice"):
+    with pytest.raises(InputError, match=rf"data\.json:1: the key '{SOME}' appears twice"):
         PubMedQA(put(text[:-1] + f', "{SOME}": ' + json.dumps(official[SOME]) + "}")).read()
 
 

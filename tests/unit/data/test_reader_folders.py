@@ -1,4 +1,4 @@
-"""Folders of Hugging Face: what `datasets` saves and what the Hub holds, by part, whole, with the names of classes."""
+"""Folders of Hugging Face: datasets saved to disk and Hub repositories, by split, completely, with class names."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hub(folder: Path, parts: dict[str, int], shards: int = 2) -> Path:
-    """A data set's repository of the Hub, as it is downloaded."""
+    """A data set's repository of the Hub, as downloaded."""
     from datasets import Dataset
 
     folder.mkdir(parents=True)
@@ -53,7 +53,7 @@ def hub(folder: Path, parts: dict[str, int], shards: int = 2) -> Path:
     return folder
 
 
-def test_a_dataset_dict_gives_each_option_its_part(saved: Path) -> None:
+def test_each_option_reads_its_split_of_a_dataset_dict(saved: Path) -> None:
     for option, name in OPTIONS.items():
         assert read(saved, f"--data.source.{option}") == rows_of(name, PARTS[name])
         assert read(saved / name, "--data.source.train") == rows_of(name, PARTS[name])
@@ -66,7 +66,7 @@ def test_a_dataset_dict_gives_each_option_its_part(saved: Path) -> None:
     assert "holds the parts train, validation, test" in refused(saved, "--data.source.path")
 
 
-def test_every_part_counts_for_the_fingerprint(saved: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_covers_every_split(saved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "set"
     shutil.copytree(saved, copy)
     before = fingerprint(str(copy))
@@ -76,13 +76,13 @@ def test_every_part_counts_for_the_fingerprint(saved: Path, tmp_path: Path) -> N
     assert fingerprint(str(copy)) != before
 
 
-def test_a_part_or_a_shard_that_lacks_is_told(saved: Path, tmp_path: Path) -> None:
+def test_a_missing_split_or_shard_is_an_error(saved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "set"
     shutil.copytree(saved, copy)
     next((copy / "train").glob("data-00001-*")).unlink()
     assert "lacks data-00001-of-00002.arrow, which its state.json lists" in refused(copy)
     (copy / "train" / "state.json").unlink()
-    assert "holds 1 of 2 shards; number 00001 lacks" in refused(copy)
+    assert "holds 1 of 2 shards; number 00001 is missing" in refused(copy)
     shutil.rmtree(copy / "test")
     (copy / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
     assert "and none of them is a test set" in refused(copy, "--data.source.test")
@@ -94,7 +94,7 @@ def test_a_part_or_a_shard_that_lacks_is_told(saved: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("where", ["", "data", "default", "datasets--a--b/snapshots/0123abcd/data"])
-def test_a_repository_of_the_hub_gives_each_option_its_part(tmp_path: Path, where: str) -> None:
+def test_each_option_reads_its_split_of_a_hub_repository(tmp_path: Path, where: str) -> None:
     root = tmp_path / "repository"
     folder = hub(root / where, PARTS)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -102,22 +102,24 @@ def test_a_repository_of_the_hub_gives_each_option_its_part(tmp_path: Path, wher
     for option, name in OPTIONS.items():
         assert read(root, f"--data.source.{option}") == rows_of(name, PARTS[name])
     next(folder.glob("train-00001-*")).unlink()
-    assert "holds 1 of 2 shards; number 00001 lacks: download all of them" in refused(root)
+    assert "holds 1 of 2 shards; number 00001 is missing: download all of them" in refused(root)
 
 
-def test_the_only_part_of_a_repository_needs_no_name(tmp_path: Path) -> None:
+def test_a_single_split_of_a_repository_needs_no_name(tmp_path: Path) -> None:
     assert read(hub(tmp_path / "a", {"train": 6}, 1), "--data.source.test") == rows_of("train", 6)
-    assert "holds the part test alone, a test set: give it as --data.source.test" in refused(
+    assert "holds only the part test, a test set: give it as --data.source.test" in refused(
         hub(tmp_path / "b", {"test": 6}, 1)
     )
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "blood-test.csv").write_text("question,answer\nx,yes\n")  # a word of the field
+    (tmp_path / "lab" / "blood-test.csv").write_text(
+        "question,answer\nx,yes\n"
+    )  # "test" is a common word of the field
     assert read(tmp_path / "lab") == [{"question": "x", "answer": "yes"}]
     parts = hub(tmp_path / "c", {"validation": 3, "test": 2}, 1)
     assert "and none of them is a train set" in refused(parts)
 
 
-def test_several_configurations_are_told_and_one_can_be_named(tmp_path: Path) -> None:
+def test_several_configurations_are_an_error_and_one_can_be_named(tmp_path: Path) -> None:
     for name in ("pqa_artificial", "pqa_labeled", "pqa_unlabeled"):
         hub(tmp_path / "set" / name, {"train": 3}, 1)
     said = refused(tmp_path / "set")
@@ -126,7 +128,7 @@ def test_several_configurations_are_told_and_one_can_be_named(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".jsonl.gz", ".parquet"])
-def test_files_named_for_their_part_are_told_apart(tmp_path: Path, suffix: str) -> None:
+def test_files_named_for_splits_are_selected_by_option(tmp_path: Path, suffix: str) -> None:
     import pandas as pd
 
     for name, file in (("train", "train"), ("validation", "pubmed_valid"), ("test", "set-test")):
@@ -144,7 +146,7 @@ def test_files_named_for_their_part_are_told_apart(tmp_path: Path, suffix: str) 
     assert "holds 4 data files" in refused(tmp_path)
 
 
-def test_folders_named_for_their_part_are_told_apart(tmp_path: Path) -> None:
+def test_folders_named_for_splits_are_selected_by_option(tmp_path: Path) -> None:
     for name in PARTS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "part.jsonl").write_text(
@@ -194,17 +196,17 @@ WITH_NAMES = [
 ]  # fmt: skip
 
 
-def test_classes_are_read_by_their_names(labelled: Any, tmp_path: Path) -> None:
+def test_classes_are_read_as_their_names(labelled: Any, tmp_path: Path) -> None:
     labelled.save_to_disk(str(tmp_path / "disk"))
     labelled.to_parquet(str(tmp_path / "a.parquet"))
     for path in (tmp_path / "disk", tmp_path / "a.parquet"):
         assert read(path) == WITH_NAMES
         assert "class names of answer, tags, turns, one" in read_table(str(path), "--x").remark
-        # the readers of published sets know their numbers
+        # readers of published sets expect the numbers
         assert read_rows(str(path), "--x")[0].value["answer"] == 1
 
 
-def test_classes_are_named_by_the_file_beside_the_data_too(labelled: Any, tmp_path: Path) -> None:
+def test_class_names_are_read_from_dataset_info_json(labelled: Any, tmp_path: Path) -> None:
     import pyarrow.parquet
 
     labelled.save_to_disk(str(tmp_path / "disk"))
@@ -228,7 +230,7 @@ def test_a_class_without_a_name_is_an_error(tmp_path: Path) -> None:
     assert "a.parquet:2: answer is the class 5, and 2 have a name" in refused(tmp_path / "a.parquet")
 
 
-def test_a_local_copy_of_pubmedqa_says_how_it_was_read(tmp_path: Path) -> None:
+def test_a_local_copy_of_pubmedqa_has_a_remark(tmp_path: Path) -> None:
     from reader_cases import CASES
 
     path = tmp_path / "pqal.jsonl"

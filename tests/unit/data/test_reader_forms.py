@@ -1,4 +1,4 @@
-"""The form of a file decides nothing: the same records give the same rows, and one line says how they were read."""
+"""The same records give the same rows in every format, and a remark describes the format."""
 
 import bz2
 import json
@@ -56,13 +56,13 @@ def test_a_table_is_read_whatever_its_separator_encoding_and_extension(
 
 @pytest.mark.parametrize("separator", SEPARATORS)
 @pytest.mark.parametrize("line", ["sep={}\r\n", "SEP={}\n", '"sep={}"\r\n', "sep={}{}{}\r\n"])
-def test_excels_line_about_the_separator_is_no_row(tmp_path: Path, separator: str, line: str) -> None:
+def test_excels_separator_line_is_not_a_row(tmp_path: Path, separator: str, line: str) -> None:
     rows, remark = read(put(tmp_path, "a.csv", line.replace("{}", separator) + table(ROWS, separator)))
     assert rows == ROWS
     assert SEPARATORS[separator] in remark
 
 
-def test_lines_are_counted_with_excels_line(tmp_path: Path) -> None:
+def test_line_numbers_include_excels_separator_line(tmp_path: Path) -> None:
     rows = read_rows(put(tmp_path, "a.csv", "sep=^\nq^a\n1^2\n"), "--x")
     assert [(row.number, dict(row.value)) for row in rows] == [(3, {"q": "1", "a": "2"})]
     assert "a.csv:4: has 3 cells, and the header 2" in refused(
@@ -71,8 +71,8 @@ def test_lines_are_counted_with_excels_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
-def test_a_separator_inside_names_or_cells_does_not_mislead(tmp_path: Path, separator: str) -> None:
-    """The rows decide where the header holds several of them."""
+def test_separators_inside_names_or_cells_do_not_change_the_detection(tmp_path: Path, separator: str) -> None:
+    """The rows decide if the header has several candidates."""
     others = [one for one in SEPARATORS if one != separator]
     rows = [
         {
@@ -87,12 +87,12 @@ def test_a_separator_inside_names_or_cells_does_not_mislead(tmp_path: Path, sepa
 
 
 @pytest.mark.parametrize("join", ["", "\n"])
-def test_files_put_one_behind_the_other_are_one_table(tmp_path: Path, join: str) -> None:
+def test_concatenated_files_are_one_table(tmp_path: Path, join: str) -> None:
     first, second = table(ROWS[:5], ";", "\n").rstrip("\n"), table(ROWS[5:], ";", "\n")
     path = put(tmp_path, "a.csv", "\ufeff" + first + join + "\ufeff" + second)
     rows, remark = read(path)
     assert rows == ROWS
-    assert "the header stands there twice" in remark
+    assert "the header appears twice" in remark
     path = put(
         tmp_path, "a.jsonl", "\ufeff" + lines(ROWS[:5]).rstrip("\n") + join + "\ufeff" + lines(ROWS[5:])
     )
@@ -100,7 +100,7 @@ def test_files_put_one_behind_the_other_are_one_table(tmp_path: Path, join: str)
 
 
 @pytest.mark.parametrize("behind", [",", ",,", ",,,"])
-def test_empty_columns_behind_the_table_are_dropped(tmp_path: Path, behind: str) -> None:
+def test_trailing_empty_columns_are_dropped(tmp_path: Path, behind: str) -> None:
     clean = table([{key: value.replace("\n", " ") for key, value in row.items()} for row in ROWS], ",", "\n")
     wanted = read(put(tmp_path, "clean.csv", clean))[0]
     every = clean.replace("\n", behind + "\n")
@@ -112,14 +112,14 @@ def test_empty_columns_behind_the_table_are_dropped(tmp_path: Path, behind: str)
     assert read(put(tmp_path, "blank.csv", blank))[0] == wanted
 
 
-def test_a_column_without_a_name_is_kept_where_it_holds_something(tmp_path: Path) -> None:
+def test_an_unnamed_column_with_values_is_kept(tmp_path: Path) -> None:
     rows, _ = read(put(tmp_path, "pandas.csv", ",q,a,\n0,x,yes,\n1,y,no,\n"))
     assert rows == [{"": "0", "q": "x", "a": "yes"}, {"": "1", "q": "y", "a": "no"}]
     said = refused(put(tmp_path, "a.csv", "q,a,,\nx,yes,,\ny,no,1,well\n"))
     assert "a.csv:3: column 4 holds 'well' and has no name: give it one in the header" in said
 
 
-def test_spaces_around_names_and_behind_separators_belong_to_neither(tmp_path: Path) -> None:
+def test_spaces_around_names_and_after_separators_are_removed(tmp_path: Path) -> None:
     rows, _ = read(put(tmp_path, "a.csv", ' id , Question, "answer"\n1, "Is it, really?", yes\n2, No?, no\n'))
     assert rows == [
         {"id": "1", "Question": "Is it, really?", "answer": "yes"},
@@ -127,7 +127,7 @@ def test_spaces_around_names_and_behind_separators_belong_to_neither(tmp_path: P
     ]
 
 
-def test_cells_stay_as_they_are_written(tmp_path: Path) -> None:
+def test_cells_are_unchanged(tmp_path: Path) -> None:
     cells = ["NA", "nan", "null", "None", "No", "TRUE", "0012", "1e5", "1.0", "", "=1+1", "2024-01-31", " x "]
     rows, _ = read(
         put(tmp_path, "a.csv", "n,cell\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
@@ -135,17 +135,17 @@ def test_cells_stay_as_they_are_written(tmp_path: Path) -> None:
     assert [row["cell"] for row in rows] == cells
 
 
-def test_one_question_a_line_is_a_table_of_one_column(tmp_path: Path) -> None:
+def test_one_question_per_line_is_a_table_with_one_column(tmp_path: Path) -> None:
     rows, remark = read(put(tmp_path, "asked.txt", "question\nIs it, really?\nWhy; and how?\n"))
     assert [row["question"] for row in rows] == ["Is it, really?", "Why; and how?"]
     assert "one column" in remark
-    # a CSV promises that its cells are quoted
+    # a .csv file has its cells quoted
     assert "has 2 cells, and the header 1" in refused(
         put(tmp_path, "asked.csv", "question\nIs it, really?\n")
     )
 
 
-def test_quotes_between_tabs_are_themselves_where_they_enclose_no_cell(tmp_path: Path) -> None:
+def test_quotes_that_enclose_no_cell_are_text_in_tsv(tmp_path: Path) -> None:
     rows = [{"q": '"Worse" since when?', "a": "yes"}, {"q": 'A 5" wound, "deep', "a": '"no"'}]
     path = put(tmp_path, "a.tsv", "q\ta\n" + "".join("\t".join(row.values()) + "\n" for row in rows))
     assert read(path)[0] == rows
@@ -168,7 +168,7 @@ def test_json_is_read_in_every_encoding(tmp_path: Path, encoding: str, form: str
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
-def test_a_broken_byte_in_utf8_is_an_error_and_never_read_as_cp1252(tmp_path: Path, name: str) -> None:
+def test_a_broken_utf8_byte_is_an_error_and_never_read_as_cp1252(tmp_path: Path, name: str) -> None:
     text = {"a.csv": table(ROWS), "a.jsonl": lines(ROWS), "a.json": json.dumps(ROWS, ensure_ascii=False)}[
         name
     ]
@@ -201,7 +201,7 @@ def test_a_broken_byte_in_utf8_is_an_error_and_never_read_as_cp1252(tmp_path: Pa
         ("ερώτηση,απάντηση\nΒοηθά;,ναι\n", "utf-16-le"),
     ],
 )
-def test_another_code_page_is_refused_until_it_is_named(tmp_path: Path, text: str, encoding: str) -> None:
+def test_another_code_page_is_an_error_unless_it_is_named(tmp_path: Path, text: str, encoding: str) -> None:
     path = put(tmp_path, "a.csv", text.encode(encoding))
     assert "name its encoding with --data.source.encoding" in refused(path)
     rows, remark = read(path, encoding=encoding)
@@ -210,25 +210,25 @@ def test_another_code_page_is_refused_until_it_is_named(tmp_path: Path, text: st
 
 
 @pytest.mark.parametrize("text", ["„Spaß“ groß’s", "« santé »", "CAFÉ…", "100 € – “ok”", "5 µg/m²", "¿Qué?"])
-def test_punctuation_beside_letters_of_cp1252_does_not_look_like_utf8(tmp_path: Path, text: str) -> None:
+def test_punctuation_next_to_cp1252_letters_is_not_taken_for_utf8(tmp_path: Path, text: str) -> None:
     rows, remark = read(put(tmp_path, "a.csv", f"q,a\n{text},oui à\n".encode("cp1252")))
     assert rows == [{"q": text, "a": "oui à"}]
     assert "cp1252" in remark
 
 
-def test_an_encoding_that_is_named_is_taken_at_its_word(tmp_path: Path) -> None:
+def test_a_named_encoding_is_used(tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", "q,a\nMénière,oui\n".encode("cp1252"))
     assert read(path, encoding="latin-1")[0] == [{"q": "Ménière", "a": "oui"}]
     assert "a.csv:2: can't be read as --data.source.encoding has utf-8" in refused(path, encoding="utf-8")
     for unknown in ("utf-99", "hex", "rot13", "a\0b", ""):
         with pytest.raises(
-            InputError, match=r"--data\.source\.encoding: .* is no encoding that Python knows"
+            InputError, match=r"--data\.source\.encoding: .* is not an encoding that Python knows"
         ):
             JSONLines("a.csv", encoding=unknown)
 
 
-def test_nothing_is_guessed_where_nobody_is_told(tmp_path: Path) -> None:
-    """The readers of published sets show no line about the file."""
+def test_readers_of_published_sets_guess_nothing(tmp_path: Path) -> None:
+    """Readers of published sets show no remark, so a guess would go unnoticed."""
     path = put(tmp_path, "a.csv", "q,a\nMénière,oui\n".encode("cp1252"))
     match = r"a\.csv:2: the byte 0xe9 is not UTF-8: save the file as UTF-8$"
     with pytest.raises(InputError, match=match):
@@ -263,10 +263,10 @@ def test_compressed_files_are_read_with_or_without_the_extension_inside(
         assert remark.startswith(f"{outer}: 12 rows")
 
 
-# --- what is said, and where ------------------------------------------------------------------------
+# --- remarks ----------------------------------------------------------------------------------------
 
 
-def test_the_source_and_the_questions_say_how_each_file_was_understood(tmp_path: Path) -> None:
+def test_the_source_and_the_questions_describe_the_format_of_each_file(tmp_path: Path) -> None:
     rows = [{"question": f"Does it help in Ménière's disease, {n}?", "answer": "no"} for n in range(20)]
     train = put(tmp_path, "ward.csv", table(rows, ";").encode("cp1252"))
     test = put(
@@ -294,7 +294,7 @@ HANDED = {
 
 
 @pytest.mark.parametrize("name", HANDED)
-def test_the_handed_files_hold_the_same_rows_as_the_good_one(cases: Path, name: str) -> None:
+def test_the_example_files_have_the_rows_of_the_reference(cases: Path, name: str) -> None:
     good, _ = read(str(cases / "data" / "good.jsonl.bz2"))
     rows, remark = read(str(cases / "data" / name))
     assert remark.startswith(f"{name}: 12 rows, ")
@@ -311,7 +311,7 @@ def test_the_handed_files_hold_the_same_rows_as_the_good_one(cases: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["good.jsonl.bz2", *(name for name in HANDED if name != "upper.csv")])
-def test_the_handed_files_are_trained_on(cases: Path, name: str) -> None:
+def test_the_example_files_are_read_for_training(cases: Path, name: str) -> None:
     splits = JSONLines(str(cases / "data" / name)).read()
     assert len(splits.train) + len(splits.dev) == 12
     assert {record.answer for part in splits for record in part} == {"yes", "no", "maybe"}
@@ -329,7 +329,7 @@ def test_the_handed_files_are_trained_on(cases: Path, name: str) -> None:
         "Kas õhk on mõjuv? Šokk, žanr, öö, ü, ä",
     ],
 )
-def test_the_languages_of_cp1252_are_read_as_it(tmp_path: Path, text: str) -> None:
+def test_western_european_languages_are_detected_as_cp1252(tmp_path: Path, text: str) -> None:
     rows, remark = read(put(tmp_path, "a.csv", f"question;answer\n{text};yes\n".encode("cp1252")))
     assert rows[0]["question"] == text
     assert "cp1252" in remark
@@ -339,9 +339,7 @@ QUOTED_HEADER = '"id"{0}"question"{0}"answer"\n'
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_names_of_rows_that_the_header_has_no_column_for_are_those_of_r(
-    tmp_path: Path, separator: str
-) -> None:
+def test_row_names_of_r_need_no_column_in_the_header(tmp_path: Path, separator: str) -> None:
     texts = [["1", "w1", "Is it, really?", "yes"], ["2", "w2", "Is that?", "no"]]
     body = "".join(separator.join(f'"{cell}"' for cell in row) + "\n" for row in texts)
     rows, _ = read(put(tmp_path, "t.csv", QUOTED_HEADER.format(separator) + body))
@@ -349,14 +347,14 @@ def test_names_of_rows_that_the_header_has_no_column_for_are_those_of_r(
     assert [row["id"] for row in rows] == ["w1", "w2"]
 
 
-def test_a_separator_in_a_text_without_quotes_makes_no_names_of_rows(tmp_path: Path) -> None:
+def test_a_separator_in_an_unquoted_text_is_not_a_row_name(tmp_path: Path) -> None:
     text = "id,question,answer\n1,Is it, really?,yes\n2,Is that, really?,no\n"
     with pytest.raises(InputError, match=r"t\.csv:2: has 4 cells, and the header 3"):
         read(put(tmp_path, "t.csv", text))
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_quotes_behind_a_backslash_are_those_of_mysql_and_spark(tmp_path: Path, separator: str) -> None:
+def test_quotes_escaped_by_a_backslash_are_read(tmp_path: Path, separator: str) -> None:
     text = f'"question"{separator}"answer"\n"Is \\"it\\"{separator} really?"{separator}"yes"\n'
     rows, _ = read(put(tmp_path, "t.csv", text))
     assert [row["question"] for row in rows] == [f'Is "it"{separator} really?']
@@ -371,9 +369,7 @@ def test_quotes_behind_a_backslash_are_those_of_mysql_and_spark(tmp_path: Path, 
         {"medqa": {f"{n:04d}": row for n, row in enumerate(ROWS)}},
     ],
 )
-def test_an_object_of_rows_by_numbers_inside_another_is_no_table_of_columns(
-    tmp_path: Path, value: object
-) -> None:
+def test_a_nested_object_of_rows_by_number_is_not_a_table_of_columns(tmp_path: Path, value: object) -> None:
     rows, _ = read(put(tmp_path, "t.json", json.dumps(value)))
     assert len(rows) == len(ROWS)
     assert all("question" in row for row in rows)

@@ -1,4 +1,4 @@
-"""JSON in every shape that people keep a table in: the extension decides nothing, and what is no table is told."""
+"""JSON tables are read in every shape and under every extension; other JSON is an error with its location."""
 
 import json
 import re
@@ -47,13 +47,13 @@ def test_the_same_records_in_every_shape_under_every_extension(
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_a_table_under_a_name_of_json_is_a_table(tmp_path: Path, suffix: str) -> None:
+def test_a_table_with_a_json_extension_is_a_table(tmp_path: Path, suffix: str) -> None:
     path = put(tmp_path, f"a{suffix}", "q;a\nx;yes\ny;no\n")
     assert read(path) == [{"q": "x", "a": "yes"}, {"q": "y", "a": "no"}]
     assert f"';'-separated, though named {suffix}" in read_table(path, TRAIN).remark
 
 
-# --- one object: a record, or what holds records ----------------------------------------------------
+# --- one object: a record, or a container of records ------------------------------------------------
 
 RECORDS: list[dict[str, Any]] = [
     {"question": "Q?", "answer": "yes"},
@@ -71,14 +71,12 @@ RECORDS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("record", RECORDS)
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_one_record_by_itself_is_one_row(
-    tmp_path: Path, record: dict, indent: int | None, suffix: str
-) -> None:
+def test_a_single_record_is_one_row(tmp_path: Path, record: dict, indent: int | None, suffix: str) -> None:
     assert read(put(tmp_path, f"a{suffix}", json.dumps(record, indent=indent))) == [record]
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_each_line_is_one_row_whatever_it_holds(tmp_path: Path, record: dict) -> None:
+def test_each_line_is_one_row_with_any_content(tmp_path: Path, record: dict) -> None:
     assert read(put(tmp_path, "a.jsonl", lines([record, record]))) == [record, record]
     assert read(put(tmp_path, "a.json", [record])) == [record]
     assert read(put(tmp_path, "a.json", {"version": 2, "data": [record]})) == [record]
@@ -100,7 +98,7 @@ def test_an_object_of_objects_by_id_gives_its_keys(tmp_path: Path, whole: dict) 
     assert [(row.key, row.value) for row in rows] == list(whole.items())
 
 
-def test_pandas_index_is_the_key_where_it_is_more_than_a_count(tmp_path: Path) -> None:
+def test_pandas_index_is_the_key_unless_it_is_a_count(tmp_path: Path) -> None:
     import pandas as pd
 
     named = pd.DataFrame(QUESTIONS, index=["p1", "p2", "p3"])
@@ -123,14 +121,14 @@ def test_missing_cells_of_pandas_are_null(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.json", text)) == [{"q": "x", "context": None, "n": None, "m": [None, 1]}]
 
 
-# --- parts ------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "names", [("train", "dev", "test"), ("Training", "validation", "TEST"), ("train", "val", "testing")]
 )
 @pytest.mark.parametrize("form", ["lists", "columns", "objects"])
-def test_each_option_takes_its_part(tmp_path: Path, names: tuple[str, ...], form: str) -> None:
+def test_each_option_reads_its_split(tmp_path: Path, names: tuple[str, ...], form: str) -> None:
     rows = {name: [{"question": f"{name} {n}?", "answer": "yes"} for n in range(3)] for name in names}
     whole: dict[str, Any] = dict(rows)
     if form == "columns":
@@ -150,19 +148,19 @@ def test_each_option_takes_its_part(tmp_path: Path, names: tuple[str, ...], form
     assert [{record.question[:-3] for record in part} for part in splits] == [{name} for name in names]
 
 
-def test_a_part_that_is_not_there_is_never_another_one(tmp_path: Path) -> None:
+def test_a_missing_split_is_never_replaced_by_another(tmp_path: Path) -> None:
     path = put(tmp_path, "a.json", {"train": QUESTIONS, "validation": QUESTIONS})
     assert "holds the parts train, validation, and none of them is a test set" in refused(
         path, "--data.source.test"
     )
     path = put(tmp_path, "a.json", {"version": 1, "test": QUESTIONS})
-    assert "holds the part test alone, a test set: give it as --data.source.test" in refused(path)
+    assert "holds only the part test, a test set: give it as --data.source.test" in refused(path)
     assert read(path, "--data.source.test") == QUESTIONS
-    # datasets calls the rows of any single file "train"
+    # `datasets` names the rows of any single file "train"
     assert read(put(tmp_path, "a.json", {"train": QUESTIONS}), "--data.source.test") == QUESTIONS
 
 
-def test_lists_beside_the_parts_do_not_hide_them(tmp_path: Path) -> None:
+def test_other_lists_do_not_hide_the_splits(tmp_path: Path) -> None:
     path = put(tmp_path, "a.json", {"labels": ["yes", "no"], "info": {"by": "us"}, "test": QUESTIONS})
     assert "a test set: give it as --data.source.test" in refused(path)
     assert read(path, "--data.source.test") == QUESTIONS
@@ -170,12 +168,12 @@ def test_lists_beside_the_parts_do_not_hide_them(tmp_path: Path) -> None:
     assert read(inside, "--data.source.test") == QUESTIONS[1:]
 
 
-def test_lists_one_after_another_are_one_table(tmp_path: Path) -> None:
+def test_consecutive_lists_are_one_table(tmp_path: Path) -> None:
     text = json.dumps(QUESTIONS[:1]) + "\n\ufeff" + json.dumps(QUESTIONS[1:])
     assert read(put(tmp_path, "a.json", text)) == QUESTIONS
 
 
-# --- what is wrong ----------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +187,7 @@ def test_lists_one_after_another_are_one_table(tmp_path: Path) -> None:
         ("a.jsonl", '[\n{"q": 1},\n{"q": 2,}\n]', r"a\.jsonl:3: not JSON"),
         ("a.jsonl", '{\n"q": 1\n}\n{\n"q": 2,\n}\n', r"a\.jsonl:6: not JSON"),
         ("a.jsonl", '{\n"q": 1\n}\n{\n"q": 2\n', r"a\.jsonl:\d: not JSON"),
-        ("a.jsonl", '{\n"q": 1\n}\n{"q": 2,\n"q": 3}\n', r"a\.jsonl:5: the key 'q' stands there twice"),
+        ("a.jsonl", '{\n"q": 1\n}\n{"q": 2,\n"q": 3}\n', r"a\.jsonl:5: the key 'q' appears twice"),
         ("a.jsonl", '{\n"q": 1\n}\n3\n', r"a\.jsonl:4: holds a number: each value has to be an object"),
         ("a.jsonl", '{"q": 1} {"q": 2} 3\n{"q": 4}\n', r"a\.jsonl:1: not JSON \(Extra data"),
         ("a.jsonl", '{"q": 1,}\n{"q": 2}\n', r"a\.jsonl:1: not JSON"),
@@ -203,11 +201,13 @@ def test_lists_one_after_another_are_one_table(tmp_path: Path) -> None:
         ("a.jsonl", "nothing at all\n", r"a\.jsonl:1: not JSON"),
     ],
 )  # fmt: skip
-def test_what_is_no_table_is_told_with_its_place(tmp_path: Path, name: str, text: str, match: str) -> None:
+def test_a_value_that_is_not_a_table_is_an_error_with_its_location(
+    tmp_path: Path, name: str, text: str, match: str
+) -> None:
     assert re.search(match, refused(put(tmp_path, name, text)))
 
 
-def test_a_first_line_that_is_cut_is_left_out_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_truncated_first_line_is_skipped_and_the_others_are_read(tmp_path: Path) -> None:
     for first in ("{", "[", '{"question": "Q', "nonsense"):
         skipped: list[BadRecord] = []
         rows = read_rows(put(tmp_path, "a.jsonl", f"{first}\n" + lines(QUESTIONS)), "--x", skipped)
@@ -215,7 +215,7 @@ def test_a_first_line_that_is_cut_is_left_out_and_the_others_are_read(tmp_path: 
         assert [bad.line for bad in skipped] == [1]
 
 
-def test_rows_of_several_lines_know_where_they_begin(tmp_path: Path) -> None:
+def test_rows_of_several_lines_have_the_line_of_their_start(tmp_path: Path) -> None:
     text = "\n".join(json.dumps(row, indent=1) for row in QUESTIONS)
     rows = read_rows(put(tmp_path, "a.jsonl", text), "--x")
     assert [row.number for row in rows] == [1, 5, 9]

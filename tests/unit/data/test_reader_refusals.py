@@ -1,4 +1,4 @@
-"""What stands in the place of data is told for what it is, and a file that unpacks without end is refused."""
+"""Files that are not data are recognised, and files that unpack to excessive sizes are refused."""
 
 import bz2
 import gzip
@@ -47,14 +47,14 @@ PAGES = [
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a.parquet", "a.arrow", "a.xlsx", "a.jsonl.gz", "a.zip", "a.txt"])
-def test_a_pointer_and_a_page_are_told_under_every_name(tmp_path: Path, name: str) -> None:
+def test_lfs_pointers_and_html_pages_are_recognised_under_every_name(tmp_path: Path, name: str) -> None:
     assert "this is a Git LFS pointer, not the data: run git lfs pull" in refused(put(tmp_path, name, LFS))
     for page in PAGES:
         assert "this is an HTML page, not the data" in refused(put(tmp_path, name, page))
     assert "this is XML: save the rows" in refused(put(tmp_path, name, "<?xml version='1.0'?><Workbook/>"))
 
 
-def test_a_page_inside_a_compressed_file_is_told(tmp_path: Path) -> None:
+def test_an_html_page_inside_a_compressed_file_is_recognised(tmp_path: Path) -> None:
     assert "this is an HTML page" in refused(put(tmp_path, "a.csv.gz", gzip.compress(PAGES[0].encode())))
     assert "this is a Git LFS pointer" in refused(put(tmp_path, "a.csv.bz2", bz2.compress(LFS.encode())))
 
@@ -101,43 +101,43 @@ BINARY: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", BINARY)
 @pytest.mark.parametrize("name", NAMES)
-def test_another_kind_of_file_under_a_name_of_text_is_told(tmp_path: Path, kind: str, name: str) -> None:
+def test_a_binary_file_with_a_text_extension_is_recognised(tmp_path: Path, kind: str, name: str) -> None:
     make, said = BINARY[kind]
     assert f"{name}: this is {said}" in refused(put(tmp_path, name, make()))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "xlsx"])
 def test_a_table_without_an_extension_is_read_by_its_bytes(tmp_path: Path, kind: str) -> None:
-    """The Hub's cache calls its files by their digests."""
+    """Files in the Hub's cache are named by their digests."""
     make, _ = BINARY[kind]
     assert len(read_table(put(tmp_path, "0123abcd", make()), "--x").rows) == 4
 
 
-def test_an_old_workbook_under_its_own_name_is_told(tmp_path: Path) -> None:
+def test_an_old_workbook_is_recognised(tmp_path: Path) -> None:
     make, said = BINARY["xls"]
     assert f"a.xlsx: this is {said}" in refused(put(tmp_path, "a.xlsx", make()))
     assert f"a.xls: this is {said}" in refused(put(tmp_path, "a.xls", make()))
     assert "the extension .xls is not known" in refused(put(tmp_path, "a.xls", table(ROWS)))
-    assert "a.xlsx: this is no Excel workbook" in refused(put(tmp_path, "a.xlsx", table(ROWS)))
+    assert "a.xlsx: this is not an Excel workbook" in refused(put(tmp_path, "a.xlsx", table(ROWS)))
 
 
 # --- compressed files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", COMPRESSED)
-def test_a_compressed_file_that_is_cut_or_is_none_is_told(tmp_path: Path, packed: str) -> None:
+def test_a_truncated_or_invalid_compressed_file_is_an_error(tmp_path: Path, packed: str) -> None:
     data = COMPRESSED[packed](lines(ROWS).encode(), "a.jsonl")
     for name in (f"a.jsonl{packed}", f"a{packed}"):
         for broken in (data[: len(data) // 2], data[:-5], b"no such file", b""):
             if broken == b"" and packed in (".gz", ".bz2", ".zst"):
-                continue  # no member at all: no rows
+                continue  # no member, hence no rows
             said = refused(put(tmp_path, name, broken))
             assert "not a whole " in said
             assert "download or compress it again" in said
 
 
 @pytest.mark.parametrize("packed", COMPRESSED)
-def test_a_file_compressed_twice_is_told(tmp_path: Path, packed: str) -> None:
+def test_a_file_compressed_twice_is_an_error(tmp_path: Path, packed: str) -> None:
     data = gzip.compress(lines(ROWS).encode())
     said = refused(put(tmp_path, f"a.jsonl{packed}", COMPRESSED[packed](data, "a.jsonl")))
     assert said.endswith(f"this is gzip in {packed[1:] if packed != '.gz' else 'gzip'}: unpack it once")
@@ -178,6 +178,6 @@ def test_a_workbook_that_unpacks_to_more_than_data_can_have_is_refused(
     assert "unpacks to more than" in refused(path)
 
 
-def test_the_handed_pointer_is_told(cases: Path) -> None:
+def test_the_example_pointer_is_recognised(cases: Path) -> None:
     with pytest.raises(InputError, match=r"lfs\.jsonl: this is a Git LFS pointer"):
         JSONLines(str(cases / "data" / "lfs.jsonl")).read()

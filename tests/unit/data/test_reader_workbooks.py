@@ -1,4 +1,4 @@
-"""Excel workbooks: the sheet that is meant, cells as the text of a CSV, and nothing lost in silence."""
+"""Excel workbooks: the right sheet, cells as the text of a CSV, and no silent loss."""
 
 import io
 import re
@@ -34,7 +34,7 @@ def refused(path: str, sheet: str | None = None) -> str:
 
 
 def changed_sheet(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """A workbook whose first sheet's XML is another, as other programs write it."""
+    """A workbook with replaced XML of its first sheet, as other programs write it."""
     stream = io.BytesIO()
     whole = zipfile.ZipFile(io.BytesIO(data))
     with zipfile.ZipFile(stream, "w") as archive:
@@ -46,7 +46,7 @@ def changed_sheet(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     return stream.getvalue()
 
 
-def test_a_workbooks_first_sheet_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
+def test_the_first_or_the_named_sheet_is_read(tmp_path: Path) -> None:
     sheet = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
     path = put(tmp_path, "a.xlsx", workbook({"Ward 7": sheet, "Other": [["q", "a"], ["x", "no"]]}))
     rows, remark = read(path)
@@ -56,7 +56,7 @@ def test_a_workbooks_first_sheet_is_read_or_the_one_that_is_named(tmp_path: Path
     assert "there are Ward 7, Other: give one" in refused(path, sheet="None such")
 
 
-def test_cells_of_a_workbook_become_the_text_that_a_csv_has(tmp_path: Path) -> None:
+def test_cells_become_the_text_of_a_csv(tmp_path: Path) -> None:
     import datetime
 
     cells = [
@@ -92,7 +92,7 @@ def test_a_formula_whose_saved_value_is_an_empty_text_is_an_empty_cell(tmp_path:
     assert read(put(tmp_path, "a.xlsx", data))[0] == [{"q": "x", "a": ""}, {"q": "y", "a": "no"}]
 
 
-def test_sheets_named_for_their_part_are_told_apart(tmp_path: Path) -> None:
+def test_sheets_named_for_splits_are_selected_by_option(tmp_path: Path) -> None:
     path = put(tmp_path, "a.xlsx", workbook({"Train": [["q"], ["x"]], "Test": [["q"], ["y"]]}))
     assert read(path)[0] == [{"q": "x"}]
     assert read_table(path, "--data.source.test").rows[0].value == {"q": "y"}
@@ -111,7 +111,7 @@ def test_a_hidden_sheet_is_not_the_first(tmp_path: Path) -> None:
     assert (rows, remark) == ([{"q": "x", "a": "no"}], "a.xlsx: 1 row, Excel, sheet Ward of 2")
 
 
-def test_what_a_workbook_says_of_its_size_does_not_cut_it(tmp_path: Path) -> None:
+def test_a_wrong_dimension_does_not_truncate_a_sheet(tmp_path: Path) -> None:
     """Some programs write a dimension of one cell."""
     data = changed_sheet(
         workbook({"S": [["q", "a"], ["x", "no"], ["y", "yes"]]}),

@@ -1,4 +1,4 @@
-"""What an answer says: labels in every spelling, numbers and booleans where their meaning is named, rationales."""
+"""Answers: labels in every spelling, numbers and booleans with named meanings, and rationales."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_label_is_read_in_every_spelling(read_rows_as_train: Any, written: str
         "ye s",
     ],
 )
-def test_what_is_no_label_is_refused(read_rows_as_train: Any, written: str) -> None:
+def test_an_answer_that_is_not_a_label_is_an_error(read_rows_as_train: Any, written: str) -> None:
     with pytest.raises(
         InputError, match=r"t\.jsonl:1: answer is .* none of yes, no, maybe: .*--data\.source\.labels"
     ):
@@ -72,7 +72,7 @@ def test_what_is_no_label_is_refused(read_rows_as_train: Any, written: str) -> N
         ("yes，降了。", "yes", "降了。"),
     ],
 )
-def test_an_answer_that_goes_on_gives_label_and_rationale(
+def test_text_after_a_label_is_the_rationale(
     read_rows_as_train: Any, written: str, label: str, rationale: str
 ) -> None:
     [record, _], remarks = read_rows_as_train(rows([written, "yes"]))
@@ -83,11 +83,11 @@ def test_an_answer_that_goes_on_gives_label_and_rationale(
     assert "text follows the label: left out, since long_answer holds the rationale" in remarks
 
 
-def test_labels_of_ones_own_are_read_alike(read_rows_as_train: Any) -> None:
+def test_custom_labels_are_read_alike(read_rows_as_train: Any) -> None:
     assert answers_of(read_rows_as_train, ["JA", "nein."], labels=["ja", "nein"]) == ["ja", "nein"]
     assert answers_of(read_rows_as_train, ["ii", "I. It is."], labels=["I", "II"]) == ["II", "I"]
     assert answers_of(read_rows_as_train, ["ja", "Nein"], labels={"ja": True, "nein": False}) == ["yes", "no"]
-    # labels that differ in case alone are read as they are written
+    # labels that differ only in case must match exactly
     assert answers_of(read_rows_as_train, ["a", "A"], labels=["A", "a"]) == ["a", "A"]
     with pytest.raises(InputError, match="none of A, a"):
         read_rows_as_train(rows(["a.", "A"]), labels=["A", "a"])
@@ -114,7 +114,7 @@ def test_labels_of_ones_own_are_read_alike(read_rows_as_train: Any) -> None:
         ([0, 1], [0, 1], ["0", "1"]),
     ],
 )
-def test_numbers_and_booleans_stand_for_labels_that_were_named(
+def test_numbers_and_booleans_stand_for_named_labels(
     read_rows_as_train: Any, given: list[Any], labels: Any, answers: list[str]
 ) -> None:
     assert answers_of(read_rows_as_train, given, labels=labels) == answers
@@ -137,26 +137,26 @@ def test_numbers_and_booleans_stand_for_labels_that_were_named(
         (
             [1, 2, 1],
             {"labels": ["a", "b", "c"]},
-            r"1, 2 alone fit a count from 0 as well .*answer_index 0 or 1",
+            r"1, 2 fit a count from 0 as well .*answer_index 0 or 1",
         ),
-        ([0, 3], {"labels": ["a", "b", "c"]}, r"0 and 3 of 3 are both there, which is a mixture"),
+        ([0, 3], {"labels": ["a", "b", "c"]}, r"both 0 and 3 of 3 occur, which mixes counts"),
         ([0, 1, 7], {"labels": ["a", "b", "c"]}, r"t\.jsonl:3: answer is 7: give a number of the 3 labels"),
         ([0, 2], {"labels": {0: "no", 1: "yes"}}, r"t\.jsonl:2: answer is 2, which is none of no, yes"),
     ],
 )
-def test_numbers_that_can_not_be_told_are_refused(
+def test_ambiguous_numbers_are_an_error(
     read_rows_as_train: Any, given: list[Any], options: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
         read_rows_as_train(rows(given), **options)
 
 
-def test_no_row_takes_its_answer_from_another_column_than_the_others(read_rows_as_train: Any) -> None:
+def test_all_rows_take_their_answer_from_the_same_column(read_rows_as_train: Any) -> None:
     good = {"question": "P?", "answer": "yes", "label": "no"}
     for value, match in (("perhaps", "answer is 'perhaps'"), (None, "answer is missing or empty")):
         with pytest.raises(InputError, match=rf"t\.jsonl:2: {match}"):
             read_rows_as_train([good, {"question": "Q?", "answer": value, "label": "no"}])
-    # a column that no row can be read from is not the answer
+    # a column without a readable answer in any row is not the answer
     rows = [
         {"question": f"Q {n}?", "answer": "It is not known.", "label": ("yes", "no")[n % 2]} for n in range(4)
     ]
@@ -169,7 +169,7 @@ def test_no_row_takes_its_answer_from_another_column_than_the_others(read_rows_a
     assert [record.answer for record in read_rows_as_train(rows)[0]] == ["no", "yes"]
 
 
-def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
+def test_the_first_number_can_be_set(read_rows_as_train: Any) -> None:
     labels = ["a", "b", "c"]
     assert answers_of(read_rows_as_train, [1, 2, 1], labels=labels, answer_index=0) == ["b", "c", "b"]
     assert answers_of(read_rows_as_train, [1, 2, 1], labels=labels, answer_index=1) == ["a", "b", "a"]
@@ -192,7 +192,7 @@ def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
         ("ja, nein", ("ja", "nein")),
     ],
 )
-def test_yamls_booleans_are_the_words_that_were_written(
+def test_yaml_booleans_are_read_as_the_words_in_the_file(
     tmp_path: Path, yaml: str, words: tuple[str, ...]
 ) -> None:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
@@ -213,12 +213,12 @@ def _words(labels: Any) -> list[str]:
 @pytest.mark.parametrize(
     "labels", [["yes"], ["a", "a"], [True, "yes"], {0: "no", 1: "no"}, ["a", " "], "5", "a,"]
 )
-def test_one_label_or_two_equal_ones_are_refused(labels: Any) -> None:
+def test_a_single_label_or_equal_labels_are_an_error(labels: Any) -> None:
     with pytest.raises(InputError, match=r"--data\.source\.labels: .*: give two or more different ones"):
         JSONLines("t.jsonl", labels=labels)
 
 
-def test_a_file_without_a_column_of_answers_is_told_its_columns(read_rows_as_train: Any) -> None:
+def test_a_file_without_answers_is_an_error_that_lists_its_columns(read_rows_as_train: Any) -> None:
     rows = [{"question": "Q?", "context": "It was.", "choice": "yes"}]
     with pytest.raises(
         InputError,
@@ -228,7 +228,7 @@ def test_a_file_without_a_column_of_answers_is_told_its_columns(read_rows_as_tra
 
 
 @pytest.mark.parametrize("word", ["\\N", "NULL", "nan", "NaN", "None", "<NA>", "null"])
-def test_what_a_database_writes_for_nothing_is_no_passage_and_no_rationale(
+def test_null_words_of_databases_are_no_passages_and_no_rationales(
     read_rows_as_train: Any, word: str
 ) -> None:
     [record], _ = read_rows_as_train(

@@ -1,4 +1,4 @@
-"""The handed small files in shapes that people have: each is read, with its right value, by `JSONLines`."""
+"""`JSONLines` reads small example files of other projects with the right values."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def test_alpacas_answers_give_label_and_rationale_or_are_free(cases: Path) -> No
     assert remarks[0].endswith(", Alpaca (instruction, input, output), free answers")
 
 
-def test_numbers_and_booleans_are_read_by_labels_that_were_named(cases: Path) -> None:
+def test_numbers_and_booleans_are_read_by_named_labels(cases: Path) -> None:
     for name, labels, answers in (
         ("int_labels.jsonl", ["yes", "no", "maybe"], YES_NO_MAYBE),
         ("int_labels.jsonl", {0: True, 1: False, 2: "maybe"}, YES_NO_MAYBE),
@@ -87,7 +87,7 @@ def test_numbers_and_booleans_are_read_by_labels_that_were_named(cases: Path) ->
 @pytest.mark.parametrize(
     "name", ["mmlu.jsonl", "arc.jsonl", "opt_lower.jsonl", "optrepr.csv", "medmcqa0.jsonl"]
 )
-def test_multiple_choice_from_elsewhere(cases: Path, name: str) -> None:
+def test_multiple_choice_files_of_other_projects_are_read(cases: Path, name: str) -> None:
     records, _ = read(cases, name)
     assert [record.answer for record in records] == LETTERS
     assert dict(records[1].options) == {"A": "Liver 1", "B": "Kidney 1", "C": "Spleen 1", "D": "Heart 1"}
@@ -97,7 +97,7 @@ def test_multiple_choice_from_elsewhere(cases: Path, name: str) -> None:
     ]
 
 
-def test_medmcqas_own_reader_takes_the_count_from_0(cases: Path) -> None:
+def test_the_medmcqa_reader_counts_from_0(cases: Path) -> None:
     test = MedMCQA(str(cases / "data" / "medmcqa0.jsonl"), allow_partial=True).read().test
     assert [record.answer for record in test] == LETTERS
 
@@ -113,7 +113,7 @@ def test_the_annotators_answers_of_pubmedqa_as_csv_reach_no_prompt(cases: Path, 
         assert record.topics == ("Adult",)
 
 
-def test_what_a_file_says_of_its_own_quality_is_told(cases: Path) -> None:
+def test_quality_remarks_of_a_file_are_reported(cases: Path) -> None:
     records, remarks = read(cases, "conflict.jsonl")
     assert len(records) == 13
     assert any("conflict:1 (yes), conflict:13 (no)" in line for line in remarks)

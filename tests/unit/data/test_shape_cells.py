@@ -1,4 +1,4 @@
-"""Lists and objects that stand in a cell as text: read as what they are, and nothing of them in a prompt."""
+"""Lists and objects in text cells are parsed, and their syntax never reaches a prompt."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 
 @settings(max_examples=150, deadline=None)
 @given(texts=TEXTS)
-def test_what_python_json_and_numpy_write_of_a_list_is_that_list(texts: list[str]) -> None:
+def test_lists_written_by_python_json_and_numpy_are_parsed(texts: list[str]) -> None:
     for written in (
         repr(texts),
         json.dumps(texts),
@@ -37,7 +37,7 @@ def test_what_python_json_and_numpy_write_of_a_list_is_that_list(texts: list[str
         "[A] or [B]?", "plain", "", "[sic]", "{1} of 2", "('quoted') text", "[μg/l] was measured", "[",
     ],
 )  # fmt: skip
-def test_prose_that_begins_with_a_bracket_is_itself(read_rows_as_train: Any, text: str) -> None:
+def test_prose_that_begins_with_a_bracket_is_unchanged(read_rows_as_train: Any, text: str) -> None:
     assert parse_cell(text) == text
     [record], _ = read_rows_as_train([{"question": "Q?", "contexts": text, "answer": "yes"}], "t.csv")
     assert record.contexts == ((text,) if text else ())
@@ -51,9 +51,7 @@ def test_prose_that_begins_with_a_bracket_is_itself(read_rows_as_train: Any, tex
         "[" * 40 + "'a'" + "]" * 40, "['a', __import__('os')]",
     ],
 )  # fmt: skip
-def test_a_list_of_texts_that_is_cut_or_broken_is_an_error_with_its_row(
-    read_rows_as_train: Any, text: str
-) -> None:
+def test_a_truncated_or_broken_list_is_an_error_with_its_row(read_rows_as_train: Any, text: str) -> None:
     with pytest.raises(CellError):
         parse_cell(text)
     rows = [{"question": "Q?", "contexts": held, "answer": "yes"} for held in ("plain", text)]
@@ -89,12 +87,14 @@ def test_any_text_is_read_or_refused_and_in_linear_time() -> None:
         ("[]", (), ()),
     ],
 )  # fmt: skip
-def test_cells_of_contexts(read_rows_as_train: Any, cell: str, contexts: tuple, names: tuple) -> None:
+def test_contexts_in_cells_are_parsed(
+    read_rows_as_train: Any, cell: str, contexts: tuple, names: tuple
+) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", "contexts": cell, "answer": "yes"}], "t.csv")
     assert (record.contexts, record.context_labels) == (contexts, names)
 
 
-def test_cells_of_topics_answers_and_rationales(read_rows_as_train: Any) -> None:
+def test_topics_answers_and_rationales_in_cells_are_parsed(read_rows_as_train: Any) -> None:
     row = {
         "question": "Q?",
         "answer": "['yes']",
@@ -105,7 +105,7 @@ def test_cells_of_topics_answers_and_rationales(read_rows_as_train: Any) -> None
     assert (record.answer, record.topics, record.long_answer) == ("yes", ("Adult", "Female"), "It fell. So.")
 
 
-def test_a_text_with_a_list_in_jsonl_is_a_list_too(read_rows_as_train: Any) -> None:
+def test_a_list_as_text_in_jsonl_is_parsed(read_rows_as_train: Any) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", "contexts": "['a', 'b']", "answer": "yes"}])
     assert record.contexts == ("a", "b")
 
@@ -124,7 +124,9 @@ def test_a_text_with_a_list_in_jsonl_is_a_list_too(read_rows_as_train: Any) -> N
         ({"contexts": ["a", "b"], "labels": ["M"], "meshes": None}, ("a", "b"), ()),
     ],
 )  # fmt: skip
-def test_forms_of_contexts(read_rows_as_train: Any, value: object, contexts: tuple, names: tuple) -> None:
+def test_contexts_are_read_in_every_form(
+    read_rows_as_train: Any, value: object, contexts: tuple, names: tuple
+) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", "contexts": value, "answer": "yes"}])
     assert (record.contexts, record.context_labels) == (contexts, names)
 
@@ -144,7 +146,7 @@ def test_forms_of_contexts(read_rows_as_train: Any, value: object, contexts: tup
         "{'METHODS': 'a', 'correct_answer': 'yes'}",
     ],
 )
-def test_an_answer_inside_of_the_contexts_is_an_error_with_its_row(
+def test_an_answer_inside_the_contexts_is_an_error_with_its_row(
     read_rows_as_train: Any, value: object
 ) -> None:
     good = {"question": "P?", "contexts": ["a"], "answer": "no"}
@@ -167,16 +169,14 @@ def test_an_answer_inside_of_the_contexts_is_an_error_with_its_row(
         ("{'a': array(['We asked.', 'It was.'], dtype=object)}", {"a": ["We asked.", "It was."]}),
     ],
 )
-def test_a_long_text_that_pprint_wrote_in_parts_is_one(text: str, value: Any) -> None:
+def test_a_text_split_by_pprint_is_joined(text: str, value: Any) -> None:
     assert parse_cell(text) == value
 
 
 @pytest.mark.parametrize(
     "section", ["METHODOLOGY", "STUDY SELECTION", "Zielsetzung", "ICU LOS", "Gold standard"]
 )
-def test_a_passage_s_label_is_its_section_unless_it_is_an_answer(
-    read_rows_as_train: Any, section: str
-) -> None:
+def test_a_passage_label_is_its_section_unless_it_is_an_answer(read_rows_as_train: Any, section: str) -> None:
     row = {"question": "Q?", "answer": "yes", "contexts": [{"label": section, "text": "We asked."}]}
     [record], _ = read_rows_as_train([row])
     assert (record.contexts, record.context_labels) == (("We asked.",), (section,))

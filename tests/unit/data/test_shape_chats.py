@@ -1,4 +1,4 @@
-"""Chat and instruction data: recognised by their columns, said, overridden by `fields`, and never a leak."""
+"""Chat and instruction data: detected by columns, reported, overridden by `fields`, without leaks."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def messages(*turns: tuple[str, str], role: str = "role", text: str = "content")
         ("Messages", "role", "content", {"system": "developer"}),
     ],
 )
-def test_the_last_answer_is_learned_and_the_rest_is_prompt(
+def test_the_last_answer_is_the_target_and_the_rest_is_prompt(
     read_rows_as_train: Any, column: str, role: str, text: str, names: dict[str, str], written: str
 ) -> None:
     turns = [(names.get(who, who), said) for who, said in (*TURNS, ("assistant", "No. None was found."))]
@@ -41,7 +41,7 @@ def test_the_last_answer_is_learned_and_the_rest_is_prompt(
     assert ", chat messages (last answer learned), labels no" in remarks.splitlines()[0]
 
 
-def test_parts_of_a_content_and_turns_of_prompt_and_completion(read_rows_as_train: Any) -> None:
+def test_content_parts_and_turns_in_prompt_and_completion_are_read(read_rows_as_train: Any) -> None:
     part = [{"type": "text", "text": "Is it of use?"}]
     row = {"messages": [{"role": "user", "content": part}, {"role": "assistant", "content": "yes"}]}
     assert read_rows_as_train([row])[0][0].question == "Is it of use?"
@@ -68,13 +68,13 @@ def test_parts_of_a_content_and_turns_of_prompt_and_completion(read_rows_as_trai
         (None, "messages has no user's turn"),
     ],
 )
-def test_turns_that_are_not_as_they_should_be(read_rows_as_train: Any, held: Any, match: str) -> None:
+def test_invalid_turns_are_an_error(read_rows_as_train: Any, held: Any, match: str) -> None:
     good = messages(("user", "P?"), ("assistant", "no"))
     with pytest.raises(InputError, match=rf"t\.jsonl:2: {match}"):
         read_rows_as_train([{"messages": good}, {"messages": held}])
 
 
-def test_alpacas_input_is_the_context_and_an_instruction_that_is_everywhere_is_none(
+def test_alpacas_input_is_the_context_or_the_question_of_a_constant_instruction(
     read_rows_as_train: Any,
 ) -> None:
     rows = [
@@ -98,7 +98,7 @@ def test_alpacas_input_is_the_context_and_an_instruction_that_is_everywhere_is_n
     assert read_rows_as_train(rows)[0][1].question == "Is it of use?"
 
 
-def test_system_and_history_beside_are_contexts(read_rows_as_train: Any) -> None:
+def test_system_and_history_are_contexts(read_rows_as_train: Any) -> None:
     before = {"system": "Be brief.", "history": [["Is it safe?", "It is."]]}
     contexts = ("Be brief.", "User: Is it safe?", "Assistant: It is.")
     row = {"instruction": "Is it of use?", "input": "We tried it.", "output": "yes", **before}
@@ -121,12 +121,12 @@ def test_system_and_history_beside_are_contexts(read_rows_as_train: Any) -> None
         (("instruction", "response"), "instructions (instruction, response)"),
     ],
 )
-def test_prompt_and_completion(read_rows_as_train: Any, names: tuple[str, str], said: str) -> None:
+def test_prompt_and_completion_are_read(read_rows_as_train: Any, names: tuple[str, str], said: str) -> None:
     rows = [{names[0]: f"Is drug {n} of use?", names[1]: (" yes", " no")[n % 2]} for n in range(4)]
     records, remarks = read_rows_as_train(rows)
     assert [record.answer for record in records] == ["yes", "no", "yes", "no"]
     assert f", {said}, labels yes/no" in remarks
-    # one answer that is a label, and one that is none: the second is an error, not a free answer
+    # with one answer that is a label, another text is an error, not a free answer
     rows[3][names[1]] = "It is not."
     with pytest.raises(
         InputError, match=r"t\.jsonl:4: answer is 'It is not\.', which is none of yes, no, maybe"
@@ -149,7 +149,7 @@ def test_squads_first_answer_is_free(read_rows_as_train: Any, answers: Any) -> N
     assert "SQuAD's form (answers with their texts), free answers" in remarks
 
 
-def test_squads_articles_are_a_row_a_question(read_rows_as_train: Any) -> None:
+def test_squads_articles_are_one_row_per_question(read_rows_as_train: Any) -> None:
     asked = [
         {"id": f"s{n}", "question": f"What, {n}?", "answers": [{"text": f"drug {n}", "answer_start": 0}]}
         for n in (1, 2)
@@ -163,7 +163,15 @@ def test_squads_articles_are_a_row_a_question(read_rows_as_train: Any) -> None:
         ]  # fmt: skip
 
 
-def test_fields_override_a_form(read_rows_as_train: Any) -> None:
+@pytest.mark.parametrize(
+    "row", [{"context": "C.", "qas": []}, {"paragraphs": [{"context": "C.", "qas": []}]}]
+)
+def test_squads_articles_without_questions_are_an_error(read_rows_as_train: Any, row: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="holds SQuAD articles without questions"):
+        read_rows_as_train([row, row])
+
+
+def test_fields_override_the_detected_format(read_rows_as_train: Any) -> None:
     row = {"instruction": "Answer.", "input": "Is it of use?", "output": "yes", "messages": messages(*TURNS)}
     fields = {"question": "input", "answer": "output", "contexts": "instruction"}
     [record], remarks = read_rows_as_train([row], fields=fields)
@@ -178,7 +186,7 @@ def test_labels_override_free_answers(read_rows_as_train: Any) -> None:
         read_rows_as_train(rows, labels=["yes", "no"])
 
 
-def test_the_text_of_the_whole_example_is_no_context(read_rows_as_train: Any) -> None:
+def test_the_formatted_example_is_no_context(read_rows_as_train: Any) -> None:
     row = {"instruction": "Q?", "output": "GIVEAWAY", "text": "### Instruction: Q? ### Response: GIVEAWAY"}
     assert read_rows_as_train([row])[0][0].contexts == ()
 
@@ -202,7 +210,7 @@ def test_the_text_of_the_whole_example_is_no_context(read_rows_as_train: Any) ->
         ),
     ],
 )
-def test_predict_asks_without_the_answer(tmp_path: Path, row: dict[str, Any], contexts: int) -> None:
+def test_predict_prompts_without_the_answer(tmp_path: Path, row: dict[str, Any], contexts: int) -> None:
     (tmp_path / "ask.jsonl").write_text(json.dumps(row) + "\n")
     [record] = read_questions(str(tmp_path / "ask.jsonl"), "--data.questions", ("yes", "no"))
     assert (record.question, len(record.contexts), record.answer) == ("Is it of use?", contexts, None)
@@ -210,7 +218,7 @@ def test_predict_asks_without_the_answer(tmp_path: Path, row: dict[str, Any], co
     assert "GIVEAWAY" not in str(record)
 
 
-def test_a_completion_to_avoid_is_not_learned(read_rows_as_train: Any, tmp_path: Path) -> None:
+def test_a_rejected_completion_is_an_error(read_rows_as_train: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"Is {n}?", "completion": ("yes", "no")[n], "label": n == 0} for n in range(2)]
     with pytest.raises(InputError, match=r"t\.jsonl:2: label is false beside a completion"):
         read_rows_as_train(rows)

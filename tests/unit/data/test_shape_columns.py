@@ -1,4 +1,4 @@
-"""One resolution of columns for `fit` and `predict`: the usual names are taken, and what is left out is named."""
+"""`fit` and `predict` find the same columns by the usual names, and report unused columns."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from medqlora.errors import InputError
 TEXT = "We gave it to 100 adults, and half of them were well."
 
 
-def test_every_synonym_is_taken_by_fit_and_by_predict(read_rows_as_train: Any, tmp_path: Any) -> None:
+def test_fit_and_predict_read_every_synonym(read_rows_as_train: Any, tmp_path: Any) -> None:
     given = {"question": "Is it of use?", "contexts": TEXT, "options": ["x", "y"]}
     for ours, value in given.items():
         for name in SYNONYMS[ours]:
@@ -34,13 +34,13 @@ def test_every_synonym_is_taken_by_fit_and_by_predict(read_rows_as_train: Any, t
 
 
 @pytest.mark.parametrize("name", SYNONYMS["answer"])
-def test_every_name_of_an_answer_is_taken(read_rows_as_train: Any, name: str) -> None:
+def test_every_synonym_of_answer_is_read(read_rows_as_train: Any, name: str) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", name: "no"}])
     assert record.answer == "no"
 
 
 @pytest.mark.parametrize("name", SYNONYMS["long_answer"])
-def test_every_name_of_a_rationale_is_taken(read_rows_as_train: Any, name: str) -> None:
+def test_every_synonym_of_rationale_is_read(read_rows_as_train: Any, name: str) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", "answer": "no", name: "It did not."}])
     assert record.long_answer == "It did not."
 
@@ -54,21 +54,23 @@ def test_every_name_of_a_rationale_is_taken(read_rows_as_train: Any, name: str) 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
-def test_an_option_a_column(read_rows_as_train: Any, names: tuple[str, ...], name: str) -> None:
+def test_options_in_separate_columns_are_read(
+    read_rows_as_train: Any, names: tuple[str, ...], name: str
+) -> None:
     row = {"question": "Q?", **dict(zip(names, ("x", "y", "z"), strict=True)), "answer": "b"}
     [record], remarks = read_rows_as_train([row], name)
     assert (record.options, record.answer) == ({"A": "x", "B": "y", "C": "z"}, "B")
     assert "not used" not in remarks
 
 
-def test_our_own_name_wins_and_the_other_column_is_named(read_rows_as_train: Any) -> None:
+def test_the_fields_own_name_wins_and_the_other_column_is_reported(read_rows_as_train: Any) -> None:
     row = {"question": "Q?", "answer": "yes", "label": "no", "contexts": [TEXT], "abstract": "Another text."}
     [record], remarks = read_rows_as_train([row])
     assert (record.answer, record.contexts) == ("yes", (TEXT,))
     assert "t.jsonl: not used: label, abstract" in remarks
 
 
-def test_two_columns_that_could_be_it_are_refused_unless_they_say_the_same(read_rows_as_train: Any) -> None:
+def test_two_candidate_columns_are_an_error_unless_they_are_equal(read_rows_as_train: Any) -> None:
     row = {"question": "Q?", "answer": "yes", "passage": TEXT, "abstract": "Another text."}
     with pytest.raises(
         InputError, match=r"t\.jsonl:1: abstract and passage could both be the contexts: .*fields"
@@ -83,13 +85,13 @@ def test_two_columns_that_could_be_it_are_refused_unless_they_say_the_same(read_
         read_rows_as_train([free], labels=[])
 
 
-def test_a_column_that_looks_like_content_and_is_not_used_is_named(read_rows_as_train: Any) -> None:
+def test_an_unused_column_with_content_is_reported(read_rows_as_train: Any) -> None:
     row = {"question": "Q?", "answer": "yes", "notes": TEXT, "year": "2001", "source": "PubMed", "n": 12}
     assert "not used: notes" in read_rows_as_train([row])[1].splitlines()[1]
     assert "not used" not in read_rows_as_train([{key: row[key] for key in row if key != "notes"}])[1]
 
 
-def test_the_whole_example_as_one_text_is_no_context(read_rows_as_train: Any) -> None:
+def test_a_formatted_example_as_text_is_no_context(read_rows_as_train: Any) -> None:
     rows = [
         {
             "question": f"Is drug {n} of use?",
@@ -116,14 +118,14 @@ def test_rows_of_one_file_may_name_a_column_differently(read_rows_as_train: Any)
 @pytest.mark.parametrize(
     ("written", "column"), [(False, "No"), (False, "no"), (True, "YES"), (False, "False"), (3, "3")]
 )
-def test_a_mapped_column_that_yaml_made_a_boolean_of_is_found(
+def test_a_mapped_column_that_yaml_reads_as_a_boolean_is_found(
     read_rows_as_train: Any, written: object, column: str
 ) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", column: "maybe"}], fields={"answer": written})
     assert record.answer == "maybe"
 
 
-def test_what_gives_the_answer_away_is_known_by_its_name() -> None:
+def test_names_that_reveal_the_answer_are_recognised() -> None:
     for name in (
         "final_decision",
         "Answer",
@@ -149,7 +151,7 @@ def test_what_gives_the_answer_away_is_known_by_its_name() -> None:
         assert not is_tell_tale(name), name
 
 
-def test_predicts_file_without_a_question_is_told_what_it_holds(tmp_path: Any) -> None:
+def test_predicts_file_without_a_question_is_an_error_that_lists_its_columns(tmp_path: Any) -> None:
     (tmp_path / "a.jsonl").write_text('{"foo": "Q?"}\n')
     with pytest.raises(
         InputError, match=r"--data\.questions: no row of .* 'question'; there are foo: rename one$"
@@ -157,14 +159,14 @@ def test_predicts_file_without_a_question_is_told_what_it_holds(tmp_path: Any) -
         read_questions(str(tmp_path / "a.jsonl"), "--data.questions", ("yes", "no"))
 
 
-def test_predict_names_what_it_leaves_out(tmp_path: Any) -> None:
+def test_predict_reports_unused_columns(tmp_path: Any) -> None:
     (tmp_path / "a.jsonl").write_text('{"question": "Q?", "answer": 7, "notes": "' + TEXT + '"}\n')
     remarks: list[str] = []
     read_questions(str(tmp_path / "a.jsonl"), "--data.questions", ("yes", "no"), remarks=remarks)
     assert remarks[-1] == "a.jsonl: not used: notes"
 
 
-def test_addresses_are_no_passages_and_an_id_of_mongodb_is_its_text(read_rows_as_train: Any) -> None:
+def test_urls_are_no_passages_and_a_mongodb_id_is_its_text(read_rows_as_train: Any) -> None:
     row = {
         "_id": {"$oid": "65a0"},
         "body": "Is it?",

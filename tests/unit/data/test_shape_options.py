@@ -1,4 +1,4 @@
-"""Options in every form, and the one that an answer names: by letter, by text, or by a number."""
+"""Options in every form, and answers that name one by letter, text or number."""
 
 from typing import Any
 
@@ -37,20 +37,20 @@ def rows(answers: list[Any], options: Any = TEXTS, column: str = "options") -> l
         "A: Aspirin; B: Atenolol; C: Ibuprofen; D: Digoxin",
     ],
 )
-def test_options_in_every_form_and_the_same_as_text_in_a_cell(read_rows_as_train: Any, options: Any) -> None:
+def test_options_are_read_in_every_form_also_as_text_in_a_cell(read_rows_as_train: Any, options: Any) -> None:
     for name, held in (("t.jsonl", options), ("t.csv", options)):
         for column in ("options", "choices"):
             [record], _ = read_rows_as_train(rows(["Atenolol"], held, column), name)
             assert (dict(record.options), record.labels, record.answer) == (BY_LETTER, tuple("ABCD"), "B")
 
 
-def test_numpys_arrays_in_a_cell(read_rows_as_train: Any) -> None:
+def test_numpy_arrays_in_a_cell_are_parsed(read_rows_as_train: Any) -> None:
     cell = "{'text': array(['x', 'y'], dtype=object), 'label': array(['A', 'B'], dtype=object)}"
     [record], _ = read_rows_as_train([{"question": "Q?", "choices": cell, "answerKey": "B"}], "t.csv")
     assert (record.options, record.answer) == ({"A": "x", "B": "y"}, "B")
 
 
-def test_five_options_of_medqa_and_labels_that_are_numbers(read_rows_as_train: Any) -> None:
+def test_five_options_of_medqa_and_numeric_labels_are_read(read_rows_as_train: Any) -> None:
     five = {letter: f"Drug {letter}" for letter in "ABCDE"}
     row = {"question": "Q?", "answer": "Drug E", "options": five, "meta_info": "step1", "answer_idx": "E"}
     [record], remarks = read_rows_as_train([row])
@@ -69,7 +69,7 @@ def test_five_options_of_medqa_and_labels_that_are_numbers(read_rows_as_train: A
         "Choice B", '"B"', "['B']", ["B"],
     ],
 )  # fmt: skip
-def test_the_right_option_is_named_in_every_way(read_rows_as_train: Any, answer: Any) -> None:
+def test_an_answer_names_its_option_in_every_form(read_rows_as_train: Any, answer: Any) -> None:
     [record, _], _ = read_rows_as_train(rows([answer, "A"]))
     assert record.answer == "B"
 
@@ -77,12 +77,12 @@ def test_the_right_option_is_named_in_every_way(read_rows_as_train: Any, answer:
 @pytest.mark.parametrize(
     "answer", ["E", "A, B", "A and B", "B. Aspirin", ["A", "B"], "Atenolol or Aspirin", "beta blocker"]
 )
-def test_what_names_no_option_or_two_is_refused(read_rows_as_train: Any, answer: Any) -> None:
+def test_an_answer_that_names_no_option_or_several_is_an_error(read_rows_as_train: Any, answer: Any) -> None:
     with pytest.raises(InputError, match=r"t\.jsonl:1: answer is .* none of A, B, C, D"):
         read_rows_as_train(rows([answer, "A"]))
 
 
-def test_a_letter_that_goes_on_gives_option_and_rationale(read_rows_as_train: Any) -> None:
+def test_text_after_a_letter_is_the_rationale(read_rows_as_train: Any) -> None:
     [record, _], _ = read_rows_as_train(rows(["B, because it blocks beta receptors.", "A"]))
     assert (record.answer, record.long_answer) == ("B", "because it blocks beta receptors.")
     [record, _], _ = read_rows_as_train(rows(["B. Atenolol. It blocks beta receptors.", "A"]))
@@ -99,7 +99,9 @@ def test_numbered_lines_keep_their_numbers(read_rows_as_train: Any, answer: Any)
     ("names", "answer"),
     [(("option1", "option2"), "Option 2"), (("opa", "opb"), "opb"), (("ending0", "ending1"), "ending1")],
 )
-def test_an_answer_may_name_its_column(read_rows_as_train: Any, names: tuple[str, str], answer: str) -> None:
+def test_an_answer_may_be_the_name_of_its_column(
+    read_rows_as_train: Any, names: tuple[str, str], answer: str
+) -> None:
     row = {"question": "Q?", **dict(zip(names, ("x", "y"), strict=True)), "answer": answer}
     assert read_rows_as_train([row])[0][0].answer == "B"
 
@@ -116,14 +118,14 @@ def test_an_answer_may_name_its_column(read_rows_as_train: Any, names: tuple[str
     ],
 )
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
-def test_the_whole_file_tells_what_numbers_count_from(
+def test_the_first_number_is_detected_from_all_rows(
     read_rows_as_train: Any, answers: list[Any], letters: str, name: str
 ) -> None:
     records, _ = read_rows_as_train(rows(answers), name)
     assert "".join(record.answer or "" for record in records) == letters
 
 
-def test_rows_with_fewer_options_tell_it_too(read_rows_as_train: Any) -> None:
+def test_rows_with_fewer_options_determine_the_first_number(read_rows_as_train: Any) -> None:
     two = [*rows([1], ["x", "y"]), {**rows([2], ["x", "y"])[0], "question": "Which else?"}]
     assert [record.answer for record in read_rows_as_train(two)[0]] == ["A", "B"]
 
@@ -133,42 +135,42 @@ def test_rows_with_fewer_options_tell_it_too(read_rows_as_train: Any) -> None:
     [
         (
             [1, 2, 3],
-            r"the numbers answer as answers: 1, 2, 3 alone fit a count from 0 .*--data\.source\.answer_index",
+            r"the numbers answer as answers: 1, 2, 3 fit a count from 0 .*--data\.source\.answer_index",
         ),
-        ([0, 4], r"0 and 4 of 4 are both there"),
+        ([0, 4], r"both 0 and 4 of 4 occur"),
         ([0, 7], r"t\.jsonl:2: answer is 7: give a number of the 4 options"),
         ([4, 0.5], r"t\.jsonl:2: answer is 0\.5"),
         ([0, True], r"t\.jsonl:2: answer is True"),
     ],
 )
-def test_numbers_that_can_not_be_told_are_refused(
+def test_ambiguous_option_numbers_are_an_error(
     read_rows_as_train: Any, answers: list[Any], match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
         read_rows_as_train(rows(answers))
 
 
-def test_the_count_can_be_said(read_rows_as_train: Any) -> None:
+def test_the_first_option_number_can_be_set(read_rows_as_train: Any) -> None:
     for first, letters in ((0, ["B", "C", "D"]), (1, ["A", "B", "C"])):
         records, _ = read_rows_as_train(rows([1, 2, 3]), answer_index=first)
         assert [record.answer for record in records] == letters
 
 
-def test_numbers_that_are_the_options_texts_are_texts(read_rows_as_train: Any) -> None:
+def test_numbers_that_equal_option_texts_are_texts(read_rows_as_train: Any) -> None:
     ages = ["60", "80", "100"]
     assert [one.answer for one in read_rows_as_train(rows(["60", "80"], ages))[0]] == ["A", "B"]
     assert [one.answer for one in read_rows_as_train(rows([60, 80], [60, 80, 100]))[0]] == ["A", "B"]
     mixed = [*rows(["Aspirin"]), {**rows(["2"], ["1", "2", "3"])[0], "question": "How many?"}]
     assert [one.answer for one in read_rows_as_train(mixed)[0]] == ["A", "B"]
-    with pytest.raises(InputError, match="each is an option's text as well as a number of one"):
+    with pytest.raises(InputError, match="each is the text of one option and the number of another"):
         read_rows_as_train(rows(["2", "1"], ["1", "2", "3"]))
 
 
-def test_columns_that_name_two_options_are_refused(read_rows_as_train: Any) -> None:
+def test_columns_that_name_different_options_are_an_error(read_rows_as_train: Any) -> None:
     row = {**rows(["Aspirin"])[0], "answer_idx": "B"}
     with pytest.raises(InputError, match=r"t\.jsonl:1: answer names option A and answer_idx option B"):
         read_rows_as_train([row])
-    # a text that stands twice is told apart by the letter
+    # the letter decides between equal texts
     twice = {"question": "Q?", "options": ["x", "x", "y"], "answer": "x", "answer_idx": "B"}
     assert read_rows_as_train([twice])[0][0].answer == "B"
 
@@ -186,7 +188,7 @@ def test_columns_that_name_two_options_are_refused(read_rows_as_train: Any) -> N
         ([True, False], "give a text"),
     ],
 )
-def test_options_that_are_none_are_refused_with_their_row(
+def test_invalid_options_are_an_error_with_their_row(
     read_rows_as_train: Any, options: Any, match: str
 ) -> None:
     with pytest.raises(InputError, match=rf"t\.jsonl:1: options.*{match}"):
@@ -209,7 +211,9 @@ def test_options_that_are_none_are_refused_with_their_row(
         },
     ],
 )
-def test_options_as_exams_of_other_countries_have_them(read_rows_as_train: Any, row: dict[str, Any]) -> None:
+def test_option_formats_of_exams_in_other_countries_are_read(
+    read_rows_as_train: Any, row: dict[str, Any]
+) -> None:
     [record], _ = read_rows_as_train([{"question": "Q?", "answer": "B", **row}])
     assert (dict(record.options), record.answer) == ({"A": "Aspirin", "B": "Atenolol", "C": "Digoxin"}, "B")
 
@@ -224,7 +228,7 @@ def test_a_list_of_one_number_is_that_number(read_rows_as_train: Any, name: str)
 
 
 @pytest.mark.parametrize("texts", [["True", "False"], ["Yes", "No"], ["yes", "no", "maybe"]])
-def test_a_boolean_names_the_option_that_says_it(read_rows_as_train: Any, texts: list[str]) -> None:
+def test_a_boolean_names_the_option_with_its_meaning(read_rows_as_train: Any, texts: list[str]) -> None:
     rows = [{"question": f"Q {n}?", "choices": texts, "answer": n == 0} for n in range(2)]
     assert [record.answer for record in read_rows_as_train(rows)[0]] == ["A", "B"]
     rows[0]["choices"] = ["Aspirin", "Atenolol"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_builders import random_predictions, records_of
+from pages import EVIL, parsed
 from scipy import stats
-from test_report import EVIL, parsed
 
 from medqlora.errors import InputError
 from medqlora.evaluation import aggregate, aggregate_table, score, write_aggregate

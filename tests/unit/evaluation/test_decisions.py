@@ -5,17 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from decision_letters import ABCD, ABCDE, LETTER_OUTPUTS, OPTION_OUTPUTS
 from decision_model_outputs import ASKED, MODEL_OUTPUTS
 from decision_plain_answers import PLAIN, QUESTIONS
 from decision_refusals import REFUSALS
-from decision_tables import (
-    ABCD,
-    ABCDE,
-    LETTER_OUTPUTS,
-    OPTION_OUTPUTS,
-    YES_NO_MAYBE_OUTPUTS,
-    YNM,
-)
+from decision_words import YES_NO_MAYBE_OUTPUTS, YNM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_builders import random_predictions, records_of
-from test_report import EVIL, parsed
+from pages import EVIL, parsed
 
 from medqlora.evaluation import Tested, score, suite_figure, suite_table, write_suite
 from medqlora.evaluation.metrics.suite_scores import holm, suite_scores

@@ -6,18 +6,19 @@ import time
 from pathlib import Path
 
 import pytest
-import screen_tables as tables
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from screen_harmless import HARMLESS
+from screen_stopped import EMERGENCY, POISONING, SELF_HARM
 
 import medqlora.safety
 from medqlora.safety import SafeReply, screen
 
 DANGEROUS = [
-    *((question, "self_harm") for question in tables.SELF_HARM),
-    *((question, "poisoning") for question in tables.POISONING),
-    *((question, "emergency") for question in tables.EMERGENCY),
+    *((question, "self_harm") for question in SELF_HARM),
+    *((question, "poisoning") for question in POISONING),
+    *((question, "emergency") for question in EMERGENCY),
 ]
 
 
@@ -28,14 +29,14 @@ def test_a_dangerous_request_gets_the_reply_of_its_kind(question: str, kind: str
     assert reply.kind == kind
 
 
-@pytest.mark.parametrize("question", tables.HARMLESS)
+@pytest.mark.parametrize("question", HARMLESS)
 def test_a_clinical_or_research_question_reaches_the_model(question: str) -> None:
     assert screen(question) is None
 
 
 def test_the_tables_are_large_enough_to_say_something() -> None:
     assert len({question for question, _ in DANGEROUS}) >= 80
-    assert len(set(tables.HARMLESS)) >= 60
+    assert len(set(HARMLESS)) >= 60
 
 
 def test_every_fragment_of_the_phrases_is_used() -> None:

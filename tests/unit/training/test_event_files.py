@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_training import logged
+from events import logged
 
 _LIMITED = """
 import resource, signal, sys, time
