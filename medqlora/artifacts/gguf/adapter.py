@@ -1,15 +1,16 @@
 """An adapter as a GGUF file of its own, for a base GGUF that the user already has."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from medqlora.artifacts.gguf.architecture import gguf_name, permuted, shape_of, tensor_names
+from medqlora.artifacts.gguf.writing import write_metadata
 from medqlora.artifacts.merge.lora_update import LoRAUpdate
 from medqlora.errors import InputError
 from medqlora.models import hub
+from medqlora.utils.files import flush
 
 
 def write_gguf_adapter(
@@ -45,11 +46,7 @@ def write_gguf_adapter(
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 1.0)
-    for key, value in metadata.items():
-        if isinstance(value, str):
-            writer.add_string(key, value)
-        else:
-            writer.add_array(key, value)
+    write_metadata(writer, metadata)
     for module, lora in update.modules.items():
         b = lora.b * (lora.scale * len(lora.a))
         if shape.interleaved and module.endswith((".q_proj", ".k_proj")):
@@ -63,6 +60,5 @@ def write_gguf_adapter(
     writer.write_tensors_to_file()
     writer.flush()
     writer.close()
-    with aside.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    flush(aside)
     aside.replace(path)

@@ -1,6 +1,5 @@
 """A merged model as one GGUF file, written tensor by tensor."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,7 @@ from medqlora.artifacts.gguf.architecture import (
 )
 from medqlora.artifacts.gguf.vocabulary import write_vocabulary
 from medqlora.errors import InputError
+from medqlora.utils.files import flush
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -72,11 +72,7 @@ def write_gguf(
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         write_shape(writer, config, shape)
         write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
-        for key, value in metadata.items():
-            if isinstance(value, str):
-                writer.add_string(key, value)
-            else:
-                writer.add_array(key, value)
+        write_metadata(writer, metadata)
         tensors = _places(folder)
         extra = rope_factors(config)
         if extra is not None:
@@ -91,15 +87,22 @@ def write_gguf(
         for done, (name, tensor) in enumerate(_tensors(tensors), 1):
             writer.write_tensor_data(_stored(in_gguf_order(name, tensor, shape), kind))
             progress(done, len(tensors))
-        writer.flush()
         writer.close()
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        flush(aside)
         aside.replace(path)
     except BaseException:
         writer.close()
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_metadata(writer: "GGUFWriter", metadata: Mapping[str, str | list[str]]) -> None:
+    """Writes further keys: texts and lists of texts."""
+    for key, value in metadata.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_array(key, value)
 
 
 _FILE_TYPE = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
