@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--adapter",
         metavar="DIR",
-        help="the adapter/ folder of a run (default: that of the run that finished last)",
+        help="the adapter/ folder of a run, or a merged model's (default: that of the run that finished last)",
     )
     made.add_argument(
         "--logs",
@@ -113,7 +113,9 @@ def run(command: str, words: list[str]) -> int:
 def _load(options: argparse.Namespace) -> "Predictor":
     from medqlora.artifacts.runs import newest_adapter
     from medqlora.models.adapters import find_adapter
+    from medqlora.models.hub import holds_merged_adapter
 
+    merged = options.adapter is not None and holds_merged_adapter(options.adapter)
     remark = None
     if options.adapter is None:
         newest = newest_adapter(Path(options.logs))
@@ -123,13 +125,16 @@ def _load(options: argparse.Namespace) -> "Predictor":
                 "folder"
             )
         folder = str(newest)
+    elif merged:
+        folder = options.adapter
     else:
         folder, remark = find_adapter(options.adapter, "--adapter")
     from medqlora.inference.loading import pick_device
     from medqlora.inference.predictor import Predictor
     from medqlora.models.adapters import read_adapter
 
-    read_adapter(folder, "--adapter")  # before a line is printed
+    if not merged:
+        read_adapter(folder, "--adapter")  # before a line is printed
     device = pick_device(options.device)
     if not options.json:
         say(f"Adapter: {folder}")

@@ -1,38 +1,76 @@
-"""`medqlora export`: an adapter folder from a checkpoint, without the base model's weights."""
+"""`medqlora export`: a run's adapter for other programs; without --to, PEFT's folder from a checkpoint."""
 
 import argparse
 from pathlib import Path
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
+from medqlora.commands.export_formats import export
 from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.commands.verification_options import add_verification
+from medqlora.config.exports import FILE_TYPES, FORMATS, PRE_TOKENIZERS
 from medqlora.config.ranges import check_checkpoint
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
 
-COMMAND = Command("export", "the adapter folder of a run, written again from a checkpoint", rank=60)
+COMMAND = Command("export", "a run's adapter for other programs: PEFT, GGUF, Ollama, vLLM", rank=60)
 
 _EXAMPLES = """examples:
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
+  medqlora export --to gguf --adapter lightning_logs/version_0/adapter --out model.gguf --type q8_0
+  medqlora export --to ollama --adapter lightning_logs/version_0/adapter --out ollama
 
-The options are read from the run's own config.yaml, and its data from where it names them: the adapter says what
+--to gguf, gguf-lora and ollama are compared with the live model, in llama.cpp, on the adapter's validation questions.
+Where an answer changes, the command fails and leaves nothing.
+
+--to peft: options are read from the run's own config.yaml, and its data from where it names them: the adapter says what
 it was trained on. It becomes adapter/ in the run's folder, in place of the one that is there.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = Parser("export", "Writes the adapter folder of a run from one of its checkpoints.", _EXAMPLES)
+    made = Parser("export", "Writes a run's adapter for other programs.", _EXAMPLES)
     made.add_argument(
-        "--ckpt_path", required=True, metavar="FILE", help="a .ckpt of a run's checkpoints/ folder"
+        "--to",
+        choices=FORMATS,
+        default="peft",
+        help="peft: the run's adapter folder from a checkpoint; gguf: the merged model; gguf-lora: the adapter alone; "
+        "ollama: a folder with Modelfile; vllm: a checked adapter folder (default: %(default)s)",
     )
+    made.add_argument(
+        "--ckpt_path", metavar="FILE", help="with --to peft: a .ckpt of a run's checkpoints/ folder"
+    )
+    made.add_argument("--adapter", metavar="DIR", help="adapter folder, or the folder of its run")
+    made.add_argument("--out", metavar="DIR|FILE", help="a new .gguf file, or a new folder")
+    made.add_argument(
+        "--base", metavar="NAME|DIR", help="base model, where it differs from the adapter's record"
+    )
+    made.add_argument("--type", choices=FILE_TYPES, help="GGUF type of the matrices (default: f16)")
+    made.add_argument(
+        "--base_gguf", metavar="FILE", help="with --to gguf-lora: compare on this GGUF of the base model"
+    )
+    made.add_argument(
+        "--pre_tokenizer",
+        choices=PRE_TOKENIZERS,
+        help="llama.cpp's name for how the tokenizer splits text, where the tokenizer does not tell it",
+    )
+    add_verification(made)
     return made
 
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for a checkpoint that is missing, is damaged, or belongs to no run's folder."""
-    file = Path(parser().parse_args(words).ckpt_path).expanduser()
+    options = parser().parse_args(words)
+    if options.to != "peft":
+        return export(options)
+    if options.ckpt_path is None:
+        raise InputError("--ckpt_path: --to peft needs it: name a .ckpt of a run's checkpoints/ folder")
+    return _export_checkpoint(Path(options.ckpt_path).expanduser())
+
+
+def _export_checkpoint(file: Path) -> int:
     folder = _run_of(file)
     options = ["fit", f"--config={folder.config}", f"--ckpt_path={file}"]
     import_unsloth_if_named(options)

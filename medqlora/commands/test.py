@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from medqlora.artifacts.run_folder import RunFolder
+from medqlora.commands import test_gguf
 from medqlora.commands.registry import Command
 from medqlora.commands.verbs import run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
@@ -22,8 +23,10 @@ def run(command: str, words: list[str]) -> int:
 
     `--model.adapter` may be given several times, or be followed by several folders, as a shell's
     `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
-    report tells their mean and spread.
+    report tells their mean and spread. With `--gguf FILE` a GGUF file is tested.
     """
+    if test_gguf.is_meant(words):
+        return test_gguf.run(words)
     if shows_help(command, command, words):
         return 0
     words, adapters = split_adapters(with_config(words))

@@ -1,7 +1,8 @@
 """The model that a user names: an adapter with the record of its training, or a base model alone."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -53,25 +54,47 @@ def read_trained(name: str, option: str) -> Trained:
         InputError: there is no such model, or its record is damaged.
     """
     if _is_base(name):
-        return Trained(base=name)
+        return _base_model(name, option)
     folder, remark = find_adapter(name, option)
     record = read_adapter(folder, option)
-    data, training = _section(record, "data"), _section(record, "training")
-    options, labels = _section(record, "backend_options"), record.get("labels")
-    limit, calibration = data.get("max_prompt_tokens"), record.get("calibration")
-    where = f"{folder}/{RECORD_FILE}"
-    return Trained(
+    options = _section(record, "backend_options")
+    return replace(
+        _as_recorded(record, f"{folder}/{RECORD_FILE}"),
         adapter=folder,
         base=None if "base" in options else base_of(folder),
         remark=remark,
         backend=str(record.get("backend", Trained.backend)),
         backend_options=options,
+        with_contexts=bool(_section(record, "data").get("with_contexts", True)),
+    )
+
+
+def _base_model(name: str, option: str) -> Trained:
+    """A base model; one that an adapter was merged into has that adapter's record, and is not quantized again."""
+    file = Path(name).expanduser() / RECORD_FILE
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return Trained(base=name)
+    except ValueError as error:
+        raise InputError(f"{option}: {file} is no JSON: the file is damaged; copy it again") from error
+    if not isinstance(record, dict) or "merged" not in record:
+        return Trained(base=name)
+    return replace(_as_recorded(record, str(file)), backend_options={"base": name, "quantization": "none"})
+
+
+def _as_recorded(record: Mapping[str, object], where: str) -> Trained:
+    """Prompt, labels, limits and calibration of a record."""
+    data, training = _section(record, "data"), _section(record, "training")
+    labels = record.get("labels")
+    limit, calibration = data.get("max_prompt_tokens"), record.get("calibration")
+    return Trained(
         prompt=str(_section(record, "prompt").get("name", Trained.prompt)),
         precision=str(training.get("precision")),
         max_prompt_tokens=limit if isinstance(limit, int) else Trained.max_prompt_tokens,
         labels=tuple(map(str, labels)) if isinstance(labels, list) else Trained.labels,
         calibration=None if calibration is None else Calibration.from_json(calibration, where),
-        with_contexts=bool(data.get("with_contexts", True)),
+        with_contexts=bool(data.get("with_contexts", False)),
     )
 
 

@@ -68,7 +68,14 @@ class Transformers(TransformersOptions, Backend):
         check_fit(folder, skeleton(self.config(), self.base), self.base, option)
 
     def remarks(self) -> tuple[str, ...]:
-        return hub.remarks(self.base, self.revision)
+        lines = hub.remarks(self.base, self.revision)
+        if self.quantization == "none" or not hub.holds_merged_adapter(self.base):
+            return lines
+        note = (
+            f"Note: '{self.base}' holds a merged adapter, and is quantized to {self.quantization} again, which changes "
+            "its answers: pass --model.backend.quantization none to leave it as it was merged"
+        )
+        return (*lines, note)
 
     def tokenizer(self) -> Tokenizer:
         return hub.load_tokenizer(self.base, self.revision)

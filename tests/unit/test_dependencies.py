@@ -25,6 +25,8 @@ NOT_DECLARED = {
     "flash_attn": "`doctor` reports whether it is installed; nothing needs it",
     "trl": "`bench` compares with it where it is installed",
     "unsloth": "an extra",
+    "gguf": "the extra `gguf`: GGUF exports alone need it",
+    "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
 }
 #: declared and not imported
 NOT_IMPORTED = {"tensorboard": "Lightning's TensorBoardLogger imports it"}

@@ -52,6 +52,15 @@ def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, obje
     return read_object(record, option) if record.is_file() else {}
 
 
+def adapter_config(folder: str, option: str = "--adapter") -> dict[str, object]:
+    """PEFT's own configuration of an adapter folder.
+
+    Raises:
+        InputError: the file is no JSON object.
+    """
+    return read_object(Path(folder).expanduser() / ADAPTER_CONFIG, option)
+
+
 def _instead(folder: Path, option: str) -> str:
     """The fix for a folder without an adapter."""
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):

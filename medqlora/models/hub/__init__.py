@@ -6,7 +6,14 @@ it is False wherever a base is first read. Without a value it would ask on the t
 
 from medqlora.models.hub import config, tokenizer
 from medqlora.models.hub.config import changed_config, check_files, has_row, load_config
-from medqlora.models.hub.location import adapter_beside, bare_folder, identity, is_local, resolve
+from medqlora.models.hub.location import (
+    adapter_beside,
+    bare_folder,
+    holds_merged_adapter,
+    identity,
+    is_local,
+    resolve,
+)
 from medqlora.models.hub.tokenizer import check_vocabulary, load_tokenizer, remarks
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "check_vocabulary",
     "clear_caches",
     "has_row",
+    "holds_merged_adapter",
     "identity",
     "is_local",
     "load_config",

@@ -1,0 +1,62 @@
+"""The output of an export while it is made: a hidden folder that is renamed at the end, or removed."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from medqlora.config.exports import REPORT_FILE
+from medqlora.errors import InputError
+from medqlora.utils.files import write_text
+
+
+class Staging:
+    """A hidden folder beside the output.
+
+    Args:
+        out: file that ends with `suffix`, or a folder; it does not exist, or is an empty folder.
+        suffix: ending of an output that is a file; None where the output is always a folder.
+
+    Attributes:
+        folder: the hidden folder.
+
+    Raises:
+        InputError: the output exists.
+    """
+
+    def __init__(self, out: Path, suffix: str | None = ".gguf") -> None:
+        self.out = out
+        self.is_file = suffix is not None and out.suffix == suffix
+        if out.is_file():
+            raise InputError(f"--out {out}: the file exists: name a new one, or remove it")
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"--out {out}: the folder is not empty: name a new one, or empty it")
+        self.folder = out.with_name(f".{out.name}.exporting")
+
+    def begin(self) -> None:
+        """Makes the hidden folder; what a killed process left in it is removed."""
+        self.discard()
+        self.folder.mkdir(parents=True)
+
+    @property
+    def gguf(self) -> Path:
+        """The GGUF file in the hidden folder."""
+        return self.folder / (self.out.name if self.is_file else "model.gguf")
+
+    def finish(self, report: Mapping[str, object]) -> Path:
+        """Writes the report and puts the output in its place; the report's path."""
+        write_text(self.folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        if not self.is_file:
+            if self.out.exists():
+                self.out.rmdir()
+            self.folder.rename(self.out)
+            return self.out / REPORT_FILE
+        report_path = self.out.with_name(f"{self.out.stem}.{REPORT_FILE}")
+        (self.folder / REPORT_FILE).replace(report_path)
+        self.gguf.replace(self.out)
+        self.discard()
+        return report_path
+
+    def discard(self) -> None:
+        """Removes the hidden folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)

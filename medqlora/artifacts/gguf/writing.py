@@ -1,0 +1,155 @@
+"""A merged model as one GGUF file, written tensor by tensor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from safetensors import safe_open
+from torch import Tensor
+
+from medqlora.artifacts.gguf.architecture import (
+    gguf_name,
+    in_gguf_order,
+    rope_factors,
+    shape_of,
+    tensor_names,
+    write_shape,
+)
+from medqlora.artifacts.gguf.vocabulary import write_vocabulary
+from medqlora.errors import InputError
+from medqlora.utils.files import flush
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+FileType = Literal["f32", "f16", "bf16", "q8_0"]
+
+
+def check_installed() -> None:
+    """Raises InputError where the `gguf` package is missing."""
+    from importlib.util import find_spec
+
+    if find_spec("gguf") is None:
+        raise InputError("--to gguf: the package gguf is not installed: `pip install -e '.[gguf]'`")
+
+
+def write_gguf(
+    folder: Path,
+    path: Path,
+    kind: FileType,
+    metadata: Mapping[str, str | list[str]],
+    *,
+    pre_tokenizer: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Writes a model folder (safetensors in 16 or 32 bits) as a GGUF file.
+
+    Args:
+        folder: as `medqlora merge` writes it.
+        path: the file; written aside and renamed at the end.
+        kind: type of the matrices; vectors stay in f32.
+        metadata: further keys of the file, under names of our own.
+        pre_tokenizer: see `write_vocabulary`.
+        progress: called with the number of finished tensors and of all.
+
+    Raises:
+        InputError: GGUF can't hold this model or tokenizer.
+        OSError: the disk is full.
+    """
+    import gguf
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    shape = shape_of(config, str(folder))
+    names = tensor_names(shape)
+    aside = path.with_name(f".{path.name}.part")
+    writer = gguf.GGUFWriter(aside, shape.architecture)
+    try:
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name(path.stem)
+        writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPE[kind]]))
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        write_shape(writer, config, shape)
+        write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
+        write_metadata(writer, metadata)
+        tensors = _places(folder)
+        extra = rope_factors(config)
+        if extra is not None:
+            _announce(writer, "rope_freqs.weight", tuple(extra.shape), "f32")
+        for name, (_, size) in tensors.items():
+            _announce(writer, gguf_name(names, name), size, kind)
+        writer.write_header_to_file(aside)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if extra is not None:
+            writer.write_tensor_data(_stored(extra, "f32"))
+        for done, (name, tensor) in enumerate(_tensors(tensors), 1):
+            writer.write_tensor_data(_stored(in_gguf_order(name, tensor, shape), kind))
+            progress(done, len(tensors))
+        writer.close()
+        flush(aside)
+        aside.replace(path)
+    except BaseException:
+        writer.close()
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_metadata(writer: "GGUFWriter", metadata: Mapping[str, str | list[str]]) -> None:
+    """Writes further keys: texts and lists of texts."""
+    for key, value in metadata.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_array(key, value)
+
+
+_FILE_TYPE = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+
+
+def type_of(size: tuple[int, ...], kind: FileType) -> FileType:
+    """How a tensor is stored: vectors in f32, and rows that q8_0's blocks of 32 don't divide in f16."""
+    if len(size) < 2:
+        return "f32"
+    return "f16" if kind == "q8_0" and size[-1] % 32 else kind
+
+
+def _quantization(kind: FileType) -> "GGMLQuantizationType":
+    import gguf
+
+    return gguf.GGMLQuantizationType[kind.upper()]
+
+
+def _announce(writer: "GGUFWriter", name: str, size: tuple[int, ...], kind: FileType) -> None:
+    import gguf
+
+    chosen = _quantization(type_of(size, kind))
+    block, block_bytes = gguf.GGML_QUANT_SIZES[chosen]
+    count = int(np.prod(size))
+    # the writer takes shapes in elements, whatever the type
+    writer.add_tensor_info(name, size, np.dtype(np.float32), count // block * block_bytes, raw_dtype=chosen)
+
+
+def _stored(tensor: Tensor, kind: FileType) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    import gguf
+
+    values = tensor.float().contiguous().numpy()
+    chosen = _quantization(type_of(tuple(tensor.shape), kind))
+    return gguf.quants.quantize(values, chosen)
+
+
+def _places(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Tensor name -> its file and shape."""
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as held:
+            for name in held.keys():  # noqa: SIM118  # no mapping
+                found[name] = (file, tuple(held.get_slice(name).get_shape()))
+    return found
+
+
+def _tensors(places: Mapping[str, tuple[Path, tuple[int, ...]]]) -> Iterator[tuple[str, Tensor]]:
+    for name, (file, _) in places.items():
+        with safe_open(file, framework="pt") as held:
+            yield name, held.get_tensor(name)

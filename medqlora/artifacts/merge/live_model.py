@@ -1,0 +1,112 @@
+"""How the live model holds its base: which modules are quantized, and its weights on disk."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from medqlora.artifacts.merge.base_weights import BaseWeights, Quantized
+from medqlora.config.backends import Quantization
+from medqlora.errors import InputError
+from medqlora.models import hub
+from medqlora.models.architecture import unquantized_modules
+from medqlora.models.layers import experts, is_conv1d, is_falcon
+from medqlora.models.quantization import stored_quantization
+from medqlora.models.transformers import skeleton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LiveBase(NamedTuple):
+    """A base model as an adapter was trained on it.
+
+    Attributes:
+        name: folder or Hub name.
+        revision: on the Hub.
+        quantization, double_quantization: as the backend's options.
+        dtype: data type of the weights when they are quantized.
+    """
+
+    name: str
+    revision: str | None
+    quantization: Quantization
+    double_quantization: bool
+    dtype: torch.dtype
+
+
+def quantized_modules(model: "PreTrainedModel") -> frozenset[str]:
+    """Names of the linear layers that transformers hands to bitsandbytes.
+
+    Args:
+        model: the base model's modules on the meta device.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    left = unquantized_modules(model)
+    if left is None:
+        head = model.get_output_embeddings()
+        left = [name for name, module in model.named_modules() if module is head]
+    kinds = (nn.Linear, Conv1D)
+    return frozenset(
+        name for name, module in model.named_modules() if type(module) in kinds and name not in left
+    )
+
+
+def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
+    """The base model's weights, to be read one by one; None where they have to be loaded as a model.
+
+    That is so where transformers renames or joins the files' tensors (the experts of a mixture), where this project
+    quantizes parameters by itself (experts, Falcon), where the files hold transposed weights (GPT-2's Conv1D), and
+    where the files are no safetensors.
+
+    Raises:
+        InputError: the files are missing or damaged.
+    """
+    folder = local_folder(base.name, base.revision)
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != "adapter_model.safetensors")
+    config = hub.load_config(base.name, base.revision)
+    model = skeleton(config, base.name)
+    own = bool(experts(model)) or any(is_falcon(part) or is_conv1d(part) for part in model.modules())
+    if not files or own:
+        return None
+    quantized = None
+    if base.quantization != "none" and stored_quantization(config) is None:
+        quantized = Quantized(
+            base.quantization, base.double_quantization, base.dtype, quantized_modules(model)
+        )
+    weights = BaseWeights(files, quantized)
+    # a tied head stands in the files once
+    tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+    names = set(model.state_dict())
+    head = {name for name in names if tied and name.startswith("lm_head")}
+    return weights if names - head <= set(weights.shapes) <= names else None
+
+
+def local_folder(base: str, revision: str | None = None) -> Path:
+    """The folder with the base model's files; of a Hub name its snapshot, downloaded where needed.
+
+    Raises:
+        InputError: there is no such folder, or the Hub can't be reached.
+    """
+    if hub.is_local(base):
+        hub.check_files(base)
+        return Path(hub.resolve(base))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                base,
+                revision=revision,
+                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"--base: '{base}' can't be had from the Hub ({reason}): check the name and the connection, or pass its "
+            "folder"
+        ) from error

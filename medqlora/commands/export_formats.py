@@ -1,0 +1,116 @@
+"""`medqlora export --to gguf|gguf-lora|ollama|vllm`: the adapter for other runtimes, compared with the live model."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medqlora.commands.verification_options import check_verification, questions_of
+from medqlora.config.exports import bits_of
+from medqlora.errors import InputError
+from medqlora.utils.files import disk_full
+
+if TYPE_CHECKING:
+    from medqlora.artifacts.exports.gguf_export import Checked, GGUFExport
+
+#: options that one format alone takes
+_OF_ONE_FORMAT = {"base_gguf": ("gguf-lora",), "pre_tokenizer": ("gguf", "gguf-lora", "ollama")}
+
+
+def export(options: argparse.Namespace) -> int:
+    """Writes the export; the exit code.
+
+    Raises:
+        InputError: an option or a file is wrong, a package is missing, or the export differs from the live model.
+    """
+    _check(options)
+    out = Path(options.out).expanduser()
+    if options.to == "vllm":
+        from medqlora.artifacts.exports.vllm import export_vllm
+
+        command = export_vllm(options.adapter, out, options.base)
+        print(f"Exported: {out}\nServe it:\n  {command}", flush=True)
+        return 0
+    from medqlora.artifacts.exports.gguf_export import ExportRequest, GGUFExport
+    from medqlora.inference.loading import pick_device
+
+    base_gguf = None if options.base_gguf is None else Path(options.base_gguf).expanduser()
+    made = GGUFExport(
+        ExportRequest(
+            options.to,
+            options.adapter,
+            out,
+            options.type or "f16",
+            options.base,
+            base_gguf,
+            options.pre_tokenizer,
+            pick_device(options.device),
+            options.verify == "true",
+        )
+    )
+    print(f"Exporting {made.merge.adapter} with {made.merge.live.name}", flush=True)
+    try:
+        checked = _written(made, options)
+    except InputError:
+        made.discard()
+        raise
+    except OSError as error:
+        made.discard()
+        # numpy's writes name no reason
+        if disk_full(error) or "requested and" in str(error):
+            raise InputError(
+                f"--out {out}: the disk is full: nothing was left there; free some space, or name another disk"
+            ) from error
+        raise
+    report = made.finish(checked)
+    print(f"Exported: {out}\nReport:   {report}", flush=True)
+    if options.to == "ollama":
+        print(f"Run it:\n  ollama create {out.name} -f {out / 'Modelfile'}", flush=True)
+    return 0
+
+
+def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None":
+    """Writes and compares. Raises InputError where the export differs."""
+    from medqlora.artifacts.merge.verification import limits
+    from medqlora.commands.progress_lines import ProgressLines
+
+    questions = questions_of(options, made.merge)
+    progress = ProgressLines().update
+    made.write(progress)
+    if options.verify == "false":
+        return None
+    bits = 16 if options.to == "gguf-lora" else bits_of(made.request.kind)
+    checked = made.verify(questions, limits(bits, options.tolerance), progress)
+    print("\n".join(checked.verification.lines()), flush=True)
+    if checked.faults:
+        fix = "accept it with --tolerance"
+        if checked.token_faults:
+            fix = "no --tolerance accepts this; --verify false writes the file without the comparison"
+        elif options.to == "gguf-lora" and options.base_gguf:
+            fix = (
+                "the base GGUF is not the base model that the adapter was trained on: export --to gguf, or "
+                + fix
+            )
+        elif bits < 16:
+            fix = "use --type f16, or " + fix
+        raise InputError(
+            f"--out {options.out}: not written, llama.cpp differs from the live model: "
+            f"{'; '.join(checked.faults)}: {fix}"
+        )
+    print(f"Token ids: equal in {checked.prompts} prompts", flush=True)
+    return checked
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("adapter", "out"):
+        if getattr(options, name) is None:
+            raise InputError(f"--{name}: --to {options.to} needs it: name a folder")
+    if options.ckpt_path is not None:
+        raise InputError(f"--ckpt_path: --to {options.to} takes an adapter's folder: pass --adapter DIR")
+    for name, formats in _OF_ONE_FORMAT.items():
+        if getattr(options, name) is not None and options.to not in formats:
+            raise InputError(f"--{name}: --to {options.to} does not use it: leave it out")
+    if options.type is not None and options.to in ("gguf-lora", "vllm"):
+        raise InputError(f"--type {options.type}: --to {options.to} has one type alone: leave it out")
+    if options.base_gguf is not None and not Path(options.base_gguf).expanduser().is_file():
+        raise InputError(f"--base_gguf: there is no file '{options.base_gguf}': name the base model's GGUF")
+    check_verification(options)

@@ -1,0 +1,99 @@
+"""`medqlora test --gguf FILE`: a GGUF file's test report, with the live adapter on the same questions beside it."""
+
+import argparse
+import json
+from pathlib import Path
+
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.commands.arguments import Parser
+from medqlora.errors import InputError
+
+_EXAMPLES = """examples:
+  medqlora test --gguf model.gguf --adapter lightning_logs/version_0/adapter
+
+llama.cpp scores the labels of the adapter's test questions; comparison.json holds the live adapter's answers.
+"""
+
+
+def is_meant(words: list[str]) -> bool:
+    """Whether the words test a GGUF file."""
+    return any(word == "--gguf" or word.startswith("--gguf=") for word in words)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = Parser("test", "Tests a GGUF file in llama.cpp.", _EXAMPLES)
+    made.add_argument("--gguf", required=True, metavar="FILE", help="the merged model")
+    made.add_argument("--lora", metavar="FILE", help="a GGUF adapter to put on it")
+    made.add_argument(
+        "--adapter",
+        required=True,
+        metavar="DIR",
+        help="adapter that it was made from: its prompt, its test questions, and the comparison",
+    )
+    made.add_argument("--base", metavar="NAME|DIR", help="base model, where it differs from the record")
+    made.add_argument("--questions", metavar="FILE", help="test on these questions instead")
+    made.add_argument(
+        "--logs",
+        metavar="DIR",
+        default="lightning_logs",
+        help="the report's run folder (default: %(default)s)",
+    )
+    made.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the live model"
+    )
+    return made
+
+
+def run(words: list[str]) -> int:
+    """Raises InputError for wrong options, files that are missing, or questions that can't be read."""
+    options = parser().parse_args(words)
+    for name in ("gguf", "lora", "questions"):
+        value = getattr(options, name)
+        if value is not None and not Path(value).expanduser().is_file():
+            raise InputError(f"--{name}: there is no file '{value}': name one")
+    from medqlora.artifacts.merge.questions import file_questions, test_questions
+    from medqlora.artifacts.merge.run import labelled, predictions
+    from medqlora.artifacts.merge.verification import compare, limits
+    from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.data import encode_all
+    from medqlora.evaluation import console_table, score, write_report
+    from medqlora.inference.llama_cpp import LlamaCpp, check_llama_cpp
+    from medqlora.inference.loading import pick_device, read_trained
+    from medqlora.inference.predictor import Predictor
+    from medqlora.models.adapters import read_adapter
+
+    check_llama_cpp()
+    trained = read_trained(options.adapter, "--adapter")
+    if trained.adapter is None:
+        raise InputError(f"--adapter {options.adapter}: it is a base model: name an adapter's folder")
+    record = read_adapter(trained.adapter, "--adapter")
+    read = file_questions(options.questions) if options.questions else None
+    questions = labelled(test_questions(record, trained.adapter) if read is None else read)
+    progress = ProgressLines().update
+    live = Predictor.load(
+        trained.adapter,
+        base=options.base,
+        device=pick_device(options.device),
+        generate=False,
+        option="--adapter",
+    )
+    examples = encode_all(
+        questions, live.prompt, live.tokenizer, live.max_prompt_tokens, progress=False, cached=False
+    )
+    before = predictions(live, questions, "Live model", progress)
+    longest = max(len(one.prompt) + max(map(len, one.labels)) for one in examples)
+    lora = None if options.lora is None else Path(options.lora).expanduser()
+    with LlamaCpp(Path(options.gguf).expanduser(), longest, lora) as runtime:
+        by_id = {question.id: question for question in questions}
+        after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
+    scores = score(after, records=questions, adapter=trained.adapter, split="test")
+    folder = RunFolder.new(Path(options.logs).expanduser()).path
+    info = {"gguf": options.gguf, "adapter": trained.adapter, "runtime": "llama.cpp"}
+    paths = write_report(folder, scores, after, questions, run_info=info)
+    compared = compare(before, after, limits(16))
+    (folder / "comparison.json").write_text(json.dumps(compared.to_json(), indent=2) + "\n", "utf-8")
+    print(console_table(scores))
+    print("\n".join(["", "Against the live adapter:", *compared.lines()]))
+    print(f"Report:  {paths['report.html']}", flush=True)
+    return 0

@@ -1,0 +1,348 @@
+"""`medqlora export --to gguf|gguf-lora|ollama|vllm`: compared in llama.cpp; what differs is never left behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import options, questions, refused, run, write_rows
+from merge_models import live_model, saved
+from tiny import build_base
+
+from medqlora.artifacts.exports.tokens import token_faults
+from medqlora.artifacts.gguf import architecture, modelfile, writing
+from medqlora.artifacts.merge import run as merge_run
+from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
+from medqlora.cli import main
+from medqlora.commands.progress_lines import ProgressLines
+from medqlora.inference.llama_cpp import LlamaCpp
+
+gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
+pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run("fit", [*options(tiny_bases["llama"], folder, dev=12), "--trainer.max_epochs=1"])
+    return folder / "lightning_logs" / "version_0" / "adapter"
+
+
+def export_words(to: str, adapter: Path, out: Path, *more: str) -> list[str]:
+    return ["export", "--to", to, "--adapter", str(adapter), "--out", str(out), "--device", "cpu", *more]
+
+
+def last_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The line that ends a command with exit code 2; bars of progress may stand before it."""
+    capsys.readouterr()
+    assert main(list(words)) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def report_of(path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("f32", 0.005), ("f16", 0.01), ("bf16", 0.1), ("q8_0", 0.2)])
+def test_every_type_answers_in_llama_cpp_as_the_live_model(
+    adapter: Path, tmp_path: Path, kind: str, largest: float
+) -> None:
+    out = tmp_path / "model.gguf"
+    # of random weights the loss is larger than of trained ones
+    assert main(export_words("gguf", adapter, out, "--type", kind, "--tolerance", str(largest))) == 0
+    assert left(tmp_path) == ["model.export_report.json", "model.gguf"]
+    report = report_of(tmp_path / "model.export_report.json")
+    assert report["verification"]["n"] == 12
+    assert report["verification"]["largest_difference"] <= largest
+    assert report["tokens_compared"] == 8
+
+
+def test_the_file_says_what_it_is_made_from(adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folder"
+    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
+    assert left(out) == ["export_report.json", "model.gguf"]
+    fields = gguf.GGUFReader(out / "model.gguf").fields
+    record = json.loads((adapter / "medqlora.json").read_text())
+    assert fields["medqlora.base_identity"].contents() == record["base_identity"]
+    assert json.loads(fields["medqlora.prompt"].contents()) == record["prompt"]
+    assert json.loads(fields["medqlora.calibration"].contents()) == record["calibration"]
+    assert fields["medqlora.labels"].contents() == ["yes", "no", "maybe"]
+    assert report_of(out / "export_report.json")["verification"] is None
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_every_family_is_read_by_llama_cpp(tmp_path: Path, tiny_bases: dict[str, Path], family: str) -> None:
+    folder = saved(live_model(tiny_bases[family]), tmp_path / "adapter")
+    file = write_rows(tmp_path / "questions.jsonl", questions(4))
+    words = export_words("gguf", folder, tmp_path / "m.gguf", "--base", str(tiny_bases[family]))
+    assert main([*words, "--questions", str(file)]) == 0
+
+
+def test_an_adapter_alone_is_compared_on_the_dequantized_base_or_on_the_users(
+    adapter: Path, tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(export_words("gguf-lora", adapter, tmp_path / "lora.gguf")) == 0
+    report = report_of(tmp_path / "lora.export_report.json")
+    assert report["verification"]["largest_difference"] < 0.02
+    assert report["onto"] == "the base model's, dequantized from nf4"
+    original = tmp_path / "original.gguf"
+    writing.write_gguf(tiny_bases["llama"], original, "f16", {})
+    words = export_words("gguf-lora", adapter, tmp_path / "on.gguf", "--base_gguf", str(original))
+    assert "the base GGUF is not the base model" in last_line(capsys, *words)
+    assert left(tmp_path) == ["lora.export_report.json", "lora.gguf", "original.gguf"]
+    assert main([*words, "--tolerance", "100", "--verify", "false"]) == 0
+
+
+def test_ollama_gets_a_template_that_makes_our_prompt(adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ollama"
+    assert main(export_words("ollama", adapter, out)) == 0
+    assert left(out) == ["Modelfile", "export_report.json", "model.gguf"]
+    text = (out / "Modelfile").read_text()
+    assert text.startswith("FROM ./model.gguf\n")
+    assert 'TEMPLATE """MEDICAL QUESTION: {{ .Prompt }}\nANSWER:{{ .Response }}"""' in text
+    assert "PARAMETER temperature 0\n" in text
+    assert 'PARAMETER stop "</s>"' in text
+    assert "Not medical advice" in text
+
+
+def test_vllm_gets_a_folder_that_it_takes_and_its_command(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftConfig
+
+    out = tmp_path / "served"
+    assert main(export_words("vllm", adapter, out)) == 0
+    shown = capsys.readouterr().out
+    assert f"--enable-lora --lora-modules served={out} --max-lora-rank 8" in shown
+    assert PeftConfig.from_pretrained(out).r == 4
+    decision = json.loads((out / "decision.json").read_text())
+    assert decision["labels"] == ["yes", "no", "maybe"]
+    assert decision["adapter"] == "served"
+    assert main(["ask", "Does it help?", "--adapter", str(out), "--device", "cpu", "--json"]) == 0
+
+
+def changed_config(adapter: Path, folder: Path, **fields: object) -> Path:
+    shutil.copytree(adapter, folder)
+    for manifest in folder.glob("*manifest*"):
+        manifest.unlink()
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    return folder
+
+
+def test_wrong_input_is_one_line_and_writes_nothing(
+    adapter: Path,
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "m.gguf"
+    gemma = saved(live_model(tiny_bases["gemma"]), tmp_path / "gemma")
+    taken = tmp_path / "taken.gguf"
+    taken.write_bytes(b"mine")
+    dora = changed_config(adapter, tmp_path / "dora", use_dora=True)
+    ranks = changed_config(adapter, tmp_path / "ranks", rank_pattern={"q_proj": 1024})
+    monkeypatch.setenv("PATH", str(tmp_path))  # without llama-quantize
+    before = left(tmp_path)
+    refusals = {
+        "the file exists": export_words("gguf", adapter, taken),
+        "is gemma, and GGUF is written for": export_words(
+            "gguf", gemma, out, "--base", str(tiny_bases["gemma"])
+        ),
+        "llama-quantize": export_words("gguf", adapter, out, "--type", "q4_k_m"),
+        "--base_gguf: there is no file": export_words("gguf-lora", adapter, out, "--base_gguf", "no.gguf"),
+        "--base_gguf: --to gguf does not use it": export_words("gguf", adapter, out, "--base_gguf", "a"),
+        "there is no folder": export_words("gguf", tmp_path / "nothing", out),
+        "vLLM takes no adapter with DoRA": export_words("vllm", dora, out),
+        "the adapter's rank is 1024": export_words("vllm", ranks, out),
+        "--adapter: --to gguf needs it": ["export", "--to", "gguf", "--out", str(out)],
+        "--ckpt_path: --to peft needs it": ["export"],
+    }
+    for reason, words in refusals.items():
+        assert reason in refused(capsys, *words)
+    assert left(tmp_path) == before
+    assert taken.read_bytes() == b"mine"
+
+
+def test_a_missing_package_is_one_line(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = refused(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert "pip install -e '.[gguf]'" in line
+    assert left(tmp_path) == []
+
+
+def without_adapter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(merge_run, "read_update", lambda folder: LoRAUpdate({}))
+
+
+def with_twice_the_scale(patch: pytest.MonkeyPatch) -> None:
+    def doubled(folder: Path) -> LoRAUpdate:
+        modules = read_update(folder).modules
+        return LoRAUpdate({name: lora._replace(scale=2 * lora.scale) for name, lora in modules.items()})
+
+    patch.setattr(merge_run, "read_update", doubled)
+
+
+def with_heads_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(architecture, "permuted", lambda weight, heads: weight)
+
+
+@pytest.mark.parametrize("sabotage", [without_adapter, with_twice_the_scale, with_heads_as_they_are])
+def test_a_wrong_export_fails_its_verification_and_leaves_nothing(
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sabotage: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    sabotage(monkeypatch)
+    line = last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert "not written, llama.cpp differs from the live model: the largest difference" in line
+    assert left(tmp_path) == []
+
+
+def test_a_doubled_bos_fails_the_verification_though_every_score_agrees(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = modelfile.ollama_template
+
+    def doubled(*arguments: Any) -> str:
+        return "<s>" + plain(*arguments)
+
+    monkeypatch.setattr(modelfile, "ollama_template", doubled)
+    line = last_line(capsys, *export_words("ollama", adapter, tmp_path / "o"))
+    assert "Ollama's template: a prompt begins with 2 BOS tokens in llama.cpp, and with 1 in the live" in line
+    assert left(tmp_path) == []
+
+
+def test_a_bos_that_the_tokenizer_does_not_add_fails_the_verification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = build_base(tmp_path / "base")
+    file = base / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": None}))
+    adapter = saved(live_model(base), tmp_path / "adapter")
+    asked = write_rows(tmp_path / "questions.jsonl", questions(2))
+    words = export_words("gguf", adapter, tmp_path / "m.gguf", "--base", str(base), "--questions", str(asked))
+    plain = gguf.SpecialVocab.add_to_gguf
+
+    def adds_bos(self: Any, writer: Any, quiet: bool = False) -> None:
+        self.add_special_token["bos"] = True
+        plain(self, writer, quiet)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf.SpecialVocab, "add_to_gguf", adds_bos)
+        assert "a prompt begins with 1 BOS tokens in llama.cpp, and with 0" in last_line(capsys, *words)
+    assert left(tmp_path) == ["adapter", "base", "questions.jsonl"]
+    assert main(words) == 0
+
+
+def test_a_wrong_pre_tokenizer_fails_the_verification(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = build_base(tmp_path / "base")
+    file = base / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    vocabulary["00"] = vocabulary.pop("".join(merges[-1]))
+    merges[-1] = ["0", "0"]  # which a pre-tokenizer that splits digits never joins
+    file.write_text(json.dumps(tokenizer))
+    adapter = saved(live_model(base), tmp_path / "adapter")
+    asked = write_rows(tmp_path / "questions.jsonl", questions(2, start=1000))
+    words = export_words("gguf", adapter, tmp_path / "m.gguf", "--base", str(base), "--questions", str(asked))
+    line = last_line(capsys, *words, "--pre_tokenizer", "smollm")
+    assert "token ids differ from token" in line
+    assert "try another --pre_tokenizer" in line
+    assert main(words) == 0
+
+
+def test_test_reports_a_gguf_file_beside_the_live_adapter(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, logs = tmp_path / "model.gguf", tmp_path / "logs"
+    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
+    words = ["test", "--gguf", str(out), "--adapter", str(adapter), "--logs", str(logs), "--device", "cpu"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "Against the live adapter" in shown
+    folder = logs / "version_0"
+    assert left(folder) == [
+        "comparison.json",
+        "predictions.jsonl",
+        "predictions_official.json",
+        "report.html",
+        "test_report.json",
+    ]
+    report, compared = report_of(folder / "test_report.json"), report_of(folder / "comparison.json")
+    assert report["n"] == compared["n"] == 9
+    assert report["accuracy"] == compared["exported_accuracy"]
+    assert compared["largest_difference"] < 0.02
+    assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
+
+
+def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(self: ProgressLines, name: str, done: int, total: int) -> None:
+        if name == "Writing GGUF" and done >= total // 2:
+            raise Killed
+
+    update = ProgressLines.update
+    monkeypatch.setattr(ProgressLines, "update", kill)
+    with pytest.raises(Killed):
+        main(export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert all(name.startswith(".") for name in left(tmp_path))
+    monkeypatch.setattr(ProgressLines, "update", update)
+    assert main(export_words("gguf", adapter, tmp_path / "m.gguf")) == 0
+    assert left(tmp_path) == ["m.export_report.json", "m.gguf"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: Any, tensor: Any) -> None:
+        raise OSError("8192 requested and 512 written")  # as numpy's tofile says it
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    assert "the disk is full" in last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert left(tmp_path) == []
+
+
+def test_the_real_llama_3_tokenizer_gives_the_same_token_ids_in_llama_cpp(
+    tmp_path: Path, llama3_tokenizer: Any
+) -> None:
+    base = build_base(
+        tmp_path / "base", layers=1, vocab_size=len(llama3_tokenizer), hidden_size=32, num_attention_heads=2
+    )
+    llama3_tokenizer.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    ids = {
+        f"{name}_token_id": getattr(llama3_tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
+    (base / "config.json").write_text(json.dumps({**config, **ids}))
+    file = tmp_path / "m.gguf"
+    writing.write_gguf(base, file, "f16", {})
+    assert gguf.GGUFReader(file).fields["tokenizer.ggml.pre"].contents() == "llama-bpe"
+    texts = [
+        "Does it help?\nANSWER:",
+        "12345678 mg/m², naïve   don't\n\n\tÄÖ 东京 😀?",
+        "A (95% CI: 1.02–3.40; P<0.001) IL-6's",
+    ]
+    # this copy of the tokenizer adds no BOS, and llama.cpp would by itself
+    prompts = [llama3_tokenizer.encode(text) for text in texts]
+    with LlamaCpp(file, 256) as runtime:
+        assert token_faults(runtime, llama3_tokenizer, prompts) == []
+        assert [runtime.tokens(text) for text in texts] == prompts
