@@ -34,6 +34,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_KNOWN_TAGS = {*yaml.SafeLoader.yaml_constructors, "tag:yaml.org,2002:merge"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def parse_text(text: str) -> Entry:
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return Entry(None)
+        _reject_tags(node)
         return _strip_lines(_entry(node, None))
     except (yaml.YAMLError, RecursionError, ValueError):
         return Entry(text)
@@ -119,6 +121,7 @@ def _parsed(name: str, path: Path, version: tuple[int, int] | None) -> ConfigFil
         node = yaml.compose(config_text(path), Loader=_Loader)
         _check_size(name, node)
         _reject_repeated(name, node, "")
+        _reject_tags(node)
         root = Entry(None) if node is None else _entry(node, 1)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -149,6 +152,18 @@ def _entry(node: yaml.Node, line: int | None) -> Entry:
         plain = {key: entry.value for key, entry in pairs.items()}
         return Entry(plain, line, entries={str(key): one for key, one in pairs.items()}, own_line=own)
     return Entry(constructor.construct_object(node, deep=True), line, own_line=own)
+
+
+def _reject_tags(node: yaml.Node | None) -> None:
+    """Raises yaml.constructor.ConstructorError for a tag of Python or of another application, wherever it is."""
+    if node is None:
+        return
+    if node.tag not in _KNOWN_TAGS:
+        raise yaml.constructor.ConstructorError(None, None, f"unknown tag {node.tag}", node.start_mark)
+    if isinstance(node, yaml.CollectionNode):
+        for child in node.value:
+            for part in child if isinstance(child, tuple) else (child,):
+                _reject_tags(part)
 
 
 def _constructor() -> yaml.SafeLoader:

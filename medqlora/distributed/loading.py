@@ -46,6 +46,4 @@ def _to_host(model: nn.Module, embedding: str, head: str, *, pinned: bool = Fals
         to_host(model, **on_host, pinned=pinned)
     except TypeError as error:
         options = ", ".join(f"--model.{name} host" for name, wanted in on_host.items() if wanted)
-        raise InputError(
-            f"{options}: not possible with this base: its own is a {error}: use device"
-        ) from error
+        raise InputError(f"{options}: not possible with this base: {error}: use device") from error

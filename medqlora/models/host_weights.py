@@ -105,7 +105,7 @@ def to_host(model: nn.Module, *, embedding: bool, head: bool, pinned: bool = Fal
             continue
         if type(module) is not kind or getattr(module, "bias", None) is not None:
             raise TypeError(
-                f"{type(module).__name__} can't stay on the host: only {kind.__name__} without bias can"
+                f"its {type(module).__name__} can't stay on the host: only {kind.__name__} without bias can"
             )
         weight = module.get_parameter("weight")
         del module.weight

@@ -101,7 +101,9 @@ def test_an_embedding_of_another_kind_is_refused_on_the_host(tiny_bases: dict[st
 
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     load_model(load, strategy, embedding="device", head="host")
-    with pytest.raises(InputError, match=r"^--model.embedding host: .* its own is a Scaled, .*: use device$"):
+    with pytest.raises(
+        InputError, match=r"^--model.embedding host: .* its Scaled can't stay on the host: .*: use device$"
+    ):
         load_model(load, strategy, embedding="host", head="device")
 
 

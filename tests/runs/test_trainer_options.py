@@ -105,8 +105,8 @@ def test_the_best_is_the_lowest_where_lower_is_better(monitor: str, mode: str) -
 @pytest.mark.parametrize(
     ("labelled", "written", "scores"),
     [
-        (True, True, "accuracy likelihood_accuracy likelihood_macro_f1 loss macro_f1 unparsed_fraction"),
-        (True, False, "accuracy likelihood_accuracy likelihood_macro_f1 loss macro_f1"),
+        (True, True, "accuracy ece likelihood_accuracy likelihood_macro_f1 loss macro_f1 unparsed_fraction"),
+        (True, False, "accuracy ece likelihood_accuracy likelihood_macro_f1 loss macro_f1"),
         (False, True, "accuracy loss rouge_l token_f1"),
         (False, False, "loss"),
     ],
@@ -162,7 +162,7 @@ def test_free_answers_are_not_tested_without_being_written(
         (["--trainer.barebones=true"], "--trainer.barebones true: it leaves out what a run is for"),
         (
             ["--model.optimizer=torch.optim.LBFGS"],
-            "--model.optimizer torch.optim.lbfgs.LBFGS: it asks for the loss",
+            "--model.optimizer torch.optim.lbfgs.LBFGS: it evaluates the loss again",
         ),
     ],
 )
