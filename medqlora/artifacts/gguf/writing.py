@@ -18,6 +18,7 @@ from medqlora.artifacts.gguf.architecture import (
 )
 from medqlora.artifacts.gguf.vocabulary import write_vocabulary
 from medqlora.errors import InputError
+from medqlora.models import hub
 from medqlora.utils.files import flush
 
 if TYPE_CHECKING:
@@ -58,10 +59,8 @@ def write_gguf(
         OSError: the disk is full.
     """
     import gguf
-    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    shape = shape_of(config, str(folder))
+    shape = shape_of(hub.load_config(str(folder)), str(folder))
     names = tensor_names(shape)
     aside = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(aside, shape.architecture)
