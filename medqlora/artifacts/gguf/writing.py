@@ -60,7 +60,8 @@ def write_gguf(
     """
     import gguf
 
-    shape = shape_of(hub.load_config(str(folder)), str(folder))
+    config = hub.load_config(str(folder))
+    shape = shape_of(config, str(folder))
     names = tensor_names(shape)
     aside = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(aside, shape.architecture)
