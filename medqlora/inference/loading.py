@@ -80,7 +80,16 @@ def _base_model(name: str, option: str) -> Trained:
         raise InputError(f"{option}: {file} is no JSON: the file is damaged; copy it again") from error
     if not isinstance(record, dict) or "merged" not in record:
         return Trained(base=name)
-    return replace(_as_recorded(record, str(file)), backend_options={"base": name, "quantization": "none"})
+    # in the type that it is stored in: a cast would round the merged weights again
+    stored = _section(record, "merged").get("dtype")
+    trained = _as_recorded(record, str(file))
+    return replace(
+        trained,
+        backend_options={"base": name, "quantization": "none"},
+        precision={"float16": "16-mixed", "bfloat16": "bf16-mixed", "float32": "32-true"}.get(
+            str(stored), trained.precision
+        ),
+    )
 
 
 def _as_recorded(record: Mapping[str, object], where: str) -> Trained:

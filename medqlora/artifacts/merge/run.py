@@ -21,7 +21,7 @@ from medqlora.inference.loading import build_backend, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import check_adapter_base, read_adapter
-from medqlora.models.precision import DTYPES
+from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.records import Prediction, Record
 from medqlora.utils.digests import file_digest
 from medqlora.utils.files import disk_full, write_text
@@ -182,7 +182,12 @@ def labelled(questions: Sequence[Record]) -> list[Record]:
 def predictions(
     predictor: Predictor, records: Sequence[Record], step: str, progress: Progress
 ) -> list[Prediction]:
-    """Predictions in small groups, so that progress moves."""
+    """Predictions in small groups, so that progress moves; from here on the predictor computes in float32.
+
+    In 16 bits the rounding of a model's products would be larger than what an export loses.
+    """
+    compute_in_float32(predictor.model)
+    predictor.autocast = None
     found: list[Prediction] = []
     size = 8
     for start in range(0, len(records), size):
