@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,18 +65,6 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = run("-c", code)
     assert done.stderr.strip() == "[]"
-
-
-def test_help_answers_in_under_a_second() -> None:
-    seconds = []
-    for _ in range(5):  # the machine may be busy
-        start = time.perf_counter()
-        done = run("-m", "medqlora", "--help")
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        if seconds[-1] < 1:
-            break
-    assert min(seconds) < 1
 
 
 def test_help_writes_nothing_into_the_working_folder(tmp_path: Path) -> None:
