@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from medqlora.artifacts.adapter_record import AdapterRecord
 from medqlora.data.test_sets import OPTION, told
 
+CAUTION = "Not medical advice. A research artefact: it can be wrong, and confidently so."
+
 
 def model_card(record: AdapterRecord) -> str:
     """The card as Markdown. https://huggingface.co/docs/hub/model-cards"""
     parts = [
         *_head(record["base"]),
-        *_on_test_questions(record["test_questions"]),
+        *on_test_questions(record["test_questions"]),
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
         *_scores(record["scores"]),
@@ -43,12 +45,12 @@ def _head(base: str) -> list[str]:
         "",
         f"# LoRA adapter for medical question answering, on {base}",
         "",
-        "Not medical advice. A research artefact: it can be wrong, and confidently so.",
+        CAUTION,
         "",
     ]
 
 
-def _on_test_questions(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+def on_test_questions(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The section on test questions that were trained on; empty for most adapters."""
     if not counts:
         return []

@@ -25,6 +25,7 @@ from medqlora.models.adapters import (
     check_adapter_base,
     find_adapter,
     read_adapter,
+    read_merged,
     trainable_state,
 )
 from medqlora.models.backend import Backend
@@ -71,7 +72,7 @@ class EvaluatedWeights:
     Attributes:
         kind: where they come from; "base" is the base model without an adapter.
         name: for reports: an adapter's folder, a checkpoint's file, "in memory", or "none" for the base model.
-        folder: the adapter folder with their record; None without one.
+        folder: the folder with their record: the adapter's, or that of a base model with an adapter merged into it.
         file: the file that holds them; None for the base model and for weights in memory.
         learned: of weights that were trained in this process.
         saved: of a checkpoint, the record beside its weights.
@@ -88,11 +89,13 @@ class EvaluatedWeights:
 
     @cached_property
     def record(self) -> Mapping[str, object]:
-        """The record in the adapter's folder; empty without one.
+        """The record in the folder; empty without one.
 
         Raises:
             InputError: the record is damaged.
         """
+        if self.kind == "base":
+            return {} if self.folder is None else read_merged(str(self.folder))
         if self.folder is None or not (self.folder / ADAPTER_CONFIG).is_file():
             return {}
         return read_adapter(str(self.folder))
@@ -233,7 +236,22 @@ def evaluated_weights(
             "--model.adapter: nothing says which weights to evaluate: pass an adapter's folder, 'none' for the bare "
             "base, a checkpoint as ckpt_path, or fit first"
         )
-    return EvaluatedWeights("base", "none") if adapter == "none" else _of_adapter(adapter, backend)
+    return _of_base(backend.base) if adapter == "none" else _of_adapter(adapter, backend)
+
+
+def base_test_questions(base: str) -> Mapping[str, Mapping[str, int]]:
+    """As `EvaluatedWeights.test_questions`, of the adapter that was merged into a base model; {} without one.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    return _of_base(base).test_questions
+
+
+def _of_base(base: str) -> EvaluatedWeights:
+    """A merged model was trained too: its record says on what."""
+    folder = Path(base).expanduser() if read_merged(base) else None
+    return EvaluatedWeights("base", "none", folder=folder)
 
 
 def _of_checkpoint(

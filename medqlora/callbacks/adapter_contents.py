@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from medqlora.artifacts.adapter_folder import AdapterContents
 from medqlora.artifacts.adapter_record import AdapterRecord, TrainingFigures
 from medqlora.artifacts.checkpoint_files import ExportRecord, SavedCheckpoint
-from medqlora.artifacts.evaluated_weights import labels_without_options
-from medqlora.data.test_sets import summary
+from medqlora.artifacts.evaluated_weights import base_test_questions, labels_without_options
+from medqlora.data.test_sets import added, summary
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.module import QLoRAModule
 from medqlora.records import Record
@@ -112,8 +112,10 @@ def _test_questions(
     module: QLoRAModule, data: PubMedQADataModule, train: Sequence[Record], dev: Sequence[Record]
 ) -> Mapping[str, Mapping[str, int]]:
     """Benchmarks' test questions among the records; only an option lets them be trained on."""
-    earlier = module.learned is not None and bool(module.learned.test_questions)
-    return summary(train, dev) if data.allow_test_questions or earlier else {}
+    if module.learned is not None:
+        return module.learned.test_questions
+    own = summary(train, dev) if data.allow_test_questions else {}
+    return added(base_test_questions(module.backend.base), own)
 
 
 def _training(trainer: Trainer, module: QLoRAModule, data: PubMedQADataModule, step: int) -> TrainingFigures:

@@ -112,10 +112,9 @@ def run(command: str, words: list[str]) -> int:
 
 def _load(options: argparse.Namespace) -> "Predictor":
     from medqlora.artifacts.runs import newest_adapter
-    from medqlora.models.adapters import find_adapter
-    from medqlora.models.hub import holds_merged_adapter
+    from medqlora.models.adapters import find_adapter, read_merged
 
-    merged = options.adapter is not None and holds_merged_adapter(options.adapter)
+    merged = options.adapter is not None and bool(read_merged(options.adapter, "--adapter"))
     remark = None
     if options.adapter is None:
         newest = newest_adapter(Path(options.logs))

@@ -3,10 +3,15 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
 from medqlora.errors import InputError
+
+if TYPE_CHECKING:
+    from medqlora.evaluation.report_data import Report
+    from medqlora.records import Record
 
 _EXAMPLES = """examples:
   medqlora test --gguf model.gguf --adapter lightning_logs/version_0/adapter
@@ -70,6 +75,7 @@ def run(words: list[str]) -> int:
     record = read_adapter(trained.adapter, "--adapter")
     read = file_questions(options.questions) if options.questions else None
     questions = labelled(test_questions(record, trained.adapter) if read is None else read)
+    known = _training_in_common(trained.adapter, questions)
     progress = ProgressLines().update
     live = Predictor.load(
         trained.adapter,
@@ -88,6 +94,7 @@ def run(words: list[str]) -> int:
         by_id = {question.id: question for question in questions}
         after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
     scores = score(after, records=questions, adapter=trained.adapter, split="test")
+    scores.more.update(known)
     folder = RunFolder.new(Path(options.logs).expanduser()).path
     info = {"gguf": options.gguf, "adapter": trained.adapter, "runtime": "llama.cpp"}
     paths = write_report(folder, scores, after, questions, run_info=info)
@@ -97,3 +104,29 @@ def run(words: list[str]) -> int:
     print("\n".join(["", "Against the live adapter:", *compared.lines()]))
     print(f"Report:  {paths['report.html']}", flush=True)
     return 0
+
+
+def _training_in_common(adapter: str, questions: "list[Record]") -> "Report":
+    """What the report says of test questions that the adapter was trained on.
+
+    Raises:
+        InputError: one of these questions was.
+    """
+    from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+    from medqlora.data.test_sets import told
+    from medqlora.evaluation.contamination import overlap
+
+    weights = EvaluatedWeights("adapter", adapter, folder=Path(adapter).expanduser())
+    trace, counts = weights.trace(), weights.test_questions
+    shared = None if trace is None else overlap(trace, questions)
+    if shared is not None and shared.contaminated:
+        raise InputError(
+            f"--adapter {adapter}: {len(shared.contaminated)} of the {shared.n} test questions were in its "
+            f"training set (the first is {shared.contaminated[0]}): test on others with --questions"
+        )
+    if counts:
+        print(f"WARNING: {told(counts)}: a score on that benchmark means nothing", flush=True)
+    return {
+        "contamination": None if shared is None else shared.to_json(),
+        "trained_on_test_questions": counts,
+    }

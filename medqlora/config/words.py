@@ -158,11 +158,6 @@ def config_files(words: Sequence[str]) -> list[str]:
     return list(CommandLine.parse(words).configs)
 
 
-def value_of(words: Sequence[str], name: str) -> object:
-    """See `CommandLine.value`."""
-    return CommandLine.parse(words).value(name)
-
-
 def named_backend(words: Sequence[str]) -> str | None:
     """The `class_path` of the backend; see `CommandLine.class_path`."""
     return CommandLine.parse(words).class_path("model.backend")

@@ -1,6 +1,5 @@
 """The model that a user names: an adapter with the record of its training, or a base model alone."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from medqlora import models
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
-from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter
+from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter, read_merged
+from medqlora.models.precision import PRECISIONS
 from medqlora.records import YES_NO_MAYBE
 
 _BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
@@ -71,24 +71,16 @@ def read_trained(name: str, option: str) -> Trained:
 
 def _base_model(name: str, option: str) -> Trained:
     """A base model; one that an adapter was merged into has that adapter's record, and is not quantized again."""
-    file = Path(name).expanduser() / RECORD_FILE
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        return Trained(base=name)
-    except ValueError as error:
-        raise InputError(f"{option}: {file} is no JSON: the file is damaged; copy it again") from error
-    if not isinstance(record, dict) or "merged" not in record:
+    record = read_merged(name, option)
+    if not record:
         return Trained(base=name)
     # in the type that it is stored in: a cast would round the merged weights again
-    stored = _section(record, "merged").get("dtype")
-    trained = _as_recorded(record, str(file))
+    stored = str(_section(record, "merged").get("dtype"))
+    trained = _as_recorded(record, f"{name}/{RECORD_FILE}")
     return replace(
         trained,
         backend_options={"base": name, "quantization": "none"},
-        precision={"float16": "16-mixed", "bfloat16": "bf16-mixed", "float32": "32-true"}.get(
-            str(stored), trained.precision
-        ),
+        precision=PRECISIONS.get(stored, trained.precision),
     )
 
 

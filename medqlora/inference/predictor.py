@@ -18,7 +18,7 @@ from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
 from medqlora.models.adapters import base_remark
-from medqlora.models.precision import DTYPES
+from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.models.token_ids import check_token_ids
 from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record
 from medqlora.safety import NOTE, screen
@@ -150,6 +150,11 @@ class Predictor:
             wants_context=trained.with_contexts,
             remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
         )
+
+    def compute_in_float32(self) -> None:
+        """From now on computes in float32, for comparisons; see `medqlora.models.precision.compute_in_float32`."""
+        compute_in_float32(self.model)
+        self.autocast = None
 
     def predict(
         self, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None

@@ -13,6 +13,8 @@ DTYPES = {
     "32-true": torch.float32,
     "32": torch.float32,
 }
+#: the name of the type of stored weights → the precision that keeps their values
+PRECISIONS = {"float16": "16-mixed", "bfloat16": "bf16-mixed", "float32": "32-true"}
 _HALVES = (torch.float16, torch.bfloat16)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from medqlora.config.backends import TransformersOptions
 from medqlora.errors import InputError
 from medqlora.models import hub
-from medqlora.models.adapters import check_adapter_base
+from medqlora.models.adapters import check_adapter_base, read_merged
 from medqlora.models.adapters.fit import check_fit, load_adapter
 from medqlora.models.architecture import check_architecture, put_adapters_on, unquantized_modules
 from medqlora.models.backend import Backend
@@ -69,7 +69,7 @@ class Transformers(TransformersOptions, Backend):
 
     def remarks(self) -> tuple[str, ...]:
         lines = hub.remarks(self.base, self.revision)
-        if self.quantization == "none" or not hub.holds_merged_adapter(self.base):
+        if self.quantization == "none" or not read_merged(self.base):
             return lines
         note = (
             f"Note: '{self.base}' holds a merged adapter, and is quantized to {self.quantization} again, which changes "

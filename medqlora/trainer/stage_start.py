@@ -15,13 +15,14 @@ from medqlora.artifacts.evaluated_weights import (
     EvaluatedWeights,
     Learned,
     WeightsInMemory,
+    base_test_questions,
     evaluated_weights,
 )
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.validated import validated
 from medqlora.compat.lightning import callbacks_of, checkpoint_to_restore, use_no_inference_mode
 from medqlora.data.bad_records import write_bad_records
-from medqlora.data.test_sets import OPTION, summary, told
+from medqlora.data.test_sets import OPTION, added, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -182,11 +183,11 @@ def _start_fit(trainer: Trainer, module: StepHooks, data: RunData) -> None:
     module.checkpoint = module.evaluated = None
     # weights in memory that are trained further have seen the sets of both fits
     before = module.learned if module.model is not None else None
-    module.learned = _learned(data, before, data.example_digests().train)
+    module.learned = _learned(data, before, data.example_digests().train, module.backend.base)
 
 
-def _learned(data: RunData, before: Learned | None, digest: str) -> Learned:
-    """The record of what the fit trains on, and what the fit `before` has trained the same weights on."""
+def _learned(data: RunData, before: Learned | None, digest: str, base: str) -> Learned:
+    """The record of what the fit trains on, and what the fit `before`, or one merged into `base`, has trained on."""
     train: list[Record] = [data.records[example.id] for example in data.train]
     dev = [data.records[example.id] for example in data.dev]
     allowed = data.allow_test_questions
@@ -194,7 +195,7 @@ def _learned(data: RunData, before: Learned | None, digest: str) -> Learned:
         again = {(record.id, record.question) for record in train}
         train += [record for record in before.train if (record.id, record.question) not in again]
         allowed = allowed or bool(before.test_questions)
-    counts = summary(train, dev) if allowed else {}
+    counts = added(base_test_questions(base), summary(train, dev) if allowed else {})
     return Learned(train, frozenset(record.id for record in dev), digest, counts)
 
 

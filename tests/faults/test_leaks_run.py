@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from harness import options, questions, refused, run, write_rows
 
+from medqlora.cli import main
 from medqlora.data import official_test_ids
 
 
@@ -51,3 +52,31 @@ def test_where_it_is_allowed_the_adapter_its_card_and_every_report_say_so(
     assert "WARNING: it was trained on 4 test questions of PubMedQA." in printed.splitlines()
     assert json.loads((tested / "test_report.json").read_text())["trained_on_test_questions"] == counts
     assert "it was trained on 4 test questions of PubMedQA" in (tested / "report.html").read_text()
+
+
+def test_a_merged_model_still_says_what_it_was_trained_on(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"PubMedQA": {"train": 3, "validation": 1}}
+    told = "3 training and 1 validation records are test questions of PubMedQA"
+    fit = run("fit", [*words, "--data.allow_test_questions=true"])
+    merged, adapter = tmp_path / "merged", Path(fit.trainer.log_dir) / "adapter"
+    assert main(["merge", "--adapter", str(adapter), "--out", str(merged), "--verify", "false"]) == 0
+    assert f"## Trained on test questions\n\nWARNING: {told}" in (merged / "README.md").read_text()
+
+    as_base = [*words, f"--model.backend.base={merged}", "--model.backend.quantization=none"]
+    capsys.readouterr()
+    tested = Path(run("test", [*as_base, "--model.adapter=none"]).trainer.log_dir)
+    assert f"WARNING: {told}" in capsys.readouterr().out
+    report = json.loads((tested / "test_report.json").read_text())
+    assert report["trained_on_test_questions"] == counts
+    train = next(word.partition("=")[2] for word in words if word.startswith("--data.source.train="))
+    test = next(word.partition("=")[2] for word in words if word.startswith("--data.source.test="))
+    trained = ["--model.adapter=none", f"--data.source.test={train}", f"--data.source.train={test}"]
+    line = refused(capsys, "test", *as_base, *trained, reads=True)
+    assert "8 of the 8 test questions" in line
+    assert "were in its training set" in line
+
+    further = run("fit", [*as_base, "--data.allow_test_questions=true"])
+    record = json.loads((Path(further.trainer.log_dir) / "adapter" / "medqlora.json").read_text())
+    assert record["test_questions"] == {"PubMedQA": {"train": 6, "validation": 2}}

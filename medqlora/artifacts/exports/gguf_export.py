@@ -29,6 +29,7 @@ from medqlora.inference.llama_cpp import LlamaCpp, check_llama_cpp
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
 from medqlora.records import Encoded, Record
+from medqlora.safety import NOTE
 from medqlora.utils.digests import file_digest
 from medqlora.utils.types import Tokenizer
 
@@ -145,7 +146,7 @@ class GGUFExport:
             "medqlora.labels": list(self.merge.trained.labels),
             "medqlora.prompt": json.dumps(record.get("prompt")),
             "medqlora.calibration": json.dumps(record.get("calibration")),
-            "medqlora.note": "Not medical advice; consult a healthcare professional.",
+            "medqlora.note": NOTE,
         }
 
     def verify(self, questions: Sequence[Record], limits: Limits, progress: Progress) -> "Checked":

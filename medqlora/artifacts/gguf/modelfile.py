@@ -8,9 +8,9 @@ from pathlib import Path
 from medqlora.data import Prompt
 from medqlora.data.encoding.tokens import text_tokenizer
 from medqlora.errors import InputError
+from medqlora.safety import NOTE
 from medqlora.utils.types import Tokenizer
 
-_SYSTEM = "Not medical advice; consult a healthcare professional."
 _MESSAGE = "{{ .Prompt }}"
 #: stands for the question while the prompt is filled in
 _QUESTION = "MEDQLORA-QUESTION"
@@ -33,7 +33,7 @@ def modelfile(gguf: Path, template: str, stop: str, license_text: str = "") -> s
         f"TEMPLATE {_QUOTES}{template}{{{{ .Response }}}}{_QUOTES}",
         "PARAMETER temperature 0",
         f"PARAMETER stop {_quoted(stop)}",
-        f"SYSTEM {_QUOTES}{_SYSTEM}{_QUOTES}",
+        f"SYSTEM {_QUOTES}{NOTE}{_QUOTES}",
     ]
     if license_text:
         lines.append(f"LICENSE {_QUOTES}{license_text.replace(_QUOTES, '')}{_QUOTES}")

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medqlora import __version__
+from medqlora.artifacts.card import CAUTION, on_test_questions
+from medqlora.artifacts.evaluated_weights import TRACE_FILE
+from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
-from medqlora.models.adapters import RECORD_FILE
+from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS
 from medqlora.utils.files import now
 
 #: of the base model's folder, what a model folder needs beside weights and tokenizer
@@ -57,6 +60,8 @@ def write_companions(
     for name in _TOKENIZER:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)
+    if (adapter / TRACE_FILE).is_file():  # else a test on questions that were trained on would not be noticed
+        shutil.copyfile(adapter / TRACE_FILE, folder / TRACE_FILE)
     # without it the weights would be quantized again when they are loaded
     _write(folder / RECORD_FILE, merged_record(record, adapter, dtype))
 
@@ -112,8 +117,9 @@ def card(record: Mapping[str, object], report: Mapping[str, object], dtype: str)
             "",
             f"# {base} with a medical LoRA adapter merged into it",
             "",
-            "Not medical advice. A research artefact: it can be wrong, and confidently so.",
+            CAUTION,
             "",
+            *on_test_questions(recorded_counts(record.get(TEST_QUESTIONS))),
             f"The weights are {report.get('onto')}, plus the adapter's update, stored as {dtype}.",
             "",
             "## Verification",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medqlora import data
-from medqlora.data import Source
+from medqlora.data import SOURCES, Source
 from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
@@ -68,16 +68,8 @@ def _splits(record: Mapping[str, object], where: str, kind: str, fix: str) -> Sp
 
 def _source(described: Mapping[str, object]) -> Source | None:
     """The source with the options that the record holds; None where there is no such source."""
-    kind = next(
-        (
-            kind
-            for name in data.__all__
-            if isinstance(kind := getattr(data, name), type)
-            and issubclass(kind, Source)
-            and name == described.get("source")
-        ),
-        None,
-    )
+    name = described.get("source")
+    kind = next((kind for registered, kind in SOURCES if name in (registered, kind.name)), None)
     if kind is None:
         return None
     taken = inspect.signature(kind).parameters

@@ -21,7 +21,7 @@ from medqlora.inference.loading import build_backend, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import check_adapter_base, read_adapter
-from medqlora.models.precision import DTYPES, compute_in_float32
+from medqlora.models.precision import DTYPES
 from medqlora.records import Prediction, Record
 from medqlora.utils.digests import file_digest
 from medqlora.utils.files import disk_full, write_text
@@ -186,8 +186,7 @@ def predictions(
 
     In 16 bits the rounding of a model's products would be larger than what an export loses.
     """
-    compute_in_float32(predictor.model)
-    predictor.autocast = None
+    predictor.compute_in_float32()
     found: list[Prediction] = []
     size = 8
     for start in range(0, len(records), size):

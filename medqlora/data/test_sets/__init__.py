@@ -10,7 +10,14 @@ Each .json file in this folder is one benchmark: its name, how its ids are compa
 `tests/unit/data/test_test_sets.py` compares the shipped file with the real data where a copy is present.
 """
 
-from medqlora.data.test_sets.rejection import OPTION, recorded_counts, reject_test_questions, summary, told
+from medqlora.data.test_sets.rejection import (
+    OPTION,
+    added,
+    recorded_counts,
+    reject_test_questions,
+    summary,
+    told,
+)
 from medqlora.data.test_sets.search import Leak, by_id, find_leaks
 from medqlora.data.test_sets.shipped import BenchmarkTest, fingerprint, shipped_test_sets, write_test_set
 
@@ -18,6 +25,7 @@ __all__ = [
     "OPTION",
     "BenchmarkTest",
     "Leak",
+    "added",
     "by_id",
     "find_leaks",
     "fingerprint",

@@ -55,6 +55,18 @@ def summary(train: Sequence[Record], dev: Sequence[Record]) -> dict[str, dict[st
     return counts
 
 
+def added(
+    one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """The sums of two summaries."""
+    total = {benchmark: dict(of_set) for benchmark, of_set in one.items()}
+    for benchmark, of_set in other.items():
+        known = total.setdefault(benchmark, {})
+        for name, count in of_set.items():
+            known[name] = known.get(name, 0) + count
+    return total
+
+
 def recorded_counts(value: object) -> dict[str, dict[str, int]]:
     """The value of `summary` in an adapter's record, which may have any content; {} where there is none."""
     sets = value.items() if isinstance(value, Mapping) else ()

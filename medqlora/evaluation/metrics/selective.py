@@ -27,17 +27,12 @@ def risks(confidence: Sequence[float], right: Sequence[bool]) -> NDArray[np.floa
     return np.asarray(np.cumsum(mean[np.sort(tie)]) / np.arange(1, len(values) + 1))
 
 
-def area_under_risk_coverage(confidence: Sequence[float], right: Sequence[bool]) -> float:
-    """AURC: the mean of `risks` over the coverages 1/n…n/n, 0 to 1, lower is better.
-
-    Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500. An uninformative confidence gives the error
-    rate. The smallest value depends on the accuracy, so compare models with care.
-    """
-    return float(risks(confidence, right).mean())
-
-
 def selective(confidence: Sequence[float], right: Sequence[bool], coverage: float = 0.8) -> Selective:
     """`aurc`, the accuracy on the most confident `coverage` of the questions, and the curve.
+
+    AURC is the mean of `risks` over the coverages 1/n…n/n, 0 to 1, lower is better (Geifman & El-Yaniv 2017,
+    https://arxiv.org/abs/1705.08500). An uninformative confidence gives the error rate. The smallest value depends on
+    the accuracy, so compare models with care.
 
     Returns:
         `aurc`; `coverage`, `answered` = ⌈coverage·n⌉ questions, `accuracy_at_coverage`,

@@ -1,7 +1,13 @@
 """Adapters: their folders, their sources, and whether they fit a base. Importing it needs no torch."""
 
 from medqlora.models.adapters.base import base_of, base_remark, check_adapter_base
-from medqlora.models.adapters.folder import RECORD_FILE, TEST_QUESTIONS, adapter_config, read_adapter
+from medqlora.models.adapters.folder import (
+    RECORD_FILE,
+    TEST_QUESTIONS,
+    adapter_config,
+    read_adapter,
+    read_merged,
+)
 from medqlora.models.adapters.source import find_adapter
 from medqlora.models.adapters.state import save_adapter, trainable_state
 
@@ -14,6 +20,7 @@ __all__ = [
     "check_adapter_base",
     "find_adapter",
     "read_adapter",
+    "read_merged",
     "save_adapter",
     "trainable_state",
 ]

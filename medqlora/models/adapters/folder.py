@@ -52,6 +52,24 @@ def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, obje
     return read_object(record, option) if record.is_file() else {}
 
 
+def read_merged(base: str, option: str = "--model.backend.base") -> dict[str, object]:
+    """The record of the adapter that `medqlora merge` merged into a base model; {} for any other base model.
+
+    Args:
+        base: the base model's folder or its name on the Hub.
+        option: the option that named it, for messages.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    file = Path(base).expanduser() / RECORD_FILE
+    record = read_object(file, option) if file.is_file() else {}
+    if "merged" not in record:
+        return {}
+    _check_record(file, option)
+    return record
+
+
 def adapter_config(folder: str, option: str = "--adapter") -> dict[str, object]:
     """PEFT's own configuration of an adapter folder.
 

@@ -9,7 +9,6 @@ from medqlora.models.hub.config import changed_config, check_files, has_row, loa
 from medqlora.models.hub.location import (
     adapter_beside,
     bare_folder,
-    holds_merged_adapter,
     identity,
     is_local,
     resolve,
@@ -24,7 +23,6 @@ __all__ = [
     "check_vocabulary",
     "clear_caches",
     "has_row",
-    "holds_merged_adapter",
     "identity",
     "is_local",
     "load_config",

@@ -67,17 +67,6 @@ def adapter_beside(base: str, revision: str | None = None) -> bool:
     return hub_file(base, ADAPTER_CONFIG, revision) is not None
 
 
-def holds_merged_adapter(base: str) -> bool:
-    """Whether the base is a folder that `medqlora merge` wrote."""
-    if not is_local(base):
-        return False
-    try:
-        record = json.loads((Path(base).expanduser() / "medqlora.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and "merged" in record
-
-
 @contextmanager
 def bare_folder(base: str, revision: str | None = None) -> Iterator[str]:
     """`base` itself; where an adapter lies beside it, while entered, a folder of links to its other files.

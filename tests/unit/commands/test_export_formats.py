@@ -288,6 +288,20 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     assert report["accuracy"] == compared["exported_accuracy"]
     assert compared["largest_difference"] < 0.02
     assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
+    train = adapter.parents[2] / "train.jsonl"
+    line = last_line(capsys, *words, "--questions", str(train))
+    assert line.startswith(f"medqlora: error: --adapter {adapter}: 24 of the 24 test questions")
+
+    record = json.loads((adapter / "medqlora.json").read_text())
+    leaked = shutil.copytree(adapter, tmp_path / "leaked")
+    record["test_questions"] = {"PubMedQA": {"train": 3, "validation": 1}}
+    (leaked / "medqlora.json").write_text(json.dumps(record))
+    (leaked / "manifest.json").unlink()  # it knows the record's digest
+    words[words.index(str(adapter))] = str(leaked)
+    assert main(words) == 0
+    assert "WARNING: 3 training and 1 validation records are test questions" in capsys.readouterr().out
+    report = report_of(logs / "version_1" / "test_report.json")
+    assert report["trained_on_test_questions"] == record["test_questions"]
 
 
 def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(

@@ -11,7 +11,7 @@ import pytest
 from harness import options, refused
 
 from medqlora.commands.places import check_cache, check_places
-from medqlora.config.words import value_of
+from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 from medqlora.models.tiny_base import build_tiny_llama
 from medqlora.utils.cache import (
@@ -169,7 +169,8 @@ def test_a_value_is_the_command_line_s_then_the_last_configuration_s(tmp_path: P
     first.write_text("model: {backend: {class_path: x.Y, init_args: {base: one}}}\ndata: {seed: 3}\n")
     last.write_text("model: {backend: {base: two}}\n")
     words = [f"--config={first}", "--config", str(last)]
-    assert value_of(words[:1], "model.backend.base") == "one"
-    assert value_of(words, "model.backend.base") == "two"
-    assert value_of([*words, "--model.backend.base", "three"], "model.backend.base") == "three"
-    assert (value_of(words, "data.seed"), value_of(words, "trainer.logger")) == (3, None)
+    assert CommandLine.parse(words[:1]).value("model.backend.base") == "one"
+    assert CommandLine.parse(words).value("model.backend.base") == "two"
+    assert CommandLine.parse([*words, "--model.backend.base", "three"]).value("model.backend.base") == "three"
+    given = CommandLine.parse(words)
+    assert (given.value("data.seed"), given.value("trainer.logger")) == (3, None)

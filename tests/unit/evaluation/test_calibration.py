@@ -20,7 +20,7 @@ from medqlora.evaluation.metrics.calibration import (
     negative_log_likelihood,
     reliability,
 )
-from medqlora.evaluation.metrics.selective import area_under_risk_coverage, risks, selective
+from medqlora.evaluation.metrics.selective import risks, selective
 from medqlora.records import YES_NO_MAYBE, Prediction
 
 
@@ -150,7 +150,7 @@ def risks_one_by_one(confidence: list[float], right: list[bool]) -> list[float]:
 def test_risks_are_the_expectation_over_orders_of_ties(confidence: list[float], right: list[bool]) -> None:
     expected = risks_one_by_one(confidence, right)
     assert risks(confidence, right) == pytest.approx(expected, abs=0.03)
-    assert area_under_risk_coverage(confidence, right) == pytest.approx(np.mean(expected), abs=0.02)
+    assert selective(confidence, right)["aurc"] == pytest.approx(np.mean(expected), abs=0.02)
 
 
 @given(
@@ -161,14 +161,14 @@ def test_risks_are_the_expectation_over_orders_of_ties(confidence: list[float], 
 def test_aurc_does_not_depend_on_the_order_of_items(items: list[tuple[float, bool]], rng: object) -> None:
     shuffled = list(items)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    values = [area_under_risk_coverage(*map(list, zip(*those, strict=True))) for those in (items, shuffled)]
+    values = [selective(*map(list, zip(*those, strict=True)))["aurc"] for those in (items, shuffled)]
     assert values[0] == pytest.approx(values[1])
 
 
 def test_aurc_at_its_ends() -> None:
-    assert area_under_risk_coverage([0.3, 0.4], [True, True]) == 0
-    assert area_under_risk_coverage([0.3, 0.4], [False, False]) == 1
-    assert area_under_risk_coverage([0.5] * 10, [True] * 7 + [False] * 3) == pytest.approx(0.3)
+    assert selective([0.3, 0.4], [True, True])["aurc"] == 0
+    assert selective([0.3, 0.4], [False, False])["aurc"] == 1
+    assert selective([0.5] * 10, [True] * 7 + [False] * 3)["aurc"] == pytest.approx(0.3)
 
 
 def test_accuracy_at_80_percent_coverage_is_that_of_the_surest_four_fifths() -> None:
