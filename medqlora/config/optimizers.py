@@ -88,19 +88,21 @@ def nearest_name(name: str) -> str | None:
 
 def spelled_out(words: Sequence[str]) -> list[str]:
     """`words` with the class in place of an optimizer's name, where options of the class follow."""
-    if not any(word.startswith((f"{_OPTION}.", f"{_OPTION}+")) for word in words):
-        return list(words)
+    path = f"{_OPTION}.class_path"
+    leads = (path, _OPTION) if any(word.startswith((f"{_OPTION}.", f"{_OPTION}+")) for word in words) else ()
     changed = list(words)
     for index, word in enumerate(words):
-        if word.startswith(f"{_OPTION}="):
-            lead, name = f"{_OPTION}=", word.partition("=")[2]
-        elif index and words[index - 1] == _OPTION:
-            lead, name = "", word
-        else:
-            continue
-        if is_optimizer_name(name):
-            changed[index] = lead + class_path(NamedOptimizer(name))
+        name, equals, value = word.partition("=")
+        if equals and name in leads:
+            changed[index] = f"{name}={full_class_path(value)}"
+        elif index and words[index - 1] in leads:
+            changed[index] = full_class_path(word)
     return changed
+
+
+def full_class_path(name: str) -> str:
+    """An optimizer's name with its module; any other text as it is."""
+    return class_path(NamedOptimizer(name)) if is_optimizer_name(name) else name
 
 
 @cache

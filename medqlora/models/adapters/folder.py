@@ -60,9 +60,11 @@ def read_merged(base: str, option: str = "--model.backend.base") -> dict[str, ob
         option: the option that named it, for messages.
 
     Raises:
-        InputError: the record is damaged.
+        InputError: the record is damaged, or a link out of its folder.
     """
-    file = Path(base).expanduser() / RECORD_FILE
+    folder = Path(base).expanduser()
+    file = folder / RECORD_FILE
+    _refuse_links(folder, (RECORD_FILE,), option)
     record = read_object(file, option) if file.is_file() else {}
     if "merged" not in record:
         return {}
@@ -102,11 +104,7 @@ def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ..
         option: the option that named it, for messages.
         state: of its files; part of the cache's key.
     """
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECORD_FILE):
-        if leaves(folder / name, folder):
-            raise InputError(
-                f"{option}: {folder / name} is a link out of its folder: put the file itself there"
-            )
+    _refuse_links(folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECORD_FILE), option)
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         refuse_lfs_pointer(folder / name, option)
     check_folder(folder, option)
@@ -114,6 +112,15 @@ def _check(folder: Path, option: str, state: tuple[tuple[str, int, int, int], ..
     _check_weights(folder / ADAPTER_WEIGHTS, option)
     if (folder / RECORD_FILE).is_file():
         _check_record(folder / RECORD_FILE, option)
+
+
+def _refuse_links(folder: Path, names: tuple[str, ...], option: str) -> None:
+    """Refuses files that lie outside: nothing there is opened."""
+    for name in names:
+        if leaves(folder / name, folder):
+            raise InputError(
+                f"{option}: {folder / name} is a link out of its folder: put the file itself there"
+            )
 
 
 def _check_record(file: Path, option: str) -> None:

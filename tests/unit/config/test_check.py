@@ -50,9 +50,13 @@ def test_options_before_a_configuration_mean_the_same_as_after_it() -> None:
     assert with_config([*words, DEMO]) == with_config([DEMO, *words])
 
 
-def test_a_class_of_the_user_s_own_is_left_to_the_parser() -> None:
-    check_options("fit", with_config([DEMO, "--data.source=tests.own.Source", "--data.source.wards=3"]))
-    check_options("fit", with_config([DEMO, "--model.backend=tests.own.Backend", "--model.backend.x=3"]))
+def test_a_class_of_the_user_s_own_is_left_to_the_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wards.py").write_text("raise RuntimeError('the check imports nothing of the user')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_options("fit", with_config([DEMO, "--data.source=wards.Source", "--data.source.wards=3"]))
+    check_options("fit", with_config([DEMO, "--model.backend=wards.Backend", "--model.backend.x=3"]))
 
 
 def test_the_trainers_options_are_lightnings() -> None:

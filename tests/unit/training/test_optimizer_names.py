@@ -88,6 +88,10 @@ def test_options_of_a_class_make_a_name_that_class() -> None:
     for words in (["--model.optimizer", "AdamW"], ["--model.optimizer=AdamW"]):
         changed = spelled_out(["fit", *words, "--model.optimizer.betas=[0.8,0.9]"])
         assert changed[-2].removeprefix("--model.optimizer=") == "torch.optim.AdamW"
+    assert spelled_out(["--model.optimizer.class_path", "SGD"])[-1] == "torch.optim.SGD"
+    assert spelled_out(["--model.optimizer.class_path=lion"]) == [
+        "--model.optimizer.class_path=bitsandbytes.optim.Lion"
+    ]
     kept = ["--model.optimizer", "my.Own", "--model.optimizer.betas=3", "AdamW"]
     assert spelled_out(kept) == kept
 
