@@ -25,7 +25,6 @@ from medqlora.commands.option_errors import not_made
 from medqlora.commands.quiet import hide_usual_messages
 from medqlora.commands.trainer_options import check_callback_classes, make_trainer, settle_trainer
 from medqlora.compat.lightning_cli import StagedCLI
-from medqlora.config.schema import VERBS
 from medqlora.config.trainer import DEFAULTS, check_seed
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.module import QLoRAModule
@@ -69,6 +68,7 @@ class MedQLoRACLI(StagedCLI):
     ) -> None:
         self._settle = settle
         self._with_trainer = with_trainer
+        self.asked = words[0]
         hide_usual_messages()
         # no abbreviations: `--trainer.max_epoch` is a mistake to be reported, not an option to be guessed
         parser = {"exit_on_error": False, "allow_abbrev": False}
@@ -81,7 +81,7 @@ class MedQLoRACLI(StagedCLI):
             parser_kwargs={
                 "prog": "medqlora",
                 **parser,
-                **{verb: {"prog": f"medqlora {verb}", **parser} for verb in VERBS},
+                self.asked: {"prog": f"medqlora {self.asked}", **parser},
             },
             auto_configure_optimizers=False,
             args=take_names(words),

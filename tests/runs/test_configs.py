@@ -54,8 +54,8 @@ def build(folder: Path, *configs: str) -> MedQLoRACLI:
 
 
 @cache
-def _parser() -> Any:
-    return run.build(words("demo.yaml"))
+def _parser(verb: str = "fit") -> Any:
+    return run.build([verb, f"--config={CONFIGS / 'demo.yaml'}"])
 
 
 def read(*configs: str) -> Any:
@@ -191,10 +191,10 @@ OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "thro
 @cache
 def our_options() -> dict[str, list[Any]]:
     """Every option of ours with its defaults; one that several classes have may have several."""
-    names = [name for name in _parser().option_names("fit") if name.split(".")[0] in OURS and "." in name]
+    names = [name for name in _parser().option_names() if name.split(".")[0] in OURS and "." in name]
     groups = {name.rpartition(".")[0] for name in names if not name.endswith(".help")}  # `model.lora`
     found = {
-        name: [_parser().default_of("fit", name)]
+        name: [_parser().default_of(name)]
         for name in names
         if name not in groups and not name.endswith((".help", "+"))
     }
@@ -219,7 +219,7 @@ def test_the_reference_has_every_option_of_ours() -> None:
 
 
 def test_the_documentation_names_no_option_that_is_not_there() -> None:
-    known = {*our_options(), *_parser().option_names("fit"), *_parser().option_names("test")}
+    known = {*our_options(), *_parser().option_names(), *_parser("test").option_names()}
     roots = "|".join((*OURS, "trainer"))
     named = set(re.findall(rf"(?:--|`)((?:{roots})(?:\.\w+)+)", DOCUMENTATION)) - FILES
     groups = {name.rsplit(".", 1)[0] for name in known}
@@ -229,8 +229,8 @@ def test_the_documentation_names_no_option_that_is_not_there() -> None:
 
 def test_the_references_defaults_are_the_commands() -> None:
     for name, shown in table().items():
-        verbs = (verb for verb in ("fit", "test", "predict") if name in _parser().option_names(verb))
-        values = our_options().get(name) or [_parser().default_of(next(verbs), name)]
+        verbs = (verb for verb in ("fit", "test", "predict") if name in _parser(verb).option_names())
+        values = our_options().get(name) or [_parser(next(verbs)).default_of(name)]
         assert set(shown) == {_shown(name, value) for value in values}, name
 
 
