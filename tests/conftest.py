@@ -1,5 +1,6 @@
 """Where the tests find real data, and what they share."""
 
+import gc
 import json
 import os
 from collections import Counter
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a worker takes whole files, and none should begin a long one at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector off what was imported and collected: it would look through all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzzing import THOROUGH
+from fuzzing import THOROUGH, nightly
 from harness import options
 from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome, wait
 from warm_process import WarmCommand
@@ -78,6 +78,7 @@ def killed_runs(base: Path, tmp_path: Path, kills: int, seed: int) -> dict[str, 
     return done
 
 
+@nightly  # by day the next test kills runs more than once too
 def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_never_was(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -87,7 +88,7 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_never_was(
 def test_kills_in_steps_validations_and_writing_lose_nothing(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    kills = 25 if THOROUGH else 8
+    kills = 25 if THOROUGH else 5
     done = killed_runs(tiny_bases["llama"], tmp_path, kills, seed=2)
     assert sum(done.values()) == kills
     assert all(done.values()), done

@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 #: the longest series in full, as the workflow runs them every night; `.ci/run` takes a shorter form
 THOROUGH = bool(os.environ.get("MEDQLORA_THOROUGH"))
+#: of a test whose promise a shorter one holds by day
+nightly = pytest.mark.skipif(not THOROUGH, reason="every night, with MEDQLORA_THOROUGH=1")
 #: inputs of the thorough run, by what they are given to; `test_fuzz_decisions.py` adds them up
 THOROUGH_INPUTS = {"readers": 9_000, "prompts": 2_500, "packing": 4_500, "decisions": 8_000}
 #: inputs of the slow tests in this run

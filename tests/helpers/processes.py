@@ -4,44 +4,66 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from events import logged
+from fuzzing import THOROUGH
 from import_path import import_path
 from safetensors.torch import load_file
+from warm_process import WarmCommand
 
 #: what the whole of a run with so few steps may take; a process that waits for another would wait longer
 LIMIT_S = 150
 
 
-def begin(verb: str, words: list[str], processes: int = 1, **more: str) -> subprocess.Popen[str]:
+def begin(
+    verb: str, words: list[str], processes: int = 1, *, cold: bool = THOROUGH, **more: str
+) -> WarmCommand | subprocess.Popen[str]:
+    """Begins a command; of several processes Lightning's launcher begins the others.
+
+    Args:
+        verb: the command.
+        words: its options.
+        processes: devices of the Trainer.
+        cold: with a new interpreter for each process, as every night, not a fork of one with torch.
+        more: variables of the environment.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
     # for the callbacks of `signal_at`
     environment["PYTHONPATH"] = import_path()
-    command = [sys.executable, "-m", "medqlora", verb, *words, f"--trainer.devices={processes}"]
+    words = [verb, *words, f"--trainer.devices={processes}"]
+    if not cold:
+        log = Path(tempfile.mkstemp(prefix="said-", suffix=".txt")[1])
+        return WarmCommand(words, cwd=Path.cwd(), log=log, env=environment, processes=processes)
+    command = [sys.executable, "-m", "medqlora", *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What it said. Everything that it began is ended if it takes too long."""
+def finish(process: WarmCommand | subprocess.Popen[str]) -> str:
+    """What all of its processes said. Everything that it began is ended if it takes too long."""
     try:
-        said, _ = process.communicate(timeout=LIMIT_S)
+        return _said(process)
     except subprocess.TimeoutExpired:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
         process.kill()
-        said, _ = process.communicate()
-        raise AssertionError(f"it was still running after {LIMIT_S} s:\n{said}") from None
-    return said
+        raise AssertionError(f"it was still running after {LIMIT_S} s:\n{_said(process)}") from None
 
 
-def run(verb: str, words: list[str], processes: int = 1) -> str:
-    process = begin(verb, words, processes)
+def _said(process: WarmCommand | subprocess.Popen[str]) -> str:
+    if isinstance(process, WarmCommand):
+        return process.wait_for_all(LIMIT_S)
+    return process.communicate(timeout=LIMIT_S)[0]
+
+
+def run(verb: str, words: list[str], processes: int = 1, *, cold: bool = THOROUGH) -> str:
+    process = begin(verb, words, processes, cold=cold)
     said = finish(process)
     assert process.returncode == 0, said
     return said

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 from harness import options, questions, write_rows
 
-#: Runs commands in one process where Python's interpreter itself refuses connections and look-ups of names, by
-#: whichever module they are made, and writes each attempt down. Python processes that it starts are run by it too.
+#: Runs groups of commands, each in its folder, in one process where Python's interpreter itself refuses connections
+#: and look-ups of names, by whichever module they are made, and writes each attempt down. Python processes that it
+#: starts are run by it too.
 LAUNCHER = """
 import json, os, runpy, socket, subprocess, sys
 
@@ -49,17 +50,22 @@ if sys.argv[1] != "--commands":
 
 from medqlora.cli import main
 
-codes = []
-for words in json.loads(sys.argv[2]):
-    try:
-        codes.append(main(words))
-    except SystemExit as end:
-        codes.append(end.code)
+groups = {}
+for folder, commands in json.loads(sys.argv[2]).items():
+    os.chdir(folder)
+    codes = []
+    for words in commands:
+        try:
+            codes.append(main(words))
+        except SystemExit as end:
+            codes.append(end.code)
+    attempts = open(ATTEMPTS).read().splitlines() if os.path.exists(ATTEMPTS) else []
+    groups[folder] = {"codes": codes, "attempts": attempts}
 
 import datasets, huggingface_hub.constants, transformers
 
 json.dump({
-    "codes": codes,
+    "groups": groups,
     "hub's telemetry": not huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
     "download counts": bool(datasets.config.HF_UPDATE_DOWNLOAD_COUNTS),
     "environment": {name: os.environ.get(name) for name in sys.argv[3:]},
@@ -75,115 +81,104 @@ SILENT = {
 }
 
 
-class Offline:
-    """Runs commands under the launcher, without what the tests' own environment says of the Hub."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.attempts = folder / "attempts"
-        self.launcher = folder / "launcher.py"
-        self.launcher.write_text(LAUNCHER, encoding="utf-8")
-
-    def __call__(self, *commands: list[str]) -> dict[str, Any]:
-        unset = {*SILENT, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"}
-        kept = {name: value for name, value in os.environ.items() if name not in unset}
-        ended = subprocess.run(
-            [sys.executable, str(self.launcher), "--commands", json.dumps(commands), *SILENT],
-            cwd=self.folder,
-            env={
-                **kept,
-                "ATTEMPTS": str(self.attempts),
-                "OMP_NUM_THREADS": "1",
-                "HF_HOME": str(self.folder / "hub"),
-            },
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert ended.returncode == 0, ended.stderr
-        found = json.loads(Path(f"{self.attempts}.result").read_text(encoding="utf-8"))
-        return {**found, "shown": ended.stdout, "errors": ended.stderr, "attempts": self._lines("")}
-
-    def _lines(self, suffix: str) -> list[str]:
-        path = Path(f"{self.attempts}{suffix}")
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-    def children(self) -> int:
-        return len(self._lines(".children"))
+FEW = ["--data.source.train=24", "--data.source.dev=24", "--data.source.test=12", "--model.max_new_tokens=4"]
+BENCH = ["bench", "--shape", "tiny", "--device", "cpu", "--warm_up", "1", "--steps", "1", "--out", "bench"]
+ASK = ["--context", "It did.", "--max_new_tokens", "4"]
 
 
-@pytest.fixture
-def offline(tmp_path: Path) -> Offline:
-    return Offline(tmp_path)
+class Ran(NamedTuple):
+    """What the commands left, and what the process said of them."""
+
+    folder: Path
+    codes: list[int]
+    attempts: list[str]
+    errors: str
+    children: int
 
 
-def silent(found: dict[str, Any]) -> bool:
+@pytest.fixture(scope="module")
+def ran(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """Three groups of commands in one process, without what the tests' own environment says of the Hub."""
+    root = tmp_path_factory.mktemp("offline")
+    demo, local, hub = (root / name for name in ("demo", "local", "hub"))
+    for folder in (demo, local, hub):
+        folder.mkdir()
+    words = options(tiny_bases["llama"], local)
+    rows = [{key: row[key] for key in ("id", "question", "contexts")} for row in questions(4)]
+    asked = write_rows(local / "ask.jsonl", rows)
+    ckpt = f"{local}/lightning_logs/version_0/checkpoints/last.ckpt"
+    commands = {
+        demo: [
+            ["fit", *FEW, "--trainer.max_steps=2"],
+            ["test", *FEW],
+            ["plan", "--gpu", "h200"],
+            ["doctor"],
+            [*BENCH, "--micro_batch_tokens", "512", "--checkpointing", "none", "--engine", "fused"],
+            ["ask", "Does trevin help adults with pain?", *ASK],
+            ["runs"],
+        ],
+        local: [
+            ["fit", *words, "--trainer.max_steps=2"],
+            ["test", *words],
+            ["predict", *words, f"--data.questions={asked}", f"--answers.path={local / 'answers.jsonl'}"],
+            ["export", f"--ckpt_path={ckpt}"],
+            ["ask", "Does drug 3 help?", *ASK],
+            ["plan", *words],
+            ["doctor", *words],
+        ],
+        hub: [["fit", *options(Path("somebody/some-base"), hub)]],  # last: it is what does reach out
+    }
+    attempts, launcher = root / "attempts", root / "launcher.py"
+    launcher.write_text(LAUNCHER, encoding="utf-8")
+    unset = {*SILENT, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    given = json.dumps({str(folder): group for folder, group in commands.items()})
+    ended = subprocess.run(
+        [sys.executable, str(launcher), "--commands", given, *SILENT],
+        cwd=root,
+        env={**kept, "ATTEMPTS": str(attempts), "OMP_NUM_THREADS": "1", "HF_HOME": str(root / "home")},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(Path(f"{attempts}.result").read_text(encoding="utf-8"))
     assert found["environment"] == SILENT
-    return not found["hub's telemetry"] and not found["download counts"]
+    assert not found["hub's telemetry"]
+    assert not found["download counts"]
+    children = Path(f"{attempts}.children")
+    count = len(children.read_text().splitlines()) if children.exists() else 0
+    return {
+        folder.name: Ran(folder, **found["groups"][str(folder)], errors=ended.stderr, children=count)
+        for folder in commands
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_demo_and_the_tools_reach_for_nothing(offline: Offline) -> None:
-    few = ["--data.source.train=24", "--data.source.dev=24", "--data.source.test=12"]
-    few = [*few, "--model.max_new_tokens=4"]
-    bench = ["bench", "--shape", "tiny", "--device", "cpu", "--warm_up", "1", "--steps", "1"]
-    found = offline(
-        ["fit", *few, "--trainer.max_steps=2"],
-        ["test", *few],
-        ["plan", "--gpu", "h200"],
-        ["doctor"],
-        [*bench, "--micro_batch_tokens", "512", "--checkpointing", "none", "--out", "bench"],
-        ["ask", "Does trevin help adults with pain?", "--context", "It did.", "--max_new_tokens", "4"],
-        ["runs"],
-    )
-    assert found["codes"] == [0] * 7, found["errors"]
-    assert found["attempts"] == []
-    assert offline.children() > 0  # the measurement was a process of its own, and refused too
-    assert (offline.folder / "lightning_logs" / "version_1" / "report.html").is_file()
-    assert silent(found)
+def test_the_demo_and_the_tools_reach_for_nothing(ran: dict[str, Ran]) -> None:
+    demo = ran["demo"]
+    assert demo.codes == [0] * 7, demo.errors
+    assert demo.attempts == []
+    assert demo.children > 0  # the measurement was a process of its own, and refused too
+    assert (demo.folder / "lightning_logs" / "version_1" / "report.html").is_file()
 
 
 @pytest.mark.slow
-def test_runs_on_local_files_reach_for_nothing(
-    offline: Offline, tiny_bases: dict[str, Path], tmp_path: Path
-) -> None:
-    words = options(tiny_bases["llama"], tmp_path)
-    asked = write_rows(
-        tmp_path / "ask.jsonl",
-        [{key: row[key] for key in ("id", "question", "contexts")} for row in questions(4)],
-    )
-    ckpt = f"{tmp_path}/lightning_logs/version_0/checkpoints/last.ckpt"
-    found = offline(
-        ["fit", *words, "--trainer.max_steps=2"],
-        ["test", *words],
-        ["predict", *words, f"--data.questions={asked}", f"--answers.path={tmp_path / 'answers.jsonl'}"],
-        ["export", f"--ckpt_path={ckpt}"],
-        ["ask", "Does drug 3 help?", "--context", "It did.", "--max_new_tokens", "4"],
-        ["plan", *words],
-        ["doctor", *words],
-    )
-    assert found["codes"] == [0] * 7, found["errors"]
-    assert found["attempts"] == []
-    assert len((tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 4
-    assert silent(found)
+def test_runs_on_local_files_reach_for_nothing(ran: dict[str, Ran]) -> None:
+    local = ran["local"]
+    assert local.codes == [0] * 7, local.errors
+    assert local.attempts == []
+    assert len((local.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 4
 
 
 @pytest.mark.slow
-def test_a_base_of_the_hub_is_what_reaches_out_and_its_refusal_is_one_line(
-    offline: Offline, tmp_path: Path
-) -> None:
+def test_a_base_of_the_hub_is_what_reaches_out_and_its_refusal_is_one_line(ran: dict[str, Ran]) -> None:
     """The other two tests could not fail if nothing were ever written down."""
-    words = options(Path("somebody/some-base"), tmp_path)
-    found = offline(["fit", *words])
-    assert found["codes"] == [2]
-    assert any("huggingface.co" in one for one in found["attempts"])
-    assert (
-        found["errors"]
-        .strip()
-        .splitlines()[-1]
-        .startswith("medqlora: error: --model.backend.base: 'somebody/some-base' can't be had from the Hub")
-    )
+    hub = ran["hub"]
+    assert hub.codes == [2]
+    assert any("huggingface.co" in one for one in hub.attempts)
+    line = "medqlora: error: --model.backend.base: 'somebody/some-base' can't be had from the Hub"
+    assert hub.errors.strip().splitlines()[-1].startswith(line)
 
 
 def test_what_the_user_set_is_left_as_it_is_and_the_rest_is_silent() -> None:

@@ -69,7 +69,6 @@ def test_a_fit_on_one_processor_that_others_use_too_ends_well(
         words = [*options(tiny_bases["llama"], tmp_path, train=12), "--trainer.max_epochs=1"]
         process = started(words, tmp_path)
         os.sched_setaffinity(process.pid, {one})
-        os.setpriority(os.PRIO_PROCESS, process.pid, 5)
         shown = ended(process)
     finally:
         busy.kill()

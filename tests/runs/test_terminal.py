@@ -1,5 +1,6 @@
 """What a terminal, a pipe or a signal does to a command: one line, an exit code that says which, no traceback."""
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness import options, questions, refused, run, write_rows
 from interruptions import wait
+from warm_process import WarmCommand
 
 from medqlora.cli import main
 
@@ -51,11 +53,11 @@ def test_a_name_that_is_too_long_for_a_file_is_wrong_input(
     assert len(said) < 200
 
 
-def begin(words: list[str], ready: str, tmp_path: Path) -> subprocess.Popen[bytes]:
+def begin(words: list[str], ready: str, tmp_path: Path) -> WarmCommand:
     """The command, once it has said `ready`."""
     log = tmp_path / "log.txt"
-    with log.open("wb") as stream:
-        process = subprocess.Popen([*MEDQLORA, *words], stdout=stream, stderr=stream, env=environment())
+    log.touch()
+    process = WarmCommand(words, cwd=tmp_path, log=log)
     assert wait(process, lambda: ready in log.read_text(errors="replace")), log.read_text(errors="replace")
     return process
 
@@ -112,18 +114,18 @@ def adapter(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return Path(str(cli.adapter_folder))
 
 
-def asked(adapter: Path, given: bytes | None, *words: str, **more: str) -> subprocess.CompletedProcess[bytes]:
-    command = [*MEDQLORA, "ask", "--adapter", str(adapter), "--device", "cpu", *words]
-    return subprocess.run(command, input=given, capture_output=True, env=environment(**more))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])
-def test_a_line_that_is_no_utf8_is_told_and_the_next_one_answered(adapter: Path, encoding: str) -> None:
-    done = asked(adapter, b"Does \xff\xfe help?\nDoes drug 7 help?\n", PYTHONIOENCODING=encoding)
-    assert done.returncode == 0, done.stderr
-    assert b"not a text in UTF-8" in done.stdout
-    assert b"Not medical advice" in done.stdout.rpartition(b"not a text in UTF-8")[2]
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_line_that_is_no_utf8_is_told_and_the_next_one_answered(
+    adapter: Path, errors: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The input as the interpreter opens it under `PYTHONIOENCODING=utf-8:errors`."""
+    given = io.BytesIO(b"Does \xff\xfe help?\nDoes drug 7 help?\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, encoding="utf-8", errors=errors))
+    assert main(["ask", "--adapter", str(adapter), "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "not a text in UTF-8" in shown
+    assert "Not medical advice" in shown.rpartition("not a text in UTF-8")[2]
 
 
 @pytest.mark.slow

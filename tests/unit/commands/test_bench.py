@@ -7,16 +7,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fuzzing import THOROUGH
 from harness import refused
+from warm_process import WarmWorker
 
 from medqlora.cli import main
 from medqlora.commands.bench import _cases, parser
+from medqlora.profiling import processes
 from medqlora.profiling.case import Case
 from medqlora.profiling.measure import measure
-from medqlora.profiling.processes import run_case
 from medqlora.profiling.shapes import SHAPES
 
 QUICK = [
@@ -31,6 +34,16 @@ QUICK = [
     "--micro_batch_tokens",
     "512",
 ]
+
+
+@pytest.fixture
+def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of the cases are forked from one that has imported torch; every night they begin cold."""
+    if not THOROUGH:
+        names = SimpleNamespace(
+            Popen=WarmWorker, STDOUT=subprocess.STDOUT, TimeoutExpired=subprocess.TimeoutExpired
+        )
+        monkeypatch.setattr(processes, "subprocess", names)
 
 
 @pytest.mark.slow
@@ -51,6 +64,7 @@ def test_it_measures_and_writes_what_it_found(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_two_processes_take_the_same_steps_as_one_and_are_compared_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +90,7 @@ def test_two_processes_take_the_same_steps_as_one_and_are_compared_with_it(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_one_base_over_two_processes_takes_the_same_steps_as_two(tmp_path: Path) -> None:
     words = ["--engine", "fused", "--checkpointing", "full", "--devices", "2", "--strategy", "fsdp"]
     # with three examples each, one process may have more micro-batches than the other
@@ -84,7 +99,7 @@ def test_one_base_over_two_processes_takes_the_same_steps_as_two(tmp_path: Path)
     alone, one = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert (alone["case"]["strategy"], one["case"]["strategy"]) == ("ddp", "fsdp")
     assert one["setting"] == "2 × 512 tokens, 2 × 3 a step, checkpointing full, sharded"
-    two = run_case(Case(**{**one["case"], "strategy": "ddp"}))
+    two = processes.run_case(Case(**{**one["case"], "strategy": "ddp"}))
     assert one["tokens_per_step"] == two["tokens_per_step"]
     assert one["loss"] == two["loss"]
     assert one["scaling"] == pytest.approx(one["tokens_per_s"] / alone["tokens_per_s"], abs=1e-3)
@@ -103,6 +118,7 @@ def test_each_case_of_several_devices_follows_that_of_one_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_a_sweep_goes_over_every_combination(tmp_path: Path) -> None:
     assert main(["bench", "--sweep", *QUICK, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
@@ -112,6 +128,7 @@ def test_a_sweep_goes_over_every_combination(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_a_configuration_gives_the_shape_without_a_weight(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

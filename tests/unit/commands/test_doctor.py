@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import nightly
 from harness import options, refused, run
 
 from medqlora.cli import main
@@ -329,7 +330,7 @@ def test_a_base_of_the_hub_needs_the_hub_or_its_files_in_the_cache(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=nightly)])
 def test_a_base_in_the_hubs_cache_starts_without_the_hub(
     offline: str, tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -1,11 +1,10 @@
 """Of several processes that need the same tokenized records one makes them, and the others wait."""
 
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 from tokenizer_families import family
+from warm_process import WarmProgram
 
 _ENCODES = """
 import sys, time
@@ -35,14 +34,15 @@ print(sum(calls), len(found), hash(tuple(tuple(one.prompt) for one in found)))
 
 def test_two_processes_at_once_tokenize_once_between_them(tmp_path: Path) -> None:
     family("llama3").save_pretrained(tmp_path / "tokenizer")
-    command = [sys.executable, "-c", _ENCODES, tmp_path / "tokenizer", tmp_path / "go"]
-    environment = {**os.environ, "MEDQLORA_CACHE": str(tmp_path / "cache"), "PYTHONHASHSEED": "0"}
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for one in both:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
-    (tmp_path / "go").touch()
-    said = [one.communicate(timeout=120)[0].splitlines() for one in both]
+    go, cache = tmp_path / "go", str(tmp_path / "cache")
+    logs = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    both = [WarmProgram(_ENCODES, tmp_path / "tokenizer", go, log=log, MEDQLORA_CACHE=cache) for log in logs]
+    while not all(log.exists() and "ready" in log.read_text() for log in logs):
+        assert all(one.poll() is None for one in both)
+        time.sleep(0.01)
+    go.touch()
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    said = [log.read_text().partition("ready\n")[2].splitlines() for log in logs]
     results = sorted(lines[-1].split() for lines in said)
     assert [result[0] for result in results] == ["0", "300"]
     assert results[0][1:] == results[1][1:]

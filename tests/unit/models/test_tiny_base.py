@@ -1,14 +1,12 @@
 """The demo's base: made once, the same every time, and complete or not there."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from warm_process import WarmProgram
 
 from medqlora.models import tiny_base
 from medqlora.models.tiny_base import Recipe, build_tiny_llama
@@ -53,15 +51,12 @@ def test_a_build_that_fails_leaves_nothing_half_written(cache: Path, monkeypatch
     assert list((cache / "tiny_llama").iterdir()) == []
 
 
-def test_two_processes_that_build_at_once_end_with_the_same_folder(cache: Path) -> None:
+def test_two_processes_that_build_at_once_end_with_the_same_folder(cache: Path, tmp_path: Path) -> None:
     code = f"from medqlora.models.tiny_base import *; print(build_tiny_llama(recipe={SMALL!r}))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
-    ]
-    folders = {process.communicate()[0].strip().splitlines()[-1] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
+    logs = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    both = [WarmProgram(code, log=log) for log in logs]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    folders = {log.read_text().strip().splitlines()[-1] for log in logs}
     assert folders == {str(build_tiny_llama(recipe=SMALL))}
     assert len(list((cache / "tiny_llama").iterdir())) == 1
 
