@@ -19,7 +19,11 @@ from medqlora.callbacks import (
     Throughput,
 )
 from medqlora.commands.classes import check_classes
-from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
+from medqlora.commands.given_checkpoint import (
+    GivenCheckpoint,
+    choose_checkpoint,
+    evaluated_checkpoint,
+)
 from medqlora.commands.optimizer_option import check_optimizer_option, take_names
 from medqlora.commands.option_errors import not_made
 from medqlora.commands.quiet import hide_usual_messages
@@ -119,12 +123,13 @@ class MedQLoRACLI(StagedCLI):
         if not self._with_trainer:
             return cast(Trainer, None)
         options = self.config_init[self.verb]["trainer"]
-        if self.verb == "fit":
-            logs = Path(options.get("default_root_dir") or ".") / LOGS
-            given = self.value("ckpt_path")
-            self.config_init["fit"]["ckpt_path"] = choose_checkpoint(
-                None if given is None else str(given), logs, self.model.backend
-            )
+        logs = Path(options.get("default_root_dir") or ".").expanduser() / LOGS
+        given = self.value("ckpt_path")
+        choose = choose_checkpoint if self.verb == "fit" else evaluated_checkpoint
+        chosen = choose(None if given is None else str(given), logs, self.model.backend)
+        self.config_init[self.verb]["ckpt_path"] = chosen
+        if self.verb == "fit":  # where a fit began is no option of its run: `config.yaml` begins the run anew
+            self.config["fit"]["ckpt_path"] = None
         resumed = self.given.run if self.verb == "fit" else None
         return make_trainer(super().instantiate_trainer, options, None if resumed is None else resumed.path)
 

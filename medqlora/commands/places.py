@@ -88,11 +88,9 @@ def _check_logs(line: CommandLine) -> None:
         return
     if line.value("trainer.logger") is not None or line.value("trainer.fast_dev_run"):
         return
-    root = Path(str(line.value("trainer.default_root_dir") or "."))
-    if not root.is_dir():  # a mistyped name: reported with the run's other options
-        return
+    root = Path(str(line.value("trainer.default_root_dir") or ".")).expanduser()
     if why := why_not_writable(root / "lightning_logs"):
         raise InputError(
-            f"--trainer.default_root_dir {root}: no run's folder can be made there ({why}): make it and let it be "
-            "written in, or name another"
+            f"--trainer.default_root_dir {root}: no run's folder can be made there ({why}): let it be written in, "
+            "or name another"
         )

@@ -110,7 +110,7 @@ def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path
     check_strategy(options.get("strategy"))
     if bar is not None:
         raise InputError(f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress")
-    root = Path(options.get("default_root_dir") or ".")
+    root = Path(options.get("default_root_dir") or ".").expanduser()
     changes: dict[str, object] = {
         "logger": run_loggers(options.get("logger"), root, resumed),
         "plugins": [*plugins, *environment_plugins(plugins), CheckpointFiles()],
@@ -175,8 +175,7 @@ def make_folder(logger: Logger | None) -> Path | None:
     root = Path(logger.root_dir)
     ours = isinstance(logger, EventFiles)
     try:
-        if not ours:  # Lightning makes it whole; under our own root a name is mistyped rather than new
-            root.parent.mkdir(parents=True, exist_ok=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
         folder = RunFolder.new(root).path
     except OSError as error:
         option = "default_root_dir" if ours else "logger.save_dir"

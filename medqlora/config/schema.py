@@ -152,9 +152,11 @@ def _general(verb: str) -> Iterator[Option]:
     path: object = str | Path | None
     yield Option("seed_everything", bool | int, 0, "seed of Python, NumPy and torch; false sets none.")
     checkpoint = (
-        "a .ckpt file: `fit` resumes from it, or with `last` from the newest unfinished run's; other verbs "
+        "a .ckpt file: `fit` resumes from it, or from the newest unfinished run's newest (`last`) or best (`best`); "
+        "`auto` is `last`, or a new run where none is unfinished. Other verbs evaluate its weights instead of an "
+        "adapter folder's, with `last` or `best` those of the newest run."
     )
-    yield Option("ckpt_path", path, None, checkpoint + "evaluate its weights instead of an adapter folder's.")
+    yield Option("ckpt_path", path, None, checkpoint)
     if verb in ("validate", "test"):
         yield Option("verbose", bool, True, "without effect: the scores are printed in a table of their own.")
     if verb == "predict":

@@ -20,7 +20,7 @@ from medqlora.utils.terminal import printable_line
 _BEAT_S, _LEAST_S = 0.5, 0.1
 #: without a terminal: seconds before the first line of a phase, and the longest wait between two
 _FIRST_LINE_S, _LONGEST_WAIT_S = 30.0, 600.0
-_CELLS = 20
+_CELLS = 16
 
 
 def duration(seconds: float) -> str:
