@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from medqlora.artifacts.run_folder import LOGS
 from medqlora.callbacks import (
@@ -24,7 +25,7 @@ from medqlora.commands.given_checkpoint import (
     choose_checkpoint,
     evaluated_checkpoint,
 )
-from medqlora.commands.optimizer_option import check_optimizer_option, take_names
+from medqlora.commands.optimizer_option import check_optimizer_option, check_scheduler_option, take_names
 from medqlora.commands.option_errors import not_made
 from medqlora.commands.quiet import hide_usual_messages
 from medqlora.commands.trainer_options import check_callback_classes, make_trainer, settle_trainer
@@ -104,9 +105,10 @@ class MedQLoRACLI(StagedCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.verb]
         check_callback_classes(options["trainer"]["callbacks"])
-        check_classes(options.as_dict(), {"model.optimizer": Optimizer})
+        check_classes(options.as_dict(), {"model.optimizer": Optimizer, "model.lr_scheduler": LRScheduler})
         settle_trainer(options)
         check_optimizer_option(options["model"])
+        check_scheduler_option(options["model"])
         options["weights_only"] = True  # a checkpoint is data: no pickled code is run
         if self._settle is not None:
             self._settle(options)

@@ -26,7 +26,7 @@ from medqlora.data.test_sets import OPTION, added, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.records import Record
-from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_val_interval
+from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_train_limit, check_val_interval
 from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.examples import check_examples
@@ -82,6 +82,7 @@ def start_stage(
     check_positions(module.backend, data)
     if stage == "fit":
         check_monitors(trainer, scores_of(data.dev, module.options.generate), (module, data))
+        check_train_limit(trainer, data.steps_per_epoch)
         if data.dev:
             check_val_interval(trainer, data.steps_per_epoch)
     for callback in callbacks_of(trainer):

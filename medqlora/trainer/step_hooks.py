@@ -20,7 +20,7 @@ from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
 from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, usable_memory
-from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.training.optim import build_optimizer, build_scheduler
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
 from medqlora.training.step_metrics import StepMetrics
@@ -151,7 +151,7 @@ class StepHooks(CheckpointHooks):
         )
         total = total_steps(self.trainer, self.data.steps_per_epoch)
         warmup = round(total * options.warmup_ratio)
-        scheduler = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=total)
+        scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
