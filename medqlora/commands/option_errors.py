@@ -60,8 +60,8 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
     if tried and tried[0][0] != class_path:
         key, class_path, message = _unwrapped(tried[0][1], key, tried[0][0])
     elif (of_class := _OF_CLASS.search(message)) and not class_path and not _GIVEN_CLASS.search(message):
-        inner = _place(f"{key}.{of_class[1]}", words)
-        return f"{inner}: it is an option of a class, and --{key} names none: write --{key} CLASS before it"
+        one = _place(f"{key}.{of_class[1]}", words)
+        return f"{one}: it is an option of a class, and --{key} names none: write --{key} CLASS before it"
     place = _place(key, words)
     if absent := _ABSENT.search(message):
         module, name = absent.groups()

@@ -3,7 +3,7 @@
 Lightning 2.6's `LightningCLI.__init__` parses, seeds, builds and runs in one go; its hooks between these are private.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -32,10 +32,10 @@ class StagedCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Lightning would run the verb at the end of the constructor; `run_verb` does it."""
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+    def _instantiate_trainer(self, config: dict[str, object], callbacks: list[Callback]) -> Trainer:
         """Lightning takes one progress bar: the user's own replaces this project's."""
-        given = config.get("callbacks") or []
-        if any(isinstance(callback, ProgressBar) for callback in given):
+        given = config.get("callbacks")
+        if isinstance(given, list) and any(isinstance(callback, ProgressBar) for callback in given):
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         return super()._instantiate_trainer(config, callbacks)
 

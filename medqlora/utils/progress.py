@@ -36,6 +36,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def _whole(seconds: int) -> str:
+    """As `duration`, in whole seconds."""
+    return f"{seconds} s" if seconds < 60 else duration(seconds)
+
+
 class Bar:
     """The progress of one phase. `start` makes one.
 
@@ -129,10 +134,8 @@ class Bar:
             [] if self.total is None else [f"{math.floor(self.done):,}/{self.total:,} {self.unit}".strip()]
         )
         left = self.seconds_left
-        passed = duration(math.floor(time.monotonic() - self.began)).replace(".0 s", " s")
-        figures.append(
-            passed if left is None else f"{passed}, {duration(math.ceil(left)).replace('.0 s', ' s')} left"
-        )
+        passed = _whole(math.floor(time.monotonic() - self.began))
+        figures.append(passed if left is None else f"{passed}, {_whole(round(left))} left")
         return [*figures, *([self.note] if self.note else [])]
 
     def print_if_due(self) -> None:
