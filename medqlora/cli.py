@@ -8,13 +8,20 @@ import errno
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 
 from medqlora import __version__
 from medqlora.commands.registry import commands
+from medqlora.compat.tqdm import bars_shown
 from medqlora.errors import InputError
 from medqlora.utils.cache import settle_without_home
+from medqlora.utils.console import process_rank
+from medqlora.utils.import_progress import show_imports
 from medqlora.utils.interrupts import FitError, Interrupted, interrupting
+from medqlora.utils.libraries import quiet_libraries
+from medqlora.utils.progress import duration
+from medqlora.utils.screen import SCREEN
 from medqlora.utils.terminal import printable, printable_line
 
 _USAGE = """usage: medqlora COMMAND [--config FILE ...] [--OPTION VALUE ...]
@@ -46,11 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if arguments is None and not debug and not sys.warnoptions:
+        quiet_libraries()
+    if SCREEN.is_terminal:
+        show_imports()
+        SCREEN.gives_way = bars_shown
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that is not UTF-8 ends no command for a dash
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interrupting():
-            return _run(words)
+            return _timed(words)
     except InputError as error:
         if debug:
             raise
@@ -79,6 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print(f"medqlora: failed: {_first_line(error)} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def _timed(words: list[str]) -> int:
+    """Runs a command, and says at its end how long it took: on standard error, beside no result."""
+    began = time.monotonic()
+    code = _run(words)
+    shows = ("-h", "--help", "--print_config")
+    works = bool(words) and words[0] in commands() and not any(word.startswith(shows) for word in words)
+    if code == 0 and works and process_rank() == 0:
+        sys.stdout.flush()
+        print(f"Took {duration(time.monotonic() - began)}", file=sys.stderr, flush=True)
+    return code
 
 
 def _run(words: list[str]) -> int:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from medqlora.artifacts.checkpoint import OptimizerFactory
+from medqlora.artifacts.checkpoint import OptimizerFactory, SchedulerFactory
 from medqlora.compat.lightning import data_source, datamodule_of
 from medqlora.config.model import ModelOptions
 from medqlora.datamodule import PubMedQADataModule
@@ -22,7 +22,7 @@ from medqlora.trainer.checks import check_run, check_trainer
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.model import check_gradient_checkpointing
 from medqlora.training.checks.options import check_options
-from medqlora.training.optim import OptimizerName
+from medqlora.training.optim import OptimizerName, SchedulerName, check_scheduler
 from medqlora.training.optimizer_names import NamedOptimizer
 from medqlora.utils.console import say
 
@@ -41,6 +41,7 @@ class QLoRAModule(StepHooks):
         lora: the adapters that are trained.
         optimizer: adamw_8bit, paged_adamw_8bit, adamw; another of torch.optim or bitsandbytes.optim by its class's
             name; or a `class_path` of any torch optimizer, with settings of its own.
+        lr_scheduler: cosine, linear or constant, each after the warm-up; or a `class_path` of torch.optim.lr_scheduler.
         options: those of `medqlora.config.ModelOptions`.
     """
 
@@ -49,6 +50,7 @@ class QLoRAModule(StepHooks):
         backend: Backend,
         lora: LoRA = LoRA(),  # noqa: B008  # frozen
         optimizer: NamedOptimizer | OptimizerName | OptimizerFactory = "adamw_8bit",
+        lr_scheduler: SchedulerName | SchedulerFactory = "cosine",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class QLoRAModule(StepHooks):
         self.lora = lora
         # a plain str: checkpoints are read without pickled classes
         self.optimizer = str(NamedOptimizer(optimizer)) if isinstance(optimizer, str) else optimizer
+        self.lr_scheduler = lr_scheduler
         self.model: Any = None
         self.shared: ShardedBase | None = None
 
@@ -84,6 +87,7 @@ class QLoRAModule(StepHooks):
         """Raises InputError for options that are wrong whatever the data, before a weight is loaded."""
         check_run(self.trainer)
         check_options(self.options)
+        check_scheduler(self.lr_scheduler)
         device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
         self.backend.check(self.lora, device=device, precision=precision)
         self.backend.check_files()

@@ -8,7 +8,8 @@ from typing import TypeAlias, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from medqlora.artifacts.validated import ValidationRecord
 from medqlora.config.data import DataOptions
@@ -30,6 +31,9 @@ _SHAPES = ("r", "target_modules", "use_dora")
 
 #: makes an optimizer of the parameters
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
+#: makes the schedule of an optimizer's learning rate
+SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
+_SCHEDULER = "--model.lr_scheduler"
 
 
 class CheckpointRecord(TypedDict, total=False):
@@ -125,6 +129,7 @@ def checkpoint_definition(
     data: DataOptions,
     step: StepOptions,
     optimizer: str | OptimizerFactory,
+    scheduler: str | SchedulerFactory = "cosine",
     lora: LoRAOptions,
     digests: ExampleDigests,
     precision: str,
@@ -136,6 +141,7 @@ def checkpoint_definition(
         source: the training data's.
         data, step, lora: the run's options.
         optimizer: a name, or the factory of a `class_path`.
+        scheduler: as optimizer, of the learning rate.
         digests: of the encoded examples.
         precision: the Trainer's.
     """
@@ -161,6 +167,7 @@ def checkpoint_definition(
         _VALIDATED_ON: digests.validation,
         "--model.optimizer": _optimizer(optimizer),
         "--model.learning_rate": step.learning_rate,
+        _SCHEDULER: _scheduler(scheduler),
         "--model.weight_decay": step.weight_decay,
         "--model.warmup_ratio": step.warmup_ratio,
         "--model.max_grad_norm": step.max_grad_norm,
@@ -186,6 +193,7 @@ def check_definition(saved: CheckpointRecord, now: Mapping[str, object], *, anyw
     before = saved.get("definition")
     if before is None:
         return []
+    before = {_SCHEDULER: "cosine", **before}  # older checkpoints have no other
     different = [
         f"{name} {_shortened(now.get(name))} (the checkpoint: {_shortened(before.get(name))})"
         for name in dict.fromkeys([*before, *now])
@@ -266,6 +274,20 @@ def _optimizer(optimizer: str | OptimizerFactory) -> str:
         return optimizer
     built = optimizer([nn.Parameter(torch.zeros(1))])
     settings = {key: value for key, value in sorted(built.defaults.items()) if key != "lr"}
+    return f"{type(built).__module__}.{type(built).__qualname__} {settings}"
+
+
+def _scheduler(scheduler: str | SchedulerFactory) -> str:
+    """A name; for a factory the class and its own settings."""
+    if isinstance(scheduler, str):
+        return scheduler
+    built = scheduler(SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
+    moving = ("base_lrs", "last_epoch")  # they change with every step
+    settings = {
+        key: value
+        for key, value in sorted(built.state_dict().items())
+        if not key.startswith("_") and key not in moving
+    }
     return f"{type(built).__module__}.{type(built).__qualname__} {settings}"
 
 

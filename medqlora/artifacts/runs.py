@@ -117,6 +117,13 @@ def newest_adapter(root: Path, base_identity: str | None = None) -> Path | None:
     return next(iter(finished_adapters(root, base_identity)), None)
 
 
+def newest_fit(root: Path) -> RunFolder | None:
+    """The fit under `root` that finished last; where none has, the one started last that no process goes on with."""
+    finished = [run for run in _by_time(root, None, "finished") if run.finished]
+    stopped = [run for run in _by_time(root, None, "started") if not is_alive(run.record)]
+    return next((run.folder for run in (*finished, *stopped)), None)
+
+
 def _by_time(root: Path, base_identity: str | None, key: Literal["started", "finished"]) -> list[StoredRun]:
     """The fits under `root`, the latest time under `key` first."""
     try:

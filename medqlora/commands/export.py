@@ -6,6 +6,7 @@ from pathlib import Path
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
 from medqlora.commands.export_formats import export
+from medqlora.commands.newest_run import add_logs, run_or_newest
 from medqlora.commands.registry import Command
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.commands.verification_options import add_verification
@@ -17,9 +18,10 @@ from medqlora.utils.cache import why_not_writable
 COMMAND = Command("export", "a run's adapter for other programs: PEFT, GGUF, Ollama, vLLM", rank=60)
 
 _EXAMPLES = """examples:
+  medqlora export                                        the newest run's best checkpoint as adapter/
   medqlora export --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
-  medqlora export --to gguf --adapter lightning_logs/version_0/adapter --out model.gguf --type q8_0
-  medqlora export --to ollama --adapter lightning_logs/version_0/adapter --out ollama
+  medqlora export --to gguf --out model.gguf --type q8_0     of the newest run's adapter
+  medqlora export --to ollama --adapter lightning_logs/version_0 --out ollama
 
 --to gguf, gguf-lora and ollama are compared with the live model, in llama.cpp, on the adapter's validation questions.
 Where an answer changes, the command fails and leaves nothing.
@@ -40,9 +42,17 @@ def parser() -> argparse.ArgumentParser:
         "ollama: a folder with Modelfile; vllm: a checked adapter folder (default: %(default)s)",
     )
     made.add_argument(
-        "--ckpt_path", metavar="FILE", help="with --to peft: a .ckpt of a run's checkpoints/ folder"
+        "--ckpt_path",
+        metavar="FILE|RUN",
+        help="with --to peft: a .ckpt of a run's checkpoints/ folder, or the run's folder for its best (default: the "
+        "newest run's)",
     )
-    made.add_argument("--adapter", metavar="DIR", help="adapter folder, or the folder of its run")
+    made.add_argument(
+        "--adapter",
+        metavar="DIR",
+        help="adapter folder, or the folder of its run (default: the newest finished run's)",
+    )
+    add_logs(made)
     made.add_argument("--out", metavar="DIR|FILE", help="a new .gguf file, or a new folder")
     made.add_argument(
         "--base", metavar="NAME|DIR", help="base model, where it differs from the adapter's record"
@@ -65,9 +75,25 @@ def run(command: str, words: list[str]) -> int:
     options = parser().parse_args(words)
     if options.to != "peft":
         return export(options)
-    if options.ckpt_path is None:
-        raise InputError("--ckpt_path: --to peft needs it: name a .ckpt of a run's checkpoints/ folder")
-    return _export_checkpoint(Path(options.ckpt_path).expanduser())
+    given = None if options.ckpt_path is None else Path(options.ckpt_path).expanduser()
+    if given is None or given.is_dir():
+        given = _best_of(run_or_newest(given, options.logs))
+    return _export_checkpoint(given)
+
+
+def _best_of(run: RunFolder) -> Path:
+    """The run's best checkpoint. Raises InputError."""
+    if not any(run.checkpoints.glob("*.ckpt")):
+        raise InputError(
+            f"--ckpt_path: {run.path} holds no checkpoint: name a .ckpt of a run's checkpoints/ folder, or another run"
+        )
+    from medqlora.commands.given_checkpoint import best_checkpoint
+
+    best = best_checkpoint(run)
+    if best is None:
+        raise InputError(f"--ckpt_path: {run.checkpoints} holds no whole checkpoint: name another run")
+    print(f"Exporting the checkpoint {best}", flush=True)
+    return best
 
 
 def _export_checkpoint(file: Path) -> int:

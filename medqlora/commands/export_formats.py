@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medqlora.commands.newest_run import adapter_or_newest
 from medqlora.commands.verification_options import check_verification, questions_of
 from medqlora.config.exports import bits_of
 from medqlora.errors import InputError
@@ -101,9 +102,8 @@ def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("adapter", "out"):
-        if getattr(options, name) is None:
-            raise InputError(f"--{name}: --to {options.to} needs it: name a folder")
+    if options.out is None:
+        raise InputError(f"--out: --to {options.to} needs it: name a folder")
     if options.ckpt_path is not None:
         raise InputError(f"--ckpt_path: --to {options.to} takes an adapter's folder: pass --adapter DIR")
     for name, formats in _OF_ONE_FORMAT.items():
@@ -113,4 +113,5 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--type {options.type}: --to {options.to} has one type alone: leave it out")
     if options.base_gguf is not None and not Path(options.base_gguf).expanduser().is_file():
         raise InputError(f"--base_gguf: there is no file '{options.base_gguf}': name the base model's GGUF")
+    options.adapter = adapter_or_newest(options.adapter, options.logs)
     check_verification(options)

@@ -40,6 +40,8 @@ def summary(fit: "Run", test: "Run", folder: Path) -> list[str]:
         fit, test: the finished runs.
         folder: of the test's report.
     """
+    from medqlora.evaluation.report.wording import p_value
+
     trainable, total = fit.model.parameter_counts
     report = test.report.scores
     lines = ["", "Summary"]
@@ -53,7 +55,8 @@ def summary(fit: "Run", test: "Run", folder: Path) -> list[str]:
     if report.base and free:
         lines.append(f"  bare base  {report.base['token_f1']:.1%}")
     elif report.base:
-        lines.append(f"  bare base  {report.base['accuracy']:.1%} (McNemar p {report.mcnemar_p:.2g})")
+        p = "-" if report.mcnemar_p is None else p_value(report.mcnemar_p)
+        lines.append(f"  bare base  {report.base['accuracy']:.1%} (McNemar p {p})")
     lines.append(f"  adapter    {fit.adapter_folder}")
     lines.append(f"  report     {folder / 'report.html'}")
     return lines

@@ -4,11 +4,17 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from medqlora.artifacts.checkpoint_files import SavedCheckpoint, newest_whole, read_checkpoint, step_of
+from medqlora.artifacts.checkpoint_files import (
+    SavedCheckpoint,
+    newest_whole,
+    problem,
+    read_checkpoint,
+    step_of,
+)
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.runs import StoredRun, fits, is_alive
 from medqlora.callbacks.adapter_contents import saver_states
-from medqlora.config.ranges import check_checkpoint
+from medqlora.config.ranges import EVALUATED, RESUMED, check_checkpoint
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.utils.console import say
@@ -76,10 +82,11 @@ def check_free(run: RunFolder) -> None:
 
 
 def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:
-    """The file that a fit resumes; for "last" the newest undamaged one of the newest unfinished run.
+    """The file that a fit resumes; None for a new run.
 
-    Without the option, a job that SLURM has requeued resumes its own run. Other fits report an unfinished run, and how
-    to resume it.
+    "last" and "best" are the newest and the best checkpoint of the newest unfinished run; "auto" is "last", or a new
+    run where none is unfinished. Without the option, a job that SLURM has requeued resumes its own run. Other fits
+    report an unfinished run, and how to resume it.
 
     Args:
         given: `--ckpt_path`.
@@ -87,12 +94,15 @@ def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | 
         backend: the base model; runs on another one don't count.
 
     Raises:
-        InputError: "last", and there is no unfinished run on this base model, or it left no undamaged checkpoint.
+        InputError: "last" or "best", and there is no unfinished run on this base model, or it left no undamaged
+            checkpoint.
     """
-    if given == "last":
+    if given in RESUMED:
         if _RESUMED in os.environ and "LOCAL_RANK" in os.environ:
-            return os.environ[_RESUMED]  # the first process has begun it
-        return _last(logs, backend)
+            return os.environ[_RESUMED] or None  # the first process has begun it
+        chosen = _unfinished(str(given), logs, backend)
+        os.environ[_RESUMED] = chosen or ""
+        return chosen
     if given is None and logs.is_dir():
         if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
             own = _of_this_job(logs, backend)
@@ -102,24 +112,63 @@ def choose_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | 
     return given
 
 
-def _last(logs: Path, backend: Backend) -> str:
+def evaluated_checkpoint(given: str | None, logs: Path, backend: Backend) -> str | None:
+    """The file whose weights are evaluated: for "last" and "best" that of the newest run, finished or not.
+
+    Raises:
+        InputError: "last" or "best", and no run on this base model left such a checkpoint.
+    """
+    if given not in EVALUATED:
+        return given
+    for run in fits(logs, backend.identity()):
+        if path := _checkpoint(str(given), run.folder):
+            return str(path)
+    raise InputError(
+        f"--ckpt_path {given}: {logs} holds no run on the base '{backend.base}' with a whole checkpoint: train one "
+        "with `medqlora fit`, or name a .ckpt file"
+    )
+
+
+def best_checkpoint(run: RunFolder) -> Path | None:
+    """The undamaged checkpoint of the best score in a run's folder; the newest where no score chose one."""
+    newest = newest_whole(run.checkpoints)
+    if newest is None:
+        return None
+    for state in saver_states(read_checkpoint(newest)).values():
+        best = run.checkpoints / Path(str(state.get("best_model_path") or "none")).name
+        if best.is_file() and problem(best) is None:
+            return best
+    return newest
+
+
+def _checkpoint(word: str, run: RunFolder) -> Path | None:
+    """The file that "last", "auto" or "best" means in a run's folder; None where there is no undamaged one."""
+    return best_checkpoint(run) if word == "best" else newest_whole(run.checkpoints)
+
+
+def _unfinished(word: str, logs: Path, backend: Backend) -> str | None:
+    """The checkpoint of the newest unfinished run; None for "auto" where a new run is to begin."""
+    found = fits(logs, backend.identity()) if logs.is_dir() else []
+    unfinished = [run for run in found if not run.finished]
+    for run in unfinished[:1]:
+        if path := _checkpoint(word, run.folder):
+            say(f"Going on with {path}, of step {step_of(path)}")
+            return str(path)
+    if word == "auto":
+        say(f"--ckpt_path auto: {logs} holds no unfinished run with a whole checkpoint: a new run begins")
+        return None
+    option = f"--ckpt_path {word}"
     if not logs.is_dir():
-        raise InputError(f"--ckpt_path last: there are no runs in {logs}: leave the option out")
-    unfinished = next((run for run in fits(logs, backend.identity()) if not run.finished), None)
-    if unfinished is None:
+        raise InputError(f"{option}: there are no runs in {logs}: leave the option out")
+    if not unfinished:
         raise InputError(
-            f"--ckpt_path last: {logs} holds no unfinished fit on the base '{backend.base}': leave "
-            "the option out, or name a checkpoint"
+            f"{option}: {logs} holds no unfinished fit on the base '{backend.base}': leave the option out, or name a "
+            "checkpoint"
         )
-    path = newest_whole(unfinished.folder.checkpoints)
-    if path is None:
-        raise InputError(
-            f"--ckpt_path last: {unfinished.folder.path}, the newest unfinished run, left no whole checkpoint: leave "
-            "the option out, or name the checkpoint of another run"
-        )
-    say(f"Going on with {path}, of step {step_of(path)}")
-    os.environ[_RESUMED] = str(path)
-    return str(path)
+    raise InputError(
+        f"{option}: {unfinished[0].folder.path}, the newest unfinished run, left no whole checkpoint: leave the "
+        "option out, or name the checkpoint of another run"
+    )
 
 
 def _of_this_job(logs: Path, backend: Backend) -> str | None:

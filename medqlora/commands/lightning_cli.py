@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from medqlora.artifacts.run_folder import LOGS
 from medqlora.callbacks import (
@@ -19,8 +20,12 @@ from medqlora.callbacks import (
     Throughput,
 )
 from medqlora.commands.classes import check_classes
-from medqlora.commands.given_checkpoint import GivenCheckpoint, choose_checkpoint
-from medqlora.commands.optimizer_option import check_optimizer_option, take_names
+from medqlora.commands.given_checkpoint import (
+    GivenCheckpoint,
+    choose_checkpoint,
+    evaluated_checkpoint,
+)
+from medqlora.commands.optimizer_option import check_optimizer_option, check_scheduler_option, take_names
 from medqlora.commands.option_errors import not_made
 from medqlora.commands.quiet import hide_usual_messages
 from medqlora.commands.trainer_options import check_callback_classes, make_trainer, settle_trainer
@@ -100,9 +105,10 @@ class MedQLoRACLI(StagedCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.verb]
         check_callback_classes(options["trainer"]["callbacks"])
-        check_classes(options.as_dict(), {"model.optimizer": Optimizer})
+        check_classes(options.as_dict(), {"model.optimizer": Optimizer, "model.lr_scheduler": LRScheduler})
         settle_trainer(options)
         check_optimizer_option(options["model"])
+        check_scheduler_option(options["model"])
         options["weights_only"] = True  # a checkpoint is data: no pickled code is run
         if self._settle is not None:
             self._settle(options)
@@ -119,12 +125,13 @@ class MedQLoRACLI(StagedCLI):
         if not self._with_trainer:
             return cast(Trainer, None)
         options = self.config_init[self.verb]["trainer"]
-        if self.verb == "fit":
-            logs = Path(options.get("default_root_dir") or ".") / LOGS
-            given = self.value("ckpt_path")
-            self.config_init["fit"]["ckpt_path"] = choose_checkpoint(
-                None if given is None else str(given), logs, self.model.backend
-            )
+        logs = Path(options.get("default_root_dir") or ".").expanduser() / LOGS
+        given = self.value("ckpt_path")
+        choose = choose_checkpoint if self.verb == "fit" else evaluated_checkpoint
+        chosen = choose(None if given is None else str(given), logs, self.model.backend)
+        self.config_init[self.verb]["ckpt_path"] = chosen
+        if self.verb == "fit":  # where a fit began is no option of its run: `config.yaml` begins the run anew
+            self.config["fit"]["ckpt_path"] = None
         resumed = self.given.run if self.verb == "fit" else None
         return make_trainer(super().instantiate_trainer, options, None if resumed is None else resumed.path)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.newest_run import adapter_or_newest, add_logs
 from medqlora.commands.registry import Command
 from medqlora.commands.verification_options import (
     add_verification,
@@ -15,7 +16,8 @@ from medqlora.errors import InputError
 COMMAND = Command("merge", "an adapter merged into its base model, and verified", rank=65)
 
 _EXAMPLES = """examples:
-  medqlora merge --adapter lightning_logs/version_0/adapter --out merged
+  medqlora merge --out merged                                 the newest finished run's adapter
+  medqlora merge --adapter lightning_logs/version_0 --out merged
   medqlora test --config configs/qlora.yaml --model.backend=medqlora.models.Transformers \
       --model.backend.base merged --model.backend.quantization none --model.adapter none
 
@@ -31,8 +33,11 @@ def parser() -> argparse.ArgumentParser:
         "merge", "Merges an adapter into its base model: one folder that transformers loads.", _EXAMPLES
     )
     made.add_argument(
-        "--adapter", required=True, metavar="DIR", help="adapter folder, or the folder of its run"
+        "--adapter",
+        metavar="DIR",
+        help="adapter folder, or the folder of its run (default: the newest finished run's)",
     )
+    add_logs(made)
     made.add_argument("--out", required=True, metavar="DIR", help="folder to write; new, or empty")
     made.add_argument(
         "--base", metavar="NAME|DIR", help="base model, where it differs from the adapter's record"
@@ -56,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, another base model's adapter, or a folder that is not empty."""
     options = parser().parse_args(words)
+    options.adapter = adapter_or_newest(options.adapter, options.logs)
     check_verification(options)
     return _merge(options)
 

@@ -1,4 +1,4 @@
-"""`--model.optimizer` as the parser reads it: a name that people use, or a class with options of its own."""
+"""`--model.optimizer` and `--model.lr_scheduler` as the parser reads them: a name, or a class with its options."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from jsonargparse.typing import register_type
 
 from medqlora.commands.classes import named_object
 from medqlora.config.optimizers import NamedOptimizer, full_class_path, spelled_out
-from medqlora.training.optim import check_optimizer
+from medqlora.training.optim import check_optimizer, check_scheduler
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -54,3 +54,9 @@ def check_optimizer_option(options: "Namespace") -> None:
     given = options["optimizer"]
     kind = given if isinstance(given, str) else named_object(given["class_path"])
     check_optimizer(kind, options["weight_decay"])
+
+
+def check_scheduler_option(options: "Namespace") -> None:
+    """Raises InputError for a schedule of the learning rate that can't be used; `options` as above."""
+    given = options["lr_scheduler"]
+    check_scheduler(given if isinstance(given, str) else named_object(given["class_path"]))

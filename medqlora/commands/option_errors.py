@@ -18,6 +18,12 @@ from medqlora.errors import InputError
 
 _KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"^-?\s*Problem with given class_path '([^']+)':\s*")
+#: of a union's types, those that a class was tried for; a piece ends where the next one begins
+_TRIED = re.compile(
+    r"- Problem with given class_path '([^']+)': (.*?)(?= - Problem with given class_path '|$)"
+)
+#: jsonargparse's own object for an option of a class
+_OF_CLASS = re.compile(r"NestedArg\(key='([^']*)', val=")
 _NOT_ACCEPTED = re.compile(r"Option '([^']+)' is not accepted")
 _REQUIRED = re.compile(r"following arguments are required: (\S+)|Option '(\S+)' is required")
 _GIVEN_CLASS = re.compile(r"class_path='([^']+)'")
@@ -25,9 +31,14 @@ _NO_CLASS = re.compile(
     r"Problem with given class_path '([^']+)': No module named|Expected a dot import path string: (\S+)"
 )
 _ABSENT = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
-_VALUE = re.compile(r"(?:Given value|Got value): (.*)$")
+_VALUE = re.compile(r"(?:Given value|Got value): (?!.*Given value: )(.*)$")
 _LITERAL = re.compile(r"typing\.Literal(\[[^\]]*\])")
 _SIMPLE = re.compile(r"Expected an? <class '([\w.]+)'>")
+#: what jsonargparse tries by itself where no class is named
+_BASES = (
+    *("lightning.Callback", "lightning.pytorch.Callback", "lightning.pytorch.callbacks.Callback"),
+    *("lightning.pytorch.callbacks.callback.Callback", "lightning.pytorch.loggers.Logger"),
+)
 _WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -41,15 +52,16 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
             command line itself, is shown with file and line.
     """
     message = " ".join(message.split())
-    text, key, class_path = message, "", ""
-    while match := _KEY.match(message) or _CLASS.match(message):
-        if match.re is _KEY:
-            key = f"{key}.{match[1]}" if key else match[1]
-        else:
-            class_path = match[1]
-        message = message[match.end() :]
+    text = message
+    key, class_path, message = _unwrapped(message, "", "")
     if not key:
         return message
+    tried = [pair for pair in _TRIED.findall(message) if pair[0] not in _BASES]
+    if tried and tried[0][0] != class_path:
+        key, class_path, message = _unwrapped(tried[0][1], key, tried[0][0])
+    elif (of_class := _OF_CLASS.search(message)) and not class_path and not _GIVEN_CLASS.search(message):
+        one = _place(f"{key}.{of_class[1]}", words)
+        return f"{one}: it is an option of a class, and --{key} names none: write --{key} CLASS before it"
     place = _place(key, words)
     if absent := _ABSENT.search(message):
         module, name = absent.groups()
@@ -76,6 +88,17 @@ def one_line(message: str, options: Iterable[str], words: Sequence[str]) -> str:
         shown = f" {value[1]}" if value else ""
         return f"{place}{shown}: it has options of its own: write --{inner[0]}, --{inner[-1]}, …"
     return f"{place}{_value_and_kind(message)}"
+
+
+def _unwrapped(message: str, key: str, class_path: str) -> tuple[str, str, str]:
+    """The option, the class and the rest of a message that begins with them."""
+    while match := _KEY.match(message) or _CLASS.match(message):
+        if match.re is _KEY:
+            key = f"{key}.{match[1]}" if key else match[1]
+        else:
+            class_path = match[1]
+        message = message[match.end() :]
+    return key, class_path, message
 
 
 def not_made(error: ValueError, options: object) -> InputError | None:
@@ -130,7 +153,7 @@ def _value_and_kind(message: str) -> str:
     if choices:
         numbers = any(choice.isdigit() for choice in choices)  # of which the choices are a part
         lead = f"it has to be {named}, or " if named and not numbers else "choose "
-        last = ", or a class_path" if "dot import path" in message else ""
+        last = ", or a class_path" if "dot import path" in message or "a callable class" in message else ""
         return f"{shown}: {lead}one of {', '.join(dict.fromkeys(choices))}{last}"
     if named:
         return f"{shown}: it has to be {named}"
@@ -141,4 +164,6 @@ def _parameters(class_path: str) -> list[str]:
     """The options of a class that the parser has imported."""
     kind = named_object(class_path)
     names = getattr(kind, "option_names", None)
+    if not callable(kind):
+        return []
     return list(names() if names is not None else inspect.signature(kind).parameters)

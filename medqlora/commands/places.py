@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from medqlora.artifacts.run_folder import LOGS
 from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 from medqlora.utils.cache import cache_root, why_not_writable
@@ -29,6 +30,7 @@ def check_places(words: Sequence[str]) -> None:
     note = check_cache(words)
     _check_downloads(line)
     _check_logs(line)
+    _check_runs(line)
     if note is not None:
         print(note, file=sys.stderr, flush=True)  # stdout may be read as JSON
 
@@ -82,17 +84,26 @@ def _check_downloads(line: CommandLine) -> None:
         )
 
 
+def _check_runs(line: CommandLine) -> None:
+    """Raises InputError for the checkpoint of an earlier run where there is no run at all."""
+    word, logs = line.value("ckpt_path"), _root(line) / LOGS
+    if word in ("last", "best") and not logs.is_dir():
+        raise InputError(f"--ckpt_path {word}: there are no runs in {logs}: leave the option out")
+
+
+def _root(line: CommandLine) -> Path:
+    return Path(str(line.value("trainer.default_root_dir") or ".")).expanduser()
+
+
 def _check_logs(line: CommandLine) -> None:
     """Raises InputError where this project's logger would make the run folder, and can't."""
     if line.has("trainer.logger", "trainer.fast_dev_run", "ckpt_path"):
         return
     if line.value("trainer.logger") is not None or line.value("trainer.fast_dev_run"):
         return
-    root = Path(str(line.value("trainer.default_root_dir") or "."))
-    if not root.is_dir():  # a mistyped name: reported with the run's other options
-        return
-    if why := why_not_writable(root / "lightning_logs"):
+    root = _root(line)
+    if why := why_not_writable(root / LOGS):
         raise InputError(
-            f"--trainer.default_root_dir {root}: no run's folder can be made there ({why}): make it and let it be "
-            "written in, or name another"
+            f"--trainer.default_root_dir {root}: no run's folder can be made there ({why}): let it be written in, "
+            "or name another"
         )

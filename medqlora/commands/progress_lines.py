@@ -1,29 +1,27 @@
-"""Progress of long work in the terminal: a bar with total and time left, for each step."""
+"""Progress of a command's steps: each has a line of its own while it lasts, with total and time left."""
 
-import sys
-
-from tqdm import tqdm
+from medqlora.utils.progress import Bar, start
 
 
 class ProgressLines:
-    """One bar for each step, on standard error; none where that is no terminal."""
+    """One line for each step; see `medqlora.utils.progress`."""
 
     def __init__(self) -> None:
         self._step: str | None = None
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def update(self, step: str, done: int, total: int) -> None:
         """Shows that `done` of `total` items of `step` are finished."""
         if step != self._step:
-            self._close()
-            self._step = step
-            self._bar = tqdm(total=total, desc=step, disable=not sys.stderr.isatty(), leave=False)
-        assert self._bar is not None
-        self._bar.update(done - self._bar.n)
+            self.close()
+            self._step, self._bar = step, start(step, total)
+        if self._bar is not None:
+            self._bar.update(done)
         if done >= total:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Removes the line, as after an error in the middle of a step."""
         if self._bar is not None:
             self._bar.close()
         self._step, self._bar = None, None

@@ -1,14 +1,18 @@
 """Hides messages of libraries that come with every run and tell its user nothing."""
 
 import logging
+import re
 import warnings
 
 from medqlora.callbacks.event_files import silence_writer_threads
 
 _LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
-    "lightning.fabric.utilities.seed",
+    "lightning.pytorch.accelerators.cuda",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
 )
 _WARNINGS = (
     ".*does not have many workers.*",
@@ -22,7 +26,15 @@ _WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*AMP with fp16 is not supported on CPU.*",  # an error here
 )
-_NO_NEWS = ("Seed set to", "GPU available", "TPU available", "`weights_only` was not set")
+_RANK = re.compile(r"^\[rank: \d+\] ")
+#: why a run ended before its time: the one thing that Lightning's log tells and this project doesn't
+_NEWS = (
+    "Monitored metric",
+    "Metric ",
+    "Time limit reached",
+    "Received SIGTERM",
+    "Detected KeyboardInterrupt",
+)
 
 
 def hide_usual_messages() -> None:
@@ -35,5 +47,5 @@ def hide_usual_messages() -> None:
 
 
 def _has_news(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return "💡" not in message and not message.startswith(_NO_NEWS)
+    message = _RANK.sub("", record.getMessage())
+    return record.levelno > logging.INFO or message.startswith(_NEWS)

@@ -16,8 +16,10 @@ from medqlora.callbacks.adapter_contents import ChosenBy
 from medqlora.commands.evaluated import choose_weights
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free
 from medqlora.commands.lightning_cli import MedQLoRACLI
+from medqlora.commands.next_steps import after_fit
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.trainer_options import make_folder
+from medqlora.compat.lightning import fast_dev_run
 from medqlora.config.schema import options
 from medqlora.errors import InputError
 from medqlora.trainer.stage_start import Stage
@@ -64,7 +66,8 @@ class Run:
         self._settle = settle
         self.verb = words[0]
         self.command = command or self.verb
-        self._made_folder: Path | None = None
+        #: folders that are made for the run, the run's own first
+        self._made: list[Path] = []
         self._is_new = False
 
     # ---- building ------------------------------------------------------------------------------------
@@ -140,10 +143,13 @@ class Run:
             InputError: something is wrong.
         """
         if self.trainer.global_rank == 0:  # the first process makes the run's folder, and tells its name
-            self._made_folder = make_folder(self.trainer.logger)
+            root = Path(str(getattr(self.trainer.logger, "root_dir", "."))).absolute()
+            missing = [path for path in (root, *root.parents) if not path.exists()]
+            made = make_folder(self.trainer.logger)
+            self._made = [] if made is None else [made, made.parent, *missing]
             folder = Path(str(getattr(self.trainer.logger, "log_dir", "")))
             # a logger of the user's own may name an existing folder: it is not the run's to remove
-            self._is_new = self._made_folder is not None or not folder.exists()
+            self._is_new = made is not None or not folder.exists()
         self.model.trainer = self.trainer
         self.datamodule.trainer = self.trainer
         self.trainer.strategy.connect(self.model)  # as the Trainer does, so that it knows the module
@@ -165,9 +171,12 @@ class Run:
         """Says what a fit left, and what to type next."""
         if self.verb != "fit":
             return
-        saver = saver_of(self.trainer)
-        folder = Path(str(self.trainer.log_dir))
+        saver, log_dir = saver_of(self.trainer), self.trainer.log_dir
         say("")
+        if fast_dev_run(self.trainer) or log_dir is None:
+            say("The trial run (--trainer.fast_dev_run) came to its end; it leaves no files")
+            return
+        folder = Path(log_dir)
         if saver.best_model_score is not None:
             best = float(saver.best_model_score)
             say(f"Best {saver.monitor}: {best:.4f}  ({Path(saver.best_model_path).name})")
@@ -175,9 +184,10 @@ class Run:
         if saver.adapter_folder is not None:
             say(f"Adapter: {saver.adapter_folder}")
         if self.command == "fit":
-            configs = " ".join(f"--config {path}" for path in self.cli.config_names())
-            say(f"Next:    medqlora test {configs}".rstrip())
-            say(f"         tensorboard --logdir {folder.parent}")
+            data = self.datamodule
+            tests = bool(data.held_out or data.benchmarks)
+            for line in after_fit(RunFolder(folder), saver.adapter_folder, tests=tests):
+                say(line)
 
     def newest_step(self) -> int | None:
         """The optimizer step of the newest checkpoint that this fit has written; None without one."""
@@ -262,7 +272,6 @@ class Run:
 
     def _remove_empty_folder(self) -> None:
         """Removes the folder that was made for the run, where nothing was written into it."""
-        if self._made_folder is not None:
-            for path in (self._made_folder, self._made_folder.parent):
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.arguments import Parser
+from medqlora.commands.newest_run import adapter_or_newest
 from medqlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--lora", metavar="FILE", help="a GGUF adapter to put on it")
     made.add_argument(
         "--adapter",
-        required=True,
         metavar="DIR",
-        help="adapter that it was made from: its prompt, its test questions, and the comparison",
+        help="adapter that it was made from: its prompt, its test questions, and the comparison (default: the newest "
+        "finished run's)",
     )
     made.add_argument("--base", metavar="NAME|DIR", help="base model, where it differs from the record")
     made.add_argument("--questions", metavar="FILE", help="test on these questions instead")
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--logs",
         metavar="DIR",
         default="lightning_logs",
-        help="the report's run folder (default: %(default)s)",
+        help="folder of the runs, and of the report's (default: %(default)s)",
     )
     made.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device of the live model"
@@ -57,6 +58,7 @@ def run(words: list[str]) -> int:
         value = getattr(options, name)
         if value is not None and not Path(value).expanduser().is_file():
             raise InputError(f"--{name}: there is no file '{value}': name one")
+    options.adapter = adapter_or_newest(options.adapter, options.logs)
     from medqlora.artifacts.merge.questions import file_questions, test_questions
     from medqlora.artifacts.merge.run import labelled, predictions
     from medqlora.artifacts.merge.verification import compare, limits

@@ -42,7 +42,20 @@ def settle_trainer(options: Namespace) -> None:
     trainer = options["trainer"]
     check_values(trainer)
     if trainer["enable_progress_bar"] is False:
+        if bar := _own_bar(trainer["callbacks"]):
+            raise InputError(
+                f"--trainer.enable_progress_bar false: --trainer.callbacks has {bar}: leave one out"
+            )
         options["progress"]["refresh_rate"], trainer["enable_progress_bar"] = 0, None
+
+
+def _own_bar(callbacks: object) -> str | None:
+    """The progress bar among the callbacks' classes, which replaces ours; None without one."""
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        named = named_object(callback["class_path"]) if isinstance(callback, Namespace) else None
+        if isinstance(named, type) and issubclass(named, ProgressBar):
+            return named.__name__
+    return None
 
 
 def check_callback_classes(callbacks: object) -> None:
@@ -106,11 +119,11 @@ def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path
     plugins = _as_list(options.get("plugins"))
     # Lightning adds its own to the list that it is given: a second Trainer would have them twice
     callbacks = _as_list(options.get("callbacks"))
-    bar = next((type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)), None)
+    bars = [type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)]
     check_strategy(options.get("strategy"))
-    if bar is not None:
-        raise InputError(f"--trainer.callbacks {bar}: a run has one progress bar: set ours with --progress")
-    root = Path(options.get("default_root_dir") or ".")
+    if len(bars) > 1:
+        raise InputError(f"--trainer.callbacks {', '.join(bars)}: a run has one progress bar: leave one out")
+    root = Path(options.get("default_root_dir") or ".").expanduser()
     changes: dict[str, object] = {
         "logger": run_loggers(options.get("logger"), root, resumed),
         "plugins": [*plugins, *environment_plugins(plugins), CheckpointFiles()],
@@ -175,8 +188,7 @@ def make_folder(logger: Logger | None) -> Path | None:
     root = Path(logger.root_dir)
     ours = isinstance(logger, EventFiles)
     try:
-        if not ours:  # Lightning makes it whole; under our own root a name is mistyped rather than new
-            root.parent.mkdir(parents=True, exist_ok=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
         folder = RunFolder.new(root).path
     except OSError as error:
         option = "default_root_dir" if ours else "logger.save_dir"

@@ -1,6 +1,7 @@
 """Private parts of Lightning, version 2.6 (2.6.6 is tested), and attributes that its types leave out."""
 
 import inspect
+import math
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -56,6 +57,21 @@ def validation_or_epoch_end_follows(trainer: Trainer) -> bool:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     return bool(loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher))
+
+
+def validations_left(trainer: Trainer, steps_left: int) -> int:
+    """The validations of a fit within so many optimizer steps.
+
+    `val_check_batch` is set when the loaders are made; Lightning counts it over epochs where
+    `check_val_every_n_epoch` is None.
+    """
+    every, epochs = float(trainer.val_check_batch or math.inf), trainer.check_val_every_n_epoch
+    batches = float(trainer.num_training_batches)
+    if not trainer.limit_val_batches or not batches:
+        return 0
+    if epochs is None:
+        return round(steps_left / every)
+    return round(steps_left * max(1.0, batches // every) / (batches * epochs))
 
 
 def cluster_environment(trainer: Trainer) -> ClusterEnvironment:

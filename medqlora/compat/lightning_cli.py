@@ -5,6 +5,8 @@ Lightning 2.6's `LightningCLI.__init__` parses, seeds, builds and runs in one go
 
 from typing import TYPE_CHECKING
 
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ class StagedCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Lightning would run the verb at the end of the constructor; `run_verb` does it."""
 
+    def _instantiate_trainer(self, config: dict[str, object], callbacks: list[Callback]) -> Trainer:
+        """Lightning takes one progress bar: the user's own replaces this project's."""
+        given = config.get("callbacks")
+        if isinstance(given, list) and any(isinstance(callback, ProgressBar) for callback in given):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+        return super()._instantiate_trainer(config, callbacks)
+
     def before_seed(self) -> None:
         """Called when the options are parsed, before anything else."""
 
@@ -46,11 +55,6 @@ class StagedCLI(LightningCLI):
     def value(self, key: str) -> object:
         """An option of the verb, its classes instantiated; None where it has none."""
         return self._get(self.config_init, key)
-
-    def config_names(self) -> list[str]:
-        """The configurations that were read, as they were named."""
-        paths = self._get(self.config, "config") or []
-        return [str(path.relative) if hasattr(path, "relative") else str(path) for path in paths]
 
     def option_names(self) -> list[str]:
         """Every option of the verb in Lightning's parser, as "model.lora.r"."""

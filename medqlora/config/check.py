@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterable, Mapping
 
 from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
+from medqlora.config.lightning_classes import check_lightning_class
 from medqlora.config.names import nearest
-from medqlora.config.optimizers import FLAT_OPTIMIZERS, is_optimizer_name, nearest_name
+from medqlora.config.optimizers import FLAT_OPTIMIZERS, SCHEDULERS, is_optimizer_name, nearest_name
 from medqlora.config.origin import Place, is_default, is_file, may_be_imported, shown
 from medqlora.config.ranges import check_files, check_ranges
 from medqlora.config.schema import (
@@ -177,6 +178,8 @@ class _Check:
         if parts is None and not isinstance(path, str):
             self.values[key] = path
             return
+        if isinstance(path, str):
+            check_lightning_class(path, place.of(key), callback=key == "trainer.callbacks")
         if parts is None and not self.names_class(option, str(path), place):
             return
         if isinstance(path, str):
@@ -199,6 +202,14 @@ class _Check:
             near = nearest_name(text)
             hint = f": did you mean '{near}'?" if near else ""
             choices = ", ".join(FLAT_OPTIMIZERS)
+            raise InputError(
+                f"{place.of(option.name)} {text}: choose one of {choices}, or a class_path{hint}"
+            )
+        if option.kind == "scheduler" and "." not in text:
+            if text in SCHEDULERS or text.endswith("LR") or os.environ.get(PLUGINS):
+                return False
+            hint = nearest(text, SCHEDULERS).replace(" (see --help)", "")
+            choices = ", ".join(SCHEDULERS)
             raise InputError(
                 f"{place.of(option.name)} {text}: choose one of {choices}, or a class_path{hint}"
             )
@@ -278,7 +289,7 @@ class _Check:
         if not module:
             if path in ours:
                 return ours[path]
-            if kind in ("", "class", "optimizer") or os.environ.get(PLUGINS):
+            if kind in ("", "class", "optimizer", "scheduler") or os.environ.get(PLUGINS):
                 return path
             raise self.no_class(path, ours, key, place)
         if path in ours.values():

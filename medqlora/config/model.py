@@ -54,7 +54,7 @@ class StepOptions:
     Args:
         learning_rate: the highest rate, for every optimizer.
         weight_decay: AdamW's decoupled weight decay; of another optimizer by name, its own.
-        warmup_ratio: share of all steps over which the rate rises; then it falls along a cosine.
+        warmup_ratio: share of all steps over which the rate rises; then it follows `lr_scheduler`.
         max_grad_norm: the gradient's norm is clipped to it; 0 clips nothing.
         max_bad_steps: end the run after this many steps in a row whose loss or gradient is not finite; each such step
             is left out.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 #: what other trainers call an option → its name here
 OTHER_NAMES = {
     "lr": "model.learning_rate",
+    "lr_scheduler_type": "model.lr_scheduler",
+    "scheduler": "model.lr_scheduler",
     "rank": "model.lora.r",
     "lora_r": "model.lora.r",
     "lora_rank": "model.lora.r",

@@ -7,6 +7,8 @@ from functools import cache
 
 #: run on one buffer of all weights (`training.flat`)
 FLAT_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit", "adamw")
+#: what the learning rate does after its warm-up, by name
+SCHEDULERS = ("cosine", "linear", "constant")
 _OPTION = "--model.optimizer"
 #: other names for these, without case, "_" and "-": of the classes, and of transformers' `--optim`
 #: (https://huggingface.co/docs/transformers/main_classes/trainer#transformers.training_args.OptimizerNames)

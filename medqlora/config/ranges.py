@@ -12,6 +12,10 @@ from medqlora.errors import InputError
 _ALWAYS_READ = {"medqlora.data.JSONLines": ("train", "dev", "test"), "medqlora.data.PubMedQA": ("path",)}
 
 
+#: values of `--ckpt_path` that stand for a file, of `fit` and of the verbs that evaluate
+RESUMED, EVALUATED = ("last", "best", "auto"), ("last", "best")
+
+
 def check_checkpoint(file: Path) -> None:
     """Raises InputError for a checkpoint that doesn't exist."""
     if not file.is_file():
@@ -35,7 +39,8 @@ def check_files(
         InputError: the file is missing.
     """
     checkpoint = values.get("ckpt_path")
-    if isinstance(checkpoint, str) and not (verb == "fit" and checkpoint == "last"):
+    words = RESUMED if verb == "fit" else EVALUATED
+    if isinstance(checkpoint, str) and checkpoint not in words:
         check_checkpoint(Path(checkpoint).expanduser())
     paths = {"--data.questions": values.get("data.questions")}
     if verb != "predict":  # it may read its questions alone

@@ -23,7 +23,7 @@ from medqlora.config.lora import LoRAOptions
 from medqlora.config.model import ModelOptions
 from medqlora.config.optimizers import FLAT_OPTIMIZERS
 
-Kind = Literal["", "backend", "source", "optimizer", "class"]
+Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class"]
 VERBS = ("fit", "validate", "test", "predict")
 REQUIRED = inspect.Parameter.empty
 
@@ -152,9 +152,11 @@ def _general(verb: str) -> Iterator[Option]:
     path: object = str | Path | None
     yield Option("seed_everything", bool | int, 0, "seed of Python, NumPy and torch; false sets none.")
     checkpoint = (
-        "a .ckpt file: `fit` resumes from it, or with `last` from the newest unfinished run's; other verbs "
+        "a .ckpt file: `fit` resumes from it, or from the newest unfinished run's newest (`last`) or best (`best`); "
+        "`auto` is `last`, or a new run where none is unfinished. Other verbs evaluate its weights instead of an "
+        "adapter folder's, with `last` or `best` those of the newest run."
     )
-    yield Option("ckpt_path", path, None, checkpoint + "evaluate its weights instead of an adapter folder's.")
+    yield Option("ckpt_path", path, None, checkpoint)
     if verb in ("validate", "test"):
         yield Option("verbose", bool, True, "without effect: the scores are printed in a table of their own.")
     if verb == "predict":
@@ -181,6 +183,14 @@ def _of_model() -> Iterator[Option]:
         f"{', '.join(FLAT_OPTIMIZERS)}; another of torch.optim or bitsandbytes.optim by its class's name; or a "
         "class_path of any torch optimizer, with settings of its own.",
         "optimizer",
+    )
+    yield Option(
+        "model.lr_scheduler",
+        object,
+        "cosine",
+        "the learning rate after its warm-up: cosine and linear fall to 0 at the last step, constant stays; or a "
+        "class_path of torch.optim.lr_scheduler, which is stepped once an optimizer step and has its own warm-up.",
+        "scheduler",
     )
     # `compare_base` is an option of its own, which Lightning's parser hands to the module
     yield from (option for option in fields(ModelOptions, "model") if option.name != "model.compare_base")

@@ -15,6 +15,10 @@ from medqlora.inference.scoring import Decodes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.utils.types import Tokenizer
 
+#: called with the number of questions that are finished, parts of one included
+Watch = Callable[[float], None]
+#: share of the work on a question that scoring is, where text is generated too; it orders no result
+_SCORING = 0.25
 #: prompts in, token ids of the generated texts out, in the same order
 Generate = Callable[[Sequence[Sequence[int]]], list[list[int]]]
 
@@ -79,6 +83,7 @@ class Evaluator:
         *,
         write: bool = True,
         completions: bool = False,
+        watch: Watch = lambda count: None,
     ) -> Evaluated:
         """Scores `examples`, and generates an answer to each; the results keep their order.
 
@@ -87,9 +92,15 @@ class Evaluator:
             records: id → record, of these questions at least.
             write: False scores labels alone, also where the evaluator can generate.
             completions: also score the gold completions, for the loss.
+            watch: called whenever a part of the questions is scored or answered.
         """
-        scored = self._score(examples, completions)
-        texts = self._generate(examples) if write else [None] * len(examples)
+        writes = write and self.generate is not None
+        scoring = _SCORING if writes else 1.0
+        scored = self._score(examples, completions, lambda count: watch(scoring * count))
+        texts: list[str | None] = [None] * len(examples)
+        if writes:
+            done = _SCORING * len(examples)
+            texts = self._generate(examples, lambda count: watch(done + (1 - _SCORING) * count))
         predictions = []
         for example, result, text in zip(examples, scored, texts, strict=True):
             record = records[example.id]
@@ -114,9 +125,9 @@ class Evaluator:
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
         """log p(label) in nats of each label, for a prompt without a question."""
-        return self._score([content_free], False)[0].label_logprobs
+        return self._score([content_free], False, lambda count: None)[0].label_logprobs
 
-    def _score(self, examples: Sequence[Encoded], completions: bool) -> list[Scored]:
+    def _score(self, examples: Sequence[Encoded], completions: bool, watch: Watch) -> list[Scored]:
         return score(
             self.decoder,
             examples,
@@ -125,17 +136,20 @@ class Evaluator:
             pad_token_id=self.pad_token_id,
             device=self.device,
             completions=completions,
+            watch=watch,
         )
 
-    def _generate(self, examples: Sequence[Encoded]) -> list[str | None]:
+    def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[str | None]:
         texts: list[str | None] = [None] * len(examples)
-        if self.generate is None:
-            return texts
+        assert self.generate is not None
+        answered = 0
         lengths = [len(example.prompt) for example in examples]
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
             generated = self.generate([examples[index].prompt for index in group])
             for index, token_ids in zip(group, generated, strict=True):
                 texts[index] = self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+            answered += len(group)
+            watch(answered)
         return texts
 
 

@@ -1,7 +1,7 @@
 """Log-likelihoods of labels and completions, in packed forward passes and without a decoding step."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -69,6 +69,7 @@ def score(
     pad_token_id: int,
     device: torch.device,
     completions: bool = True,
+    watch: Callable[[float], None] = lambda count: None,
 ) -> list[Scored]:
     """Scores each example's labels and completion.
 
@@ -82,8 +83,8 @@ def score(
         micro_batch_tokens: tokens that go through the model at once.
         packed, pad_token_id: as in training.
         device: the model's.
-        completions: whether to score the completions; if not, only prompts and labels of several tokens go through the
-            model.
+        completions: whether to score the completions too, which then go through the model.
+        watch: called after each pass with the number of examples that are scored.
     """
     if not completions:
         examples = [example._replace(completion=()) for example in examples]
@@ -95,7 +96,7 @@ def score(
         for unit in units
     ]
     label_logprobs = [[0.0] * len(example.labels) for example in examples]
-    nll = [0.0] * len(examples)
+    nll, done = [0.0] * len(examples), 0
     for group in split_rows(lengths, micro_batch_tokens, packed=packed or shared):
         members = [[sequence.encoded for sequence in units[index]] for index in group]
         if shared:
@@ -113,6 +114,8 @@ def score(
                 nll[sequence.example] = -total
             for (label, _), logprob in zip(sequence.singles, single_logprobs, strict=True):
                 label_logprobs[sequence.example][label] = logprob
+        done += len(group)
+        watch(done / len(units) * len(examples))
     return [
         Scored(tuple(logprobs), example_nll, len(example.completion))
         for logprobs, example_nll, example in zip(label_logprobs, nll, examples, strict=True)

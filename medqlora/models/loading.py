@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +15,7 @@ from medqlora.models import hub
 from medqlora.models.finite import check_finite, watched_quantization
 from medqlora.models.layers import LAYER_NUMBER
 from medqlora.models.quantization import matrix_shape, quant_state
+from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,8 +38,24 @@ def load_bare(base: str, revision: str | None, **options: object) -> "PreTrained
     Raises:
         InputError: a file is missing, damaged or of another shape; a weight is missing, or holds NaN or infinity.
     """
-    with _reports_held_back():
+    # a download has the Hub's bars, which tell more
+    quiet = no_bars() if hub.is_local(base) else nullcontext()
+    with _reports_held_back(), quiet, phase("Loading the base model"):
         return _load(base, revision, options)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """A block without transformers' own bars, which would be drawn over the line of this project's progress."""
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 @contextmanager

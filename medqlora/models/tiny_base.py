@@ -21,8 +21,10 @@ from torch.nn import functional as F
 from medqlora.data.prompts import lookup
 from medqlora.data.sources.synthetic_trials import pretraining_trials
 from medqlora.errors import InputError
+from medqlora.models.loading import no_bars
 from medqlora.utils.cache import cache_folder
 from medqlora.utils.locks import one_at_a_time
+from medqlora.utils.progress import Bar, phase
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -86,11 +88,16 @@ def _built(recipe: Recipe, folder: Path) -> Path:
 def _build(recipe: Recipe, folder: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with (
+            phase("Building the demo's base") as bar,
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),
+        ):
             torch.manual_seed(recipe.seed)
-            model, tokenizer = _pretrain(recipe)
+            model, tokenizer = _pretrain(recipe, bar)
         tokenizer.save_pretrained(aside)
-        model.save_pretrained(aside)
+        with no_bars():
+            model.save_pretrained(aside)
         try:
             aside.rename(folder)
         except OSError:  # another process was first, with the same result
@@ -137,8 +144,7 @@ def _tokenizer(texts: list[str], vocabulary: int) -> "PreTrainedTokenizerFast":
     )
 
 
-def _pretrain(recipe: Recipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
-    from tqdm.auto import tqdm
+def _pretrain(recipe: Recipe, bar: Bar) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
     from transformers import LlamaConfig, LlamaForCausalLM
 
     texts = _texts(recipe)
@@ -164,7 +170,9 @@ def _pretrain(recipe: Recipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFas
     )
     batches = list(_batches(rows, recipe, tokenizer.pad_token_id))
     model.train()
-    for step, ids in enumerate(tqdm(batches, desc="building the demo's base", unit=" steps", disable=None)):
+    bar.total, bar.unit = len(batches), "steps"
+    bar.begin_at(0)
+    for step, ids in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _factor(step, len(batches))
         logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, :-1]
@@ -175,6 +183,7 @@ def _pretrain(recipe: Recipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFas
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        bar.advance()
     return model.eval(), tokenizer
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from medqlora.artifacts import checkpoint as checkpoints
-from medqlora.artifacts.checkpoint import OptimizerFactory
+from medqlora.artifacts.checkpoint import OptimizerFactory, SchedulerFactory
 from medqlora.artifacts.checkpoint_files import read_checkpoint
 from medqlora.artifacts.evaluated_weights import Learned
 from medqlora.artifacts.validated import validated
@@ -26,7 +26,7 @@ class CheckpointHooks(EvaluationHooks):
     """Saves and restores a run.
 
     Attributes:
-        lora, optimizer: as in `QLoRAModule`.
+        lora, optimizer, lr_scheduler: as in `QLoRAModule`.
         adapter: adapter that is evaluated; see `--model.adapter`.
         shared: the base's layers where processes share them; None otherwise.
         checkpoint: checkpoint file whose weights are evaluated instead of an adapter's; None without one.
@@ -38,6 +38,7 @@ class CheckpointHooks(EvaluationHooks):
     adapter: str | None
     shared: ShardedBase | None
     optimizer: str | OptimizerFactory
+    lr_scheduler: str | SchedulerFactory
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +87,7 @@ class CheckpointHooks(EvaluationHooks):
             data=data.options,
             step=self.options,
             optimizer=self.optimizer,
+            scheduler=self.lr_scheduler,
             lora=self.lora,
             digests=data.example_digests(),
             precision=precision,

@@ -4,56 +4,22 @@ They run for the command line and for a user's own Trainer, before a model is lo
 are refused too.
 """
 
+import math
 from collections.abc import Sequence
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import (
-    BaseFinetuning,
-    BatchSizeFinder,
-    EarlyStopping,
-    GradientAccumulationScheduler,
-    LambdaCallback,
-    LearningRateFinder,
-    ModelCheckpoint,
-    ModelPruning,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
+from lightning.pytorch import Callback, Trainer, callbacks
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from medqlora.compat.lightning import callbacks_of, fast_dev_run, overfit_batches
+from medqlora.config.lightning_classes import REFUSED_CALLBACKS
 from medqlora.distributed.processes import DDPStrategy4bit
 from medqlora.errors import InputError
 from medqlora.training.checks.options import check_precision, check_strategy
 
-_AVERAGED = (
-    "validation would score averaged weights, and checkpoints and the exported adapter hold others: leave it out; "
-    "--model.learning_rate already falls to 0 along a cosine, which has the same effect"
-)
-#: refused callbacks, with the reason and the alternative
-_REFUSED: tuple[tuple[type[Callback], str], ...] = (
-    (StochasticWeightAveraging, _AVERAGED),
-    (WeightAveraging, _AVERAGED),
-    (
-        BatchSizeFinder,
-        "--data.batch_size sets the examples of an optimizer step, and with it the result: choose it, and use "
-        "--data.micro_batch_tokens auto, which fills the GPU's memory without changing the result",
-    ),
-    (
-        LearningRateFinder,
-        "it needs automatic optimization, and each step here is a whole optimizer step of our own: compare a few "
-        "values of --model.learning_rate with --trainer.max_steps",
-    ),
-    (
-        GradientAccumulationScheduler,
-        "a batch is a whole optimizer step here: use --data.batch_size and --data.micro_batch_tokens",
-    ),
-    (ModelPruning, "4-bit weights and LoRA adapters can't be pruned: use a smaller --model.lora.r"),
-    (
-        BaseFinetuning,
-        "the base stays frozen in 4 bits, and the adapters alone are trained: leave it out, and name the adapted "
-        "layers with --model.lora.target_modules",
-    ),
+#: refused callbacks, with the reason and the alternative; a subclass is what it is derived from
+_REFUSED: tuple[tuple[type[Callback], str], ...] = tuple(
+    (getattr(callbacks, name), why) for name, why in REFUSED_CALLBACKS.items()
 )
 #: packages whose classes log no score of their own
 _KNOWN = ("lightning.", "pytorch_lightning.", "medqlora.")
@@ -125,10 +91,10 @@ def check_monitors(trainer: Trainer, known: Sequence[str], others: Sequence[obje
         known: names of the scores of the validation.
         others: module and datamodule.
     """
-    callbacks = callbacks_of(trainer)
-    if any(isinstance(each, LambdaCallback) or not _is_known(each) for each in (*callbacks, *others)):
+    given = callbacks_of(trainer)
+    if any(isinstance(each, LambdaCallback) or not _is_known(each) for each in (*given, *others)):
         return
-    for callback in callbacks:
+    for callback in given:
         monitor: str | None
         if isinstance(callback, EarlyStopping) and callback.strict:
             monitor = callback.monitor
@@ -159,6 +125,22 @@ def check_val_interval(trainer: Trainer, steps: int) -> None:
         raise InputError(
             f"--trainer.val_check_interval {every}: an epoch has {batches} steps: use at most {batches}, or "
             f"count over epochs with --trainer.check_val_every_n_epoch null"
+        )
+
+
+def check_train_limit(trainer: Trainer, steps: int) -> None:
+    """Raises InputError for a share of the epoch that is less than one step; Lightning would load the model first.
+
+    Args:
+        trainer: runs the fit.
+        steps: optimizer steps of an epoch, which are its batches.
+    """
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float) and 0 < limit < 1 and int(steps * limit) < 1:
+        least = math.ceil(100 / steps) / 100 if steps else 1
+        raise InputError(
+            f"--trainer.limit_train_batches {limit:g}: an epoch has {steps} steps, and that share is less than one: "
+            f"use at least {least:g}, or --data.train_samples for fewer examples"
         )
 
 

@@ -23,6 +23,7 @@ from medqlora.training.engine_choice import EngineChoice
 from medqlora.training.evaluators import build_evaluator
 from medqlora.training.samples import log_samples
 from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
+from medqlora.utils.progress import Watcher
 
 
 class EvaluationHooks(LightningModule):
@@ -38,6 +39,7 @@ class EvaluationHooks(LightningModule):
         evaluated: the weights that are evaluated; None before the first evaluation.
         test_options: how `test` compares the labels.
         tested: scores of the last `test`, one for each set.
+        watcher: shows the progress within a step and within a group of questions.
     """
 
     options: ModelOptions
@@ -53,6 +55,7 @@ class EvaluationHooks(LightningModule):
         self.evaluated: EvaluatedWeights | None = None
         self.test_options = ScoreOptions()
         self.tested: list[Tested] = []
+        self.watcher = Watcher()
         self._evaluated: list[Evaluated] = []
 
     @property
@@ -92,7 +95,9 @@ class EvaluationHooks(LightningModule):
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         if batch.examples:
-            evaluated = self.evaluator().evaluate(batch.examples, self.data.records, completions=True)
+            evaluated = self.evaluator().evaluate(
+                batch.examples, self.data.records, completions=True, watch=self.watcher.questions
+            )
             self._evaluated.append(evaluated)
 
     def on_validation_epoch_end(self) -> None:
@@ -142,13 +147,19 @@ class EvaluationHooks(LightningModule):
             return
         index, part = self.data.test_parts[dataloader_idx]
         records, answers, evaluator = self.data.sets[index].records, self.heard[index], self.evaluator()
+        watch = self.watcher.questions
         if part == "dev":
-            answers.dev += evaluator.evaluate(batch.examples, records, write=False).predictions
+            answers.dev += evaluator.evaluate(batch.examples, records, write=False, watch=watch).predictions
             return
-        answers.test += evaluator.evaluate(batch.examples, records).predictions
+        # with the base model each question is asked twice
+        half = (lambda count: watch(count / 2)) if self.compares_base else watch
+        answers.test += evaluator.evaluate(batch.examples, records, watch=half).predictions
         if self.compares_base:
+            first = len(batch.examples)
             with self.model.disable_adapter():
-                answers.base += evaluator.evaluate(batch.examples, records).predictions
+                answers.base += evaluator.evaluate(
+                    batch.examples, records, watch=lambda count: watch((first + count) / 2)
+                ).predictions
 
     def on_test_epoch_end(self) -> None:
         self.join()
@@ -184,7 +195,10 @@ class EvaluationHooks(LightningModule):
         records = [self.data.records[example.id] for example in batch.examples]
         replies = {record.id: screen(record.question) for record in records}
         examples = [example for example in batch.examples if replies[example.id] is None]
-        self.answered = self.evaluator().evaluate(examples, self.data.records).predictions if examples else []
+        self.answered = []
+        if examples:
+            evaluated = self.evaluator().evaluate(examples, self.data.records, watch=self.watcher.questions)
+            self.answered = evaluated.predictions
         predictions = {prediction.id: prediction for prediction in self.answered}
         calibration = self.evaluated.calibration if self.evaluated else None
         answers = []

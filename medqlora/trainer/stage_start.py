@@ -26,13 +26,14 @@ from medqlora.data.test_sets import OPTION, added, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.records import Record
-from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_val_interval
+from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_train_limit, check_val_interval
 from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.examples import check_examples
 from medqlora.training.checks.options import check_positions, check_shared, check_written, scores_of
 from medqlora.training.tested_sets import ScoreOptions
 from medqlora.utils.console import say
+from medqlora.utils.progress import phase
 
 Stage = Literal["fit", "validate", "test", "predict"]
 #: sets of the source that each stage reads
@@ -76,17 +77,21 @@ def start_stage(
     use_no_inference_mode(trainer)
     module.test_options = ScoreOptions()
     before_reading()
-    _read(module, data, stage)
+    with phase("Reading the questions"):
+        _read(module, data, stage)
     check_positions(module.backend, data)
     if stage == "fit":
         check_monitors(trainer, scores_of(data.dev, module.options.generate), (module, data))
+        check_train_limit(trainer, data.steps_per_epoch)
         if data.dev:
             check_val_interval(trainer, data.steps_per_epoch)
     for callback in callbacks_of(trainer):
         if isinstance(callback, ChecksStart):
             callback.check_start(trainer, module, data, stage)
     if stage == "fit":
-        for line in check_examples(data, module.backend.tokenizer()):
+        with phase("Checking the examples"):
+            lines = check_examples(data, module.backend.tokenizer())
+        for line in lines:
             say(line)
     _list_bad_records(trainer, data)
     if stage == "fit":

@@ -20,11 +20,12 @@ from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
 from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, usable_memory
-from medqlora.training.optim import build_optimizer, warmup_cosine
+from medqlora.training.optim import build_optimizer, build_scheduler
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
 from medqlora.training.step_metrics import StepMetrics
 from medqlora.utils.console import say
+from medqlora.utils.progress import phase
 from medqlora.utils.random_state import restore_random_state
 from medqlora.utils.run_length import total_steps
 
@@ -98,7 +99,7 @@ class StepHooks(CheckpointHooks):
         data = self.data
         candidate = Candidate(self.model, self.backend, self.device, data.probe(), data.longest, self.shared)
         fits = self.trainer.state.fn == "fit"
-        with self.trainer.precision_plugin.forward_context():
+        with phase("Choosing the engine"), self.trainer.precision_plugin.forward_context():
             self._engine = prepare_engine(
                 candidate,
                 # the native backward would use weights that the processes have given back
@@ -150,7 +151,7 @@ class StepHooks(CheckpointHooks):
         )
         total = total_steps(self.trainer, self.data.steps_per_epoch)
         warmup = round(total * options.warmup_ratio)
-        scheduler = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=total)
+        scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -164,6 +165,7 @@ class StepHooks(CheckpointHooks):
             splitter=BudgetSplitter(self.data.budget, self.data.step_of, self.device),
             finish=self.join,
             reduce=self._sum_over_processes if self.trainer.world_size > 1 else lambda loss: loss,
+            watch=lambda done, of_tokens: self.watcher.step(done, of_tokens),
         )
         if not self.options.preflight:
             return

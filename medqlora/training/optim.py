@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from medqlora.artifacts.checkpoint import OptimizerFactory
+from medqlora.artifacts.checkpoint import OptimizerFactory, SchedulerFactory
+from medqlora.config.optimizers import SCHEDULERS
 from medqlora.errors import InputError
 from medqlora.models.quantization import import_bitsandbytes
 from medqlora.training.flat import FlatOptimizer, FlatWeights
@@ -18,6 +19,8 @@ from medqlora.training.optimizer_names import FLAT_OPTIMIZERS, NamedOptimizer, o
 #: 8-bit state: Dettmers et al., 2022, https://arxiv.org/abs/2110.02861; "paged" moves it to host memory when the GPU
 #: is full
 OptimizerName = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
+#: those of `SCHEDULERS`
+SchedulerName = Literal["cosine", "linear", "constant"]
 
 
 def check_optimizer(optimizer: str | type[Optimizer], weight_decay: float) -> None:
@@ -89,6 +92,56 @@ def build_optimizer(
         return kind(parts, lr=learning_rate, weight_decay=weight_decay)
 
     return FlatOptimizer(FlatWeights(named), build)
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Raises InputError for a name that no schedule has, and for one that follows a score.
+
+    Args:
+        scheduler: a name, a factory, or the class of a `class_path`.
+    """
+    if isinstance(scheduler, str) and scheduler not in SCHEDULERS:
+        raise InputError(
+            f"--model.lr_scheduler {scheduler}: choose one of {', '.join(SCHEDULERS)}, or a class_path"
+        )
+    if isinstance(scheduler, type) and issubclass(scheduler, ReduceLROnPlateau):
+        name = f"{scheduler.__module__}.{scheduler.__qualname__}"
+        raise InputError(
+            f"--model.lr_scheduler {name}: it follows a score, and the rate is set after every step here: use cosine, "
+            "linear or constant"
+        )
+
+
+def build_scheduler(
+    scheduler: str | SchedulerFactory, optimizer: Optimizer, *, warmup_steps: int, total_steps: int
+) -> LRScheduler:
+    """Makes the schedule of the learning rate, which is stepped once an optimizer step.
+
+    Args:
+        scheduler: a name of `SCHEDULERS`, or a factory, which decides everything by itself.
+        optimizer: with the full rate.
+        warmup_steps: the rate rises linearly over them.
+        total_steps: of the run; "cosine" and "linear" are 0 there.
+
+    Raises:
+        InputError: there is no schedule of this name, or it follows a score.
+    """
+    if not isinstance(scheduler, str):
+        built = scheduler(optimizer)
+        check_scheduler(type(built))
+        return built
+    check_scheduler(scheduler)
+    if scheduler == "cosine":
+        return warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
+    falls = scheduler == "linear"
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        left = max(0, total_steps - step) / max(1, total_steps - warmup_steps)
+        return left if falls else 1.0
+
+    return LambdaLR(optimizer, factor)
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:

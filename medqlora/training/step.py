@@ -85,6 +85,10 @@ def _nothing() -> None:
     """Stands for the other processes where there are none."""
 
 
+def _unwatched(done: int, of_tokens: int) -> None:
+    """Nobody shows the progress."""
+
+
 def _same(loss: Tensor) -> Tensor:
     return loss
 
@@ -106,6 +110,7 @@ class TrainStep:
         splitter: halves micro-batches that do not fit; without it torch.OutOfMemoryError reaches the caller.
         finish: called when this process has its own gradients; waits for processes that share the base model.
         reduce: sums the gradients over all processes, and the loss that it gets; returns the summed loss.
+        watch: called after each micro-batch with the tokens that are done, and all tokens of this process's step.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class TrainStep:
         splitter: Splitter | None = None,
         finish: Callable[[], None] = _nothing,
         reduce: Callable[[Tensor], Tensor] = _same,
+        watch: Callable[[int, int], None] = _unwatched,
     ) -> None:
         self.decoder = decoder
         self.optimizer = optimizer
@@ -130,6 +136,7 @@ class TrainStep:
         self._splitter = splitter
         self._finish = finish
         self._reduce = reduce
+        self._watch = watch
         self._loss = self._grad_norm = torch.zeros(())
         if isinstance(decoder, FusedDecoder):  # it adds to gradients in place where one buffer holds them
             decoder.accumulate = isinstance(optimizer, FlatOptimizer)
@@ -173,15 +180,19 @@ class TrainStep:
         """
         loss = torch.zeros((), device=self._device)
         device_type = self._device.type
+        tokens = [int(micro.input_ids.numel()) for micro in batch.micro_batches]
+        done = 0
         try:
             with self._driver.forward():
-                for micro in batch.micro_batches:
+                for micro, size in zip(batch.micro_batches, tokens, strict=True):
                     if micro.host_ids is None:  # not moved yet
                         micro = micro.to(self._device)
                     part = self.decoder.loss_sum(micro) / batch.completion_tokens
                     with torch.autocast(device_type, enabled=False):  # a backward belongs outside autocast
                         self._driver.backward(part)
                     loss += part.detach()
+                    done += size
+                    self._watch(done, sum(tokens))
         except torch.OutOfMemoryError:
             if self._splitter is None:
                 raise

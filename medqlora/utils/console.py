@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from medqlora.utils.screen import SCREEN
 from medqlora.utils.terminal import printable
 
 _LOGGER = logging.getLogger("medqlora")
@@ -19,7 +20,8 @@ class StdoutHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Raises OSError where nobody reads the output any more, as `print` does."""
-        print(self.format(record), flush=True)
+        with SCREEN.hidden():  # a progress line must not end up beside it
+            print(self.format(record), flush=True)
 
 
 def say(line: str) -> None:

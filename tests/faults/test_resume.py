@@ -268,14 +268,14 @@ def test_runs_that_start_together_get_a_folder_each(tmp_path: Path) -> None:
     assert sorted(folders) == sorted(logs / f"version_{number}" for number in range(32))
 
 
-def test_a_log_folder_that_is_missing_or_not_writable_is_said_before_any_work(
+def test_a_log_folder_that_can_not_be_made_is_said_before_any_work(
     tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = options(tiny_bases["llama"], tmp_path)
     (tmp_path / "file").touch()
     capsys.readouterr()
     # the last is a file system that can't be written, whoever asks
-    for place in (tmp_path / "absent", tmp_path / "file", Path("/proc")):
+    for place in (tmp_path / "file", Path("/proc")):
         with pytest.raises(InputError, match=rf"--trainer\.default_root_dir {place}: no run's folder"):
             run("fit", [*words, f"--trainer.default_root_dir={place}"])
     assert capsys.readouterr().out == ""

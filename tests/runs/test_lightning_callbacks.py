@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ModelPruning,
     OnExceptionCheckpoint,
+    ProgressBar,
     SpikeDetection,
     StochasticWeightAveraging,
     ThroughputMonitor,
@@ -232,8 +233,12 @@ def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
             "--trainer.callbacks lightning.pytorch.callbacks.EarlyStopping: `mode` can be",
         ),
         (
-            ["--trainer.callbacks+=TQDMProgressBar"],
-            "--trainer.callbacks TQDMProgressBar: a run has one progress bar",
+            ["--trainer.callbacks+=TQDMProgressBar", "--trainer.callbacks+=RichProgressBar"],
+            "--trainer.callbacks TQDMProgressBar, RichProgressBar: a run has one progress bar: leave one out",
+        ),
+        (
+            ["--trainer.callbacks+=RichProgressBar", "--trainer.enable_progress_bar=false"],
+            "--trainer.enable_progress_bar false: --trainer.callbacks has RichProgressBar: leave one out",
         ),
     ],
 )
@@ -242,6 +247,12 @@ def test_the_command_line_refuses_them_with_one_line(
 ) -> None:
     assert said in refused(capsys, "fit", *words, *more)
     assert not list((tmp_path / "lightning_logs").glob("version_*"))
+
+
+def test_a_bar_of_the_users_own_replaces_ours(words: list[str]) -> None:
+    cli = run("fit", [*words, "--trainer.callbacks+=RichProgressBar", "--trainer.max_steps=1"])
+    bars = [one for one in cli.trainer.callbacks if isinstance(one, ProgressBar)]
+    assert [type(bar).__name__ for bar in bars] == ["RichProgressBar"]
 
 
 def test_a_timer_is_written_to_the_runs_configuration(words: list[str]) -> None:

@@ -191,9 +191,14 @@ def test_a_score_is_never_that_of_the_longest_or_shortest_questions(
     assert "questions are sorted by length" in refused(capsys, verb, *words, f"--trainer.{limit}")
 
 
-def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:
+def test_a_try_of_one_step_may_leave_the_logger_out(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = run("fit", [*words, "--trainer.fast_dev_run=true", "--trainer.logger=false"])
     assert cli.trainer.global_step == 1
+    said = capsys.readouterr().out
+    assert said.endswith("(--trainer.fast_dev_run) came to its end; it leaves no files\n")
+    assert "Next:" not in said
 
 
 @pytest.mark.parametrize(
@@ -206,6 +211,11 @@ def test_a_try_of_one_step_may_leave_the_logger_out(words: list[str]) -> None:
         ("trainer.val_check_interval", "0", "it has to be above 0"),
         ("trainer.val_check_interval", "2.5", "it has to be in [0.0, 1.0] or an int"),
         ("trainer.val_check_interval", "100", "use at most "),  # an epoch has fewer steps
+        (
+            "trainer.limit_train_batches",
+            "0.1",
+            "an epoch has 6 steps, and that share is less than one: use at",
+        ),
         ("trainer.limit_train_batches", "-1", "it has to be in [0.0, 1.0] or an int"),
         ("trainer.fast_dev_run", "-1", "It should be >= 0"),
         ("trainer.devices", "-3", "not on this machine"),

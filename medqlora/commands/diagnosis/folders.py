@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from medqlora.artifacts.run_folder import LOGS
 from medqlora.commands.diagnosis.finding import Finding, first_line, trouble
 from medqlora.commands.diagnosis.trial import Trial
 from medqlora.utils.cache import cache_folder
@@ -17,13 +16,6 @@ def folders(trial: Trial) -> list[Finding]:
     """Whether the fit of the trial can write into the folders that it needs, and into others that it may use."""
     option = "--trainer.default_root_dir"
     findings = [folder("logs", path, needed=True, option=option) for path in trial.log_folders]
-    for number, path in enumerate(trial.log_folders):
-        root = path.expanduser().parent
-        if path.name == LOGS and not root.exists():  # `fit` makes the last part alone
-            fix = f"make it, or name another with {option}"
-            findings[number] = Finding(
-                "folders", "logs", "wrong", f"{path}: there is no folder '{root}'", fix
-            )
     if trial.checkpoints is not None:
         option = "--checkpoint.dirpath"
         findings.append(folder("checkpoints", trial.checkpoints, needed=True, option=option))

@@ -4,6 +4,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from medqlora.data.prompts.prompt import OPTION, Prompt
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Record
 from medqlora.utils.locks import one_at_a_time
+from medqlora.utils.progress import phase
 from medqlora.utils.types import Tokenizer
 
 MAX_OPTION = "--data.max_prompt_tokens"
@@ -84,16 +86,13 @@ def encode_all(
 
 
 def _encode_all(encoder: "_Encoder", records: Sequence[Record], progress: bool) -> list[Encoded]:
-    from tqdm.auto import tqdm
-
     result: list[Encoded] = []
-    with tqdm(
-        total=len(records), desc="tokenizing", unit=" records", disable=None if progress else True
-    ) as bar:
+    with phase("Tokenizing", len(records), "records") if progress else nullcontext() as bar:
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
             result += encoder.encode(chunk)
-            bar.update(len(chunk))
+            if bar is not None:
+                bar.advance(len(chunk))
     return result
 
 

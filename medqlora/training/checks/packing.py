@@ -14,6 +14,7 @@ from medqlora.errors import InputError
 from medqlora.inference.scoring import Decodes
 from medqlora.planner.fitting import Work, largest_micro_batch
 from medqlora.records import Encoded, Record
+from medqlora.utils.progress import Bar, phase
 
 #: largest difference between a pack's loss and the sum of its examples' losses, relative to that sum, or to 1 nat a
 #: token where the sum is less; the rounding errors of hundreds of tokens mostly cancel
@@ -108,8 +109,12 @@ def check_largest_pack(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), precision():
-            compare_losses(decoder, plain, examples, data.records, dtype, device)
+        with (
+            torch.no_grad(),
+            precision(),
+            phase("Comparing the largest pack", len(examples), "examples") as bar,
+        ):
+            compare_losses(decoder, plain, examples, data.records, dtype, device, bar)
     except torch.OutOfMemoryError:
         return  # the first step will use smaller packs
     finally:
@@ -123,13 +128,20 @@ def compare_losses(
     records: Mapping[str, Record],
     dtype: torch.dtype,
     device: torch.device,
+    bar: Bar | None = None,
 ) -> None:
     """As `check_largest_pack`, for the pack of these examples; `records` name the example in the message."""
+    bar = bar or Bar("", shown=False)
+    tokens = [len(example.prompt) + len(example.completion) for example in examples]
     together = float(decoder.loss_sum(_pack(examples, device)))
-    alone = sum(float(plain.loss_sum(_pack([example], device))) for example in examples)
+    bar.update(0, share=0.5)
+    alone = 0.0
+    for number, example in enumerate(examples, 1):
+        alone += float(plain.loss_sum(_pack([example], device)))
+        bar.update(number, share=0.5 + 0.5 * sum(tokens[:number]) / sum(tokens))
     tolerance = _LOSS_TOLERANCE.get(dtype, 1e-2)
-    tokens = sum(len(example.completion) for example in examples)
-    difference = abs(together - alone) / max(alone, tokens)
+    completions = sum(len(example.completion) for example in examples)
+    difference = abs(together - alone) / max(alone, completions)
     if difference <= tolerance:  # false for NaN
         return
     worst = records[examples[_furthest(decoder, plain, examples, device)].id]

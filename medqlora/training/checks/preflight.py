@@ -17,6 +17,7 @@ from medqlora.inference.evaluator import Evaluator
 from medqlora.planner.fitting import largest_micro_batch
 from medqlora.training.fit_plan import FitPlan, size
 from medqlora.utils.console import say
+from medqlora.utils.progress import phase
 from medqlora.utils.random_state import random_state, restore_random_state
 
 
@@ -50,10 +51,12 @@ def preflight(trial: FitTrial, data: StageData, planned: FitPlan, device: torch.
     """
     before = random_state(device)
     begun = time.monotonic()
-    tokens, fit_peak = _largest_training(trial, data, planned, device)
-    trial.join()
-    evaluation_peak = _peak(partial(_evaluate, trial, data), device)
-    trial.join()
+    with phase("Preflight, the largest training batch"):
+        tokens, fit_peak = _largest_training(trial, data, planned, device)
+        trial.join()
+    with phase("Preflight, the longest questions"):
+        evaluation_peak = _peak(partial(_evaluate, trial, data), device)
+        trial.join()
     if evaluation_peak is None:
         raise torch.OutOfMemoryError(
             "out of memory in validation: lower --data.eval_batch_size or --data.micro_batch_tokens, or pass "

@@ -160,10 +160,10 @@ def test_a_file_where_the_log_folder_should_be_is_named(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_missing_root_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = diagnosed(capsys, "--trainer.default_root_dir=not/there")
-    assert code == 1
-    assert "there is no folder 'not/there'" in found["logs"].found
+def test_a_missing_root_folder_is_one_that_a_fit_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = diagnosed(capsys, "--trainer.default_root_dir=not/there")
+    assert found["logs"].state == "ok"
+    assert "not there yet, and can be made" in found["logs"].found
     assert not Path("not").exists()
 
 

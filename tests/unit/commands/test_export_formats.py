@@ -163,8 +163,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(
         "there is no folder": export_words("gguf", tmp_path / "nothing", out),
         "vLLM takes no adapter with DoRA": export_words("vllm", dora, out),
         "the adapter's rank is 1024": export_words("vllm", ranks, out),
-        "--adapter: --to gguf needs it": ["export", "--to", "gguf", "--out", str(out)],
-        "--ckpt_path: --to peft needs it": ["export"],
+        "--out: --to gguf needs it": ["export", "--to", "gguf", "--logs", str(tmp_path)],
+        "holds no finished run": ["export", "--to", "gguf", "--out", str(out), "--logs", str(tmp_path)],
+        "holds no run": ["export", "--logs", str(tmp_path)],
     }
     for reason, words in refusals.items():
         assert reason in refused(capsys, *words)

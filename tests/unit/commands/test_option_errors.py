@@ -110,6 +110,30 @@ COMMAND_LINE = [
         "--trainer.callbacks lightning.pytorch.callbacks.EarlyStoppin: there is no such class: "
         "did you mean 'EarlyStopping'?",
     ),
+    # options of Lightning's classes
+    (
+        "--trainer.callbacks+=Timer --trainer.callbacks.durations=00:01:00:00",
+        "--trainer.callbacks.durations: lightning.pytorch.callbacks.Timer has no option 'durations': "
+        "did you mean 'duration'?",
+    ),
+    (
+        "--trainer.logger+=MLFlowLogger --trainer.logger.experimentname=x",
+        "--trainer.logger.experimentname: lightning.pytorch.loggers.MLFlowLogger has no option 'experimentname': "
+        "did you mean 'experiment_name'?",
+    ),
+    (
+        "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss --trainer.callbacks.patience=soon",
+        "--trainer.callbacks.patience soon: it has to be a whole number",
+    ),
+    (
+        "--trainer.logger.save_dir=x",
+        "--trainer.logger.save_dir: it is an option of a class, and --trainer.logger names none: write "
+        "--trainer.logger CLASS before it",
+    ),
+    (
+        "--model.lr_scheduler=torch.optim.SGD",
+        "--model.lr_scheduler torch.optim.SGD: choose one of cosine, linear, constant, or a class_path",
+    ),
     # options that are not of this backend
     (
         "--model.backend.quantisation nf4",

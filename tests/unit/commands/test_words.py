@@ -13,7 +13,7 @@ from harness import options, refused, run
 import medqlora
 from medqlora.cli import main
 from medqlora.config.overlays import check_overlays
-from medqlora.config.words import named_backend, value_of, with_config
+from medqlora.config.words import CommandLine, named_backend, with_config
 from medqlora.errors import InputError
 
 CLASS = """\
@@ -218,7 +218,7 @@ def test_a_configuration_in_json_may_be_indented_with_tabs(files: Path) -> None:
     )
     assert with_config(["--config=o.json"]) == ["--config=o.json"]
     assert named_backend(["--config=o.json"]) == "x.Y"
-    assert value_of(["--config=o.json"], "model.lora.r") == 4
+    assert CommandLine.parse(["--config=o.json"]).value("model.lora.r") == 4
 
 
 # ---- python -OO --------------------------------------------------------------------------------------

@@ -82,10 +82,42 @@ REFUSED = [
         "--data.source.train: there is no file none.jsonl: check the path",
     ),
     (["fit", "--ckpt_path=none.ckpt"], "--ckpt_path: there is no file 'none.ckpt'"),
-    (["test", *DEMO, "--ckpt_path=last"], "--ckpt_path: there is no file 'last'"),
+    (["test", *DEMO, "--ckpt_path=last"], "--ckpt_path last: there are no runs in lightning_logs"),
+    (["fit", *DEMO, "--ckpt_path=best"], "--ckpt_path best: there are no runs in lightning_logs"),
+    (["validate", *DEMO, "--ckpt_path=auto"], "--ckpt_path: there is no file 'auto'"),
+    (
+        ["fit", "--lr_scheduler", "linear"],
+        "--lr_scheduler: there is no such option: did you mean 'model.lr",
+    ),
+    (
+        ["fit", "--model.lr_scheduler=linaer"],
+        "--model.lr_scheduler linaer: choose one of cosine, linear, constant, or",
+    ),
+    (
+        ["fit", "--trainer.callbacks+=pytorch_lightning.callbacks.EarlyStopping"],
+        "--trainer.callbacks pytorch_lightning.callbacks.EarlyStopping: the package here is lightning: write "
+        "lightning.pytorch.callbacks.EarlyStopping",
+    ),
+    (
+        ["fit", "--trainer.callbacks=GradientAccumulationScheduler"],
+        "--trainer.callbacks GradientAccumulationScheduler: a",
+    ),
+    (
+        ["fit", "--trainer.callbacks+=LearningRateFinder"],
+        "--trainer.callbacks LearningRateFinder: it needs automatic",
+    ),
+    (
+        ["fit", "--model.backend,", "medqlora.models.TinyLlama"],
+        "--model.backend,: there is no such option: did you mean",
+    ),
+    (
+        ["merge", "--out", "merged"],
+        "--adapter: lightning_logs holds no finished run: train one with `medqlora fit`",
+    ),
     (["predict", "--data.questions=none.jsonl"], "--data.questions: there is no file none.jsonl"),
     (["plan", "--data.batch_sise=1"], "--data.batch_sise: there is no such option"),
     (["doctor", "--jsn"], "--jsn: there is no such option: did you mean 'json'?"),
+    (["export"], "--ckpt_path: lightning_logs holds no run: train one with `medqlora fit`"),
     (["export", "--ckpt_path", "none.ckpt"], "--ckpt_path: there is no file 'none.ckpt'"),
     (["runs", "--jsn"], "unrecognized arguments: --jsn: did you mean '--json'?"),
 ]

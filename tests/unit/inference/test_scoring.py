@@ -204,5 +204,21 @@ def test_pieces_of_the_head_add_up_whatever_their_size(
     assert_scored(found, [reference(model, example) for example in QUESTIONS])
 
 
+def test_each_pass_tells_how_many_questions_are_scored(loaded: tuple[Decoder, Any]) -> None:
+    heard: list[float] = []
+    score(
+        loaded[0],
+        QUESTIONS,
+        micro_batch_tokens=40,
+        packed=True,
+        pad_token_id=2,
+        device=CPU,
+        watch=heard.append,
+    )
+    assert len(heard) > 1
+    assert heard == sorted(heard)
+    assert heard[-1] == pytest.approx(len(QUESTIONS))
+
+
 def test_no_questions_score_nothing(loaded: tuple[Decoder, Any]) -> None:
     assert score(loaded[0], [], micro_batch_tokens=8, packed=True, pad_token_id=2, device=CPU) == []

@@ -37,11 +37,16 @@ class Bigrams(nn.Module):
         return nn.functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
 
 
+def _tokens(example: Encoded) -> int:
+    return len(example.prompt) + len(example.completion)
+
+
 def trained(
     tokens: int, most: int = 10**9, dtype: torch.dtype = torch.float32
 ) -> tuple[list[float], Bigrams, TokenBudget]:
     """Losses of three steps, the model after them, and the budget."""
     model, budget = Bigrams(most), TokenBudget(tokens)
+    watched: list[tuple[int, int]] = []
     optimizer = AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
 
     def rebuild(ids: Sequence[str]) -> StepBatch:
@@ -55,11 +60,17 @@ def trained(
         scheduler=warmup_cosine(optimizer, warmup_steps=1, total_steps=3),
         driver=TorchDriver(CPU, dtype),
         splitter=BudgetSplitter(budget, rebuild, CPU),
+        watch=lambda done, of: watched.append((done, of)),
     )
     results = [step.step(rebuild([one.id for one in EXAMPLES])) for _ in range(3)]
     assert [result.rate for result in results] == pytest.approx([0.05, 0.1, 0.05])
     assert all(result.ids == tuple("012345") and not result.overflow for result in results)
     assert all(parameter.grad is None for parameter in model.parameters())
+    # each pass is heard of, and a step ends with all of its tokens
+    assert (
+        [done for done, _ in watched[-1:]] == [of for _, of in watched[-1:]] == [sum(map(_tokens, EXAMPLES))]
+    )
+    assert len(watched) == len(model.passes)
     return [float(result.loss) for result in results], model, budget
 
 

@@ -1,0 +1,18 @@
+"""What other libraries may write on the user's screen: warnings of trouble, and no news of their own future."""
+
+import os
+import warnings
+
+#: the variables by which libraries of Hugging Face choose what they log, read when they are imported
+_VERBOSITY = ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY")
+
+
+def quiet_libraries() -> None:
+    """Hides what libraries say of their own future and progress; a user's own variables stay.
+
+    Called once in a process that is the command, before anything large is imported.
+    """
+    for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", category)
+    for name in _VERBOSITY:
+        os.environ.setdefault(name, "error")
