@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration, calibrate
 from medqlora.inference.rationale import rationale_in
+from medqlora.inference.streaming import AnswerPart
 
 if TYPE_CHECKING:
     from medqlora.inference.evaluator import Evaluator, build_evaluator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswerPart",
     "Calibration",
     "Evaluator",
     "Predictor",
