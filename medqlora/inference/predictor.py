@@ -18,6 +18,7 @@ from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
 from medqlora.inference.streaming import AnswerPart, PartsOfAnswer, Report, iterate
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.models.token_ids import check_token_ids
@@ -51,6 +52,7 @@ class Predictor:
         check_examples: raises InputError for examples that the model can't take.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
+        scope: what the adapter was trained on; None where that is not known.
         wants_context: whether the adapter was trained with contexts.
         remarks: what a user has to know of the loaded model, a line each.
     """
@@ -71,6 +73,7 @@ class Predictor:
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
+    scope: TrainingScope | None = None
     wants_context: bool = False
     remarks: tuple[str, ...] = ()
     #: scores and generates for encoded questions
@@ -148,6 +151,7 @@ class Predictor:
             check_examples=partial(check_token_ids, made),
             labels=trained.labels,
             calibration=trained.calibration,
+            scope=trained.scope,
             wants_context=trained.with_contexts,
             remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
         )
@@ -273,7 +277,7 @@ class Predictor:
         return iterate(run)
 
     def _answer_of(self, record: Record, prediction: Prediction, *, note: str) -> Answer:
-        return answer_of(prediction, record, self.calibration, note)
+        return answer_of(prediction, record, self.calibration, note, self.scope)
 
 
 def _question(

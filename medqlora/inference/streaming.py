@@ -16,7 +16,7 @@ Report = Callable[["AnswerPart | None"], None]
 #: words of a text that begins with no decision, after which the scores alone decide what is shown first
 _HELD_WORDS = 12
 #: letters of a word that is passed on before its end, since some languages put no space between words
-_LONG_WORD = 40
+LONG_WORD = 40
 _LAST_WORD = re.compile(r"\S*\Z")
 
 
@@ -63,7 +63,7 @@ class PartsOfAnswer:
         if self._shown is None:
             if prediction.labels and not _is_begun(text, decision, rationale):
                 return
-            self._show(replace(self._answer(replace(prediction, text=None, parsed=decision)), rationale=""))
+            self._show(replace(self._answer(replace(prediction, text=text, parsed=decision)), rationale=""))
         self._extend(rationale)
 
     def complete(self, answer: Answer) -> None:
@@ -91,7 +91,7 @@ def _whole_words(text: str) -> str:
     """The text without its last word, which may go on."""
     match = _LAST_WORD.search(text)
     assert match is not None
-    return text if len(match[0]) > _LONG_WORD else text[: match.start()]
+    return text if len(match[0]) > LONG_WORD else text[: match.start()]
 
 
 def _is_begun(text: str, decision: str | None, rationale: str) -> bool:

@@ -186,12 +186,13 @@ class EvaluationHooks(LightningModule):
         examples = [example for example in batch.examples if replies[example.id] is None]
         self.answered = self.evaluator().evaluate(examples, self.data.records).predictions if examples else []
         predictions = {prediction.id: prediction for prediction in self.answered}
-        calibration = self.evaluated.calibration if self.evaluated else None
+        weights = self.evaluated
+        calibration, scope = (None, None) if weights is None else (weights.calibration, weights.scope)
         answers = []
         for record in records:
             reply = replies[record.id]
             answer = (
-                answer_of(predictions[record.id], record, calibration)
+                answer_of(predictions[record.id], record, calibration, scope=scope)
                 if reply is None
                 else safe_answer(record, reply)
             )
