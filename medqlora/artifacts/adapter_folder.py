@@ -12,6 +12,7 @@ from medqlora.artifacts.adapter_record import AdapterRecord
 from medqlora.artifacts.card import model_card
 from medqlora.artifacts.evaluated_weights import TRACE_FILE
 from medqlora.evaluation import TrainingTrace
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import RECORD_FILE
 from medqlora.records import Record
 from medqlora.utils.manifests import put_in_place, write_folder_manifest
@@ -27,6 +28,7 @@ class AdapterContents:
         peft_config: the fields of PEFT's LoraConfig, as plain values.
         tokenizer: the base model's.
         train: the training records.
+        invented: name of the training data set, where it is invented.
         record: the content of `medqlora.json`; the card shows it too.
     """
 
@@ -35,6 +37,7 @@ class AdapterContents:
     tokenizer: Tokenizer
     train: Sequence[Record]
     record: AdapterRecord
+    invented: str | None = None
 
 
 def write_adapter(contents: AdapterContents, folder: Path) -> None:
@@ -67,6 +70,7 @@ def _write_files(contents: AdapterContents, folder: Path) -> None:
     save_peft_files(contents.peft_config, contents.weights, folder)
     contents.tokenizer.save_pretrained(str(folder))
     TrainingTrace.of(contents.train).save(folder / TRACE_FILE)
+    TrainingScope.of(contents.train, contents.invented).save(folder)
     text = json.dumps(contents.record, indent=2, default=str)
     (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(contents.record), encoding="utf-8")

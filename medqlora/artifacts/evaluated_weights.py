@@ -18,6 +18,7 @@ from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
 from medqlora.evaluation import TrainingTrace
 from medqlora.inference import Calibration
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import (
     RECORD_FILE,
     TEST_QUESTIONS,
@@ -47,12 +48,14 @@ class Learned:
         dev_ids: ids of the validation records.
         digest: of the training examples, as in a checkpoint's definition.
         test_questions: benchmark → the number of its test questions among them, by set.
+        invented: name of the data set, where it is invented.
     """
 
     train: Sequence[Record]
     dev_ids: frozenset[str]
     digest: str
     test_questions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    invented: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -142,6 +145,17 @@ class EvaluatedWeights:
         else:
             value, where = self.record.get("calibration"), f"{self.folder}/{RECORD_FILE}"
         return None if value is None else Calibration.from_json(value, where)
+
+    @cached_property
+    def scope(self) -> TrainingScope:
+        """What they were trained on, to notice questions outside of it.
+
+        Raises:
+            InputError: the file with it is damaged.
+        """
+        if self.learned is not None:
+            return TrainingScope.of(self.learned.train, self.learned.invented)
+        return TrainingScope() if self.folder is None else TrainingScope.load(self.folder, self.record)
 
     @property
     def test_questions(self) -> Mapping[str, Mapping[str, int]]:

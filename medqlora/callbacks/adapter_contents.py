@@ -100,7 +100,8 @@ def adapter_contents(
         "created": now(),
     }
     weights = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
-    return AdapterContents(weights, export["peft_config"], tokenizer, train, record)
+    invented = data.source.name if data.source.invented else None
+    return AdapterContents(weights, export["peft_config"], tokenizer, train, record, invented)
 
 
 def _records(data: PubMedQADataModule, split: str) -> list[Record]:

@@ -15,7 +15,7 @@ from medqlora.callbacks.attached import qlora_module, run_folder
 from medqlora.config.callbacks import AnswersOptions
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.errors import InputError
-from medqlora.inference import Answer, Calibration, answer_of, safe_answer
+from medqlora.inference import Answer, Calibration, TrainingScope, answer_of, safe_answer
 from medqlora.module import QLoRAModule
 from medqlora.records import Prediction, Record
 from medqlora.safety import SafeReply, check_note, screen
@@ -44,6 +44,7 @@ class Answers(Callback):
         #: identifies the model that answers, in each line
         self._by = ""
         self._calibration: Calibration | None = None
+        self._scope: TrainingScope | None = None
         #: the questions without an answer so far, in their order
         self._waiting: list[Record] = []
         #: the fixed replies, by the question's id
@@ -70,7 +71,7 @@ class Answers(Callback):
         weights = module.evaluated
         assert weights is not None
         check_note(self.note, "--answers.note")
-        self._calibration = weights.calibration
+        self._calibration, self._scope = weights.calibration, weights.scope
         self._by = _answerer(module, data, weights)
         self._written, self._kinds, self._replies = 0, {}, {}
         self._output = Path(self.path).expanduser() if self.path else run_folder(trainer).free_predictions()
@@ -121,7 +122,7 @@ class Answers(Callback):
         question = self._waiting.pop(0)
         if question.id != prediction.id:  # no assert: python -O would leave it out
             raise RuntimeError(f"question {question.id} was given the answer to {prediction.id}")
-        self._write(answer_of(prediction, question, self._calibration, self.note))
+        self._write(answer_of(prediction, question, self._calibration, self.note, self._scope))
 
     def _write_replies(self) -> None:
         while self._waiting and self._waiting[0].id in self._replies:

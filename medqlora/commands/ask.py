@@ -6,16 +6,20 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
-from medqlora.inference import Answer, safe_answer
+from medqlora.inference import Answer, AnswerPart, safe_answer
+from medqlora.inference.streaming import LONG_WORD
 from medqlora.records import Record
 from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.interrupts import Interrupted
+from medqlora.utils.terminal import printable
 
 if TYPE_CHECKING:
     from medqlora.inference.predictor import Predictor
@@ -154,12 +158,17 @@ def _load(options: argparse.Namespace) -> "Predictor":
 def _answer(
     predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
 ) -> Answer:
-    answer = predictor.answer(question, context, options.option, options.note)
-    _show(answer, options)
+    asked = (question, context, options.option, options.note)
+    if sys.stdout.isatty() and not options.json:
+        answer = stream(predictor.answer_stream(*asked), _columns())
+    else:
+        answer = predictor.answer(*asked)
+        _show(answer, options)
     if context is None and predictor.wants_context and answer.reply is None and not options.json:
+        how = "Type /context FILE|TEXT first." if options.question is None else "Pass --context."
         say(
-            "Warning: this adapter was trained with a context, and none was given; answers are less reliable. Pass "
-            "--context."
+            "Warning: this adapter was trained with a context, and none was given; answers are less reliable. "
+            + how
         )
     return answer
 
@@ -168,7 +177,36 @@ def _show(answer: Answer, options: argparse.Namespace) -> None:
     if options.json:
         say(json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False))
     else:
-        say(answer.shown(min(100, shutil.get_terminal_size().columns)))
+        say(answer.shown(_columns()))
+
+
+def _columns() -> int:
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def stream(parts: Iterable[AnswerPart], width: int) -> Answer:
+    """Prints an answer while it is generated; what stands there in the end is what `Answer.shown` gives.
+
+    Where the complete text contradicts what was printed of the decision, the complete answer follows.
+    """
+    printed = ""
+    first: Answer | None = None
+    for part in parts:
+        first = first or replace(part.answer, rationale="")
+        last = part.answer
+        shown = replace(first, rationale=last.rationale).shown(width, complete=False)
+        # a word that may go on waits until its line is certain: a word longer than a line begins on the one before
+        word = printable(last.rationale.split(" ")[-1])
+        waits = not part.complete and LONG_WORD < len(word) <= width
+        if shown.startswith(printed) and not waits:
+            print(shown[len(printed) :], end="", flush=True)
+            printed = shown
+    assert first is not None
+    if replace(last, rationale="") != first or not last.shown(width).startswith(printed):
+        say(f"\n\nThe complete text changes this answer:\n\n{last.shown(width)}")
+    else:
+        say(last.shown(width)[len(printed) :])
+    return last
 
 
 def _loop(predictor: "Predictor", options: argparse.Namespace, context: str | None) -> int:

@@ -12,9 +12,19 @@ class FullFineTuning(TypedDict):
     saved: float
 
 
+class GPUTimes(TypedDict):
+    """A GPU beside others: whether the plan fits it; number of GPUs → (least, most) minutes of training."""
+
+    gpu: str
+    engine: str
+    fits: bool
+    minutes: dict[str, list[float]]
+
+
 class _Required(TypedDict):
     base: str
     notes: list[str]
+    parameters: dict[str, int]
     engine: str
     checkpointing: str | int
     weights: str
@@ -39,6 +49,7 @@ class Report(_Required, total=False):
     tokens_per_s: list[float]
     minutes: list[float]
     largest: dict[str, int | None]
+    gpus: list[GPUTimes]
 
 
 def _checkpointing(report: Report) -> str:
@@ -57,9 +68,12 @@ def report_lines(report: Report) -> list[str]:
         *_phase_lines(report, *unit),
         "",
         *_peak_lines(report, *unit),
+        f"Parameters: {report['parameters']['trainable']:,} trainable of {report['parameters']['total']:,} "
+        f"({report['parameters']['trainable'] / report['parameters']['total']:.2%})",
         f"Work:      {report['steps']} steps of {report['flops_per_step'] / 1e12:.1f} TFLOP, "
         f"{report['tokens']:,} tokens",
         *_time_lines(report),
+        *_gpu_lines(report.get("gpus", [])),
         "Memory is what torch allocates; the GPU's own context takes about half a GiB more.",
     ]
 
@@ -111,3 +125,24 @@ def _time_lines(report: Report) -> list[str]:
         "without validation;",
         "           an estimate from measured shares of an H200's peak",
     ]
+
+
+def _gpu_lines(gpus: list[GPUTimes]) -> list[str]:
+    """A table of GPUs by their number."""
+    if not gpus:
+        return []
+    counts = list(gpus[0]["minutes"])
+    heads = (f"{count} GPU{'s' * (count != '1')}" for count in counts)
+    lines = [
+        "Minutes:   of training, estimated in the same way",
+        f"{'':<29}" + "".join(f"{head:>14}" for head in heads),
+    ]
+    for row in gpus:
+        words = f"{row['gpu']:<11}{row['engine']}" if row["fits"] else f"{row['gpu']:<11}does not fit"
+        cells = (f"{_short(fast)} to {_short(slow)}" for fast, slow in row["minutes"].values())
+        lines.append(f"  {words:<27}" + ("".join(f"{cell:>14}" for cell in cells) if row["fits"] else ""))
+    return lines
+
+
+def _short(minutes: float) -> str:
+    return f"{minutes:.2g}" if minutes < 10 else f"{minutes:,.0f}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration, calibrate
 from medqlora.inference.rationale import rationale_in
+from medqlora.inference.streaming import AnswerPart
+from medqlora.inference.training_scope import TrainingScope
 
 if TYPE_CHECKING:
     from medqlora.inference.evaluator import Evaluator, build_evaluator
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswerPart",
     "Calibration",
     "Evaluator",
     "Predictor",
+    "TrainingScope",
     "answer_of",
     "build_evaluator",
     "calibrate",

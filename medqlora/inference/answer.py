@@ -2,13 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.rationale import rationale_in
-from medqlora.records import Prediction, Record, softmax
+from medqlora.inference.training_scope import TrainingScope
+from medqlora.records import YES_NO_MAYBE, Prediction, Record, softmax
 from medqlora.safety.note import NOTE, check_note
 from medqlora.safety.screen import SafeReply
 from medqlora.utils.terminal import printable
@@ -37,6 +39,7 @@ class Answer:
         calibrated: whether `confidence` is the share of right answers among validation questions of that confidence.
         calibrated_on: number of validation questions that the temperature was fitted on; None where it was not.
         caution: why the confidence is not calibrated, as a clause.
+        warning: what a reader has to know of the adapter, as a sentence: that it was trained on invented data.
         rationale: the generated text after its decision, unchanged; of a free answer, the whole text.
         reason: why the answer is uncertain, as a sentence.
         reply: the fixed reply in place of an answer.
@@ -54,6 +57,7 @@ class Answer:
     calibrated: bool = False
     calibrated_on: int | None = None
     caution: str | None = None
+    warning: str | None = None
     rationale: str = ""
     reason: str | None = None
     reply: SafeReply | None = None
@@ -76,27 +80,36 @@ class Answer:
         plain["text"] = self.text
         return {key: _writable(value) for key, value in plain.items()}
 
-    def shown(self, width: int = 80) -> str:
-        """`text` wrapped to `width` columns, without a final newline."""
+    def shown(self, width: int = 80, *, complete: bool = True) -> str:
+        """`text` wrapped to `width` columns, without a final newline.
+
+        Args:
+            width: columns.
+            complete: False leaves out the note, of an answer whose text may go on.
+        """
         width = max(width, NARROWEST)
         parts = []
-        for part in (*self._paragraphs(), self.note):
+        for part in (*self._paragraphs(complete), *([self.note] if complete else ())):
             lines = [textwrap.wrap(line, width, break_on_hyphens=False) or [""] for line in part.split("\n")]
             parts.append("\n".join(line for wrapped in lines for line in wrapped))
         return "\n\n".join(parts)
 
-    def _paragraphs(self) -> list[str]:
+    def _paragraphs(self, complete: bool = True) -> list[str]:
         """The paragraphs before the note."""
         if self.reply is not None:
             return [self.reply.text]
         parts = []
         if self.decision is not None:
             parts.append(self._headline())
+        if self.warning is not None:
+            parts.append(self.warning)
         if self.rationale:
             # the text of an uncertain answer must not look like the answer
             lead = "Generated text: " if self.kind == UNCERTAIN else ""
             parts.append(lead + _harmless(self.rationale))
-        return parts or ["The generated text is empty."]
+        elif self.decision is None and complete:
+            parts.append("The generated text is empty.")
+        return parts
 
     def _headline(self) -> str:
         """Decision or leaning, confidence, and the reason."""
@@ -116,19 +129,24 @@ class Answer:
 
 
 def answer_of(
-    prediction: Prediction, record: Record, calibration: Calibration | None = None, note: str = NOTE
+    prediction: Prediction,
+    record: Record,
+    calibration: Calibration | None = None,
+    note: str = NOTE,
+    scope: TrainingScope | None = None,
 ) -> Answer:
     """The answer to one question: the decision, where the model is sure enough of it.
 
     An answer is uncertain where the calibrated confidence is below the threshold, where the generated text states
-    another decision than the likeliest label, or where there is no decision. Without a calibration on the same
-    labels the confidence is the model's own, and is marked so.
+    another decision than the likeliest label, where there is no decision, or where the question is far from those of
+    the training. Without a calibration on the same labels the confidence is the model's own, and is marked so.
 
     Args:
         prediction: as it is compared (see `evaluation.decided`), like those of the calibration.
         record: its question.
         calibration: saved with the adapter; None without one.
         note: text that the answer ends with.
+        scope: what the adapter was trained on; None where that is not known.
 
     Raises:
         ValueError: the prediction is of another question.
@@ -137,13 +155,19 @@ def answer_of(
     if prediction.id != record.id:
         raise ValueError(f"the prediction is of question {prediction.id}, the record is {record.id}")
     rationale = rationale_in(prediction.text or "", prediction.labels, record.options)
-    answer = Answer(record.id, record.question, "answer", rationale=rationale, note=note)
+    scope = scope or TrainingScope()
+    answer = Answer(
+        record.id, record.question, "answer", warning=scope.warning, rationale=rationale, note=note
+    )
+    far = scope.doubts(record)
     if not prediction.labels:
-        return answer
+        if not far:
+            return answer
+        return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=_sentence(far))
     if not all(math.isfinite(value) for value in prediction.logprobs):
         reason = "The model's scores of the possible answers are not finite numbers."
         return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=reason)
-    caution = _caution(prediction, calibration)
+    caution = "the question is unlike those of the training" if far else _caution(prediction, calibration)
     if calibration is not None and not calibration.covers(prediction):
         calibration = None
     probabilities = softmax(prediction.logprobs, calibration.temperature if calibration else 1.0)
@@ -159,10 +183,13 @@ def answer_of(
         calibrated_on=calibration.n if calibration and caution is None else None,
         caution=caution,
     )
-    doubt = _doubt(prediction, decision, confidence, calibration)
-    if doubt is None:
+    if decision is None:
+        doubts = [*far, "no decision could be read from the generated text"]
+    else:
+        doubts = [*far, *_doubts(prediction, record, decision, confidence, calibration)]
+    if not doubts:
         return answer
-    return replace(answer, kind="uncertain", decision=UNCERTAIN, leaning=decision, reason=doubt)
+    return replace(answer, kind="uncertain", decision=UNCERTAIN, leaning=decision, reason=_sentence(doubts))
 
 
 def safe_answer(record: Record, reply: SafeReply, note: str = NOTE) -> Answer:
@@ -185,12 +212,14 @@ def _caution(prediction: Prediction, calibration: Calibration | None) -> str | N
     return calibration.caution
 
 
-def _doubt(
-    prediction: Prediction, decision: str | None, confidence: float | None, calibration: Calibration | None
-) -> str | None:
-    """Why the answer is uncertain, as a sentence; None where it is not."""
-    if decision is None:
-        return "No decision could be read from the generated text."
+def _doubts(
+    prediction: Prediction,
+    record: Record,
+    decision: str,
+    confidence: float | None,
+    calibration: Calibration | None,
+) -> list[str]:
+    """Why the scores or the text make the answer uncertain, a clause each; empty where they don't."""
     doubts = []
     if calibration is not None and confidence is not None and confidence < calibration.threshold:
         allowed = f"{calibration.target_risk:.0%} wrong"
@@ -202,12 +231,27 @@ def _doubt(
             doubts.append(
                 f"its confidence of {shown} is {below} the least for at most {allowed} on the validation questions"
             )
-    if prediction.parsed is not None and prediction.parsed != decision:
-        doubts.append(f"the generated text says {prediction.parsed!r}, the scores say {decision!r}")
-    if not doubts:
+    said = prediction.parsed or _other_decision(prediction)
+    option = record.options.get(decision, "")
+    if said is not None and said not in (decision, option.casefold()):
+        scored = repr(decision) if not option else f"{decision!r} ({option})"
+        doubts.append(f"the generated text says {said!r}, the scores say {scored}")
+    return doubts
+
+
+def _other_decision(prediction: Prediction) -> str | None:
+    """Yes, no or maybe, where the text states that and the possible answers are others; else None.
+
+    An adapter that learned yes and no goes on saying them when it is given options.
+    """
+    if not prediction.text or set(YES_NO_MAYBE) <= set(prediction.labels):
         return None
-    sentence = ", and ".join(doubts)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return parse_decision(prediction.text, YES_NO_MAYBE)
+
+
+def _sentence(clauses: Sequence[str]) -> str:
+    joined = ", and ".join(clauses)
+    return f"{joined[0].upper()}{joined[1:]}."
 
 
 def _percent(value: float) -> str:

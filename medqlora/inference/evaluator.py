@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.generation import generate, generation_groups
+from medqlora.inference.generation import OnToken, generate, generation_groups
 from medqlora.inference.scoring import Decodes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.utils.types import Tokenizer
@@ -19,8 +19,16 @@ from medqlora.utils.types import Tokenizer
 Watch = Callable[[float], None]
 #: share of the work on a question that scoring is, where text is generated too; it orders no result
 _SCORING = 0.25
-#: prompts in, token ids of the generated texts out, in the same order
-Generate = Callable[[Sequence[Sequence[int]]], list[list[int]]]
+
+
+class Generate(Protocol):
+    """Generates a text for each prompt."""
+
+    def __call__(self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
+        """The token ids of each text, in the order of the prompts, without end tokens.
+
+        `on_token` is called with each new token of a single prompt, as soon as it is chosen.
+        """
 
 
 class Evaluated(NamedTuple):
@@ -101,27 +109,37 @@ class Evaluator:
         if writes:
             done = _SCORING * len(examples)
             texts = self._generate(examples, lambda count: watch(done + (1 - _SCORING) * count))
-        predictions = []
-        for example, result, text in zip(examples, scored, texts, strict=True):
-            record = records[example.id]
-            parsed = None if text is None else parse_decision(text, record.labels, record.options)
-            predictions.append(
-                Prediction(
-                    id=example.id,
-                    gold=record.answer,
-                    labels=record.labels,
-                    logprobs=result.label_logprobs,
-                    lengths=tuple(len(label) for label in example.labels),
-                    text=text,
-                    parsed=parsed,
-                    context_tokens=len(example.prompt),
-                )
-            )
+        predictions = [
+            _with_text(_scored_prediction(example, result, records[example.id]), text, records[example.id])
+            for example, result, text in zip(examples, scored, texts, strict=True)
+        ]
         return Evaluated(
             predictions,
             sum(result.completion_nll for result in scored),
             sum(result.completion_tokens for result in scored),
         )
+
+    def stream(self, example: Encoded, record: Record, report: Callable[[Prediction], None]) -> Prediction:
+        """The prediction of one question, as `evaluate` gives it, and meanwhile what is known of it.
+
+        Args:
+            example: the encoded question.
+            record: the question.
+            report: is called with the prediction when the labels are scored, and again after each new token, with the
+                text so far and nothing parsed from it. An error that it raises ends the generation.
+        """
+        prediction = _scored_prediction(example, self._score([example], False, lambda count: None)[0], record)
+        report(prediction)
+        if self.generate is None:
+            return prediction
+        tokens: list[int] = []
+
+        def on_token(token: int) -> None:
+            tokens.append(token)
+            report(replace(prediction, text=self._text(tokens)))
+
+        (token_ids,) = self.generate([example.prompt], on_token)
+        return _with_text(prediction, self._text(token_ids), record)
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
         """log p(label) in nats of each label, for a prompt without a question."""
@@ -147,10 +165,31 @@ class Evaluator:
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
             generated = self.generate([examples[index].prompt for index in group])
             for index, token_ids in zip(group, generated, strict=True):
-                texts[index] = self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+                texts[index] = self._text(token_ids)
             answered += len(group)
             watch(answered)
         return texts
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+
+
+def _scored_prediction(example: Encoded, scored: Scored, record: Record) -> Prediction:
+    """The prediction without a text."""
+    return Prediction(
+        id=example.id,
+        gold=record.answer,
+        labels=record.labels,
+        logprobs=scored.label_logprobs,
+        lengths=tuple(len(label) for label in example.labels),
+        context_tokens=len(example.prompt),
+    )
+
+
+def _with_text(prediction: Prediction, text: str | None, record: Record) -> Prediction:
+    """The prediction with its generated text and the decision that it states."""
+    parsed = None if text is None else parse_decision(text, record.labels, record.options)
+    return replace(prediction, text=text, parsed=parsed)
 
 
 def build_evaluator(
@@ -179,7 +218,7 @@ def build_evaluator(
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
 
-    def generate_texts(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    def generate_texts(prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
             return generate(
                 model,
@@ -189,6 +228,7 @@ def build_evaluator(
                 pad_token_id=pad_token_id,
                 device=device,
                 left_padding=getattr(decoder, "state", None) is None,
+                on_token=on_token,
             )
 
     return Evaluator(

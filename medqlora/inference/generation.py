@@ -1,6 +1,6 @@
 """Greedy generation in batches, with a key-value cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -17,8 +17,43 @@ class Generates(Protocol):
     generation_config: "GenerationConfig"
 
     def generate(
-        self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: "GenerationConfig"
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        generation_config: "GenerationConfig",
+        streamer: "Streamer | None" = None,
     ) -> Tensor: ...
+
+
+#: is called with each new token id of a single prompt, as soon as it is chosen
+OnToken = Callable[[int], None]
+
+
+class Streamer:
+    """Passes each new token of a single prompt on, in the form of transformers' `BaseStreamer`.
+
+    Args:
+        on_token: is called with each token id but the end tokens.
+        end_token_ids: each of them ends the text.
+    """
+
+    def __init__(self, on_token: OnToken, end_token_ids: Sequence[int]) -> None:
+        self._on_token = on_token
+        self._ends = frozenset(end_token_ids)
+        self._in_prompt = True
+
+    def put(self, value: Tensor) -> None:
+        """Takes the prompt's token ids first, then each new token."""
+        if self._in_prompt:
+            self._in_prompt = False
+            return
+        for token in value.flatten().tolist():
+            if token not in self._ends:
+                self._on_token(token)
+
+    def end(self) -> None:
+        """The text has ended."""
 
 
 def generation_groups(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
@@ -52,6 +87,7 @@ def generate(
     pad_token_id: int,
     device: torch.device,
     left_padding: bool = True,
+    on_token: OnToken | None = None,
 ) -> list[list[int]]:
     """The greedy continuation of each prompt, without its end token.
 
@@ -66,8 +102,15 @@ def generate(
         pad_token_id: fills the padding, which is masked.
         device: the model's.
         left_padding: whether the model supports it; if not, each batch holds prompts of one length.
+        on_token: is called with each new token of a single prompt; an error that it raises ends the generation.
+
+    Raises:
+        ValueError: `on_token` with several prompts.
     """
     from transformers import GenerationConfig
+
+    if on_token is not None and len(prompts) != 1:
+        raise ValueError(f"on_token follows one prompt, and there are {len(prompts)}")
 
     settings = GenerationConfig(
         do_sample=False,
@@ -81,7 +124,10 @@ def generate(
         input_ids, mask = _left_padded([prompts[index] for index in batch], pad_token_id)
         with _no_defaults(model) as generator:
             output = generator.generate(
-                input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=settings
+                input_ids=input_ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=settings,
+                streamer=None if on_token is None else Streamer(on_token, end_token_ids),
             )
         for index, row in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in end_token_ids), len(row))

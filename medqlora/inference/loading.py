@@ -9,6 +9,7 @@ import torch
 from medqlora import models
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter, read_merged
 from medqlora.models.precision import PRECISIONS
 from medqlora.records import YES_NO_MAYBE
@@ -28,6 +29,7 @@ class Trained:
         backend, backend_options: the class of `medqlora.models` and its options.
         prompt, precision, max_prompt_tokens, labels, calibration: as trained.
         with_contexts: whether the training questions had contexts.
+        scope: what it was trained on; None for a base model alone.
     """
 
     adapter: str | None = None
@@ -41,6 +43,7 @@ class Trained:
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
     with_contexts: bool = False
+    scope: TrainingScope | None = None
 
 
 def read_trained(name: str, option: str) -> Trained:
@@ -66,6 +69,7 @@ def read_trained(name: str, option: str) -> Trained:
         backend=str(record.get("backend", Trained.backend)),
         backend_options=options,
         with_contexts=bool(_section(record, "data").get("with_contexts", True)),
+        scope=TrainingScope.load(Path(folder).expanduser(), record),
     )
 
 
@@ -81,6 +85,7 @@ def _base_model(name: str, option: str) -> Trained:
         trained,
         backend_options={"base": name, "quantization": "none"},
         precision=PRECISIONS.get(stored, trained.precision),
+        scope=TrainingScope.load(Path(name).expanduser(), record),
     )
 
 

@@ -1,6 +1,6 @@
 """Predictions and answers of a loaded model: a base model, with or without an adapter, without a Trainer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -17,11 +17,13 @@ from medqlora.inference.calibration import Calibration
 from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
+from medqlora.inference.streaming import AnswerPart, PartsOfAnswer, Report, iterate
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.models.token_ids import check_token_ids
 from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record
-from medqlora.safety import NOTE, screen
+from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.types import Tokenizer
 
 #: the labels of options that are given as a list
@@ -50,6 +52,7 @@ class Predictor:
         check_examples: raises InputError for examples that the model can't take.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
+        scope: what the adapter was trained on; None where that is not known.
         wants_context: whether the adapter was trained with contexts.
         remarks: what a user has to know of the loaded model, a line each.
     """
@@ -70,6 +73,7 @@ class Predictor:
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
+    scope: TrainingScope | None = None
     wants_context: bool = False
     remarks: tuple[str, ...] = ()
     #: scores and generates for encoded questions
@@ -147,6 +151,7 @@ class Predictor:
             check_examples=partial(check_token_ids, made),
             labels=trained.labels,
             calibration=trained.calibration,
+            scope=trained.scope,
             wants_context=trained.with_contexts,
             remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
         )
@@ -174,16 +179,20 @@ class Predictor:
             raise ValueError("two records have the same id")
         if not records:
             return []
-        if examples is None:
-            _check_texts(records)
-            encoded = encode_all(
-                records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
-            )
-            self.check_examples(encoded)
-        else:
-            encoded = [examples[record.id] for record in records]
-        with nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast):
+        encoded = self._encode(records) if examples is None else [examples[record.id] for record in records]
+        with self._precision():
             return self.evaluator.evaluate(encoded, by_id).predictions
+
+    def _encode(self, records: Sequence[Record]) -> list[Encoded]:
+        _check_texts(records)
+        encoded = encode_all(
+            records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
+        )
+        self.check_examples(encoded)
+        return encoded
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
     def answers(
         self, records: Sequence[Record], note: str = NOTE, examples: Mapping[str, Encoded] | None = None
@@ -207,7 +216,7 @@ class Predictor:
         for record in records:
             reply = replies[record.id]
             answers.append(
-                answer_of(predictions[record.id], record, self.calibration, note)
+                self._answer_of(record, predictions[record.id], note=note)
                 if reply is None
                 else safe_answer(record, reply, note)
             )
@@ -232,6 +241,43 @@ class Predictor:
             InputError: a text is not valid Unicode, the question is too long, or the note is empty.
         """
         return self.answers([_question(question, context, options, self.labels)], note)[0]
+
+    def answer_stream(
+        self,
+        question: str,
+        context: str | Sequence[str] | None = None,
+        options: Sequence[str] | Mapping[str, str] | None = None,
+        note: str = NOTE,
+    ) -> Generator[AnswerPart, None, None]:
+        """The answer to one question in parts: the decision as soon as it is known, then the text word by word.
+
+        The last part has the answer that `answer` gives. The model runs in a thread of its own; closing the iterator
+        ends the generation.
+
+        Args:
+            question, context, options, note: as in `answer`.
+
+        Raises:
+            InputError: as `answer`, at the call.
+        """
+        record = _question(question, context, options, self.labels)
+        reply = screen(question)
+        if reply is not None:
+            part = AnswerPart(safe_answer(record, reply, note), "", complete=True)
+            return (one for one in (part,))
+        check_note(note, "note")
+        (encoded,) = self._encode([record])
+
+        def run(report: Report) -> None:
+            parts = PartsOfAnswer(record, partial(self._answer_of, record, note=note), report)
+            with self._precision():
+                prediction = self.evaluator.stream(encoded, record, parts.so_far)
+            parts.complete(self._answer_of(record, prediction, note=note))
+
+        return iterate(run)
+
+    def _answer_of(self, record: Record, prediction: Prediction, *, note: str) -> Answer:
+        return answer_of(prediction, record, self.calibration, note, self.scope)
 
 
 def _question(

@@ -24,18 +24,36 @@ def rationale_in(text: str, labels: Sequence[str], options: Mapping[str, str] | 
         labels: the possible decisions; empty for a free answer.
         options: for multiple choice, label → text of the option; a leading "B. Aspirin." is removed as a whole.
     """
+    return split_decision(text, labels, options)[1]
+
+
+def split_decision(
+    text: str, labels: Sequence[str], options: Mapping[str, str] | None = None
+) -> tuple[str | None, str]:
+    """The decision that a text begins with (None where it begins with none), and the text after it.
+
+    Args:
+        text, labels, options: as in `rationale_in`.
+    """
     text = after_reasoning(text)
     if turn := phrases.TURN_START.match(text):
         text = text[turn.end() :]
     end = phrases.END_TOKEN.search(text)
     if end:
         text = text[: end.start()]
+    label = None
     if labels:
         value = _leading(text, values_for(tuple(labels), tuple((options or {}).items())))
         if value is not None and value.label is not None:
+            label = value.label
             behind = _BEHIND.match(text, value.end)
             text = text[behind.end() if behind else value.end :]
-    return text.strip()
+    return label, text.strip()
+
+
+def in_reasoning(text: str) -> bool:
+    """Whether a text that is still generated is inside its reasoning (`<think>` without its end)."""
+    return phrases.THOUGHT_START.search(after_reasoning(text)) is not None
 
 
 def _leading(text: str, values: Values) -> Value | None:

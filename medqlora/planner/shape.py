@@ -103,6 +103,13 @@ class Shape:
             per_layer += 2 * self.head_dim
         return self.layers * per_layer + self.hidden
 
+    @property
+    def base_parameters(self) -> int:
+        """All weights of the base model."""
+        return (
+            self.linear_parameters + self.embedding_parameters + self.head_parameters + self.small_parameters
+        )
+
     def lora_parameters(self, r: int, targets: Sequence[str] | None = None) -> int:
         """Weights of LoRA with rank `r` on `targets` (None for all seven projections)."""
         sizes = (self.linears[name] for name in targets or SEVEN_PROJECTIONS if name in self.linears)

@@ -200,12 +200,13 @@ class EvaluationHooks(LightningModule):
             evaluated = self.evaluator().evaluate(examples, self.data.records, watch=self.watcher.questions)
             self.answered = evaluated.predictions
         predictions = {prediction.id: prediction for prediction in self.answered}
-        calibration = self.evaluated.calibration if self.evaluated else None
+        weights = self.evaluated
+        calibration, scope = (None, None) if weights is None else (weights.calibration, weights.scope)
         answers = []
         for record in records:
             reply = replies[record.id]
             answer = (
-                answer_of(predictions[record.id], record, calibration)
+                answer_of(predictions[record.id], record, calibration, scope=scope)
                 if reply is None
                 else safe_answer(record, reply)
             )

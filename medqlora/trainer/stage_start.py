@@ -201,7 +201,8 @@ def _learned(data: RunData, before: Learned | None, digest: str, base: str) -> L
         train += [record for record in before.train if (record.id, record.question) not in again]
         allowed = allowed or bool(before.test_questions)
     counts = added(base_test_questions(base), summary(train, dev) if allowed else {})
-    return Learned(train, frozenset(record.id for record in dev), digest, counts)
+    invented = data.source.name if data.source.invented else None
+    return Learned(train, frozenset(record.id for record in dev), digest, counts, invented)
 
 
 def _list_bad_records(trainer: Trainer, data: RunData) -> None:

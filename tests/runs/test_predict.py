@@ -74,11 +74,15 @@ def test_the_saved_temperature_and_threshold_decide_which_answers_are_uncertain(
         out = tmp_path / f"{threshold}.jsonl"
         words = [f"--data.questions={questions}", f"--answers.path={out}", f"--model.adapter={copy}"]
         run("predict", [*trained, *words, "--model.generate=false"])
-        return [one for one in lines(out) if one["kind"] != "safe_reply"]
+        answered = [one for one in lines(out) if one["kind"] != "safe_reply"]
+        without_context = answered.pop(1)  # which every training question had
+        assert (without_context["id"], without_context["kind"]) == ("n2", "uncertain")
+        assert "no context was given" in without_context["reason"].lower()
+        return answered
 
     confidences = sorted(one["confidence"] for one in answers(0.0))
     middle = confidences[len(confidences) // 2]
-    assert [one["kind"] for one in answers(0.0)] == ["answer"] * 8
+    assert [one["kind"] for one in answers(0.0)] == ["answer"] * 7
     for one in answers(middle):
         assert one["kind"] == ("answer" if one["confidence"] >= middle else "uncertain")
         assert (one["decision"] == "uncertain") == (one["confidence"] < middle)

@@ -10,6 +10,7 @@ from medqlora.artifacts.card import CAUTION, on_test_questions
 from medqlora.artifacts.evaluated_weights import TRACE_FILE
 from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
+from medqlora.inference.training_scope import SCOPE_FILE
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS
 from medqlora.utils.files import now
 
@@ -62,6 +63,10 @@ def write_companions(
             shutil.copyfile(tokenizer / name, folder / name)
     if (adapter / TRACE_FILE).is_file():  # else a test on questions that were trained on would not be noticed
         shutil.copyfile(adapter / TRACE_FILE, folder / TRACE_FILE)
+    if (
+        adapter / SCOPE_FILE
+    ).is_file():  # else the model would be sure of questions far from its training questions
+        shutil.copyfile(adapter / SCOPE_FILE, folder / SCOPE_FILE)
     # without it the weights would be quantized again when they are loaded
     _write(folder / RECORD_FILE, merged_record(record, adapter, dtype))
 

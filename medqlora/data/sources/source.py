@@ -22,6 +22,9 @@ class Source(ABC):
     #: lm-evaluation-harness is its "lm_eval"
     prompts: Mapping[str, Prompt] = {}
 
+    #: whether the records are invented: an adapter trained on them knows nothing of medicine, and its answers say so
+    invented: bool = False
+
     #: lines for the terminal on how the files were read and what `read` left out; () before `read`
     remarks: tuple[str, ...] = ()
 

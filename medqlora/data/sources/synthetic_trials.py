@@ -76,6 +76,7 @@ class SyntheticTrials(Source):
     """
 
     name = "SyntheticTrials"
+    invented = True
 
     def __init__(self, train: int = 1200, dev: int = 64, test: int = 400, seed: int = 0) -> None:
         for option, value, least in (("train", train, 1), ("dev", dev, 0), ("test", test, 1)):

@@ -3,6 +3,8 @@
 import io
 import json
 import runpy
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ from harness import options, refused, run, write_rows
 from tiny import hub_cache
 
 from medqlora.cli import main
+from medqlora.commands.ask import stream
 from medqlora.data import encode_all
 from medqlora.errors import InputError
-from medqlora.inference import Predictor
+from medqlora.evaluation.parsing.decisions import parse_decision
+from medqlora.inference import Answer, AnswerPart, Predictor, answer_of
 from medqlora.inference.loading import Trained, read_trained
-from medqlora.records import Record
+from medqlora.inference.streaming import PartsOfAnswer
+from medqlora.records import Prediction, Record
 from medqlora.safety import NOTE
 
 QUESTION = "Does drug 7 help?"
@@ -81,6 +86,73 @@ def test_the_terminal_shows_decision_confidence_and_last_the_note(
     assert " ".join(out.split()).endswith(NOTE)
 
 
+def test_a_terminal_is_told_the_same_while_it_is_generated(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["ask", QUESTION, "--context", CONTEXT, "--logs", str(logs), "--device", "cpu"]
+    assert main(words) == 0
+    at_once = capsys.readouterr().out
+    parts: list[AnswerPart] = []
+    answer_stream = Predictor.answer_stream
+
+    def noted(*asked: Any) -> Iterator[AnswerPart]:
+        for part in answer_stream(*asked):
+            parts.append(part)
+            yield part
+
+    monkeypatch.setattr(Predictor, "answer_stream", noted)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(words) == 0
+    assert capsys.readouterr().out == at_once
+    assert len(parts) > 2
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == parts[-1].answer.kind
+
+
+def streamed(text: str, capsys: pytest.CaptureFixture[str], width: int) -> tuple[str, Answer]:
+    """The terminal's text for a model that generates `text`, and the answer."""
+    record = Record("1", QUESTION)
+    made = Prediction("1", None, record.labels, (-0.1, -3.0, -4.0))
+    parts: list[AnswerPart] = []
+
+    def report(part: AnswerPart | None) -> None:
+        parts.extend([] if part is None else [part])
+
+    maker = PartsOfAnswer(record, lambda prediction: answer_of(prediction, record), report)
+    for end in range(0, len(text), 3):
+        maker.so_far(replace(made, text=text[:end]))
+    maker.complete(answer_of(replace(made, text=text, parsed=parse_decision(text, record.labels)), record))
+    answer = stream(parts, width)
+    return capsys.readouterr().out, answer
+
+
+@pytest.mark.parametrize("width", [20, 44, 100])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yes. The rates fell in both arms of this trial.\n\n- by a third in adults\n- by half in children\n",
+        "No. The rates were the same in both arms of this trial.",
+        "yes. " + "两组的发生率均下降" * 20,
+        "yes. \x1b[2J" + "pneumonoultramicroscopicsilicovolcanoconiosis " * 3,
+        "",
+    ],
+)
+def test_what_stands_there_in_the_end_is_the_answer(
+    text: str, width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, answer = streamed(text, capsys, width)
+    assert out == f"{answer.shown(width)}\n"
+
+
+def test_a_text_that_takes_its_decision_back_is_followed_by_the_whole_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, answer = streamed("yes. The rates fell in one arm. Wait, the final answer is no.", capsys, 80)
+    assert out.startswith("Answer: yes")
+    assert out.endswith(f"The complete text changes this answer:\n\n{answer.shown(80)}\n")
+    assert answer.kind == "uncertain"
+
+
 def test_without_a_context_it_says_that_the_adapter_learned_with_one(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +193,8 @@ def test_the_loop_answers_until_its_input_ends_and_survives_mistakes(
     assert "there is no such file" in out
     history = [line for line in out.splitlines() if line.endswith(QUESTION)]
     assert len(history) == 2
+    assert "Type /context FILE|TEXT first." in out
+    assert "--context" not in out.replace("--context ", "")  # the error for /context names no option
     assert "/quit" in out  # the help, after a command that isn't one
 
 

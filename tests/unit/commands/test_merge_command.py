@@ -18,7 +18,7 @@ from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.verification import limits
 from medqlora.cli import main
 from medqlora.commands.progress_lines import ProgressLines
-from medqlora.inference import Predictor
+from medqlora.inference import Predictor, TrainingScope
 
 #: families that are merged as a model, not tensor by tensor
 AS_A_MODEL: dict[str, dict[str, Any]] = {
@@ -102,10 +102,15 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
     run("test", words)
     assert "pass --model.backend.quantization none" in capsys.readouterr().out
     for where in (merged, adapter):
-        assert main(["ask", "Does drug 7 help?", "--adapter", str(where), "--device", "cpu", "--json"]) == 0
+        asked = ["ask", "Does drug 7 help?", "--context", "Trial 7 of it.", "--device", "cpu", "--json"]
+        assert main([*asked, "--adapter", str(where)]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{")
     assert first["probabilities"] == pytest.approx(second["probabilities"], abs=2e-3)
     assert first["calibrated_on"] == second["calibrated_on"] == 24
+    scope = TrainingScope.load(merged, {})
+    assert scope.words
+    assert scope.always_context
+    assert scope == TrainingScope.load(adapter, {})
 
 
 @pytest.mark.parametrize("family", AS_A_MODEL)

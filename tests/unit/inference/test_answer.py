@@ -99,6 +99,34 @@ def test_a_text_that_says_otherwise_makes_it_uncertain() -> None:
     assert answer.reason == "The generated text says 'no', the scores say 'yes'."
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("no. It did no better than placebo.", "uncertain"),
+        ("Maybe. This stayed open.", "uncertain"),
+        ("No other drug was tried, so aspirin.", "answer"),
+        ("It acts at once.", "answer"),
+    ],
+)
+def test_with_options_a_text_that_says_yes_or_no_makes_it_uncertain(text: str, kind: str) -> None:
+    """An adapter that learned yes and no goes on saying them: its scores of the options then mean little."""
+    options = {"A": "aspirin", "B": "zinc"}
+    made = Prediction("1", None, ("A", "B"), (-0.001, -9.0), text=text)
+    answer = answer_of(made, Record("1", "Which drug?", options=options, labels=("A", "B")))
+    assert answer.kind == kind
+    if kind == "uncertain":
+        assert answer.reason == (
+            f"The generated text says {text.split('.')[0].lower()!r}, the scores say 'A' (aspirin)."
+        )
+        assert "The model leans to A: aspirin" in answer.text
+
+
+def test_an_option_may_be_the_word_no() -> None:
+    made = Prediction("1", None, ("A", "B"), (-9.0, -0.001), text="no. It did no better.")
+    record = Record("1", "Does it help?", options={"A": "Yes", "B": "No"}, labels=("A", "B"))
+    assert answer_of(made, record).kind == "answer"
+
+
 def test_a_text_that_says_nothing_readable_does_not() -> None:
     assert answer_of(*asked(text="Rates fell.", parsed=None), calibration()).kind == "answer"
 
