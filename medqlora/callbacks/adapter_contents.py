@@ -82,6 +82,7 @@ def adapter_contents(
         "prompt": data.prompt.describe(tokenizer) if data.prompt is not None else {},
         "data": {
             "name": data.source.name,
+            "hub": data.source.hub,
             **data.source.fingerprint(),
             "train_questions": len(train),
             "with_contexts": any(record.contexts for record in train),

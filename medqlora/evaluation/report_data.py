@@ -77,9 +77,13 @@ class Calibration(CalibrationScores):
 
 
 class Temperature(TypedDict):
-    """The temperature fitted on validation questions, and the test's calibration before and after it."""
+    """The temperature from validation questions, and the test's calibration before and after it.
+
+    `why_not_fitted`: a clause where the questions support none and the value is 1, see `supported_temperature`.
+    """
 
     value: float
+    why_not_fitted: str | None
     fitted_on: int
     before: CalibrationScores
     after: CalibrationScores

@@ -258,7 +258,7 @@ def _definitions(report: Report) -> Markup:
         "NLL": "mean negative log of the right label's probability among the labels, in nats.",
         "AURC": "mean risk over all coverages, from the surest answer to all of them; lower is better. Ties are "
         "averaged.",
-        "temperature": "fitted on dev questions only, never on these.",
+        "temperature": "fitted on validation questions only, never on these; 1 where those support none.",
         "ROUGE-L": "overlap of the generated rationale's wording with the reference; it does not judge truth.",
     }  # fmt: skip
     if report["decided_by"] == "exact_match":

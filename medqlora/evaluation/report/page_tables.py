@@ -90,15 +90,19 @@ def calibration_table(report: Report) -> Markup | None:
     if curve is None:
         return None
     rows = [_calibration_row("This model", report)]
-    if temperature := report["temperature"]:
+    temperature = report["temperature"]
+    if temperature and not temperature.get("why_not_fitted"):
         name = (
             f"This model at temperature {temperature['value']:.2f}, fitted on {temperature['fitted_on']} "
-            "dev questions"
+            "validation questions"
         )
         rows.append(_calibration_row(name, temperature["after"]))
     if base := report["base"]:
         rows.append(_calibration_row("Bare base", base))
-    sentences = [
+    sentences = []
+    if temperature and (why := temperature.get("why_not_fitted")):
+        sentences.append(f"The temperature stays 1, as in the adapter's record: {why}.")
+    sentences += [
         f"Answering only the surest {curve['coverage']:.0%} ({curve['answered']} questions, confidence from "
         f"{percent(curve['confidence_at_coverage'])}) gives {percent(curve['accuracy_at_coverage'])} accuracy.",
         f"The labels together hold {percent(report['label_mass'] or 0.0)} of the model's probability on average.",

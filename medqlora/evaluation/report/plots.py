@@ -106,7 +106,7 @@ def _reliability(bins: Sequence[CalibrationBin], report: Report) -> Figure:
     )  # fmt: skip
     for x, y, _, n in points:
         axes.annotate(str(n), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=QUIET)
-    if temperature := report.get("temperature"):
+    if (temperature := report.get("temperature")) and not temperature.get("why_not_fitted"):
         after = _points(temperature["bins_after"])
         axes.plot(
             [point[0] for point in after], [point[1] for point in after],
