@@ -18,7 +18,7 @@ def model_card(record: AdapterRecord) -> str:
         *on_test_questions(record["test_questions"]),
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
-        *_scores(record["scores"]),
+        *_scores(record["scores"], record["data"].get("validation_sample")),
         *_section("Confidence", _calibration(record["calibration"])),
         *_training(record),
         *_section("Versions", "| package | version |", "|---|---|", _rows(record["versions"])),
@@ -76,16 +76,19 @@ def _prompt(prompt: Mapping[str, object]) -> list[str]:
     return _section("Prompt", named, "", "```json", template, "```")
 
 
-def _scores(scores: Mapping[str, float]) -> list[str]:
+def _scores(scores: Mapping[str, float], sample: object) -> list[str]:
     rows = _rows({name: f"{value:.4g}" for name, value in scores.items()})
-    return _section(
-        "Validation scores of these weights",
+    lines = [
         "| score | value |",
         "|---|---|",
         rows or "| none | nothing was validated |",
         "",
         "A validation set is small: read them with their uncertainty, and judge by `medqlora test`.",
-    )
+    ]
+    if isinstance(sample, Mapping):
+        of = f"{sample['size']} of {sample['of']} validation questions, by label with seed {sample['seed']}"
+        lines += ["", f"A sample: {of}."]
+    return _section("Validation scores of these weights", *lines)
 
 
 def _calibration(values: Mapping[str, object] | None) -> str:

@@ -87,6 +87,7 @@ def adapter_contents(
             "train_questions": len(train),
             "with_contexts": any(record.contexts for record in train),
             "max_prompt_tokens": data.max_prompt_tokens,
+            "validation_sample": data.samples["dev"]._asdict() if "dev" in data.samples else None,
         },
         "train_ids": [record.id for record in train],
         "dev_ids": [record.id for record in dev],

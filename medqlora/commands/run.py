@@ -170,7 +170,8 @@ class Run:
         say("")
         if saver.best_model_score is not None:
             best = float(saver.best_model_score)
-            say(f"Best {saver.monitor}: {best:.4f}  ({Path(saver.best_model_path).name})")
+            part = f", {sample}" if (sample := self.datamodule.samples.get("dev")) else ""
+            say(f"Best {saver.monitor}{part}: {best:.4f}  ({Path(saver.best_model_path).name})")
         say(f"Run:     {folder}")
         if saver.adapter_folder is not None:
             say(f"Adapter: {saver.adapter_folder}")

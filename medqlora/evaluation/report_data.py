@@ -255,6 +255,8 @@ class Report(ModelScores, total=False):
     exact_match_ci95: Interval
     note: str
     contamination: Contamination | None
+    topic_kind: str
+    sample: dict[str, int] | None
     trained_on_test_questions: Mapping[str, Mapping[str, int]]
     threshold: Threshold | None
     asking_s: float
@@ -292,6 +294,7 @@ class PredictionLine(AnswerLine, total=False):
     """A line of `predictions.jsonl`."""
 
     id: str
+    question: str
     gold: str | None
     context_tokens: int
     base: AnswerLine

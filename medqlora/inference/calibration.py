@@ -130,10 +130,10 @@ def calibrate(
 ) -> Calibration:
     """The temperature and the threshold that the validation questions support.
 
-    The temperature is `supported_temperature`'s, as in every report. The threshold is the lowest calibrated confidence at or above
-    which at most `target_risk` of the validation questions were decided wrongly: the largest coverage, as in
-    https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 can never meet; `risk_ci95` shows
-    the uncertainty. Questions of equal confidence stay together. Where no threshold meets the target, it is
+    The temperature is `supported_temperature`'s, as in every report. The threshold is the lowest calibrated confidence
+    at or above which at most `target_risk` of the validation questions were decided wrongly: the largest coverage, as
+    in https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 can never meet; `risk_ci95`
+    shows the uncertainty. Questions of equal confidence stay together. Where no threshold meets the target, it is
     `UNREACHABLE`.
 
     `caution` says what is not reliable.

@@ -141,8 +141,9 @@ class SupportedTemperature(NamedTuple):
 def supported_temperature(dev: Sequence[Prediction]) -> SupportedTemperature:
     """The one temperature of a set of validation questions: an adapter's record, its card and every report have it.
 
-    `fit_temperature`'s, except that it stays 1 with too few questions (`enough.FEWEST`), with a single class, or without a
-    wrong decision: the likelihood then grows without end as the temperature falls, and the bound would claim certainty.
+    `fit_temperature`'s, except that it stays 1 with too few questions (`enough.FEWEST`), with a single class, or
+    without a wrong decision: the likelihood then grows without end as the temperature falls, and the bound would claim
+    certainty.
 
     Raises:
         ValueError: as `fit_temperature`.

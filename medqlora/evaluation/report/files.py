@@ -97,13 +97,17 @@ def prediction_lines(
     """A line of `predictions.jsonl` for each question, in order.
 
     `logprobs` are the model's own; `probabilities`, `decision` and `confidence` follow the scores'
-    normalisation and prior. With `records`, a line has the annotators' decisions as `human`.
+    normalisation and prior. With `records`, a line has the question and the annotators' decisions (`human`).
     """
     lines: list[PredictionLine] = []
     human = {record.id: dict(record.annotations) for record in records if record.annotations}
+    questions = {record.id: record.question for record in records}
     answers = _answers(scores, predictions, scores.more.get("prior"))
     for prediction, answer in zip(predictions, answers, strict=True):
-        line: PredictionLine = {"id": prediction.id, "gold": prediction.gold, **answer}
+        line: PredictionLine = {"id": prediction.id}
+        if prediction.id in questions:
+            line["question"] = questions[prediction.id]
+        line.update({"gold": prediction.gold, **answer})
         if scores.decided_by != "exact_match":
             line["context_tokens"] = prediction.context_tokens
         lines.append(line)

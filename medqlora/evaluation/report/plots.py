@@ -54,7 +54,8 @@ def figures(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, Figu
         topics = [row for row in scores.by_topic if not row.get("merged_groups")][:TOPICS_SHOWN]
         # where nearly every question has some rare heading, "other" is all of them and shows nothing
         rest = [row for row in scores.by_topic if row.get("merged_groups") and row["n"] < 0.9 * scores.n]
-        drawn["by_topic"] = _groups(topics + rest, scores.accuracy, "Accuracy by topic (MeSH)")
+        title = f"Accuracy by {report.get('topic_kind', 'topic')}"
+        drawn["by_topic"] = _groups(topics + rest, scores.accuracy, title)
     return drawn
 
 

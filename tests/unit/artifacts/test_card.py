@@ -1,4 +1,4 @@
-"""The model card: huggingface_hub reads its front matter, and it claims no calibration that the questions can't show."""
+"""The model card: huggingface_hub reads its front matter; it claims no calibration that the questions can't show."""
 
 from pathlib import Path
 from typing import Any
