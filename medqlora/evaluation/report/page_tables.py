@@ -29,8 +29,11 @@ def comparison_table(report: Report) -> Markup:
     for setting, human in report["human"].items():
         rows.append(_model_row(f"Human annotator, {setting.replace('_', ' ')}", human))
     if (majority := report["majority_accuracy"]) is not None:
-        rows.append(["Always the most frequent answer", percent(majority), "", "", "", ""])
-    parts = [table(["", "accuracy", "95% interval", "macro-F1", "95% interval", "unreadable"], rows)]
+        rows.append(["Always the most frequent answer", percent(majority), "", ""])
+    head = ["", "accuracy", "macro-F1", "unreadable"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    parts = [table(head, rows), element("p", "Below each value its 95% interval.", class_="small soft")]
     if base:
         parts.append(element("p", _difference(base)))
     return joined(parts)
@@ -51,12 +54,15 @@ def _model_row(name: str, scores: Accuracies, *, reads_text: bool = False) -> li
     f1, interval = scores.get("macro_f1"), scores.get("macro_f1_ci95")
     return [
         name,
-        percent(scores["accuracy"]),
-        interval_text(scores["accuracy_ci95"]),
-        "" if f1 is None else percent(f1),
-        "" if interval is None else interval_text(interval),
+        with_interval(percent(scores["accuracy"]), scores["accuracy_ci95"]),
+        "" if f1 is None else with_interval(percent(f1), interval),
         "" if unparsed is None else percent(unparsed),
     ]
+
+
+def with_interval(value: str, interval: Sequence[float] | None) -> Markup:
+    """A cell with its 95% interval below the value, so that a table fits a phone."""
+    return joined((value, element("small", interval_text(interval))) if interval else (value,), " ")
 
 
 def interval_text(interval: Sequence[float]) -> str:
