@@ -7,7 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.runs import RunRecord
 from medqlora.callbacks.attached import qlora_module, saver_of
+from medqlora.callbacks.sessions import best_scores, log_session
 from medqlora.errors import InputError
+from medqlora.models.adapters import read_adapter
 from medqlora.utils.console import say
 from medqlora.utils.files import now
 from medqlora.utils.interrupts import Interrupted
@@ -39,6 +41,10 @@ class RunRecorder(Callback):
         saver.finish(trainer, pl_module)
         if saver.best_model_score is not None:
             self.record.best = {str(saver.monitor): float(saver.best_model_score)}
+        if trainer.is_global_zero and saver.adapter_folder is not None:
+            adapter = read_adapter(str(saver.adapter_folder))
+            name = str(saver.adapter_folder)
+            log_session(trainer.loggers, "fit", name, adapter, best_scores(adapter), trainer.global_step)
         self.record.state, self.record.finished = "finished", now()
         self._end(trainer)
 

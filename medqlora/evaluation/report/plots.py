@@ -38,9 +38,9 @@ def figures(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, Figu
     report, base = scores.to_json(), scores.base
     drawn: dict[str, Figure] = {}
     if scores.confusion_matrix:
-        drawn["confusion"] = _confusion(scores.confusion_matrix, "This model" if base else "Confusion matrix")
+        drawn["confusion"] = confusion(scores.confusion_matrix, "This model" if base else "Confusion matrix")
     if base and (matrix := base.get("confusion_matrix")):
-        drawn["confusion_base"] = _confusion(matrix, "The bare base")
+        drawn["confusion_base"] = confusion(matrix, "The bare base")
     if bins := report.get("calibration"):
         drawn["reliability"] = _reliability(bins["bins"], report)
     if curve := report.get("selective"):
@@ -166,7 +166,8 @@ def _confidence(report: Report, predictions: Sequence[Prediction]) -> Figure:
     return figure
 
 
-def _confusion(matrix: ConfusionMatrix, title: str) -> Figure:
+def confusion(matrix: ConfusionMatrix, title: str) -> Figure:
+    """Counts and shares of the rows; rows are right answers, columns decisions."""
     rows, columns, counts = matrix["rows_gold"], matrix["columns_decision"], matrix["counts"]
     figure, axes = new_axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title)
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
