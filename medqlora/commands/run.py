@@ -129,8 +129,10 @@ class Run:
         self.prepare()
         if self.verb == "fit":
             self.resume()
+        if self.verb in ("fit", "predict"):
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
+        if self.verb == "fit":
             self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
 
     def prepare(self) -> None:
@@ -160,6 +162,8 @@ class Run:
             self.datamodule.test
         ):  # what is answered already needs no model; the answers go to a file, not to memory
             self.cli.run_verb(return_predictions=False)
+        else:
+            self._remove_empty_folder()
 
     def finish(self) -> None:
         """Says what a fit left, and what to type next."""
