@@ -31,7 +31,7 @@ def front_matter(record: AdapterRecord) -> list[str]:
     return [
         *lines,
         f"metrics: {_list(metrics(record['scores']))}",
-        *licence(base),
+        *licence(base, record["backend"]),
         "library_name: peft",
         "pipeline_tag: text-generation",
         "tags: [medical, question-answering, qlora, lora]",
@@ -60,12 +60,13 @@ def metrics(scores: Mapping[str, float]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name)) or ["accuracy"]
 
 
-def licence(base: str) -> list[str]:
+def licence(base: str, backend: str = "") -> list[str]:
     """An adapter is derived from its base model, and goes under the base model's licence.
 
-    Of a local base its own card says which; of a name on the Hub the family. Neither asks a network.
+    Of a local base its own card says which; of a name on the Hub the family; the demo's base is this project's own.
+    Nothing asks a network.
     """
-    found = _own_licence(Path(base))
+    found = "mit" if backend == _DEMO else _own_licence(Path(base))
     if found is None and on_the_hub(base):
         found = next((name for part, name in _LICENCES if re.search(part, base.lower())), None)
     if found is not None:
