@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 
 from medqlora.artifacts.adapter_record import AdapterRecord
+from medqlora.artifacts.card_metadata import front_matter, hub_name, on_the_hub
 from medqlora.data.test_sets import OPTION, told
+from medqlora.inference import Calibration
 
 CAUTION = "Not medical advice. A research artefact: it can be wrong, and confidently so."
 
@@ -12,11 +14,11 @@ CAUTION = "Not medical advice. A research artefact: it can be wrong, and confide
 def model_card(record: AdapterRecord) -> str:
     """The card as Markdown. https://huggingface.co/docs/hub/model-cards"""
     parts = [
-        *_head(record["base"]),
+        *_head(record),
         *on_test_questions(record["test_questions"]),
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
-        *_scores(record["scores"]),
+        *_scores(record["scores"], record["data"].get("validation_sample")),
         *_section("Confidence", _calibration(record["calibration"])),
         *_training(record),
         *_section("Versions", "| package | version |", "|---|---|", _rows(record["versions"])),
@@ -34,16 +36,14 @@ def _rows(values: Mapping[str, object]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in values.items())
 
 
-def _head(base: str) -> list[str]:
-    front = ["library_name: peft", "tags: [medical, question-answering, qlora, lora]"]
-    if "/" in base and not base.startswith((".", "/", "~")):  # a name on the Hub
-        front.insert(0, f"base_model: {base}")
+def _head(record: AdapterRecord) -> list[str]:
+    name = record["base"] if on_the_hub(record["base"]) else hub_name(record["base"], record["backend"])
     return [
         "---",
-        *front,
+        *front_matter(record),
         "---",
         "",
-        f"# LoRA adapter for medical question answering, on {base}",
+        f"# LoRA adapter for medical question answering, on {name}",
         "",
         CAUTION,
         "",
@@ -76,33 +76,44 @@ def _prompt(prompt: Mapping[str, object]) -> list[str]:
     return _section("Prompt", named, "", "```json", template, "```")
 
 
-def _scores(scores: Mapping[str, float]) -> list[str]:
+def _scores(scores: Mapping[str, float], sample: object) -> list[str]:
     rows = _rows({name: f"{value:.4g}" for name, value in scores.items()})
-    return _section(
-        "Validation scores of these weights",
+    lines = [
         "| score | value |",
         "|---|---|",
         rows or "| none | nothing was validated |",
         "",
         "A validation set is small: read them with their uncertainty, and judge by `medqlora test`.",
-    )
+    ]
+    if isinstance(sample, Mapping):
+        of = f"{sample['size']} of {sample['of']} validation questions, by label with seed {sample['seed']}"
+        lines += ["", f"A sample: {of}."]
+    return _section("Validation scores of these weights", *lines)
 
 
 def _calibration(values: Mapping[str, object] | None) -> str:
+    """What the validation questions say of the confidence, in the words of `Calibration`."""
     if values is None:
         return "None: nothing was validated."
-    target = f"at most {values['target_risk']:.0%} wrong"
-    interval = values["risk_ci95"]
-    if not values["answered"] or not isinstance(interval, (list, tuple)):
-        rule = f'no confidence was enough for {target}: every answer is "uncertain"'
-    else:
-        low, high = interval
-        rule = (
-            f"answers are given from a confidence of {values['threshold']:.3g} on, where {values['wrong']} of "
-            f"{values['answered']} were wrong (95% {low:.0%} to {high:.0%}; the target is {target}), and are "
-            '"uncertain" below'
+    found = Calibration.from_json(values, "the adapter's record")
+    asked = f"On the {found.n} validation question{'s' * (found.n != 1)}:"
+    if found.caution is not None:
+        return (
+            f"Not calibrated: {found.caution}. The temperature stays {found.temperature:.3g}, and the threshold that "
+            "is saved with the adapter shows nothing."
         )
-    return f"On the {values['n']} validation questions: temperature {values['temperature']:.3g}; {rule}."
+    target = f"at most {found.target_risk:.0%} wrong"
+    fitted = f"{asked} temperature {found.temperature:.3g}"
+    if found.temperature == 1 and found.answered == found.n and not found.wrong:
+        fitted += " (not fitted: all of them were decided rightly)"
+    if found.risk_ci95 is None:
+        return f'{fitted}; no confidence was enough for {target}: every answer is "uncertain".'
+    low, high = found.risk_ci95
+    return (
+        f"{fitted}; answers are given from a confidence of {found.threshold:.3g} on, where {found.wrong} of "
+        f"{found.answered} were wrong (95% {low:.0%} to {high:.0%}; the target is {target}), and are "
+        '"uncertain" below.'
+    )
 
 
 def _training(record: AdapterRecord) -> list[str]:
@@ -110,7 +121,7 @@ def _training(record: AdapterRecord) -> list[str]:
         "Training",
         "| setting | value |",
         "|---|---|",
-        _rows({f"data: {name}": value for name, value in record["data"].items()}),
+        _rows({f"data: {name}": value for name, value in record["data"].items() if value is not None}),
         _rows(dict(record["training"])),
         _rows({f"LoRA {name}": value for name, value in record["lora"].items()}),
         _rows({f"{name} parameters": f"{value:,}" for name, value in record["parameters"].items()}),

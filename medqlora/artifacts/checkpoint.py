@@ -162,6 +162,7 @@ def checkpoint_definition(
         "--data.max_prompt_tokens": data.max_prompt_tokens,
         "--data.batch_size": data.batch_size,
         "--data.train_samples": data.train_samples,
+        "--data.validation_samples": data.validation_samples,
         "--data.seed": data.seed,
         TRAINED_ON: digests.train,
         _VALIDATED_ON: digests.validation,

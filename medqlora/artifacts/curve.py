@@ -4,6 +4,7 @@ TensorBoard's own way, a writer's `purge_step`, drops everything from a step on.
 before the checkpoint logged under the checkpoint's step, and that is not logged again.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def positions(folders: Iterable[Path]) -> dict[str, int]:
             flush(file)
             sizes[file.name] = file.stat().st_size
     return sizes
+
+
+def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of the training loss and of every validation score; empty where no file can be read.
+
+    Of a long run at most 2,000 points a curve, drawn by TensorBoard's own reader.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not RunFolder(run).events():
+        return {}
+    events = EventAccumulator(str(run), size_guidance={"scalars": 2000})
+    try:
+        events.Reload()
+    except (OSError, ValueError):  # a report stands without its curves
+        return {}
+    names = [tag for tag in events.Tags()["scalars"] if tag == "train/loss" or tag.startswith("val/")]
+    points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in names}
+    return {tag: [point for point in curve if math.isfinite(point[1])] for tag, curve in points.items()}
 
 
 def cut(run: Path, sizes: Mapping[str, int]) -> None:

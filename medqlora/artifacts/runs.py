@@ -32,6 +32,7 @@ class RunRecord:
         error: the error that ended a failed run.
         pid, host: the process that writes the record, and its machine.
         slurm_job: see `slurm_job`.
+        answers: the file of a `predict`.
     """
 
     command: str
@@ -45,6 +46,7 @@ class RunRecord:
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     slurm_job: str | None = field(default_factory=slurm_job)
+    answers: str | None = None
 
     def write(self, folder: Path) -> None:
         """Writes `run.json`, and removes what a killed process left of writing it.

@@ -82,10 +82,12 @@ def adapter_contents(
         "prompt": data.prompt.describe(tokenizer) if data.prompt is not None else {},
         "data": {
             "name": data.source.name,
+            "hub": data.source.hub,
             **data.source.fingerprint(),
             "train_questions": len(train),
             "with_contexts": any(record.contexts for record in train),
             "max_prompt_tokens": data.max_prompt_tokens,
+            "validation_sample": data.samples["dev"]._asdict() if "dev" in data.samples else None,
         },
         "train_ids": [record.id for record in train],
         "dev_ids": [record.id for record in dev],

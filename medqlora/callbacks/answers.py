@@ -10,6 +10,7 @@ from typing import TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.callbacks.answer_tables import answered_rows, growing_file, is_table, write_table
 from medqlora.callbacks.answers_file import answered_lines, check_writable
 from medqlora.callbacks.attached import qlora_module, run_folder
 from medqlora.config.callbacks import AnswersOptions
@@ -28,7 +29,7 @@ class Answers(Callback):
     """Writes a line a question, in the questions' order, each with the note that it is no medical advice.
 
     A group of questions is on the disk as soon as it is answered. A second run with the same `path` continues after
-    the last complete line.
+    the last complete line. A table (`.csv`, `.parquet`) is written from these lines at the end.
 
     Args:
         values, options: those of `medqlora.config.AnswersOptions`.
@@ -40,7 +41,10 @@ class Answers(Callback):
         self.note = settings.note
         self._file: TextIO | None = None
         self._release: Callable[[], None] = lambda: None
-        self._output = Path()
+        #: the file that the user asked for
+        self.output = Path()
+        #: the file in which the lines grow: the same, or beside a table
+        self._lines = Path()
         #: identifies the model that answers, in each line
         self._by = ""
         self._calibration: Calibration | None = None
@@ -74,12 +78,13 @@ class Answers(Callback):
         self._calibration, self._scope = weights.calibration, weights.scope
         self._by = _answerer(module, data, weights)
         self._written, self._kinds, self._replies = 0, {}, {}
-        self._output = Path(self.path).expanduser() if self.path else run_folder(trainer).free_predictions()
+        self.output = Path(self.path).expanduser() if self.path else run_folder(trainer).free_predictions()
+        self._lines = growing_file(self.output)
         try:
-            self._release = hold(self._output)
+            self._release = hold(self.output)
         except BlockingIOError as error:
             raise InputError(
-                f"--answers.path: another process is writing {self._output}: wait for it, or name another"
+                f"--answers.path: another process is writing {self.output}: wait for it, or name another"
             ) from error
         try:
             self._begin(data)
@@ -89,8 +94,10 @@ class Answers(Callback):
 
     def _begin(self, data: PubMedQADataModule) -> None:
         questions = [data.records[example.id] for example in data.test]
-        check_writable(self._output)
-        done = answered_lines(self._output, questions, self._by)
+        check_writable(self.output)
+        done = answered_lines(self._lines, questions, self._by)
+        if is_table(self.output):
+            done = done or answered_rows(self.output, questions, self._by)
         self._waiting = questions[done:]
         for question in self._waiting:
             reply = screen(question.question)
@@ -99,7 +106,8 @@ class Answers(Callback):
         left = {question.id for question in self._waiting} - self._replies.keys()
         data.test = [example for example in data.test if example.id in left]
         if done:
-            say(f"{self._output} holds {done} answers already: {len(self._waiting)} questions are left")
+            held = self._lines if self._lines.exists() else self.output
+            say(f"{held} holds {done} answers already: {len(self._waiting)} questions are left")
         if not data.test:  # Lightning calls no hook where there is nothing to predict
             self._finish()
 
@@ -131,8 +139,8 @@ class Answers(Callback):
 
     def _write(self, answer: Answer) -> None:
         if self._file is None:
-            self._output.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._output.open("a", encoding="utf-8", newline="\n")
+            self._lines.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._lines.open("a", encoding="utf-8", newline="\n")
         line = {**answer.to_json(), "by": self._by}
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         self._written += 1
@@ -152,9 +160,14 @@ class Answers(Callback):
     def _finish(self) -> None:
         self._write_replies()
         self._flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lines != self.output and self._lines.exists():
+            write_table(self._lines, self.output)
         self._close()
         counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self._kinds.items())
-        say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self._output}\n{self.note}")
+        say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self.output}\n{self.note}")
 
 
 def _answerer(module: QLoRAModule, data: PubMedQADataModule, weights: EvaluatedWeights) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from medqlora.errors import InputError
 from medqlora.records import Record
 
-_NO_ANSWER = "no answer of `medqlora predict`: name another --answers.path"
+#: the fault and the fix of a file that holds something else
+NO_ANSWER = "no answer of `medqlora predict`: name another --answers.path"
 
 
 def check_writable(path: Path) -> None:
@@ -52,7 +53,7 @@ def answered_lines(path: Path, questions: Sequence[Record], by: str) -> int:
         expected = questions[number - 1].id if number <= len(questions) else None
         _check_line(line, f"{path}:{number}", expected, by)
     if rest and not lines and not (questions and _may_begin_an_answer(rest, questions[0])):
-        raise InputError(f"{path}:1: {_NO_ANSWER}")
+        raise InputError(f"{path}:1: {NO_ANSWER}")
     if rest:
         with path.open("r+b") as raw:
             raw.truncate(len(f"{complete}{end}".encode("utf-8", "surrogateescape")))
@@ -64,7 +65,12 @@ def _check_line(line: str, where: str, expected: str | None, by: str) -> None:
         answer = json.loads(line)
         question, model = answer["id"], answer["by"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{where}: {_NO_ANSWER}") from error
+        raise InputError(f"{where}: {NO_ANSWER}") from error
+    check_answer(question, model, where, expected, by)
+
+
+def check_answer(question: object, model: object, where: str, expected: str | None, by: str) -> None:
+    """Raises InputError for an answer to another question than `expected`, or by another model than `by`."""
     if question != expected or model != by:
         what = "by another adapter, base or prompt" if question == expected else "to another question"
         raise InputError(f"{where}: an answer {what}: name another --answers.path, or remove the file")

@@ -3,15 +3,26 @@
 import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
 
 from medqlora.compat.lightning_callbacks import drop_writer
+from medqlora.compat.tensorboard import write_session
 from medqlora.utils.console import say
 
 #: seconds after which writing is tried again
 _PATIENCE_S = 30.0
+#: TensorBoard sorts its groups by name: these come behind train and val
+_LATER = {"epoch": "x-progress", "memory": "x-memory", "throughput": "x-speed", "best": "x-best"}
+
+
+def tag_of(metric: str) -> str:
+    """The metric's name in TensorBoard: "memory/fit/peak_gib" is "x-memory/fit/peak_gib"."""
+    group, _, rest = metric.partition("/")
+    return f"{_LATER[group]}/{rest or metric}" if group in _LATER else metric
 
 
 class EventFiles(TensorBoardLogger):
@@ -35,16 +46,36 @@ class EventFiles(TensorBoardLogger):
         """TensorBoard's SummaryWriter, its methods guarded."""
         return self._guarded
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs scalars, those of the machine in groups behind the training's and the validation's curves."""
+        super().log_metrics({tag_of(name): value for name, value in metrics.items()}, step)
+
+    def log_session(
+        self,
+        options: Mapping[str, str | float],
+        columns: Mapping[str, str | float],
+        metrics: Iterable[str],
+        scores: Mapping[str, float],
+        step: int,
+    ) -> None:
+        """Writes the run's row of the HPARAMS table; `scores` are logged at `step`. See `write_session`."""
+        self.log_metrics(scores, step)
+        tags = [tag_of(name) for name in metrics]
+        self._attempt(lambda writer: write_session(writer, options, columns, tags))
+
     def attempt(self, name: str, *args: object, **options: object) -> object:
         """Calls the writer's method of this name; None where the disk has no room for it."""
+        return self._attempt(lambda writer: getattr(writer, name)(*args, **options), flushes=name == "flush")
+
+    def _attempt(self, write: Callable[[SummaryWriter], object], *, flushes: bool = False) -> object:
         if time.monotonic() < self._retry_at_s:
             return None
         try:
-            result: object = getattr(super().experiment, name)(*args, **options)
+            result = write(super().experiment)
         except OSError as error:
             self._report(error)
             return None
-        if name == "flush":  # everything that was buffered is written
+        if flushes:  # everything that was buffered is written
             self._reported = False
         return result
 

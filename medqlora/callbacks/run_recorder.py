@@ -6,15 +6,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.artifacts.runs import RunRecord
+from medqlora.callbacks.answers import Answers
 from medqlora.callbacks.attached import qlora_module, saver_of
+from medqlora.callbacks.sessions import best_scores, log_session
+from medqlora.compat.lightning import callbacks_of
 from medqlora.errors import InputError
+from medqlora.models.adapters import read_adapter
 from medqlora.utils.console import say
 from medqlora.utils.files import now
 from medqlora.utils.interrupts import Interrupted
 
 
 class RunRecorder(Callback):
-    """Writes the record when a fit starts and when it ends.
+    """Writes the record when a fit or a `predict` starts and when it ends.
 
     A run that ended by wrong input has no record: it never ran.
     """
@@ -24,11 +28,25 @@ class RunRecorder(Callback):
         self._folder: RunFolder | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin("fit", trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        answers = next((one for one in callbacks_of(trainer) if isinstance(one, Answers)), None)
+        self._begin("predict", trainer, pl_module, None if answers is None else str(answers.output))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.record is not None:
+            self.record.state, self.record.finished = "finished", now()
+            self._end(trainer)
+
+    def _begin(
+        self, command: str, trainer: Trainer, pl_module: LightningModule, answers: str | None = None
+    ) -> None:
         # all processes are here: the first one broadcasts the name
         folder = trainer.log_dir
         self._folder = None if folder is None else RunFolder(Path(folder))
         backend = qlora_module(pl_module).backend
-        self.record = RunRecord("fit", "running", backend.base, backend.identity())
+        self.record = RunRecord(command, "running", backend.base, backend.identity(), answers=answers)
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,6 +57,10 @@ class RunRecorder(Callback):
         saver.finish(trainer, pl_module)
         if saver.best_model_score is not None:
             self.record.best = {str(saver.monitor): float(saver.best_model_score)}
+        if trainer.is_global_zero and saver.adapter_folder is not None:
+            adapter = read_adapter(str(saver.adapter_folder))
+            name = str(saver.adapter_folder)
+            log_session(trainer.loggers, "fit", name, adapter, best_scores(adapter), trainer.global_step)
         self.record.state, self.record.finished = "finished", now()
         self._end(trainer)
 

@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from medqlora.callbacks.attached import qlora_module, run_folder
+from medqlora.callbacks.report_context import report_context
+from medqlora.callbacks.sessions import log_session
 from medqlora.compat.lightning import fast_dev_run
 from medqlora.config.callbacks import ReportOptions
 from medqlora.data.question_set import QuestionSet
@@ -128,12 +130,18 @@ class EvaluationReport(Callback):
         info = {**_run_info(module, str(trainer.precision)), "asking_s": seconds}
         first = self.tested[0]
         first.scores.more["asking_s"] = seconds
+        context = report_context(trainer, module, self._evaluation_s)
         if len(self.tested) > 1:
-            paths = write_suite(run.path, self.tested, info)
+            paths = write_suite(run.path, self.tested, info, context)
         else:
-            paths = write_report(run.path, first.scores, first.predictions, first.records, first.base, info)
+            answers = (first.scores, first.predictions, first.records, first.base)
+            paths = write_report(run.path, *answers, info, context)
         for logger in trainer.loggers:
             _log_figures(logger, self.tested, trainer.global_step)
+        weights = module.evaluated
+        record = {"base": module.backend.base} | dict({} if weights is None else weights.record)
+        name = "none" if weights is None else weights.name
+        log_session(trainer.loggers, "test", name, record, {}, trainer.global_step)
         say("\n" + console_table(first.scores))
         if len(self.tested) > 1:
             say("\n" + suite_table(self.tested))

@@ -10,13 +10,14 @@ from medqlora.callbacks.attached import qlora_module
 from medqlora.compat.lightning import log_every_n_steps
 from medqlora.data.batching.packing import StepBatch
 from medqlora.models.flops import StepFlops, step_flops
+from medqlora.utils.console import say
 
 #: dense 16-bit FLOP/s of GPUs that Lightning 2.6 doesn't know: NVIDIA's datasheet
 _PEAK_FLOPS = {"NVIDIA H200": 989.5e12}
 
 
 class Throughput(Callback):
-    """Logs examples/s, tokens/s without padding, seconds a step and, on a GPU, FLOP utilisation.
+    """Logs examples/s, tokens/s without padding, seconds a step and, on a GPU, FLOP utilisation; at the end the run's.
 
     Measured from one logging step to the next: the losses are read from the device there anyway, so the clock is right
     without a sync of its own. Validation and checkpoints don't count. The utilisation is the model's work (see
@@ -45,8 +46,45 @@ class Throughput(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close(pl_module)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the whole run's speed: all steps of this process, without validation and checkpoints."""
+        self._close(pl_module)
+        totals = self.totals
+        if not totals["steps"] or not totals["seconds"]:
+            return
+        metrics = {
+            "throughput/run_tokens_per_s": totals["tokens"] / totals["seconds"],
+            "throughput/run_examples_per_s": totals["examples"] / totals["seconds"],
+            "throughput/run_step_s": totals["seconds"] / totals["steps"],
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        say(
+            f"Trained: {totals['steps']:,} steps, {totals['examples']:,} examples, {totals['tokens']:,} tokens in "
+            f"{totals['seconds']:.1f} s of steps ({metrics['throughput/run_tokens_per_s']:,.0f} tokens/s)"
+        )
+
+    def _close(self, pl_module: LightningModule) -> None:
+        """Ends a stretch of steps: what was not logged yet counts for the run."""
+        if self._steps:
+            qlora_module(
+                pl_module
+            ).flush_metrics()  # reads the losses, so the device has finished these steps
+            self._count(time.perf_counter() - self._started)
+        self._restart()
+
+    def _count(self, seconds: float) -> None:
+        now = {"tokens": self._tokens, "examples": self._examples, "seconds": seconds, "steps": self._steps}
+        self.totals = {name: self.totals[name] + value for name, value in now.items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: StepBatch, batch_idx: int
@@ -76,6 +114,5 @@ class Throughput(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
         qlora_module(pl_module).shown["tok/s"] = metrics["throughput/tokens_per_s"]
-        now = {"tokens": self._tokens, "examples": self._examples, "seconds": seconds, "steps": self._steps}
-        self.totals = {name: self.totals[name] + value for name, value in now.items()}
+        self._count(seconds)
         self._restart()

@@ -132,8 +132,10 @@ class Run:
         self.prepare()
         if self.verb == "fit":
             self.resume()
+        if self.verb in ("fit", "predict"):
             # first, so that the record stands when another callback fails
             self.trainer.callbacks.insert(0, RunRecorder())  # type: ignore[attr-defined]
+        if self.verb == "fit":
             self.trainer.callbacks.append(Signals())  # type: ignore[attr-defined]
 
     def prepare(self) -> None:
@@ -166,6 +168,8 @@ class Run:
             self.datamodule.test
         ):  # what is answered already needs no model; the answers go to a file, not to memory
             self.cli.run_verb(return_predictions=False)
+        else:
+            self._remove_empty_folder()
 
     def finish(self) -> None:
         """Says what a fit left, and what to type next."""
@@ -179,7 +183,8 @@ class Run:
         folder = Path(log_dir)
         if saver.best_model_score is not None:
             best = float(saver.best_model_score)
-            say(f"Best {saver.monitor}: {best:.4f}  ({Path(saver.best_model_path).name})")
+            part = f", {sample}" if (sample := self.datamodule.samples.get("dev")) else ""
+            say(f"Best {saver.monitor}{part}: {best:.4f}  ({Path(saver.best_model_path).name})")
         say(f"Run:     {folder}")
         if saver.adapter_folder is not None:
             say(f"Adapter: {saver.adapter_folder}")

@@ -36,7 +36,7 @@ states:
   running or interrupted   the record names no process of this machine
 
 A fit that did not finish and left checkpoints/last.ckpt has the command below it that goes on from there, in
-the same folder. A fit keeps its own record, run.json; of the other commands' folders it is known what they
+the same folder. A fit and a predict keep a record, run.json; of the other commands' folders it is known what they
 wrote. Size is what the folder holds on disk; the newest run is at the top.
 """
 _UNKNOWN = "–"
@@ -100,6 +100,7 @@ class RunRow(TypedDict):
         started: an ISO time, UTC.
         error: the error that ended the run.
         resume: the command that resumes the run.
+        answers: the file of a `predict`.
         damaged: what is wrong with the record.
     """
 
@@ -113,6 +114,7 @@ class RunRow(TypedDict):
     started: str | None
     error: str | None
     resume: str | None
+    answers: str | None
     damaged: str | None
 
 
@@ -146,6 +148,7 @@ def _readable(run: RunFolder) -> RunRow:
             "started": None,
             "error": None,
             "resume": None,
+            "answers": None,
             "damaged": f"the folder can't be read ({error.strerror})",
         }
 
@@ -174,6 +177,7 @@ def _described(run: RunFolder) -> RunRow:
         "started": _started(record, run.path),
         "error": _text(record.get("error")) if state != "finished" else None,
         "resume": _resume(run) if unfinished and run.last_checkpoint.is_file() else None,
+        "answers": _text(record.get("answers")),
         "damaged": damaged,
     }
 
@@ -282,6 +286,8 @@ def _notes(run: RunRow) -> list[str]:
         notes.append(f"{run['damaged']}: what stands in this line is from the folder's files")
     if run["error"]:
         notes.append(f"ended by {printable_line(run['error'])[:120]}")
+    if run["answers"]:
+        notes.append(f"answers: {printable_line(run['answers'])}")
     if run["resume"]:
         when = "if it has ended" if run["state"] == "running or interrupted" else "go on"
         notes.append(f"{when}: {printable_line(run['resume'])}")

@@ -47,7 +47,7 @@ class GPUMemoryOptions:
     """Memory of each phase; under `--gpu_memory.`.
 
     Args:
-        log: also send the figures to the loggers, as `memory/<phase>/<figure>_gib`.
+        log: also send the figures to the loggers, as `memory/<phase>/<figure>_gib` (in TensorBoard under `x-memory`).
     """
 
     log: bool = True
@@ -87,8 +87,8 @@ class AnswersOptions:
     """The answers file of `predict`; under `--answers.`.
 
     Args:
-        path: the file to write; null for a new `predictions.jsonl` in the run's folder. An existing file is continued
-            after its last whole line.
+        path: the file to write, a table for the endings .csv and .parquet, else a line of JSON each; null for a new
+            `predictions.jsonl` in the run's folder. An interrupted run is continued after its last whole answer.
         note: text that every answer ends with; another wording, but never none.
     """
 

@@ -6,8 +6,10 @@ from typing import Literal
 from medqlora.errors import InputError
 
 Packing = Literal["auto", "packed", "padded"]
+#: sizes of samples of a set
+SAMPLES = ("train_samples", "validation_samples", "test_samples")
 #: numbers that are at least 1
-COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", "train_samples")
+COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", *SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class DataOptions:
         packing: "packed" rows hold several examples that don't attend to each other, "padded" rows one; "auto" packs
             where a comparison on the model at start shows no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
+        validation_samples: a quick look: validate on this many questions, each label in its share, drawn by `seed`;
+            every score then says that it is a sample's. Null for all.
+        test_samples: the same of each set that `test` evaluates, and of the source's own in `predict`.
         eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
             `micro_batch_tokens` together.
         seed: of the sample, the order of the examples and the adapters' initialisation.
@@ -40,6 +45,8 @@ class DataOptions:
     micro_batch_tokens: int | Literal["auto"] = 2048
     packing: Packing = "auto"
     train_samples: int | None = None
+    validation_samples: int | None = None
+    test_samples: int | None = None
     eval_batch_size: int = 16
     seed: int = 0
     allow_test_questions: bool = False

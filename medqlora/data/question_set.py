@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from medqlora.data.prompts import Prompt
+from medqlora.data.sample import Sample
 from medqlora.data.sources.source import Source
 from medqlora.records import Encoded, Record
 
@@ -19,6 +20,7 @@ class QuestionSet(NamedTuple):
         dev: questions that the adapter did not learn, for the temperature; may be empty.
         content_free: the prompt with an empty question, for the labels' prior; None where the questions have
             different labels, or none.
+        sample: what `test` is a sample of; None where it is all.
     """
 
     source: Source
@@ -27,3 +29,4 @@ class QuestionSet(NamedTuple):
     test: list[Encoded]
     dev: list[Encoded]
     content_free: Encoded | None
+    sample: Sample | None = None

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
-from medqlora.config.data import DataOptions
+from medqlora.config.data import SAMPLES, DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
 from medqlora.data.question_set import QuestionSet
-from medqlora.data.sample import draw_sample
+from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
 from medqlora.data.stages import read_stages
 from medqlora.data.summary import content_free, describe
 from medqlora.data.tell_tale import reject_tell_tale
@@ -35,6 +35,7 @@ class StageData:
         records: id → record, all that were read.
         train, dev, test: tokenized sets, empty until `read`.
         sets: question sets of `test`: the source's own, then the benchmarks.
+        samples: "dev" or "test" → what the set is a sample of; without those that are whole.
         held_out: test records of the source; training on them is refused.
         prompt: template of the source; None until `read`.
         end_token_ids: tokens that end a generated answer.
@@ -51,6 +52,8 @@ class StageData:
         self.batch_size = options.batch_size
         self.packing = options.packing
         self.train_samples = options.train_samples
+        self.validation_samples = options.validation_samples
+        self.test_samples = options.test_samples
         self.eval_batch_size = options.eval_batch_size
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
@@ -60,6 +63,7 @@ class StageData:
         self.dev: list[Encoded] = []
         self.test: list[Encoded] = []
         self.sets: list[QuestionSet] = []
+        self.samples: dict[str, Sample] = {}
         self.held_out: list[Record] = []
         self.prompt: Prompt | None = None
         self.end_token_ids: tuple[int, ...] = ()
@@ -75,7 +79,7 @@ class StageData:
             "batch_size": self.batch_size,
             "micro_batch_tokens": self.budget.option,
             "eval_batch_size": self.eval_batch_size,
-            "train_samples": self.train_samples,
+            **{name: getattr(self, name) for name in SAMPLES},
         }
         for option, value in values.items():
             if isinstance(value, int) and value < 1:
@@ -116,6 +120,7 @@ class StageData:
             known = [record for record in (*splits["train"], *splits["dev"]) if record.id in held_out]
             splits["dev"] = known or splits["dev"]  # an adapter of another source has none
         splits["dev"] = [record for record in splits["dev"] if record.id not in trained]
+        self._sample(splits, stages)
         for name in stages:
             if splits[name]:
                 self._take(name, splits[name], self.source.name, report)
@@ -123,7 +128,8 @@ class StageData:
                 raise InputError(
                     f"--data.source: {self.source.name} has no {name} records: check its options"
                 )
-        self.sets = [self._question_set(self.source, self.records, self.test, self.dev)]
+        sample = self.samples.get("test")
+        self.sets = [self._question_set(self.source, self.records, self.test, self.dev, sample)]
 
     def read_benchmarks(self, report: Report = print) -> None:
         """Reads and tokenizes the test questions of `benchmarks`, after `read`.
@@ -137,14 +143,14 @@ class StageData:
             records = read_stages(source, ("test",), report).test
             if not records:
                 raise InputError(f"--data.benchmarks: {source.name} has no test records: check its options")
+            records, sample = draw_by_label("test", records, self.test_samples, self.seed)
             reject_tell_tale(records)
             encoded = encode_all(
                 records, source.prompt(self.prompt_name), self._read_with, self.max_prompt_tokens
             )
-            report(describe(source.name, "test", records, encoded))
-            self.sets.append(
-                self._question_set(source, {record.id: record for record in records}, encoded, [])
-            )
+            report(describe(source.name, "test", records, encoded, sample))
+            by_id = {record.id: record for record in records}
+            self.sets.append(self._question_set(source, by_id, encoded, [], sample))
 
     def read_questions(
         self, tokenizer: Tokenizer, labels: Sequence[str] = YES_NO_MAYBE, report: Report = print
@@ -160,12 +166,25 @@ class StageData:
             InputError: the file or a question in it is wrong.
         """
         self._begin(tokenizer)
+        self.samples = {}
         assert self.questions is not None
         remarks: list[str] = []
         records = read_questions(self.questions, "--data.questions", labels, remarks=remarks)
         for remark in remarks:
             report(remark)
         self._take("test", records, self.questions, report)
+
+    def _sample(self, splits: dict[str, list[Record]], stages: Sequence[str]) -> None:
+        """Draws the samples of the sets that are evaluated."""
+        self.samples = {}
+        for name, count in (("dev", self.validation_samples), ("test", self.test_samples)):
+            if name not in stages or not splits[name]:
+                continue
+            if name == stages[-1] or "train" in stages:  # `test` takes the dev questions that there are
+                check_size(name, count, len(splits[name]))
+            splits[name], sample = draw_by_label(name, splits[name], count, self.seed)
+            if sample is not None:
+                self.samples[name] = sample
 
     @property
     def _read_with(self) -> Tokenizer:
@@ -184,15 +203,20 @@ class StageData:
         encoded = encode_all(records, self.prompt, self._read_with, self.max_prompt_tokens)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
-        report(describe(source, name, records, encoded))
+        report(describe(source, name, records, encoded, self.samples.get(name)))
 
     def _question_set(
-        self, source: Source, records: Mapping[str, Record], test: list[Encoded], dev: list[Encoded]
+        self,
+        source: Source,
+        records: Mapping[str, Record],
+        test: list[Encoded],
+        dev: list[Encoded],
+        sample: Sample | None,
     ) -> QuestionSet:
         prompt = source.prompt(self.prompt_name)
         blank = content_free([records[example.id] for example in test])
         free = None if blank is None else encode(blank, prompt, self._read_with, self.max_prompt_tokens)
-        return QuestionSet(source, prompt, records, test, dev, free)
+        return QuestionSet(source, prompt, records, test, dev, free, sample)
 
     # ---- sizes -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from medqlora.data.sample import Sample
 from medqlora.records import Encoded, Record
 
 
@@ -20,14 +21,16 @@ def content_free(records: Sequence[Record]) -> Record | None:
     )
 
 
-def describe(source: str, split: str, records: list[Record], encoded: list[Encoded]) -> str:
+def describe(
+    source: str, split: str, records: list[Record], encoded: list[Encoded], sample: Sample | None = None
+) -> str:
     """One line: the counts of questions and answers, their length in tokens, and how many were shortened."""
     answers = Counter(record.answer for record in records if record.labels)
     labels = dict.fromkeys(label for record in records for label in record.labels)
     parts = [f"{answers[label]} {label}" for label in labels if answers[label]]
     lengths = [len(example.prompt) + len(example.completion) for example in encoded]
     shortened = sum(example.dropped > 0 for example in encoded)
-    line = f"{source} {split}: {len(records)} questions"
+    line = f"{source} {split}{f' {sample}' if sample else ''}: {len(records)} questions"
     line += f" ({', '.join(parts[:6])})" if parts else ""
     line += f", {sum(lengths) / len(lengths):.0f} tokens each (at most {max(lengths)})"
     if shortened:

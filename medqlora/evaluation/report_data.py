@@ -77,9 +77,13 @@ class Calibration(CalibrationScores):
 
 
 class Temperature(TypedDict):
-    """The temperature fitted on validation questions, and the test's calibration before and after it."""
+    """The temperature from validation questions, and the test's calibration before and after it.
+
+    `why_not_fitted`: a clause where the questions support none and the value is 1, see `supported_temperature`.
+    """
 
     value: float
+    why_not_fitted: str | None
     fitted_on: int
     before: CalibrationScores
     after: CalibrationScores
@@ -251,6 +255,8 @@ class Report(ModelScores, total=False):
     exact_match_ci95: Interval
     note: str
     contamination: Contamination | None
+    topic_kind: str
+    sample: dict[str, int] | None
     trained_on_test_questions: Mapping[str, Mapping[str, int]]
     threshold: Threshold | None
     asking_s: float
@@ -288,6 +294,7 @@ class PredictionLine(AnswerLine, total=False):
     """A line of `predictions.jsonl`."""
 
     id: str
+    question: str
     gold: str | None
     context_tokens: int
     base: AnswerLine

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from medqlora.errors import InputError
+from medqlora.evaluation.metrics.enough import too_few
 from medqlora.evaluation.report_data import Threshold
 from medqlora.records import Prediction, softmax
 from medqlora.utils.types import Json
 
-#: with fewer validation questions neither temperature nor threshold is reliable
-FEWEST = 20
 #: a threshold that no confidence reaches
 UNREACHABLE = 2.0
 _FIX = "the file is damaged; copy the adapter again, or fit again"
@@ -46,11 +45,7 @@ class Calibration:
     @property
     def caution(self) -> str | None:
         """Why this calibration is not reliable, as a clause; None where it is."""
-        if self.n < FEWEST:
-            return f"{self.n} validation question{'s' * (self.n != 1)} are too few, {FEWEST} are the least"
-        if self.classes < 2:
-            return "all validation questions had the same answer"
-        return None
+        return too_few(self.n, self.classes)
 
     def covers(self, prediction: Prediction) -> bool:
         """Whether the calibration was learned on the labels of `prediction`."""
@@ -135,15 +130,13 @@ def calibrate(
 ) -> Calibration:
     """The temperature and the threshold that the validation questions support.
 
-    The temperature is `evaluation.fit_temperature`'s. The threshold is the lowest calibrated confidence at or above
-    which at most `target_risk` of the validation questions were decided wrongly: the largest coverage, as in
-    https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 can never meet; `risk_ci95` shows
-    the uncertainty. Questions of equal confidence stay together. Where no threshold meets the target, it is
+    The temperature is `supported_temperature`'s, as in every report. The threshold is the lowest calibrated confidence
+    at or above which at most `target_risk` of the validation questions were decided wrongly: the largest coverage, as
+    in https://arxiv.org/abs/1705.08500, without that paper's bound, which a fold of 50 can never meet; `risk_ci95`
+    shows the uncertainty. Questions of equal confidence stay together. Where no threshold meets the target, it is
     `UNREACHABLE`.
 
-    The temperature stays 1 with fewer than `FEWEST` questions, with a single class, or without a wrong decision (the
-    likelihood then grows without end as the temperature falls): a fitted one would claim certainty. `caution` says
-    what is not reliable.
+    `caution` says what is not reliable.
 
     Args:
         dev: validation predictions as they are compared (see `evaluation.decided`). Those without gold label or label
@@ -166,11 +159,9 @@ def calibrate(
         raise ValueError("a dev prediction's log-likelihoods are not finite")
     classes = len({prediction.gold for prediction in usable})
     right = [prediction.decision == prediction.gold for prediction in usable]
-    temperature = 1.0
-    if len(usable) >= FEWEST and classes > 1 and not all(right):
-        from medqlora.evaluation import fit_temperature
+    from medqlora.evaluation.metrics.calibration import supported_temperature
 
-        temperature = fit_temperature(usable)
+    temperature = supported_temperature(usable).value
     confidence = [max(softmax(prediction.logprobs, temperature)) for prediction in usable]
     threshold, answered, wrong = _largest_coverage(confidence, right, target_risk)
     return Calibration(

@@ -25,6 +25,8 @@ _REFUSED: tuple[tuple[type[Callback], str], ...] = tuple(
 _KNOWN = ("lightning.", "pytorch_lightning.", "medqlora.")
 
 
+#: limit that cuts the longest or shortest questions → the option of a sample by label
+_SAMPLED = {"limit_val_batches": "validation_samples", "limit_test_batches": "test_samples"}
 #: loggers whose folder Lightning uses as the run's; other loggers share one folder for all runs
 OWN_FOLDER = (TensorBoardLogger, CSVLogger)
 
@@ -70,13 +72,13 @@ def _check_limits(trainer: Trainer) -> None:
             f"--trainer.overfit_batches {overfit}: it would also validate on the longest questions "
             "alone: use --data.train_samples to train on a few examples"
         )
-    for name in ("limit_val_batches", "limit_test_batches"):
+    for name in _SAMPLED:
         value = getattr(trainer, name)  # an int counts batches, a float is a share
         cut = value > 0 if isinstance(value, int) else 0 < value < 1
         if cut and not fast_dev_run(trainer):
             raise InputError(
                 f"--trainer.{name} {value}: questions are sorted by length, and a score of the first of them "
-                "would be one of the longest or shortest: leave it out"
+                f"would be one of the longest or shortest: use --data.{_SAMPLED[name]} for a quick look"
             )
 
 

@@ -19,10 +19,12 @@ from medqlora.models.backend import Backend
 from medqlora.records import Prediction
 from medqlora.safety import screen
 from medqlora.trainer.run_data import RunData
+from medqlora.training.baselines import Baselines, validation_line
 from medqlora.training.engine_choice import EngineChoice
 from medqlora.training.evaluators import build_evaluator
-from medqlora.training.samples import log_samples
+from medqlora.training.samples import log_validation
 from medqlora.training.tested_sets import ScoreOptions, logged_scores, score_set
+from medqlora.utils.console import say
 from medqlora.utils.progress import Watcher
 
 
@@ -57,6 +59,9 @@ class EvaluationHooks(LightningModule):
         self.tested: list[Tested] = []
         self.watcher = Watcher()
         self._evaluated: list[Evaluated] = []
+        #: the base model's predictions of a fit's first validation, and then its baselines
+        self._base: list[Prediction] = []
+        self._base_asked = False
 
     @property
     @abstractmethod
@@ -93,12 +98,27 @@ class EvaluationHooks(LightningModule):
         self.flush_metrics()
         self._evaluated = []
 
+    def forget_base(self) -> None:
+        """A fit begins: its first validation asks the bare base again."""
+        self._base, self._base_asked = [], False
+
+    @property
+    def _asks_base(self) -> bool:
+        """Whether this validation also asks the bare base, by likelihood: the first one of a fit does."""
+        fits = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        return (
+            fits and not self._base_asked and self.compares_base and all(one.labels for one in self.data.dev)
+        )
+
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         if batch.examples:
-            evaluated = self.evaluator().evaluate(
-                batch.examples, self.data.records, completions=True, watch=self.watcher.questions
+            evaluator, records = self.evaluator(), self.data.records
+            self._evaluated.append(
+                evaluator.evaluate(batch.examples, records, completions=True, watch=self.watcher.questions)
             )
-            self._evaluated.append(evaluated)
+            if self._asks_base:
+                with self.model.disable_adapter():
+                    self._base += evaluator.evaluate(batch.examples, records, write=False).predictions
 
     def on_validation_epoch_end(self) -> None:
         self.join()
@@ -118,8 +138,25 @@ class EvaluationHooks(LightningModule):
         shown = "token_f1" if "val/token_f1" in metrics else "accuracy"
         if f"val/{shown}" in metrics:
             self.shown[shown] = metrics[f"val/{shown}"]
-        log_samples(self.loggers, predictions, self.data.records, self.trainer.global_step)
+        self._compare(predictions, metrics)
+        log_validation(self.loggers, predictions, self.data.records, self.trainer.global_step)
         self.validated = (self.trainer.global_step, predictions)
+
+    def _compare(self, predictions: list[Prediction], metrics: dict[str, float]) -> None:
+        """Logs and says a fit's validation beside its baselines; every process calls it."""
+        if self.trainer.state.fn != "fit":
+            return
+        if self._asks_base:
+            self._base = gather(self._base, self.trainer.world_size)
+            self._base_asked = True
+        baselines = Baselines.of(predictions, self._base)
+        step = self.trainer.global_step
+        if baselines is not None:
+            for logger in self.loggers:
+                logger.log_metrics(baselines.logged(), step=step)
+        sample = self.data.samples.get("dev")
+        questions = f"questions, a {sample}" if sample else "questions"
+        say(validation_line(step, metrics, baselines, questions, len(predictions)))
 
     # ---- test ------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from medqlora.data.bad_records import write_bad_records
 from medqlora.data.test_sets import OPTION, added, summary, told
 from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
+from medqlora.evaluation.metrics.enough import limits
 from medqlora.records import Record
 from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_train_limit, check_val_interval
 from medqlora.trainer.run_data import RunData
@@ -93,6 +94,7 @@ def start_stage(
             lines = check_examples(data, module.backend.tokenizer())
         for line in lines:
             say(line)
+        _say_limits(data, module.options.target_risk)
     _list_bad_records(trainer, data)
     if stage == "fit":
         _start_fit(trainer, module, data)
@@ -189,6 +191,14 @@ def _start_fit(trainer: Trainer, module: StepHooks, data: RunData) -> None:
     # weights in memory that are trained further have seen the sets of both fits
     before = module.learned if module.model is not None else None
     module.learned = _learned(data, before, data.example_digests().train, module.backend.base)
+
+
+def _say_limits(data: RunData, target_risk: float) -> None:
+    """Says at once what the validation questions are too few for."""
+    answers = [data.records[example.id].answer for example in data.dev if example.labels]
+    line = limits(len(answers), len(set(answers)), target_risk) if answers else None
+    if line is not None:
+        say(f"Note: {line}")
 
 
 def _learned(data: RunData, before: Learned | None, digest: str, base: str) -> Learned:

@@ -59,6 +59,7 @@ class StepHooks(CheckpointHooks):
         self._engine = self._step = None
         if stage == "fit":
             self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
+            self.forget_base()
 
     # ---- the engine ------------------------------------------------------------------------------
 

@@ -1,24 +1,80 @@
-"""A few validation questions with their answers, as text in TensorBoard."""
+"""What TensorBoard shows of a validation beside its scores: some questions with their answers, and who is mistaken."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from medqlora.evaluation.statistics.intervals import confusion_counts
 from medqlora.records import Prediction, Record
+from medqlora.utils.terminal import printable_line
+
+#: questions in the table
+_SHOWN = 12
+#: characters of a cell, at most
+_LONGEST = 400
+#: labels of a confusion matrix, at most: a figure of more can't be read
+_MOST_LABELS = 12
 
 
-def log_samples(
-    loggers: Iterable[object],
-    predictions: Sequence[Prediction],
-    records: Mapping[str, Record],
-    step: int,
-    count: int = 4,
+def log_validation(
+    loggers: Iterable[object], predictions: Sequence[Prediction], records: Mapping[str, Record], step: int
 ) -> None:
-    """Writes the first `count` questions by id to the loggers that take text; they are the same at each validation."""
+    """Writes a table of questions to the loggers that take text, and the confusion matrix to those that take figures.
+
+    The questions are the same at each validation: the first ones by id.
+    """
     for logger in loggers:
-        add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-        if add_text is None:
-            continue
-        for prediction in sorted(predictions, key=lambda prediction: prediction.id)[:count]:
-            record = records[prediction.id]
-            text = f"**{record.question}**\n\ngold: {record.answer} {record.long_answer}\n\n"
-            text += f"model: {prediction.text or prediction.decision}"
-            add_text(f"val/samples/{prediction.id}", text, step)
+        writer = getattr(logger, "experiment", None)
+        add_text, add_figure = (getattr(writer, name, None) for name in ("add_text", "add_figure"))
+        if add_text is not None:
+            add_text("val/samples", samples_table(predictions, records), step)
+        if add_figure is not None and (figure := confusion_figure(predictions)) is not None:
+            add_figure("val/confusion", figure, step, close=False)
+
+
+def samples_table(predictions: Sequence[Prediction], records: Mapping[str, Record]) -> str:
+    """Question, right answer, decision, its probability, whether it is right, and the text, as a Markdown table."""
+    lines = [
+        "| id | question | right answer | decision | probability | | generated text |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(predictions, key=lambda one: one.id)[:_SHOWN]:
+        decision = one.decision if one.logprobs else one.parsed
+        right = decision == one.gold if one.labels else None
+        cells = [
+            one.id,
+            records[one.id].question,
+            one.gold or "",
+            ("unreadable" if decision is None else decision) if one.labels else "",
+            "" if one.confidence is None else f"{one.confidence:.1%}",
+            "" if right is None else "right" if right else "**wrong**",
+            one.text or "",
+        ]
+        marked = [cell if place == 5 else _cell(cell) for place, cell in enumerate(cells)]
+        lines.append(f"| {' | '.join(marked)} |")
+    return "\n".join(lines)
+
+
+def confusion_figure(predictions: Sequence[Prediction]) -> object | None:
+    """The confusion matrix by label likelihood, or of the generated text; None for free answers or many labels."""
+    labels = list(dict.fromkeys(label for one in predictions for label in one.labels))
+    if not labels or len(labels) > _MOST_LABELS:
+        return None
+    from medqlora.evaluation.report.plots import confusion
+
+    by_likelihood = all(one.logprobs for one in predictions)
+    decisions = [one.decision if by_likelihood else one.parsed for one in predictions]
+    counts = confusion_counts([str(one.gold) for one in predictions], decisions, labels)
+    matrix = [[int(count) for count in row] for row in counts.tolist()]
+    how = "by likelihood" if by_likelihood else "read from the text"
+    return confusion(
+        {"rows_gold": labels, "columns_decision": [*labels, "unreadable"], "counts": matrix},
+        f"Validation, {how}",
+    )
+
+
+def _cell(text: str) -> str:
+    """A text of data as the text of a Markdown cell: no markup, no HTML, one line."""
+    line = printable_line(" ".join(text.split()))
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)

@@ -58,10 +58,12 @@ def score_set(
         prior=answers.prior if corrected else None,
         base_prior=answers.base_prior if corrected and base else None,
         dataset=questions.source.name,
-        split="test",
+        split=f"test {questions.sample}" if questions.sample else "test",
         prompt_sha256=prompt_sha256,
         adapter=adapter,
     )
+    scores.more["topic_kind"] = questions.source.topic_kind
+    scores.more["sample"] = None if questions.sample is None else questions.sample._asdict()
     return Tested(questions.source.name, scores, predictions, records, base)
 
 

@@ -18,7 +18,7 @@ def figures(run: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"run": str(run)}
     memory: dict[str, dict[str, float]] = {}
     for tag, points in scalars.items():
-        if tag.startswith("memory/"):
+        if tag.startswith("x-memory/"):
             _, phase, name = tag.split("/")
             memory.setdefault(phase, {})[name] = round(points[-1].value, 3)
     if memory:
@@ -37,11 +37,11 @@ def figures(run: Path) -> dict[str, Any]:
             result[short] = {point.step: round(point.value, 4) for point in scalars[name]}
     if "train/overflows" in scalars:
         result["overflows"] = scalars["train/overflows"][-1].value
-    speeds = [point.value for point in scalars.get("throughput/tokens_per_s", [])]
+    speeds = [point.value for point in scalars.get("x-speed/tokens_per_s", [])]
     if speeds:
         result["tokens_per_s"] = [round(speed) for speed in speeds]
         result["tokens_per_s_median"] = round(statistics.median(speeds[1:] or speeds))
-    used = [point.value for point in scalars.get("throughput/flop_utilisation", [])]
+    used = [point.value for point in scalars.get("x-speed/flop_utilisation", [])]
     if used:
         result["flop_utilisation"] = round(statistics.median(used[1:] or used), 3)
     scores = {

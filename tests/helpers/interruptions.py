@@ -56,7 +56,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("memory/", "throughput/"))]
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("x-memory/", "x-speed/"))]
     return {
         **{
             key: checkpoint[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")

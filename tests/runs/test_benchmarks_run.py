@@ -10,7 +10,6 @@ from harness import options, questions, run, write_rows
 from medqlora.cli import main
 from medqlora.data import JSONLines, Source
 from medqlora.datamodule import PubMedQADataModule
-from medqlora.evaluation import fit_temperature
 from medqlora.records import Record, Splits
 
 
@@ -203,8 +202,10 @@ def test_a_test_of_an_adapter_with_other_dev_questions_is_calibrated_on_those_it
     cli = run("test", words)
     dev = cli.model.heard[0].dev
     assert [one.id for one in sorted(dev, key=lambda one: one.id)] == record["dev_ids"]
-    assert report(cli)["temperature"]["value"] == pytest.approx(fit_temperature(dev))
-    assert record["calibration"]["n"] == 6
+    temperature = report(cli)["temperature"]
+    assert temperature["value"] == record["calibration"]["temperature"] == 1.0
+    assert temperature["why_not_fitted"] == "6 validation questions are too few, 20 are the least"
+    assert record["calibration"]["n"] == temperature["fitted_on"] == len(dev) == 6
 
 
 # ---- every benchmark, through the command ----------------------------------------------------------------

@@ -24,7 +24,7 @@ def test_throughput_counts_every_token_and_example_once(tiny_bases: dict[str, Pa
     assert totals["tokens"] == 2 * tokens
     assert totals["examples"] == 2 * 24
     assert totals["steps"] == 12
-    speeds = logged(Path(cli.trainer.log_dir), "throughput/tokens_per_s")
+    speeds = logged(Path(cli.trainer.log_dir), "x-speed/tokens_per_s")
     assert [step for step, _ in speeds] == [1, 3, 5, 7, 9, 11]
     assert all(speed > 0 for _, speed in speeds)
 
@@ -36,7 +36,7 @@ def test_memory_is_recorded_for_each_phase_and_logged(tiny_bases: dict[str, Path
     for phase, figures in memory.phases.items():
         assert 0.05 < figures["resident"] <= figures["peak_of_process"] < 20
         assert phase in memory.table()
-    ((_, value),) = logged(Path(cli.trainer.log_dir), "memory/load/resident_gib")
+    ((_, value),) = logged(Path(cli.trainer.log_dir), "x-memory/load/resident_gib")
     assert value == pytest.approx(memory.phases["load"]["resident"])
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from harness import options, run, write_rows
 
@@ -281,3 +282,106 @@ def test_a_file_that_another_process_is_writing_is_left_to_it(
     assert main(words) == 0
     assert len(lines(out)) == 3
     hold(out)()  # it was given back
+
+
+@pytest.fixture(scope="module")
+def answered(
+    trained: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], Path]:
+    """Questions of several kinds, and the lines that answer them."""
+    folder, rows = tmp_path_factory.mktemp("lines"), asked(9)
+    rows[0]["question"] = 'Does "äspirin", say,\nhelp?'
+    rows[4]["options"] = {"A": "Aspirin", "B": "Zinc"}
+    words = [
+        f"--data.questions={write_rows(folder / 'ask.jsonl', rows)}",
+        f"--answers.path={folder / 'a.jsonl'}",
+    ]
+    run("predict", [*trained, *words, "--model.generate=false", "--data.micro_batch_tokens=60"])
+    return rows, folder / "a.jsonl"
+
+
+def same_answers(table: Any, expected: Path) -> None:
+    """Checks a table against the lines, value by value."""
+    assert len(table) == len(lines(expected))
+    for (_, row), line in zip(table.iterrows(), lines(expected), strict=True):
+        for name in ("id", "question", "kind", "decision", "text", "note", "by"):
+            assert (None if pandas.isna(row[name]) else row[name]) == line[name], name
+        for label, value in (line["probabilities"] or {}).items():
+            assert row[f"probability {label}"] == pytest.approx(value, abs=0, rel=1e-12)
+        assert row["reply_kind"] == line["reply"]["kind"] if line["reply"] else pandas.isna(row["reply_kind"])
+
+
+def test_a_parquet_file_says_the_same_as_the_lines(
+    trained: list[str], answered: tuple[list[dict[str, Any]], Path], tmp_path: Path
+) -> None:
+    rows, expected = answered
+    questions, out = write_rows(tmp_path / "ask.jsonl", rows), tmp_path / "answers.parquet"
+    words = [f"--data.questions={questions}", f"--answers.path={out}", "--model.generate=false"]
+    run("predict", [*trained, *words, "--data.micro_batch_tokens=60"])
+    same_answers(pandas.read_parquet(out), expected)
+
+
+def test_a_csv_file_says_the_same_as_the_lines_also_after_an_interruption(
+    trained: list[str],
+    answered: tuple[list[dict[str, Any]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows, expected = answered
+    questions, out = write_rows(tmp_path / "ask.jsonl", rows), tmp_path / "answers.csv"
+    words = [*trained, f"--data.questions={questions}", f"--answers.path={out}", "--model.generate=false"]
+    words += ["--data.micro_batch_tokens=60"]
+    original = Answers.on_predict_batch_end
+
+    def dies(self: Answers, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
+        original(self, trainer, module, outputs, *rest)
+        raise RuntimeError("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "on_predict_batch_end", dies)
+        with pytest.raises(RuntimeError, match="power"):
+            run("predict", words)
+    assert not out.exists()
+    assert 0 < len(lines(tmp_path / "answers.csv.partial.jsonl")) < 9
+    run("predict", words)  # goes on, and leaves the table alone
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "ask.jsonl"]
+    same_answers(pandas.read_csv(out), expected)
+    before = out.read_bytes()
+    run("predict", words)  # nothing is left to be asked
+    assert out.read_bytes() == before
+
+    for changed, content, message in (
+        (
+            [*rows, asked(10)[9]],
+            before,
+            "holds 9 of the 10 answers, and a table is written once: name another",
+        ),
+        (rows[1:], before, f"{out}: row 1: an answer to another question"),
+        (rows, b"of,the\npatients,x\n", f"{out}: no answer of `medqlora predict`"),
+    ):
+        write_rows(questions, changed)
+        out.write_bytes(content)
+        assert main(["predict", *words]) == 2
+        assert message in capsys.readouterr().err
+        assert out.read_bytes() == content
+
+
+def test_a_prediction_leaves_no_empty_folder_and_is_listed(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, out = write_rows(tmp_path / "ask.jsonl", asked(3)), tmp_path / "answers.csv"
+    words = [*trained, f"--data.questions={questions}", f"--answers.path={out}", "--model.generate=false"]
+    folder = Path(run("predict", words).trainer.log_dir)
+    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+    capsys.readouterr()
+    assert main(["runs", str(folder.parent)]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    [place] = [n for n, line in enumerate(listed) if line.startswith(f"{folder.name} ")]
+    assert "predict" in listed[place]
+    assert "finished" in listed[place]
+    assert listed[place + 1].strip() == f"answers: {out}"
+    again = Path(run("predict", words).trainer.log_dir)  # nothing is left to be asked
+    assert again != folder
+    assert not again.exists()
+    assert all(any(path.iterdir()) for path in folder.parent.iterdir())

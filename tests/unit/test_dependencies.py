@@ -29,7 +29,7 @@ NOT_DECLARED = {
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
 }
 #: declared and not imported
-NOT_IMPORTED = {"tensorboard": "Lightning's TensorBoardLogger imports it"}
+NOT_IMPORTED: dict[str, str] = {}
 
 
 def imported(folder: str) -> dict[str, str]:

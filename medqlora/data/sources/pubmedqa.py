@@ -102,6 +102,8 @@ class PubMedQA(Source):
     """
 
     name = "PubMedQA"
+    hub = HUB
+    topic_kind = "MeSH heading"
 
     def __init__(
         self,

@@ -18,6 +18,12 @@ class Source(ABC):
     #: the data set's name in reports
     name: str
 
+    #: the data set's name on the Hub, for model cards; None where it has none
+    hub: str | None = None
+
+    #: what the records' topics are, in a report's headings
+    topic_kind: str = "topic"
+
     #: prompts that replace `--data.prompt`'s of the same name for this data set: a benchmark's own prompt in
     #: lm-evaluation-harness is its "lm_eval"
     prompts: Mapping[str, Prompt] = {}

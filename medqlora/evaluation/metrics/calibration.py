@@ -1,10 +1,12 @@
 """Calibration of the label probabilities: does a confidence of 80% mean right four times in five?"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medqlora.evaluation.metrics.enough import too_few
 from medqlora.evaluation.report_data import Calibration, CalibrationBin
 from medqlora.evaluation.statistics.intervals import wilson_interval
 from medqlora.records import Prediction
@@ -122,3 +124,31 @@ def fit_temperature(dev: Sequence[Prediction]) -> float:
     )
     # the search never evaluates the bounds themselves
     return min((1 / float(minimum.x), low, high), key=lambda t: negative_log_likelihood(dev, t))
+
+
+class SupportedTemperature(NamedTuple):
+    """The temperature that validation questions support.
+
+    Attributes:
+        value: divides the label log-likelihoods; 1 leaves the confidence as the model gives it.
+        why_not_fitted: why it stays 1, as a clause; None where it was fitted.
+    """
+
+    value: float
+    why_not_fitted: str | None
+
+
+def supported_temperature(dev: Sequence[Prediction]) -> SupportedTemperature:
+    """The one temperature of a set of validation questions: an adapter's record, its card and every report have it.
+
+    `fit_temperature`'s, except that it stays 1 with too few questions (`enough.FEWEST`), with a single class, or
+    without a wrong decision: the likelihood then grows without end as the temperature falls, and the bound would claim
+    certainty.
+
+    Raises:
+        ValueError: as `fit_temperature`.
+    """
+    why = too_few(len(dev), len({one.gold for one in dev}))
+    if why is None and all(one.decision == one.gold for one in dev):
+        why = f"all {len(dev)} validation questions were decided rightly"
+    return SupportedTemperature(fit_temperature(dev) if why is None else 1.0, why)

@@ -15,7 +15,7 @@ from medqlora.evaluation.metrics.blocks import (
     rationale_block,
     unparsed_fraction,
 )
-from medqlora.evaluation.metrics.calibration import calibration, fit_temperature
+from medqlora.evaluation.metrics.calibration import calibration, supported_temperature
 from medqlora.evaluation.metrics.checks import checked, in_order_of, matched_records
 from medqlora.evaluation.metrics.free_answer import free_answer_scores, quick_free_answer_scores
 from medqlora.evaluation.metrics.groups import MINIMUM_GROUP, by_group, by_length, topics
@@ -301,7 +301,7 @@ def _temperature(
     normalisation: Normalisation,
     prior: Prior | None,
 ) -> Temperature:
-    """The temperature fitted on dev, and the test's calibration before and after it.
+    """The temperature that dev supports, and the test's calibration before and after it.
 
     Raises:
         InputError: dev questions are test questions too.
@@ -314,10 +314,11 @@ def _temperature(
             "a temperature fitted on the test set would flatter the calibration"
         )
     compared = decided(predictions, normalisation, prior)
-    value = fit_temperature(decided(dev, normalisation, prior))
+    value, why_not = supported_temperature(decided(dev, normalisation, prior))
     before, after = calibration(compared), calibration(compared, value)
     return {
         "value": value,
+        "why_not_fitted": why_not,
         "fitted_on": len(dev),
         "before": _without_bins(before),
         "after": _without_bins(after),

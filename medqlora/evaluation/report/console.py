@@ -83,7 +83,7 @@ def _calibration(report: Report) -> list[str]:
     lines = [
         _line("ECE", f"{report['ece']:.3f}", f"Brier {report['brier']:.3f}, NLL {report['nll']:.3f} nats")
     ]
-    if temperature := report["temperature"]:
+    if (temperature := report["temperature"]) and not temperature.get("why_not_fitted"):
         after = temperature["after"]
         detail = f"Brier {after['brier']:.3f}, NLL {after['nll']:.3f} nats"
         lines.append(_line(f"  at temperature {temperature['value']:.2f}", f"{after['ece']:.3f}", detail))

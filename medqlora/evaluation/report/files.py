@@ -4,12 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medqlora.evaluation.metrics.blocks import decision_of
 from medqlora.evaluation.metrics.checks import in_order_of, matched_records
-from medqlora.evaluation.metrics.free_answer import answer_scores
-from medqlora.evaluation.metrics.scores import Scores, decided
+from medqlora.evaluation.metrics.scores import Scores
+from medqlora.evaluation.report.context import Context
+from medqlora.evaluation.report.lines import prediction_lines
 from medqlora.evaluation.report.page import render
-from medqlora.evaluation.report_data import AnswerLine, PredictionLine, Prior
 from medqlora.records import Prediction, Record
 from medqlora.utils.files import write_text
 
@@ -24,6 +23,7 @@ def write_report(
     records: Sequence[Record],
     base: Sequence[Prediction] | None = None,
     run_info: Mapping[str, object] | None = None,
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
 ) -> dict[str, Path]:
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
@@ -37,6 +37,7 @@ def write_report(
         base: the base model's predictions, if compared.
         run_info: what is needed to repeat the run, as plain values (`command`, `versions`, `prompt`, …);
             printed in the page, escaped.
+        context: the header's facts and the training curves, see `Context`.
 
     Returns:
         File name → path.
@@ -52,7 +53,7 @@ def write_report(
             f"{json.dumps(line)}\n" for line in prediction_lines(scores, predictions, base, records)
         ),
         "predictions_official.json": json.dumps(official_predictions(scores, predictions), indent=1) + "\n",
-        "report.html": render(scores, predictions, records, base, run_info or {}),
+        "report.html": render(scores, predictions, records, base, run_info or {}, context),
     }
     return write_files(folder, contents)
 
@@ -86,57 +87,6 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> dict[str, Path]:
         write_text(folder / name, content)
         paths[name] = folder / name
     return paths
-
-
-def prediction_lines(
-    scores: Scores,
-    predictions: Sequence[Prediction],
-    base: Sequence[Prediction] | None,
-    records: Sequence[Record] = (),
-) -> list[PredictionLine]:
-    """A line of `predictions.jsonl` for each question, in order.
-
-    `logprobs` are the model's own; `probabilities`, `decision` and `confidence` follow the scores'
-    normalisation and prior. With `records`, a line has the annotators' decisions as `human`.
-    """
-    lines: list[PredictionLine] = []
-    human = {record.id: dict(record.annotations) for record in records if record.annotations}
-    answers = _answers(scores, predictions, scores.more.get("prior"))
-    for prediction, answer in zip(predictions, answers, strict=True):
-        line: PredictionLine = {"id": prediction.id, "gold": prediction.gold, **answer}
-        if scores.decided_by != "exact_match":
-            line["context_tokens"] = prediction.context_tokens
-        lines.append(line)
-    if base is not None:
-        for line, answer in zip(lines, _answers(scores, base, scores.more.get("base_prior")), strict=True):
-            line["base"] = answer
-    for line in lines:
-        if line["id"] in human and scores.decided_by != "exact_match":
-            line["human"] = human[line["id"]]
-    return lines
-
-
-def _answers(scores: Scores, predictions: Sequence[Prediction], prior: Prior | None) -> list[AnswerLine]:
-    """One model's answers, compared as the scores compare them."""
-    if scores.decided_by == "exact_match":
-        return [{"text": one.text, **answer_scores(one)} for one in predictions]
-    compared = decided(predictions, scores.more["normalisation"], prior)
-    answers: list[AnswerLine] = []
-    for one, after in zip(predictions, compared, strict=True):
-        decision = decision_of(after, scores.decided_by == "likelihood")
-        answers.append(
-            {
-                "decision": decision,
-                "right": decision == one.gold,
-                "confidence": after.confidence,
-                "probabilities": dict(zip(one.labels, after.probabilities, strict=False)) or None,
-                "logprobs": dict(zip(one.labels, one.logprobs, strict=False)) or None,
-                "label_mass": one.label_mass if one.logprobs else None,
-                "text": one.text,
-                "parsed": one.parsed,
-            }
-        )
-    return answers
 
 
 def official_predictions(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, str]:

@@ -10,6 +10,25 @@ from collections.abc import Iterable, Mapping, Sequence
 _NOT_ALLOWED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
+#: the keys of a report's fields in words
+KEYS = {
+    "dataset": "question set",
+    "split": "part of the set",
+    "seed": "seed",
+    "prompt_sha256": "prompt's SHA-256",
+    "normalisation": "label scores compared",
+    "base": "base model",
+    "base_identity": "base model's digest",
+    "source": "source's options and files",
+    "benchmarks": "other sets' options and files",
+    "max_prompt_tokens": "longest prompt, in tokens",
+    "precision": "precision of the computation",
+    "asking_s": "seconds for all answers",
+    "gguf": "GGUF file",
+    "versions": "package versions",
+}
+
+
 class Markup(str):
     """Text that is HTML already. Only this project's code makes it, never data."""
 
@@ -20,8 +39,12 @@ def text(value: object) -> Markup:
     """`value` escaped, in element and in attribute; characters that HTML does not allow become "�"."""
     if isinstance(value, Markup):
         return value
-    plain = _NOT_ALLOWED.sub("�", str(value).replace("\r\n", "\n").replace("\r", "\n"))
-    return Markup(html.escape(plain, quote=True))
+    return Markup(html.escape(plain(str(value)), quote=True))
+
+
+def plain(text: str) -> str:
+    """`text` with "�" for each character that HTML does not allow."""
+    return _NOT_ALLOWED.sub("�", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def joined(parts: Iterable[object], between: str = "\n") -> Markup:
@@ -49,8 +72,8 @@ def picture(svg: bytes, description: str, caption: str, *, wide: bool = False) -
     return element("figure", image, element("figcaption", caption), **({"class_": "wide"} if wide else {}))
 
 
-def fields(values: Mapping[str, object]) -> Markup:
-    """Names and values; long texts, lists and mappings as preformatted text."""
+def fields(values: Mapping[str, object], class_: str = "") -> Markup:
+    """Names in words and values; long texts, lists and mappings as preformatted text. With a class, a box each."""
     parts: list[Markup] = []
     for name, value in values.items():
         if value is None or value == "" or value == {}:
@@ -65,5 +88,6 @@ def fields(values: Mapping[str, object]) -> Markup:
             shown = element("pre", "\n".join(f"{key} {part}" for key, part in value.items()))
         else:
             shown = element("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str))
-        parts += [element("dt", name.replace("_", " ")), element("dd", shown)]
-    return element("dl", *parts)
+        pair = [element("dt", KEYS.get(name, name.replace("_", " "))), element("dd", shown)]
+        parts += [element("div", *pair)] if class_ else pair
+    return element("dl", *parts, **({"class_": class_} if class_ else {}))

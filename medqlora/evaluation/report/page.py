@@ -1,4 +1,4 @@
-"""`report.html`: a self-contained page that loads nothing and runs no script."""
+"""`report.html`: a self-contained page that loads nothing, and runs no script but that of its table of questions."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -7,7 +7,10 @@ from string import Template
 from medqlora.evaluation.metrics.blocks import decision_of
 from medqlora.evaluation.metrics.registry import registered_metrics
 from medqlora.evaluation.metrics.scores import Scores, decided
+from medqlora.evaluation.report.browse import policy, question_table, script
+from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.free_answer_page import answers_side_by_side, free_headline, overlap_table
+from medqlora.evaluation.report.lines import prediction_lines
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, text
 from medqlora.evaluation.report.page_tables import (
     calibration_table,
@@ -17,6 +20,7 @@ from medqlora.evaluation.report.page_tables import (
     metric_table,
 )
 from medqlora.evaluation.report.plots import figures, svg
+from medqlora.evaluation.report.training_plot import training_figures
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
 from medqlora.evaluation.report_data import Report
 from medqlora.records import Prediction, Record
@@ -32,11 +36,15 @@ _CAPTIONS = {
     "confusion": "Rows are the right answers, columns the decisions; counts and shares of the row. What could "
     "not be read is in the last column.",
     "confusion_base": "The same questions and prompts with the adapter switched off.",
-    "by_topic": "The most frequent headings; a question counts in each of its own. With so many groups some lie "
+    "by_topic": "The most frequent groups; a question counts in each of its own. With so many groups some lie "
     "far from the mean by chance.",
     "by_context_length": "Number of questions in brackets; neighbours with few questions are merged.",
 }
 _WIDE = {"by_topic"}
+_TRAINING = {
+    "training_loss": "Each step's loss, its running mean, and the loss of the validation questions.",
+    "validation_scores": "At each validation; the best checkpoint was chosen by them, so the test's scores count.",
+}
 
 
 def render(
@@ -45,6 +53,7 @@ def render(
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
     run_info: Mapping[str, object],
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
 ) -> str:
     """The page.
 
@@ -54,6 +63,7 @@ def render(
         records: the questions.
         base: the base model's predictions.
         run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
+        context: the header's facts and the training curves.
     """
     name = set_name(scores.dataset, scores.split)
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
@@ -62,12 +72,23 @@ def render(
         subtitle=_subtitle(scores),
         headline=_headline(scores),
         cautions=cautions(scores.to_json()),
-        sections=joined((*_sections(scores, predictions, records, base), *repeat)),
+        sections=joined((*_sections(scores, predictions, records, base, context=context), *repeat)),
+        context=context,
+        scripted=True,
     )
 
 
-def page(*, title: str, subtitle: str, headline: Markup, cautions: Sequence[str], sections: Markup) -> str:
-    """The frame of every page around its `sections`."""
+def page(
+    *,
+    title: str,
+    subtitle: str,
+    headline: Markup,
+    cautions: Sequence[str],
+    sections: Markup,
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
+    scripted: bool = False,
+) -> str:
+    """The frame of every page around its `sections`; `scripted` lets the script of `question_table` run."""
     template = Template(files("medqlora.evaluation.report").joinpath("page.html").read_text("utf-8"))
     return template.substitute(
         title=text(title),
@@ -75,6 +96,9 @@ def page(*, title: str, subtitle: str, headline: Markup, cautions: Sequence[str]
         headline=headline,
         cautions=joined((element("p", sentence) for sentence in cautions), ""),
         not_advice=text(NOT_ADVICE),
+        facts=fields(context.facts, "facts") if context.facts else "",
+        policy=Markup(f"; script-src {policy()}") if scripted else "",
+        script=Markup(f"<script>{script()}</script>") if scripted else "",
         sections=sections,
     )
 
@@ -123,23 +147,29 @@ def _sections(
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
     heading: str = "h2",
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
 ) -> list[Markup]:
     report = scores.to_json()
+    by_id = {record.id: record for record in records}
+    questions = question_table(scores, prediction_lines(scores, predictions, base, records), by_id)
     if scores.decided_by == "exact_match":
         contents: dict[str, Markup | None] = {
             "Against the baselines": overlap_table(report),
+            "Training curves": training_curves(context),
             "Answers side by side": answers_side_by_side(predictions, records, base, scores.seed),
         }
     else:
         contents = {
             "Against the baselines": comparison_table(report),
             "By answer": class_table(report),
+            "Training curves": training_curves(context),
             "Figures": _figures(scores, predictions),
             "Calibration and selective answering": calibration_table(report),
             "By length of the prompt": group_table(report["by_context_length"], "tokens"),
-            "By topic": _topics(report),
+            f"By {report.get('topic_kind', 'topic')}": _topics(report),
             _errors_title(scores): _errors(scores, predictions, records, base),
         }
+    contents[f"All {scores.n} questions"] = questions
     contents["Registered metrics"] = metric_table(report)
     contents["What the numbers mean"] = _definitions(report)
     return [part for title, content in contents.items() for part in section(title, content, heading)]
@@ -174,11 +204,24 @@ def _figures(scores: Scores, predictions: Sequence[Prediction]) -> Markup | None
     return element("div", *drawn, class_="figures") if drawn else None
 
 
+def training_curves(context: Context) -> Markup | None:
+    """The figures of the training curves; None where they are not known."""
+    drawn = [
+        picture(svg(figure), f"{name.replace('_', ' ')}. {_TRAINING[name]}", _TRAINING[name])
+        for name, figure in training_figures(context.curves).items()
+    ]
+    return element("div", *drawn, class_="figures") if drawn else None
+
+
 def _topics(report: Report) -> Markup | None:
     rows = report["by_topic"]
     if not rows:
         return None
-    return element("details", element("summary", f"All {len(rows)} groups"), group_table(rows, "topic") or "")
+    return element(
+        "details",
+        element("summary", f"All {len(rows)} groups"),
+        group_table(rows, report.get("topic_kind", "topic")) or "",
+    )
 
 
 def _errors_title(scores: Scores) -> str:
@@ -258,7 +301,7 @@ def _definitions(report: Report) -> Markup:
         "NLL": "mean negative log of the right label's probability among the labels, in nats.",
         "AURC": "mean risk over all coverages, from the surest answer to all of them; lower is better. Ties are "
         "averaged.",
-        "temperature": "fitted on dev questions only, never on these.",
+        "temperature": "fitted on validation questions only, never on these; 1 where those support none.",
         "ROUGE-L": "overlap of the generated rationale's wording with the reference; it does not judge truth.",
     }  # fmt: skip
     if report["decided_by"] == "exact_match":
@@ -285,5 +328,7 @@ def _identity(scores: Scores) -> dict[str, object]:
         "adapter": scores.adapter or "none",
         "seed": scores.seed,
         "prompt_sha256": scores.prompt_sha256,
-        "normalisation": scores.more.get("normalisation"),
+        "normalisation": {"none": "as they are", "length": "per token"}.get(
+            str(scores.more.get("normalisation"))
+        ),
     }

@@ -29,8 +29,11 @@ def comparison_table(report: Report) -> Markup:
     for setting, human in report["human"].items():
         rows.append(_model_row(f"Human annotator, {setting.replace('_', ' ')}", human))
     if (majority := report["majority_accuracy"]) is not None:
-        rows.append(["Always the most frequent answer", percent(majority), "", "", "", ""])
-    parts = [table(["", "accuracy", "95% interval", "macro-F1", "95% interval", "unreadable"], rows)]
+        rows.append(["Always the most frequent answer", percent(majority), "", ""])
+    head = ["", "accuracy", "macro-F1", "unreadable"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    parts = [table(head, rows), element("p", "Below each value its 95% interval.", class_="small soft")]
     if base:
         parts.append(element("p", _difference(base)))
     return joined(parts)
@@ -51,12 +54,15 @@ def _model_row(name: str, scores: Accuracies, *, reads_text: bool = False) -> li
     f1, interval = scores.get("macro_f1"), scores.get("macro_f1_ci95")
     return [
         name,
-        percent(scores["accuracy"]),
-        interval_text(scores["accuracy_ci95"]),
-        "" if f1 is None else percent(f1),
-        "" if interval is None else interval_text(interval),
+        with_interval(percent(scores["accuracy"]), scores["accuracy_ci95"]),
+        "" if f1 is None else with_interval(percent(f1), interval),
         "" if unparsed is None else percent(unparsed),
     ]
+
+
+def with_interval(value: str, interval: Sequence[float] | None) -> Markup:
+    """A cell with its 95% interval below the value, so that a table fits a phone."""
+    return joined((value, element("small", interval_text(interval))) if interval else (value,), " ")
 
 
 def interval_text(interval: Sequence[float]) -> str:
@@ -90,15 +96,19 @@ def calibration_table(report: Report) -> Markup | None:
     if curve is None:
         return None
     rows = [_calibration_row("This model", report)]
-    if temperature := report["temperature"]:
+    temperature = report["temperature"]
+    if temperature and not temperature.get("why_not_fitted"):
         name = (
             f"This model at temperature {temperature['value']:.2f}, fitted on {temperature['fitted_on']} "
-            "dev questions"
+            "validation questions"
         )
         rows.append(_calibration_row(name, temperature["after"]))
     if base := report["base"]:
         rows.append(_calibration_row("Bare base", base))
-    sentences = [
+    sentences = []
+    if temperature and (why := temperature.get("why_not_fitted")):
+        sentences.append(f"The temperature stays 1, as in the adapter's record: {why}.")
+    sentences += [
         f"Answering only the surest {curve['coverage']:.0%} ({curve['answered']} questions, confidence from "
         f"{percent(curve['confidence_at_coverage'])}) gives {percent(curve['accuracy_at_coverage'])} accuracy.",
         f"The labels together hold {percent(report['label_mass'] or 0.0)} of the model's probability on average.",

@@ -38,9 +38,9 @@ def figures(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, Figu
     report, base = scores.to_json(), scores.base
     drawn: dict[str, Figure] = {}
     if scores.confusion_matrix:
-        drawn["confusion"] = _confusion(scores.confusion_matrix, "This model" if base else "Confusion matrix")
+        drawn["confusion"] = confusion(scores.confusion_matrix, "This model" if base else "Confusion matrix")
     if base and (matrix := base.get("confusion_matrix")):
-        drawn["confusion_base"] = _confusion(matrix, "The bare base")
+        drawn["confusion_base"] = confusion(matrix, "The bare base")
     if bins := report.get("calibration"):
         drawn["reliability"] = _reliability(bins["bins"], report)
     if curve := report.get("selective"):
@@ -54,7 +54,8 @@ def figures(scores: Scores, predictions: Sequence[Prediction]) -> dict[str, Figu
         topics = [row for row in scores.by_topic if not row.get("merged_groups")][:TOPICS_SHOWN]
         # where nearly every question has some rare heading, "other" is all of them and shows nothing
         rest = [row for row in scores.by_topic if row.get("merged_groups") and row["n"] < 0.9 * scores.n]
-        drawn["by_topic"] = _groups(topics + rest, scores.accuracy, "Accuracy by topic (MeSH)")
+        title = f"Accuracy by {report.get('topic_kind', 'topic')}"
+        drawn["by_topic"] = _groups(topics + rest, scores.accuracy, title)
     return drawn
 
 
@@ -106,7 +107,7 @@ def _reliability(bins: Sequence[CalibrationBin], report: Report) -> Figure:
     )  # fmt: skip
     for x, y, _, n in points:
         axes.annotate(str(n), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=QUIET)
-    if temperature := report.get("temperature"):
+    if (temperature := report.get("temperature")) and not temperature.get("why_not_fitted"):
         after = _points(temperature["bins_after"])
         axes.plot(
             [point[0] for point in after], [point[1] for point in after],
@@ -165,7 +166,8 @@ def _confidence(report: Report, predictions: Sequence[Prediction]) -> Figure:
     return figure
 
 
-def _confusion(matrix: ConfusionMatrix, title: str) -> Figure:
+def confusion(matrix: ConfusionMatrix, title: str) -> Figure:
+    """Counts and shares of the rows; rows are right answers, columns decisions."""
     rows, columns, counts = matrix["rows_gold"], matrix["columns_decision"], matrix["counts"]
     figure, axes = new_axes(2.2 + 0.75 * len(columns), 1.7 + 0.65 * len(rows), title)
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]

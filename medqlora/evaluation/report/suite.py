@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medqlora.evaluation.metrics.suite_scores import Tested, suite_scores
+from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.files import (
     base_in_order,
     official_predictions,
-    prediction_lines,
     write_files,
 )
+from medqlora.evaluation.report.lines import prediction_lines
 from medqlora.evaluation.report.suite_page import render_suite
 from medqlora.evaluation.report_data import Report
 
@@ -19,7 +20,10 @@ _OFFICIAL = "PubMedQA"
 
 
 def write_suite(
-    folder: Path, tested: Sequence[Tested], run_info: Mapping[str, object] | None = None
+    folder: Path,
+    tested: Sequence[Tested],
+    run_info: Mapping[str, object] | None = None,
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
 ) -> dict[str, Path]:
     """Writes the files of `write_report` for two or more sets that one loaded model was tested on.
 
@@ -31,6 +35,7 @@ def write_suite(
         folder: made when missing; files of an earlier report in it are replaced.
         tested: the run's own set first.
         run_info: what is needed to repeat the run, as plain values; printed in the page.
+        context: the header's facts and the training curves.
 
     Returns:
         File name → path.
@@ -57,6 +62,6 @@ def write_suite(
             "test_report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
             "predictions.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines),
             "predictions_official.json": json.dumps(decisions, indent=1) + "\n",
-            "report.html": render_suite(tested, suite, run_info or {}),
+            "report.html": render_suite(tested, suite, run_info or {}, context),
         },
     )

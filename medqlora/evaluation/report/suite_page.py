@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from medqlora.evaluation.metrics.suite_scores import HOLM, INTERVALS, Tested
+from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, table, text
-from medqlora.evaluation.report.page import folded, headline_words, page, section, set_report
+from medqlora.evaluation.report.page import folded, headline_words, page, section, set_report, training_curves
 from medqlora.evaluation.report.page_tables import interval_text
 from medqlora.evaluation.report.plots import svg
 from medqlora.evaluation.report.suite_plots import suite_figure
@@ -14,13 +15,19 @@ from medqlora.evaluation.report_data import BaseScores, MacroAverage, Suite
 _CAPTION = "Accuracy with 95% interval on each set, and the mean in which each set counts the same."
 
 
-def render_suite(tested: Sequence[Tested], suite: Suite, run_info: Mapping[str, object]) -> str:
+def render_suite(
+    tested: Sequence[Tested],
+    suite: Suite,
+    run_info: Mapping[str, object],
+    context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
+) -> str:
     """The page.
 
     Args:
         tested: the sets, the run's own first; bases in the order of the predictions.
         suite: `suite_scores` of them.
         run_info: what is needed to repeat the run, as plain values.
+        context: the header's facts and the training curves.
     """
     average = suite["macro_average"]
     first = tested[0].scores
@@ -28,6 +35,7 @@ def render_suite(tested: Sequence[Tested], suite: Suite, run_info: Mapping[str, 
     sections = [
         *section("The question sets", suite_sets(tested, suite)),
         *section("Figure", element("div", figure, class_="figures")),
+        *section("Training curves", training_curves(context)),
         *section("What the average means", fields(_definitions())),
         element("h2", "Each set"),
         *(
@@ -48,6 +56,8 @@ def render_suite(tested: Sequence[Tested], suite: Suite, run_info: Mapping[str, 
         headline=_headline(average),
         cautions=[_verdict(average), "Sets differ in what they ask: read the average with its parts."],
         sections=joined(sections),
+        context=context,
+        scripted=True,
     )
 
 

@@ -61,7 +61,12 @@ def cautions(report: Report) -> list[str]:
         limit = "Shared wording does not show that an answer is right: read the answers."
     else:
         limit = caution(report["n"])
-    return [*trained, limit, *verdict(report)]
+    sample = report.get("sample")
+    part = []
+    if sample:
+        drawn = f"{sample['size']} of {sample['of']} questions (by label, seed {sample['seed']})"
+        part = [f"A sample of {drawn}, not the whole set's score."]
+    return [*trained, *part, limit, *verdict(report)]
 
 
 def verdict(report: Report) -> list[str]:

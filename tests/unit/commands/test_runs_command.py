@@ -70,6 +70,7 @@ def test_the_newest_run_is_at_the_top_with_its_score_size_and_base(
         "started": "2026-11-25T10:00:00+00:00",
         "error": None,
         "resume": None,
+        "answers": None,
         "damaged": None,
     }
     lines = shown(capsys, tmp_path)

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_builders import prediction, random_predictions
+from evaluation_builders import prediction, random_predictions, records_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss
 
+from medqlora.evaluation import score
 from medqlora.evaluation.metrics.calibration import (
     TEMPERATURES,
     brier_score,
@@ -21,6 +22,7 @@ from medqlora.evaluation.metrics.calibration import (
     reliability,
 )
 from medqlora.evaluation.metrics.selective import risks, selective
+from medqlora.inference import calibrate
 from medqlora.records import YES_NO_MAYBE, Prediction
 
 
@@ -192,3 +194,28 @@ def test_no_items_are_refused() -> None:
 
 def test_log_probabilities_sum_to_one() -> None:
     assert math.fsum(np.exp(log_probabilities(prediction(0, "yes", [-700, -701, -1e4])))) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "why"),
+    [
+        (19, 3, "19 validation questions are too few, 20 are the least"),
+        (40, 0, "all 40 validation questions were decided rightly"),
+        (40, 6, None),
+    ],
+)
+def test_the_record_and_the_report_have_one_temperature_for_the_same_questions(
+    count: int, wrong: int, why: str | None
+) -> None:
+    """A report once said 0.05, the model card 1, for 64 questions that were all decided rightly."""
+    labels = ("yes", "no")
+    dev = [
+        prediction(n, labels[(n % 2) ^ (n < wrong)], [-0.5 * (n % 2), -0.3 - n % 3 * 0.01], labels=labels)
+        for n in range(count)
+    ]
+    tested = [replace(one, id=f"test{one.id}") for one in dev]
+    temperature = score(tested, records=records_of(tested), dev=dev).more["temperature"]
+    assert temperature is not None
+    assert temperature["value"] == calibrate(dev).temperature
+    assert temperature["why_not_fitted"] == why
+    assert (temperature["value"] == 1.0) == (why is not None)

@@ -9,6 +9,7 @@ import pytest
 from evaluation_builders import records_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import own_script_alone
 from torchmetrics.functional.text.squad import _compute_f1_score, _normalize_text
 
 from medqlora.callbacks import AdapterCheckpoint
@@ -139,7 +140,8 @@ def test_answers_in_the_report_are_escaped_and_long_ones_folded(tmp_path: Path) 
         "report.html"
     ]
     text = page.read_text("utf-8")
-    assert "<script" not in text
+    assert "<script>alert" not in text
+    assert len(own_script_alone(text)) == 1
     assert all(f"{part}&lt;script&gt;" in text for part in ("gold", "said", "question", "base"))
     assert "<summary>said&lt;script&gt;" in text
 

@@ -1,4 +1,4 @@
-"""The files of a test run say what the scores say, and the page can neither load nor run anything."""
+"""The files of a test run say what the scores say; the page can load nothing, and run nothing but its own script."""
 
 import json
 import re
@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 from evaluation_builders import prediction, random_predictions, records_of
-from pages import EVIL, parsed
+from pages import EVIL, own_script_alone, parsed
 from sklearn.metrics import accuracy_score, f1_score
 
 from medqlora.evaluation import console_table, figures, score, write_report
+from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.markup import text
 from medqlora.evaluation.report.plots import drawable, svg
 from medqlora.evaluation.report.wording import smallest_difference
@@ -50,7 +51,8 @@ def _fields(one: Prediction) -> tuple[Any, ...]:
 def test_text_of_data_stays_text_in_the_page_and_in_its_figures(tmp_path: Path) -> None:
     page, _ = evil_report(tmp_path)
     reader = parsed(page)
-    assert {"script", "iframe", "link", "object", "svg"}.isdisjoint(reader.tags)
+    assert {"iframe", "link", "object", "svg"}.isdisjoint(reader.tags)
+    own_script_alone(page)
     assert reader.handlers == []
     assert "<script>alert(1)</script>" in reader.text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
@@ -62,6 +64,71 @@ def test_text_of_data_stays_text_in_the_page_and_in_its_figures(tmp_path: Path) 
         assert {"script", "foreignObject", "a"}.isdisjoint(names)
         links = [value for element in elements for name, value in element.items() if name.endswith("href")]
         assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+
+
+def test_the_table_holds_every_question_with_its_answers_and_context(tmp_path: Path) -> None:
+    items, base = random_predictions(60), random_predictions(60, seed=1)
+    records = records_of(items, context_labels=("METHODS", "RESULTS"))
+    paths = write_report(tmp_path, score(items, records=records, base=base), items, records, base)
+    rows = own_script_alone(paths["report.html"].read_text("utf-8"))
+    lines = [json.loads(line) for line in paths["predictions.jsonl"].read_text("utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [line["id"] for line in lines]
+    for row, line, record in zip(rows, lines, records, strict=True):
+        assert (
+            (row["question"], row["gold"])
+            == (record.question, record.answer)
+            == (line["question"], line["gold"])
+        )
+        assert (row["decision"], row["right"], row["sure"]) == (
+            line["decision"],
+            line["right"],
+            line["confidence"],
+        )
+        assert dict(row["probabilities"]) == line["probabilities"]
+        assert (row["text"], row["parsed"]) == (line["text"], line["parsed"])
+        assert row["contexts"] == [
+            list(pair) for pair in zip(record.context_labels, record.contexts, strict=True)
+        ]
+        assert row["base_right"] == line["base"]["right"]
+
+
+def test_free_answers_have_the_table_too(tmp_path: Path) -> None:
+    items = [Prediction("1", "40 mg", (), text="40 mg"), Prediction("2", "aspirin", (), text=EVIL)]
+    records = records_of(items)
+    page = write_report(tmp_path, score(items, records=records), items, records)["report.html"].read_text(
+        "utf-8"
+    )
+    assert [(row["gold"], row["right"], row["sure"]) for row in own_script_alone(page)] == [
+        ("40 mg", True, 1.0),
+        ("aspirin", False, 0.0),
+    ]
+
+
+def test_mesh_is_named_where_the_topics_are_mesh(tmp_path: Path) -> None:
+    items = random_predictions(140)
+    records = records_of(items)
+    for kind in ("topic", "MeSH heading"):
+        scores = score(items, records=records)
+        scores.more["topic_kind"] = kind
+        page = write_report(tmp_path, scores, items, records)["report.html"].read_text("utf-8")
+        assert f"<h2>By {kind}</h2>" in page
+        assert ("MeSH" in page) == (kind != "topic")
+        assert figures(scores, items)["by_topic"].axes[0].get_title() == f"Accuracy by {kind}"
+
+
+def test_the_header_and_the_curves_say_what_the_run_was(tmp_path: Path) -> None:
+    items = random_predictions(20)
+    records = records_of(items)
+    curves = {"train/loss": [(0, 2.0), (1, 1.0)], "val/loss": [(1, 1.5)], "val/accuracy": [(1, 0.5)]}
+    context = Context({"Base model": EVIL, "Hardware": "2 cores"}, curves)
+    scores = score(items, records=records)
+    page = write_report(tmp_path, scores, items, records, context=context)["report.html"].read_text("utf-8")
+    reader = parsed(page)
+    assert "<script>alert(1)</script>" in reader.text
+    assert "2 cores" in reader.text
+    assert page.count('alt="training loss.') == page.count('alt="validation scores.') == 1
+    without = write_report(tmp_path, scores, items, records)["report.html"].read_text("utf-8")
+    assert "Training curves" not in without
 
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
@@ -141,7 +208,7 @@ def test_the_page_shows_the_most_confident_errors_with_their_context(tmp_path: P
     page = write_report(tmp_path, score(items, records=records), items, records)["report.html"].read_text(
         "utf-8"
     )
-    shown = re.findall(r"Does treatment (\d+) help\?", page)
+    shown = re.findall(r"Does treatment (\d+) help\?", page.partition("<script")[0])
     assert shown == [str(number) for number in range(10)]
     assert "Trial 0 enrolled 20 patients." in page
 

@@ -12,6 +12,8 @@ from medqlora.evaluation import Tested, score, write_aggregate, write_report, wr
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+EVIL = "<script>document.title = 'run'</script><img src=http://x.invalid/y.png>"
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install it to see the page in a browser"),
@@ -40,16 +42,28 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_browser_draws_every_figure_runs_no_script_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_a_browser_draws_every_figure_and_asks_for_nothing(tmp_path: Path) -> None:
     items, base = random_predictions(60), random_predictions(60, seed=1)
-    records = records_of(
-        items, question="<script>document.title = 'run'</script><img src=http://x.invalid/y.png>"
-    )
+    records = records_of(items, question=EVIL)
     scores = score(items, records=records, base=base, dataset="PubMedQA", split="test")
     page = write_report(tmp_path, scores, items, records, base)["report.html"]
     done, drawn = opened(page)
     assert drawn == ["true"] * 7
     assert "<title>PubMedQA, test" in done.stdout
+
+
+def test_a_browser_lists_the_questions_as_text_under_the_pages_own_policy(tmp_path: Path) -> None:
+    items = random_predictions(60)
+    records = records_of(items, question=EVIL)
+    page = write_report(tmp_path, score(items, records=records, dataset="Trials"), items, records)[
+        "report.html"
+    ]
+    done = browse(page, "--enable-logging=stderr", "--log-level=0", "--dump-dom")
+    table = done.stdout.partition('<table class="questions">')[2].partition("</table>")[0]
+    assert table.count("&lt;script&gt;document.title") == 25
+    assert "1 to 25 of 60" in done.stdout
+    assert "<title>Trials" in done.stdout
+    assert "CONSOLE" not in done.stderr
 
 
 def opened(page: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
@@ -61,9 +75,8 @@ def opened(page: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).length; });</script>"
     )
     copy = page.with_name("opened.html")
-    html = page.read_text("utf-8").replace(
-        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
-    )
+    html = re.sub(r"; script-src '[^']*'", "", page.read_text("utf-8"), count=1)
+    html = html.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
     copy.write_text(html.replace("</head>", f"{probe}</head>"), "utf-8")
     done = browse(copy, "--enable-logging=stderr", "--log-level=0", "--dump-dom")
     drawn = re.search(r'data-drawn="([^"]*)"', done.stdout)

@@ -1,0 +1,123 @@
+"""The facts in a report's header: base, adapter, data, training, time and hardware; and the training curves."""
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import torch
+from lightning.pytorch import Trainer
+
+from medqlora.artifacts.curve import read_curves
+from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.evaluation.report.context import Context
+from medqlora.module import QLoRAModule
+from medqlora.utils.files import now
+
+_GIB = 2**30
+
+
+def report_context(trainer: Trainer, module: QLoRAModule, answering_s: float) -> Context:
+    """The context of a finished test.
+
+    Args:
+        trainer: ran it.
+        module: with the weights that were tested.
+        answering_s: seconds for all answers, after loading.
+    """
+    weights = module.evaluated
+    run = None if weights is None else training_run(weights)
+    record = {} if weights is None else weights.record
+    answering = f"{duration(answering_s)} for all answers, after loading"
+    facts = {
+        "Base model": module.backend.base,
+        "Adapter": "none" if weights is None or weights.kind == "base" else weights.name,
+        "Date": f"{now()[:16].replace('T', ' ')} UTC",
+        "Tested on": ", ".join(source.name for source in (module.data.source, *module.data.benchmarks)),
+        "Trained on": _trained_on(record),
+        "Training settings": _settings(record),
+        "Time": "; ".join(filter(None, (answering, _training_time(run)))),
+        "Hardware": hardware(module.device, trainer.world_size),
+        "Precision": str(trainer.precision),
+    }
+    return Context(
+        {name: value for name, value in facts.items() if value}, {} if run is None else read_curves(run.path)
+    )
+
+
+def training_run(weights: EvaluatedWeights) -> RunFolder | None:
+    """The folder of the run that trained the weights; None where they were copied out of it."""
+    if weights.kind == "checkpoint" and weights.file is not None:
+        return RunFolder.of_checkpoint(weights.file)
+    if weights.kind != "adapter" or weights.folder is None:
+        return None
+    run = RunFolder(weights.folder.parent)
+    return run if run.read_record() is not None else None
+
+
+def duration(seconds: float) -> str:
+    """7.31 → "7.3 s", 75 → "1 min 15 s", 7500 → "2 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def hardware(device: torch.device, processes: int) -> str:
+    """The devices, or the processor with its cores and memory."""
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / _GIB
+        name = f"{torch.cuda.get_device_name(device)}, {memory:.0f} GiB"
+        return name if processes == 1 else f"{processes} × {name}"
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    memory = psutil.virtual_memory().total / _GIB
+    return f"{_processor()}, {cores} core{'s' * (cores != 1)}, {memory:.0f} GiB of memory"
+
+
+def _processor() -> str:
+    """The processor's name, on Linux as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _trained_on(record: Mapping[str, object]) -> str:
+    data = record.get("data")
+    if not isinstance(data, Mapping):
+        return ""
+    count, dev = data.get("train_questions"), record.get("dev_ids")
+    parts = [str(data.get("name", ""))]
+    parts += [f"{count:,} questions"] if isinstance(count, int) else []
+    parts += [f"{len(dev):,} for validation"] if isinstance(dev, (list, tuple)) else []
+    return ", ".join(filter(None, parts))
+
+
+def _settings(record: Mapping[str, object]) -> str:
+    training, lora = record.get("training"), record.get("lora")
+    parts = []
+    if isinstance(training, Mapping):
+        parts += [f"step {training['step']} of {training['of_steps']}"] if "step" in training else []
+        words = {"batch_size": "examples a step", "epochs": "epochs"}
+        parts += [f"{training[key]} {name}" for key, name in words.items() if training.get(key)]
+        if "learning_rate" in training:
+            parts.append(f"learning rate {training['learning_rate']:g}")
+        parts += [f"{key} {training[key]}" for key in ("optimizer", "precision", "seed") if key in training]
+    if isinstance(lora, Mapping) and "r" in lora:
+        parts.append(f"LoRA rank {lora['r']}, alpha {lora.get('alpha')}")
+    return ", ".join(parts)
+
+
+def _training_time(run: RunFolder | None) -> str:
+    record = None if run is None else run.read_record()
+    if record is None:
+        return ""
+    try:
+        began, ended = (datetime.fromisoformat(str(record[key])) for key in ("started", "finished"))
+    except (KeyError, ValueError):
+        return ""
+    return f"{duration((ended - began).total_seconds())} of training, with validation"
