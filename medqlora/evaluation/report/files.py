@@ -10,6 +10,7 @@ from medqlora.evaluation.metrics.free_answer import answer_scores
 from medqlora.evaluation.metrics.scores import Scores, decided
 from medqlora.evaluation.report.page import render
 from medqlora.evaluation.report_data import AnswerLine, PredictionLine, Prior
+from medqlora.evaluation.verification import Verification
 from medqlora.records import Prediction, Record
 from medqlora.utils.files import write_text
 
@@ -24,6 +25,7 @@ def write_report(
     records: Sequence[Record],
     base: Sequence[Prediction] | None = None,
     run_info: Mapping[str, object] | None = None,
+    live: Verification | None = None,
 ) -> dict[str, Path]:
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
@@ -37,6 +39,7 @@ def write_report(
         base: the base model's predictions, if compared.
         run_info: what is needed to repeat the run, as plain values (`command`, `versions`, `prompt`, …);
             printed in the page, escaped.
+        live: of an exported model, the comparison with the live adapter.
 
     Returns:
         File name → path.
@@ -52,7 +55,7 @@ def write_report(
             f"{json.dumps(line)}\n" for line in prediction_lines(scores, predictions, base, records)
         ),
         "predictions_official.json": json.dumps(official_predictions(scores, predictions), indent=1) + "\n",
-        "report.html": render(scores, predictions, records, base, run_info or {}),
+        "report.html": render(scores, predictions, records, base, run_info or {}, live),
     }
     return write_files(folder, contents)
 

@@ -17,8 +17,10 @@ from medqlora.evaluation.report.page_tables import (
     metric_table,
 )
 from medqlora.evaluation.report.plots import figures, svg
+from medqlora.evaluation.report.verification_tables import verification_contents
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
 from medqlora.evaluation.report_data import Report
+from medqlora.evaluation.verification import Verification
 from medqlora.records import Prediction, Record
 
 #: errors in the page
@@ -45,6 +47,7 @@ def render(
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
     run_info: Mapping[str, object],
+    live: Verification | None = None,
 ) -> str:
     """The page.
 
@@ -54,6 +57,7 @@ def render(
         records: the questions.
         base: the base model's predictions.
         run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
+        live: of an exported model, the comparison with the live adapter.
     """
     name = set_name(scores.dataset, scores.split)
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
@@ -62,7 +66,7 @@ def render(
         subtitle=_subtitle(scores),
         headline=_headline(scores),
         cautions=cautions(scores.to_json()),
-        sections=joined((*_sections(scores, predictions, records, base), *repeat)),
+        sections=joined((*_sections(scores, predictions, records, base, live), *repeat)),
     )
 
 
@@ -84,6 +88,7 @@ def set_report(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
+    live: Verification | None = None,
 ) -> Markup:
     """The content of `render` for one question set of several in a page."""
     return joined(
@@ -93,7 +98,7 @@ def set_report(
             element(
                 "div", *(element("p", sentence) for sentence in cautions(scores.to_json())), class_="notice"
             ),
-            *_sections(scores, predictions, records, base, "h3"),
+            *_sections(scores, predictions, records, base, live, "h3"),
             *section("What was asked", fields(_identity(scores)), "h3"),
         )
     )
@@ -122,6 +127,7 @@ def _sections(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
+    live: Verification | None,
     heading: str = "h2",
 ) -> list[Markup]:
     report = scores.to_json()
@@ -133,6 +139,7 @@ def _sections(
     else:
         contents = {
             "Against the baselines": comparison_table(report),
+            **_against_live(live, heading),
             "By answer": class_table(report),
             "Figures": _figures(scores, predictions),
             "Calibration and selective answering": calibration_table(report),
@@ -143,6 +150,16 @@ def _sections(
     contents["Registered metrics"] = metric_table(report)
     contents["What the numbers mean"] = _definitions(report)
     return [part for title, content in contents.items() for part in section(title, content, heading)]
+
+
+def _against_live(live: Verification | None, heading: str) -> dict[str, Markup | None]:
+    """The section on the live adapter of an exported model's report; none without a comparison."""
+    if live is None:
+        return {}
+    inner = "h3" if heading == "h2" else "h4"
+    contents = verification_contents(live).items()
+    parts = [part for title, content in contents for part in section(title, content, inner)]
+    return {"Against the live adapter": joined(parts)}
 
 
 def section(title: str, content: Markup | None, heading: str = "h2") -> list[Markup]:
