@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -66,6 +66,23 @@ class Learned:
 def labels_without_options(records: Sequence[Record]) -> tuple[str, ...]:
     """The labels of the first record that has labels and no options of its own; () without one."""
     return next((record.labels for record in records if record.labels and not record.options), ())
+
+
+class MergedAdapter(NamedTuple):
+    """What a merged model's record says of its adapter.
+
+    Attributes:
+        adapter_sha256: digest of the adapter's weights; None where it is not recorded.
+        quantized: how the merged weights were quantized: nf4, int8; None for not at all.
+    """
+
+    adapter_sha256: str | None
+    quantized: str | None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight, which decide the tolerance."""
+        return {"nf4": 4, "int8": 8}.get(str(self.quantized), 16)
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,16 @@ class EvaluatedWeights:
         if self.learned is not None:
             return self.learned.test_questions
         return recorded_counts(self.record.get(TEST_QUESTIONS))
+
+    @property
+    def merged(self) -> "MergedAdapter":
+        """The adapter that was merged into a base model; of other weights nothing is known."""
+        found = self.record.get("merged") if self.kind == "base" else None
+        values = found if isinstance(found, Mapping) else {}
+        digest, quantized = values.get("adapter_sha256"), values.get("quantized")
+        return MergedAdapter(
+            digest if isinstance(digest, str) else None, quantized if isinstance(quantized, str) else None
+        )
 
     def trace(self) -> TrainingTrace | None:
         """The training set in a form to compare test questions with; None where it is not known.

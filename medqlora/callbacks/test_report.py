@@ -21,19 +21,19 @@ from medqlora.evaluation import (
     Tested,
     TrainingTrace,
     console_table,
-    figures,
     overlap,
     registered_metrics,
-    suite_figure,
     suite_table,
     write_report,
     write_suite,
 )
 from medqlora.evaluation.report_data import Contamination
+from medqlora.evaluation.verification import limits
 from medqlora.inference import Calibration
 from medqlora.module import QLoRAModule
 from medqlora.trainer.stage_start import Stage
-from medqlora.training.tested_sets import ScoreOptions, logged_under
+from medqlora.training.live_choice import chosen_live
+from medqlora.training.tested_sets import ScoreOptions, log_figures
 from medqlora.utils.console import say
 from medqlora.utils.versions import versions
 
@@ -50,6 +50,7 @@ class EvaluationReport(Callback):
         self.allow_overlap = settings.allow_overlap
         self.normalisation = settings.normalisation
         self.prior_correction = settings.prior_correction
+        self.live = settings.live
         #: the results of the last test, a question set each
         self.tested: list[Tested] = []
         self._overlap: dict[str, Contamination] = {}
@@ -86,7 +87,14 @@ class EvaluationReport(Callback):
             return
         weights = module.evaluated
         assert weights is not None
-        module.test_options = ScoreOptions(self.normalisation, self.prior_correction)
+        module.test_options = ScoreOptions(
+            self.normalisation,
+            self.prior_correction,
+            chosen_live(
+                self.live, weights, run_folder(trainer).path.parent, data, module.backend.tokenizer()
+            ),
+            limits(weights.merged.bits),
+        )
         self.calibration = weights.calibration
         self.test_questions = weights.test_questions
         self.check_prior(data.sets)
@@ -130,12 +138,14 @@ class EvaluationReport(Callback):
         info = {**_run_info(module, str(trainer.precision)), "asking_s": seconds}
         first = self.tested[0]
         first.scores.more["asking_s"] = seconds
+        if module.evaluated is not None and module.evaluated.file is not None:
+            first.scores.more["adapter_sha256"] = module.evaluated.sha256(None)
         context = report_context(trainer, module, self._evaluation_s)
         if len(self.tested) > 1:
             paths = write_suite(run.path, self.tested, info, context)
         else:
             answers = (first.scores, first.predictions, first.records, first.base)
-            paths = write_report(run.path, *answers, info, context)
+            paths = write_report(run.path, *answers, info, context, first.live)
         for logger in trainer.loggers:
             _log_figures(logger, self.tested, trainer.global_step)
         weights = module.evaluated
@@ -185,9 +195,4 @@ def _log_figures(logger: Logger, tested: Sequence[Tested], step: int) -> None:
     add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
     if add_figure is None:
         return
-    for index, result in enumerate(tested):
-        prefix = logged_under(index, result)
-        for name, figure in figures(result.scores, result.predictions).items():
-            add_figure(f"{prefix}/{name}", figure, step, close=False)
-    if len(tested) > 1:
-        add_figure("test/suite", suite_figure(tested), step, close=False)
+    log_figures(add_figure, tested, step)

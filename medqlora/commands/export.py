@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         choices=PRE_TOKENIZERS,
         help="llama.cpp's name for how the tokenizer splits text, where the tokenizer does not tell it",
     )
+    made.add_argument(
+        "--license", metavar="ID", help="GGUF: the base model's licence, where its files do not tell it"
+    )
     add_verification(made)
     return made
 

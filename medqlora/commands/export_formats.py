@@ -12,9 +12,15 @@ from medqlora.utils.files import disk_full
 
 if TYPE_CHECKING:
     from medqlora.artifacts.exports.gguf_export import Checked, GGUFExport
+    from medqlora.artifacts.exports.vllm import FolderExport
+    from medqlora.evaluation.verification import Verification
 
 #: options that one format alone takes
-_OF_ONE_FORMAT = {"base_gguf": ("gguf-lora",), "pre_tokenizer": ("gguf", "gguf-lora", "ollama")}
+_OF_ONE_FORMAT = {
+    "base_gguf": ("gguf-lora",),
+    "pre_tokenizer": ("gguf", "gguf-lora", "ollama"),
+    "license": ("gguf", "gguf-lora", "ollama"),
+}
 
 
 def export(options: argparse.Namespace) -> int:
@@ -26,11 +32,7 @@ def export(options: argparse.Namespace) -> int:
     _check(options)
     out = Path(options.out).expanduser()
     if options.to == "vllm":
-        from medqlora.artifacts.exports.vllm import export_vllm
-
-        command = export_vllm(options.adapter, out, options.base)
-        print(f"Exported: {out}\nServe it:\n  {command}", flush=True)
-        return 0
+        return _export_folder(options, out)
     from medqlora.artifacts.exports.gguf_export import ExportRequest, GGUFExport
     from medqlora.inference.loading import pick_device
 
@@ -44,6 +46,7 @@ def export(options: argparse.Namespace) -> int:
             options.base,
             base_gguf,
             options.pre_tokenizer,
+            options.license,
             pick_device(options.device),
             options.verify == "true",
         )
@@ -58,9 +61,7 @@ def export(options: argparse.Namespace) -> int:
         made.discard()
         # numpy's writes name no reason
         if disk_full(error) or "requested and" in str(error):
-            raise InputError(
-                f"--out {out}: the disk is full: nothing was left there; free some space, or name another disk"
-            ) from error
+            raise _no_room(out) from error
         raise
     report = made.finish(checked)
     print(f"Exported: {out}\nReport:   {report}", flush=True)
@@ -69,12 +70,70 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export_folder(options: argparse.Namespace, out: Path) -> int:
+    """Writes the folder for vLLM; the exit code. Raises InputError where it differs from the live model."""
+    from medqlora.artifacts.exports.vllm import FolderExport, FolderRequest
+    from medqlora.inference.loading import pick_device
+
+    made = FolderExport(FolderRequest(options.adapter, out, options.base, pick_device(options.device)))
+    try:
+        made.write()
+        verification, why = _scored(made, options)
+        report = made.finish(verification, why)
+    except OSError as error:
+        made.discard()
+        if disk_full(error):
+            raise _no_room(out) from error
+        raise
+    except BaseException:
+        made.discard()
+        raise
+    if why:
+        print(f"Not verified: {why}", flush=True)
+    print(f"Exported: {out}\nReport:   {report}\nServe it:\n  {made.command}", flush=True)
+    return 0
+
+
+def _scored(made: "FolderExport", options: argparse.Namespace) -> "tuple[Verification | None, str | None]":
+    """The comparison, or why there is none. Raises InputError where the folder differs."""
+    from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.evaluation.verification import limits
+
+    if options.verify == "false":
+        return None, "--verify false left the comparison out"
+    try:
+        questions = questions_of(options, made.record, made.adapter)
+    except InputError as error:
+        if options.questions:
+            raise
+        return None, str(error)  # an adapter of another project has no questions of its own
+    try:
+        accepted = limits(made.lost_bits, options.tolerance)
+        checked = made.verify(questions, accepted, ProgressLines().update)
+    except InputError as error:
+        raise InputError(f"{error}; or export without the comparison: --verify false") from error
+    print("\n".join(checked.lines()), flush=True)
+    if checked.faults:
+        raise InputError(
+            f"--out {options.out}: not written, the adapter on '{made.base}' differs from the live model: "
+            f"{'; '.join(checked.faults)}: serve the merged model instead (`medqlora merge`), or accept it with "
+            "--tolerance"
+        )
+    return checked, None
+
+
+def _no_room(out: Path) -> InputError:
+    return InputError(
+        f"--out {out}: the disk is full: nothing was left there; free some space, or name another disk"
+    )
+
+
 def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None":
     """Writes and compares. Raises InputError where the export differs."""
-    from medqlora.artifacts.merge.verification import limits
     from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.evaluation.verification import limits
 
-    questions = questions_of(options, made.merge)
+    questions = questions_of(options, made.merge.record, made.merge.adapter)
     progress = ProgressLines().update
     made.write(progress)
     if options.verify == "false":

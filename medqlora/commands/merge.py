@@ -67,10 +67,11 @@ def run(command: str, words: list[str]) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from medqlora.artifacts.merge.folder import REPORT_PAGE
     from medqlora.artifacts.merge.merging import MergeOptions
     from medqlora.artifacts.merge.run import Merge, MergeRequest, finish
-    from medqlora.artifacts.merge.verification import limits
     from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.evaluation.verification import limits
     from medqlora.inference.loading import pick_device
 
     out = Path(options.out).expanduser()
@@ -84,7 +85,7 @@ def _merge(options: argparse.Namespace) -> int:
     )
     merge = Merge(request)
     print(f"Merging {merge.adapter} into {merge.live.name}", flush=True)
-    questions = questions_of(options, merge)
+    questions = questions_of(options, merge.record, merge.adapter)
     progress = ProgressLines()
     folder, merged = merge.write(progress.update)
     why = " (a weight is too large for float16)" if merged.overflowed else ""
@@ -106,5 +107,5 @@ def _merge(options: argparse.Namespace) -> int:
                 f"{fix}, or accept it with --tolerance"
             )
     finish(merge, folder, merged, verification)
-    print(f"Merged:  {out}", flush=True)
+    print(f"Merged:  {out}\nReport:  {out / REPORT_PAGE}", flush=True)
     return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from medqlora.errors import InputError
 
 if TYPE_CHECKING:
-    from medqlora.artifacts.merge.run import Merge
+    from collections.abc import Mapping
+
     from medqlora.records import Record
 
 
@@ -48,8 +49,15 @@ def check_verification(options: argparse.Namespace) -> None:
         )
 
 
-def questions_of(options: argparse.Namespace, merge: "Merge") -> "list[Record]":
+def questions_of(
+    options: argparse.Namespace, record: "Mapping[str, object]", adapter: Path
+) -> "list[Record]":
     """The questions to verify on; none with --verify false.
+
+    Args:
+        options: as parsed.
+        record: the adapter's own.
+        adapter: its folder.
 
     Raises:
         InputError: there are none, or they can't be read.
@@ -60,4 +68,4 @@ def questions_of(options: argparse.Namespace, merge: "Merge") -> "list[Record]":
         return []
     if options.questions:
         return file_questions(options.questions)
-    return validation_questions(merge.record, str(merge.adapter))
+    return validation_questions(record, str(adapter))

@@ -75,11 +75,14 @@ class ReportOptions:
         normalisation: how the labels' log-likelihoods are compared: "none" as they are (as lm-evaluation-harness does),
             "length" by the token.
         prior_correction: compare them less those of the prompt without a question in it.
+        live: of a merged model, the run folder of a test of the live adapter, as the paired comparison; null for the
+            newest one in the log folder, where there is one.
     """
 
     allow_overlap: bool = False
     normalisation: Literal["none", "length"] = "none"
     prior_correction: bool = False
+    live: str | None = None
 
 
 @dataclass(frozen=True)

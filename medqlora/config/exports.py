@@ -10,8 +10,8 @@ K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 FILE_TYPES = (*BITS, *K_QUANTS)
 #: values of --pre_tokenizer: llama.cpp's names for how a tokenizer splits text
 PRE_TOKENIZERS = ("llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "default")
-#: name of an export's report
-REPORT_FILE = "export_report.json"
+#: names of an export's report
+REPORT_FILE, REPORT_PAGE = "export_report.json", "export_report.html"
 
 
 def bits_of(kind: str) -> int:

@@ -229,8 +229,30 @@ class MacroAverage(TypedDict):
     difference_ci95: Interval | None
 
 
+class LiveComparison(TypedDict, total=False):
+    """An exported model against the live adapter on the same questions, see `medqlora.evaluation.verification`."""
+
+    n: int
+    mean_difference: float
+    largest_difference: float
+    mean_kl: float
+    changed: list[dict[str, object]]
+    live_accuracy: float | None
+    live_accuracy_ci95: Interval | None
+    exported_accuracy: float | None
+    exported_accuracy_ci95: Interval | None
+    accuracy_difference: float | None
+    accuracy_difference_ci95: Interval | None
+    mcnemar_p: float | None
+    pairs: Pairs | None
+    source: str
+
+
 class Report(ModelScores, total=False):
     """`test_report.json`."""
+
+    adapter_sha256: str
+    live: LiveComparison
 
     decided_by: DecidedBy
     human_accuracy: dict[str, float] | None

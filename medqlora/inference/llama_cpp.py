@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Prediction, Record
 
@@ -32,13 +34,15 @@ class LlamaCpp:
         path: the GGUF file.
         context_tokens: longest prompt with its label, in tokens.
         lora: GGUF adapter file to put on; None for none.
-        threads: CPU threads.
+        threads: CPU threads; None for those that torch takes, by the cores or OMP_NUM_THREADS.
 
     Raises:
         InputError: the package is missing, or llama.cpp can't read the file.
     """
 
-    def __init__(self, path: Path, context_tokens: int, lora: Path | None = None, threads: int = 2) -> None:
+    def __init__(
+        self, path: Path, context_tokens: int, lora: Path | None = None, threads: int | None = None
+    ) -> None:
         check_llama_cpp()
         import xllamacpp
 
@@ -49,7 +53,8 @@ class LlamaCpp:
         options.n_parallel = 1
         options.warmup = False
         options.verbosity = -1
-        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = threads
+        count = threads or torch.get_num_threads()
+        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = count
         options.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # keys and values as the live model has them: in f16 they would add an error of their own
         options.cache_type_k = options.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

@@ -20,11 +20,21 @@ from medqlora.artifacts.gguf.writing import FileType, check_installed, write_ggu
 from medqlora.artifacts.merge.live_model import local_folder
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.merging import DType, Merged, MergeOptions
-from medqlora.artifacts.merge.run import Merge, MergeRequest, Progress, labelled, predictions
-from medqlora.artifacts.merge.verification import Limits, Verification, compare
+from medqlora.artifacts.merge.run import (
+    NO_TEXT,
+    NOT_ASKED,
+    Merge,
+    MergeRequest,
+    Progress,
+    labelled,
+    predictions,
+)
+from medqlora.artifacts.origin import origin_of
 from medqlora.config.exports import BITS
 from medqlora.data import encode_all, end_token_ids, lookup
 from medqlora.errors import InputError
+from medqlora.evaluation.report.verification_page import render_verification
+from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.llama_cpp import LlamaCpp, check_llama_cpp
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
@@ -35,6 +45,11 @@ from medqlora.utils.types import Tokenizer
 
 #: GGUF type -> data type of the merged weights that it is written from
 _MERGED_AS: dict[str, DType] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_TITLES = {"gguf": "GGUF file", "gguf-lora": "GGUF adapter", "ollama": "Folder for Ollama"}
+_OLLAMA = (
+    "Ollama itself: it was not run. Its template was filled in here, and its token ids compared in llama.cpp."
+)
+_CACHE = "llama.cpp's default float16 keys and values: here they were float32."
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ class ExportRequest:
         base: base model, where it differs from the adapter's record.
         base_gguf: with gguf-lora, the base model's GGUF file to compare on; None for the dequantized base model in f16.
         pre_tokenizer: llama.cpp's name, where the tokenizer does not tell it.
+        license_: the base model's licence, where its files do not tell it.
         device: the live model's.
         verify: whether llama.cpp is needed.
     """
@@ -60,6 +76,7 @@ class ExportRequest:
     base: str | None = None
     base_gguf: Path | None = None
     pre_tokenizer: str | None = None
+    license_: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     verify: bool = True
 
@@ -83,7 +100,9 @@ class GGUFExport:
         self.merge = Merge(MergeRequest(request.adapter, merged, request.base, None, options, request.device))
         base = self.merge.live
         shape_of(hub.load_config(base.name, base.revision), base.name)
-        check_vocabulary(local_folder(base.name, base.revision), request.pre_tokenizer)
+        folder = local_folder(base.name, base.revision)
+        check_vocabulary(folder, request.pre_tokenizer)
+        self.origin = origin_of(base.name, base.revision, folder, request.license_)
         self.prompt = lookup(self.merge.trained.prompt)
         self.tokenizer: Tokenizer = self.merge.backend.tokenizer()
         if request.to == "ollama":
@@ -103,7 +122,11 @@ class GGUFExport:
         self.staging.begin()
         if self.request.to == "gguf-lora":
             write_gguf_adapter(
-                read_update(self.merge.adapter), self.merge.live.name, self.staging.gguf, self._metadata()
+                read_update(self.merge.adapter),
+                self.merge.live.name,
+                self.staging.gguf,
+                self._metadata(),
+                self.origin,
             )
             return
         folder, merged = self.merge.write(progress)
@@ -127,6 +150,7 @@ class GGUFExport:
             target,
             first,
             self._metadata(),
+            origin=self.origin,
             pre_tokenizer=self.request.pre_tokenizer,
             progress=lambda done, total: progress("Writing GGUF", done, total),
         )
@@ -140,6 +164,7 @@ class GGUFExport:
         return {
             "medqlora.base": self.merge.live.name,
             "medqlora.base_identity": self.merge.backend.identity(),
+            "medqlora.base_sha256": self.origin.sha256,
             "medqlora.adapter_sha256": file_digest(self.merge.adapter / "adapter_model.safetensors")[
                 "sha256"
             ],
@@ -176,7 +201,7 @@ class GGUFExport:
                 faults += self._template_faults(runtime, records, limit)
             by_id = {record.id: record for record in records}
             after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
-        return Checked(compare(before, after, limits), tuple(faults), min(len(examples), COMPARED))
+        return Checked(compare(before, after, limits, records), tuple(faults), min(len(examples), COMPARED))
 
     def _runtime_files(self, progress: Progress) -> tuple[Path, Path | None]:
         """The GGUF files of the model and of the adapter."""
@@ -210,14 +235,28 @@ class GGUFExport:
             "type": "f32" if self.request.to == "gguf-lora" else self.request.kind,
             "adapter": str(self.merge.adapter),
             "base": self.merge.live.name,
+            "license": self.origin.license.identifier or "unknown: pass --license",
             "onto": self._onto(),
             "file": file_digest(self.staging.gguf),
             "tokens_compared": 0 if checked is None else checked.prompts,
-            "verification": None if checked is None else checked.verification.to_json(),
         }
-        path = self.staging.finish(report)
+        verification, unverified = (
+            None if checked is None else checked.verification,
+            self._unverified(checked),
+        )
+        html = render_verification(_TITLES[self.request.to], verification, unverified, report)
+        report["not_verified"] = unverified
+        report["verification"] = None if verification is None else verification.to_json()
+        path = self.staging.finish(report, html)
         self.merge.discard()
         return path
+
+    def _unverified(self, checked: "Checked | None") -> list[str]:
+        """What was not compared or not run, a sentence each."""
+        if checked is None:
+            return [NOT_ASKED]
+        left = [f"Token ids of further prompts: those of {checked.prompts} were compared.", _CACHE, NO_TEXT]
+        return [_OLLAMA, *left] if self.request.to == "ollama" else left
 
     def _onto(self) -> str:
         if self.request.base_gguf is not None:

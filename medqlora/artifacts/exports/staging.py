@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from medqlora.config.exports import REPORT_FILE
+from medqlora.config.exports import REPORT_FILE, REPORT_PAGE
 from medqlora.errors import InputError
 from medqlora.utils.files import write_text
 
@@ -43,19 +43,25 @@ class Staging:
         """The GGUF file in the hidden folder."""
         return self.folder / (self.out.name if self.is_file else "model.gguf")
 
-    def finish(self, report: Mapping[str, object]) -> Path:
-        """Writes the report and puts the output in its place; the report's path."""
+    def finish(self, report: Mapping[str, object], page: str) -> Path:
+        """Writes the report and its page, and puts the output in its place; the page's path.
+
+        Args:
+            report: as JSON values.
+            page: the report as HTML.
+        """
         write_text(self.folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        write_text(self.folder / REPORT_PAGE, page)
         if not self.is_file:
             if self.out.exists():
                 self.out.rmdir()
             self.folder.rename(self.out)
-            return self.out / REPORT_FILE
-        report_path = self.out.with_name(f"{self.out.stem}.{REPORT_FILE}")
-        (self.folder / REPORT_FILE).replace(report_path)
+            return self.out / REPORT_PAGE
+        for name in (REPORT_FILE, REPORT_PAGE):
+            (self.folder / name).replace(self.out.with_name(f"{self.out.stem}.{name}"))
         self.gguf.replace(self.out)
         self.discard()
-        return report_path
+        return self.out.with_name(f"{self.out.stem}.{REPORT_PAGE}")
 
     def discard(self) -> None:
         """Removes the hidden folder."""

@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from medqlora.artifacts.gguf.architecture import gguf_name, permuted, shape_of, tensor_names
-from medqlora.artifacts.gguf.writing import write_metadata
+from medqlora.artifacts.gguf.writing import write_metadata, write_origin
 from medqlora.artifacts.merge.lora_update import LoRAUpdate
+from medqlora.artifacts.origin import Origin
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.utils.files import flush
 
 
 def write_gguf_adapter(
-    update: LoRAUpdate, base: str, path: Path, metadata: Mapping[str, str | list[str]]
+    update: LoRAUpdate,
+    base: str,
+    path: Path,
+    metadata: Mapping[str, str | list[str]],
+    origin: Origin | None = None,
 ) -> None:
     """Writes LoRA weights in float32.
 
@@ -26,6 +31,7 @@ def write_gguf_adapter(
         base: base model's name or folder, for its configuration.
         path: the file; written aside and renamed.
         metadata: further keys of the file.
+        origin: the base model, for `general.license` and `general.base_model.*`.
 
     Raises:
         InputError: GGUF can't hold this adapter.
@@ -46,7 +52,9 @@ def write_gguf_adapter(
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 1.0)
+    writer.add_name(path.stem)
     write_metadata(writer, metadata)
+    write_origin(writer, origin)
     for module, lora in update.modules.items():
         b = lora.b * (lora.scale * len(lora.a))
         if shape.interleaved and module.endswith((".q_proj", ".k_proj")):

@@ -1,6 +1,7 @@
 """A tokenizer as GGUF holds it: tokens, their kinds, merges, special tokens and the pre-tokenizer's name."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from medqlora.errors import InputError
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
+#: how SentencePiece names a byte
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: the expression by which a byte-level tokenizer splits text before its merges
 _DIGITS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
@@ -65,7 +68,7 @@ def write_vocabulary(writer: "GGUFWriter", folder: Path, rows: int, pre_tokenize
 
     name = check_vocabulary(folder, pre_tokenizer)
     if name is None:
-        _write_sentencepiece(writer, folder)
+        _write_sentencepiece(writer, folder, rows)
     else:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(name)
@@ -104,30 +107,73 @@ def _tokens(tokenizer: dict[str, dict[str, object]], rows: int) -> tuple[list[st
     """Token texts by id and their kinds."""
     import gguf
 
-    vocabulary = tokenizer["model"]["vocab"]
+    model = tokenizer["model"]
+    vocabulary = model["vocab"]
     added: object = tokenizer.get("added_tokens") or []
     assert isinstance(vocabulary, dict)
     assert isinstance(added, list)
     by_id = {number: (text, gguf.TokenType.NORMAL) for text, number in vocabulary.items()}
+    if model.get("byte_fallback"):
+        by_id |= {
+            number: (text, gguf.TokenType.BYTE)
+            for text, number in vocabulary.items()
+            if _BYTE.fullmatch(text)
+        }
     for token in added:
         kind = gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED
+        if token["content"] == model.get("unk_token"):
+            kind = gguf.TokenType.UNKNOWN
         by_id[token["id"]] = (token["content"], kind)
     filled = [by_id.get(number, (f"[PAD{number}]", gguf.TokenType.UNUSED)) for number in range(rows)]
     return [text for text, _ in filled], [int(kind) for _, kind in filled]
 
 
-def _write_sentencepiece(writer: "GGUFWriter", folder: Path) -> None:
+def _write_sentencepiece(writer: "GGUFWriter", folder: Path, rows: int) -> None:
     """Llama 2's and Mistral's kind: pieces with scores, and bytes for what has none."""
-    import gguf
-
-    vocabulary = gguf.LlamaHfVocab(folder)
-    texts, scores, kinds = [], [], []
-    for text, score, kind in vocabulary.all_tokens():
-        texts.append(text)
-        scores.append(score)
-        kinds.append(kind)
+    tokenizer = _read(folder)
+    texts, kinds = _tokens(tokenizer, rows)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)
-    writer.add_token_scores(scores)
+    writer.add_token_scores(piece_scores(tokenizer["model"], texts))
     writer.add_token_types(kinds)
+    writer.add_add_space_prefix(adds_space(tokenizer))
+
+
+def piece_scores(model: dict[str, object], texts: list[str]) -> list[float]:
+    """SentencePiece's scores of the pieces, from the order of a tokenizer.json's merges.
+
+    llama.cpp joins the two neighbours whose piece has the highest score; a tokenizer.json joins those of the earliest
+    merge. So a piece's score is minus the rank of the first merge that makes it. Without scores (`LlamaHfVocab` of the
+    `gguf` package gives every piece the same one) llama.cpp joins from the left, and the token ids differ.
+
+    Args:
+        model: of tokenizer.json.
+        texts: token texts by id.
+    """
+    ranks: dict[str, int] = {}
+    merges = model.get("merges") or []
+    assert isinstance(merges, list)
+    for rank, merge in enumerate(merges):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        ranks.setdefault("".join(pair), rank)
+    # single letters, bytes and special tokens are never joined from others; what no merge makes comes last
+    return [
+        -float(ranks[text]) if text in ranks else 0.0 if len(text) == 1 else -float(len(ranks) + 1)
+        for text in texts
+    ]
+
+
+def adds_space(tokenizer: dict[str, dict[str, object]]) -> bool:
+    """Whether a SentencePiece tokenizer puts a space in front of a text."""
+    normalizer, splitter = (tokenizer.get(part) or {} for part in ("normalizer", "pre_tokenizer"))
+    steps: list[dict[str, object]] = []
+    for part, key in ((normalizer, "normalizers"), (splitter, "pretokenizers")):
+        inner = part.get(key)
+        steps += inner if isinstance(inner, list) else [part]
+    prepends = any(step.get("type") == "Prepend" for step in steps)
+    metaspace = next((step for step in steps if step.get("type") == "Metaspace"), None)
+    if metaspace is None:
+        return prepends
+    scheme = metaspace.get("prepend_scheme", "always" if metaspace.get("add_prefix_space", True) else "never")
+    return prepends or scheme != "never"

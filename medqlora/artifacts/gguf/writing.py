@@ -17,6 +17,7 @@ from medqlora.artifacts.gguf.architecture import (
     write_shape,
 )
 from medqlora.artifacts.gguf.vocabulary import write_vocabulary
+from medqlora.artifacts.origin import Origin
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.utils.files import flush
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 FileType = Literal["f32", "f16", "bf16", "q8_0"]
 
 
-def check_installed() -> None:
-    """Raises InputError where the `gguf` package is missing."""
+def check_installed(option: str = "--to gguf") -> None:
+    """Raises InputError where the `gguf` package is missing; `option` is what needs it."""
     from importlib.util import find_spec
 
     if find_spec("gguf") is None:
-        raise InputError("--to gguf: the package gguf is not installed: `pip install -e '.[gguf]'`")
+        raise InputError(f"{option}: the package gguf is not installed: `pip install -e '.[gguf]'`")
 
 
 def write_gguf(
@@ -41,6 +42,7 @@ def write_gguf(
     kind: FileType,
     metadata: Mapping[str, str | list[str]],
     *,
+    origin: Origin | None = None,
     pre_tokenizer: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
@@ -51,6 +53,7 @@ def write_gguf(
         path: the file; written aside and renamed at the end.
         kind: type of the matrices; vectors stay in f32.
         metadata: further keys of the file, under names of our own.
+        origin: the base model, for `general.license` and `general.base_model.*`.
         pre_tokenizer: see `write_vocabulary`.
         progress: called with the number of finished tensors and of all.
 
@@ -73,6 +76,7 @@ def write_gguf(
         write_shape(writer, config, shape)
         write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
         write_metadata(writer, metadata)
+        write_origin(writer, origin)
         tensors = _places(folder)
         extra = rope_factors(config)
         if extra is not None:
@@ -103,6 +107,27 @@ def write_metadata(writer: "GGUFWriter", metadata: Mapping[str, str | list[str]]
             writer.add_string(key, value)
         else:
             writer.add_array(key, value)
+
+
+def write_origin(writer: "GGUFWriter", origin: Origin | None) -> None:
+    """Writes llama.cpp's own keys for licence and base model; nothing without an origin."""
+    if origin is None:
+        return
+    identifier, name, link = origin.license
+    if identifier is not None:
+        writer.add_license(identifier)
+    if name is not None:
+        writer.add_license_name(name)
+    if link is not None:
+        writer.add_license_link(link)
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, origin.repository[1] if origin.repository else Path(origin.name).name)
+    if origin.revision is not None:
+        writer.add_base_model_version(0, origin.revision)
+    if origin.repository is not None:
+        writer.add_base_model_organization(0, origin.repository[0])
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{origin.name}")
+    writer.add_base_model_description(0, f"sha256 of its files: {origin.sha256}")
 
 
 _FILE_TYPE = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}

@@ -8,10 +8,13 @@ from pathlib import Path
 from medqlora import __version__
 from medqlora.artifacts.card import CAUTION, on_test_questions
 from medqlora.artifacts.evaluated_weights import TRACE_FILE
+from medqlora.artifacts.live_report import ADAPTER_SHA256
 from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
 from medqlora.inference.training_scope import SCOPE_FILE
 from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS
+from medqlora.models.weight_files import ADAPTER_WEIGHTS
+from medqlora.utils.digests import file_digest
 from medqlora.utils.files import now
 
 #: of the base model's folder, what a model folder needs beside weights and tokenizer
@@ -27,11 +30,16 @@ _TOKENIZER = (
     "merges.txt",
     "chat_template.jinja",
 )
-REPORT_FILE = "merge_report.json"
+REPORT_FILE, REPORT_PAGE = "merge_report.json", "merge_report.html"
 
 
 def write_companions(
-    folder: Path, base: Path, adapter: Path, record: Mapping[str, object], dtype: str
+    folder: Path,
+    base: Path,
+    adapter: Path,
+    record: Mapping[str, object],
+    dtype: str,
+    quantized: str | None = None,
 ) -> None:
     """Writes everything but the weights.
 
@@ -41,6 +49,7 @@ def write_companions(
         adapter: the adapter's folder.
         record: the adapter's own record; {} where it has none.
         dtype: data type of the weights, for config.json.
+        quantized: how they are quantized afterwards; None for not at all.
 
     Raises:
         InputError: the base model's config.json can't be read.
@@ -68,10 +77,12 @@ def write_companions(
     ).is_file():  # else the model would be sure of questions far from its training questions
         shutil.copyfile(adapter / SCOPE_FILE, folder / SCOPE_FILE)
     # without it the weights would be quantized again when they are loaded
-    _write(folder / RECORD_FILE, merged_record(record, adapter, dtype))
+    _write(folder / RECORD_FILE, merged_record(record, adapter, dtype, quantized))
 
 
-def merged_record(record: Mapping[str, object], adapter: Path, dtype: str) -> dict[str, object]:
+def merged_record(
+    record: Mapping[str, object], adapter: Path, dtype: str, quantized: str | None = None
+) -> dict[str, object]:
     """The adapter's record for the merged model: prompt, labels, calibration and data stay."""
     kept = (
         "prompt",
@@ -93,7 +104,9 @@ def merged_record(record: Mapping[str, object], adapter: Path, dtype: str) -> di
             "base_identity": record.get("base_identity"),
             "backend_options": record.get("backend_options"),
             "adapter": adapter.name,
+            ADAPTER_SHA256: file_digest(adapter / ADAPTER_WEIGHTS)["sha256"],
             "dtype": dtype,
+            "quantized": quantized,
             "medqlora": __version__,
             "created": now(),
         },
@@ -106,6 +119,8 @@ def card(record: Mapping[str, object], report: Mapping[str, object], dtype: str)
     front = ["---", "library_name: transformers", "tags: [medical, question-answering]"]
     if "/" in base and not base.startswith((".", "/", "~")):
         front.insert(1, f"base_model: {base}\nbase_model_relation: merge")
+    if report.get("license"):
+        front.append(f"license: {report['license']}")
     verification = report.get("verification")
     if isinstance(verification, Mapping):
         found = [

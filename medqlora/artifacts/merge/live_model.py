@@ -18,6 +18,9 @@ from medqlora.models.transformers import skeleton
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: of a base model's repository, what names its licence
+_TEXTS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY.md")
+
 
 class LiveBase(NamedTuple):
     """A base model as an adapter was trained on it.
@@ -101,7 +104,7 @@ def local_folder(base: str, revision: str | None = None) -> Path:
             snapshot_download(
                 base,
                 revision=revision,
-                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", *_TEXTS],
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import torch
 
-from medqlora.artifacts.merge.folder import REPORT_FILE, card, write_companions
+from medqlora.artifacts.merge.folder import REPORT_FILE, REPORT_PAGE, card, write_companions
 from medqlora.artifacts.merge.live_model import LiveBase, local_folder, weights_by_tensor
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
-from medqlora.artifacts.merge.verification import Limits, Verification, compare
 from medqlora.artifacts.merge.whole_model import merge_as_model, quantize_folder
+from medqlora.artifacts.origin import license_of
 from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
+from medqlora.evaluation.report.verification_page import render_verification
+from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.loading import build_backend, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
@@ -28,6 +30,11 @@ from medqlora.utils.files import disk_full, write_text
 from medqlora.utils.types import JsonObject
 
 Progress = Callable[[str, int, int], None]
+#: what no comparison of labels covers
+NO_TEXT = "Generated text: the labels' log-probabilities were compared, not what the models write."
+#: why there is no comparison
+NOT_ASKED = "The answers: --verify false left the comparison out."
+_IN_FLOAT32 = "Computing in 16 bits: both models computed in float32."
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class Merge:
                 added = read_update(self.adapter) if update is None else update
                 merged = merge_adapter(weights, added, folder, options, merging)
             base = local_folder(place.name, place.revision)
-            write_companions(folder.partial, base, self.adapter, self.record, merged.dtype)
+            write_companions(folder.partial, base, self.adapter, self.record, merged.dtype, options.quantize)
             if options.quantize is not None:
                 quantize_folder(folder.partial, options.quantize, merged.dtype, options.shard_bytes)
         except InputError:
@@ -164,7 +171,7 @@ class Merge:
         del live
         exported = Predictor.load(folder.partial, device=device, generate=False)
         after = predictions(exported, records, "Merged model", progress)
-        return compare(before, after, limits)
+        return compare(before, after, limits, records)
 
     def discard(self) -> None:
         """Removes what was written, and the finished shards of a killed process."""
@@ -252,14 +259,19 @@ def finish(
     report: dict[str, object] = {
         "adapter": str(merge.adapter),
         "base": merge.live.name,
+        "license": license_of(local_folder(merge.live.name, merge.live.revision)).identifier,
         "onto": merge.onto,
         "dtype": merged.dtype,
         "quantized": merge.request.options.quantize,
         "changed_weights": merged.changed,
         "relative_rounding_error": merged.relative_error,
-        "verification": None if verification is None else verification.to_json(),
     }
+    unverified = [NOT_ASKED] if verification is None else [_IN_FLOAT32, NO_TEXT]
+    html = render_verification("Merged model", verification, unverified, report)
+    report["not_verified"] = unverified
+    report["verification"] = None if verification is None else verification.to_json()
     write_text(folder.partial / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    write_text(folder.partial / REPORT_PAGE, html)
     write_text(
         folder.partial / "README.md",
         card(merge.record, report, merge.request.options.quantize or merged.dtype),

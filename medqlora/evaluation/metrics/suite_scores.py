@@ -11,6 +11,7 @@ from medqlora.evaluation.metrics.free_answer import exactly_matches
 from medqlora.evaluation.metrics.scores import Scores, decided
 from medqlora.evaluation.report_data import MacroAverage, Prior, Suite
 from medqlora.evaluation.statistics.intervals import RESAMPLES, percentile_interval
+from medqlora.evaluation.verification import Verification
 from medqlora.records import Prediction, Record
 
 INTERVALS = (
@@ -29,6 +30,7 @@ class Tested(NamedTuple):
         predictions: one a question.
         records: the questions.
         base: the base model's predictions, if compared.
+        live: of an exported model, the comparison with the live adapter.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Tested(NamedTuple):
     predictions: Sequence[Prediction]
     records: Sequence[Record]
     base: Sequence[Prediction] | None
+    live: Verification | None = None
 
 
 # pytest would collect a class of this name as tests

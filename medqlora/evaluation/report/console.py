@@ -29,6 +29,7 @@ def console_table(scores: Scores) -> str:
         p = "-" if scores.mcnemar_p is None else p_value(scores.mcnemar_p)
         change = f"95% {low} to {high}, McNemar p {p}"
         lines.append(_line("  difference", points(base["difference"]), change))
+    lines += _live(report)
     for setting, value in (scores.human_accuracy or {}).items():
         lines.append(_line(f"  human, {setting.replace('_', ' ')}", percent(value), ""))
     if scores.majority_accuracy is not None:
@@ -70,6 +71,26 @@ def _free_answer_table(report: Report, name: str) -> str:
     lines += _registered(report, 19 - len(lines))
     lines += ["-" * WIDTH, *map(cut, cautions(report)), "Not medical advice."]
     return "\n".join(lines)
+
+
+def _live(report: Report) -> list[str]:
+    """The live adapter's accuracy on the same questions, and what has changed."""
+    live = report.get("live")
+    if not live:
+        return []
+    lines, accuracy, interval = [], live.get("live_accuracy"), live.get("live_accuracy_ci95")
+    if accuracy is not None and interval is not None:
+        lines.append(_line("  live adapter", percent(accuracy), span(interval)))
+    difference, ends, p = (
+        live.get("accuracy_difference"),
+        live.get("accuracy_difference_ci95"),
+        live.get("mcnemar_p"),
+    )
+    if difference is not None and ends is not None and p is not None:
+        change = f"95% {points(ends[0])} to {points(ends[1])}, McNemar p {p_value(p)}"
+        lines.append(_line("  difference", points(difference), change))
+    moved = f"|log p difference| mean {live['mean_difference']:.2g}, largest {live['largest_difference']:.2g}"
+    return [*lines, _line("  changed decisions", str(len(live["changed"])), moved)]
 
 
 def _metric(name: str, value: float | None, interval: Interval | None) -> list[str]:

@@ -9,6 +9,7 @@ from medqlora.evaluation.metrics.scores import Scores
 from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.lines import prediction_lines
 from medqlora.evaluation.report.page import render
+from medqlora.evaluation.verification import Verification
 from medqlora.records import Prediction, Record
 from medqlora.utils.files import write_text
 
@@ -24,6 +25,7 @@ def write_report(
     base: Sequence[Prediction] | None = None,
     run_info: Mapping[str, object] | None = None,
     context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
+    live: Verification | None = None,
 ) -> dict[str, Path]:
     """Writes `test_report.json`, `predictions.jsonl`, `predictions_official.json` and `report.html`.
 
@@ -38,6 +40,7 @@ def write_report(
         run_info: what is needed to repeat the run, as plain values (`command`, `versions`, `prompt`, …);
             printed in the page, escaped.
         context: the header's facts and the training curves, see `Context`.
+        live: of an exported model, the comparison with the live adapter.
 
     Returns:
         File name → path.
@@ -53,7 +56,7 @@ def write_report(
             f"{json.dumps(line)}\n" for line in prediction_lines(scores, predictions, base, records)
         ),
         "predictions_official.json": json.dumps(official_predictions(scores, predictions), indent=1) + "\n",
-        "report.html": render(scores, predictions, records, base, run_info or {}, context),
+        "report.html": render(scores, predictions, records, base, run_info or {}, context, live),
     }
     return write_files(folder, contents)
 

@@ -21,8 +21,10 @@ from medqlora.evaluation.report.page_tables import (
 )
 from medqlora.evaluation.report.plots import figures, svg
 from medqlora.evaluation.report.training_plot import training_figures
+from medqlora.evaluation.report.verification_tables import verification_contents
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
 from medqlora.evaluation.report_data import Report
+from medqlora.evaluation.verification import Verification
 from medqlora.records import Prediction, Record
 
 #: errors in the page
@@ -54,6 +56,7 @@ def render(
     base: Sequence[Prediction] | None,
     run_info: Mapping[str, object],
     context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
+    live: Verification | None = None,
 ) -> str:
     """The page.
 
@@ -64,6 +67,7 @@ def render(
         base: the base model's predictions.
         run_info: what is needed to repeat the run, as plain values: `command`, `versions`, `prompt`, ….
         context: the header's facts and the training curves.
+        live: of an exported model, the comparison with the live adapter.
     """
     name = set_name(scores.dataset, scores.split)
     repeat = section("To repeat this run", fields({**_identity(scores), **run_info}))
@@ -72,7 +76,7 @@ def render(
         subtitle=_subtitle(scores),
         headline=_headline(scores),
         cautions=cautions(scores.to_json()),
-        sections=joined((*_sections(scores, predictions, records, base, context=context), *repeat)),
+        sections=joined((*_sections(scores, predictions, records, base, live, context=context), *repeat)),
         context=context,
         scripted=True,
     )
@@ -108,6 +112,7 @@ def set_report(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
+    live: Verification | None = None,
 ) -> Markup:
     """The content of `render` for one question set of several in a page."""
     return joined(
@@ -117,7 +122,7 @@ def set_report(
             element(
                 "div", *(element("p", sentence) for sentence in cautions(scores.to_json())), class_="notice"
             ),
-            *_sections(scores, predictions, records, base, "h3"),
+            *_sections(scores, predictions, records, base, live, "h3"),
             *section("What was asked", fields(_identity(scores)), "h3"),
         )
     )
@@ -146,6 +151,7 @@ def _sections(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     base: Sequence[Prediction] | None,
+    live: Verification | None,
     heading: str = "h2",
     context: Context = Context(),  # noqa: B008  # a NamedTuple does not change
 ) -> list[Markup]:
@@ -161,6 +167,7 @@ def _sections(
     else:
         contents = {
             "Against the baselines": comparison_table(report),
+            **_against_live(live, heading),
             "By answer": class_table(report),
             "Training curves": training_curves(context),
             "Figures": _figures(scores, predictions),
@@ -173,6 +180,16 @@ def _sections(
     contents["Registered metrics"] = metric_table(report)
     contents["What the numbers mean"] = _definitions(report)
     return [part for title, content in contents.items() for part in section(title, content, heading)]
+
+
+def _against_live(live: Verification | None, heading: str) -> dict[str, Markup | None]:
+    """The section on the live adapter of an exported model's report; none without a comparison."""
+    if live is None:
+        return {}
+    inner = "h3" if heading == "h2" else "h4"
+    contents = verification_contents(live).items()
+    parts = [part for title, content in contents for part in section(title, content, inner)]
+    return {"Against the live adapter": joined(parts)}
 
 
 def section(title: str, content: Markup | None, heading: str = "h2") -> list[Markup]:

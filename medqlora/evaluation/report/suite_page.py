@@ -43,7 +43,7 @@ def render_suite(
                 f"{one.name}: {headline_words(one.scores)}, {one.scores.n} questions"
                 if one.scores.decided_by == "exact_match"
                 else f"{one.name}: {percent(one.scores.accuracy)} of {one.scores.n}",
-                set_report(one.scores, one.predictions, one.records, one.base),
+                set_report(one.scores, one.predictions, one.records, one.base, one.live),
             )
             for one in tested
         ),

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from harness import options, questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
 from medqlora.artifacts.exports.tokens import token_faults
+from medqlora.artifacts.exports.vllm import FolderExport
 from medqlora.artifacts.gguf import architecture, modelfile, writing
 from medqlora.artifacts.merge import run as merge_run
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
+from medqlora.artifacts.origin import License, Origin, license_of
 from medqlora.cli import main
 from medqlora.commands.progress_lines import ProgressLines
 from medqlora.inference.llama_cpp import LlamaCpp
+from medqlora.inference.predictor import Predictor
+from medqlora.models import Transformers
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
@@ -57,7 +62,7 @@ def test_every_type_answers_in_llama_cpp_as_the_live_model(
     out = tmp_path / "model.gguf"
     # of random weights the loss is larger than of trained ones
     assert main(export_words("gguf", adapter, out, "--type", kind, "--tolerance", str(largest))) == 0
-    assert left(tmp_path) == ["model.export_report.json", "model.gguf"]
+    assert left(tmp_path) == ["model.export_report.html", "model.export_report.json", "model.gguf"]
     report = report_of(tmp_path / "model.export_report.json")
     assert report["verification"]["n"] == 12
     assert report["verification"]["largest_difference"] <= largest
@@ -67,14 +72,85 @@ def test_every_type_answers_in_llama_cpp_as_the_live_model(
 def test_the_file_says_what_it_is_made_from(adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "folder"
     assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
-    assert left(out) == ["export_report.json", "model.gguf"]
+    assert left(out) == ["export_report.html", "export_report.json", "model.gguf"]
     fields = gguf.GGUFReader(out / "model.gguf").fields
     record = json.loads((adapter / "medqlora.json").read_text())
     assert fields["medqlora.base_identity"].contents() == record["base_identity"]
     assert json.loads(fields["medqlora.prompt"].contents()) == record["prompt"]
     assert json.loads(fields["medqlora.calibration"].contents()) == record["calibration"]
     assert fields["medqlora.labels"].contents() == ["yes", "no", "maybe"]
-    assert report_of(out / "export_report.json")["verification"] is None
+    report = report_of(out / "export_report.json")
+    assert report["verification"] is None
+    assert report["license"] == "unknown: pass --license"
+    assert "general.license" not in fields
+    assert report["not_verified"] == ["The answers: --verify false left the comparison out."]
+    assert "GGUF file: not verified" in (out / "export_report.html").read_text()
+
+
+def copied_base(base: Path, folder: Path, card: str = "", license_text: str = "") -> Path:
+    shutil.copytree(base, folder)
+    for name, text in (("README.md", card), ("LICENSE", license_text)):
+        if text:
+            (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("to", ["gguf", "gguf-lora"])
+def test_licence_and_base_model_stand_under_llama_cpps_own_keys(
+    adapter: Path, tiny_bases: dict[str, Path], tmp_path: Path, to: str
+) -> None:
+    card = "---\nlicense: other\nlicense_name: tiny\nlicense_link: https://example.org/l\n---\n# A base\n"
+    base = copied_base(tiny_bases["llama"], tmp_path / "Tiny-Llama", card)
+    out = tmp_path / "m.gguf"
+    assert main(export_words(to, adapter, out, "--base", str(base), "--verify", "false")) == 0
+    fields = gguf.GGUFReader(out).fields
+    value = {key: fields[f"general.{key}"].contents() for key in ("license", "license.name", "license.link")}
+    assert value == {"license": "other", "license.name": "tiny", "license.link": "https://example.org/l"}
+    assert fields["general.base_model.count"].contents() == 1
+    assert fields["general.base_model.0.name"].contents() == "Tiny-Llama"
+    digest = json.loads((adapter / "medqlora.json").read_text())["base_identity"].removeprefix("sha256:")
+    assert fields["medqlora.base_sha256"].contents() == digest
+    assert digest in fields["general.base_model.0.description"].contents()
+    assert main(export_words(to, adapter, tmp_path / "n.gguf", "--verify", "false", "--license", "mit")) == 0
+    assert gguf.GGUFReader(tmp_path / "n.gguf").fields["general.license"].contents() == "mit"
+
+
+def test_a_base_model_of_the_hub_is_named_with_its_organization_and_address() -> None:
+    origin = Origin("meta-llama/Meta-Llama-3-8B", "abc", "0" * 32, License("llama3"))
+    written: dict[str, object] = {}
+
+    class Writer:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *values: written.update({name: values})
+
+    writing.write_origin(Writer(), origin)  # type: ignore[arg-type]
+    assert written["add_license"] == ("llama3",)
+    assert written["add_base_model_name"] == (0, "Meta-Llama-3-8B")
+    assert written["add_base_model_organization"] == (0, "meta-llama")
+    assert written["add_base_model_version"] == (0, "abc")
+    assert written["add_base_model_repo_url"] == (0, "https://huggingface.co/meta-llama/Meta-Llama-3-8B")
+
+
+@pytest.mark.parametrize(
+    ("card", "text", "identifier"),
+    [
+        ("---\nlicense: apache-2.0\n---\n", "MIT License", "apache-2.0"),
+        (
+            "---\nlicense: [a\n---\n",
+            "                Apache License\n           Version 2.0, January",
+            "apache-2.0",
+        ),
+        ("# no front matter", "META LLAMA 3 COMMUNITY LICENSE AGREEMENT\nMeta Llama 3 Version", "llama3"),
+        ("---\nlicense: |\n  two\n  lines\n---\n", "all rights reserved", None),
+        ("", "", None),
+    ],
+)
+def test_the_licence_is_read_from_card_or_text(
+    tmp_path: Path, card: str, text: str, identifier: str | None
+) -> None:
+    for name, content in (("README.md", card), ("LICENSE", text)):
+        (tmp_path / name).write_text(content)
+    assert license_of(tmp_path).identifier == identifier
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
@@ -96,14 +172,19 @@ def test_an_adapter_alone_is_compared_on_the_dequantized_base_or_on_the_users(
     writing.write_gguf(tiny_bases["llama"], original, "f16", {})
     words = export_words("gguf-lora", adapter, tmp_path / "on.gguf", "--base_gguf", str(original))
     assert "the base GGUF is not the base model" in last_line(capsys, *words)
-    assert left(tmp_path) == ["lora.export_report.json", "lora.gguf", "original.gguf"]
+    assert left(tmp_path) == [
+        "lora.export_report.html",
+        "lora.export_report.json",
+        "lora.gguf",
+        "original.gguf",
+    ]
     assert main([*words, "--tolerance", "100", "--verify", "false"]) == 0
 
 
 def test_ollama_gets_a_template_that_makes_our_prompt(adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "ollama"
     assert main(export_words("ollama", adapter, out)) == 0
-    assert left(out) == ["Modelfile", "export_report.json", "model.gguf"]
+    assert left(out) == ["Modelfile", "export_report.html", "export_report.json", "model.gguf"]
     text = (out / "Modelfile").read_text()
     assert text.startswith("FROM ./model.gguf\n")
     assert 'TEMPLATE """MEDICAL QUESTION: {{ .Prompt }}\nANSWER:{{ .Response }}"""' in text
@@ -118,7 +199,8 @@ def test_vllm_gets_a_folder_that_it_takes_and_its_command(
     from peft import PeftConfig
 
     out = tmp_path / "served"
-    assert main(export_words("vllm", adapter, out)) == 0
+    # on the 16-bit base model; of random weights the loss is larger than of trained ones
+    assert main(export_words("vllm", adapter, out, "--tolerance", "5")) == 0
     shown = capsys.readouterr().out
     assert f"--enable-lora --lora-modules served={out} --max-lora-rank 8" in shown
     assert PeftConfig.from_pretrained(out).r == 4
@@ -126,6 +208,54 @@ def test_vllm_gets_a_folder_that_it_takes_and_its_command(
     assert decision["labels"] == ["yes", "no", "maybe"]
     assert decision["adapter"] == "served"
     assert main(["ask", "Does it help?", "--adapter", str(out), "--device", "cpu", "--json"]) == 0
+    report = report_of(out / "export_report.json")
+    assert report["scored_by"] == "transformers and PEFT, float32"
+    assert report["verification"]["n"] == 12
+    assert report["verification"]["largest_difference"] > 0.001  # the base model is no longer quantized
+    assert "vLLM itself: it was not run" in (out / "export_report.html").read_text()
+
+
+def test_the_folder_for_vllm_is_scored_by_peft_and_a_wrong_one_is_refused(
+    adapter: Path, tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    packed = tmp_path / "packed"  # a base model whose files are quantized is served as it was trained on
+    Transformers(str(tiny_bases["llama"]), gradient_checkpointing=False).load(
+        lora=None, adapter=None, device=torch.device("cpu"), dtype=torch.float32, seed=0
+    ).save_pretrained(packed)  # type: ignore[operator]
+    for file in tiny_bases["llama"].glob("*token*"):
+        shutil.copy(file, packed)
+    served = export_words("vllm", adapter, tmp_path / "served", "--base", str(packed))
+    assert main(served) == 0
+    verification = report_of(tmp_path / "served" / "export_report.json")["verification"]
+    assert verification["limits"]["difference"] == 0.02
+    assert verification["largest_difference"] < 1e-4
+    copy = FolderExport.write
+
+    def without_adapter(made: FolderExport) -> None:
+        copy(made)
+        file = made.staging.folder / "adapter_model.safetensors"
+        save_file({name: tensor * 0 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+    before = left(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderExport, "write", without_adapter)
+        line = last_line(capsys, *export_words("vllm", adapter, tmp_path / "w", "--base", str(packed)))
+    assert "differs from the live model: the largest difference" in line
+    assert "serve the merged model instead (`medqlora merge`)" in line
+    assert left(tmp_path) == before
+
+
+def test_an_adapter_without_questions_of_its_own_is_exported_for_vllm_unverified(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(live_model(tiny_bases["llama"]), tmp_path / "adapter")
+    assert main(export_words("vllm", folder, tmp_path / "out", "--base", str(tiny_bases["llama"]))) == 0
+    assert "Not verified: --adapter" in capsys.readouterr().out
+    report = report_of(tmp_path / "out" / "export_report.json")
+    assert report["verification"] is None
+    assert "names no validation questions" in report["not_verified"][0]
 
 
 def changed_config(adapter: Path, folder: Path, **fields: object) -> Path:
@@ -270,14 +400,20 @@ def test_a_wrong_pre_tokenizer_fails_the_verification(
 def test_test_reports_a_gguf_file_beside_the_live_adapter(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from events import logged
+
     out, logs = tmp_path / "model.gguf", tmp_path / "logs"
     assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
-    words = ["test", "--gguf", str(out), "--adapter", str(adapter), "--logs", str(logs), "--device", "cpu"]
+    words = ["test", "--gguf", str(out), "--model.adapter", str(adapter), "--logs", str(logs)]
+    words += ["--device", "cpu"]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "Against the live adapter" in shown
+    assert "  live adapter" in shown
     folder = logs / "version_0"
-    assert left(folder) == [
+    written = left(folder)
+    assert written.pop(1).startswith("events.out.tfevents")
+    assert written == [
         "comparison.json",
         "predictions.jsonl",
         "predictions_official.json",
@@ -286,8 +422,18 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     ]
     report, compared = report_of(folder / "test_report.json"), report_of(folder / "comparison.json")
     assert report["n"] == compared["n"] == 9
-    assert report["accuracy"] == compared["exported_accuracy"]
-    assert compared["largest_difference"] < 0.02
+    assert report["accuracy"] == compared["exported_accuracy"] == report["live"]["exported_accuracy"]
+    assert compared["largest_difference"] == report["live"]["largest_difference"] < 0.02
+    assert compared["limits"]["difference"] == 0.02
+    assert "Against the live adapter" in (folder / "report.html").read_text()
+    (_, accuracy) = logged(folder, "test/accuracy")[0]
+    assert accuracy == pytest.approx(report["accuracy"], abs=1e-6)
+    assert logged(folder, "test/live_accuracy")[0][1] == pytest.approx(
+        report["live"]["live_accuracy"], abs=1e-6
+    )
+    capsys.readouterr()
+    assert main(["runs", str(logs)]) == 0
+    assert "version_0  test" in capsys.readouterr().out
     assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
     train = adapter.parents[2] / "train.jsonl"
     line = last_line(capsys, *words, "--questions", str(train))
@@ -303,6 +449,41 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     assert "WARNING: 3 training and 1 validation records are test questions" in capsys.readouterr().out
     report = report_of(logs / "version_1" / "test_report.json")
     assert report["trained_on_test_questions"] == record["test_questions"]
+
+
+def test_a_gguf_file_is_compared_with_the_live_adapters_own_test(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = adapter.parents[2]
+    words = [f"--config={run_folder / 'config.yaml'}", f"--data.source.train={run_folder / 'train.jsonl'}"]
+    words += [f"--data.source.test={run_folder / 'test.jsonl'}", f"--trainer.default_root_dir={tmp_path}"]
+    base = json.loads((adapter / "medqlora.json").read_text())["base"]
+    words += [f"--model.backend.base={base}", f"--model.adapter={adapter}"]
+    live = Path(run("test", words).trainer.log_dir)
+    out, asked = tmp_path / "model.gguf", []
+    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
+    tested = ["test", "--gguf", str(out), "--logs", str(adapter.parents[1]), "--live"]
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # neither the adapter's folder is named, nor the adapter asked
+        patch.setattr(Predictor, "load", lambda *words, **options: asked.append(words))
+        assert main([*tested, str(live)]) == 0
+    assert not asked
+    assert f"Made from the adapter {adapter}" in capsys.readouterr().out
+    newest = max(adapter.parents[1].iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    report = report_of(newest / "test_report.json")
+    assert report["live"]["source"] == str(live)
+    assert report["live"]["live_accuracy"] == report_of(live / "test_report.json")["accuracy"]
+    assert 0 < report["live"]["largest_difference"] < 0.02
+    assert "holds no test report" in last_line(capsys, *tested, str(tmp_path))
+    other = report_of(live / "test_report.json")
+    (live / "test_report.json").write_text(json.dumps({**other, "adapter_sha256": "0"}))
+    assert "the report of another adapter" in last_line(capsys, *tested, str(live))
+    (live / "test_report.json").write_text(json.dumps({**other, "prompt_sha256": "0"}))
+    assert "asked with another prompt" in last_line(capsys, *tested, str(live))
+    (live / "test_report.json").write_text(json.dumps(other))
+    (live / "predictions.jsonl").write_text("")
+    assert "no label scores of question" in last_line(capsys, *tested, str(live))
 
 
 def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
@@ -322,7 +503,7 @@ def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
     assert all(name.startswith(".") for name in left(tmp_path))
     monkeypatch.setattr(ProgressLines, "update", update)
     assert main(export_words("gguf", adapter, tmp_path / "m.gguf")) == 0
-    assert left(tmp_path) == ["m.export_report.json", "m.gguf"]
+    assert left(tmp_path) == ["m.export_report.html", "m.export_report.json", "m.gguf"]
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from events import logged
 from harness import options, questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
@@ -15,9 +16,10 @@ from tiny import build_base
 from medqlora.artifacts.merge import run as merge_run
 from medqlora.artifacts.merge import shards
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
-from medqlora.artifacts.merge.verification import limits
 from medqlora.cli import main
 from medqlora.commands.progress_lines import ProgressLines
+from medqlora.errors import InputError
+from medqlora.evaluation.verification import limits
 from medqlora.inference import Predictor, TrainingScope
 
 #: families that are merged as a model, not tensor by tensor
@@ -87,20 +89,38 @@ def test_the_report_says_what_was_compared(merged: Path) -> None:
     assert 0 < verification["largest_difference"] < 0.02
     assert verification["live_accuracy"] == verification["exported_accuracy"]
     assert "Not medical advice" in (merged / "README.md").read_text()
+    assert "Merged model: accepted" in (merged / "merge_report.html").read_text()
+    assert len(verification["questions"]) == 24
 
 
 def test_test_and_ask_take_the_folder_as_a_base_model(
-    merged: Path, adapter: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    merged: Path,
+    adapter: Path,
+    fitted: Path,
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [f"--config={fitted / 'config.yaml'}", f"--data.source.train={fitted / 'train.jsonl'}"]
     words += [f"--data.source.test={fitted / 'test.jsonl'}", f"--trainer.default_root_dir={tmp_path}"]
+    live = run("test", [*words, f"--model.backend.base={tiny_bases['llama']}", f"--model.adapter={adapter}"])
     words += [f"--model.backend.base={merged}", "--model.adapter=none"]
     tested = run("test", [*words, "--model.backend.quantization=none"])
-    assert "is quantized to" not in capsys.readouterr().out
-    report = json.loads((Path(tested.trainer.log_dir) / "test_report.json").read_text())
-    assert report["n"] == 9
+    shown = capsys.readouterr().out
+    assert "is quantized to" not in shown
+    assert f"Comparing with the live adapter's report in {live.trainer.log_dir}" in shown
+    folder = Path(tested.trainer.log_dir)
+    report = json.loads((folder / "test_report.json").read_text())
+    assert report["n"] == report["live"]["n"] == 9
+    assert report["live"]["source"] == live.trainer.log_dir
+    assert report["live"]["exported_accuracy"] == report["accuracy"]
+    assert 0 < report["live"]["largest_difference"] < 0.02
+    assert "Against the live adapter" in (folder / "report.html").read_text()
+    assert logged(folder, "test/live_changed_decisions") == [(0, 0.0)]
     run("test", words)
     assert "pass --model.backend.quantization none" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--report\.live: .* holds no test report"):
+        run("test", [*words, f"--report.live={tmp_path}"])
     for where in (merged, adapter):
         asked = ["ask", "Does drug 7 help?", "--context", "Trial 7 of it.", "--device", "cpu", "--json"]
         assert main([*asked, "--adapter", str(where)]) == 0
@@ -133,6 +153,29 @@ def test_what_cannot_be_merged_by_tensor_is_merged_too(tmp_path: Path, family: s
             plain(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0, atol=2e-2
         )
     assert left(tmp_path) == ["adapter", "base", "out", "questions.jsonl"]
+
+
+def test_a_whole_model_is_merged_onto_the_16_bit_weights_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = build_base(tmp_path / "base", "mixtral", num_local_experts=4)
+    adapter = saved(live_model(base), tmp_path / "adapter")
+    file = write_rows(tmp_path / "questions.jsonl", questions(2))
+    words = ["--base", str(base), "--onto", str(base), "--questions", str(file), "--dtype", "float32"]
+    assert "merged model differs" in last_line(capsys, *merge_words(adapter, tmp_path / "o", *words))
+    assert left(tmp_path) == ["adapter", "base", "questions.jsonl"]
+    assert main(merge_words(adapter, tmp_path / "out", *words, "--tolerance", "20")) == 0
+    report = json.loads((tmp_path / "out" / "merge_report.json").read_text())
+    assert report["onto"] == f"those of {base}"
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        expected = PeftModel.from_pretrained(plain, adapter)(input_ids=ids).logits
+        ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+        torch.testing.assert_close(ours(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(
@@ -217,6 +260,7 @@ def test_without_verification_the_card_says_so(adapter: Path, tmp_path: Path) ->
     assert main(merge_words(copied, tmp_path / "out", "--verify", "false")) == 0
     assert "Not verified" in (tmp_path / "out" / "README.md").read_text()
     assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["verification"] is None
+    assert "Merged model: not verified" in (tmp_path / "out" / "merge_report.html").read_text()
 
 
 @pytest.mark.parametrize(("kind", "flag"), [("nf4", "load_in_4bit"), ("int8", "load_in_8bit")])

@@ -1,0 +1,56 @@
+"""Label log-likelihoods from an adapter folder by transformers and PEFT alone: what any server of PEFT adapters adds.
+
+Nothing of this project's loading, scoring or quantization is used, so that its faults would be seen.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from medqlora.models.quantization import settle
+from medqlora.records import Encoded, Prediction, Record
+
+
+class PlainPEFT:
+    """An adapter on a base model as its files hold it, in float32.
+
+    Args:
+        base: the base model's folder or its name on the Hub. Files that bitsandbytes quantized stay quantized.
+        adapter: folder in PEFT's format.
+        device: where the model computes.
+    """
+
+    def __init__(self, base: str, adapter: Path, device: torch.device) -> None:
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, device_map={"": device})
+        settle(bare, device, torch.float32)  # else 4-bit layers round their products, and repack on a CPU
+        self._model = PeftModel.from_pretrained(bare, str(adapter)).eval()
+        self._device = device
+
+    @torch.no_grad()
+    def _log_probability(self, prompt: Sequence[int], label: Sequence[int]) -> float:
+        ids = torch.tensor([[*prompt, *label]], device=self._device)
+        logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+        chosen = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])
+        return float(chosen.sum())
+
+    def predict(
+        self,
+        examples: Sequence[Encoded],
+        records: Sequence[Record],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Prediction]:
+        """Predictions with label log-likelihoods, in the order of `examples`."""
+        by_id = {record.id: record for record in records}
+        found = []
+        for done, example in enumerate(examples, 1):
+            record = by_id[example.id]
+            scores = tuple(self._log_probability(example.prompt, label) for label in example.labels)
+            found.append(
+                Prediction(example.id, record.answer, record.labels, scores, tuple(map(len, example.labels)))
+            )
+            progress(done, len(examples))
+        return found

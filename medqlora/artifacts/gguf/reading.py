@@ -1,0 +1,46 @@
+"""What a GGUF file says of itself."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from medqlora.errors import InputError
+
+#: llama.cpp's number of a file type → bits of a weight that decide the tolerance; others have fewer
+_BITS = {0: 32, 1: 16, 7: 8, 32: 16}
+
+
+class GGUFInfo(NamedTuple):
+    """Keys of a GGUF file.
+
+    Attributes:
+        bits: of a weight, as in `medqlora.evaluation.verification.TOLERANCE`.
+        adapter_sha256: digest of the weights of the adapter that it was made from; None in files of others.
+    """
+
+    bits: int
+    adapter_sha256: str | None
+
+
+def read_info(path: Path, option: str) -> GGUFInfo:
+    """Reads a file's keys; the weights are not read.
+
+    Args:
+        path: the file.
+        option: the option that named it, for messages.
+
+    Raises:
+        InputError: it is no GGUF file, or a part of one.
+    """
+    import gguf
+
+    try:
+        fields = gguf.GGUFReader(path).fields
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise InputError(
+            f"{option} {path}: it is no complete GGUF file ({error}): copy it, or export it again"
+        ) from error
+    kind, digest = fields.get("general.file_type"), fields.get("medqlora.adapter_sha256")
+    return GGUFInfo(
+        16 if kind is None else _BITS.get(int(kind.contents()), 4),
+        None if digest is None else str(digest.contents()),
+    )
