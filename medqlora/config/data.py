@@ -6,6 +6,8 @@ from typing import Literal
 from medqlora.errors import InputError
 
 Packing = Literal["auto", "packed", "padded"]
+#: answers generated at once where neither the option nor the memory decides
+EVAL_ROWS = 16
 #: numbers that are at least 1
 COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", "train_samples")
 
@@ -27,7 +29,8 @@ class DataOptions:
             where a comparison on the model at start shows no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
         eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
-            `micro_batch_tokens` together.
+            `micro_batch_tokens` together. "auto" fills the free memory where the fused engine generates, and is 16
+            elsewhere.
         seed: of the sample, the order of the examples and the adapters' initialisation.
         allow_test_questions: train although training or validation holds test questions of a published benchmark; the
             adapter's record says so.
@@ -40,7 +43,7 @@ class DataOptions:
     micro_batch_tokens: int | Literal["auto"] = 2048
     packing: Packing = "auto"
     train_samples: int | None = None
-    eval_batch_size: int = 16
+    eval_batch_size: int | Literal["auto"] = EVAL_ROWS
     seed: int = 0
     allow_test_questions: bool = False
 

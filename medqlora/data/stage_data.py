@@ -52,6 +52,8 @@ class StageData:
         self.packing = options.packing
         self.train_samples = options.train_samples
         self.eval_batch_size = options.eval_batch_size
+        #: the same as a number, None where the memory decides
+        self.eval_rows = None if options.eval_batch_size == "auto" else options.eval_batch_size
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
         self.budget = TokenBudget(options.micro_batch_tokens)

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
+from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding.choice import cache_limits
+from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import generate, generation_groups
-from medqlora.inference.scoring import Decodes, Scored, score
+from medqlora.inference.scoring import Decodes, Passes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.utils.types import Tokenizer
 
@@ -60,6 +65,8 @@ class Evaluator:
         tokenizer: decodes the generated tokens.
         micro_batch_tokens, packed, pad_token_id, device: as in `medqlora.inference.scoring.score`.
         rows: most prompts in one generation batch; fewer where they exceed `micro_batch_tokens` together.
+        writer: generates in place of `generate`, from the keys and values of the scoring passes; runs the same model
+            as `decoder`.
     """
 
     decoder: Decodes
@@ -71,6 +78,7 @@ class Evaluator:
     pad_token_id: int
     device: torch.device
     rows: int
+    writer: TextWriter | None = None
 
     def evaluate(
         self,
@@ -88,8 +96,12 @@ class Evaluator:
             write: False scores labels alone, also where the evaluator can generate.
             completions: also score the gold completions, for the loss.
         """
-        scored = self._score(examples, completions)
-        texts = self._generate(examples) if write else [None] * len(examples)
+        if write and self.writer is not None:
+            scored, generated = self.writer.write(examples, partial(self._score, examples, completions))
+            texts: list[str | None] = [self._text(token_ids) for token_ids in generated]
+        else:
+            scored = self._score(examples, completions)
+            texts = self._generate(examples) if write else [None] * len(examples)
         predictions = []
         for example, result, text in zip(examples, scored, texts, strict=True):
             record = records[example.id]
@@ -116,7 +128,9 @@ class Evaluator:
         """log p(label) in nats of each label, for a prompt without a question."""
         return self._score([content_free], False)[0].label_logprobs
 
-    def _score(self, examples: Sequence[Encoded], completions: bool) -> list[Scored]:
+    def _score(
+        self, examples: Sequence[Encoded], completions: bool, passes: Passes | None = None
+    ) -> list[Scored]:
         return score(
             self.decoder,
             examples,
@@ -125,6 +139,7 @@ class Evaluator:
             pad_token_id=self.pad_token_id,
             device=self.device,
             completions=completions,
+            passes=passes,
         )
 
     def _generate(self, examples: Sequence[Encoded]) -> list[str | None]:
@@ -135,8 +150,11 @@ class Evaluator:
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
             generated = self.generate([examples[index].prompt for index in group])
             for index, token_ids in zip(group, generated, strict=True):
-                texts[index] = self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+                texts[index] = self._text(token_ids)
         return texts
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
 def build_evaluator(
@@ -147,10 +165,11 @@ def build_evaluator(
     *,
     end_token_ids: Sequence[int],
     micro_batch_tokens: int,
-    rows: int,
+    rows: int | None,
     packed: bool,
     device: torch.device,
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
+    engine: DecodeEngine | None = None,
 ) -> Evaluator:
     """An evaluator of a loaded model.
 
@@ -160,8 +179,10 @@ def build_evaluator(
         tokenizer: the base model's.
         options: whether to generate, and the length limit.
         end_token_ids: each of them ends a generated text.
-        micro_batch_tokens, rows, packed, device: as in `Evaluator`.
+        rows: as in `Evaluator`; None fills the free memory where `engine` generates.
+        micro_batch_tokens, packed, device: as in `Evaluator`.
         generating: context in which `model` can generate, see `Backend.generating`.
+        engine: generates; its decoder is `decoder`. None for `model` itself.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
 
@@ -177,6 +198,21 @@ def build_evaluator(
                 left_padding=getattr(decoder, "state", None) is None,
             )
 
+    writer: TextWriter | None = None
+    if engine is not None and options.generate:
+        writer = TextWriter(
+            engine,
+            partial(
+                cache_limits,
+                engine,
+                rows,
+                micro_batch_tokens=micro_batch_tokens,
+                max_new_tokens=options.max_new_tokens,
+                device=device,
+            ),
+            max_new_tokens=options.max_new_tokens,
+            end_token_ids=end_token_ids,
+        )
     return Evaluator(
         decoder,
         generate_texts if options.generate else None,
@@ -185,7 +221,8 @@ def build_evaluator(
         packed=packed,
         pad_token_id=pad_token_id,
         device=device,
-        rows=rows,
+        rows=EVAL_ROWS if rows is None else rows,
+        writer=writer,
     )
 
 

@@ -1,7 +1,7 @@
 """Log-likelihoods of labels and completions, in packed forward passes and without a decoding step."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     completion_tokens: int
 
 
-class _Sequence(NamedTuple):
+class ScoredSequence(NamedTuple):
     """A prompt with one continuation.
 
     Attributes:
@@ -55,6 +55,8 @@ class _Sequence(NamedTuple):
     singles: list[tuple[int, int]]
 
 
+#: the sequences of a pass in the order of its rows → the decoder that runs it
+Passes = Callable[[Sequence[ScoredSequence]], Decodes]
 #: rows whose logits exist at one time
 _HEAD_ROWS = 256
 
@@ -69,6 +71,7 @@ def score(
     pad_token_id: int,
     device: torch.device,
     completions: bool = True,
+    passes: Passes | None = None,
 ) -> list[Scored]:
     """Scores each example's labels and completion.
 
@@ -84,6 +87,8 @@ def score(
         device: the model's.
         completions: whether to score the completions; if not, only prompts and labels of several tokens go through the
             model.
+        passes: called with the sequences of each pass, just before it; returns the decoder that runs it. None for
+            `decoder`.
     """
     if not completions:
         examples = [example._replace(completion=()) for example in examples]
@@ -103,8 +108,9 @@ def score(
         else:
             batch = micro_batch([encoded for (encoded,) in members], packed=packed, pad_token_id=pad_token_id)
         scored = [sequence for index in group for sequence in units[index]]
+        runs = decoder if passes is None else passes(scored)
         for sequence, (total, single_logprobs) in zip(
-            scored, _score_batch(decoder, batch, scored, device), strict=True
+            scored, _score_batch(runs, batch, scored, device), strict=True
         ):
             if sequence.label is not None:
                 label_logprobs[sequence.example][sequence.label] = total
@@ -119,24 +125,24 @@ def score(
     ]
 
 
-def _sequences(examples: Sequence[Encoded]) -> list[_Sequence]:
+def _sequences(examples: Sequence[Encoded]) -> list[ScoredSequence]:
     """What goes through the model for `examples`: the completion, and each label of several tokens."""
-    sequences: list[_Sequence] = []
+    sequences: list[ScoredSequence] = []
     for number, example in enumerate(examples):
         singles = [(index, label[0]) for index, label in enumerate(example.labels) if len(label) == 1]
         if example.completion or singles:
             # without a completion a label's token keeps the last prompt position among the rows
             completion = example.completion or [singles[0][1]]
-            sequences.append(_Sequence(example._replace(completion=completion), number, None, singles))
+            sequences.append(ScoredSequence(example._replace(completion=completion), number, None, singles))
         for index, label in enumerate(example.labels):
             if len(label) > 1:
-                sequences.append(_Sequence(example._replace(completion=label), number, index, []))
+                sequences.append(ScoredSequence(example._replace(completion=label), number, index, []))
     return sequences
 
 
-def _units(sequences: Sequence[_Sequence], shared: bool) -> list[list[_Sequence]]:
+def _units(sequences: Sequence[ScoredSequence], shared: bool) -> list[list[ScoredSequence]]:
     """The sequences that stay together: an example's where prompts are shared, else each alone."""
-    units: list[list[_Sequence]] = []
+    units: list[list[ScoredSequence]] = []
     for sequence in sequences:
         if shared and units and units[-1][0].example == sequence.example:
             units[-1].append(sequence)
@@ -146,7 +152,7 @@ def _units(sequences: Sequence[_Sequence], shared: bool) -> list[list[_Sequence]
 
 
 def _score_batch(
-    decoder: Decodes, batch: MicroBatch, sequences: Sequence[_Sequence], device: torch.device
+    decoder: Decodes, batch: MicroBatch, sequences: Sequence[ScoredSequence], device: torch.device
 ) -> list[tuple[float, list[float]]]:
     """The log-likelihood of each sequence's continuation, and of each of its `singles`.
 

@@ -106,6 +106,7 @@ class StepHooks(CheckpointHooks):
                 packing=data.packing,
                 plan=self._plan if fits else lambda fused: None,
                 agree=self._agree if fits else lambda reason: reason,
+                weights=self.options.weights,
             )
 
     def _agree(self, reason: str | None) -> str | None:

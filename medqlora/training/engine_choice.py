@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from medqlora.config.data import Packing
-from medqlora.config.model import Engine
+from medqlora.config.model import Engine, Weights
 from medqlora.errors import InputError
 from medqlora.fused import FusedDecoder, unsupported
+from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding.choice import CAPABILITY, cacheable_layers, fused_for_evaluation
 from medqlora.models import Backend, Decoder
+from medqlora.models.layers import base_model
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
 from medqlora.training.checks.model import check_model, say_untrained, why_padded
@@ -18,8 +21,6 @@ from medqlora.training.checks.packing import packing_works
 from medqlora.training.fit_plan import FitPlan
 from medqlora.utils.console import say
 
-#: oldest GPUs that the fused engine was tested on; older ones have no bfloat16 and no flash attention
-_CAPABILITY = (8, 0)
 #: makes one answer of those of all processes: the first reason against, or None
 Agree = Callable[[str | None], str | None]
 
@@ -31,11 +32,13 @@ class EngineChoice(NamedTuple):
         decoder: runs the training step and the scoring.
         packed: whether a row holds several examples.
         planned: memory plan of the fit; None in an evaluation, and for a shape that the planner does not know.
+        evaluating: scores and generates in an evaluation; None where `decoder` scores, and transformers generates.
     """
 
     decoder: Decoder | FusedDecoder
     packed: bool
     planned: FitPlan | None = None
+    evaluating: DecodeEngine | None = None
 
 
 class Candidate(NamedTuple):
@@ -65,6 +68,7 @@ def prepare_engine(
     packing: Packing,
     plan: Callable[[bool], FitPlan | None] = lambda fused: None,
     agree: Agree = lambda reason: reason,
+    weights: Weights = "auto",
 ) -> EngineChoice:
     """Chooses the engine, and tells the user which.
 
@@ -77,6 +81,7 @@ def prepare_engine(
         packing: "auto" packs where that makes no difference.
         plan: called once with whether the fused engine is taken; plans the fit's memory.
         agree: GPUs of different kinds may differ, and all processes of a fit have to run the same engine.
+        weights: of the fused engine where no plan decides, which is in an evaluation.
 
     Raises:
         InputError: an explicit option is not possible or changes the result; or the model is no causal language model.
@@ -94,11 +99,14 @@ def prepare_engine(
         )
     if reason is None:
         planned = plan(True)
-        fused = _fused_decoder(candidate, planned)
+        fused = _fused_decoder(candidate, planned, weights)
         difference = agree(packing_works(model, fused, native, probe, device))
         if difference is None:
             kept = len(fused.layers) - fused.recomputed
             say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
+            if candidate.shared is None:
+                return EngineChoice(fused, True, planned, DecodeEngine(fused))
+            say("Generation: with transformers, since the base model is sharded")
             return EngineChoice(fused, True, planned)
         if engine == "fused":
             raise InputError(
@@ -110,15 +118,41 @@ def prepare_engine(
     planned = plan(False)
     if candidate.shared is None:
         say_untrained(model, native, probe, device)
-    return EngineChoice(native, _native_packs(candidate, native, packing, agree), planned)
+    packed = _native_packs(candidate, native, packing, agree)
+    evaluating = None
+    if engine == "auto" and packed and device.type == "cpu" and candidate.shared is None:
+        evaluating = _evaluating(candidate, native, agree)
+    return EngineChoice(native, packed, planned, evaluating)
 
 
-def _fused_decoder(candidate: Candidate, planned: FitPlan | None) -> FusedDecoder:
+def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEngine | None:
+    """The fused engine for the evaluations of a model that trains natively: on a CPU, in float32.
+
+    There it dequantizes the weights once, where the native forward does so in each pass. The training keeps the
+    native engine, whose rounding its results have.
+    """
+    if torch.is_autocast_enabled(candidate.device.type) or unsupported(candidate.model, candidate.longest):
+        return None
+    fused = fused_for_evaluation(candidate.model, candidate.device)
+    if fused is None:
+        return None
+    difference = packing_works(candidate.model, fused, native, candidate.probe, candidate.device)
+    return DecodeEngine(fused) if agree(difference) is None else None
+
+
+def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weights) -> FusedDecoder:
+    if planned is not None:
+        cached = planned.setting.cached
+    elif candidate.shared is not None or weights == "nf4":
+        cached = 0
+    else:
+        dtype = base_model(candidate.model).get_input_embeddings().weight.dtype
+        cached = cacheable_layers(candidate.model, dtype, candidate.device)
     return FusedDecoder(
         candidate.model,
         checkpointing="none" if planned is None else planned.setting.checkpointing,
         compile=candidate.device.type == "cuda",
-        cached=0 if planned is None else planned.setting.cached,
+        cached=cached,
         shared=candidate.shared,
     )
 
@@ -134,7 +168,7 @@ def _not_fused(candidate: Candidate, engine: Engine, packing: Packing) -> str | 
         if device.type != "cuda":
             return "the fused engine is for GPUs"
         capability = torch.cuda.get_device_capability(device)
-        if capability < _CAPABILITY:
+        if capability < CAPABILITY:
             return f"the GPU's compute capability is {capability[0]}.{capability[1]}"
         if not torch.is_autocast_enabled(device.type):
             return "the precision is 32"

@@ -103,6 +103,11 @@ class DecodeEngine:
         """The bytes of one token in the cache."""
         return self._cache.token_bytes
 
+    @property
+    def cache_bytes(self) -> int:
+        """The bytes of the present cache."""
+        return self._cache.slots * self._cache.capacity * self._cache.token_bytes
+
     def add(self, request: Request) -> int:
         """Queues a request, and returns its number.
 
@@ -149,14 +154,14 @@ class DecodeEngine:
         """How many of `count` rows like this one have room together."""
         return min(count, self._layout.most(len(request.prompt) + request.max_new_tokens))
 
-    def reserve(self, requests: Sequence[Request]) -> list[int]:
+    def reserve(self, requests: Sequence[Request], at_least: int = 1) -> list[int]:
         """Slots for as many of the requests as have room now, in order; `prefill` comes next.
 
         Returns:
-            The numbers of these requests.
+            The numbers of these requests; none, and no slot is taken, where fewer than `at_least` have room.
         """
         rows = [self._row(request) for request in requests]
-        return [row.id for row in rows[: self._place(rows)]]
+        return [row.id for row in rows[: self._place(rows, at_least)]]
 
     @torch.no_grad()
     def prefill(self, batch: MicroBatch, rows: Tensor, kept: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -223,13 +228,15 @@ class DecodeEngine:
         self._begin(chosen, self.decoder.logits(hidden))
         return True
 
-    def _place(self, rows: Sequence[_Row]) -> int:
-        """Gives the first of these rows slots, as many as have room now; returns their number."""
+    def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
+        """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
         size = Size(self._cache.slots, self._cache.capacity)
         expected = self.expected + len(self._rows) if self.expected else 0
         count, wanted = self._layout.place(
             size, [row.need for row in self._rows], [row.need for row in rows], expected
         )
+        if count < at_least:
+            return 0
         if wanted != size:
             self._resize(wanted)
         for row in rows[:count]:

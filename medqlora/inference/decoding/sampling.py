@@ -52,7 +52,7 @@ def _sample(logits: Tensor, choosers: Sequence[Chooser]) -> list[int]:
     settings = [chooser.sampling for chooser in choosers if chooser.sampling is not None]
     # in float64: 128,256 probabilities are summed, and the sum decides
     scaled = logits.double() / column([each.temperature for each in settings])
-    probabilities, order = torch.softmax(scaled, -1).sort(-1, descending=True, stable=True)
+    probabilities, order = torch.softmax(scaled, -1).sort(dim=-1, descending=True, stable=True)
     sums = probabilities.cumsum(-1)
     # a token counts where the likelier ones have less than top_p; the likeliest always does
     kept = (sums - probabilities) < column([each.top_p for each in settings])

@@ -1,0 +1,91 @@
+"""Whether a model is evaluated by the fused engine, and how much memory that may take."""
+
+import psutil
+import torch
+from torch import nn
+
+from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused.modules import is_adapted, linear_module, read_model
+from medqlora.inference.decoding.engine import DecodeEngine
+from medqlora.inference.decoding.evaluation import CacheLimits
+from medqlora.models.layers import base_model
+from medqlora.models.lora import SEVEN_PROJECTIONS
+
+#: most texts at once where the memory decides
+_MOST_ROWS = 256
+#: share of the free memory that the cache takes, and that dequantized weights take before it
+_CACHE_SHARE, _WEIGHTS_SHARE = 0.8, 0.6
+#: on a CPU, whose memory other programs need
+_HOST_SHARE = 0.25
+#: oldest GPUs that the fused engine was tested on
+CAPABILITY = (8, 0)
+
+
+def fused_for_evaluation(model: nn.Module, device: torch.device) -> FusedDecoder | None:
+    """The fused engine for a model that is not trained, where it is known to give the model's own results.
+
+    On a GPU that is half precision on Ampere and newer, on a CPU float32.
+    """
+    base = base_model(model)
+    dtype = base.get_input_embeddings().weight.dtype
+    if device.type == "cuda":
+        if dtype == torch.float32 or torch.cuda.get_device_capability(device) < CAPABILITY:
+            return None
+    elif device.type != "cpu" or dtype != torch.float32:
+        return None
+    try:
+        if unsupported(model) is not None:
+            return None
+    except (AttributeError, ImportError):  # no Llama-like model, or bitsandbytes is missing
+        return None
+    return FusedDecoder(
+        model,
+        checkpointing="none",
+        compile=device.type == "cuda",
+        cached=cacheable_layers(model, dtype, device),
+    )
+
+
+def cacheable_layers(model: nn.Module, dtype: torch.dtype, device: torch.device) -> int:
+    """Layers whose weights may stay dequantized in the free memory."""
+    layers = read_model(model).body.layers
+    modules = (linear_module(next(iter(layers)), name) for name in SEVEN_PROJECTIONS)
+    linears = [module.base_layer if is_adapted(module) else module for module in modules]
+    # with some columns for LoRA
+    layer = sum(linear.out_features * (linear.in_features + 128) for linear in linears) * dtype.itemsize
+    share = _HOST_SHARE if device.type == "cpu" else _WEIGHTS_SHARE
+    return min(len(layers), int(share * _free_bytes(device) / layer))
+
+
+def cache_limits(
+    engine: DecodeEngine,
+    rows: int | None,
+    *,
+    micro_batch_tokens: int,
+    max_new_tokens: int,
+    device: torch.device,
+) -> CacheLimits:
+    """The cache's size.
+
+    Args:
+        engine: whose cache it is.
+        rows: most texts at once; None fills the free memory.
+        micro_batch_tokens: most tokens of a prefill; with a number of rows, also of all their prompts together.
+        max_new_tokens: of a text.
+        device: of the cache.
+    """
+    if rows is not None:
+        return CacheLimits(rows, micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
+    share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE
+    # the present cache is given back for the new one
+    tokens = int(share * (_free_bytes(device) + engine.cache_bytes)) // engine.token_bytes
+    return CacheLimits(_MOST_ROWS, tokens, micro_batch_tokens)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    free, _ = torch.cuda.mem_get_info(device)
+    # what the allocator holds and doesn't use is free too
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + unused)
