@@ -171,16 +171,13 @@ def build_evaluator(
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
     engine: DecodeEngine | None = None,
 ) -> Evaluator:
-    """An evaluator of a loaded model.
+    """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
     Args:
         model: has transformers' `generate`; in eval mode.
-        decoder: `model` as the scorer uses it.
-        tokenizer: the base model's.
         options: whether to generate, and the length limit.
         end_token_ids: each of them ends a generated text.
         rows: as in `Evaluator`; None fills the free memory where `engine` generates.
-        micro_batch_tokens, packed, device: as in `Evaluator`.
         generating: context in which `model` can generate, see `Backend.generating`.
         engine: generates; its decoder is `decoder`. None for `model` itself.
     """
@@ -198,21 +195,7 @@ def build_evaluator(
                 left_padding=getattr(decoder, "state", None) is None,
             )
 
-    writer: TextWriter | None = None
-    if engine is not None and options.generate:
-        writer = TextWriter(
-            engine,
-            partial(
-                cache_limits,
-                engine,
-                rows,
-                micro_batch_tokens=micro_batch_tokens,
-                max_new_tokens=options.max_new_tokens,
-                device=device,
-            ),
-            max_new_tokens=options.max_new_tokens,
-            end_token_ids=end_token_ids,
-        )
+    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)
     return Evaluator(
         decoder,
         generate_texts if options.generate else None,
@@ -222,7 +205,11 @@ def build_evaluator(
         pad_token_id=pad_token_id,
         device=device,
         rows=EVAL_ROWS if rows is None else rows,
-        writer=writer,
+        writer=None
+        if engine is None or not options.generate
+        else TextWriter(
+            engine, limits, max_new_tokens=options.max_new_tokens, end_token_ids=tuple(end_token_ids)
+        ),
     )
 
 

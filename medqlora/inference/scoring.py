@@ -87,8 +87,7 @@ def score(
         device: the model's.
         completions: whether to score the completions; if not, only prompts and labels of several tokens go through the
             model.
-        passes: called with the sequences of each pass, just before it; returns the decoder that runs it. None for
-            `decoder`.
+        passes: called with each pass's sequences, just before it; returns its decoder. None for `decoder`.
     """
     if not completions:
         examples = [example._replace(completion=()) for example in examples]
@@ -96,8 +95,7 @@ def score(
     shared = decoder.takes_any_mask and len(sequences) > len({sequence.example for sequence in sequences})
     units = _units(sequences, shared)
     lengths = [
-        len(unit[0].encoded.prompt) + sum(len(sequence.encoded.completion) for sequence in unit)
-        for unit in units
+        len(unit[0].encoded.prompt) + sum(len(each.encoded.completion) for each in unit) for unit in units
     ]
     label_logprobs = [[0.0] * len(example.labels) for example in examples]
     nll = [0.0] * len(examples)

@@ -13,7 +13,6 @@ from medqlora.fused import FusedDecoder, unsupported
 from medqlora.inference.decoding import DecodeEngine
 from medqlora.inference.decoding.choice import CAPABILITY, cacheable_layers, fused_for_evaluation
 from medqlora.models import Backend, Decoder
-from medqlora.models.layers import base_model
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
 from medqlora.training.checks.model import check_model, say_untrained, why_padded
@@ -102,12 +101,7 @@ def prepare_engine(
         fused = _fused_decoder(candidate, planned, weights)
         difference = agree(packing_works(model, fused, native, probe, device))
         if difference is None:
-            kept = len(fused.layers) - fused.recomputed
-            say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
-            if candidate.shared is None:
-                return EngineChoice(fused, True, planned, DecodeEngine(fused))
-            say("Generation: with transformers, since the base model is sharded")
-            return EngineChoice(fused, True, planned)
+            return _fused_choice(candidate, fused, planned)
         if engine == "fused":
             raise InputError(
                 f"--model.engine fused: its rows differ from the model's own ({difference}): use native"
@@ -119,10 +113,17 @@ def prepare_engine(
     if candidate.shared is None:
         say_untrained(model, native, probe, device)
     packed = _native_packs(candidate, native, packing, agree)
-    evaluating = None
-    if engine == "auto" and packed and device.type == "cpu" and candidate.shared is None:
-        evaluating = _evaluating(candidate, native, agree)
+    evaluating = _evaluating(candidate, native, agree) if packed and engine == "auto" else None
     return EngineChoice(native, packed, planned, evaluating)
+
+
+def _fused_choice(candidate: Candidate, fused: FusedDecoder, planned: FitPlan | None) -> EngineChoice:
+    kept = len(fused.layers) - fused.recomputed
+    say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
+    if candidate.shared is None:
+        return EngineChoice(fused, True, planned, DecodeEngine(fused))
+    say("Generation: by the model's own layers, since its base is sharded")
+    return EngineChoice(fused, True, planned)
 
 
 def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEngine | None:
@@ -131,12 +132,13 @@ def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEn
     There it dequantizes the weights once, where the native forward does so in each pass. The training keeps the
     native engine, whose rounding its results have.
     """
-    if torch.is_autocast_enabled(candidate.device.type) or unsupported(candidate.model, candidate.longest):
+    device = candidate.device
+    if device.type != "cpu" or candidate.shared is not None or torch.is_autocast_enabled("cpu"):
         return None
-    fused = fused_for_evaluation(candidate.model, candidate.device)
+    fused = fused_for_evaluation(candidate.model, device, candidate.longest)
     if fused is None:
         return None
-    difference = packing_works(candidate.model, fused, native, candidate.probe, candidate.device)
+    difference = packing_works(candidate.model, fused, native, candidate.probe, device)
     return DecodeEngine(fused) if agree(difference) is None else None
 
 
@@ -146,8 +148,7 @@ def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weigh
     elif candidate.shared is not None or weights == "nf4":
         cached = 0
     else:
-        dtype = base_model(candidate.model).get_input_embeddings().weight.dtype
-        cached = cacheable_layers(candidate.model, dtype, candidate.device)
+        cached = cacheable_layers(candidate.model, candidate.device)
     return FusedDecoder(
         candidate.model,
         checkpointing="none" if planned is None else planned.setting.checkpointing,

@@ -21,20 +21,24 @@ _HOST_SHARE = 0.25
 CAPABILITY = (8, 0)
 
 
-def fused_for_evaluation(model: nn.Module, device: torch.device) -> FusedDecoder | None:
+def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 0) -> FusedDecoder | None:
     """The fused engine for a model that is not trained, where it is known to give the model's own results.
 
     On a GPU that is half precision on Ampere and newer, on a CPU float32.
+
+    Args:
+        model: loaded.
+        device: the model's.
+        longest: tokens of the longest example, prompt and completion.
     """
-    base = base_model(model)
-    dtype = base.get_input_embeddings().weight.dtype
+    dtype = dtype_of(model)
     if device.type == "cuda":
         if dtype == torch.float32 or torch.cuda.get_device_capability(device) < CAPABILITY:
             return None
     elif device.type != "cpu" or dtype != torch.float32:
         return None
     try:
-        if unsupported(model) is not None:
+        if unsupported(model, longest) is not None:
             return None
     except (AttributeError, ImportError):  # no Llama-like model, or bitsandbytes is missing
         return None
@@ -42,38 +46,41 @@ def fused_for_evaluation(model: nn.Module, device: torch.device) -> FusedDecoder
         model,
         checkpointing="none",
         compile=device.type == "cuda",
-        cached=cacheable_layers(model, dtype, device),
+        cached=cacheable_layers(model, device),
     )
 
 
-def cacheable_layers(model: nn.Module, dtype: torch.dtype, device: torch.device) -> int:
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type of the weights that are not quantized."""
+    embedding: nn.Embedding = base_model(model).get_input_embeddings()
+    return embedding.weight.dtype
+
+
+def cacheable_layers(model: nn.Module, device: torch.device) -> int:
     """Layers whose weights may stay dequantized in the free memory."""
     layers = read_model(model).body.layers
     modules = (linear_module(next(iter(layers)), name) for name in SEVEN_PROJECTIONS)
     linears = [module.base_layer if is_adapted(module) else module for module in modules]
     # with some columns for LoRA
-    layer = sum(linear.out_features * (linear.in_features + 128) for linear in linears) * dtype.itemsize
+    layer = (
+        sum(linear.out_features * (linear.in_features + 128) for linear in linears) * dtype_of(model).itemsize
+    )
     share = _HOST_SHARE if device.type == "cpu" else _WEIGHTS_SHARE
     return min(len(layers), int(share * _free_bytes(device) / layer))
 
 
 def cache_limits(
-    engine: DecodeEngine,
-    rows: int | None,
-    *,
-    micro_batch_tokens: int,
-    max_new_tokens: int,
-    device: torch.device,
+    engine: DecodeEngine, max_new_tokens: int, *, rows: int | None, micro_batch_tokens: int
 ) -> CacheLimits:
     """The cache's size.
 
     Args:
         engine: whose cache it is.
+        max_new_tokens: of a text.
         rows: most texts at once; None fills the free memory.
         micro_batch_tokens: most tokens of a prefill; with a number of rows, also of all their prompts together.
-        max_new_tokens: of a text.
-        device: of the cache.
     """
+    device = engine.device
     if rows is not None:
         return CacheLimits(rows, micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
     share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE

@@ -57,6 +57,7 @@ class DecodeEngine:
         gather: waiting requests begin when this share of the rows is free: fewer and fuller prefills. 0 begins at once.
 
     Attributes:
+        device: the model's.
         expected: rows that will come, where the caller knows: the cache need not grow step by step.
     """
 
@@ -71,11 +72,11 @@ class DecodeEngine:
     ) -> None:
         self.decoder = decoder
         self.expected = 0
-        self._device = decoder.norm[0].device
+        self.device = decoder.norm[0].device
         self._cache = KeyValueCache(
-            len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self._device
+            len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self.device
         )
-        self._pass = DecodePass(decoder, self._cache, Graphs(self._device))
+        self._pass = DecodePass(decoder, self._cache, Graphs(self.device))
         self._bank = AdapterBank(decoder)
         self._bank_fresh = False
         self._waiting: deque[_Row] = deque()
@@ -89,7 +90,7 @@ class DecodeEngine:
 
     def limit(self, *, rows: int, tokens: int | None, prefill_tokens: int, gather: float = 0.0) -> None:
         """Changes the limits, for rows that begin from now on; arguments as of the constructor."""
-        self._layout = Layout(rows, tokens, 64 if self._device.type == "cuda" else 16)
+        self._layout = Layout(rows, tokens, 64 if self.device.type == "cuda" else 16)
         self._prefill_tokens = prefill_tokens
         self._gather = gather
 
@@ -220,11 +221,11 @@ class DecodeEngine:
         batch = pack([Encoded("", row.request.prompt, ()) for row in chosen])
         repeats = batch.lengths.long()
         ends = repeats.cumsum(0) - 1
-        batch = batch.to(self._device)
+        batch = batch.to(self.device)
         routing, _ = self._adapters(chosen, repeats, fresh=True)
         with routing:
             store = self._store(batch, [(row, number) for number, row in enumerate(chosen)])
-            hidden = self.decoder.prefill(batch, ends.to(self._device), store)
+            hidden = self.decoder.prefill(batch, ends.to(self.device), store)
         self._begin(chosen, self.decoder.logits(hidden))
         return True
 
@@ -259,7 +260,7 @@ class DecodeEngine:
             every = torch.arange(len(row.request.prompt))
             source.append(every + starts[sequence])
             places.append(every + row.slot * self._cache.capacity)
-        index, target = (torch.cat(part).to(self._device) for part in (source, places))
+        index, target = (torch.cat(part).to(self.device) for part in (source, places))
         if not kept:
             return lambda layer, keys, values: None
         return lambda layer, keys, values: self._cache.store(layer, keys, values, index, target)
@@ -309,7 +310,7 @@ class DecodeEngine:
             route = self._pass.state[2, : self._pass.rows(len(rows))]
         else:
             indices = torch.tensor([self._index(row) for row in rows])
-            route = indices.repeat_interleave(repeats).to(self._device)
+            route = indices.repeat_interleave(repeats).to(self.device)
         return self._bank.routing(route), ("by row", self._bank.version)
 
     def _index(self, row: _Row) -> int:

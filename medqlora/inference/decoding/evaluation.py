@@ -35,14 +35,15 @@ class TextWriter:
 
     Args:
         engine: of the model; no other requests are in it.
-        limits: called at the start of each group: free memory differs from one to the next.
+        limits: called at the start of each group with `engine` and `max_new_tokens`: free memory differs from one to
+            the next.
         max_new_tokens, end_token_ids: as of `Request`.
     """
 
     def __init__(
         self,
         engine: DecodeEngine,
-        limits: Callable[[], CacheLimits],
+        limits: Callable[[DecodeEngine, int], CacheLimits],
         *,
         max_new_tokens: int,
         end_token_ids: Sequence[int],
@@ -61,7 +62,7 @@ class TextWriter:
             examples: in the order of the results.
             score: scores the same examples; each of its passes asks for its decoder.
         """
-        engine, limits = self._engine, self._limits()
+        engine, limits = self._engine, self._limits(self._engine, self._max_new_tokens)
         engine.limit(
             rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
         )
