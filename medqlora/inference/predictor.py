@@ -15,7 +15,7 @@ from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.decoding import DecodeEngine
-from medqlora.inference.decoding.choice import fused_for_evaluation
+from medqlora.inference.decoding.choice import decode_engine
 from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
@@ -50,8 +50,7 @@ class Predictor:
         autocast: data type of `torch.autocast`; None leaves the precision to the caller.
         generating: context in which `model` can generate, see `Backend.generating`.
         check_examples: raises InputError for examples that the model can't take.
-        engine: generates where the fused engine runs the model, see `build_evaluator`.
-        native: the decoder in place of `decoder` where the fused engine doesn't do; None for `decoder`.
+        engine: scores in place of `decoder`, and generates, where the fused engine runs the model.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
         wants_context: whether the adapter was trained with contexts.
@@ -73,7 +72,6 @@ class Predictor:
     generating: Callable[[], AbstractContextManager[None]] = nullcontext
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
     engine: DecodeEngine | None = None
-    native: Decodes | None = None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
     wants_context: bool = False
@@ -88,13 +86,13 @@ class Predictor:
     def _evaluator(self) -> Evaluator:
         return build_evaluator(
             self.model,
-            self.decoder,
+            self.decoder if self.engine is None else self.engine.decoder,
             self.tokenizer,
             self.options,
             end_token_ids=end_token_ids(self.prompt, self.tokenizer),
             micro_batch_tokens=self.micro_batch_tokens or self.max_prompt_tokens,
             rows=self.rows,
-            packed=self.packed,
+            packed=self.packed or self.engine is not None,
             device=self.device,
             generating=self.generating,
             engine=self.engine,
@@ -143,19 +141,16 @@ class Predictor:
         dtype = DTYPES.get(precision or trained.precision, torch.float32)
         dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
-        native, fused = made.decoder(model), fused_for_evaluation(model, target)
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
         return cls(
             model,
-            native if fused is None else fused,
+            made.decoder(model),
             tokenizer,
             template,
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
-            packed=fused is not None,
-            engine=None if fused is None else DecodeEngine(fused),
-            native=native,
+            engine=decode_engine(model, target),
             autocast=None if dtype == torch.float32 else dtype,
             generating=partial(made.generating, model),
             check_examples=partial(check_token_ids, made),
@@ -169,9 +164,8 @@ class Predictor:
         """From now on computes in float32, for comparisons; see `medqlora.models.precision.compute_in_float32`."""
         compute_in_float32(self.model)
         self.autocast = None
-        if self.native is not None:  # the fused engine has read the weights in their own type
-            self.decoder, self.engine, self.packed = self.native, None, False
-            self.evaluator = self._evaluator()
+        self.engine = None  # it has read the weights in their own type
+        self.evaluator = self._evaluator()
 
     def predict(
         self, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None

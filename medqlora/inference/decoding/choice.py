@@ -8,7 +8,6 @@ from medqlora.fused import FusedDecoder, unsupported
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
-from medqlora.models.layers import base_model
 from medqlora.models.lora import SEVEN_PROJECTIONS
 
 #: most texts at once where the memory decides
@@ -31,16 +30,16 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
         device: the model's.
         longest: tokens of the longest example, prompt and completion.
     """
-    dtype = dtype_of(model)
-    if device.type == "cuda":
-        if dtype == torch.float32 or torch.cuda.get_device_capability(device) < CAPABILITY:
-            return None
-    elif device.type != "cpu" or dtype != torch.float32:
-        return None
     try:
         if unsupported(model, longest) is not None:
             return None
     except (AttributeError, ImportError):  # no Llama-like model, or bitsandbytes is missing
+        return None
+    half = dtype_of(model) != torch.float32
+    if device.type == "cuda":
+        if not half or torch.cuda.get_device_capability(device) < CAPABILITY:
+            return None
+    elif device.type != "cpu" or half:
         return None
     return FusedDecoder(
         model,
@@ -50,10 +49,15 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
     )
 
 
+def decode_engine(model: nn.Module, device: torch.device) -> DecodeEngine | None:
+    """An engine that scores and generates with a loaded model; None where `fused_for_evaluation` is."""
+    fused = fused_for_evaluation(model, device)
+    return None if fused is None else DecodeEngine(fused)
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The type of the weights that are not quantized."""
-    embedding: nn.Embedding = base_model(model).get_input_embeddings()
-    return embedding.weight.dtype
+    return read_model(model).body.embed_tokens.weight.dtype
 
 
 def cacheable_layers(model: nn.Module, device: torch.device) -> int:
