@@ -115,9 +115,9 @@ class FusedDecoder:
         """[len(rows), D]: the last hidden states (after the final norm) at `rows` of the batch's tokens.
 
         Raises:
-            ValueError: the batch is padded, or an example is longer than the attention window.
+            ValueError: the batch is padded; or with gradients, an example is longer than the attention window.
         """
-        self._check(batch)
+        self._check(batch, windows=not torch.is_grad_enabled())
         segments = find_segments(batch.lengths, rows.device)
         return self._hidden(batch, self.step(batch.position_ids[0], segments, select_any(rows, segments)))
 
@@ -128,8 +128,7 @@ class FusedDecoder:
         Raises:
             ValueError: the batch is padded.
         """
-        if batch.attention_mask is not None:
-            raise ValueError("the fused engine takes packed micro-batches only")
+        self._check(batch, windows=True)
         segments = find_segments(batch.lengths, rows.device)
         return self._hidden(
             batch, self.step(batch.position_ids[0], segments, select_any(rows, segments)), store
@@ -158,10 +157,10 @@ class FusedDecoder:
 
     # ---- one pass ----------------------------------------------------------------------------------
 
-    def _check(self, batch: MicroBatch) -> None:
+    def _check(self, batch: MicroBatch, *, windows: bool = False) -> None:
         if batch.attention_mask is not None:
             raise ValueError("the fused engine takes packed micro-batches only")
-        if self.window is not None and int(batch.lengths.max()) > self.window:
+        if not windows and self.window is not None and int(batch.lengths.max()) > self.window:
             raise ValueError(
                 f"an example has {int(batch.lengths.max())} tokens, and the model's attention window {self.window}"
             )

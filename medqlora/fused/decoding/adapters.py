@@ -14,9 +14,19 @@ from medqlora.models.lora import SEVEN_PROJECTIONS
 
 
 class _Route:
-    """The adapter of each row of the current pass: its index, -1 for none."""
+    """The adapters of the current pass.
 
-    rows: Tensor
+    Attributes:
+        tokens: [T] int64: each token's adapter, -1 for none.
+        selected: [R] the same for the tokens that the last layer computes.
+    """
+
+    tokens: Tensor
+    selected: Tensor
+
+    def of(self, count: int) -> Tensor:
+        """The adapters of a product's rows; where T = R, both are the same."""
+        return self.tokens if count == len(self.tokens) else self.selected
 
 
 class AdapterBank:
@@ -41,19 +51,26 @@ class AdapterBank:
         self._held: list[int] = []
         every = (linear_module(layer, name) for layer in decoder.body.layers for name in SEVEN_PROJECTIONS)
         self._modules = [module for module in every if is_adapted(module)]
+        self._own = self._first_active()
         self.names: tuple[str, ...] = ()
         self.version = 0
 
     @property
     def active(self) -> str | None:
         """The adapter that PEFT has active now; None while there is none, or it is disabled."""
-        if not self._decoder.adapters_on:
-            return None
-        return next((name for module in self._modules for name in active_adapters(module)), None)
+        return self._first_active() if self._decoder.adapters_on else None
+
+    @property
+    def plain(self) -> str | None:
+        """The adapter that all rows of a pass have without `routing`: the decoder was made with it."""
+        return self._own if self._decoder.adapters_on else None
 
     def known(self) -> tuple[str, ...]:
         """The names of the adapters that the model holds now."""
         return tuple(dict.fromkeys(name for module in self._modules for name in module.lora_A))
+
+    def _first_active(self) -> str | None:
+        return next((name for module in self._modules for name in active_adapters(module)), None)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -76,9 +93,14 @@ class AdapterBank:
             lora.refresh()
 
     @contextmanager
-    def routing(self, rows: Tensor) -> Iterator[None]:
-        """While entered, row i of a pass has the adapter rows[i], an index of `names`; -1 for none. [T] int64."""
-        self._route.rows = rows
+    def routing(self, tokens: Tensor, selected: Tensor) -> Iterator[None]:
+        """While entered, each token of a pass has its own adapter, an index of `names`, or -1 for none.
+
+        Args:
+            tokens: [T] int64: of the tokens.
+            selected: [R] int64: of the tokens whose hidden states are asked for; in a decoding pass of all.
+        """
+        self._route.tokens, self._route.selected = tokens, selected
         decoder = self._decoder
         decoder.by_row = True
         for group in decoder.groups:
@@ -138,7 +160,7 @@ class _GroupLoRA:
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
         low = x @ self._down.t()
-        mine = self._route.rows[:, None] == self.owners
+        mine = self._route.of(len(x))[:, None] == self.owners
         y.addmm_(torch.where(mine, low, low.new_zeros(())), self._up.t())
 
 

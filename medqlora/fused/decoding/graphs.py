@@ -26,7 +26,7 @@ class Graphs:
         self._on = device.type == "cuda"
         self._device = device
         #: one pool of memory for all graphs: only one runs at a time, and its result is read before the next
-        self._pool = torch.cuda.graph_pool_handle() if self._on else None
+        self._pool: tuple[int, int] | None = None
         self._captured: OrderedDict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = OrderedDict()
 
     def clear(self) -> None:
@@ -62,6 +62,7 @@ class Graphs:
 
     def _capture(self, body: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """A graph of the pass and its result's buffer."""
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):  # compiles kernels and allocates workspaces outside of the capture

@@ -297,8 +297,8 @@ class DecodeEngine:
             repeats: tokens of each row in a packed pass; None for a decoding pass.
             fresh: copy the adapters' weights, which may have changed.
         """
-        active = self._bank.active
-        if all(row.adapter == active for row in rows):
+        plain = self._bank.plain
+        if all(row.adapter == plain for row in rows):
             self._bank_fresh &= not fresh
             for group in self.decoder.groups:
                 group.active = self.decoder.adapters_on
@@ -307,11 +307,13 @@ class DecodeEngine:
             self._bank.refresh()
             self._bank_fresh = True
         if repeats is None:
-            route = self._pass.state[2, : self._pass.rows(len(rows))]
+            tokens = selected = self._pass.state[2, : self._pass.rows(len(rows))]
         else:
             indices = torch.tensor([self._index(row) for row in rows])
-            route = indices.repeat_interleave(repeats).to(self.device)
-        return self._bank.routing(route), ("by row", self._bank.version)
+            tokens, selected = (
+                each.to(self.device) for each in (indices.repeat_interleave(repeats), indices)
+            )
+        return self._bank.routing(tokens, selected), ("by row", self._bank.version)
 
     def _index(self, row: _Row) -> int:
         """The row's adapter in the bank, -1 for none."""
