@@ -82,11 +82,13 @@ def cache_limits(
         engine: whose cache it is.
         max_new_tokens: of a text.
         rows: most texts at once; None fills the free memory.
-        micro_batch_tokens: most tokens of a prefill; with a number of rows, also of all their prompts together.
+        micro_batch_tokens: most tokens of a prefill; with a number of rows, the cache grows with it.
     """
     device = engine.device
     if rows is not None:
-        return CacheLimits(rows, micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
+        # twice the prompts' tokens: each row has room for the longest, and transformers' cache, which is copied as it
+        # grows, takes as much
+        return CacheLimits(rows, 2 * micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
     share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE
     # the present cache is given back for the new one
     tokens = int(share * (_free_bytes(device) + engine.cache_bytes)) // engine.token_bytes
