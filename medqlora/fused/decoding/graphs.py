@@ -25,8 +25,6 @@ class Graphs:
     def __init__(self, device: torch.device) -> None:
         self._on = device.type == "cuda"
         self._device = device
-        #: one pool of memory for all graphs: only one runs at a time, and its result is read before the next
-        self._pool: tuple[int, int] | None = None
         self._captured: OrderedDict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = OrderedDict()
 
     def clear(self) -> None:
@@ -62,14 +60,15 @@ class Graphs:
 
     def _capture(self, body: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """A graph of the pass and its result's buffer."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):  # compiles kernels and allocates workspaces outside of the capture
             body()
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
+        # all graphs share their memory: only one runs at a time, and its result is read before the next
+        pool = next((other.pool() for other, _ in self._captured.values()), None)
         # other threads, such as a server's, may use the device meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             result = body()
         return graph, result
