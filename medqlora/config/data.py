@@ -29,7 +29,7 @@ class DataOptions:
             where a comparison on the model at start shows no difference.
         train_samples: train on this many examples, drawn by `seed`; null for all.
         eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
-            `micro_batch_tokens` together. "auto" fills the free memory where the fused engine generates, and is 16
+            `micro_batch_tokens` together. "auto" fills the free memory where the decode engine generates, and is 16
             elsewhere.
         seed: of the sample, the order of the examples and the adapters' initialisation.
         allow_test_questions: train although training or validation holds test questions of a published benchmark; the

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class FusedDecoder:
         assert family is not None  # `unsupported` refuses other families
         self.model = model
         self.body = body
-        self.head = head
+        self.head = cast(nn.Linear, head)  # or a HostHead, which is one
         #: the backward adds LoRA's gradients to `.grad` in place, in a few launches per layer; every parameter
         #: needs a gradient tensor, and autograd receives none
         self.accumulate = False

@@ -58,7 +58,7 @@ class ScoredSequence(NamedTuple):
 #: the sequences of a pass in the order of its rows → the decoder that runs it
 Passes = Callable[[Sequence[ScoredSequence]], Decodes]
 #: rows whose logits exist at one time
-_HEAD_ROWS = 256
+HEAD_ROWS = 256
 
 
 @torch.no_grad()
@@ -171,8 +171,8 @@ def _score_batch(
     row_index = torch.tensor(rows, device=device)
     token_index = torch.tensor(tokens, device=device)
     logprobs = torch.empty(len(rows), dtype=torch.float32, device=device)
-    for start in range(0, len(hidden), _HEAD_ROWS):
-        piece = torch.log_softmax(decoder.logits(hidden[start : start + _HEAD_ROWS]), dim=-1)
+    for start in range(0, len(hidden), HEAD_ROWS):
+        piece = torch.log_softmax(decoder.logits(hidden[start : start + HEAD_ROWS]), dim=-1)
         inside = torch.nonzero((row_index >= start) & (row_index < start + len(piece)))[:, 0]
         logprobs[inside] = piece[row_index[inside] - start, token_index[inside]]
     values = iter(logprobs.tolist())

@@ -81,7 +81,7 @@ class EvaluationHooks(LightningModule):
         """Makes the evaluator of the present model and token budget."""
         return build_evaluator(self.model, self.backend, self.chosen, self.options, self.data, self.device)
 
-    def _release(self) -> None:
+    def release_cache(self) -> None:
         """Frees the key-value cache of the generation: the training needs the memory."""
         if self.chosen.evaluating is not None:
             self.chosen.evaluating.release()
@@ -101,7 +101,7 @@ class EvaluationHooks(LightningModule):
             self._evaluated.append(evaluated)
 
     def on_validation_epoch_end(self) -> None:
-        self._release()
+        self.release_cache()
         self.join()
         own, self._evaluated = self._evaluated, []
         parts = gather(own, self.trainer.world_size)
@@ -157,7 +157,7 @@ class EvaluationHooks(LightningModule):
                 answers.base += evaluator.evaluate(batch.examples, records).predictions
 
     def on_test_epoch_end(self) -> None:
-        self._release()
+        self.release_cache()
         self.join()
         parts: tuple[Literal["dev", "test", "base"], ...] = ("dev", "test", "base")
         for answers in self.heard:

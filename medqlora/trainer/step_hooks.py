@@ -262,4 +262,5 @@ class _Trial:
             with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
                 run(module.evaluator())
         finally:
+            module.release_cache()
             module.train()

@@ -8,12 +8,13 @@ from medqlora.fused import FusedDecoder, unsupported
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
+from medqlora.inference.scoring import HEAD_ROWS
 from medqlora.models.lora import SEVEN_PROJECTIONS
 
 #: most texts at once where the memory decides
 _MOST_ROWS = 256
 #: share of the free memory that the cache takes, and that dequantized weights take before it
-_CACHE_SHARE, _WEIGHTS_SHARE = 0.8, 0.6
+_CACHE_SHARE, _WEIGHTS_SHARE = 0.85, 0.6
 #: on a CPU, whose memory other programs need
 _HOST_SHARE = 0.25
 #: oldest GPUs that the fused engine was tested on
@@ -91,8 +92,16 @@ def cache_limits(
         return CacheLimits(rows, 2 * micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
     share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE
     # the present cache is given back for the new one
-    tokens = int(share * (_free_bytes(device) + engine.cache_bytes)) // engine.token_bytes
-    return CacheLimits(_MOST_ROWS, tokens, micro_batch_tokens)
+    free = _free_bytes(device) + engine.cache_bytes - _pass_bytes(engine.decoder, micro_batch_tokens)
+    return CacheLimits(_MOST_ROWS, max(0, int(share * free)) // engine.token_bytes, micro_batch_tokens)
+
+
+def _pass_bytes(decoder: FusedDecoder, tokens: int) -> int:
+    """The transient bytes of a prefill: activations, a dequantized weight group, and logits in two types."""
+    down = decoder.layers[0].second.down
+    activations = tokens * (3 * down.inputs + 4 * down.outputs) * decoder.dtype.itemsize
+    weights = max(group.outputs * group.inputs for group in decoder.groups) * decoder.dtype.itemsize
+    return activations + weights + HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
 
 
 def _free_bytes(device: torch.device) -> int:

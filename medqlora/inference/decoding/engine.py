@@ -58,6 +58,7 @@ class DecodeEngine:
 
     Attributes:
         device: the model's.
+        share: of the limits that an evaluation uses; it lowers it where memory runs out.
         expected: rows that will come, where the caller knows: the cache need not grow step by step.
     """
 
@@ -71,6 +72,7 @@ class DecodeEngine:
         gather: float = 0.0,
     ) -> None:
         self.decoder = decoder
+        self.share = 1.0
         self.expected = 0
         self.device = decoder.norm[0].device
         self._cache = KeyValueCache(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from medqlora.data.batching.packing import MicroBatch
@@ -11,6 +12,7 @@ from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.requests import NewTokens, Request
 from medqlora.inference.scoring import Passes, ScoredSequence
 from medqlora.records import Encoded
+from medqlora.utils.console import say
 
 _Scores = TypeVar("_Scores")
 
@@ -62,7 +64,23 @@ class TextWriter:
             examples: in the order of the results.
             score: scores the same examples; each of its passes asks for its decoder.
         """
-        engine, limits = self._engine, self._limits(self._engine, self._max_new_tokens)
+        limits = self._limits(self._engine, self._max_new_tokens)
+        rows = max(1, round(limits.rows * self._engine.share))
+        while True:
+            tokens = None if limits.tokens is None else round(limits.tokens * self._engine.share)
+            try:
+                return self._write(examples, score, CacheLimits(rows, tokens, limits.prefill_tokens))
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+            self._engine.share /= 2
+            rows = max(1, min(rows, len(examples)) // 2)
+            say(f"Out of memory in generation: the same questions again, at most {rows} texts at once")
+
+    def _write(
+        self, examples: Sequence[Encoded], score: Callable[[Passes], _Scores], limits: CacheLimits
+    ) -> tuple[_Scores, list[list[int]]]:
+        engine = self._engine
         engine.limit(
             rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
         )

@@ -112,6 +112,29 @@ def test_a_prompt_goes_through_the_model_once(
     assert sum(tokens) == sum(len(example.prompt) + 1 for example in examples)
 
 
+def test_where_memory_runs_out_the_same_questions_are_written_with_fewer_at_once(
+    model: Any, backend: Transformers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, records = questions(9)
+    engine = DecodeEngine(FusedDecoder(model, checkpointing="none"))
+    expected = evaluator(model, backend, engine).evaluate(examples, records)
+    ours, said = evaluator(model, backend, engine), []
+    monkeypatch.setattr("medqlora.inference.decoding.evaluation.say", said.append)
+    resize = engine._cache.resize
+
+    def tight(slots: int, *rest: Any) -> None:
+        if slots > 2:
+            raise torch.OutOfMemoryError("full")
+        resize(slots, *rest)
+
+    monkeypatch.setattr(engine._cache, "resize", tight)
+    engine.release()
+    assert_same(ours.evaluate(examples, records), expected)
+    assert said == ["Out of memory in generation: the same questions again, at most 2 texts at once"]
+    assert_same(evaluator(model, backend, engine).evaluate(examples, records), expected)
+    assert len(said) == 1  # the lower limit stays
+
+
 def test_an_evaluation_that_breaks_off_leaves_no_row_behind(
     model: Any, backend: Transformers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
