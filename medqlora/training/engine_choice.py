@@ -139,7 +139,10 @@ def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEn
     if fused is None:
         return None
     difference = packing_works(candidate.model, fused, native, candidate.probe, device)
-    return DecodeEngine(fused) if agree(difference) is None else None
+    if agree(difference) is not None:
+        return None
+    say("Evaluations: by the fused engine")
+    return DecodeEngine(fused)
 
 
 def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weights) -> FusedDecoder:
