@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from medqlora.commands import bench_generate
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
@@ -38,6 +39,7 @@ _EXAMPLES = """examples:
   medqlora bench --devices 2                           two GPUs of this host, compared with one
   medqlora bench --devices 2 --strategy fsdp --engine fused --shape llama-3-70b --micro_batch_tokens 2048
                                                        a base model larger than one GPU, sharded over two
+  medqlora bench --generate --weights cached           decoding, beside transformers' generate and Unsloth's
   medqlora bench --peer all                            TRL with PEFT and with Unsloth on the same records
 
 Weights and tokens are random: the cost of a step is the same, and nothing is downloaded. The lengths are
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _add_engine_options(made)
     _add_step_options(made)
     _add_run_options(made)
+    bench_generate.add_options(made)
     return made
 
 
@@ -157,12 +160,13 @@ def _add_run_options(made: argparse.ArgumentParser) -> None:
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, before any case runs."""
     options = parser().parse_args(words)
+    bench_generate.check(options)
+    if options.generate:
+        name, shape = _shape(options)
+        device = _device(options)
+        return bench_generate.run_generation(options, name, shape, device, _folder(options.out))
     cases, peers = _cases(options)
-    folder = Path(options.out).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {options.out}: the folder can't be made ({error.strerror})") from error
+    folder = _folder(options.out)
     print(heading((cases + peers)[0].device), flush=True)
     rows: list[Row] = []
 
@@ -182,6 +186,15 @@ def run(command: str, words: list[str]) -> int:
             raise InputError(figures["failed"])
     # running out of memory is a result; any other failure is an error
     return int(any(figures.get("failed") not in (None, "out of memory") for _, figures in rows))
+
+
+def _folder(out: str) -> Path:
+    folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: the folder can't be made ({error.strerror})") from error
+    return folder
 
 
 class _Grid(NamedTuple):

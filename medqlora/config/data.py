@@ -8,6 +8,8 @@ from medqlora.errors import InputError
 Packing = Literal["auto", "packed", "padded"]
 #: sizes of samples of a set
 SAMPLES = ("train_samples", "validation_samples", "test_samples")
+#: answers generated at once where neither the option nor the memory decides
+EVAL_ROWS = 16
 #: numbers that are at least 1
 COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", *SAMPLES)
 
@@ -32,7 +34,8 @@ class DataOptions:
             every score then says that it is a sample's. Null for all.
         test_samples: the same of each set that `test` evaluates, and of the source's own in `predict`.
         eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
-            `micro_batch_tokens` together.
+            `micro_batch_tokens` together. "auto" fills the free memory where the decode engine generates, and is 16
+            elsewhere.
         seed: of the sample, the order of the examples and the adapters' initialisation.
         allow_test_questions: train although training or validation holds test questions of a published benchmark; the
             adapter's record says so.
@@ -47,7 +50,7 @@ class DataOptions:
     train_samples: int | None = None
     validation_samples: int | None = None
     test_samples: int | None = None
-    eval_batch_size: int = 16
+    eval_batch_size: int | Literal["auto"] = EVAL_ROWS
     seed: int = 0
     allow_test_questions: bool = False
 

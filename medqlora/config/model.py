@@ -25,7 +25,8 @@ class EngineOptions:
 
     Args:
         engine: runs the training step and the scoring: "fused" is this project's own path for Llama-like 4-bit models
-            on packed rows, "native" the model's own forward; "auto" takes fused where it is faster.
+            on packed rows, and generates with its own decode loop; "native" is the model's own forward, and
+            transformers generates. "auto" takes fused where it is faster: on a CPU in evaluations alone.
         checkpointing: activation checkpointing of the fused engine: "none"; "full" keeps each layer's input and
             recomputes the rest in the backward; "offload" keeps those inputs in host memory; a number of layers to
             recompute; "auto" recomputes as little as the GPU's free memory allows. The native engine follows

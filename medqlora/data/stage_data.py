@@ -55,6 +55,8 @@ class StageData:
         self.validation_samples = options.validation_samples
         self.test_samples = options.test_samples
         self.eval_batch_size = options.eval_batch_size
+        #: the same as a number, None where the memory decides
+        self.eval_rows = None if options.eval_batch_size == "auto" else options.eval_batch_size
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
         self.budget = TokenBudget(options.micro_batch_tokens)

@@ -49,6 +49,23 @@ class AttentionSaved(NamedTuple):
     raw_k: Tensor | None
 
 
+class Projected(NamedTuple):
+    """The inputs of the attention of T tokens and Q queries.
+
+    Attributes:
+        q, k, v: [Q, H, d] and [T, H_kv, d]; q and k rotated, v a view.
+        lows: the input of each group times Aᵀ.
+        raw_q, raw_k: q and k before norm and rotation.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    lows: tuple[Tensor, ...]
+    raw_q: Tensor
+    raw_k: Tensor
+
+
 class AttentionHalf:
     """q|k|v as one group; in the last layer q and k|v, because q runs at fewer rows.
 
@@ -57,14 +74,21 @@ class AttentionHalf:
         norm: the weight [D] and epsilon of the norm before them.
         heads: of their outputs.
         seed: the offset of its groups' dropout seeds from the pass's seed.
+        window: tokens that a query sees, itself included; None for all before it. The backward has no window.
     """
 
     def __init__(
-        self, groups: tuple[Group, ...], norm: tuple[Tensor, float], heads: Heads, seed: int
+        self,
+        groups: tuple[Group, ...],
+        norm: tuple[Tensor, float],
+        heads: Heads,
+        seed: int,
+        window: int | None = None,
     ) -> None:
         self.groups = list(groups)
         self.norm_weight, self.eps = norm
         self.heads = heads
+        self.window = window
         self._seed = seed
 
     def _seeds(self, seed: int | None) -> list[int | None]:
@@ -79,10 +103,10 @@ class AttentionHalf:
             return chosen, chosen.segments, step.cos, step.sin
         return chosen, chosen.segments, step.cos[chosen.queries], step.sin[chosen.queries]
 
-    def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
-        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]."""
+    def project(self, x: Tensor, step: Step) -> Projected:
+        """q [Q, H, d] and k [T, H_kv, d], rotated, and v, from the layer's input x [T, D]."""
         heads, functions = self.heads, step.functions
-        selection, segments, cos, sin = self._bounds(step)
+        selection, _, cos, sin = self._bounds(step)
         operand = self.groups[-1].operand(x.shape[0], x)
         normed = operand[:, : self.groups[-1].inputs]
         functions.rms_norm(x, self.norm_weight, self.eps, normed)
@@ -103,9 +127,15 @@ class AttentionHalf:
         q, k = (torch.empty_like(part, memory_format=torch.contiguous_format) for part in (raw_q, raw_k))
         functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
-        normed_heads = heads.q_norm is not None
-        v = raw_v if normed_heads else raw_v.contiguous()  # a view would keep raw k in memory
-        attended = attend(q, k, v, segments)
+        return Projected(q, k, raw_v, lows, raw_q, raw_k)
+
+    def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
+        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]."""
+        q, k, v, lows, raw_q, raw_k = self.project(x, step)
+        normed_heads = self.heads.q_norm is not None
+        if not normed_heads:
+            v = v.contiguous()  # a view would keep raw k in memory
+        attended = attend(q, k, v, self._bounds(step)[1], self.window)
         saved = AttentionSaved(
             q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
         )

@@ -1,8 +1,9 @@
 """`FusedDecoder`: a faster implementation of `medqlora.models.Decoder` with the same results."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from medqlora.compat.torch import foreach_copy_, foreach_mul
 from medqlora.data.batching.packing import MicroBatch
-from medqlora.fused.families import FAMILIES
+from medqlora.fused.families import FAMILIES, layer_windows
 from medqlora.fused.head import HeadLoss, HostHeadLoss
 from medqlora.fused.kernels.attention import Segments
 from medqlora.fused.kernels.elementwise import elementwise, fastest
@@ -23,6 +24,8 @@ from medqlora.models.sharded import ShardedBase
 
 #: activation checkpointing; a number is of layers, from the first on, that recompute
 Checkpointing = Literal["offload", "full", "none"] | int
+#: receives a layer's index, its keys and its values, [T, H_kv, d] each
+StoreKeys = Callable[[int, Tensor, Tensor], None]
 
 
 class FusedDecoder:
@@ -66,15 +69,19 @@ class FusedDecoder:
         assert family is not None  # `unsupported` refuses other families
         self.model = model
         self.body = body
-        self.head = head
+        self.head = cast(nn.Linear, head)  # or a HostHead, which is one
         #: the backward adds LoRA's gradients to `.grad` in place, in a few launches per layer; every parameter
         #: needs a gradient tensor, and autograd receives none
         self.accumulate = False
+        #: the rows of this pass have different adapters, and the groups' `by_row` adds them
+        self.by_row = False
         #: packed rows with other masks aren't supported: a scorer gives each label a row of its own
         self.takes_any_mask = False
         self.dtype = body.embed_tokens.weight.dtype
         count = len(body.layers)
         self._shared = shared
+        self.window = family.window(config)
+        windows = layer_windows(config, self.window)
         self.layers = [
             Layer(
                 module,
@@ -83,6 +90,7 @@ class FusedDecoder:
                 last=index == count - 1,
                 dtype=self.dtype,
                 cached=index >= count - cached,
+                window=windows[index],
                 gathered=nullcontext if shared is None else partial(shared.use, index),
             )
             for index, module in enumerate(body.layers)
@@ -94,13 +102,12 @@ class FusedDecoder:
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        self.window = family.window(config)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
-        self._groups = [group for layer in self.layers for group in layer.groups]
+        self.groups = [group for layer in self.layers for group in layer.groups]
         #: an adapted module: PEFT disables all adapters together, so one module tells the state of all
         self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
-        self._casts = _by_kind([cast for group in self._groups for cast in group.casts()])
+        self._casts = _by_kind([cast for group in self.groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
 
@@ -108,11 +115,24 @@ class FusedDecoder:
         """[len(rows), D]: the last hidden states (after the final norm) at `rows` of the batch's tokens.
 
         Raises:
-            ValueError: the batch is padded, or an example is longer than the attention window.
+            ValueError: the batch is padded; or with gradients, an example is longer than the attention window.
         """
-        self._check(batch)
+        self._check(batch, windows=not torch.is_grad_enabled())
         segments = find_segments(batch.lengths, rows.device)
-        return self._hidden(batch, self._step(batch, segments, select_any(rows, segments)))
+        return self._hidden(batch, self.step(batch.position_ids[0], segments, select_any(rows, segments)))
+
+    @torch.no_grad()
+    def prefill(self, batch: MicroBatch, rows: Tensor, store: StoreKeys) -> Tensor:
+        """`hidden` without a graph, for examples of any length; `store` gets each layer's keys and values.
+
+        Raises:
+            ValueError: the batch is padded.
+        """
+        self._check(batch, windows=True)
+        segments = find_segments(batch.lengths, rows.device)
+        return self._hidden(
+            batch, self.step(batch.position_ids[0], segments, select_any(rows, segments)), store
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, V] float32 logits of hidden rows [R, D]."""
@@ -129,7 +149,7 @@ class FusedDecoder:
         segments = find_segments(batch.lengths, batch.rows.device)
         width = self.layers[0].first.heads.width
         selection = select_completions(batch, segments, self.dtype, width)
-        hidden = self._hidden(batch, self._step(batch, segments, selection))
+        hidden = self._hidden(batch, self.step(batch.position_ids[0], segments, selection))
         with torch.autocast(hidden.device.type, enabled=False):
             if isinstance(self.head, HostHead):
                 return HostHeadLoss.apply(hidden, self.head, batch.targets)
@@ -137,16 +157,17 @@ class FusedDecoder:
 
     # ---- one pass ----------------------------------------------------------------------------------
 
-    def _check(self, batch: MicroBatch) -> None:
+    def _check(self, batch: MicroBatch, *, windows: bool = False) -> None:
         if batch.attention_mask is not None:
             raise ValueError("the fused engine takes packed micro-batches only")
-        if self.window is not None and int(batch.lengths.max()) > self.window:
+        if not windows and self.window is not None and int(batch.lengths.max()) > self.window:
             raise ValueError(
                 f"an example has {int(batch.lengths.max())} tokens, and the model's attention window {self.window}"
             )
 
-    def _step(self, batch: MicroBatch, segments: Segments, selection: Selection) -> Step:
-        angles = batch.position_ids[0].float()[:, None] * self._frequencies
+    def step(self, positions: Tensor, segments: Segments, selection: Selection) -> Step:
+        """What the layers share in a pass over tokens at `positions` [T]."""
+        angles = positions.float()[:, None] * self._frequencies
         return Step(
             angles.cos() * self._factor,
             angles.sin() * self._factor,
@@ -159,15 +180,19 @@ class FusedDecoder:
 
     def _seed(self) -> int | None:
         """The seed of this pass's dropout, from torch's CPU generator; None without dropout."""
-        if not any(adapter.drop_rate for group in self._groups for adapter, _, _ in group.adapters):
+        if not any(adapter.drop_rate for group in self.groups for adapter, _, _ in group.adapters):
             return None
         return int(torch.randint(1 << 62, ()))
 
+    @property
+    def adapters_on(self) -> bool:
+        """Whether PEFT's adapters are in use now."""
+        return not getattr(self._adapted, "disable_adapters", False)
+
     @torch.no_grad()
-    def _refresh(self) -> None:
-        """Casts the adapters' float32 weights into the groups' operands, once per pass."""
-        active = not getattr(self._adapted, "disable_adapters", False)
-        for group in self._groups:
+    def refresh(self, active: bool) -> None:
+        """Casts the adapters' float32 weights into the groups' operands, once per pass; `active` as in `Group`."""
+        for group in self.groups:
             group.active = active
         if not active or not self._casts:
             return
@@ -176,20 +201,27 @@ class FusedDecoder:
             foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
 
     @torch.no_grad()
-    def _embedded(self, batch: MicroBatch) -> Tensor:
-        """[T, D]: the tokens' embeddings, on the device."""
-        embedding, ids = self.body.embed_tokens, batch.input_ids[0]
+    def embed(self, ids: Tensor, host_ids: Tensor | None) -> Tensor:
+        """[T, D]: the embeddings of tokens [T], on the device; the same ids on the host avoid a device sync."""
+        embedding = self.body.embed_tokens
         if not isinstance(embedding, HostEmbedding):
             return F.embedding(ids, embedding.weight)
-        # the collator's ids on the host avoid a device sync
-        return embedding.gather(ids.cpu() if batch.host_ids is None else batch.host_ids[0], ids.device)
+        return embedding.gather(ids.cpu() if host_ids is None else host_ids, ids.device)
 
-    def _hidden(self, batch: MicroBatch, step: Step) -> Tensor:
+    def last_norm(self, x: Tensor) -> Tensor:
+        """The final norm of hidden states [R, D]."""
+        weight, eps = self.norm
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
+        return normed.to(self.dtype)
+
+    def _hidden(self, batch: MicroBatch, step: Step, store: StoreKeys | None = None) -> Tensor:
         with torch.autocast(batch.input_ids.device.type, enabled=False):
-            self._refresh()
+            if not self.by_row:
+                self.refresh(self.adapters_on)
             if self._shared is not None:
                 self._shared.begin(backward=torch.is_grad_enabled())
-            x = self._embedded(batch)
+            x = self.embed(batch.input_ids[0], None if batch.host_ids is None else batch.host_ids[0])
             for index, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
@@ -197,11 +229,11 @@ class FusedDecoder:
                     x = LayerFunction.apply(x, layer, step, keep, *parameters)
                 else:
                     with torch.no_grad(), layer.gathered():
-                        x = layer.forward(x, step)[0]
-            weight, eps = self.norm
-            wide = x.float()
-            normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
-            return normed.to(self.dtype)
+                        x, saved = layer.forward(x, step)
+                    if store is not None:
+                        store(index, saved[0].k, saved[0].v)
+                    del saved  # before the next layer allocates
+            return self.last_norm(x)
 
 
 def _by_kind(

@@ -7,7 +7,7 @@ with room for B beside it or A below it. The forward saves inputs; the backward 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 ROW_MULTIPLE = 64
 #: a group's ranks are padded to a multiple of this: 16 bytes, the alignment of a half-precision operand's rows
 RANK_MULTIPLE = 8
+
+
+class AddsLoRA(Protocol):
+    """LoRA that differs from row to row, beside the group's own."""
+
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Adds each row's LoRA of x [T, in] to y [T, out], in place."""
 
 
 class Adapter(NamedTuple):
@@ -95,6 +102,8 @@ class Group:
             self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
         self.bias = self._bias(dtype)
         self.active = True
+        #: in a pass over rows with different adapters: their LoRA; `active` is then false
+        self.by_row: AddsLoRA | None = None
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
         biases = [each.linear.bias for each in self.projections]
@@ -156,6 +165,8 @@ class Group:
                 y[:, : self.outputs].add_(added)
         else:
             y = x @ weight.t() if added is None else torch.addmm(added, x, weight.t())
+        if self.by_row is not None:
+            self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
         return y, low.clone(memory_format=torch.contiguous_format)
 
     def compress(self, x: Tensor, seed: int | None, out: Tensor) -> None:

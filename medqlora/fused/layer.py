@@ -35,6 +35,7 @@ class Layer:
         last: the last layer: q, and everything after the attention, run at the selected rows only.
         dtype: of the computation.
         cached: its weights stay dequantized.
+        window: of its attention, see `AttentionHalf`.
         gathered: a context in which a sharded base's layer has all its weights, for forward and backward.
     """
 
@@ -47,6 +48,7 @@ class Layer:
         last: bool,
         dtype: torch.dtype,
         cached: bool = False,
+        window: int | None = None,
         gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         def group(*names: str) -> Group:
@@ -67,7 +69,7 @@ class Layer:
         )
         seed = index * _SEEDS_PER_LAYER
         groups = (group(*qkv[:1]), group(*qkv[1:])) if last else (group(*qkv),)
-        self.first = AttentionHalf(groups, read_norm(module.input_layernorm), heads, seed)
+        self.first = AttentionHalf(groups, read_norm(module.input_layernorm), heads, seed, window)
         self.second = MLPHalf(
             group(*o), group(*gate_up), group(*down), read_norm(module.post_attention_layernorm), seed + 3
         )

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
 
+from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
+from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding.choice import cache_limits
+from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import OnToken, generate, generation_groups
-from medqlora.inference.scoring import Decodes, Scored, score
+from medqlora.inference.scoring import Decodes, Passes, Scored, score
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.utils.types import Tokenizer
 
@@ -72,6 +77,8 @@ class Evaluator:
         tokenizer: decodes the generated tokens.
         micro_batch_tokens, packed, pad_token_id, device: as in `medqlora.inference.scoring.score`.
         rows: most prompts in one generation batch; fewer where they exceed `micro_batch_tokens` together.
+        writer: generates in place of `generate`, from the keys and values of the scoring passes; runs the same model
+            as `decoder`.
     """
 
     decoder: Decodes
@@ -83,6 +90,7 @@ class Evaluator:
     pad_token_id: int
     device: torch.device
     rows: int
+    writer: TextWriter | None = None
 
     def evaluate(
         self,
@@ -103,12 +111,22 @@ class Evaluator:
             watch: called whenever a part of the questions is scored or answered.
         """
         writes = write and self.generate is not None
-        scoring = _SCORING if writes else 1.0
-        scored = self._score(examples, completions, lambda count: watch(scoring * count))
+        share = _SCORING if writes else 1.0
+
+        def scores(passes: Passes | None = None) -> list[Scored]:
+            return self._score(examples, completions, lambda count: watch(share * count), passes)
+
+        def written(count: float) -> None:
+            watch(_SCORING * len(examples) + (1 - _SCORING) * count)
+
         texts: list[str | None] = [None] * len(examples)
-        if writes:
-            done = _SCORING * len(examples)
-            texts = self._generate(examples, lambda count: watch(done + (1 - _SCORING) * count))
+        if writes and self.writer is not None:
+            scored, generated = self.writer.write(examples, scores, on_end=written)
+            texts = [self._text(token_ids) for token_ids in generated]
+        else:
+            scored = scores()
+            if writes:
+                texts = self._generate(examples, written)
         predictions = [
             _with_text(_scored_prediction(example, result, records[example.id]), text, records[example.id])
             for example, result, text in zip(examples, scored, texts, strict=True)
@@ -128,24 +146,39 @@ class Evaluator:
             report: is called with the prediction when the labels are scored, and again after each new token, with the
                 text so far and nothing parsed from it. An error that it raises ends the generation.
         """
-        prediction = _scored_prediction(example, self._score([example], False, lambda count: None)[0], record)
-        report(prediction)
-        if self.generate is None:
-            return prediction
+
         tokens: list[int] = []
+        scored: list[Prediction] = []
+
+        def scores(passes: Passes | None = None) -> None:
+            tokens.clear()  # out of memory begins again
+            scored[:] = [_scored_prediction(example, self._score([example], False, passes=passes)[0], record)]
+            report(scored[0])
 
         def on_token(token: int) -> None:
             tokens.append(token)
-            report(replace(prediction, text=self._text(tokens)))
+            report(replace(scored[0], text=self._text(tokens)))
 
-        (token_ids,) = self.generate([example.prompt], on_token)
-        return _with_text(prediction, self._text(token_ids), record)
+        if self.writer is not None:
+            _, (token_ids,) = self.writer.write([example], scores, on_token=on_token)
+        else:
+            scores()
+            if self.generate is None:
+                return scored[0]
+            (token_ids,) = self.generate([example.prompt], on_token)
+        return _with_text(scored[0], self._text(token_ids), record)
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
         """log p(label) in nats of each label, for a prompt without a question."""
-        return self._score([content_free], False, lambda count: None)[0].label_logprobs
+        return self._score([content_free], False)[0].label_logprobs
 
-    def _score(self, examples: Sequence[Encoded], completions: bool, watch: Watch) -> list[Scored]:
+    def _score(
+        self,
+        examples: Sequence[Encoded],
+        completions: bool,
+        watch: Watch = lambda count: None,
+        passes: Passes | None = None,
+    ) -> list[Scored]:
         return score(
             self.decoder,
             examples,
@@ -155,6 +188,7 @@ class Evaluator:
             device=self.device,
             completions=completions,
             watch=watch,
+            passes=passes,
         )
 
     def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[str | None]:
@@ -200,21 +234,21 @@ def build_evaluator(
     *,
     end_token_ids: Sequence[int],
     micro_batch_tokens: int,
-    rows: int,
+    rows: int | None,
     packed: bool,
     device: torch.device,
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
+    engine: DecodeEngine | None = None,
 ) -> Evaluator:
-    """An evaluator of a loaded model.
+    """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
     Args:
         model: has transformers' `generate`; in eval mode.
-        decoder: `model` as the scorer uses it.
-        tokenizer: the base model's.
         options: whether to generate, and the length limit.
         end_token_ids: each of them ends a generated text.
-        micro_batch_tokens, rows, packed, device: as in `Evaluator`.
+        rows: as in `Evaluator`; None fills the free memory where `engine` generates.
         generating: context in which `model` can generate, see `Backend.generating`.
+        engine: generates; its decoder is `decoder`. None for `model` itself.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
 
@@ -231,6 +265,7 @@ def build_evaluator(
                 on_token=on_token,
             )
 
+    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)
     return Evaluator(
         decoder,
         generate_texts if options.generate else None,
@@ -239,7 +274,12 @@ def build_evaluator(
         packed=packed,
         pad_token_id=pad_token_id,
         device=device,
-        rows=rows,
+        rows=EVAL_ROWS if rows is None else rows,
+        writer=None
+        if engine is None or not options.generate
+        else TextWriter(
+            engine, limits, max_new_tokens=options.max_new_tokens, end_token_ids=tuple(end_token_ids)
+        ),
     )
 
 

@@ -14,6 +14,8 @@ from medqlora.data import Prompt, encode_all, end_token_ids, lookup
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
+from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding.choice import decode_engine
 from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
 from medqlora.inference.scoring import Decodes
@@ -50,6 +52,7 @@ class Predictor:
         autocast: data type of `torch.autocast`; None leaves the precision to the caller.
         generating: context in which `model` can generate, see `Backend.generating`.
         check_examples: raises InputError for examples that the model can't take.
+        engine: scores in place of `decoder`, and generates, where the fused engine runs the model.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
         scope: what the adapter was trained on; None where that is not known.
@@ -71,6 +74,7 @@ class Predictor:
     autocast: torch.dtype | None = None
     generating: Callable[[], AbstractContextManager[None]] = nullcontext
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
+    engine: DecodeEngine | None = None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
     scope: TrainingScope | None = None
@@ -81,17 +85,21 @@ class Predictor:
 
     def __post_init__(self) -> None:
         """Raises InputError where the prompt and the tokenizer don't fit."""
-        self.evaluator = build_evaluator(
+        self.evaluator = self._evaluator()
+
+    def _evaluator(self) -> Evaluator:
+        return build_evaluator(
             self.model,
-            self.decoder,
+            self.decoder if self.engine is None else self.engine.decoder,
             self.tokenizer,
             self.options,
             end_token_ids=end_token_ids(self.prompt, self.tokenizer),
             micro_batch_tokens=self.micro_batch_tokens or self.max_prompt_tokens,
             rows=self.rows,
-            packed=self.packed,
+            packed=self.packed or self.engine is not None,
             device=self.device,
             generating=self.generating,
+            engine=self.engine,
         )
 
     @classmethod
@@ -146,6 +154,7 @@ class Predictor:
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
+            engine=decode_engine(model, target),
             autocast=None if dtype == torch.float32 else dtype,
             generating=partial(made.generating, model),
             check_examples=partial(check_token_ids, made),
@@ -160,6 +169,8 @@ class Predictor:
         """From now on computes in float32, for comparisons; see `medqlora.models.precision.compute_in_float32`."""
         compute_in_float32(self.model)
         self.autocast = None
+        self.engine = None  # it has read the weights in their own type
+        self.evaluator = self._evaluator()
 
     def predict(
         self, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None

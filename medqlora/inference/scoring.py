@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     completion_tokens: int
 
 
-class _Sequence(NamedTuple):
+class ScoredSequence(NamedTuple):
     """A prompt with one continuation.
 
     Attributes:
@@ -55,8 +55,10 @@ class _Sequence(NamedTuple):
     singles: list[tuple[int, int]]
 
 
+#: the sequences of a pass in the order of its rows → the decoder that runs it
+Passes = Callable[[Sequence[ScoredSequence]], Decodes]
 #: rows whose logits exist at one time
-_HEAD_ROWS = 256
+HEAD_ROWS = 256
 
 
 @torch.no_grad()
@@ -70,6 +72,7 @@ def score(
     device: torch.device,
     completions: bool = True,
     watch: Callable[[float], None] = lambda count: None,
+    passes: Passes | None = None,
 ) -> list[Scored]:
     """Scores each example's labels and completion.
 
@@ -83,8 +86,10 @@ def score(
         micro_batch_tokens: tokens that go through the model at once.
         packed, pad_token_id: as in training.
         device: the model's.
-        completions: whether to score the completions too, which then go through the model.
+        completions: whether to score the completions; if not, only prompts and labels of several tokens go through the
+            model.
         watch: called after each pass with the number of examples that are scored.
+        passes: called with each pass's sequences, just before it; returns its decoder. None for `decoder`.
     """
     if not completions:
         examples = [example._replace(completion=()) for example in examples]
@@ -92,8 +97,7 @@ def score(
     shared = decoder.takes_any_mask and len(sequences) > len({sequence.example for sequence in sequences})
     units = _units(sequences, shared)
     lengths = [
-        len(unit[0].encoded.prompt) + sum(len(sequence.encoded.completion) for sequence in unit)
-        for unit in units
+        len(unit[0].encoded.prompt) + sum(len(each.encoded.completion) for each in unit) for unit in units
     ]
     label_logprobs = [[0.0] * len(example.labels) for example in examples]
     nll, done = [0.0] * len(examples), 0
@@ -104,8 +108,9 @@ def score(
         else:
             batch = micro_batch([encoded for (encoded,) in members], packed=packed, pad_token_id=pad_token_id)
         scored = [sequence for index in group for sequence in units[index]]
+        runs = decoder if passes is None else passes(scored)
         for sequence, (total, single_logprobs) in zip(
-            scored, _score_batch(decoder, batch, scored, device), strict=True
+            scored, _score_batch(runs, batch, scored, device), strict=True
         ):
             if sequence.label is not None:
                 label_logprobs[sequence.example][sequence.label] = total
@@ -122,24 +127,24 @@ def score(
     ]
 
 
-def _sequences(examples: Sequence[Encoded]) -> list[_Sequence]:
+def _sequences(examples: Sequence[Encoded]) -> list[ScoredSequence]:
     """What goes through the model for `examples`: the completion, and each label of several tokens."""
-    sequences: list[_Sequence] = []
+    sequences: list[ScoredSequence] = []
     for number, example in enumerate(examples):
         singles = [(index, label[0]) for index, label in enumerate(example.labels) if len(label) == 1]
         if example.completion or singles:
             # without a completion a label's token keeps the last prompt position among the rows
             completion = example.completion or [singles[0][1]]
-            sequences.append(_Sequence(example._replace(completion=completion), number, None, singles))
+            sequences.append(ScoredSequence(example._replace(completion=completion), number, None, singles))
         for index, label in enumerate(example.labels):
             if len(label) > 1:
-                sequences.append(_Sequence(example._replace(completion=label), number, index, []))
+                sequences.append(ScoredSequence(example._replace(completion=label), number, index, []))
     return sequences
 
 
-def _units(sequences: Sequence[_Sequence], shared: bool) -> list[list[_Sequence]]:
+def _units(sequences: Sequence[ScoredSequence], shared: bool) -> list[list[ScoredSequence]]:
     """The sequences that stay together: an example's where prompts are shared, else each alone."""
-    units: list[list[_Sequence]] = []
+    units: list[list[ScoredSequence]] = []
     for sequence in sequences:
         if shared and units and units[-1][0].example == sequence.example:
             units[-1].append(sequence)
@@ -149,7 +154,7 @@ def _units(sequences: Sequence[_Sequence], shared: bool) -> list[list[_Sequence]
 
 
 def _score_batch(
-    decoder: Decodes, batch: MicroBatch, sequences: Sequence[_Sequence], device: torch.device
+    decoder: Decodes, batch: MicroBatch, sequences: Sequence[ScoredSequence], device: torch.device
 ) -> list[tuple[float, list[float]]]:
     """The log-likelihood of each sequence's continuation, and of each of its `singles`.
 
@@ -170,8 +175,8 @@ def _score_batch(
     row_index = torch.tensor(rows, device=device)
     token_index = torch.tensor(tokens, device=device)
     logprobs = torch.empty(len(rows), dtype=torch.float32, device=device)
-    for start in range(0, len(hidden), _HEAD_ROWS):
-        piece = torch.log_softmax(decoder.logits(hidden[start : start + _HEAD_ROWS]), dim=-1)
+    for start in range(0, len(hidden), HEAD_ROWS):
+        piece = torch.log_softmax(decoder.logits(hidden[start : start + HEAD_ROWS]), dim=-1)
         inside = torch.nonzero((row_index >= start) & (row_index < start + len(piece)))[:, 0]
         logprobs[inside] = piece[row_index[inside] - start, token_index[inside]]
     values = iter(logprobs.tolist())

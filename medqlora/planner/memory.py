@@ -14,6 +14,7 @@ from medqlora.fused.head import PIECE_LOGITS
 from medqlora.fused.layer import WEIGHT_GROUPS
 from medqlora.models.host_weights import PIECE_VALUES
 from medqlora.models.lora import SEVEN_PROJECTIONS
+from medqlora.planner.generation import Generation, decoding_parts
 from medqlora.planner.shape import Shape
 
 GIB = 2**30
@@ -126,6 +127,18 @@ def plan(shape: Shape, setting: Setting) -> Plan:
 def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
     token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
     tokens = setting.prompt_tokens + setting.rows * setting.new_tokens
+    if setting.engine == "fused" and setting.shares == 1:
+        return decoding_parts(
+            Generation(
+                rows=setting.rows,
+                prompt=setting.prompt_tokens // setting.rows,
+                new=setting.new_tokens,
+                prefill=setting.score_tokens,
+                token=token,
+                forward=_forward_bytes(shape, setting),
+                logits=shape.vocabulary * (setting.width + 4),
+            )
+        )
     return {
         "activations": setting.prompt_tokens * _forward_bytes(shape, setting),
         "keys and values": 2 * token * tokens,  # growing copies the cache: twice

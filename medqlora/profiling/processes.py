@@ -9,23 +9,32 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from medqlora.profiling.case import Case
 from medqlora.profiling.figures import Figures
+from medqlora.utils.types import Json
 
 #: time limit of a case, in seconds: a first compilation takes minutes
 LIMIT_S = 1800
 
 
-def run_case(case: Case, *, limit_s: float = LIMIT_S, job: str = "measure") -> Figures:
+class PlainCase(Protocol):
+    """A case of any job."""
+
+    def to_json(self) -> dict[str, Json]: ...
+
+
+def run_case(case: PlainCase, *, limit_s: float = LIMIT_S, job: str = "measure") -> Figures:
     """The case's figures, or `failed` with the reason; it never raises, so that the next case can run.
 
     Args:
         case: the case.
         limit_s: seconds after which the process is killed.
-        job: "measure", or "checkpoint" to write the case's `folder`.
+        job: "measure", "checkpoint" to write the case's `folder`, or "generate" for a `GenerationCase`, whose figures
+            are `GenerationFigures`.
     """
     with tempfile.TemporaryDirectory(prefix="medqlora-bench-") as folder:
         case_file, result_file, log = (Path(folder, name) for name in ("case.json", "result.json", "log.txt"))

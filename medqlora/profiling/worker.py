@@ -8,6 +8,7 @@ from pathlib import Path
 from medqlora.profiling.case import PEERS, Case
 from medqlora.profiling.failures import failure
 from medqlora.profiling.figures import Figures
+from medqlora.profiling.generation import GenerationCase, measure_generation
 from medqlora.utils.versions import versions
 
 #: whose versions are told
@@ -40,10 +41,13 @@ def work(job: str, case: Case) -> Figures:
 
 
 def main(job: str, case_file: str, result_file: str) -> None:
-    case = Case(**json.loads(Path(case_file).read_text(encoding="utf-8")))
+    fields = json.loads(Path(case_file).read_text(encoding="utf-8"))
     result: Figures | dict[str, object]
     try:
-        result = {**work(job, case), "versions": versions(_PACKAGES)}
+        figures = (
+            measure_generation(GenerationCase(**fields)) if job == "generate" else work(job, Case(**fields))
+        )
+        result = {**figures, "versions": versions(_PACKAGES)}
     except Exception as error:
         traceback.print_exc()
         result = failure(error)

@@ -89,6 +89,11 @@ class EvaluationHooks(LightningModule):
         """Makes the evaluator of the present model and token budget."""
         return build_evaluator(self.model, self.backend, self.chosen, self.options, self.data, self.device)
 
+    def release_cache(self) -> None:
+        """Frees the key-value cache of the generation: the training needs the memory."""
+        if self.chosen.evaluating is not None:
+            self.chosen.evaluating.release()
+
     # ---- validation ------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
@@ -121,6 +126,7 @@ class EvaluationHooks(LightningModule):
                     self._base += evaluator.evaluate(batch.examples, records, write=False).predictions
 
     def on_validation_epoch_end(self) -> None:
+        self.release_cache()
         self.join()
         own, self._evaluated = self._evaluated, []
         parts = gather(own, self.trainer.world_size)
@@ -199,6 +205,7 @@ class EvaluationHooks(LightningModule):
                 ).predictions
 
     def on_test_epoch_end(self) -> None:
+        self.release_cache()
         self.join()
         parts: tuple[Literal["dev", "test", "base"], ...] = ("dev", "test", "base")
         for answers in self.heard:

@@ -108,6 +108,7 @@ class StepHooks(CheckpointHooks):
                 packing=data.packing,
                 plan=self._plan if fits else lambda fused: None,
                 agree=self._agree if fits else lambda reason: reason,
+                weights=self.options.weights,
             )
 
     def _agree(self, reason: str | None) -> str | None:
@@ -264,4 +265,5 @@ class _Trial:
             with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
                 run(module.evaluator())
         finally:
+            module.release_cache()
             module.train()

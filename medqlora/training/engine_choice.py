@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from medqlora.config.data import Packing
-from medqlora.config.model import Engine
+from medqlora.config.model import Engine, Weights
 from medqlora.errors import InputError
 from medqlora.fused import FusedDecoder, unsupported
+from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding.choice import CAPABILITY, cacheable_layers, fused_for_evaluation
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
@@ -18,8 +20,6 @@ from medqlora.training.checks.packing import packing_works
 from medqlora.training.fit_plan import FitPlan
 from medqlora.utils.console import say
 
-#: oldest GPUs that the fused engine was tested on; older ones have no bfloat16 and no flash attention
-_CAPABILITY = (8, 0)
 #: makes one answer of those of all processes: the first reason against, or None
 Agree = Callable[[str | None], str | None]
 
@@ -31,11 +31,13 @@ class EngineChoice(NamedTuple):
         decoder: runs the training step and the scoring.
         packed: whether a row holds several examples.
         planned: memory plan of the fit; None in an evaluation, and for a shape that the planner does not know.
+        evaluating: scores and generates in an evaluation; None where `decoder` scores, and transformers generates.
     """
 
     decoder: Decoder | FusedDecoder
     packed: bool
     planned: FitPlan | None = None
+    evaluating: DecodeEngine | None = None
 
 
 class Candidate(NamedTuple):
@@ -65,6 +67,7 @@ def prepare_engine(
     packing: Packing,
     plan: Callable[[bool], FitPlan | None] = lambda fused: None,
     agree: Agree = lambda reason: reason,
+    weights: Weights = "auto",
 ) -> EngineChoice:
     """Chooses the engine, and tells the user which.
 
@@ -77,6 +80,7 @@ def prepare_engine(
         packing: "auto" packs where that makes no difference.
         plan: called once with whether the fused engine is taken; plans the fit's memory.
         agree: GPUs of different kinds may differ, and all processes of a fit have to run the same engine.
+        weights: of the fused engine where no plan decides, which is in an evaluation.
 
     Raises:
         InputError: an explicit option is not possible or changes the result; or the model is no causal language model.
@@ -94,12 +98,10 @@ def prepare_engine(
         )
     if reason is None:
         planned = plan(True)
-        fused = _fused_decoder(candidate, planned)
+        fused = _fused_decoder(candidate, planned, weights)
         difference = agree(packing_works(model, fused, native, probe, device))
         if difference is None:
-            kept = len(fused.layers) - fused.recomputed
-            say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
-            return EngineChoice(fused, True, planned)
+            return _fused_choice(candidate, fused, planned)
         if engine == "fused":
             raise InputError(
                 f"--model.engine fused: its rows differ from the model's own ({difference}): use native"
@@ -110,15 +112,51 @@ def prepare_engine(
     planned = plan(False)
     if candidate.shared is None:
         say_untrained(model, native, probe, device)
-    return EngineChoice(native, _native_packs(candidate, native, packing, agree), planned)
+    packed = _native_packs(candidate, native, packing, agree)
+    evaluating = _evaluating(candidate, native, agree) if packed and engine == "auto" else None
+    return EngineChoice(native, packed, planned, evaluating)
 
 
-def _fused_decoder(candidate: Candidate, planned: FitPlan | None) -> FusedDecoder:
+def _fused_choice(candidate: Candidate, fused: FusedDecoder, planned: FitPlan | None) -> EngineChoice:
+    kept = len(fused.layers) - fused.recomputed
+    say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
+    if candidate.shared is None:
+        return EngineChoice(fused, True, planned, DecodeEngine(fused))
+    say("Generation: by the model's own layers, since its base is sharded")
+    return EngineChoice(fused, True, planned)
+
+
+def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEngine | None:
+    """The fused engine for the evaluations of a model that trains natively: on a CPU, in float32.
+
+    There it dequantizes the weights once, where the native forward does so in each pass. The training keeps the
+    native engine, whose rounding its results have.
+    """
+    device = candidate.device
+    if device.type != "cpu" or candidate.shared is not None or torch.is_autocast_enabled("cpu"):
+        return None
+    fused = fused_for_evaluation(candidate.model, device, candidate.longest)
+    if fused is None:
+        return None
+    difference = packing_works(candidate.model, fused, native, candidate.probe, device)
+    if agree(difference) is not None:
+        return None
+    say("Evaluations: by the fused engine")
+    return DecodeEngine(fused)
+
+
+def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weights) -> FusedDecoder:
+    if planned is not None:
+        cached = planned.setting.cached
+    elif candidate.shared is not None or weights == "nf4":
+        cached = 0
+    else:
+        cached = cacheable_layers(candidate.model, candidate.device)
     return FusedDecoder(
         candidate.model,
         checkpointing="none" if planned is None else planned.setting.checkpointing,
         compile=candidate.device.type == "cuda",
-        cached=0 if planned is None else planned.setting.cached,
+        cached=cached,
         shared=candidate.shared,
     )
 
@@ -134,7 +172,7 @@ def _not_fused(candidate: Candidate, engine: Engine, packing: Packing) -> str | 
         if device.type != "cuda":
             return "the fused engine is for GPUs"
         capability = torch.cuda.get_device_capability(device)
-        if capability < _CAPABILITY:
+        if capability < CAPABILITY:
             return f"the GPU's compute capability is {capability[0]}.{capability[1]}"
         if not torch.is_autocast_enabled(device.type):
             return "the precision is 32"

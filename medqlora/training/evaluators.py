@@ -30,15 +30,17 @@ def build_evaluator(
         data: end tokens, token budget and rows of a generation.
         device: where the model is.
     """
+    evaluating = engine.evaluating
     return inference.build_evaluator(
         model,
-        engine.decoder,
+        engine.decoder if evaluating is None else evaluating.decoder,
         backend.tokenizer(),
         options,
         end_token_ids=data.end_token_ids,
         micro_batch_tokens=data.token_budget,
-        rows=data.eval_batch_size,
+        rows=data.eval_rows,
         packed=engine.packed,
         device=device,
         generating=partial(backend.generating, model),
+        engine=evaluating,
     )

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 
 from medqlora.artifacts.checkpoint import OptimizerFactory
-from medqlora.config.data import DataOptions
+from medqlora.config.data import EVAL_ROWS, DataOptions
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.budget import DEFAULT_TOKENS
 from medqlora.models import Backend, LoRA
@@ -117,7 +117,8 @@ def plan_fit(
         sharded: whether they share one base model; else each has a copy.
     """
     model, data = options.model, options.data
-    work = Work(lengths, data.batch_size, data.eval_batch_size if model.generate else 0, data.seed, devices)
+    rows = EVAL_ROWS if data.eval_batch_size == "auto" else data.eval_batch_size
+    work = Work(lengths, data.batch_size, rows if model.generate else 0, data.seed, devices)
     setting = options.setting(
         fused=fused, width=width, cached_layers=shape.layers, devices=devices, sharded=sharded
     )

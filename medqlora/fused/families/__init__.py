@@ -7,9 +7,9 @@ named in `MEDQLORA_PLUGINS`.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from medqlora.fused.families.base import FAMILIES, Family
+from medqlora.fused.families.base import FAMILIES, Family, layer_windows
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["FAMILIES", "Family", "layer_windows"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -52,3 +52,9 @@ def sliding_window(config: "PretrainedConfig") -> int | None:
     kinds = getattr(config, "layer_types", None)
     enabled = getattr(config, "use_sliding_window", True) and (kinds is None or "sliding_attention" in kinds)
     return window if enabled else None
+
+
+def layer_windows(config: "PretrainedConfig", window: int | None) -> list[int | None]:
+    """The attention window of each layer; `window` is the family's. `layer_types` names the layers that have one."""
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in kinds]

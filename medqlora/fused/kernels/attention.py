@@ -50,14 +50,30 @@ def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> boo
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Attended:
-    """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths."""
+def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None) -> Attended:
+    """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths.
+
+    With `window`, a query sees that many keys at most, its own included.
+    """
+    if window is not None and segments.longest <= window:
+        window = None
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         empty = q.new_empty(0)
-        return Attended(_blocks(q, k, v, segments), empty, empty)
+        return Attended(_blocks(q, k, v, segments, window), empty, empty)
     # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
+    limits = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
     out, logsumexp, random_state, _, _ = flash_attention_forward(
-        q, k, v, segments.queries, segments.keys, segments.longest, segments.longest, 0.0, True, False
+        q,
+        k,
+        v,
+        segments.queries,
+        segments.keys,
+        segments.longest,
+        segments.longest,
+        0.0,
+        True,
+        False,
+        **limits,
     )
     return Attended(out, logsumexp, random_state)
 
@@ -91,7 +107,22 @@ def attend_backward(
     )
 
 
-def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+def attend_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The attention of one query a row: [B, H d] from q [B, H, d], keys and values [B, L, H_kv, d].
+
+    The query heads of a key head stand as queries of one row, so that no key is repeated.
+
+    Args:
+        q: rotated.
+        keys, values: of L cached tokens, the query's own included.
+        mask: [B, 1, 1, L]: the tokens that each row sees.
+    """
+    shared = q.view(q.shape[0], keys.shape[2], -1, q.shape[2])
+    out = F.scaled_dot_product_attention(shared, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask)
+    return out.reshape(q.shape[0], -1)
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None) -> Tensor:
     """SDPA per example: runs on every device, without a [T, T] mask."""
     counts = segments.lengths
     if q.shape[0] != k.shape[0]:  # on a CPU only: on other devices this path receives every query
@@ -103,8 +134,10 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     ):
         rows, columns = len(queries), len(keys)
         mask = None
-        if rows != columns:
+        if rows != columns or (window is not None and columns > window):
             mask = torch.ones(rows, columns, dtype=torch.bool, device=q.device).tril(columns - rows)
+            if window is not None:
+                mask = mask.triu(columns - rows - window + 1)
         out = F.scaled_dot_product_attention(
             queries.transpose(0, 1)[None],
             keys.transpose(0, 1).repeat_interleave(groups, 0)[None],

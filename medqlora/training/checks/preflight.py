@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from medqlora.config.data import EVAL_ROWS
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.data.stage_data import StageData
 from medqlora.inference.evaluator import Evaluator
@@ -105,7 +106,7 @@ def _evaluate(trial: FitTrial, data: StageData) -> None:
     if not data.dev:
         return
     examples = sorted(data.dev, key=lambda example: -len(example.prompt))
-    rows = max(1, min(data.eval_batch_size, data.token_budget // len(examples[0].prompt)))
+    rows = max(1, min(data.eval_rows or EVAL_ROWS, data.token_budget // len(examples[0].prompt)))
     trial.evaluate(lambda evaluator: evaluator.evaluate(examples[:rows], data.records, completions=True))
 
 

@@ -135,6 +135,8 @@ def test_the_most_tokens_are_the_most_that_fit(shape: Shape, work: Work) -> None
 def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_prompt() -> None:
     work = Work([(100, 50), (300, 20)], batch_size=2, eval_batch_size=16, seed=0)
     for budget, rows in ((1000, 3), (899, 2), (299, 1), (10_000, 16)):
-        made = with_budget(Setting(), work, budget)
+        made = with_budget(Setting(engine="native"), work, budget)
         assert (made.rows, made.prompt_tokens) == (rows, 300 * rows)
+    fused = with_budget(Setting(), work, 1000)
+    assert (fused.rows, fused.prompt_tokens) == (16, 300 * 16)  # its cache has a limit of its own
     assert with_budget(Setting(), work, 10_000).loss_rows == 50 + 20

@@ -1,0 +1,113 @@
+"""Whether a model is evaluated by the fused engine, and how much memory that may take."""
+
+import psutil
+import torch
+from torch import nn
+
+from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused.modules import is_adapted, linear_module, read_model
+from medqlora.inference.decoding.engine import DecodeEngine
+from medqlora.inference.decoding.evaluation import CacheLimits
+from medqlora.inference.scoring import HEAD_ROWS
+from medqlora.models.lora import SEVEN_PROJECTIONS
+
+#: most texts at once where the memory decides
+_MOST_ROWS = 256
+#: share of the free memory that the cache takes, and that dequantized weights take before it
+_CACHE_SHARE, _WEIGHTS_SHARE = 0.85, 0.6
+#: on a CPU, whose memory other programs need
+_HOST_SHARE = 0.25
+#: oldest GPUs that the fused engine was tested on
+CAPABILITY = (8, 0)
+
+
+def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 0) -> FusedDecoder | None:
+    """The fused engine for a model that is not trained, where it is known to give the model's own results.
+
+    On a GPU that is half precision on Ampere and newer, on a CPU float32.
+
+    Args:
+        model: loaded.
+        device: the model's.
+        longest: tokens of the longest example, prompt and completion.
+    """
+    try:
+        if unsupported(model, longest) is not None:
+            return None
+    except (AttributeError, ImportError):  # no Llama-like model, or bitsandbytes is missing
+        return None
+    half = dtype_of(model) != torch.float32
+    if device.type == "cuda":
+        if not half or torch.cuda.get_device_capability(device) < CAPABILITY:
+            return None
+    elif device.type != "cpu" or half:
+        return None
+    return FusedDecoder(
+        model,
+        checkpointing="none",
+        compile=device.type == "cuda",
+        cached=cacheable_layers(model, device),
+    )
+
+
+def decode_engine(model: nn.Module, device: torch.device) -> DecodeEngine | None:
+    """An engine that scores and generates with a loaded model; None where `fused_for_evaluation` is."""
+    fused = fused_for_evaluation(model, device)
+    return None if fused is None else DecodeEngine(fused)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type of the weights that are not quantized."""
+    return read_model(model).body.embed_tokens.weight.dtype
+
+
+def cacheable_layers(model: nn.Module, device: torch.device) -> int:
+    """Layers whose weights may stay dequantized in the free memory."""
+    layers = read_model(model).body.layers
+    modules = (linear_module(next(iter(layers)), name) for name in SEVEN_PROJECTIONS)
+    linears = [module.base_layer if is_adapted(module) else module for module in modules]
+    # with some columns for LoRA
+    layer = (
+        sum(linear.out_features * (linear.in_features + 128) for linear in linears) * dtype_of(model).itemsize
+    )
+    share = _HOST_SHARE if device.type == "cpu" else _WEIGHTS_SHARE
+    return min(len(layers), int(share * _free_bytes(device) / layer))
+
+
+def cache_limits(
+    engine: DecodeEngine, max_new_tokens: int, *, rows: int | None, micro_batch_tokens: int
+) -> CacheLimits:
+    """The cache's size.
+
+    Args:
+        engine: whose cache it is.
+        max_new_tokens: of a text.
+        rows: most texts at once; None fills the free memory.
+        micro_batch_tokens: most tokens of a prefill; with a number of rows, the cache grows with it.
+    """
+    device = engine.device
+    if rows is not None:
+        # twice the prompts' tokens: each row has room for the longest, and transformers' cache, which is copied as it
+        # grows, takes as much
+        return CacheLimits(rows, 2 * micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
+    share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE
+    # the present cache is given back for the new one
+    free = _free_bytes(device) + engine.cache_bytes - _pass_bytes(engine.decoder, micro_batch_tokens)
+    return CacheLimits(_MOST_ROWS, max(0, int(share * free)) // engine.token_bytes, micro_batch_tokens)
+
+
+def _pass_bytes(decoder: FusedDecoder, tokens: int) -> int:
+    """The transient bytes of a prefill: activations, a dequantized weight group, and logits in two types."""
+    down = decoder.layers[0].second.down
+    activations = tokens * (3 * down.inputs + 4 * down.outputs) * decoder.dtype.itemsize
+    weights = max(group.outputs * group.inputs for group in decoder.groups) * decoder.dtype.itemsize
+    return activations + weights + HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    free, _ = torch.cuda.mem_get_info(device)
+    # what the allocator holds and doesn't use is free too
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + unused)

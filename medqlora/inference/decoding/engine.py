@@ -1,0 +1,356 @@
+"""The decode engine: requests in, tokens out, with continuous batching."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from medqlora.data.batching.packing import MicroBatch, pack
+from medqlora.fused import FusedDecoder
+from medqlora.fused.decoder import StoreKeys
+from medqlora.fused.decoding import AdapterBank, DecodePass, KeyValueCache
+from medqlora.fused.decoding.graphs import Graphs
+from medqlora.inference.decoding.layout import Layout, Size
+from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Request
+from medqlora.inference.decoding.sampling import Chooser, choose
+from medqlora.records import Encoded
+
+
+@dataclass(eq=False)
+class _Row:
+    """A request that is waiting or being continued.
+
+    Attributes:
+        slot: in the cache; -1 while it waits, and after its end.
+        cached: tokens in the cache.
+        last: the newest token, which is not in the cache yet.
+        count: new tokens so far.
+        need: most tokens that it can take in the cache.
+    """
+
+    id: int
+    request: Request
+    adapter: str | None
+    chooser: Chooser
+    slot: int = -1
+    cached: int = 0
+    last: int = 0
+    count: int = 0
+    need: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.need = len(self.request.prompt) + self.request.max_new_tokens
+
+
+class DecodeEngine:
+    """Continues prompts, many at a time; see `medqlora.inference.decoding`.
+
+    Args:
+        decoder: the model. Several PEFT adapters may be loaded; a request names its own.
+        rows: most rows at once.
+        tokens: most tokens of the cache, where each row takes as many as the longest can get; a single row may exceed
+            it. None for no limit.
+        prefill_tokens: most prompt tokens that go through the model at once; a longer prompt goes alone.
+        gather: waiting requests begin when this share of the rows is free: fewer and fuller prefills. 0 begins at once.
+
+    Attributes:
+        device: the model's.
+        share: of the limits that an evaluation uses; it lowers it where memory runs out.
+        expected: rows that will come, where the caller knows: the cache need not grow step by step.
+    """
+
+    def __init__(
+        self,
+        decoder: FusedDecoder,
+        *,
+        rows: int = 16,
+        tokens: int | None = None,
+        prefill_tokens: int = 2048,
+        gather: float = 0.0,
+    ) -> None:
+        self.decoder = decoder
+        self.share = 1.0
+        self.expected = 0
+        self.device = decoder.norm[0].device
+        self._cache = KeyValueCache(
+            len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self.device
+        )
+        self._pass = DecodePass(decoder, self._cache, Graphs(self.device))
+        self._bank = AdapterBank(decoder)
+        self._bank_fresh = False
+        self._waiting: deque[_Row] = deque()
+        #: by slot: slots 0 to n - 1 are in use
+        self._rows: list[_Row] = []
+        self._events: list[NewTokens] = []
+        self._next_id = 0
+        self.limit(rows=rows, tokens=tokens, prefill_tokens=prefill_tokens, gather=gather)
+
+    # ---- the interface ---------------------------------------------------------------------------
+
+    def limit(self, *, rows: int, tokens: int | None, prefill_tokens: int, gather: float = 0.0) -> None:
+        """Changes the limits, for rows that begin from now on; arguments as of the constructor."""
+        self._layout = Layout(rows, tokens, 64 if self.device.type == "cuda" else 16)
+        self._prefill_tokens = prefill_tokens
+        self._gather = gather
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is waiting or being continued, or an event was not returned yet."""
+        return bool(self._waiting or self._events or self._rows)
+
+    @property
+    def token_bytes(self) -> int:
+        """The bytes of one token in the cache."""
+        return self._cache.token_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        """The bytes of the present cache."""
+        return self._cache.slots * self._cache.capacity * self._cache.token_bytes
+
+    def add(self, request: Request) -> int:
+        """Queues a request, and returns its number.
+
+        Raises:
+            ValueError: the model holds no adapter of that name.
+        """
+        row = self._row(request)
+        self._waiting.append(row)
+        return row.id
+
+    def cancel(self, number: int) -> bool:
+        """Ends a request; the next step reports it as cancelled. False where it has ended already."""
+        for row in (*self._waiting, *self._rows):
+            if row.id == number:
+                if row.slot < 0:
+                    self._waiting.remove(row)
+                self._end(row, (), "cancelled")
+                return True
+        return False
+
+    @torch.no_grad()
+    def step(self) -> list[NewTokens]:
+        """One prefill where waiting requests can begin, otherwise a new token for each row; the events since."""
+        if not (self._waiting and self._begins() and self._admit()) and self._rows:
+            self._decode()
+        events, self._events = self._events, []
+        return events
+
+    def run(self) -> Iterator[NewTokens]:
+        """Steps until nothing is left; requests may be added and cancelled between two events."""
+        while self.busy:
+            yield from self.step()
+
+    def release(self) -> None:
+        """Drops all requests, and frees the cache and the graphs."""
+        self._waiting.clear()
+        self._events.clear()
+        self._rows.clear()
+        self._resize(Size(0, 0))
+
+    # ---- with a pass that also scores ------------------------------------------------------------
+
+    def room(self, request: Request, count: int) -> int:
+        """How many of `count` rows like this one have room together."""
+        return min(count, self._layout.most(len(request.prompt) + request.max_new_tokens))
+
+    def reserve(self, requests: Sequence[Request], at_least: int = 1) -> list[int]:
+        """Slots for as many of the requests as have room now, in order; `prefill` comes next.
+
+        Returns:
+            The numbers of these requests; none, and no slot is taken, where fewer than `at_least` have room.
+        """
+        rows = [self._row(request) for request in requests]
+        return [row.id for row in rows[: self._place(rows, at_least)]]
+
+    @torch.no_grad()
+    def prefill(self, batch: MicroBatch, rows: Tensor, kept: Sequence[tuple[int, int, int]]) -> Tensor:
+        """`FusedDecoder.hidden` with the adapter that is active; keys and values of prompts go to the cache.
+
+        A prompt's first new token is among the events of the next step.
+
+        Args:
+            batch: packed sequences, each a prompt with something behind it.
+            rows: as in `hidden`.
+            kept: (number from `reserve`, index of its sequence, index in `rows` of the prompt's last token).
+        """
+        by_id = {row.id: row for row in self._rows}
+        chosen = [by_id[number] for number, _, _ in kept]
+        store = self._store(
+            batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
+        )
+        self._bank_fresh = False
+        hidden = self.decoder.prefill(batch, rows, store)
+        if chosen:
+            last = torch.tensor([place for _, _, place in kept], device=hidden.device)
+            self._begin(chosen, self.decoder.logits(hidden[last]))
+        return hidden
+
+    # ---- admission -------------------------------------------------------------------------------
+
+    def _row(self, request: Request) -> _Row:
+        adapter = self._bank.active if request.adapter == ACTIVE else request.adapter
+        if adapter is not None and adapter not in self._bank.known():
+            known = ", ".join(self._bank.known()) or "none"
+            raise ValueError(f"the model holds no adapter {adapter!r}; it holds: {known}")
+        self._next_id += 1
+        return _Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
+
+    def _begins(self) -> bool:
+        """Whether enough rows are free for waiting requests to begin."""
+        if not self._rows or not self._gather:
+            return True
+        most = self._layout.most(max(row.need for row in (self._waiting[0], *self._rows)))
+        return most - len(self._rows) >= min(len(self._waiting), max(1, round(self._gather * most)))
+
+    def _admit(self) -> bool:
+        """Begins waiting requests in one packed pass; False where none has room."""
+        candidates: list[_Row] = []
+        used = 0
+        for row in self._waiting:
+            used += len(row.request.prompt)
+            if candidates and used > self._prefill_tokens:
+                break
+            candidates.append(row)
+        chosen = candidates[: self._place(candidates)]
+        if not chosen:
+            return False
+        for _ in chosen:
+            self._waiting.popleft()
+        batch = pack([Encoded("", row.request.prompt, ()) for row in chosen])
+        repeats = batch.lengths.long()
+        ends = repeats.cumsum(0) - 1
+        batch = batch.to(self.device)
+        routing, _ = self._adapters(chosen, repeats, fresh=True)
+        with routing:
+            store = self._store(batch, [(row, number) for number, row in enumerate(chosen)])
+            hidden = self.decoder.prefill(batch, ends.to(self.device), store)
+        self._begin(chosen, self.decoder.logits(hidden))
+        return True
+
+    def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
+        """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
+        size = Size(self._cache.slots, self._cache.capacity)
+        expected = self.expected + len(self._rows) if self.expected else 0
+        count, wanted = self._layout.place(
+            size, [row.need for row in self._rows], [row.need for row in rows], expected
+        )
+        if count < at_least:
+            return 0
+        if wanted != size:
+            self._resize(wanted)
+        for row in rows[:count]:
+            row.slot = len(self._rows)
+            self._rows.append(row)
+            self._cache.clear(row.slot)
+        self.expected = max(0, self.expected - count)
+        return count
+
+    def _resize(self, size: Size) -> None:
+        self._cache.resize(*size, {row.slot: (row.slot, row.cached) for row in self._rows})
+        self._pass.resize(size.slots)
+
+    def _store(self, batch: MicroBatch, kept: Sequence[tuple[_Row, int]]) -> StoreKeys:
+        """Writes the keys and values of these rows' prompts, (row, index of its sequence)."""
+        starts = torch.zeros(len(batch.lengths) + 1, dtype=torch.int64)
+        torch.cumsum(batch.lengths, 0, out=starts[1:])
+        source, places = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+        for row, sequence in kept:
+            every = torch.arange(len(row.request.prompt))
+            source.append(every + starts[sequence])
+            places.append(every + row.slot * self._cache.capacity)
+        index, target = (torch.cat(part).to(self.device) for part in (source, places))
+        if not kept:
+            return lambda layer, keys, values: None
+        return lambda layer, keys, values: self._cache.store(layer, keys, values, index, target)
+
+    def _begin(self, rows: Sequence[_Row], logits: Tensor) -> None:
+        """Takes the first new token of each row, whose prompt is in the cache now."""
+        for row in rows:
+            row.cached = len(row.request.prompt)
+        self._take(rows, choose(logits, [row.chooser for row in rows]))
+
+    # ---- decoding --------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        """One new token for each row."""
+        rows = list(self._rows)
+        count = self._pass.rows(len(rows))
+        idle = [0] * (self._cache.slots - len(rows))
+        routing, kind = self._adapters(rows, None, fresh=False)
+        state = [[row.last for row in rows] + idle, [row.cached for row in rows] + idle]
+        state.append([self._index(row) for row in rows] + idle)
+        self._pass.state.copy_(torch.tensor(state))
+        with routing:
+            logits = self._pass.run(count, 1 + max(row.cached for row in rows), kind)
+        for row in rows:
+            row.cached += 1
+        self._take(rows, choose(logits[: len(rows)], [row.chooser for row in rows]))
+
+    def _adapters(
+        self, rows: Sequence[_Row], repeats: Tensor | None, *, fresh: bool
+    ) -> tuple[AbstractContextManager[None], tuple[object, ...]]:
+        """The context of a pass over these rows, and what it depends on.
+
+        Args:
+            repeats: tokens of each row in a packed pass; None for a decoding pass.
+            fresh: copy the adapters' weights, which may have changed.
+        """
+        plain = self._bank.plain
+        if all(row.adapter == plain for row in rows):
+            self._bank_fresh &= not fresh
+            for group in self.decoder.groups:
+                group.active = self.decoder.adapters_on
+            return nullcontext(), (self.decoder.adapters_on,)
+        if fresh or not self._bank_fresh:
+            self._bank.refresh()
+            self._bank_fresh = True
+        if repeats is None:
+            tokens = selected = self._pass.state[2, : self._pass.rows(len(rows))]
+        else:
+            indices = torch.tensor([self._index(row) for row in rows])
+            tokens, selected = (
+                each.to(self.device) for each in (indices.repeat_interleave(repeats), indices)
+            )
+        return self._bank.routing(tokens, selected), ("by row", self._bank.version)
+
+    def _index(self, row: _Row) -> int:
+        """The row's adapter in the bank, -1 for none."""
+        return self._bank.names.index(row.adapter) if row.adapter in self._bank.names else -1
+
+    def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
+        """Appends a token to each row, and ends rows."""
+        ended: list[_Row] = []
+        for row, token in zip(rows, tokens, strict=True):
+            if token in row.request.end_token_ids:
+                self._events.append(NewTokens(row.id, (), "end"))
+                ended.append(row)
+                continue
+            row.last = token
+            row.count += 1
+            full = row.count == row.request.max_new_tokens
+            self._events.append(NewTokens(row.id, (token,), "length" if full else None))
+            if full:
+                ended.append(row)
+        # from the last slot on: rows at the end leave without a copy
+        for row in sorted(ended, key=lambda row: -row.slot):
+            self._leave(row)
+
+    def _end(self, row: _Row, tokens: tuple[int, ...], finished: Finished) -> None:
+        self._events.append(NewTokens(row.id, tokens, finished))
+        if row.slot >= 0:
+            self._leave(row)
+
+    def _leave(self, row: _Row) -> None:
+        """Frees the row's slot; the last row moves there."""
+        last = self._rows.pop()
+        if last is not row:
+            self._cache.move(last.slot, row.slot, last.cached)
+            self._rows[row.slot] = last
+            last.slot = row.slot
+        row.slot = -1
+        if not self._rows:
+            self._bank_fresh = False

@@ -1,0 +1,183 @@
+"""Generated texts in an evaluation: the prompts' keys and values are kept from the pass that scores the labels."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from medqlora.data.batching.packing import MicroBatch
+from medqlora.inference.decoding.engine import DecodeEngine
+from medqlora.inference.decoding.requests import NewTokens, Request
+from medqlora.inference.scoring import Passes, ScoredSequence
+from medqlora.records import Encoded
+from medqlora.utils.console import say
+
+_Scores = TypeVar("_Scores")
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """How many texts are generated at once.
+
+    Attributes:
+        rows: texts.
+        tokens: of the cache; None for no limit.
+        prefill_tokens: prompt tokens that go through the model at once.
+    """
+
+    rows: int
+    tokens: int | None
+    prefill_tokens: int
+
+
+class TextWriter:
+    """Generates a text for each of a group of examples, greedily.
+
+    Args:
+        engine: of the model; no other requests are in it.
+        limits: called at the start of each group with `engine` and `max_new_tokens`: free memory differs from one to
+            the next.
+        max_new_tokens, end_token_ids: as of `Request`.
+    """
+
+    def __init__(
+        self,
+        engine: DecodeEngine,
+        limits: Callable[[DecodeEngine, int], CacheLimits],
+        *,
+        max_new_tokens: int,
+        end_token_ids: Sequence[int],
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._max_new_tokens = max_new_tokens
+        self._ends = tuple(end_token_ids)
+
+    def write(
+        self,
+        examples: Sequence[Encoded],
+        score: Callable[[Passes], _Scores],
+        *,
+        on_token: Callable[[int], None] = lambda token: None,
+        on_end: Callable[[int], None] = lambda count: None,
+    ) -> tuple[_Scores, list[list[int]]]:
+        """The result of `score`, and the new tokens of each example.
+
+        Args:
+            examples: in the order of the results.
+            score: scores the same examples; each of its passes asks for its decoder. Called again after out of memory.
+            on_token: called with each new token as soon as it is chosen; tells nothing of whose it is.
+            on_end: called with the number of texts that are finished.
+        """
+        limits = self._limits(self._engine, self._max_new_tokens)
+        rows = max(1, round(limits.rows * self._engine.share))
+        while True:
+            tokens = None if limits.tokens is None else round(limits.tokens * self._engine.share)
+            try:
+                group = _Group(
+                    self._engine, [self._request(example) for example in examples], on_token, on_end
+                )
+                return self._write(group, score, CacheLimits(rows, tokens, limits.prefill_tokens))
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+            self._engine.share /= 2
+            rows = max(1, min(rows, len(examples)) // 2)
+            say(f"Out of memory in generation: the same questions again, at most {rows} texts at once")
+
+    def _write(
+        self, group: "_Group", score: Callable[[Passes], _Scores], limits: CacheLimits
+    ) -> tuple[_Scores, list[list[int]]]:
+        engine = self._engine
+        engine.limit(
+            rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
+        )
+        engine.expected = len(group.requests)
+        try:
+            scores = score(group.decoder_of)
+            group.finish()
+        except BaseException:
+            engine.release()  # rows without keys must not be continued
+            raise
+        return scores, group.tokens
+
+    def _request(self, example: Encoded) -> Request:
+        return Request(example.prompt, self._max_new_tokens, self._ends)
+
+
+@dataclass
+class _Group:
+    """The examples of one call: `requests` in their order."""
+
+    engine: DecodeEngine
+    requests: Sequence[Request]
+    on_token: Callable[[int], None]
+    on_end: Callable[[int], None]
+    #: the request's number in the engine → index of the example
+    _index: dict[int, int] = field(default_factory=dict)
+    tokens: list[list[int]] = field(init=False)
+    _finished: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens = [[] for _ in self.requests]
+
+    def decoder_of(self, sequences: Sequence[ScoredSequence]) -> "_Keeping":
+        """The decoder of a pass over these sequences: it keeps the prompts that are there for the first time."""
+        begun = set(self._index.values())
+        new = {sequence.example: place for place, sequence in reversed([*enumerate(sequences)])}
+        places = [(example, place) for example, place in sorted(new.items()) if example not in begun]
+        numbers = self._reserve([self.requests[example] for example, _ in places])
+        kept: list[tuple[int, int, int]] = []
+        first = [0]
+        for sequence in sequences:
+            first.append(first[-1] + len(sequence.encoded.completion))
+        for number, (example, place) in zip(numbers, places, strict=False):
+            self._index[number] = example
+            kept.append((number, place, first[place]))
+        return _Keeping(self.engine, kept)
+
+    def _reserve(self, requests: Sequence[Request]) -> list[int]:
+        """Slots for these rows, once enough others have ended; for as many as the cache can hold together."""
+        if not requests:
+            return []
+        longest = max(requests, key=lambda request: len(request.prompt))
+        wanted = self.engine.room(longest, len(requests))
+        while not (numbers := self.engine.reserve(requests, wanted)):
+            if not self.engine.busy:
+                break
+            self._take(self.engine.step())
+        return numbers
+
+    def finish(self) -> None:
+        """Generates what is left."""
+        begun = set(self._index.values())
+        for example, request in enumerate(self.requests):
+            if example not in begun:
+                self._index[self.engine.add(request)] = example
+        self._take(self.engine.run())
+
+    def _take(self, events: Iterable[NewTokens]) -> None:
+        for event in events:
+            self.tokens[self._index[event.id]] += event.tokens
+            for token in event.tokens:
+                self.on_token(token)
+            if event.finished is not None:
+                self._finished += 1
+                self.on_end(self._finished)
+
+
+class _Keeping:
+    """A decoder for one scoring pass that keeps keys and values; `kept` as in `DecodeEngine.prefill`."""
+
+    takes_any_mask = False
+
+    def __init__(self, engine: DecodeEngine, kept: Sequence[tuple[int, int, int]]) -> None:
+        self._engine, self._kept = engine, kept
+
+    def hidden(self, batch: MicroBatch, rows: Tensor) -> Tensor:
+        return self._engine.prefill(batch, rows, self._kept)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._engine.decoder.logits(hidden)
