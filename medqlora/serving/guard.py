@@ -20,7 +20,8 @@ App: TypeAlias = Callable[[MutableMapping[str, object], Receive, Send], Awaitabl
 
 #: paths that need no token: they show nothing of a patient, and load balancers and browsers ask for them
 OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")
-BATCH = "/v1/batch"
+#: paths whose bodies may be larger
+LARGE = ("/v1/batch", "/v1/text")
 #: seconds in which a body has to arrive
 BODY_S = 60.0
 _HEADERS = (
@@ -145,7 +146,7 @@ class Guard:
         self, scope: MutableMapping[str, object], headers: dict[str, str], receive: Receive
     ) -> Receive:
         """Reads the body within its limits; the returned `receive` gives it again, and then what follows."""
-        most = self._limits.batch_bytes if scope["path"] == BATCH else self._limits.body_bytes
+        most = self._limits.batch_bytes if scope["path"] in LARGE else self._limits.body_bytes
         too_large = ServiceError(413, f"the body is larger than {most:,} bytes", code="body")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:

@@ -180,9 +180,9 @@ class Service:
         reply = question.reply()
         if reply is not None:
             self.metrics.refusals.labels(reply.kind).inc()
-            answer = safe_answer(Record(job.id, question.text), reply, self.options.note)
-            self._record(question, call, 200, answer)
-            yield Done(job.id, answer, 0)
+            refusal = safe_answer(Record(job.id, question.text), reply, self.options.note)
+            self._record(question, call, 200, refusal)
+            yield Done(job.id, refusal, 0)
             return
         status, first = 499, True
         answer: Answer | None = None

@@ -64,6 +64,7 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    _quiet()
     if spec.threads:
         import torch
 
@@ -114,6 +115,15 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
                 # which jobs were under way is not known for sure: a fresh process is, and its jobs get 503
                 pipe.send(NotReady(f"{type(error).__name__} in the engine", False))
                 os._exit(1)
+
+
+def _quiet() -> None:
+    """No progress bars; tqdm's lock between processes would outlive this one."""
+    import tqdm
+    from transformers.utils import logging
+
+    tqdm.tqdm.set_lock(threading.RLock())
+    logging.disable_progress_bar()
 
 
 def _obeyed(order: Load, engine: Engine) -> FromWorker:

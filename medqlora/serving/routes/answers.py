@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from medqlora.serving.engine import Delta, Done, Scores
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.pdf import text_of
 from medqlora.serving.routes.common import call_of, errors, example, service_of
 from medqlora.serving.schemas import QUESTION, AnswerRequest
 from medqlora.serving.service import Call, Question, Service
@@ -129,6 +130,26 @@ async def batch(request: Request) -> Response:
         raise ServiceError(422, "the body is empty: send a JSON object per line")
     service.model(None)  # raises where nothing is loaded
     return Stream(_lines(service, lines, call), "application/jsonl")
+
+
+_PDF = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post(
+    "/v1/text",
+    responses={**example({"text": "BACKGROUND: …", "pages": 1}), **errors(404)},
+    openapi_extra=_PDF,
+    summary="The text of a PDF",
+)
+async def pdf_text(request: Request) -> Response:
+    """Reads a PDF in a process of its own, for the page; nothing is kept."""
+    data = await request.body()
+    return JSONResponse(await while_connected(request, text_of(data)))
 
 
 async def _lines(service: Service, lines: list[bytes], call: Call) -> AsyncIterator[bytes]:
