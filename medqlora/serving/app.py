@@ -1,7 +1,9 @@
 """The application: endpoints, errors, and the page."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from html import escape
 from importlib import resources
 
 from fastapi import FastAPI, Request
@@ -14,6 +16,7 @@ from medqlora.serving.errors import ServiceError, error_body
 from medqlora.serving.guard import Guard, Limits
 from medqlora.serving.routes import admin, answers, chat, typed
 from medqlora.serving.routes.answers import told
+from medqlora.serving.routes.common import service_of
 from medqlora.serving.service import Service
 
 _DESCRIPTION = """Answers medical questions with a fine-tuned adapter: a decision, its calibrated probability,
@@ -66,14 +69,14 @@ def create_app(service: Service, limits: Limits) -> FastAPI:
     return app
 
 
-async def _page() -> Response:
+async def _page(request: Request) -> Response:
     """The page, with a nonce of its own: nothing that is written into it could run."""
-    import secrets
-
     nonce = secrets.token_urlsafe(16)
     html = resources.files("medqlora.serving").joinpath("page.html").read_text("utf-8")
+    note = escape(service_of(request).options.note)
+    filled = html.replace("$nonce", nonce).replace("$note", note)
     headers = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
-    return Response(html.replace("$nonce", nonce), media_type="text/html", headers=headers)
+    return Response(filled, media_type="text/html", headers=headers)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -42,8 +42,7 @@ def serve(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     limits = limits_of(options)
     bound = bind(options)
     try:
-        service = build(options, adapters, base)
-        return asyncio.run(_serve(service, limits, bound))
+        return asyncio.run(Running(build(options, adapters, base), limits, bound).run())
     except Interrupted as end:
         say(f"{end.signal.name}: every open request was answered; the service has ended")
         return 0
@@ -151,31 +150,53 @@ def _devices(options: ServeOptions) -> list[str]:
     return found * options.processes if found == ["cpu"] else found
 
 
-async def _serve(service: Service, limits: Limits, bound: socket.socket) -> int:
-    import uvicorn
+class Running:
+    """A service with its HTTP server.
 
-    from medqlora.serving.app import create_app
+    Args:
+        service: not started yet.
+        limits: who may ask what.
+        bound: the listening socket.
+    """
 
-    class Server(uvicorn.Server):
-        """Refuses new requests from the first signal on."""
+    def __init__(self, service: Service, limits: Limits, bound: socket.socket) -> None:
+        import uvicorn
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.draining = True
-            super().handle_exit(sig, frame)
+        from medqlora.serving.app import create_app
 
-    server = Server(uvicorn_config(create_app(service, limits), service.options))
-    serving = asyncio.create_task(server.serve(sockets=[bound]))
-    starting = asyncio.create_task(service.pool.start())
-    await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done() and starting.exception() is not None:
-        service.draining = server.should_exit = True
+        class Server(uvicorn.Server):
+            """Refuses new requests from the first signal on."""
+
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                service.draining = True
+                super().handle_exit(sig, frame)
+
+        self.service = service
+        self._bound = bound
+        self._server = Server(uvicorn_config(create_app(service, limits), service.options))
+
+    async def run(self) -> int:
+        """Loads the models while `/healthz` answers already, serves until `stop` or a signal, and drains.
+
+        Raises:
+            InputError: a model can't be loaded.
+        """
+        serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
+        starting = asyncio.create_task(self.service.pool.start())
+        await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is not None:
+            self.stop()
+            await serving
+            starting.result()
+        if not serving.done():
+            _announce(self.service, self._bound)
         await serving
-        starting.result()
-    if not serving.done():
-        _announce(service, bound)
-    await serving
-    starting.cancel()
-    return 0
+        starting.cancel()
+        return 0
+
+    def stop(self) -> None:
+        """Refuses new requests, answers the open ones, and ends."""
+        self.service.draining = self._server.should_exit = True
 
 
 def uvicorn_config(app: "object", options: ServeOptions) -> "uvicorn.Config":

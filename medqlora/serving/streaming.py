@@ -17,8 +17,8 @@ from medqlora.utils.types import Json
 T = TypeVar("T")
 #: seconds that a client may leave one piece of a stream unread
 _SLOWEST_S = 60.0
-#: words of a text before its beginning is shown: until then its decision may not be read yet
-_HELD_WORDS = 8
+#: words or characters of a text before its beginning is shown: until then its decision may not be read yet
+_HELD_WORDS, _HELD_CHARACTERS = 8, 80
 
 
 def event(name: str | None, data: dict[str, Json] | str) -> bytes:
@@ -109,7 +109,8 @@ class Growing:
 
         Its beginning is held back until the decision in it can be read, and a letter until it is complete.
         """
-        if "<think" in text or len(text.split()) < _HELD_WORDS:
+        short = len(text.split()) < _HELD_WORDS and len(text) < _HELD_CHARACTERS
+        if "<think" in text or short:
             return ""
         rationale = printable(rationale_in(text, self._labels, self._options)).rstrip("\ufffd").rstrip()
         return self._piece(rationale) if rationale.startswith(self._sent) else ""

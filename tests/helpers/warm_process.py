@@ -75,6 +75,13 @@ class WarmCommand:
         self.send_signal(signal.SIGKILL)
 
 
+def start_server() -> None:
+    """Starts the process that others are forked from, where it does not run yet."""
+    process = _CONTEXT.Process(target=int)
+    process.start()
+    process.join()
+
+
 def _run(words: list[str], cwd: str, log: str, errors: str, environment: dict[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(environment)
