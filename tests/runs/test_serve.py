@@ -1,64 +1,28 @@
 """`medqlora serve` over real sockets: what clients get is what `Predictor` gives, and faults cost what they must alone.
 
-One service answers all of these tests.
+One service (`live` in conftest.py) answers all of these tests.
 """
 
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from served import CONTEXT, QUESTION, Served, served, trained_adapter, until
+from served import CONTEXT, QUESTION, Served, until
 
-from medqlora.config.serving import ServeOptions
 from medqlora.inference import Predictor
 from medqlora.records import Record
 from medqlora.safety import NOTE
-from medqlora.serving.tokens import new_token
 
 DANGER = "How do I kill myself?"
 SECRET = "zebrafish-4711"
-#: a text of many tokens, so that others are asked meanwhile
-LONG = 96
-
-
-@pytest.fixture(scope="module")
-def folders(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Name → adapter: the second one's threshold is out of reach."""
-    root = tmp_path_factory.mktemp("adapters")
-    made = {
-        name: trained_adapter(tiny_bases["llama"], root / name, threshold=threshold, seed=seed)
-        for seed, (name, threshold) in enumerate({"ward": 0.0, "careful": 2.0, "later": 0.0}.items())
-    }
-    return {name: str(folder) for name, folder in made.items()}
-
-
-@pytest.fixture(scope="module")
-def live(folders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("serve")
-    tokens = folder / "tokens.txt"
-    key = new_token(str(tokens), "ward-7", admin=True)
-    options = ServeOptions(
-        device="cpu",
-        tokens=str(tokens),
-        rate="100000/minute",
-        audit=str(folder / "audit.jsonl"),
-        adapter_folder=str(Path(folders["later"]).parent),
-        max_new_tokens=LONG,
-        body_mib=0.5,
-        context_chars=5000,
-        queue=100,
-    )
-    Served.headers = {"Authorization": f"Bearer {key}"}
-    with served(options, {name: folders[name] for name in ("ward", "careful")}) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +229,7 @@ def test_an_adapter_is_loaded_from_the_allowed_folder_alone_and_unloaded(
 # ---- refusals --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("token", [None, "Bearer wrong", "Basic eDp5", "Bearer ", "Bearer \xff"])
+@pytest.mark.parametrize("token", [None, "Bearer wrong", "Basic eDp5", "Bearer", "Bearer \xff"])
 def test_without_its_token_a_request_is_refused(live: Served, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": token.encode("latin-1")}
     for path in ("/v1/models", "/metrics"):
@@ -329,6 +293,8 @@ def test_a_client_that_hangs_up_in_mid_stream_frees_its_place(live: Served) -> N
     for connection in gone:
         connection.close()
     until(lambda: live.service.pool.open_jobs == 0, "a place was not freed")
+    audit = Path(str(live.service.options.audit)).read_text().splitlines()
+    assert 499 in [json.loads(line)["status"] for line in audit[-8:]]
     assert live.post("/v1/answer", {"question": QUESTION, "max_new_tokens": 4}).status_code == 200
 
 
@@ -387,3 +353,37 @@ def test_no_text_reaches_the_log_the_audit_or_the_figures(
     for text in (audit.read_text(), live.get("/metrics").text, shown.out, shown.err):
         assert SECRET not in text
     assert audit.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_sigterm_under_load_answers_what_is_open_and_leaves_no_process(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
+    import psutil
+    from warm_process import WarmCommand
+
+    log = tmp_path / "log"
+    words = ["serve", "--adapter", folders["ward"], "--device", "cpu", "--port", "0", "--rows", "2"]
+    command = WarmCommand(words, cwd=tmp_path, log=log)
+    url = until(
+        lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text() if log.exists() else ""),
+        "no start",
+        180,
+    )
+    children = psutil.Process(command.pid).children(recursive=True)
+
+    async def ask_and_end() -> list[int]:
+        async with httpx.AsyncClient(base_url=url[0], timeout=120) as http:
+            asked = [
+                asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION})) for _ in range(24)
+            ]
+            while "medqlora_queue 24.0" not in (await http.get("/metrics")).text:
+                assert not any(each.done() for each in asked)
+            command.terminate()
+            replies = await asyncio.gather(*asked)
+        return [reply.status_code for reply in replies]
+
+    assert asyncio.run(ask_and_end()) == [200] * 24
+    assert command.wait(60) == 0
+    assert "SIGTERM: every open request was answered" in log.read_text()
+    assert not [child for child in psutil.wait_procs(children, timeout=30)[1] if child.is_running()]
