@@ -1,5 +1,6 @@
 """The audit log: who asked which model, when, and what was decided, in a line of JSON each. It holds no text."""
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -60,9 +61,13 @@ class AuditLog:
             self._failed()
             if not self._said:
                 self._said = True
-                say(
+                self._tell(
                     f"Warning: the audit log can't be written ({error.strerror or error}); answers go on without it"
                 )
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads the output any more
+            say(line)
 
     def close(self) -> None:
         if self._file is not None:

@@ -1,6 +1,7 @@
 """What every request passes before the application: host, origin, token, rate, size; and what every reply carries."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -98,7 +99,8 @@ class Guard:
             return
         except Exception as error:
             # the name alone: a message may hold a client's text
-            say(f"{request_id}: {type(error).__name__} in {scope['path']}{_where(error)}")
+            with contextlib.suppress(OSError):  # nobody reads the output any more
+                say(f"{request_id}: {type(error).__name__} in {scope['path']}{_where(error)}")
             await reply.error(ServiceError(500, "an error of the service; its log names the request"))
         finally:
             self._metrics.requests.labels(reply.endpoint(scope), str(reply.status)).inc()

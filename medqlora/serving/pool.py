@@ -64,6 +64,8 @@ class Pool:
         #: why a process can't serve, by its number
         self.problems: dict[int, str] = {}
         self.fatal: InputError | None = None
+        #: whether a process gave other log-probabilities than the stored ones
+        self._differing = False
 
     @property
     def open_jobs(self) -> int:
@@ -91,6 +93,8 @@ class Pool:
         await asyncio.gather(*(event.wait() for event in self._started))
         if self.fatal is not None:
             raise self.fatal
+        if not self.ready and self._differing:
+            raise InputError("; ".join(self.problems.values()))
         if not self.ready:
             raise RuntimeError("; ".join(self.problems.values()) or "no inference process started")
 
@@ -103,6 +107,13 @@ class Pool:
         for process in running:
             process.stop()
         await asyncio.gather(*(asyncio.to_thread(process.join, 5.0) for process in running))
+
+    def kill(self) -> None:
+        """Ends what `stop` has not: processes ignore SIGTERM, and Python would wait for them as it exits."""
+        self._stopping = True
+        for process in self._processes:
+            if process is not None:
+                process.kill()
 
     async def run(self, job: Job) -> AsyncGenerator[Event, None]:
         """The events of one job, the last one `Done` or `Failed`. Closing the iterator cancels the job.
@@ -197,6 +208,7 @@ class Pool:
                 self.problems.pop(number, None)
             else:
                 self.problems[number] = problem
+                self._differing = True
             self._started[number].set()
         elif isinstance(message, NotReady):
             self.problems[number] = message.message
@@ -232,10 +244,11 @@ class Pool:
         self.on_restart()
         self._failures[number] += 1
         pause = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** (self._failures[number] - 1))
-        say(f"Inference process {number} ended by itself; another one starts in {pause:g} s")
         task = asyncio.get_running_loop().create_task(self._relaunch(number, pause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(OSError):  # nobody reads the output any more
+            say(f"Inference process {number} ended by itself; another one starts in {pause:g} s")
 
     async def _relaunch(self, number: int, pause: float) -> None:
         await asyncio.sleep(pause)

@@ -25,6 +25,7 @@ from medqlora.utils.interrupts import Interrupted
 if TYPE_CHECKING:
     import uvicorn
 
+_ALL_ANSWERED = "every open request was answered"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -42,10 +43,16 @@ def serve(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     limits = limits_of(options)
     bound = bind(options)
     try:
-        return asyncio.run(Running(build(options, adapters, base), limits, bound).run())
-    except Interrupted as end:
-        say(f"{end.signal.name}: every open request was answered; the service has ended")
-        return 0
+        service = build(options, adapters, base)
+        try:
+            return asyncio.run(Running(service, limits, bound).run())
+        except Interrupted as end:
+            lost = service.given_up
+            how = f"{lost} open requests were given up after {options.drain_s:g} s" if lost else _ALL_ANSWERED
+            say(f"{end.signal.name}: {how}; the service has ended")
+            return 1 if lost else 0
+        finally:
+            service.pool.kill()
     finally:
         bound.close()
 

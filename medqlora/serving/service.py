@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
 from medqlora.records import Record
 from medqlora.safety import SafeReply, screen
 from medqlora.serving.audit import AuditLog
-from medqlora.serving.engine import Delta, Done, Event, Failed, Job, ServedModel
+from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.metrics import Metrics
@@ -98,6 +98,8 @@ class Service:
         self.adapters = adapters
         #: whether it is about to end: open requests are answered, new ones refused
         self.draining = False
+        #: requests that were open when the time to drain was over
+        self.given_up = 0
         #: held while an adapter is loaded or unloaded
         self.changing = asyncio.Lock()
 
@@ -139,9 +141,12 @@ class Service:
             text,
             tuple(passage for passage in passages if passage.strip()),
             dict(choices),
-            self.model(model).name,
+            "",
             screened=tuple(screened),
         )
+        # a fixed reply must not wait for a model
+        known = self.pool.models or made.reply() is None
+        made = replace(made, model=self.model(model).name if known else model or BASE)
         length = sum(map(len, made.texts))
         if length > self.options.context_chars:
             self.metrics.refused.labels("context").inc()
@@ -160,9 +165,13 @@ class Service:
             question.text,
             question.contexts,
             options=question.options,
-            labels=question.labels or tuple(question.options) or self.model(question.model).labels,
+            labels=question.labels or tuple(question.options) or self._labels(question.model),
         )
         return Job(job_id, question.model, record, write=False)
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        model = self.pool.models.get(name)
+        return () if model is None else model.labels
 
     def text_limit(self, asked: int | None) -> int:
         """Length limit of a text, in tokens: what was asked for, within the service's own."""
@@ -261,13 +270,13 @@ class Service:
 
     def _record(self, question: Question, call: Call, status: int, answer: Answer | None) -> None:
         """Counts a question that ended, and writes its line of the audit log, without its text."""
+        self.given_up += self.draining and status == 499
         decided = None
         if answer is not None:
             self.metrics.seconds.labels(call.endpoint).observe(call.seconds)
             if answer.reply is None:
                 # a client chooses the labels of its options: as a metric's label they would be without number
-                model = self.pool.models.get(question.model)
-                known = answer.decision in (*(model.labels if model else ()), "uncertain", *_LETTERS)
+                known = answer.decision in (*self._labels(question.model), "uncertain", *_LETTERS)
                 decided = (answer.decision if known else "other") or "free"
                 self.metrics.decisions.labels(question.model, decided).inc()
         self.audit.write(

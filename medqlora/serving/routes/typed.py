@@ -143,7 +143,7 @@ async def systemone(body: SystemOneRequest, request: Request) -> Response:
         text, options, labels = each.asked()
         if not text:
             raise _wrong(name, "`instructions` hold the question, and are empty")
-        made = service.question(text, state, options, body.model, screened=[state])
+        made = service.question(text, state, options, body.model)
         questions[name] = replace(made, labels=labels)
         reply = questions[name].reply()
         if reply is not None:
