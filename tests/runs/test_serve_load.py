@@ -16,6 +16,7 @@ import pytest
 from served import CONTEXT, QUESTION, Served, until
 
 pytestmark = [
+    pytest.mark.timeout(3600),
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("MEDQLORA_THOROUGH"), reason="minutes: set MEDQLORA_THOROUGH=1"),
 ]
@@ -74,10 +75,10 @@ def test_many_requests_leave_no_memory_behind(live: Served) -> None:
 
     (worker,) = live.service.pool.pids
     body = {"contexts": [CONTEXT], "rationale": False}
-    assert set(asyncio.run(load(live, 16, max(100, REQUESTS // 10), body))[2]) == {200}  # caches fill first
+    assert set(asyncio.run(load(live, 32, max(100, REQUESTS // 10), body))[2]) == {200}  # caches fill first
     gc.collect()
     before = {pid: psutil.Process(pid).memory_info().rss for pid in (os.getpid(), worker)}
-    seconds, _, statuses = asyncio.run(load(live, 16, REQUESTS, body))
+    seconds, _, statuses = asyncio.run(load(live, 32, REQUESTS, body))
     gc.collect()
     grown = {pid: (psutil.Process(pid).memory_info().rss - size) / 2**20 for pid, size in before.items()}
     service, inference = (round(value, 1) for value in grown.values())

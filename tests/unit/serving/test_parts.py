@@ -227,3 +227,37 @@ def test_a_link_out_of_the_allowed_folder_is_refused(tmp_path: Path) -> None:
     for name in ("link", "../outside", str(tmp_path / "outside"), "run/../../outside", "none", "a\0"):
         with pytest.raises(ServiceError):
             allowed(str(root), name)
+
+
+# ---- what is shipped beside the package -------------------------------------------------------------
+
+
+def test_the_dashboard_reads_figures_that_exist_and_the_manifests_are_yaml() -> None:
+    import re
+
+    import yaml
+
+    from medqlora.serving.metrics import Metrics
+
+    root = Path(__file__).parents[3]
+    metrics = Metrics(lambda: 0, lambda: 0)
+    known = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    known |= {f"{family.name}{end}" for family in metrics.registry.collect() for end in ("_total", "_bucket")}
+    dashboard = json.loads((root / "examples/serve/grafana/dashboards/medqlora.json").read_text("utf-8"))
+    used = {
+        name
+        for panel in dashboard["panels"]
+        for name in re.findall(r"medqlora_\w+", panel["targets"][0]["expr"])
+    }
+    assert used - known == set()
+    assert len(used) == 11
+    compose = yaml.safe_load((root / "compose.yaml").read_text("utf-8"))
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert ":latest" not in service.get("image", "")
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert compose["services"]["medqlora"]["read_only"] is True
+    for document in yaml.safe_load_all((root / "examples/serve/kubernetes.yaml").read_text("utf-8")):
+        assert document["metadata"]["name"] == "medqlora"
+    dockerfile = (root / "Dockerfile").read_text("utf-8")
+    assert dockerfile.count("USER 10001:10001") == dockerfile.count("ENTRYPOINT") == 2
