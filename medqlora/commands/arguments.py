@@ -1,10 +1,13 @@
 """The options of the commands that are not Lightning's verbs."""
 
 import argparse
+import dataclasses
 import difflib
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, get_type_hints
 
 from medqlora.compat.argparse import option_names
+from medqlora.config.docstrings import arguments
 from medqlora.errors import InputError
 
 
@@ -32,3 +35,43 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown.split("=")[0], option_names(self), 1) if unknown else []
         hint = f"did you mean '{near[0]}'?" if near else f"see {self.prog} --help"
         raise InputError(f"{message}: {hint}")
+
+
+def add_fields(
+    parser: argparse.ArgumentParser, kind: type, choices: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Adds the fields of a dataclass as options, with their defaults and the help of its docstring.
+
+    Args:
+        parser: gets the options.
+        kind: a dataclass with plain fields; a tuple of texts takes several words.
+        choices: option → its values.
+    """
+    hints, helps = get_type_hints(kind), arguments(kind)
+    for field in dataclasses.fields(kind):
+        hint, allowed = hints[field.name], (choices or {}).get(field.name)
+        many = hint == tuple[str, ...]
+        read = hint if hint in (int, float) else str
+        default = field.default
+        shown = "" if default is None or default == () else f" (default: {str(default).replace('%', '%%')})"
+        text = helps[field.name].replace("%", "%%") + shown
+        metavar = None if allowed else {int: "N", float: "X"}.get(read, "TEXT")
+        name = f"--{field.name}"
+        if many:
+            parser.add_argument(name, nargs="+", action=_Several, default=default, metavar=metavar, help=text)
+        else:
+            parser.add_argument(name, type=read, default=default, choices=allowed, metavar=metavar, help=text)
+
+
+class _Several(argparse.Action):
+    """Collects the words of an option that may also be given several times."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: "str | Sequence[object] | None",
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest) or ()
+        setattr(namespace, self.dest, (*before, *(values or ())))

@@ -1,15 +1,17 @@
-"""The option reference of docs/configuration.md and the commands' table of README.md, from the schema.
+"""The option references of docs/configuration.md and docs/serve.md and the commands' table of README.md.
 
-`python -m medqlora.config.reference` rewrites the marked blocks of both; a test fails when they differ.
+`python -m medqlora.config.reference` rewrites their marked blocks; a test fails when they differ.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from medqlora.config.help import default_text, grouped, kind_text
 from medqlora.config.schema import VERBS as _VERBS
-from medqlora.config.schema import Kind, Option, class_options, class_summary, known_classes, options
+from medqlora.config.schema import Kind, Option, class_options, class_summary, fields, known_classes, options
+from medqlora.config.serving import ServeOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 _BEGIN, _END = "<!-- generated: {name} -->", "<!-- end of generated: {name} -->"
@@ -30,6 +32,12 @@ def option_tables() -> str:
                     parts += [f"`{key}` `{class_path}`: {class_summary(kind, class_path)}", ""]
                     parts += _table((class_options(kind, class_path, key) or {}).values())
     return "\n".join(parts)
+
+
+def serve_table() -> str:
+    """The options of `medqlora serve`."""
+    listed = [replace(option, name=f"--{option.name.lstrip('.')}") for option in fields(ServeOptions, "")]
+    return "\n".join(_table(listed))
 
 
 def command_table() -> str:
@@ -58,6 +66,7 @@ def pages() -> dict[Path, str]:
         path: with_block(path.read_text(encoding="utf-8"), name, block())
         for path, name, block in (
             (ROOT / "docs" / "configuration.md", "options", option_tables),
+            (ROOT / "docs" / "serve.md", "serve", serve_table),
             (ROOT / "README.md", "commands", command_table),
         )
     }

@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,6 +26,14 @@ def check_llama_cpp() -> None:
             "llama.cpp is needed to check a GGUF file: `pip install -e '.[gguf]'` brings xllamacpp, or pass "
             "--verify false"
         )
+
+
+class Written(NamedTuple):
+    """A generated text, its number of tokens, and why it ended: `stop` or `length`."""
+
+    text: str
+    tokens: int
+    finish: str
 
 
 class LlamaCpp:
@@ -98,6 +107,32 @@ class LlamaCpp:
             first[label[0]] + self.log_probability((*example.prompt, label[0]), label[1:])
             for label in example.labels
         )
+
+    def write(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Written:
+        """The text that follows a prompt, greedy at temperature 0."""
+        request: dict[str, object] = {
+            "prompt": list(prompt),
+            "n_predict": max_new_tokens,
+            "temperature": temperature,
+            "samplers": ["top_k"] if temperature == 0 else ["temperature"],
+            "top_k": 1,
+            "stop": list(stop),
+            "cache_prompt": True,
+        }
+        if seed is not None:
+            request["seed"] = seed % 2**32
+        reply = self._server.handle_completions(request)
+        (choice,) = reply["choices"]
+        tokens = int(reply.get("usage", {}).get("completion_tokens", 0))
+        return Written(str(choice["text"]).strip(), tokens, str(choice.get("finish_reason") or "stop"))
 
     def predict(
         self,

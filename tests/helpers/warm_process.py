@@ -188,6 +188,13 @@ class _Waiting:
         self.send_signal(signal.SIGKILL)
 
 
+def start_server() -> None:
+    """Starts the process that others are forked from, where it does not run yet."""
+    process = _CONTEXT.Process(target=int)
+    process.start()
+    process.join()
+
+
 def _run(
     words: list[str],
     cwd: str,

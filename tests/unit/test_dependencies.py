@@ -27,6 +27,10 @@ NOT_DECLARED = {
     "unsloth": "an extra",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
+    **dict.fromkeys(
+        ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "limits", "pypdf"),
+        "the extra `serve`: `medqlora serve` says so where one is missing",
+    ),
 }
 #: declared and not imported
 NOT_IMPORTED: dict[str, str] = {}

@@ -119,6 +119,9 @@ REFUSED = [
     (["doctor", "--jsn"], "--jsn: there is no such option: did you mean 'json'?"),
     (["export"], "--ckpt_path: lightning_logs holds no run: train one with `medqlora fit`"),
     (["export", "--ckpt_path", "none.ckpt"], "--ckpt_path: there is no file 'none.ckpt'"),
+    (["serve", "--host", "0.0.0.0"], "--host 0.0.0.0: other machines could reach it: pass --tokens FILE"),
+    (["serve", "--prot", "1"], "unrecognized arguments: --prot 1: did you mean '--port'?"),
+    (["rate", "biuld"], "argument verb: invalid choice: 'biuld'"),
     (["runs", "--jsn"], "unrecognized arguments: --jsn: did you mean '--json'?"),
 ]
 

@@ -1,0 +1,338 @@
+"""The engine on `Predictor`: a loaded base model, and the adapters on it, in this process."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from medqlora.data import end_token_ids, lookup
+from medqlora.errors import InputError
+from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
+from medqlora.inference.predictor import Predictor
+from medqlora.models import Backend
+from medqlora.records import Encoded, Prediction
+from medqlora.serving.engine import (
+    BASE,
+    Delta,
+    Done,
+    Emit,
+    EngineSpec,
+    Event,
+    Failed,
+    Inbox,
+    Job,
+    Scores,
+    ServedModel,
+)
+from medqlora.serving.engines.answering import SELF_TEST, Spoken, record_of, served_model
+from medqlora.serving.engines.decoding import Row, decode
+from medqlora.serving.engines.names import unknown_model
+from medqlora.serving.engines.several import FIRST, NO_ADAPTER, Adapters
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A served model.
+
+    Attributes:
+        spoken: how it is asked.
+        adapter: PEFT's name of its adapter; `NO_ADAPTER` for the base model.
+        ends: token ids that end a text.
+        mixes: whether a batch may hold its rows beside those of other adapters.
+    """
+
+    spoken: Spoken
+    adapter: str
+    ends: tuple[int, ...]
+    mixes: bool
+
+
+class _Waiting(NamedTuple):
+    """A job whose question is encoded."""
+
+    job: Job
+    loaded: _Loaded
+    encoded: Encoded
+
+    @property
+    def tokens(self) -> int:
+        return len(self.encoded.prompt) + (self.job.max_new_tokens if self.job.write else 0)
+
+
+class LocalEngine:
+    """Batches jobs of all adapters on one base model under a token budget.
+
+    A batch begins as soon as the model is free, with what waits by then; nothing is held back to fill it. All its
+    questions are scored first, so decisions are known before any text. Then the texts are generated in one batch, rows
+    of several adapters side by side.
+
+    Args:
+        predictor: the loaded model; `spec.adapters`' first, or the base model.
+        backend: that loaded it.
+        trained: what was loaded.
+        spec: the engine's options.
+    """
+
+    def __init__(self, predictor: Predictor, backend: Backend, trained: Trained, spec: EngineSpec) -> None:
+        self._predictor = predictor
+        self._backend = backend
+        self._spec = spec
+        self._waiting: deque[_Waiting] = deque()
+        self._adapters = Adapters(predictor.model, backend)
+        self._loaded: dict[str, _Loaded] = {}
+        first = next(iter(spec.adapters), None)
+        if first is not None:
+            self._loaded[first] = self._entry(first, trained, FIRST, predictor.remarks)
+        self._loaded[BASE] = self._entry(BASE, trained, NO_ADAPTER)
+
+    @classmethod
+    def start(cls, spec: EngineSpec) -> "LocalEngine":
+        """Loads the base model and all adapters of `spec`.
+
+        Raises:
+            InputError: one of them can't be loaded, or belongs to another base model.
+        """
+        target = next(iter(spec.adapters.values()), spec.base)
+        if target is None:
+            raise InputError("--adapter none: name the base model with --base")
+        device = pick_device(spec.device)
+        trained = read_trained(target, "--adapter")
+        predictor = Predictor.load(
+            target,
+            base=spec.base if spec.adapters else None,
+            backend=spec.backend,
+            device=device,
+            max_new_tokens=spec.max_new_tokens,
+            option="--adapter",
+        )
+        base = spec.base if spec.adapters else None
+        backend = build_backend(trained, base=base, backend=spec.backend, device=device)
+        engine = cls(predictor, backend, trained, spec)
+        for name, folder in list(spec.adapters.items())[1:]:
+            engine.load(name, folder)
+        return engine
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        return {name: loaded.spoken.served for name, loaded in self._loaded.items()}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def load(self, name: str, folder: str) -> ServedModel:
+        if name in self._loaded:
+            raise InputError(f"there is a model {name!r} already: unload it first, or give another name")
+        trained = read_trained(folder, "--adapter")
+        if trained.adapter is None:
+            raise InputError(f"--adapter {folder}: it is a base model: give an adapter's folder")
+        adapter = self._adapters.add(trained.adapter)
+        self._predictor.model = self._adapters.model
+        self._loaded[name] = self._entry(name, trained, adapter)
+        self._loaded[BASE] = self._loaded.pop(BASE)  # the base model is listed last
+        return self._loaded[name].spoken.served
+
+    def unload(self, name: str) -> None:
+        loaded = self._loaded.get(name)
+        if loaded is None or name == BASE:
+            raise InputError(unknown_model(name, self.models))
+        if loaded.adapter == FIRST:
+            raise InputError(f"{name} is the model that the service was started with: it stays loaded")
+        del self._loaded[name]
+        self._adapters.remove(loaded.adapter)
+
+    def self_test(self) -> dict[str, tuple[float, ...]]:
+        found = {}
+        for name, loaded in self._loaded.items():
+            job = Job(f"self-test-{name}", name, SELF_TEST)
+            prediction = self._score(loaded, [_Waiting(job, loaded, loaded.spoken.encode(job))])[0]
+            found[name] = prediction.logprobs
+        return found
+
+    def work(self, inbox: Inbox, emit: Emit) -> None:
+        while (job := inbox.take()) is not None:
+            loaded = self._loaded.get(job.model)
+            if loaded is None:
+                emit([Failed(job.id, 404, unknown_model(job.model, self.models))])
+                continue
+            try:
+                encoded = loaded.spoken.encode(job)
+                self._predictor.check_examples([encoded])
+            except InputError as error:
+                emit([Failed(job.id, 400, str(error))])
+                continue
+            except Exception as error:  # one odd question must not end the process that the others share
+                emit([Failed(job.id, 500, f"the question can't be encoded ({type(error).__name__})")])
+                continue
+            self._waiting.append(_Waiting(job, loaded, encoded))
+        batch = self._batch(inbox, emit)
+        if batch:
+            self._try(batch, inbox, emit)
+
+    def _try(self, batch: Sequence[_Waiting], inbox: Inbox, emit: Emit) -> None:
+        """Answers a batch; one that is too large for the memory in halves."""
+        try:
+            self._answer(batch, inbox, emit)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                emit(
+                    [Failed(batch[0].job.id, 503, "the question is too long for the memory that is free now")]
+                )
+                return
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._try(half, inbox, emit)
+
+    def _batch(self, inbox: Inbox, emit: Emit) -> list[_Waiting]:
+        """The next jobs that fit the token budget together, padding included; at least one."""
+        batch: list[_Waiting] = []
+        longest = 0
+        while self._waiting:
+            following = self._waiting[0]
+            if inbox.cancelled(following.job.id):
+                self._waiting.popleft()
+                inbox.forget(following.job.id)
+                continue
+            if self._loaded.get(following.job.model) is not following.loaded:  # unloaded while it waited
+                self._waiting.popleft()
+                emit([Failed(following.job.id, 404, unknown_model(following.job.model, self.models))])
+                continue
+            longest = max(longest, following.tokens)
+            full = len(batch) >= self._spec.rows or longest * (len(batch) + 1) > self._spec.batch_tokens
+            if batch and full:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _answer(self, batch: Sequence[_Waiting], inbox: Inbox, emit: Emit) -> None:
+        scored: dict[str, Prediction] = {}
+        for loaded in {id(one.loaded): one.loaded for one in batch}.values():
+            own = [one for one in batch if one.loaded is loaded]
+            scored.update({prediction.id: prediction for prediction in self._score(loaded, own)})
+        events: list[Event] = []
+        for one in batch:
+            prediction = scored[one.job.id]
+            answer = one.loaded.spoken.answer(one.job, prediction.logprobs, prediction.lengths)
+            tokens = len(one.encoded.prompt)
+            made = Scores if one.job.write else Done
+            if one.job.stream or not one.job.write:
+                events.append(made(one.job.id, answer, tokens))
+        emit(events)
+        writing = [one for one in batch if one.job.write]
+        for group in self._groups(writing):
+            self._write(group, scored, inbox, emit)
+
+    def _score(self, loaded: _Loaded, batch: Sequence[_Waiting]) -> list[Prediction]:
+        records = {one.job.id: record_of(one.job, loaded.spoken.served) for one in batch}
+        predictor = self._predictor
+        with self._autocast(), self._adapters.active(loaded.adapter):
+            evaluated = predictor.evaluator.evaluate([one.encoded for one in batch], records, write=False)
+        return evaluated.predictions
+
+    def _groups(self, batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
+        """What is generated together: rows with the same end tokens, and of adapters that can be mixed."""
+        groups: dict[object, list[_Waiting]] = {}
+        # a state along the row would run through padding: such models take prompts of one length
+        padded = getattr(self._predictor.decoder, "state", None) is None
+        for one in batch:
+            loaded = one.loaded
+            key = (
+                loaded.ends,
+                None if loaded.mixes else loaded.adapter,
+                None if padded else len(one.encoded.prompt),
+            )
+            groups.setdefault(key, []).append(one)
+        return list(groups.values())
+
+    def _write(
+        self, group: Sequence[_Waiting], scored: Mapping[str, Prediction], inbox: Inbox, emit: Emit
+    ) -> None:
+        """Generates the texts of one group, and answers each job as soon as its text ends."""
+        rows = [_row(one) for one in group]
+        by_row = dict(zip(map(id, rows), group, strict=True))
+
+        def event(row: Row) -> Event | None:
+            one = by_row[id(row)]
+            job, prediction = one.job, scored[one.job.id]
+            if row.finish == "cancelled":
+                inbox.forget(job.id)
+                return None
+            if not row.ended:
+                return Delta(job.id, row.text)
+            answer = one.loaded.spoken.answer(job, prediction.logprobs, prediction.lengths, row.text)
+            return Done(
+                job.id,
+                answer,
+                len(one.encoded.prompt),
+                len(row.token_ids),
+                row.finish or "stop",
+                tuple(row.logprobs),
+            )
+
+        def changed(news: Sequence[Row]) -> None:
+            emit([made for row in news if (made := event(row)) is not None])
+
+        predictor = self._predictor
+        names = {one.loaded.adapter for one in group}
+        active = self._adapters.active(names.pop()) if len(names) == 1 else nullcontext()
+        with self._autocast(), active, self._backend.generating(predictor.model):
+            decode(
+                predictor.model,
+                rows,
+                tokenizer=predictor.tokenizer,
+                end_token_ids=group[0].loaded.ends,
+                device=predictor.device,
+                changed=changed,
+                cancelled=lambda row: inbox.cancelled(by_row[id(row)].job.id),
+            )
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        predictor = self._predictor
+        if predictor.autocast is None:
+            return nullcontext()
+        return torch.autocast(predictor.device.type, predictor.autocast)
+
+    def _entry(self, name: str, trained: Trained, adapter: str, remarks: Sequence[str] = ()) -> _Loaded:
+        prompt = lookup(trained.prompt)
+        # a calibration belongs to the model that it was fitted on
+        calibration = None if name == BASE and self._spec.adapters else trained.calibration
+        served = served_model(
+            name,
+            str(self._backend.base),
+            trained.labels,
+            calibration,
+            wants_context=trained.with_contexts,
+            remarks=remarks,
+        )
+        predictor = self._predictor
+        spoken = Spoken(
+            served, prompt, predictor.tokenizer, trained.max_prompt_tokens, calibration, self._spec.note
+        )
+        mixes = self._adapters.mixes(adapter)
+        return _Loaded(spoken, adapter, tuple(end_token_ids(prompt, predictor.tokenizer)), mixes)
+
+
+def _row(one: _Waiting) -> Row:
+    job = one.job
+    sampled = job.temperature > 0
+    make = partial(torch.Generator, device="cpu")
+    generator = None
+    if sampled:
+        generator = make()
+        if job.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(job.seed)
+    return Row(
+        one.encoded.prompt,
+        job.max_new_tokens,
+        job.temperature,
+        generator,
+        job.stop,
+        job.top_logprobs,
+        one.loaded.adapter,
+        job.stream,
+    )

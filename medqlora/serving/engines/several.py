@@ -1,0 +1,112 @@
+"""Several adapters on one loaded base model, by PEFT's own means."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+
+from medqlora.errors import InputError
+from medqlora.models import Backend
+from medqlora.models.adapters import adapter_config, check_adapter_base, read_adapter
+from medqlora.models.adapters.comparison import ADAPTER_NAME
+from medqlora.models.adapters.fit import load_adapter
+from medqlora.models.finite import is_finite
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+#: PEFT's name of the adapter that the model was loaded with
+FIRST = ADAPTER_NAME
+#: PEFT's name of a row without an adapter
+NO_ADAPTER = "__base__"
+
+
+class Adapters:
+    """The adapters of one model.
+
+    Args:
+        model: PEFT's model, or a base model.
+        backend: that loaded it.
+    """
+
+    def __init__(self, model: nn.Module, backend: Backend) -> None:
+        self.model = model
+        self._backend = backend
+        self._count = 0
+        self._configs: dict[str, dict[str, object]] = {}
+
+    def add(self, folder: str) -> str:
+        """Loads a further adapter; PEFT's name for it.
+
+        Raises:
+            InputError: it belongs to another base model, doesn't fit, or changes weights of the base model itself.
+        """
+        read_adapter(folder, "--adapter")
+        check_adapter_base(folder, self._backend.base, self._backend.identity())
+        self._backend.check_adapter(folder, "--adapter")
+        config = adapter_config(folder)
+        changes = [key for key in ("modules_to_save", "trainable_token_indices") if config.get(key)]
+        if config.get("bias", "none") != "none":
+            changes.append("bias")
+        if changes:
+            raise InputError(
+                f"--adapter {folder}: its {changes[0]} replaces weights of the base model, which the other adapters "
+                "need as they are: serve it alone"
+            )
+        if not hasattr(self.model, "peft_config"):
+            base = cast("PreTrainedModel", self.model)
+            self.model = load_adapter(base, folder, self._backend.base, option="--adapter").eval()
+            self._configs[FIRST] = config
+            return FIRST
+        self._count += 1
+        name = f"adapter_{self._count}"
+        peft = cast("PeftModel", self.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of shapes, which `check_adapter` has compared
+            peft.load_adapter(folder, name, is_trainable=False)
+        weights = {key: value for key, value in peft.named_parameters() if f".{name}." in f"{key}."}
+        if not weights or not all(map(is_finite, weights.values())):
+            peft.delete_adapter(name)
+            raise InputError(
+                f"--adapter {folder}: a tensor holds NaN or infinite values: use another checkpoint's adapter"
+            )
+        peft.eval()
+        self._configs[name] = config
+        return name
+
+    def remove(self, name: str) -> None:
+        """Frees an adapter."""
+        peft = cast("PeftModel", self.model)
+        peft.set_adapter(FIRST)
+        peft.delete_adapter(name)
+        self._configs.pop(name, None)
+
+    def mixes(self, name: str) -> bool:
+        """Whether PEFT can compute its rows beside those of other adapters in one batch: it can't with DoRA."""
+        if name == NO_ADAPTER:
+            return hasattr(self.model, "peft_config")
+        return not self._config(name).get("use_dora")
+
+    @contextmanager
+    def active(self, name: str) -> Iterator[None]:
+        """A block in which all rows go through one adapter, or through none."""
+        if not hasattr(self.model, "peft_config"):
+            yield
+            return
+        peft = cast("PeftModel", self.model)
+        if name == NO_ADAPTER:
+            with peft.disable_adapter():
+                yield
+            return
+        if peft.active_adapter != name:
+            peft.set_adapter(name)
+        yield
+
+    def _config(self, name: str) -> dict[str, object]:
+        if name in self._configs:
+            return self._configs[name]
+        peft = cast("PeftModel", self.model)
+        return {"use_dora": getattr(peft.peft_config[name], "use_dora", False)}

@@ -1,0 +1,213 @@
+"""`POST /v1/answer` and `POST /v1/batch`: a decision with its probability, and everything that is known of it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+
+from medqlora.serving.engine import Delta, Done, Scores
+from medqlora.serving.errors import ServiceError
+from medqlora.serving.pdf import text_of
+from medqlora.serving.routes.common import call_of, errors, example, service_of
+from medqlora.serving.schemas import QUESTION, AnswerRequest
+from medqlora.serving.service import Call, Question, Service
+from medqlora.serving.streaming import Growing, Stream, event, while_connected
+from medqlora.utils.types import Json
+
+router = APIRouter()
+#: lines of a batch that are asked at once
+_AT_ONCE = 32
+_EXAMPLE: Json = {
+    "id": "req-1f6c0a5e9b3d2740",
+    "question": QUESTION,
+    "kind": "answer",
+    "decision": "yes",
+    "leaning": None,
+    "option_text": None,
+    "confidence": 0.87,
+    "probabilities": {"yes": 0.87, "no": 0.09, "maybe": 0.04},
+    "calibrated": True,
+    "calibrated_on": 50,
+    "caution": None,
+    "rationale": "Recurrence was lower with metformin.",
+    "reason": None,
+    "reply": None,
+    "note": "Not medical advice; consult a healthcare professional.",
+    "text": "Answer: yes\nConfidence 87%, calibrated on 50 questions\n\nRecurrence …\n\nNot medical advice; …",
+    "model": "version_0",
+    "threshold": 0.71,
+    "sources": [],
+    "warnings": [],
+    "usage": {"prompt_tokens": 93, "completion_tokens": 12},
+}
+
+
+@router.post("/v1/answer", responses={**example(_EXAMPLE), **errors()}, summary="One question")
+async def answer(body: AnswerRequest, request: Request) -> Response:
+    """A decision, its probability, whether that is enough to answer, and a rationale.
+
+    With `stream` it sends events: `scores` (the answer by the labels' scores, before any text), `text` (more of the
+    rationale), and `answer` (the complete answer, which alone counts). The note is in each of `scores` and `answer`.
+    """
+    service, call = service_of(request), call_of(request, "/v1/answer")
+    question = service.question(body.question, body.contexts, body.options, body.model)
+    if body.stream:
+        return Stream(_streamed(service, question, body, call))
+    done = await while_connected(request, _answered(service, question, body, call, call.request_id))
+    return JSONResponse(service.extra(question, done))
+
+
+async def _answered(
+    service: Service, question: Question, body: AnswerRequest, call: Call, job_id: str
+) -> Done:
+    job = replace(
+        service.job(question, job_id),
+        write=body.rationale,
+        max_new_tokens=service.text_limit(body.max_new_tokens),
+    )
+    return await service.answered(question, job, call)
+
+
+async def _streamed(
+    service: Service, question: Question, body: AnswerRequest, call: Call
+) -> AsyncIterator[bytes]:
+    job = service.job(question, call.request_id)
+    growing = Growing(job.record.labels, dict(question.options))
+    job = replace(
+        job, write=body.rationale, max_new_tokens=service.text_limit(body.max_new_tokens), stream=True
+    )
+    try:
+        async with aclosing(service.events(question, job, call)) as events:
+            async for each in events:
+                if isinstance(each, Scores):
+                    yield event(
+                        "scores", service.extra(question, Done(job.id, each.answer, each.prompt_tokens))
+                    )
+                elif isinstance(each, Delta):
+                    if piece := growing.more(each.text):
+                        yield event("text", {"text": piece})
+                elif isinstance(each, Done):
+                    yield event("answer", service.extra(question, each))
+    except ServiceError as error:
+        yield event("error", {"status": error.status, **error.to_json()})
+
+
+_BATCH = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/jsonl": {"schema": {"type": "string"}, "example": f'{{"question": "{QUESTION}"}}'}
+        },
+    }
+}
+_BATCH_REPLY = {
+    200: {
+        "description": "a line per line of the body, in order: the answer, or an error",
+        "content": {"application/jsonl": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post(
+    "/v1/batch",
+    responses={**_BATCH_REPLY, **errors(404)},  # type: ignore[dict-item]
+    openapi_extra=_BATCH,
+    summary="Many questions, as JSON lines",
+)
+async def batch(request: Request) -> Response:
+    """Each line is a body of `/v1/answer`, or of that and a `line_id`; the answers come in the lines' order.
+
+    A line that is wrong is answered by `{"line": N, "status": …, "error": …}`, and the others go on.
+    """
+    service, call = service_of(request), call_of(request, "/v1/batch")
+    lines = (await request.body()).split(b"\n")
+    if not any(line.strip() for line in lines):
+        raise ServiceError(422, "the body is empty: send a JSON object per line")
+    service.model(None)  # raises where nothing is loaded
+    return Stream(_lines(service, lines, call), "application/jsonl")
+
+
+_PDF = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post(
+    "/v1/text",
+    responses={**example({"text": "BACKGROUND: …", "pages": 1}), **errors(404)},
+    openapi_extra=_PDF,
+    summary="The text of a PDF",
+)
+async def pdf_text(request: Request) -> Response:
+    """Reads a PDF in a process of its own, for the page; nothing is kept."""
+    data = await request.body()
+    return JSONResponse(await while_connected(request, text_of(data)))
+
+
+async def _lines(service: Service, lines: list[bytes], call: Call) -> AsyncIterator[bytes]:
+    """The answers in order; some lines ahead are asked already, so that the model gets batches."""
+    asked: list[asyncio.Task[dict[str, Json]]] = []
+    numbered = iter([(number, line) for number, line in enumerate(lines, 1) if line.strip()])
+    at_once = max(1, min(_AT_ONCE, service.options.queue // 2))
+    try:
+        while True:
+            while len(asked) < at_once and (following := next(numbered, None)) is not None:
+                asked.append(asyncio.ensure_future(_line(service, *following, call)))
+            if not asked:
+                return
+            answered = await asked[0]
+            asked.pop(0)
+            yield json.dumps(answered, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[str, Json]:
+    own = Call(f"{call.request_id}-{number}", call.holder, call.endpoint)
+    line_id: Json = None
+    try:
+        try:
+            given = json.loads(line)
+            if isinstance(given, dict):
+                line_id = given.pop("line_id", None)
+            body = AnswerRequest.model_validate(given)
+        except ValidationError as error:
+            raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
+        except (ValueError, RecursionError):
+            raise ServiceError(400, f"line {number}: no JSON in UTF-8") from None
+        question = service.question(body.question, body.contexts, body.options, body.model)
+        done = await _patient(service, question, body, own)
+        found = {"line": number, **service.extra(question, done)}
+    except ServiceError as error:
+        found = {"line": number, "status": error.status, **error.to_json()}
+    return found if line_id is None else {"line_id": line_id, **found}
+
+
+async def _patient(service: Service, question: Question, body: AnswerRequest, call: Call) -> Done:
+    """The answer of a batch's line, which waits where a client of one question is told to ask again."""
+    pause = 0.2
+    while True:
+        try:
+            return await _answered(service, question, body, call, call.request_id)
+        except ServiceError as error:
+            if error.code != "queue" or call.seconds + pause > service.options.timeout_s:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2.0, 2 * pause)
+
+
+def told(error: object) -> str:
+    """One of pydantic's errors as a sentence, without the value."""
+    assert isinstance(error, dict)
+    place = ".".join(str(part)[:40] for part in error["loc"] if part != "body")
+    return f"{place}: {error['msg']}" if place else str(error["msg"])

@@ -1,0 +1,295 @@
+"""From a question of a client to events: screening, limits, the job, and what is counted and recorded of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from medqlora.config.serving import ServeOptions
+from medqlora.inference.answer import Answer, safe_answer
+from medqlora.records import Record
+from medqlora.safety import SafeReply, screen
+from medqlora.serving.audit import AuditLog
+from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
+from medqlora.serving.engines.names import unknown_model
+from medqlora.serving.errors import ServiceError
+from medqlora.serving.metrics import Metrics
+from medqlora.serving.pool import Pool, UnavailableError
+from medqlora.serving.tokens import Holder
+from medqlora.utils.types import Json
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass
+class Call:
+    """One request, as it is counted and recorded.
+
+    Attributes:
+        request_id: in the reply's header and the audit log.
+        holder: whose request it is.
+        endpoint: its path.
+        started: of the monotonic clock, in seconds.
+    """
+
+    request_id: str
+    holder: Holder
+    endpoint: str
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a client asks.
+
+    Attributes:
+        text, contexts, options: the question.
+        labels: the decisions, where they are not the model's own.
+        model: name of the served model.
+        screened: further texts that may call for a fixed reply.
+    """
+
+    text: str
+    contexts: tuple[str, ...]
+    options: Mapping[str, str]
+    model: str
+    labels: tuple[str, ...] = ()
+    screened: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text, *self.contexts, *self.options, *self.options.values())
+
+    def reply(self) -> SafeReply | None:
+        """The fixed reply that it calls for; None where a model may answer it."""
+        for text in (self.text, *self.screened):
+            if (reply := screen(text)) is not None:
+                return reply
+        return None
+
+
+class Service:
+    """What the endpoints share.
+
+    Args:
+        options: the service's options.
+        pool: its inference processes.
+        metrics: its figures.
+        audit: its log.
+        adapters: name → folder of the adapters that it was started with.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        pool: Pool,
+        metrics: Metrics,
+        audit: AuditLog,
+        adapters: Mapping[str, str],
+    ) -> None:
+        self.options = options
+        self.pool = pool
+        self.metrics = metrics
+        self.audit = audit
+        self.adapters = adapters
+        #: whether it is about to end: open requests are answered, new ones refused
+        self.draining = False
+        #: requests that were open when the time to drain was over
+        self.given_up = 0
+        #: held while an adapter is loaded or unloaded
+        self.changing = asyncio.Lock()
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model that a request names, or the first.
+
+        Raises:
+            ServiceError: there is none of that name.
+        """
+        models = self.pool.models
+        if not models:
+            raise ServiceError(503, "the model is being loaded: ask again", code="loading")
+        found = models.get(name) if name else next(iter(models.values()))
+        if found is None:
+            raise ServiceError(404, unknown_model(str(name), models), code="model_not_found")
+        return found
+
+    def question(
+        self,
+        text: str,
+        contexts: str | Sequence[str],
+        options: Sequence[str] | Mapping[str, str] | None,
+        model: str | None,
+        *,
+        screened: Sequence[str] = (),
+    ) -> Question:
+        """A question within the limits.
+
+        Raises:
+            ServiceError: it is empty or too long, or names no served model.
+        """
+        passages = (contexts,) if isinstance(contexts, str) else tuple(contexts)
+        choices = (
+            options if isinstance(options, Mapping) else dict(zip(_LETTERS, options or (), strict=False))
+        )
+        if not text.strip():
+            raise ServiceError(422, "the question is empty")
+        made = Question(
+            text,
+            tuple(passage for passage in passages if passage.strip()),
+            dict(choices),
+            "",
+            screened=tuple(screened),
+        )
+        # a fixed reply must not wait for a model
+        known = self.pool.models or made.reply() is None
+        made = replace(made, model=self.model(model).name if known else model or BASE)
+        length = sum(map(len, made.texts))
+        if length > self.options.context_chars:
+            self.metrics.refused.labels("context").inc()
+            most = self.options.context_chars
+            raise ServiceError(
+                413,
+                f"question, contexts and options have {length:,} characters, {most:,} are allowed",
+                code="context",
+            )
+        return made
+
+    def job(self, question: Question, job_id: str) -> Job:
+        """The question as a job, without a text."""
+        record = Record(
+            job_id,
+            question.text,
+            question.contexts,
+            options=question.options,
+            labels=question.labels or tuple(question.options) or self._labels(question.model),
+        )
+        return Job(job_id, question.model, record, write=False)
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        model = self.pool.models.get(name)
+        return () if model is None else model.labels
+
+    def text_limit(self, asked: int | None) -> int:
+        """Length limit of a text, in tokens: what was asked for, within the service's own."""
+        most = self.options.max_new_tokens
+        return most if asked is None else min(asked, most)
+
+    async def events(self, question: Question, job: Job, call: Call) -> AsyncGenerator[Event, None]:
+        """The events of one question; the last is `Done`.
+
+        A question that calls for a fixed reply reaches no model, and is answered also where none is ready.
+
+        Raises:
+            ServiceError: it could not be answered.
+        """
+        reply = question.reply()
+        if reply is not None:
+            self.metrics.refusals.labels(reply.kind).inc()
+            refusal = safe_answer(Record(job.id, question.text), reply, self.options.note)
+            self._record(question, call, 200, refusal)
+            yield Done(job.id, refusal, 0)
+            return
+        status, first = 499, True
+        answer: Answer | None = None
+        events = self.pool.run(job)
+        try:
+            while True:
+                event = await self._next(events, call)
+                if event is None:
+                    status = 503
+                    raise ServiceError(503, "no answer: the inference process gave none", code="lost")
+                if isinstance(event, Failed):
+                    status = event.status
+                    raise ServiceError(status, event.message)
+                if isinstance(event, Delta) and first:
+                    first = False
+                    self.metrics.first_token.observe(call.seconds)
+                if isinstance(event, Done):
+                    status, answer = 200, event.answer
+                    self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
+                    self.metrics.tokens.labels("completion").inc(event.completion_tokens)
+                yield event
+                if answer is not None:
+                    return
+        except ServiceError as error:
+            status = error.status
+            raise
+        finally:
+            await events.aclose()
+            self._record(question, call, status, answer)
+
+    async def _next(self, events: "AsyncIterator[Event]", call: Call) -> Event | None:
+        """The next event; None at the end. Raises ServiceError when the time is up or no process takes the job."""
+        left = self.options.timeout_s - call.seconds
+        try:
+            return await asyncio.wait_for(anext(events), max(0.001, left))
+        except StopAsyncIteration:
+            return None
+        except (TimeoutError, asyncio.TimeoutError):
+            self.metrics.refused.labels("time").inc()
+            raise ServiceError(
+                503,
+                f"no answer within {self.options.timeout_s:g} s: ask again later",
+                retry_after_s=10,
+                code="time",
+            ) from None
+        except UnavailableError as error:
+            self.metrics.refused.labels("queue").inc()
+            raise ServiceError(503, str(error), retry_after_s=error.retry_after_s, code="queue") from None
+
+    async def answered(self, question: Question, job: Job, call: Call) -> Done:
+        """The complete answer. Raises ServiceError as `events` does."""
+        last: Event | None = None
+        async for event in self.events(question, job, call):
+            last = event
+        assert isinstance(last, Done)
+        return last
+
+    def warnings(self, question: Question, answer: Answer) -> list[Json]:
+        """What the client has to know of this answer, a sentence each."""
+        model = self.pool.models.get(question.model)
+        if model is None or answer.reply is not None or question.contexts or not model.wants_context:
+            return []
+        return ["This adapter was trained with a context, and none was given; answers are less reliable."]
+
+    def extra(self, question: Question, done: Done) -> dict[str, Json]:
+        """The answer with what this service knows beyond the model, as plain values."""
+        model = self.pool.models.get(question.model)
+        return {
+            **done.answer.to_json(),
+            "model": question.model,
+            "threshold": None if model is None else model.threshold,
+            "sources": [],
+            "warnings": self.warnings(question, done.answer),
+            "usage": {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens},
+        }
+
+    def _record(self, question: Question, call: Call, status: int, answer: Answer | None) -> None:
+        """Counts a question that ended, and writes its line of the audit log, without its text."""
+        self.given_up += self.draining and status == 499
+        decided = None
+        if answer is not None:
+            self.metrics.seconds.labels(call.endpoint).observe(call.seconds)
+            if answer.reply is None:
+                # a client chooses the labels of its options: as a metric's label they would be without number
+                known = answer.decision in (*self._labels(question.model), "uncertain", *_LETTERS)
+                decided = (answer.decision if known else "other") or "free"
+                self.metrics.decisions.labels(question.model, decided).inc()
+        self.audit.write(
+            {
+                "request_id": call.request_id,
+                "token": call.holder.name,
+                "endpoint": call.endpoint,
+                "adapter": question.model,
+                "prompt_hash": self.audit.prompt_hash(question.texts),
+                "status": status,
+                "kind": None if answer is None else answer.kind,
+                "decision": decided,
+                "confidence": None if answer is None else answer.confidence,
+                "ms": round(1000 * call.seconds, 1),
+            }
+        )
