@@ -26,6 +26,7 @@ NOT_DECLARED = {
     "trl": "`bench` compares with it where it is installed",
     "unsloth": "an extra",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
+    "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
 }
 #: declared and not imported
