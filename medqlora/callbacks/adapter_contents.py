@@ -86,6 +86,7 @@ def adapter_contents(
             "train_questions": len(train),
             "with_contexts": any(record.contexts for record in train),
             "max_prompt_tokens": data.max_prompt_tokens,
+            **({} if data.retrieval is None else {"retrieval": asdict(data.retrieval_options)}),
         },
         "train_ids": [record.id for record in train],
         "dev_ids": [record.id for record in dev],

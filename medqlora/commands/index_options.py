@@ -3,13 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from medqlora.errors import InputError
+from medqlora.config.retrieval import parse_years
 
 if TYPE_CHECKING:
     from medqlora.retrieval.search import Filters
-
-#: years that an article may have
-_YEARS = (1500, 2200)
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -47,25 +44,6 @@ def filters_of(options: argparse.Namespace) -> "Filters":
 
     first, last = parse_years(options.years, "--years")
     return Filters(tuple(options.mesh), first, last, options.retracted, not options.no_animal)
-
-
-def parse_years(text: str | None, option: str) -> tuple[int | None, int | None]:
-    """ "2010-2020", "2015-", "-1999" or "2012" as the first and the last year.
-
-    Raises:
-        InputError: the text is none of these.
-    """
-    if text is None:
-        return None, None
-    first, dash, last = (part.strip() for part in text.partition("-"))
-    parts = [first, last] if dash else [first, first]
-    known = [part for part in parts if part]
-    if not known or any(not part.isdecimal() or not _YEARS[0] <= int(part) <= _YEARS[1] for part in known):
-        raise InputError(f"{option} {text}: write 2010-2020, 2015-, -1999 or 2012")
-    years = [int(part) if part else None for part in parts]
-    if len(known) == 2 and int(parts[0]) > int(parts[1]):
-        raise InputError(f"{option} {text}: the first year is after the last")
-    return years[0], years[1]
 
 
 def check_ranking(options: argparse.Namespace) -> None:

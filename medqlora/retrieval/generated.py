@@ -6,7 +6,6 @@ has one name that occurs in its title and its abstract alone, so that a question
 
 import gzip
 import random
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -44,42 +43,46 @@ def write_records(path: Path, count: int, seed: int = 0, words: int = 180) -> No
         seed: another seed gives other texts.
         words: words of an abstract, about.
     """
+    vocabulary = _Vocabulary(seed)
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<PubmedArticleSet>\n')
-        for number, (title, sections, rng) in enumerate(_records(count, seed, words)):
-            file.write(_article(number, title, sections, rng))
+        for number in range(count):
+            file.write(_article(number, *vocabulary.record(number, words)))
         file.write("</PubmedArticleSet>\n")
 
 
 def queries(count: int, records: int, seed: int = 0, words: int = 180) -> list[GeneratedQuery]:
     """Questions for `count` of the records that `write_records` writes, evenly spread."""
-    step = max(1, records // count)
-    asked: list[GeneratedQuery] = []
-    for number, (title, sections, rng) in enumerate(_records(records, seed, words)):
-        if number % step == 0 and len(asked) < count:
-            some = rng.sample(sections[2].split(), 6)
-            text = (
-                f"Does {title.split()[0]} change the {' '.join(some)} of patients with {title.split()[-1]}?"
-            )
-            asked.append(GeneratedQuery(text, str(_FIRST_PMID + number)))
-    return asked
+    vocabulary = _Vocabulary(seed)
+    asked = []
+    for number in range(0, records, max(1, records // count)):
+        title, sections, rng = vocabulary.record(number, words)
+        some = " ".join(rng.sample(sections[2].split(), 6))
+        text = f"Does {title.split()[0]} change the {some} of patients with {title.split()[-1]}?"
+        asked.append(GeneratedQuery(text, str(_FIRST_PMID + number)))
+    return asked[:count]
 
 
-def _records(count: int, seed: int, words: int) -> Iterator[tuple[str, list[str], random.Random]]:
-    """Title, the text of each section, and the record's own generator."""
-    rng = random.Random(f"{seed}/vocabulary")
-    names = list(dict.fromkeys("".join(rng.choices(_SYLLABLES, k=rng.choice((2, 3)))) for _ in range(_NAMES)))
-    vocabulary = [*_COMMON, *names]
-    weights = list(accumulate(1 / (rank + 3) for rank in range(len(vocabulary))))
-    for number in range(count):
-        own = random.Random(f"{seed}/{number}")
+class _Vocabulary:
+    """The words of the records, by Zipf's law."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        rng = random.Random(f"{seed}/vocabulary")
+        names = ["".join(rng.choices(_SYLLABLES, k=rng.choice((2, 3)))) for _ in range(_NAMES)]
+        self._words = [*_COMMON, *dict.fromkeys(names)]
+        self._weights = list(accumulate(1 / (rank + 3) for rank in range(len(self._words))))
+
+    def record(self, number: int, words: int) -> tuple[str, list[str], random.Random]:
+        """Title, the text of each section, and the record's own generator."""
+        own = random.Random(f"{self._seed}/{number}")
         name = f"{''.join(own.choices(_SYLLABLES, k=3))}{number}"
-        drawn = own.choices(vocabulary, cum_weights=weights, k=words + 8)
-        title = f"{name.capitalize()} {' '.join(drawn[words:])}"
+        drawn = own.choices(self._words, cum_weights=self._weights, k=words + 8)
         quarter = words // 4
         parts = [drawn[start : start + quarter] for start in range(0, quarter * 4, quarter)]
         parts[2][quarter // 2] = name
-        yield title, [f"{' '.join(part).capitalize()}." for part in parts], own
+        title = f"{name.capitalize()} {' '.join(drawn[words:])}"
+        return title, [f"{' '.join(part).capitalize()}." for part in parts], own
 
 
 def _article(number: int, title: str, sections: list[str], rng: random.Random) -> str:

@@ -149,6 +149,11 @@ class EvaluationHooks(LightningModule):
         if self.compares_base:
             with self.model.disable_adapter():
                 answers.base += evaluator.evaluate(batch.examples, records).predictions
+        retrieval = self.data.sets[index].retrieval
+        for name, encoded in (retrieval.conditions if retrieval else {}).items():
+            examples = [encoded[example.id] for example in batch.examples if example.labels]
+            found = evaluator.evaluate(examples, records, write=False).predictions
+            answers.conditions.setdefault(name, []).extend(found)
 
     def on_test_epoch_end(self) -> None:
         self.join()
@@ -156,6 +161,11 @@ class EvaluationHooks(LightningModule):
         for answers in self.heard:
             for part in parts:
                 setattr(answers, part, gather(getattr(answers, part), self.trainer.world_size))
+        for questions, answers in zip(self.data.sets, self.heard, strict=True):
+            for name in (
+                questions.retrieval.conditions if questions.retrieval else ()
+            ):  # the same in every process
+                answers.conditions[name] = gather(answers.conditions.get(name, []), self.trainer.world_size)
         assert self.evaluated is not None
         self.tested = [
             score_set(

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from medqlora.data.question_set import QuestionSet
 from medqlora.evaluation import Tested, score
+from medqlora.evaluation.metrics.retrieved import retrieval_block
 from medqlora.evaluation.report_data import LoggedName
 from medqlora.inference.evaluator import SetPredictions, in_order
 
@@ -62,6 +63,16 @@ def score_set(
         prompt_sha256=prompt_sha256,
         adapter=adapter,
     )
+    if questions.retrieval is not None and scores.decided_by != "exact_match":
+        dev_ids = {example.id for example in questions.dev}
+        evidence = questions.retrieval.evidence
+        scores.more["retrieval"] = retrieval_block(
+            predictions,
+            answers.conditions,
+            evidence,
+            [one for ident, one in evidence.items() if ident in dev_ids],
+            questions.retrieval.settings,
+        )
     return Tested(questions.source.name, scores, predictions, records, base)
 
 

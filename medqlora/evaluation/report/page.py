@@ -17,6 +17,7 @@ from medqlora.evaluation.report.page_tables import (
     metric_table,
 )
 from medqlora.evaluation.report.plots import figures, svg
+from medqlora.evaluation.report.retrieval_page import leak_alarm, retrieval_section
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
 from medqlora.evaluation.report_data import Report
 from medqlora.records import Prediction, Record
@@ -133,6 +134,7 @@ def _sections(
     else:
         contents = {
             "Against the baselines": comparison_table(report),
+            "Retrieved contexts": retrieval_section(report),
             "By answer": class_table(report),
             "Figures": _figures(scores, predictions),
             "Calibration and selective answering": calibration_table(report),
@@ -161,7 +163,7 @@ def _headline(scores: Scores) -> Markup:
     parts: list[object] = [element("b", percent(scores.accuracy)), f" accuracy, {span(scores.accuracy_ci95)}"]
     if scores.base:
         parts.append(f"; {points(scores.base['difference'])} points against the bare base")
-    return element("p", *parts, class_="headline")
+    return joined((element("p", *parts, class_="headline"), leak_alarm(scores.to_json())))
 
 
 def _figures(scores: Scores, predictions: Sequence[Prediction]) -> Markup | None:
