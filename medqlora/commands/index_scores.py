@@ -118,7 +118,7 @@ def _print_scores(
     found_any = {one for each in timed.values() for ranking in each.rankings.values() for one in ranking}
     if relevant.isdisjoint(found_any):
         print(
-            "Warning: no judged document was found at all: do the judgements use the index's ids (`index search --json`)?",
+            "Warning: no judged document was found: do the judgements use the index's ids (`index search --json`)?",
             flush=True,
         )
 

@@ -12,7 +12,7 @@ from medqlora.errors import InputError
 from medqlora.retrieval.store import COLUMNS, TOKENIZER, Found, found_of, open_index, read_meta
 
 #: postings that a query reads at most, rarest terms first: a word in most passages tells none of them apart
-POSTINGS = 20_000
+POSTINGS = 12_000
 #: terms of a query
 _MOST_TERMS = 64
 #: candidates of each ranking before they are fused
