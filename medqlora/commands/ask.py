@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.ask_sources import add_index_options, answer_from_index, check_index_options
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.inference import Answer, safe_answer
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         help="length limit of the rationale, in tokens (default: %(default)s)",
     )
     made.add_argument("--note", default=NOTE, help="another wording of the note at the end of every answer")
+    add_index_options(made)
     made.add_argument("--json", action="store_true", help="print the answer as a line of JSON")
     return made
 
@@ -88,6 +90,7 @@ def run(command: str, words: list[str]) -> int:
     check_note(options.note, "--note")
     if options.max_new_tokens < 1:
         raise InputError(f"--max_new_tokens is {options.max_new_tokens}: it has to be at least 1")
+    check_index_options(options)
     if options.question is not None and not options.question.strip():
         raise InputError("the question is empty: write it in quotes after `ask`")
     if len(options.option) == 1:
@@ -154,6 +157,8 @@ def _load(options: argparse.Namespace) -> "Predictor":
 def _answer(
     predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
 ) -> Answer:
+    if options.index is not None:
+        return answer_from_index(predictor, question, context, options)
     answer = predictor.answer(question, context, options.option, options.note)
     _show(answer, options)
     if context is None and predictor.wants_context and answer.reply is None and not options.json:

@@ -163,14 +163,13 @@ class OwnText:
 
     def __init__(self, record: Record) -> None:
         self._ids = {record.id, *record.aliases, *(part for part in record.id.split(":") if part.isdecimal())}
-        texts = [record.question, " ".join(record.contexts), *record.contexts, record.long_answer]
+        texts = [record.question, " ".join(record.contexts), record.long_answer]
         words = [_WORD.findall(text.casefold()) for text in texts]
         long = [text for text, found in zip(texts, words, strict=True) if len(found) >= RUN_WORDS]
         self._hashes: Hashes = run_hashes(long)
-        # a text of fewer words than a run is found where the passage holds all of it
-        self._short = [
-            f" {' '.join(found)} " for found in words[2:] if _LEAST_WORDS <= len(found) < RUN_WORDS
-        ]
+        # contexts of fewer words than a run are found where the passage holds all of them
+        whole = words[1]
+        self._short = f" {' '.join(whole)} " if _LEAST_WORDS <= len(whole) < RUN_WORDS else ""
 
     def holds(self, passage: Found) -> bool:
         """Whether the passage is of the question's article, or shares `RUN_WORDS` words in a row with its texts."""
@@ -179,5 +178,4 @@ class OwnText:
         text = f"{passage.title}. {passage.text}"
         if len(self._hashes) and np.isin(run_hashes([text]), self._hashes, assume_unique=True).any():
             return True
-        plain = f" {' '.join(_WORD.findall(text.casefold()))} " if self._short else ""
-        return any(short in plain for short in self._short)
+        return bool(self._short) and self._short in f" {' '.join(_WORD.findall(text.casefold()))} "

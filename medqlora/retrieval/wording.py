@@ -16,7 +16,7 @@ def reference(passage: Found) -> str:
         else passage.pmcid or (f"doi {passage.doi}" if passage.doi else "")
     )
     named = number or f"{passage.source}: {passage.ident}"
-    parts = [f"{passage.title or passage.ident}{year}", named, passage.section, passage.link]
+    parts = [f"{passage.title}{year}" if passage.title else "", named, passage.section, passage.link]
     marks = [*(["RETRACTED"] if passage.retracted else []), *(["animal study"] if passage.animal else [])]
     line = ", ".join(filter(None, parts))
     return printable_line("; ".join([line, *marks]))

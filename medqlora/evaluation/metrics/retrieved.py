@@ -74,7 +74,7 @@ def retrieval_block(
 def fit_threshold(evidence: Sequence[Evidence]) -> float | None:
     """The coverage that best separates a question's own article from the best other passage.
 
-    Of the values seen, the largest that maximises Youden's J = sensitivity + specificity - 1
+    Of the values seen, the smallest that maximises Youden's J = sensitivity + specificity - 1
     (https://doi.org/10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3); None without both kinds.
     """
     own = np.array([one.found_coverage for one in evidence if one.found_coverage is not None])
@@ -84,7 +84,7 @@ def fit_threshold(evidence: Sequence[Evidence]) -> float | None:
     values = np.unique(np.concatenate([own, other]))
     gains = [float((own >= value).mean() + (other < value).mean()) for value in values]
     best = max(gains)
-    return float(max(value for value, gain in zip(values, gains, strict=True) if gain >= best - 1e-12))
+    return float(min(value for value, gain in zip(values, gains, strict=True) if gain >= best - 1e-12))
 
 
 def _decisions(predictions: Sequence[Prediction]) -> list[str | None]:
