@@ -18,12 +18,27 @@ _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+")
 _WORD = re.compile(r"\w+")
 #: the fewest words of a claim
 _LEAST_WORDS = 3
-#: "does not reduce" → "does reduce": the claim is asked without its negation, and the answer turned round
-_NEGATION = re.compile(
-    r"\b(do|does|did|is|are|was|were|has|have|had|can|could|will|would|should|may|might|must)(?:\s+not\b|n['’]t\b)",
-    re.IGNORECASE,
+#: "does not reduce" → "does reduce", "had no effect" → "had an effect": the claim is asked without its negation, and
+#: the answer turned round
+_NEGATIONS = (
+    (
+        re.compile(
+            r"\b(do|does|did|is|are|was|were|has|have|had|can|could|will|would|should|may|might|must)"
+            r"(?:\s+not\b(?!\s+only\b)|n['’]t\b)",
+            re.IGNORECASE,
+        ),
+        r"\1",
+    ),
+    (re.compile(r"\bcannot\b", re.IGNORECASE), "can"),
+    (
+        re.compile(
+            r"\bno\s+(?=(?:effect|influence|impact|association|increase|improvement)\b)", re.IGNORECASE
+        ),
+        "an ",
+    ),
+    (re.compile(r"\bno\s+(?=(?:benefit|difference|reduction|decrease|change)\b)", re.IGNORECASE), "a "),
+    (re.compile(r"\bno\s+(?!longer\b|one\b|matter\b|doubt\b)(?=[^\W\d_])", re.IGNORECASE), ""),
 )
-_CANNOT = re.compile(r"\bcannot\b", re.IGNORECASE)
 
 
 class Claim(NamedTuple):
@@ -89,13 +104,14 @@ def as_question(claim: str, labels: Sequence[str]) -> Asked:
     claim = claim.strip()
     if claim.endswith("?") or not set(labels) <= set(YES_NO_MAYBE):
         return Asked(claim)
-    plain, count = _NEGATION.subn(r"\1", claim, count=1)
-    if not count:
-        plain, count = _CANNOT.subn("can", claim, count=1)
+    plain, negations = claim, 0
+    for pattern, instead in _NEGATIONS:
+        plain, count = pattern.subn(instead, plain)
+        negations += count
     body = plain.rstrip(" .!…")
     if len(body) > 1 and body[0].isupper() and body[1].islower():
         body = body[0].lower() + body[1:]
-    return Asked(f"Is it true that {body}?", bool(count))
+    return Asked(f"Is it true that {body}?", negations % 2 == 1)
 
 
 def _ends(text: str, start: int, end: int) -> list[int]:
