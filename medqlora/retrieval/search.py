@@ -23,6 +23,14 @@ _REMEMBERED = 500_000
 FUSION_K = 60
 
 _WORD = re.compile(r"\w+")
+#: words that say nothing of a question's subject; they are searched only where a question has no others
+_FUNCTION_WORD_LIST = (
+    "a about after all also among an and any are as at be been before being between both but by can could did do does "
+    "doing during each for from had has have having how if in into is isn it its may might more most must no nor not "
+    "of on only or other our should so some such t than that the their them then there these they this those through "
+    "to true under until was we were what when where whether which while who whom why will with would"
+)
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,8 @@ class Index:
 
         A stem that no passage has is kept, with the highest weight; it counts for the coverage.
         """
-        words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))[: 4 * _MOST_TERMS]
+        words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
+        words = ([word for word in words if word not in _FUNCTION_WORDS] or words)[: 4 * _MOST_TERMS]
         terms: dict[str, tuple[str, float]] = {}
         for stem, word in zip(self.stems(words), words, strict=True):
             if stem:
