@@ -98,7 +98,7 @@ def _add(words: list[str]) -> int:
 def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -> int:
     """Builds or extends the index at `out`, with its vectors, and says what it holds."""
     from medqlora.commands.progress_lines import ProgressLines
-    from medqlora.retrieval.build import BuildRequest, build
+    from medqlora.retrieval.build import BuildRequest, build_index
     from medqlora.retrieval.reading import source_files
     from medqlora.retrieval.reading.files import parse_fields
 
@@ -113,7 +113,7 @@ def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -
         add,
     )
     progress = ProgressLines()
-    built = build(request, progress.update)
+    built = build_index(request, progress.update)
     if built.resumed_at:
         print(f"Resumed: {built.resumed_at:,} entries were indexed before", flush=True)
     for line in built.skipped[:5]:

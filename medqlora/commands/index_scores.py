@@ -156,7 +156,7 @@ def run_bench(words: list[str]) -> int:
 
 def _generated(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     from medqlora.commands.progress_lines import ProgressLines
-    from medqlora.retrieval.build import BuildRequest, build
+    from medqlora.retrieval.build import BuildRequest, build_index
     from medqlora.retrieval.generated import queries, write_records
     from medqlora.retrieval.measuring import rank_documents
     from medqlora.retrieval.ranking_scores import by_query
@@ -167,7 +167,7 @@ def _generated(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     file, out = folder / "records.xml.gz", folder / "records.mqi"
     write_records(file, options.records)
     started, cpu = time.perf_counter(), time.process_time()
-    built = build(BuildRequest(out, source_files([str(file)])), ProgressLines().update)
+    built = build_index(BuildRequest(out, source_files([str(file)])), ProgressLines().update)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     asked = queries(options.queries, options.records)
     index = Index.open(out)
@@ -188,14 +188,14 @@ def _generated(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def _pubmedqa(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     from medqlora.commands.progress_lines import ProgressLines
-    from medqlora.retrieval.build import BuildRequest, build
+    from medqlora.retrieval.build import BuildRequest, build_index
     from medqlora.retrieval.measuring import rank_documents
     from medqlora.retrieval.opening import open_for_search
     from medqlora.retrieval.ranking_scores import by_query
     from medqlora.retrieval.reading import source_files
 
     out = folder / "pubmedqa.mqi"
-    build(BuildRequest(out, source_files([options.pubmedqa])))
+    build_index(BuildRequest(out, source_files([options.pubmedqa])))
     rows = json.loads(Path(options.pubmedqa).expanduser().read_text(encoding="utf-8"))
     asked = {pmid: str(row["QUESTION"]) for pmid, row in rows.items()}
     names = ["words"]

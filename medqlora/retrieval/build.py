@@ -88,7 +88,7 @@ class BuildRequest:
         return json.dumps([base, files, dict(self.fields), self.words, self.skip_bad], sort_keys=True)
 
 
-def build(request: BuildRequest, progress: Progress = lambda step, done, total: None) -> Built:
+def build_index(request: BuildRequest, progress: Progress = lambda step, done, total: None) -> Built:
     """Builds or extends the index; `request.out` is replaced at the very end.
 
     Raises:

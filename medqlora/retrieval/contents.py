@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+from medqlora.errors import InputError
 from medqlora.retrieval.store import open_index, read_meta
 from medqlora.retrieval.vectors import vector_files
 from medqlora.utils.types import Json
@@ -24,7 +25,12 @@ def describe(path: str | Path) -> dict[str, Json]:
 
         sources = index.execute("SELECT source, count(*) FROM documents GROUP BY source ORDER BY source")
         notes = vector_files(file)[1]
-        known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+        try:
+            known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+        except ValueError as error:
+            raise InputError(
+                f"{notes} is damaged ({error}): write it again with `medqlora index embed`"
+            ) from error
         meta = read_meta(index)
         fresh = known.get("content") == meta["content"]
         return {

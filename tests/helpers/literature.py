@@ -7,7 +7,7 @@ from pathlib import Path
 from medqlora.data.sources.synthetic_trials import SyntheticTrials
 from medqlora.errors import InputError
 from medqlora.records import Record
-from medqlora.retrieval.build import BuildRequest, Built, build
+from medqlora.retrieval.build import BuildRequest, Built, build_index
 from medqlora.retrieval.documents import Entry
 from medqlora.retrieval.reading import read_entries, source_files
 
@@ -59,7 +59,7 @@ def entries(*paths: Path, fields: dict[str, str] | None = None) -> list[Entry]:
 def built(out: Path, *paths: Path, add: bool = False, words: int = 300, skip_bad: bool = False) -> Built:
     """Builds the index `out` of the files."""
     files = source_files([str(path) for path in paths])
-    return build(BuildRequest(out, files, words=words, skip_bad=skip_bad, add=add))
+    return build_index(BuildRequest(out, files, words=words, skip_bad=skip_bad, add=add))
 
 
 def trial_rows(path: Path, records: Sequence[Record]) -> Path:
