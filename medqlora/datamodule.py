@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from medqlora.config.data import DataOptions
+from medqlora.config.retrieval import RetrievalOptions
 from medqlora.data import Source
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch
@@ -24,6 +25,7 @@ class PubMedQADataModule(RunData, LightningDataModule):
         source: where the records come from: `medqlora.data.PubMedQA`, `medqlora.data.JSONLines` or
             `medqlora.data.SyntheticTrials`.
         benchmarks: more sources, whose test questions `test` asks too, on the same loaded model.
+        retrieval: an index that the contexts come from.
         options: those of `medqlora.config.DataOptions`.
     """
 
@@ -31,11 +33,12 @@ class PubMedQADataModule(RunData, LightningDataModule):
         self,
         source: Source,
         benchmarks: list[Source] | None = None,
+        retrieval: RetrievalOptions = RetrievalOptions(),  # noqa: B008  # frozen
         **options: Any,
     ) -> None:
         LightningDataModule.__init__(self)
         self.options = DataOptions(**options)
-        RunData.__init__(self, source, benchmarks, self.options)
+        RunData.__init__(self, source, benchmarks, self.options, retrieval)
         #: called once a stage between the checks of the options and reading: the command line chooses the weights
         self.before_reading: Callable[[], None] = lambda: None
         #: stage and Trainer of the last `start`, until Lightning's `setup` follows

@@ -88,6 +88,7 @@ def adapter_contents(
             "with_contexts": any(record.contexts for record in train),
             "max_prompt_tokens": data.max_prompt_tokens,
             "validation_sample": data.samples["dev"]._asdict() if "dev" in data.samples else None,
+            **({} if data.retrieval is None else {"retrieval": asdict(data.retrieval_options)}),
         },
         "train_ids": [record.id for record in train],
         "dev_ids": [record.id for record in dev],

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
@@ -112,7 +113,7 @@ class EvaluationReport(Callback):
             return
         for questions in sets:
             name = questions.source.name
-            result = overlap(trained, [questions.records[example.id] for example in questions.test])
+            result = overlap(trained, [questions.own_record(example.id) for example in questions.test])
             self._overlap[name] = result.to_json()
             if result.contaminated and not self.allow_overlap:
                 raise InputError(
@@ -182,6 +183,7 @@ def _run_info(module: QLoRAModule, precision: str) -> dict[str, object]:
         "adapter": None if weights is None else weights.name,
         "prompt": data.prompt.describe(module.backend.tokenizer()),
         "source": data.source.fingerprint(),
+        "retrieval": asdict(data.retrieval_options) if data.retrieval is not None else None,
         "benchmarks": [source.fingerprint() for source in data.benchmarks],
         "max_prompt_tokens": data.max_prompt_tokens,
         "precision": precision,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.ask_sources import add_index_options, answer_from_index, check_index_options
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.inference import Answer, AnswerPart, safe_answer
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         help="length limit of the rationale, in tokens (default: %(default)s)",
     )
     made.add_argument("--note", default=NOTE, help="another wording of the note at the end of every answer")
+    add_index_options(made)
     made.add_argument("--json", action="store_true", help="print the answer as a line of JSON")
     return made
 
@@ -92,6 +94,7 @@ def run(command: str, words: list[str]) -> int:
     check_note(options.note, "--note")
     if options.max_new_tokens < 1:
         raise InputError(f"--max_new_tokens is {options.max_new_tokens}: it has to be at least 1")
+    check_index_options(options)
     if options.question is not None and not options.question.strip():
         raise InputError("the question is empty: write it in quotes after `ask`")
     if len(options.option) == 1:
@@ -158,6 +161,8 @@ def _load(options: argparse.Namespace) -> "Predictor":
 def _answer(
     predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
 ) -> Answer:
+    if options.index is not None:
+        return answer_from_index(predictor, question, context, options)
     asked = (question, context, options.option, options.note)
     if sys.stdout.isatty() and not options.json:
         answer = stream(predictor.answer_stream(*asked), _columns())

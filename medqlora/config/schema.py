@@ -22,6 +22,7 @@ from medqlora.config.docstrings import arguments, summary
 from medqlora.config.lora import LoRAOptions
 from medqlora.config.model import ModelOptions
 from medqlora.config.optimizers import FLAT_OPTIMIZERS
+from medqlora.config.retrieval import RetrievalOptions
 
 Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class"]
 VERBS = ("fit", "validate", "test", "predict")
@@ -37,6 +38,7 @@ BACKENDS: Mapping[str, type] = {
 GROUPS: Mapping[str, type] = {
     "model.lora": LoRAOptions,
     "model": ModelOptions,
+    "data.retrieval": RetrievalOptions,
     "data": DataOptions,
     "checkpoint": CheckpointOptions,
     "gpu_memory": GPUMemoryOptions,
@@ -201,6 +203,7 @@ def _of_data() -> Iterator[Option]:
     benchmarks = "further sources, whose test questions `test` evaluates on the same loaded model."
     yield Option("data.benchmarks", object, None, benchmarks, "source", many=True)
     yield from fields(DataOptions, "data")
+    yield from fields(RetrievalOptions, "data.retrieval")
 
 
 def _of_trainer() -> Iterator[Option]:

@@ -10,6 +10,7 @@ from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
 from medqlora.data.question_set import QuestionSet
+from medqlora.data.retrieved import Retrieval
 from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
 from medqlora.data.stages import read_stages
 from medqlora.data.summary import content_free, describe
@@ -71,6 +72,8 @@ class StageData:
         self.end_token_ids: tuple[int, ...] = ()
         self._tokenizer: Tokenizer | None = None
         self._loader: StepLoader | None = None
+        #: replaces the questions' contexts by retrieved ones; None leaves them
+        self.retrieval: Retrieval | None = None
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -112,10 +115,15 @@ class StageData:
             InputError: a record or an option is wrong, or a required set is empty.
         """
         self._begin(tokenizer)
+        self.retrieval = self.make_retrieval(tokenizer)
         splits: dict[str, list[Record]] = read_stages(
             self.source, stages, report, allow_test_questions=self.allow_test_questions
         )._asdict()
         self.held_out = splits["test"]
+        if self.retrieval is not None:
+            self.retrieval.held_out = (
+                {record.id for record in splits["test"]} if "test" not in stages else set()
+            )
         if "train" in stages:
             splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)
         elif held_out is not None:
@@ -147,6 +155,7 @@ class StageData:
                 raise InputError(f"--data.benchmarks: {source.name} has no test records: check its options")
             records, sample = draw_by_label("test", records, self.test_samples, self.seed)
             reject_tell_tale(records)
+            records = self._retrieved(records, report)
             encoded = encode_all(
                 records, source.prompt(self.prompt_name), self._read_with, self.max_prompt_tokens
             )
@@ -169,12 +178,17 @@ class StageData:
         """
         self._begin(tokenizer)
         self.samples = {}
+        self.retrieval = self.make_retrieval(tokenizer)
         assert self.questions is not None
         remarks: list[str] = []
         records = read_questions(self.questions, "--data.questions", labels, remarks=remarks)
         for remark in remarks:
             report(remark)
         self._take("test", records, self.questions, report)
+
+    def make_retrieval(self, tokenizer: Tokenizer) -> Retrieval | None:
+        """What retrieves the contexts of this stage; a subclass that knows an index makes it."""
+        return None
 
     def _sample(self, splits: dict[str, list[Record]], stages: Sequence[str]) -> None:
         """Draws the samples of the sets that are evaluated."""
@@ -202,6 +216,7 @@ class StageData:
     def _take(self, name: str, records: list[Record], source: str, report: Report) -> None:
         assert self.prompt is not None
         reject_tell_tale(records)
+        records = self._retrieved(records, report)
         encoded = encode_all(records, self.prompt, self._read_with, self.max_prompt_tokens)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
@@ -218,7 +233,13 @@ class StageData:
         prompt = source.prompt(self.prompt_name)
         blank = content_free([records[example.id] for example in test])
         free = None if blank is None else encode(blank, prompt, self._read_with, self.max_prompt_tokens)
-        return QuestionSet(source, prompt, records, test, dev, free, sample)
+        retrieval = None
+        if self.retrieval is not None:
+            retrieval = self.retrieval.of_set(test, prompt, self._read_with, self.max_prompt_tokens)
+        return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval)
+
+    def _retrieved(self, records: list[Record], report: Report) -> list[Record]:
+        return records if self.retrieval is None else self.retrieval.contexts(records, report)
 
     # ---- sizes -----------------------------------------------------------------------------------
 

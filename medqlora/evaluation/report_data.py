@@ -7,6 +7,8 @@ A key that is absent was not computed. `Scores` documents the contract's keys, a
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, TypedDict
 
+from medqlora.evaluation.retrieval_data import RetrievalBlock
+
 Interval: TypeAlias = list[float]
 #: log p(label) of a content-free prompt, in nats: in the order of the labels, or by label
 Prior: TypeAlias = Sequence[float] | Mapping[str, float]
@@ -282,6 +284,7 @@ class Report(ModelScores, total=False):
     trained_on_test_questions: Mapping[str, Mapping[str, int]]
     threshold: Threshold | None
     asking_s: float
+    retrieval: RetrievalBlock
     suite: "Suite"
 
 

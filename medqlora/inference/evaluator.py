@@ -57,12 +57,14 @@ class SetPredictions:
     Attributes:
         test, base: with the adapter, and with the adapter disabled (empty where that is not evaluated).
         dev: label scores of the validation questions, from which a temperature may be fitted.
+        conditions: label scores of the test questions put in other ways: alone, or with their own contexts.
         prior, base_prior: log p(label) of the content-free prompt, in nats.
     """
 
     test: list[Prediction] = field(default_factory=list)
     base: list[Prediction] = field(default_factory=list)
     dev: list[Prediction] = field(default_factory=list)
+    conditions: dict[str, list[Prediction]] = field(default_factory=dict)
     prior: tuple[float, ...] | None = None
     base_prior: tuple[float, ...] | None = None
 

@@ -203,6 +203,11 @@ class EvaluationHooks(LightningModule):
                 answers.base += evaluator.evaluate(
                     batch.examples, records, watch=lambda count: watch((first + count) / 2)
                 ).predictions
+        retrieval = self.data.sets[index].retrieval
+        for name, encoded in (retrieval.conditions if retrieval else {}).items():
+            examples = [encoded[example.id] for example in batch.examples if example.labels]
+            found = evaluator.evaluate(examples, records, write=False).predictions
+            answers.conditions.setdefault(name, []).extend(found)
 
     def on_test_epoch_end(self) -> None:
         self.release_cache()
@@ -211,6 +216,11 @@ class EvaluationHooks(LightningModule):
         for answers in self.heard:
             for part in parts:
                 setattr(answers, part, gather(getattr(answers, part), self.trainer.world_size))
+        for questions, answers in zip(self.data.sets, self.heard, strict=True):
+            for name in (
+                questions.retrieval.conditions if questions.retrieval else ()
+            ):  # the same in every process
+                answers.conditions[name] = gather(answers.conditions.get(name, []), self.trainer.world_size)
         assert self.evaluated is not None
         self.tested = [
             score_set(

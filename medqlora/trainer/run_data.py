@@ -1,13 +1,41 @@
 """The data of a run, with the digests that identify its examples."""
 
 from medqlora.artifacts.checkpoint import ExampleDigests
+from medqlora.config.data import DataOptions
+from medqlora.config.retrieval import RetrievalOptions
+from medqlora.data import Source
+from medqlora.data.retrieved import Retrieval
 from medqlora.data.stage_data import StageData
+from medqlora.utils.types import Tokenizer
 
 
 class RunData(StageData):
     """`StageData` with the digests of its training and validation examples."""
 
     _digests: ExampleDigests | None = None
+
+    def __init__(
+        self,
+        source: Source,
+        benchmarks: list[Source] | None,
+        options: DataOptions,
+        retrieval: RetrievalOptions = RetrievalOptions(),  # noqa: B008  # frozen
+    ) -> None:
+        super().__init__(source, benchmarks, options)
+        self.retrieval_options = retrieval
+
+    def make_retrieval(self, tokenizer: Tokenizer) -> Retrieval | None:
+        """Opens the index of `--data.retrieval`; None without one.
+
+        Raises:
+            InputError: it can't be opened.
+        """
+        self.retrieval_options.check()
+        if self.retrieval_options.index is None:
+            return None
+        from medqlora.retrieval.contexts import IndexContexts
+
+        return IndexContexts.open(self.retrieval_options, tokenizer)
 
     def example_digests(self) -> ExampleDigests:
         """Digests of the training and the validation examples; computed once for each reading of the training set."""

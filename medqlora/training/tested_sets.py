@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from medqlora.artifacts.live_report import LivePredictions
 from medqlora.data.question_set import QuestionSet
 from medqlora.evaluation import Tested, figures, score, suite_figure
+from medqlora.evaluation.metrics.retrieved import retrieval_block
 from medqlora.evaluation.report.verification_plots import verification_figures
 from medqlora.evaluation.report_data import LiveComparison, LoggedName
 from medqlora.evaluation.verification import Limits, compare, limits
@@ -75,6 +76,16 @@ def score_set(
     )
     scores.more["topic_kind"] = questions.source.topic_kind
     scores.more["sample"] = None if questions.sample is None else questions.sample._asdict()
+    if questions.retrieval is not None and scores.decided_by != "exact_match":
+        dev_ids = {example.id for example in questions.dev}
+        evidence = questions.retrieval.evidence
+        scores.more["retrieval"] = retrieval_block(
+            predictions,
+            answers.conditions,
+            evidence,
+            [one for ident, one in evidence.items() if ident in dev_ids],
+            questions.retrieval.settings,
+        )
     live = None
     before = None if options.live is None else options.live.by_set.get(questions.source.name)
     if options.live is not None and before is not None and predictions[0].logprobs:

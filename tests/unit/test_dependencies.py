@@ -18,7 +18,12 @@ else:
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 #: import name → name of the distribution, where they differ
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "huggingface_hub": "huggingface-hub",
+    "ir_measures": "ir-measures",
+}
 #: imported and not declared
 NOT_DECLARED = {
     "triton": "the CUDA builds of torch bring it; kernels are imported on a GPU alone",
@@ -26,6 +31,7 @@ NOT_DECLARED = {
     "trl": "`bench` compares with it where it is installed",
     "unsloth": "an extra",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
+    "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
     **dict.fromkeys(
         ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "limits", "pypdf"),

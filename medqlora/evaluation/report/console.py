@@ -1,6 +1,7 @@
 """The scores as a table for the terminal: at most 24 lines of 80 columns."""
 
 from medqlora.evaluation.metrics.scores import Scores
+from medqlora.evaluation.report.retrieval_page import leak_warning, retrieval_lines
 from medqlora.evaluation.report.wording import cautions, metric_rows, p_value, percent, points, set_name, span
 from medqlora.evaluation.report_data import Interval, Report
 from medqlora.utils.terminal import printable_line
@@ -30,6 +31,7 @@ def console_table(scores: Scores) -> str:
         change = f"95% {low} to {high}, McNemar p {p}"
         lines.append(_line("  difference", points(base["difference"]), change))
     lines += _live(report)
+    lines += map(cut, retrieval_lines(report))
     for setting, value in (scores.human_accuracy or {}).items():
         lines.append(_line(f"  human, {setting.replace('_', ' ')}", percent(value), ""))
     if scores.majority_accuracy is not None:
@@ -48,7 +50,7 @@ def console_table(scores: Scores) -> str:
             name = "  " + printable_line(label)[:19]
             lines.append(f"{name:<22}{shares}{row['support']:>10}{row['predicted']:>10}")
     lines.append("-" * WIDTH)
-    lines += map(cut, cautions(report))
+    lines += map(cut, [*leak_warning(report), *cautions(report)])
     lines.append("Not medical advice.")
     return "\n".join(lines)
 

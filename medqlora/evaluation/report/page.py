@@ -20,6 +20,7 @@ from medqlora.evaluation.report.page_tables import (
     metric_table,
 )
 from medqlora.evaluation.report.plots import figures, svg
+from medqlora.evaluation.report.retrieval_page import leak_alarm, retrieval_section
 from medqlora.evaluation.report.training_plot import training_figures
 from medqlora.evaluation.report.verification_tables import verification_contents
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
@@ -168,6 +169,7 @@ def _sections(
         contents = {
             "Against the baselines": comparison_table(report),
             **_against_live(live, heading),
+            "Retrieved contexts": retrieval_section(report),
             "By answer": class_table(report),
             "Training curves": training_curves(context),
             "Figures": _figures(scores, predictions),
@@ -208,7 +210,7 @@ def _headline(scores: Scores) -> Markup:
     parts: list[object] = [element("b", percent(scores.accuracy)), f" accuracy, {span(scores.accuracy_ci95)}"]
     if scores.base:
         parts.append(f"; {points(scores.base['difference'])} points against the bare base")
-    return element("p", *parts, class_="headline")
+    return joined((element("p", *parts, class_="headline"), leak_alarm(scores.to_json())))
 
 
 def _figures(scores: Scores, predictions: Sequence[Prediction]) -> Markup | None:

@@ -1,0 +1,290 @@
+"""`medqlora index`: builds, extends, searches and measures an index of medical literature."""
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from medqlora.commands.arguments import Parser
+from medqlora.commands.index_options import add_search_options, check_ranking, filters_of
+from medqlora.commands.registry import Command
+from medqlora.errors import InputError
+from medqlora.utils.terminal import printable_line
+
+COMMAND = Command(
+    "index", "an index of medical literature: build, add, embed, search, info, eval, bench", rank=75
+)
+
+_HELP = """usage: medqlora index ACTION ...
+
+Builds and searches an index of medical literature: one file, for `--data.retrieval.index`, `ask` and `verify`.
+
+actions:
+  build   a new index of PubMed XML, JATS, JSONL, CSV, PubMedQA, text, Markdown and PDF files
+  add     more files, updates and deletions into an index
+  embed   vectors of a sentence-embedding model beside an index
+  search  the passages for a question
+  info    what an index holds
+  eval    recall, nDCG and MRR on questions with known answers (BEIR's files)
+  bench   speed and memory at a given number of generated records; recall on PubMedQA's contexts
+
+`medqlora index ACTION --help` explains an action's options.
+"""
+
+
+def run(command: str, words: list[str]) -> int:
+    """Raises InputError for a wrong action or option, a file that can't be read, or a damaged index."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_HELP, end="", flush=True)
+        return 0
+    action = _ACTIONS.get(words[0])
+    if action is None:
+        import difflib
+
+        near = difflib.get_close_matches(words[0], _ACTIONS, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the actions are {', '.join(_ACTIONS)}"
+        raise InputError(f"index {words[0]}: there is no such action: {hint}")
+    return action(words[1:])
+
+
+# ---- build, add, embed -----------------------------------------------------------------------------------
+
+
+def _build(words: list[str]) -> int:
+    parser = Parser(
+        "index build", "Builds an index. Run the same command again to go on with a killed build."
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the index to write, as literature.mqi")
+    _add_reading(parser)
+    parser.add_argument(
+        "--passage_words",
+        type=int,
+        default=300,
+        metavar="N",
+        help="most words of a passage; an abstract of this length is one (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an index that exists")
+    _add_embedding(parser)
+    options = parser.parse_args(words)
+    out = Path(options.out).expanduser()
+    if options.passage_words < 20:
+        raise InputError(f"--passage_words is {options.passage_words}: it has to be at least 20")
+    if out.exists() and not options.overwrite:
+        raise InputError(
+            f"--out {options.out}: exists: `medqlora index add` extends it, --overwrite replaces it"
+        )
+    return _written(options, out, options.passage_words, add=False)
+
+
+def _add(words: list[str]) -> int:
+    parser = Parser(
+        "index add",
+        "Adds files to an index. Documents of the same id are replaced, PubMed's deletions carried out.",
+    )
+    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
+    _add_reading(parser)
+    _add_embedding(parser)
+    options = parser.parse_args(words)
+    out = Path(options.index).expanduser()
+    if not out.is_file():
+        raise InputError(f"INDEX: there is no file {options.index}: build it with `medqlora index build`")
+    return _written(options, out, 0, add=True)
+
+
+def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -> int:
+    """Builds or extends the index at `out`, with its vectors, and says what it holds."""
+    from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.retrieval.build import BuildRequest, build_index
+    from medqlora.retrieval.reading import source_files
+    from medqlora.retrieval.reading.files import parse_fields
+
+    if options.embedding is not None:
+        _check_embedding(options)
+    request = BuildRequest(
+        out,
+        source_files(options.sources),
+        parse_fields(options.fields),
+        words,
+        options.on_bad_record == "skip",
+        add,
+    )
+    progress = ProgressLines()
+    built = build_index(request, progress.update)
+    if built.resumed_at:
+        print(f"Resumed: {built.resumed_at:,} entries were indexed before", flush=True)
+    for line in built.skipped[:5]:
+        print(f"Left out: {printable_line(line)}", flush=True)
+    if len(built.skipped) > 5:
+        print(f"Left out: {len(built.skipped) - 5:,} more", flush=True)
+    changes = f"{built.added:,} added, {built.replaced:,} replaced, {built.deleted:,} deleted"
+    older = f", {built.ignored:,} older versions ignored" if built.ignored else ""
+    print(f"Documents: {built.documents:,} ({changes}{older}), {built.passages:,} passages", flush=True)
+    if options.embedding is not None:
+        _embedded(options, out)
+    elif add:
+        from medqlora.retrieval.vectors import vector_files
+
+        if vector_files(out)[1].is_file():
+            print(
+                f"Warning: the vectors are of the index before: renew them with `medqlora index embed {out}`",
+                flush=True,
+            )
+    print(f"Index:   {out} ({out.stat().st_size / 1e6:,.1f} MB)", flush=True)
+    return 0
+
+
+def _embed(words: list[str]) -> int:
+    parser = Parser(
+        "index embed", "Writes the vectors of an index's passages beside it, for ranking by meaning."
+    )
+    parser.add_argument("index", metavar="INDEX", help="the index")
+    _add_embedding(parser)
+    options = parser.parse_args(words)
+    out = Path(options.index).expanduser()
+    if options.embedding is None:
+        raise InputError("--embedding is missing: name a folder of a sentence-embedding model")
+    from medqlora.retrieval.store import open_index
+
+    open_index(out, "INDEX").close()
+    _check_embedding(options)
+    _embedded(options, out)
+    return 0
+
+
+def _check_embedding(options: argparse.Namespace) -> None:
+    from medqlora.retrieval.embedding import EmbeddingRecipe, check_folder
+
+    for option in ("embedding", "query_embedding"):
+        if getattr(options, option) is not None:
+            folder = Path(getattr(options, option)).expanduser()
+            check_folder(folder, f"--{option}")
+            EmbeddingRecipe.read(folder, f"--{option}")
+
+
+def _embedded(options: argparse.Namespace, out: Path) -> None:
+    from medqlora.commands.progress_lines import ProgressLines
+    from medqlora.retrieval.vectors import build_vectors, vector_files
+
+    query = None if options.query_embedding is None else Path(options.query_embedding).expanduser()
+    count, size = build_vectors(
+        out, Path(options.embedding).expanduser(), query, options.device, ProgressLines().update
+    )
+    print(f"Vectors: {count:,} of {size} numbers, {vector_files(out)[0]}", flush=True)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fields", metavar="FIELD=COLUMN,…", help="columns of tables, as id=accession,text=body"
+    )
+    parser.add_argument(
+        "--on_bad_record",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do with a row or file that can't be used (default: %(default)s)",
+    )
+
+
+def _add_embedding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--embedding", metavar="FOLDER", help="a sentence-embedding model: also write vectors"
+    )
+    parser.add_argument(
+        "--query_embedding", metavar="FOLDER", help="the model of the questions, where it is another"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="the device of the models: auto, cpu, cuda",
+    )
+
+
+# ---- search, info ------------------------------------------------------------------------------------------
+
+
+def _search(words: list[str]) -> int:
+    parser = Parser("index search", "The passages for a question, the best first.")
+    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument("query", metavar="QUESTION", help="the question, in quotes")
+    parser.add_argument("--k", type=int, default=5, help="passages (default: %(default)s)")
+    add_search_options(parser)
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each passage")
+    options = parser.parse_args(words)
+    if options.k < 1:
+        raise InputError(f"--k is {options.k}: it has to be at least 1")
+    if not options.query.strip():
+        raise InputError("QUESTION is empty: write it in quotes after the index")
+    filters = filters_of(options)
+    check_ranking(options)
+    from medqlora.retrieval.opening import open_for_search
+
+    index = open_for_search(options.index, "INDEX", options.ranking, options.reranker, options.device)
+    hits = index.search(options.query, options.k, filters)
+    if not hits and not options.json:
+        print("No passage was found.", flush=True)
+    width = min(100, shutil.get_terminal_size().columns)
+    for rank, hit in enumerate(hits, 1):
+        if options.json:
+            values = {"rank": rank, "score": hit.score, "coverage": hit.coverage, **hit.passage.provenance()}
+            print(json.dumps({**values, "text": hit.passage.text}, ensure_ascii=False), flush=True)
+            continue
+        from medqlora.retrieval.wording import reference
+
+        print(f"[{rank}] {reference(hit.passage)}", flush=True)
+        text = textwrap.shorten(hit.passage.text, 400, placeholder=" …")
+        lines = textwrap.wrap(printable_line(text), max(width, 24) - 4, break_on_hyphens=False)
+        print("\n".join(f"    {line}" for line in lines), flush=True)
+    index.close()
+    return 0
+
+
+def _info(words: list[str]) -> int:
+    parser = Parser("index info", "What an index holds.")
+    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    options = parser.parse_args(words)
+    from medqlora.retrieval.contents import describe
+
+    contents = describe(options.index)
+    if options.json:
+        print(json.dumps(contents, ensure_ascii=False), flush=True)
+        return 0
+    for name, value in contents.items():
+        shown = (
+            ", ".join(f"{key} {count:,}" for key, count in value.items())
+            if isinstance(value, dict)
+            else value
+        )
+        number = f"{shown:,}" if isinstance(shown, int) and name not in ("first_year", "last_year") else shown
+        print(
+            f"{name.replace('_', ' '):<18}{printable_line(str('-' if number is None else number))}",
+            flush=True,
+        )
+    return 0
+
+
+def _eval(words: list[str]) -> int:
+    from medqlora.commands.index_scores import run_eval
+
+    return run_eval(words)
+
+
+def _bench(words: list[str]) -> int:
+    from medqlora.commands.index_scores import run_bench
+
+    return run_bench(words)
+
+
+_ACTIONS: dict[str, Callable[[list[str]], int]] = {
+    "build": _build,
+    "add": _add,
+    "embed": _embed,
+    "search": _search,
+    "info": _info,
+    "eval": _eval,
+    "bench": _bench,
+}

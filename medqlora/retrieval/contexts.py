@@ -1,0 +1,76 @@
+"""The contexts of a run's questions from an index, and what its report compares them with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+from medqlora.config.retrieval import RetrievalOptions
+from medqlora.data import Prompt, encode_all
+from medqlora.data.question_set import Evidence, WithRetrieval
+from medqlora.records import Encoded, Record
+from medqlora.retrieval.retriever import Retriever
+from medqlora.utils.types import Tokenizer
+
+
+class IndexContexts:
+    """Gives questions the contexts that an index holds for them (`medqlora.data.retrieved.Retrieval`).
+
+    Args:
+        retriever: over the index.
+        options: for the report.
+        content: digest of what the index holds.
+    """
+
+    def __init__(self, retriever: Retriever, options: RetrievalOptions, content: str) -> None:
+        self.retriever = retriever
+        self.options = options
+        self.content = content
+        self.held_out: set[str] = set()
+        self._own: dict[str, Record] = {}
+        self._evidence: dict[str, Evidence] = {}
+
+    @classmethod
+    def open(cls, options: RetrievalOptions, tokenizer: Tokenizer) -> "IndexContexts":
+        """Opens the index of the options.
+
+        Raises:
+            InputError: it can't be opened.
+        """
+        retriever = Retriever.of(options, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+        return cls(retriever, options, retriever.index.meta["content"])
+
+    def contexts(self, records: Sequence[Record], report: Callable[[str], None]) -> list[Record]:
+        """The records with retrieved contexts; see `Retrieval`."""
+        from tqdm.auto import tqdm
+
+        result = []
+        for record in tqdm(records, desc="retrieving", unit=" questions", disable=None, leave=False):
+            retrieved = self.retriever.retrieve(record, self.held_out)
+            self._own[record.id] = record
+            self._evidence[record.id] = retrieved.evidence
+            result.append(retrieved.record)
+        evidence = [self._evidence[record.id] for record in records]
+        given = sum(one.passages for one in evidence)
+        line = f"Retrieved: {given:,} passages for {len(records):,} questions from {self.options.index}"
+        if excluded := sum(one.excluded for one in evidence):
+            line += f"; {excluded:,} of the questions' own articles left out"
+        report(line)
+        return result
+
+    def of_set(
+        self, test: Sequence[Encoded], prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int
+    ) -> WithRetrieval:
+        """The test questions without contexts, and with their own; see `Retrieval`."""
+        own = [self._own[example.id] for example in test]
+        conditions = {"question_alone": [replace(one, contexts=(), context_labels=()) for one in own]}
+        if any(record.contexts for record in own):
+            conditions["gold_context"] = own
+        encoded = {
+            name: encode_all(records, prompt, tokenizer, max_prompt_tokens, progress=False)
+            for name, records in conditions.items()
+        }
+        return WithRetrieval(
+            {**asdict(self.options), "content_sha256": self.content},
+            dict(self._evidence),
+            {name: {example.id: example for example in examples} for name, examples in encoded.items()},
+            dict(self._own),
+        )

@@ -1,0 +1,49 @@
+"""Opens an index as it is searched: by words, by vectors, or both, with or without a cross-encoder."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from medqlora.errors import InputError
+from medqlora.retrieval.search import Index
+
+#: "words" is BM25, "vectors" the embeddings' similarity, "both" their fusion; "auto" takes both where there are vectors
+Ranking = Literal["auto", "words", "vectors", "both"]
+RANKINGS: tuple[str, ...] = get_args(Ranking)
+
+
+def open_for_search(
+    path: str | Path,
+    option: str,
+    ranking: Ranking = "auto",
+    reranker: str | None = None,
+    device: str = "auto",
+) -> Index:
+    """The index at `path`.
+
+    Args:
+        path: its file.
+        option: what named it, for messages.
+        ranking: see `Ranking`.
+        reranker: folder of a cross-encoder.
+        device: of torch, for the models.
+
+    Raises:
+        InputError: there is no such index, its vectors are missing or outdated, or a folder holds no model.
+    """
+    index = Index.open(path, option)
+    try:
+        from medqlora.retrieval.vectors import MappedVectors, vector_files
+
+        if ranking == "auto":
+            ranking = "both" if all(file.is_file() for file in vector_files(index.path)) else "words"
+        if ranking != "words":
+            index.vectors = MappedVectors(index.path, index.connection, index.meta["content"], device)
+            index.lexical = ranking == "both"
+        if reranker is not None:
+            from medqlora.retrieval.embedding import CrossEncoder
+
+            index.reranker = CrossEncoder(Path(reranker).expanduser(), device=device)
+    except InputError:
+        index.close()
+        raise
+    return index
