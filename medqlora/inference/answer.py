@@ -149,8 +149,7 @@ def answer_of(
         scope: what the adapter was trained on; None where that is not known.
 
     Raises:
-        ValueError: the prediction is of another question.
-        InputError: the note is empty, see `check_note`.
+        ValueError, InputError: the prediction is of another question; the note is empty, see `check_note`.
     """
     if prediction.id != record.id:
         raise ValueError(f"the prediction is of question {prediction.id}, the record is {record.id}")
@@ -161,10 +160,9 @@ def answer_of(
     )
     far = scope.doubts(record)
     if not prediction.labels:
-        if not far:
-            return answer
-        return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=_sentence(far))
-    if not all(math.isfinite(value) for value in prediction.logprobs):
+        unsure = replace(answer, kind="uncertain", decision=UNCERTAIN, reason=_sentence(far))
+        return unsure if far else answer
+    if not all(map(math.isfinite, prediction.logprobs)):
         reason = "The model's scores of the possible answers are not finite numbers."
         return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=reason)
     caution = "the question is unlike those of the training" if far else _caution(prediction, calibration)

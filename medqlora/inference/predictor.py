@@ -127,8 +127,7 @@ class Predictor:
             device: auto (CUDA where there is a GPU), or a device of torch: cpu, cuda, cuda:1.
             prompt: the prompt's name; None for the record's, or `medical`.
             precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.
-            generate: whether to generate text as well as to score labels.
-            max_new_tokens: length limit of a generated answer, in tokens.
+            generate, max_new_tokens: whether to generate a text as well as to score labels, and its limit in tokens.
             option: what named `adapter_or_base`, for messages.
 
         Raises:

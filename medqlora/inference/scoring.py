@@ -84,15 +84,12 @@ def score(
         decoder: the model, in eval mode and within its precision context.
         examples: in any order; the results have the same.
         micro_batch_tokens: tokens that go through the model at once.
-        packed, pad_token_id: as in training.
-        device: the model's.
-        completions: whether to score the completions; if not, only prompts and labels of several tokens go through the
-            model.
+        packed, pad_token_id, device: as in training.
+        completions: whether to score the completions too, which then go through the model.
         watch: called after each pass with the number of examples that are scored.
         passes: called with each pass's sequences, just before it; returns its decoder. None for `decoder`.
     """
-    if not completions:
-        examples = [example._replace(completion=()) for example in examples]
+    examples = examples if completions else [example._replace(completion=()) for example in examples]
     sequences = _sequences(examples)
     shared = decoder.takes_any_mask and len(sequences) > len({sequence.example for sequence in sequences})
     units = _units(sequences, shared)

@@ -8,6 +8,7 @@ from medqlora.data import Prompt, encode_all
 from medqlora.data.question_set import Evidence, WithRetrieval
 from medqlora.records import Encoded, Record
 from medqlora.retrieval.retriever import Retriever
+from medqlora.utils.progress import phase
 from medqlora.utils.types import Tokenizer
 
 
@@ -40,14 +41,14 @@ class IndexContexts:
 
     def contexts(self, records: Sequence[Record], report: Callable[[str], None]) -> list[Record]:
         """The records with retrieved contexts; see `Retrieval`."""
-        from tqdm.auto import tqdm
-
         result = []
-        for record in tqdm(records, desc="retrieving", unit=" questions", disable=None, leave=False):
-            retrieved = self.retriever.retrieve(record, self.held_out)
-            self._own[record.id] = record
-            self._evidence[record.id] = retrieved.evidence
-            result.append(retrieved.record)
+        with phase("Retrieving", len(records), "questions") as bar:
+            for record in records:
+                retrieved = self.retriever.retrieve(record, self.held_out)
+                self._own[record.id] = record
+                self._evidence[record.id] = retrieved.evidence
+                result.append(retrieved.record)
+                bar.advance()
         evidence = [self._evidence[record.id] for record in records]
         given = sum(one.passages for one in evidence)
         line = f"Retrieved: {given:,} passages for {len(records):,} questions from {self.options.index}"

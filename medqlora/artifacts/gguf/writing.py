@@ -58,8 +58,7 @@ def write_gguf(
         progress: called with the number of finished tensors and of all.
 
     Raises:
-        InputError: GGUF can't hold this model or tokenizer.
-        OSError: the disk is full.
+        InputError, OSError: GGUF can't hold this model or tokenizer; the disk is full.
     """
     import gguf
 
@@ -77,8 +76,7 @@ def write_gguf(
         write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
         write_metadata(writer, metadata)
         write_origin(writer, origin)
-        tensors = _places(folder)
-        extra = rope_factors(config)
+        tensors, extra = _places(folder), rope_factors(config)
         if extra is not None:
             _announce(writer, "rope_freqs.weight", tuple(extra.shape), "f32")
         for name, (_, size) in tensors.items():

@@ -4,6 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medqlora.evaluation.aggregate_data import (
+    Aggregate,
+    AggregateSuite,
+    Spread,
+)
 from medqlora.evaluation.report.files import write_files
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, table
 from medqlora.evaluation.report.page import page, section
@@ -11,7 +16,9 @@ from medqlora.evaluation.report.page_tables import interval_text
 from medqlora.evaluation.report.plots import svg
 from medqlora.evaluation.report.suite_plots import aggregate_figure
 from medqlora.evaluation.report.wording import p_value, percent, points, set_name
-from medqlora.evaluation.report_data import Aggregate, AggregateSuite, Report, Spread
+from medqlora.evaluation.report_data import (
+    Report,
+)
 from medqlora.evaluation.statistics.aggregation import SPREAD, aggregate
 
 _CAPTION = (

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
+from medqlora.evaluation.aggregate_data import (
+    Aggregate,
+)
 from medqlora.evaluation.metrics.suite_scores import Tested, suite_scores
 from medqlora.evaluation.report.console import WIDTH, cut
 from medqlora.evaluation.report.wording import percent, points, set_name
-from medqlora.evaluation.report_data import Aggregate, BaseScores
+from medqlora.evaluation.report_data import (
+    BaseScores,
+)
 from medqlora.utils.terminal import printable_line
 
 #: widths of the columns of `suite_table`, 80 in total

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from medqlora.evaluation.aggregate_data import (
+    Aggregate,
+)
 from medqlora.evaluation.metrics.suite_scores import Tested, suite_scores
 from medqlora.evaluation.report.plots import BASE, QUIET, THIS, drawable, new_axes
-from medqlora.evaluation.report_data import Aggregate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,14 +6,16 @@ from math import sqrt
 from typing import Literal
 
 from medqlora.errors import InputError
-from medqlora.evaluation.report_data import (
+from medqlora.evaluation.aggregate_data import (
     Aggregate,
     AggregateSuite,
     BaseRow,
-    MetricName,
-    Report,
     RunRow,
     Spread,
+)
+from medqlora.evaluation.report_data import (
+    MetricName,
+    Report,
 )
 from medqlora.evaluation.statistics.intervals import LEVEL
 
