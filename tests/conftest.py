@@ -34,8 +34,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The session's cache folder: no test reads or writes the user's."""
-    root = tmp_path_factory.mktemp("cache")
+    """The session's cache folder: no test reads or writes the user's. One for all workers, so the demo's base is
+    built once."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+    root.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDQLORA_CACHE", str(root))
         yield root

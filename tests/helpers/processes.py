@@ -37,8 +37,9 @@ def begin(
     environment["PYTHONPATH"] = import_path()
     words = [verb, *words, f"--trainer.devices={processes}"]
     if not cold:
-        log = Path(tempfile.mkstemp(prefix="said-", suffix=".txt")[1])
-        return WarmCommand(words, cwd=Path.cwd(), log=log, env=environment, processes=processes)
+        descriptor, log = tempfile.mkstemp(prefix="medqlora-said-")
+        os.close(descriptor)
+        return WarmCommand(words, cwd=Path.cwd(), log=Path(log), env=environment, processes=processes)
     command = [sys.executable, "-m", "medqlora", *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -58,7 +59,9 @@ def finish(process: WarmCommand | subprocess.Popen[str]) -> str:
 
 def _said(process: WarmCommand | subprocess.Popen[str]) -> str:
     if isinstance(process, WarmCommand):
-        return process.wait_for_all(LIMIT_S)
+        said = process.wait_for_all(LIMIT_S)
+        process.log.unlink()
+        return said
     return process.communicate(timeout=LIMIT_S)[0]
 
 

@@ -8,27 +8,34 @@ import time
 from pathlib import Path
 
 import pytest
+from fuzzing import THOROUGH
+from warm_process import WarmCommand, WarmProcess, WarmProgram
 
 ROOT = Path(__file__).parents[2]
 
 
 def medqlora(folder: Path, *words: str) -> str:
-    return run_python(folder, "-m", "medqlora", *words)
-
-
-def run_python(folder: Path, *words: str | Path) -> str:
     result = subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True, env=os.environ
+        [sys.executable, "-m", "medqlora", *words], cwd=folder, capture_output=True, text=True, env=os.environ
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def said(process: WarmProcess, log: Path) -> str:
+    process.wait()
+    errors = log.with_suffix(".errors")
+    shown = log.read_text() if process.returncode == 0 or not errors.exists() else errors.read_text()
+    assert process.returncode == 0, shown
+    return shown
 
 
 @pytest.mark.slow
 def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MEDQLORA_CACHE", str(tmp_path / "cache"))  # the base is built in this run too
+    if THOROUGH:  # the base is built in this run too; by day whichever test needs it first builds it for all
+        monkeypatch.setenv("MEDQLORA_CACHE", str(tmp_path / "cache"))
     config = str(ROOT / "configs" / "demo.yaml")
     started = time.monotonic()
     printed = medqlora(tmp_path, "fit", "--config", config)
@@ -40,7 +47,9 @@ def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
     print(f"the demo's fit took {seconds:.0f} s")
 
-    first, *_ = medqlora(tmp_path, "test", "--config", config).splitlines()
+    log, errors = tmp_path / "test.txt", tmp_path / "test.errors"
+    command = WarmCommand(["test", "--config", config], cwd=tmp_path, log=log, errors=errors)
+    first, *_ = said(command, log).splitlines()
     assert first == f"Evaluating the newest finished run's adapter, {run.relative_to(tmp_path)}/adapter"
     report = json.loads((tmp_path / "lightning_logs" / "version_1" / "test_report.json").read_text())
     assert report["n"] == 400
@@ -51,7 +60,10 @@ def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
     assert report["mcnemar_p"] < 1e-6
 
     # the same in a program of one's own
-    shown = run_python(tmp_path, ROOT / "examples" / "own_trainer.py")
+    program = f"import os, runpy\nos.chdir({str(tmp_path)!r})\n"
+    program += f"runpy.run_path({str(ROOT / 'examples' / 'own_trainer.py')!r}, run_name='__main__')\n"
+    log = tmp_path / "own.txt"
+    shown = said(WarmProgram(program, log=log), log)
     assert "accuracy " in shown
     own = tmp_path / "lightning_logs" / "version_2"
     assert (own / "adapter" / "adapter_model.safetensors").is_file()

@@ -3,10 +3,7 @@
 Real processes on a CPU, with gloo, as in `test_several_processes`.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from copy import deepcopy
 from pathlib import Path
@@ -16,8 +13,9 @@ import harness
 import pytest
 import torch
 from harness import options
-from processes import assert_same_run, figures, finish, run
+from processes import LIMIT_S, assert_same_run, figures, run
 from tiny import build_base
+from warm_process import WarmProgram
 
 from medqlora.config import ModelOptions
 from medqlora.errors import InputError
@@ -77,19 +75,11 @@ def test_the_shares_of_a_layer_are_its_weights_and_each_process_keeps_only_its_o
 @pytest.mark.slow
 def test_processes_with_more_and_with_less_to_do_gather_the_same_layers(tmp_path: Path) -> None:
     base = build_base(tmp_path / "base", "llama", layers=4)
-    command = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "sharded_worker.py"), str(base)]
-    workers = [
-        subprocess.Popen(
-            [*command, str(tmp_path / "store"), str(rank)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        )
-        for rank in range(2)
-    ]
-    said = [finish(worker) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
+    logs = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    program = "import sys, sharded_worker\nsharded_worker.main(*sys.argv[1:3], int(sys.argv[3]))"
+    workers = [WarmProgram(program, base, tmp_path / "store", rank, log=log) for rank, log in enumerate(logs)]
+    codes = [worker.wait(timeout=LIMIT_S) for worker in workers]
+    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
 
 
 @pytest.fixture(scope="module")

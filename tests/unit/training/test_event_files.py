@@ -1,10 +1,9 @@
 """A disk that is full of something else costs points of a curve, and no run."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from events import logged
+from warm_process import WarmProgram
 
 _LIMITED = """
 import resource, signal, sys, time
@@ -36,13 +35,12 @@ logger.finalize("success")
 
 
 def test_what_finds_no_room_is_left_out_and_said_once_and_a_new_file_goes_on(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _LIMITED, tmp_path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout.count("No room for TensorBoard's events in ") == 1, done.stdout
-    assert "(File too large): points are left out until there is" in done.stdout
+    log = tmp_path / "said.txt"
+    assert WarmProgram(_LIMITED, tmp_path, log=log).wait() == 0, log.read_text()
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert said.count("No room for TensorBoard's events in ") == 1, said
+    assert "(File too large): points are left out until there is" in said
     files = sorted((tmp_path / "run").glob("events.out.tfevents.*"))
     points = logged(tmp_path / "run", "train/loss")
     assert points[:20] == [(step, step / 2) for step in range(20)]
