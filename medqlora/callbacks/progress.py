@@ -43,7 +43,7 @@ class StepProgress(ProgressBar, Watcher):
         self.leave = settings.leave
         self._enabled = True
         self._fit: Bar | None = None
-        self._questions: _Questions | None = None
+        self._questions: AskedQuestions | None = None
         self._own: Bar | None = None
         #: seconds of the steps so far and of the validations so far, without what comes between
         self._step_s = self._validation_s = 0.0
@@ -147,7 +147,7 @@ class StepProgress(ProgressBar, Watcher):
         listed = loaders if isinstance(loaders, list) else [loaders]
         batches = [batch for loader in listed if isinstance(loader, EvalLoader) for batch in loader.batches]
         # the first validation alone: the fit's own line has the time of the others
-        self._questions = _Questions(kind, batches, says=self._validations == 0)
+        self._questions = AskedQuestions(kind, batches, says=self._validations == 0)
         if self._fit is None:
             self._own = start(_TITLES[kind], self._questions.count, "questions")
 
@@ -242,7 +242,7 @@ class StepProgress(ProgressBar, Watcher):
             self._fit = None
 
 
-class _Questions:
+class AskedQuestions:
     """The questions of one evaluation in this process, and what their first group says of the time for all.
 
     Args:
