@@ -218,6 +218,10 @@ class StepProgress(ProgressBar, Watcher):
             self._own.close()
             self._own = start("Scores and report")
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.test_loop.verbose:  # Lightning prints a table now; the commands' own report still follows
+            self._end_questions()
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_questions()
 
