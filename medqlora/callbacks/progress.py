@@ -122,7 +122,7 @@ class StepProgress(ProgressBar, Watcher):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fit is not None and self.leave:
-            SCREEN.keep(self._fit.line())
+            SCREEN.keep(self._fit.line() if SCREEN.is_terminal else self._fit.plain_line())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fit is not None:
