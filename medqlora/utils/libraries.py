@@ -1,5 +1,6 @@
 """What other libraries may write on the user's screen: warnings of trouble, and no news of their own future."""
 
+import logging
 import os
 import warnings
 
@@ -14,5 +15,7 @@ def quiet_libraries() -> None:
     """
     for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.simplefilter("ignore", category)
+    # it tells of every kernel that it could use and doesn't
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for name in _VERBOSITY:
         os.environ.setdefault(name, "error")

@@ -69,7 +69,9 @@ def _splits(record: Mapping[str, object], where: str, kind: str, fix: str) -> Sp
 def _source(described: Mapping[str, object]) -> Source | None:
     """The source with the options that the record holds; None where there is no such source."""
     name = described.get("source")
-    kind = next((kind for registered, kind in SOURCES if name in (registered, kind.name)), None)
+    kind = next(
+        (kind for registered, kind in SOURCES if name in (registered, getattr(kind, "name", None))), None
+    )
     if kind is None:
         return None
     taken = inspect.signature(kind).parameters
