@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that `medqlora --help` answers at once.
 """
 
+import contextlib
 import difflib
 import errno
 import os
@@ -20,7 +21,7 @@ from medqlora.utils.console import process_rank
 from medqlora.utils.import_progress import show_imports
 from medqlora.utils.interrupts import FitError, Interrupted, interrupting
 from medqlora.utils.libraries import quiet_libraries
-from medqlora.utils.progress import duration
+from medqlora.utils.progress import duration, end
 from medqlora.utils.screen import SCREEN
 from medqlora.utils.terminal import printable, printable_line
 
@@ -66,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if debug:
             raise
-        print(f"medqlora: error: {printable_line(str(error))}", file=sys.stderr)
+        _report(f"medqlora: error: {printable_line(str(error))}")
         return 2
     except Interrupted as stop:
-        print(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}", file=sys.stderr)
+        _report(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}")
         return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -81,16 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume(words)}`"
-        print(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)", file=sys.stderr)
+        _report(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)")
         return 1
     except Exception as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whichever option gave it
-            print(f"medqlora: error: {str(error.filename)[:80]}…: the name is too long", file=sys.stderr)
+            _report(f"medqlora: error: {str(error.filename)[:80]}…: the name is too long")
             return 2
-        print(f"medqlora: failed: {_first_line(error)} (--debug shows where)", file=sys.stderr)
+        _report(f"medqlora: failed: {_first_line(error)} (--debug shows where)")
         return 1
+
+
+def _report(line: str) -> None:
+    """The last line of a command that failed, on a line of its own."""
+    end()
+    print(line, file=sys.stderr)
 
 
 def _timed(words: list[str]) -> int:
@@ -100,8 +107,13 @@ def _timed(words: list[str]) -> int:
     shows = ("-h", "--help", "--print_config")
     works = bool(words) and words[0] in commands() and not any(word.startswith(shows) for word in words)
     if code == 0 and works and process_rank() == 0:
-        sys.stdout.flush()
-        print(f"Took {duration(time.monotonic() - began)}", file=sys.stderr, flush=True)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # raises BrokenPipeError where nobody reads the results
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # no such stream, or a full disk behind it
+            sys.stderr.write(f"Took {duration(time.monotonic() - began)}\n")
+            sys.stderr.flush()
     return code
 
 

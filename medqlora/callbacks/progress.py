@@ -43,7 +43,7 @@ class StepProgress(ProgressBar, Watcher):
         self.leave = settings.leave
         self._enabled = True
         self._fit: Bar | None = None
-        self._questions: _Questions | None = None
+        self._questions: AskedQuestions | None = None
         self._own: Bar | None = None
         #: seconds of the steps so far and of the validations so far, without what comes between
         self._step_s = self._validation_s = 0.0
@@ -122,7 +122,7 @@ class StepProgress(ProgressBar, Watcher):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fit is not None and self.leave:
-            SCREEN.keep(self._fit.line())
+            SCREEN.keep(self._fit.line() if SCREEN.is_terminal else self._fit.plain_line())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fit is not None:
@@ -147,7 +147,7 @@ class StepProgress(ProgressBar, Watcher):
         listed = loaders if isinstance(loaders, list) else [loaders]
         batches = [batch for loader in listed if isinstance(loader, EvalLoader) for batch in loader.batches]
         # the first validation alone: the fit's own line has the time of the others
-        self._questions = _Questions(kind, batches, says=self._validations == 0)
+        self._questions = AskedQuestions(kind, batches, says=self._validations == 0)
         if self._fit is None:
             self._own = start(_TITLES[kind], self._questions.count, "questions")
 
@@ -218,6 +218,10 @@ class StepProgress(ProgressBar, Watcher):
             self._own.close()
             self._own = start("Scores and report")
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.test_loop.verbose:  # Lightning prints a table now; the commands' own report still follows
+            self._end_questions()
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_questions()
 
@@ -242,7 +246,7 @@ class StepProgress(ProgressBar, Watcher):
             self._fit = None
 
 
-class _Questions:
+class AskedQuestions:
     """The questions of one evaluation in this process, and what their first group says of the time for all.
 
     Args:

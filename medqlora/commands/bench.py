@@ -18,6 +18,8 @@ from medqlora.profiling.peers import check_peers, peer_cases
 from medqlora.profiling.processes import run_case, run_cases
 from medqlora.profiling.report import heading, line, write_csv, write_json, write_plot
 from medqlora.profiling.shapes import SHAPES, base_of, configuration_values
+from medqlora.utils.progress import phase
+from medqlora.utils.screen import SCREEN
 
 #: the default engines and checkpointing, and the micro-batches of `--sweep`; without it the largest alone
 ENGINES: tuple[Trainer, ...] = ("fused", "native")
@@ -172,12 +174,15 @@ def run(command: str, words: list[str]) -> int:
 
     def report(case: Case, figures: Figures) -> None:
         rows.append(_scaled(Row(case, figures), rows))
-        print(line(rows[-1]), flush=True)
+        with SCREEN.hidden():
+            print(line(rows[-1]), flush=True)
+        bar.advance()
         write_json(folder / "bench.json", rows)  # after each case: a long sweep may be interrupted
         write_csv(folder / "bench.csv", rows)
 
-    run_cases(cases, report)
-    _run_peers(peers, report)
+    with phase("Measuring", len(cases) + len(peers), "cases") as bar:
+        run_cases(cases, report)
+        _run_peers(peers, report)
     plotted = write_plot(folder / "bench.png", rows)
     _print_environment(rows)
     print(f"Written: {folder}/bench.json, bench.csv{', bench.png' if plotted else ''}", flush=True)

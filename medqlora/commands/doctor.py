@@ -16,6 +16,7 @@ from medqlora.commands.diagnosis.versions import malicious, versions
 from medqlora.commands.registry import Command
 from medqlora.compat.argparse import option_names
 from medqlora.config.words import config_files, with_config
+from medqlora.utils.progress import phase
 
 COMMAND = Command(
     "doctor", "what is installed, what works here, and whether a fit would start", also=("check",), rank=90
@@ -58,7 +59,8 @@ def run(command: str, words: list[str]) -> int:
     rest = [*(f"--config={name}" for name in options.config or ()), *rest]
     with contextlib.redirect_stdout(io.StringIO()):  # it announces the demo, and nothing is run
         rest = with_config(rest)
-    found = diagnosed(rest, ask_hub=options.hub)
+    with phase("Checking this machine and the fit"):
+        found = diagnosed(rest, ask_hub=options.hub)
     starts = all(finding.state != "wrong" for finding in found)
     configs = config_files(rest)
     if options.json:

@@ -9,6 +9,7 @@ from medqlora.commands.verification_options import check_verification, questions
 from medqlora.config.exports import bits_of
 from medqlora.errors import InputError
 from medqlora.utils.files import disk_full
+from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
     from medqlora.artifacts.exports.gguf_export import Checked, GGUFExport
@@ -37,20 +38,21 @@ def export(options: argparse.Namespace) -> int:
     from medqlora.inference.loading import pick_device
 
     base_gguf = None if options.base_gguf is None else Path(options.base_gguf).expanduser()
-    made = GGUFExport(
-        ExportRequest(
-            options.to,
-            options.adapter,
-            out,
-            options.type or "f16",
-            options.base,
-            base_gguf,
-            options.pre_tokenizer,
-            options.license,
-            pick_device(options.device),
-            options.verify == "true",
+    with phase("Reading the adapter and its base"):
+        made = GGUFExport(
+            ExportRequest(
+                options.to,
+                options.adapter,
+                out,
+                options.type or "f16",
+                options.base,
+                base_gguf,
+                options.pre_tokenizer,
+                options.license,
+                pick_device(options.device),
+                options.verify == "true",
+            )
         )
-    )
     print(f"Exporting {made.merge.adapter} with {made.merge.live.name}", flush=True)
     try:
         checked = _written(made, options)

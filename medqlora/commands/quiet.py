@@ -5,6 +5,8 @@ import re
 import warnings
 
 from medqlora.callbacks.event_files import silence_writer_threads
+from medqlora.utils.console import say
+from medqlora.utils.screen import SCREEN
 
 _LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
@@ -47,5 +49,10 @@ def hide_usual_messages() -> None:
 
 
 def _has_news(record: logging.LogRecord) -> bool:
+    if record.levelno > logging.INFO:
+        SCREEN.clear()
+        return True
     message = _RANK.sub("", record.getMessage())
-    return record.levelno > logging.INFO or message.startswith(_NEWS)
+    if message.startswith(_NEWS):
+        say(message)  # above the line of the progress, not beside it
+    return False

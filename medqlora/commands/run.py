@@ -24,6 +24,7 @@ from medqlora.config.schema import options
 from medqlora.errors import InputError
 from medqlora.trainer.stage_start import Stage
 from medqlora.utils.console import say
+from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -79,7 +80,8 @@ class Run:
             InputError: an option is wrong.
         """
         try:
-            self.cli = MedQLoRACLI(self.words, self._settle, with_trainer=with_trainer)
+            with phase("Building the run"):
+                self.cli = MedQLoRACLI(self.words, self._settle, with_trainer=with_trainer)
         except ArgumentError as error:
             raise InputError(one_line(str(error), options(self.verb), self.words)) from error
         self.trainer, self.model, self.datamodule = self.cli.trainer, self.cli.model, self.cli.datamodule

@@ -9,6 +9,7 @@ from medqlora.config.check import check_options
 from medqlora.config.words import CommandLine, with_config
 from medqlora.errors import InputError
 from medqlora.utils.interrupts import FitError, Interrupted
+from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
     from medqlora.commands.run import Run
@@ -78,6 +79,7 @@ def _prepared(words: list[str], command: str | None = None) -> "Run":
     check_options(words[0], words[1:], files=True)
     check_places(words)
     import_unsloth_if_named(words)
-    from medqlora.commands.run import Run
+    with phase("Loading the program"):
+        from medqlora.commands.run import Run
 
     return Run(words, command)

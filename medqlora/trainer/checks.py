@@ -138,12 +138,25 @@ def check_train_limit(trainer: Trainer, steps: int) -> None:
         steps: optimizer steps of an epoch, which are its batches.
     """
     limit = trainer.limit_train_batches
-    if isinstance(limit, float) and 0 < limit < 1 and int(steps * limit) < 1:
-        least = math.ceil(100 / steps) / 100 if steps else 1
+    if _is_less_than_one(limit, steps):
         raise InputError(
             f"--trainer.limit_train_batches {limit:g}: an epoch has {steps} steps, and that share is less than one: "
-            f"use at least {least:g}, or --data.train_samples for fewer examples"
+            f"use at least {math.ceil(100 / steps) / 100:g}, or --data.train_samples for fewer examples"
         )
+
+
+def check_predict_limit(trainer: Trainer, groups: int) -> None:
+    """As `check_train_limit`, of the groups of questions that `predict` answers."""
+    limit = trainer.limit_predict_batches
+    if _is_less_than_one(limit, groups):
+        raise InputError(
+            f"--trainer.limit_predict_batches {limit:g}: the questions are {groups} groups, and that share is less "
+            "than one: leave it out, or name a number of groups"
+        )
+
+
+def _is_less_than_one(limit: float, count: int) -> bool:
+    return isinstance(limit, float) and 0 < limit < 1 and count > 0 and int(count * limit) < 1
 
 
 def _is_known(value: object) -> bool:

@@ -27,7 +27,13 @@ from medqlora.distributed.processes import ShardedBaseStrategy
 from medqlora.errors import InputError
 from medqlora.evaluation.metrics.enough import limits
 from medqlora.records import Record
-from medqlora.trainer.checks import OWN_FOLDER, check_monitors, check_train_limit, check_val_interval
+from medqlora.trainer.checks import (
+    OWN_FOLDER,
+    check_monitors,
+    check_predict_limit,
+    check_train_limit,
+    check_val_interval,
+)
 from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
 from medqlora.training.checks.examples import check_examples
@@ -89,6 +95,8 @@ def start_stage(
     for callback in callbacks_of(trainer):
         if isinstance(callback, ChecksStart):
             callback.check_start(trainer, module, data, stage)
+    if stage == "predict":
+        check_predict_limit(trainer, len(data.evaluation_loader(data.test, in_order=True)))
     if stage == "fit":
         with phase("Checking the examples"):
             lines = check_examples(data, module.backend.tokenizer())

@@ -176,6 +176,11 @@ class _Bars:
             SCREEN.clear()
             self._draw()
 
+    def clear(self) -> None:
+        with self._lock:
+            self._open.clear()
+            SCREEN.clear()
+
     def changed(self, bar: Bar) -> None:
         if not SCREEN.is_terminal:
             bar.print_if_due()
@@ -207,6 +212,11 @@ def start(name: str, total: int | None = None, unit: str = "") -> Bar:
     if process_rank() == 0:
         _BARS.add(bar)
     return bar
+
+
+def end() -> None:
+    """Ends every phase, as before an error is reported."""
+    _BARS.clear()
 
 
 @contextlib.contextmanager

@@ -31,6 +31,9 @@ LINES: list[list[str]] = [
             "--model.optimizer AdamW",
             "--model.optimizer SGD --model.optimizer.momentum 0.5",
             "--model.optimizer torch.optim.SGD --model.optimizer.momentum 0.5",
+            "--model.lr_scheduler linear",
+            "--model.lr_scheduler torch.optim.lr_scheduler.StepLR --model.lr_scheduler.step_size 3",
+            "--model.lr_scheduler StepLR --model.lr_scheduler.step_size 3",
             "--model.checkpointing 3",
             "--model.adapter null",
             "--model.adapter 5",
@@ -105,6 +108,8 @@ FILES = [
     "model:\n  backend:\n    init_args:\n      seed: 3\n",
     "model:\n  lora: {<<: {r: 4}, alpha: 3}\n",
     "model: {optimizer: {class_path: SGD, init_args: {momentum: 0.3}}}\n",
+    "model: {lr_scheduler: constant}\n",
+    "model: {lr_scheduler: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 2}}}\n",
     "model: {lora: {target_modules: [q_proj]}}\n",
     "data:\n  benchmarks:\n  - medqlora.data.MedQA\n  - class_path: medqlora.data.MedMCQA\n    init_args: {test: x}\n",
     "data:\n  source:\n    class_path: medqlora.data.JSONLines\n    init_args:\n      train: x\n"

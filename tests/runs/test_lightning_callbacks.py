@@ -196,6 +196,10 @@ def test_predict_may_be_limited_to_the_first_questions(own: Own) -> None:
     trainer = own.trainer(**NO_FILES, limit_predict_batches=1)
     (answers,) = trainer.predict(own.module(adapter="none"), datamodule=data) or []
     assert 0 < len(answers) < 9
+    with pytest.raises(InputError, match=r"limit_predict_batches 0\.01: the questions are"):
+        own.trainer(**NO_FILES, limit_predict_batches=0.01).predict(
+            own.module(adapter="none"), datamodule=own.data()
+        )
     assert [one["id"] for one in answers] == [f"q{2000 + number}" for number in range(len(answers))]
 
 

@@ -14,8 +14,11 @@ from medqlora.artifacts.merge.base_weights import BaseWeights, Quantized
 from medqlora.artifacts.merge.live_model import LiveBase, weights_by_tensor
 from medqlora.artifacts.merge.lora_update import read_update
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
+from medqlora.artifacts.merge.questions import test_questions as questions_to_test
+from medqlora.artifacts.merge.questions import validation_questions
 from medqlora.artifacts.merge.shards import ShardedFolder
 from medqlora.artifacts.merge.whole_model import merge_model
+from medqlora.data import SyntheticTrials
 from medqlora.errors import InputError
 from medqlora.models import LoRA, Transformers
 
@@ -274,3 +277,11 @@ def test_what_cannot_be_merged_by_tensor_is_merged_as_a_model(tmp_path: Path, fa
         assert weights_by_tensor(live_base) is None
         ours = merge_model(bare, live_base, adapter).eval()(input_ids=ids).logits
     torch.testing.assert_close(ours, live, rtol=1e-3, atol=1e-3)
+
+
+def test_the_questions_of_every_source_are_found_by_its_record() -> None:
+    source = SyntheticTrials(train=8, dev=4, test=3)
+    splits = source.read()
+    record = {"data": source.fingerprint(), "dev_ids": [one.id for one in splits.dev]}
+    assert [one.id for one in validation_questions(record, "adapter")] == [one.id for one in splits.dev]
+    assert len(questions_to_test(record, "adapter")) == 3
