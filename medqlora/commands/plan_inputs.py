@@ -121,7 +121,8 @@ def read_fit(
     from medqlora.models.lora import lora_targets
     from medqlora.models.transformers import skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
-    from medqlora.training.fit_plan import FitOptions
+    from medqlora.training.fit_plan import FitOptions, stored_width
+    from medqlora.utils.host_memory import resident_bytes
     from medqlora.utils.run_length import total_steps
 
     backend, lora, options = module.backend, module.lora, module.options
@@ -140,16 +141,27 @@ def read_fit(
     sharded = trainer["strategy"] == "fsdp" and devices > 1
     if sharded:
         check_shared(backend, lora, options, data.options.packing, config)
+    on_cpu = trainer["accelerator"] == "cpu"
     steps = -(-len(lengths) // data.options.batch_size)
     return Fit(
-        FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens),
+        FitOptions(
+            backend,
+            lora,
+            options,
+            data.options,
+            module.optimizer,
+            data.micro_batch_tokens,
+            device="cpu" if on_cpu else "cuda",
+            process=resident_bytes() if on_cpu else 0,
+            stored_width=stored_width(config),
+        ),
         shape,
         lengths,
         [note for note in (hub_note, base_note, length_note) if note],
         _fusable(module, data, config, longest=max(map(sum, lengths))),
         options.engine,
         DTYPES[precision].itemsize,
-        trainer["accelerator"] == "cpu",
+        on_cpu,
         devices,
         sharded,
         steps,
