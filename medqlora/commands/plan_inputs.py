@@ -41,7 +41,7 @@ class Fit(NamedTuple):
         fusable: whether the fused engine can run it.
         engine: `--model.engine`.
         width: bytes per value in the matrix products.
-        on_cpu: whether `--trainer.accelerator` is the CPU.
+        on_cpu: whether it is planned for a CPU.
         steps: of an epoch.
         run_steps: of the run.
     """
@@ -112,8 +112,15 @@ def read_fit(
     data: "PubMedQADataModule",
     trainer: "Namespace",
     devices: int | None,
+    *,
+    for_gpu: bool,
 ) -> Fit:
     """Checks the options and reads what the plan needs. Without a network the Hub is asked once.
+
+    Args:
+        module, data, trainer: of the fit; nothing is read yet.
+        devices: GPUs that share each step; None for those of `trainer`.
+        for_gpu: whether a GPU, or its memory, is named: then `--trainer.accelerator cpu` does not count.
 
     Raises:
         InputError: an option is wrong, or the base model can't be planned.
@@ -141,7 +148,7 @@ def read_fit(
     sharded = trainer["strategy"] == "fsdp" and devices > 1
     if sharded:
         check_shared(backend, lora, options, data.options.packing, config)
-    on_cpu = trainer["accelerator"] == "cpu"
+    on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
     return Fit(
         FitOptions(
