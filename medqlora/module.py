@@ -25,6 +25,7 @@ from medqlora.training.checks.options import check_options
 from medqlora.training.optim import OptimizerName, SchedulerName, check_scheduler
 from medqlora.training.optimizer_names import NamedOptimizer
 from medqlora.utils.console import say
+from medqlora.utils.host_memory import resident_bytes, return_freed_memory
 
 _OPTIONS = frozenset(field.name for field in fields(ModelOptions))
 
@@ -115,6 +116,9 @@ class QLoRAModule(StepHooks):
         if self.model is not None:
             return
         adapter = None if self.adapter in (None, "none") else self.adapter
+        if self.trainer.state.fn == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            return_freed_memory()
+            self.process_bytes = resident_bytes()
         # the weights of a checkpoint are loaded into new adapters
         fresh = self.trainer.state.fn == "fit" or self.checkpoint is not None
 

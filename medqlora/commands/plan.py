@@ -97,7 +97,8 @@ def _plan(words: list[str], gpu: "GPU | None", memory: int | None, devices: int 
     from medqlora.planner.fitting import RESERVE, largest_budgets
 
     cli = build(["fit", *words], with_trainer=False)
-    fit = read_fit(cli.model, cli.datamodule, cli.config["fit"]["trainer"], devices)
+    for_gpu = gpu is not None or memory is not None
+    fit = read_fit(cli.model, cli.datamodule, cli.config["fit"]["trainer"], devices, for_gpu=for_gpu)
     target = _target(gpu, memory, fit.on_cpu)
     fitted = fit.planned(gpu, target.room)
     setting, peak = fitted.setting, fitted.plan.peak

@@ -41,7 +41,7 @@ class Fit(NamedTuple):
         fusable: whether the fused engine can run it.
         engine: `--model.engine`.
         width: bytes per value in the matrix products.
-        on_cpu: whether `--trainer.accelerator` is the CPU.
+        on_cpu: whether it is planned for a CPU.
         steps: of an epoch.
         run_steps: of the run.
     """
@@ -112,8 +112,15 @@ def read_fit(
     data: "PubMedQADataModule",
     trainer: "Namespace",
     devices: int | None,
+    *,
+    for_gpu: bool,
 ) -> Fit:
     """Checks the options and reads what the plan needs. Without a network the Hub is asked once.
+
+    Args:
+        module, data, trainer: of the fit; nothing is read yet.
+        devices: GPUs that share each step; None for those of `trainer`.
+        for_gpu: whether a GPU, or its memory, is named: then `--trainer.accelerator cpu` does not count.
 
     Raises:
         InputError: an option is wrong, or the base model can't be planned.
@@ -121,7 +128,8 @@ def read_fit(
     from medqlora.models.lora import lora_targets
     from medqlora.models.transformers import skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
-    from medqlora.training.fit_plan import FitOptions
+    from medqlora.training.fit_plan import FitOptions, stored_width
+    from medqlora.utils.host_memory import resident_bytes
     from medqlora.utils.run_length import total_steps
 
     backend, lora, options = module.backend, module.lora, module.options
@@ -140,16 +148,27 @@ def read_fit(
     sharded = trainer["strategy"] == "fsdp" and devices > 1
     if sharded:
         check_shared(backend, lora, options, data.options.packing, config)
+    on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
     return Fit(
-        FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens),
+        FitOptions(
+            backend,
+            lora,
+            options,
+            data.options,
+            module.optimizer,
+            data.micro_batch_tokens,
+            device="cpu" if on_cpu else "cuda",
+            process=resident_bytes() if on_cpu else 0,
+            stored_width=stored_width(config),
+        ),
         shape,
         lengths,
         [note for note in (hub_note, base_note, length_note) if note],
         _fusable(module, data, config, longest=max(map(sum, lengths))),
         options.engine,
         DTYPES[precision].itemsize,
-        trainer["accelerator"] == "cpu",
+        on_cpu,
         devices,
         sharded,
         steps,

@@ -74,7 +74,9 @@ def report_lines(report: Report) -> list[str]:
         f"{report['tokens']:,} tokens",
         *_time_lines(report),
         *_gpu_lines(report.get("gpus", [])),
-        "Memory is what torch allocates; the GPU's own context takes about half a GiB more.",
+        "Memory is that of the whole process, libraries included."
+        if report["phases"]["load"].get("libraries")
+        else "Memory is what torch allocates; the GPU's own context takes about half a GiB more.",
     ]
 
 

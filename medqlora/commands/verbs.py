@@ -1,5 +1,6 @@
 """Runs one of Lightning's verbs, and turns what is wrong with its options into one line."""
 
+import os
 from typing import TYPE_CHECKING
 
 from medqlora.commands.places import check_places
@@ -79,6 +80,9 @@ def _prepared(words: list[str], command: str | None = None) -> "Run":
     check_options(words[0], words[1:], files=True)
     check_places(words)
     import_unsloth_if_named(words)
+    if words[0] == "fit":
+        # torch reads it once: large pages, of which `return_freed_memory` needs many fresh ones
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with phase("Loading the program"):
         from medqlora.commands.run import Run
 

@@ -98,7 +98,7 @@ class TrainingScope:
         if self.words and words and self.words.isdisjoint(map(_hash, words)):
             doubts.append(f"none of the question's content words occurs in the training {self.words_of}")
         if self.always_context and not record.contexts:
-            doubts.append("no context was given, and every training question had one")
+            doubts.append("no context was given although every training question had one")
         return doubts
 
     @property

@@ -1,5 +1,7 @@
 """Bytes by part and phase, as torch counts allocated memory: without the CUDA context of about half a GiB.
 
+On a CPU they are those of the process (`planner.host`). Of a native engine's mask on a GPU the same tensor is counted,
+which was not measured there.
 The load phase is exact. Training with the fused engine counts its saved tensors (`medqlora.fused`). Its transient
 part, and the native engines' activations, are fitted to peaks on an H200 (torch 2.11, Llama-3-8B's shape).
 """
@@ -14,6 +16,7 @@ from medqlora.fused.head import PIECE_LOGITS
 from medqlora.fused.layer import WEIGHT_GROUPS
 from medqlora.models.host_weights import PIECE_VALUES
 from medqlora.models.lora import SEVEN_PROJECTIONS
+from medqlora.planner import host
 from medqlora.planner.generation import Generation, decoding_parts
 from medqlora.planner.shape import Shape
 
@@ -42,6 +45,11 @@ class Setting:
         checkpointing: none, full, offload, or the number of recomputed layers.
         embedding, head: on the device or in host memory.
         cached: number of layers whose weights the fused engine keeps dequantized.
+        device: cuda counts what torch allocates; cpu the memory of the process.
+        process: bytes of the process before the base model is loaded; of a cpu.
+        stored_width: bytes per weight in the base model's files; of a cpu.
+        masked: whether each layer of a native engine makes an attention mask of its own (transformers' sdpa; Unsloth's
+            attention needs none).
         shares: number of GPUs over which the layers' quantized weights are sharded; 1 for no sharding.
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
@@ -61,6 +69,10 @@ class Setting:
     embedding: Literal["device", "host"] = "device"
     head: Literal["device", "host"] = "device"
     cached: int = 0
+    device: Literal["cuda", "cpu"] = "cuda"
+    process: int = 0
+    stored_width: int = 2
+    masked: bool = False
     shares: int = 1
     tokens: int = 2048
     loss_rows: int = 300
@@ -111,6 +123,8 @@ def plan(shape: Shape, setting: Setting) -> Plan:
         "gradients": adapters,  # a permanent buffer: `training.flat`
         **workspace,
     }
+    if setting.device == "cpu" and setting.engine == "native":
+        return _host_plan(shape, setting, base, kept)
     # the head runs before the layers' backward, with all activations but without the workspace
     logits = max(0, _logits_bytes(shape, setting) - workspace["dequantized group"])
     score = setting.score_tokens * _forward_bytes(shape, setting)
@@ -121,6 +135,20 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     }
     if setting.rows:
         phases["generate"] = {**kept, **_generation_parts(shape, setting)}
+    return Plan(phases)
+
+
+def _host_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[str, int]) -> Plan:
+    """The phases of a native engine on a CPU, with the memory of the process itself."""
+    process = {"libraries": setting.process}
+    recomputed = min(recomputed_layers(shape, setting), shape.layers)
+    phases = {
+        "load": {**process, **base, "files": host.stored_bytes(shape, setting)},
+        "fit": {**process, **kept, "activations": host.native_activations(shape, setting, recomputed)},
+        "validate": {**process, **kept, "activations": host.scoring_bytes(shape, setting)},
+    }
+    if setting.rows:
+        phases["generate"] = {**process, **kept, **_generation_parts(shape, setting)}
     return Plan(phases)
 
 
@@ -234,7 +262,10 @@ def activation_bytes(shape: Shape, setting: Setting) -> int:
         layer = round(layer * _NATIVE_FACTOR)
         recomputed = min(recomputed, shape.layers)
         transient = round(layer * _NATIVE_TRANSIENT) if recomputed else 0
-        return setting.tokens * ((shape.layers - recomputed) * layer + recomputed * saved_input + transient)
+        masks = host.mask_bytes(setting) * (shape.layers - recomputed + bool(recomputed))
+        return masks + setting.tokens * (
+            (shape.layers - recomputed) * layer + recomputed * saved_input + transient
+        )
     recomputed = min(recomputed, shape.layers - 1)
     # after its keys and values, the last layer runs only at the rows that carry loss
     last = token + 2 * shape.kv_heads * shape.head_dim * setting.width

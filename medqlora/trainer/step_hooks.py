@@ -19,7 +19,7 @@ from medqlora.trainer.checkpoint_hooks import CheckpointHooks
 from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
-from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, usable_memory
+from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, stored_width, usable_memory
 from medqlora.training.optim import build_optimizer, build_scheduler
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
@@ -36,6 +36,7 @@ class StepHooks(CheckpointHooks):
     Attributes:
         optimizer: name or factory, see `QLoRAModule`.
         parameter_counts: trainable and total parameters, known once the model is loaded.
+        process_bytes: memory of the process before the model was loaded; counted for a fit on a CPU.
         signal: signal that this process received; 0 for none.
         agreed_signal: signal that all processes know one of them received; 0 for none.
     """
@@ -45,6 +46,7 @@ class StepHooks(CheckpointHooks):
     def __init__(self) -> None:
         super().__init__()
         self.parameter_counts = (0, 0)
+        self.process_bytes = 0
         self.signal = self.agreed_signal = 0
         self._agreed_scalar = AsyncScalar()
         self._metrics = StepMetrics()
@@ -130,7 +132,15 @@ class StepHooks(CheckpointHooks):
         planned = plan_fit(
             shape,
             FitOptions(
-                self.backend, self.lora, self.options, data.options, self.optimizer, data.budget.option
+                self.backend,
+                self.lora,
+                self.options,
+                data.options,
+                self.optimizer,
+                data.budget.option,
+                device="cpu" if self.device.type == "cpu" else "cuda",
+                process=self.process_bytes,
+                stored_width=stored_width(self.backend.config()),
             ),
             data.train_lengths,
             fused=fused,

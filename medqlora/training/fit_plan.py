@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 
@@ -15,6 +15,9 @@ from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class FitPlan(NamedTuple):
@@ -60,6 +63,9 @@ class FitOptions:
         backend, lora, model, data: as the user gave them.
         optimizer: a name, or a factory, which is planned as AdamW.
         micro_batch_tokens: token budget; "auto" to choose one.
+        device: the kind of device.
+        process: bytes of the process before the base model is loaded; of a cpu.
+        stored_width: bytes per weight in the base model's files; of a cpu.
     """
 
     backend: Backend
@@ -68,6 +74,9 @@ class FitOptions:
     data: DataOptions
     optimizer: str | OptimizerFactory
     micro_batch_tokens: int | Literal["auto"]
+    device: Literal["cuda", "cpu"] = "cuda"
+    process: int = 0
+    stored_width: int = 2
 
     def setting(self, *, fused: bool, width: int, cached_layers: int, devices: int, sharded: bool) -> Setting:
         """The planner's setting, before anything is chosen by memory."""
@@ -90,6 +99,11 @@ class FitOptions:
             cached=cached_layers if fused and model.weights == "cached" else 0,
             new_tokens=model.max_new_tokens,
             shares=devices if sharded else 1,
+            device=self.device,
+            process=self.process,
+            stored_width=self.stored_width,
+            # Unsloth's attention takes the lengths of the examples instead
+            masked=not fused and native != "unsloth" and type(backend).__name__ != "Unsloth",
         )
 
 
@@ -145,6 +159,14 @@ def usable_memory(device: torch.device) -> int | None:
         return None
     free, total = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - RESERVE * total)
+
+
+def stored_width(config: "PretrainedConfig") -> int:
+    """Bytes per weight in the base model's files: of 4-bit files less than one, counted as one."""
+    if getattr(config, "quantization_config", None) is not None:
+        return 1
+    dtype = getattr(config, "dtype", None)
+    return dtype.itemsize if isinstance(dtype, torch.dtype) else 2
 
 
 def size(value: float) -> str:

@@ -1,18 +1,20 @@
 """`medqlora plan`: memory and time before a weight is loaded, on a machine without a GPU."""
 
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import options, refused
+from harness import options, refused, write_rows
 from tiny import build_base
 
 from medqlora.cli import main
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-QLORA, NO_UNSLOTH, LARGE_GPU = (
-    str(CONFIGS / f"{name}.yaml") for name in ("qlora", "no_unsloth", "large_gpu")
+QLORA, NO_UNSLOTH, LARGE_GPU, COLAB = (
+    str(CONFIGS / f"{name}.yaml") for name in ("qlora", "no_unsloth", "large_gpu", "colab_t4")
 )
 GIB = 2**30
 
@@ -32,6 +34,88 @@ def test_the_experiment_is_planned_without_a_gpu_weights_or_network(
     assert found["fits"]
     assert "published shape of llama-3-8b" in found["notes"][0]
     assert found["full_fine_tuning"]["saved"] > 0.9
+
+
+def test_without_a_network_the_hub_is_asked_once_and_one_line_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(connection.recv(1000).split(b" ")[0])
+
+        threading.Thread(target=refuse, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert main(["plan", "--config", QLORA, "--gpu", "h200"]) == 0
+        server.shutdown(socket.SHUT_RDWR)
+    out, err = capsys.readouterr()
+    assert asked == [b"HEAD"]
+    assert sum("does not answer" in line for line in out.splitlines()) == 1
+    assert "etry" not in err
+
+
+def test_nothing_is_asked_where_everything_is_local(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(**options: object) -> None:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("medqlora.commands.plan_inputs.hub", never)
+    assert planned(capsys, *options(tiny_bases["llama"], tmp_path))["notes"] == []
+
+
+def test_a_sample_of_the_questions_is_counted_where_they_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = planned(capsys, "--config", QLORA, "--config", COLAB, "--gpu", "t4")
+    assert found["steps"] == 75  # 3 epochs of 200 questions, 8 at a time
+    assert "200 questions" in found["notes"][-1]
+    # the base's tokenizer alone is missing: the questions are counted
+    rows = [
+        {"id": str(number), "question": f"Does drug {number} help?", "answer": "yes"} for number in range(20)
+    ]
+    file = write_rows(tmp_path / "train.jsonl", rows)
+    words = ["--data.source", "medqlora.data.JSONLines", f"--data.source.train={file}"]
+    other = [{"id": "x", "question": "Is it?", "answer": "yes"}]
+    words += [f"--data.source.test={write_rows(tmp_path / 'test.jsonl', other)}", "--gpu", "t4"]
+    found = planned(capsys, "--config", QLORA, *words)
+    assert found["steps"] == 9
+    assert "19 questions" in found["notes"][-1]  # one validates
+
+
+def test_parameters_and_the_times_on_several_gpus_stand_side_by_side(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = planned(capsys, "--config", QLORA)
+    assert found["parameters"] == {"trainable": 41_943_040, "total": 8_030_261_248 + 41_943_040}
+    rows = {row["gpu"]: row for row in found["gpus"]}
+    assert {"t4", "rtx4090", "h200"} <= rows.keys()
+    assert (rows["t4"]["engine"], rows["h200"]["engine"]) == ("native", "fused")
+    for row in rows.values():
+        least = [minutes[0] for minutes in row["minutes"].values()]
+        assert least == sorted(least, reverse=True)
+    one = planned(capsys, "--config", QLORA, "--gpu", "h200", "--devices", "2")
+    assert [row["gpu"] for row in one["gpus"]] == ["h200"]
+    assert one["minutes"] == one["gpus"][0]["minutes"]["2"] == rows["h200"]["minutes"]["2"]
+    assert main(["plan", "--config", QLORA]) == 0
+    out = capsys.readouterr().out
+    assert "Parameters: 41,943,040 trainable of 8,072,204,288 (0.52%)" in out
+    assert max(map(len, out.splitlines())) <= 130
 
 
 def test_a_small_gpu_is_told_what_fits(capsys: pytest.CaptureFixture[str]) -> None:

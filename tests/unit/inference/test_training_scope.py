@@ -44,8 +44,8 @@ def test_a_far_question_is_uncertain_whatever_its_score_and_says_why() -> None:
     answer = answer_of(sure(METFORMIN), METFORMIN, scope=scope)
     assert (answer.kind, answer.decision, answer.leaning) == ("uncertain", "uncertain", "yes")
     assert answer.reason == (
-        "None of the question's content words occurs in the training questions, and no context was given, and every "
-        "training question had one."
+        "None of the question's content words occurs in the training questions, and no context was given although "
+        "every training question had one."
     )
     assert answer.calibrated is False
     assert "not calibrated: the question is unlike those of the training" in answer.text

@@ -9,10 +9,11 @@ from tiny import build_base
 
 from medqlora.data.batching.packing import pack
 from medqlora.fused import FusedDecoder
-from medqlora.models import LoRA, Transformers
+from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.models.flops import step_flops
 from medqlora.models.sharded import ShardedLayer
 from medqlora.planner import Setting, Shape, plan
+from medqlora.planner.host import mask_bytes, saved_layer_bytes
 from medqlora.planner.memory import GIB, cast_bytes, layer_bytes, optimizer_bytes
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
@@ -124,6 +125,46 @@ def test_the_fused_engine_keeps_the_planned_bytes_of_a_layer(
     planned = layer_bytes(shape, Setting(width=4, r=4)) - 4 * shape.hidden
     logsumexp = 4 * shape.heads  # of flash attention, which a CPU hasn't
     assert found == planned - logsumexp
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_native_engine_keeps_the_planned_bytes_of_a_layer_on_a_cpu(
+    family: str, tiny_bases: dict[str, Path]
+) -> None:
+    model = load(tiny_bases[family])
+    shape = Shape.of(model.config)
+    batch = pack([Encoded("a", list(range(3, 80)), [5, 6]), Encoded("b", list(range(9, 60)), [7])])
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        Decoder(model).loss_sum(batch)
+    tokens = batch.input_ids.numel()
+    setting = Setting(width=4, r=4, engine="native", device="cpu", tokens=tokens, masked=True)
+    layer = tokens * saved_layer_bytes(shape, setting) + mask_bytes(setting)
+    # beside the layers: cosines and sines, and the rows of the head; the first norm's input needs no gradient
+    assert sum(held.values()) == pytest.approx(shape.layers * layer, rel=0.1)
+
+
+def test_on_a_cpu_the_process_and_the_files_are_counted() -> None:
+    tokens = {"tokens": 2048, "loss_rows": 300, "width": 4, "engine": "native"}
+    small = Shape(30, 576, 9, 3, 64, 1536, 49152, tied=True)
+    cpu: Any = {**tokens, "device": "cpu", "process": GIB // 2, "masked": True}
+    for checkpointing in ("none", "full"):
+        found = plan(small, Setting(checkpointing=checkpointing, **cpu))
+        assert all(phase["libraries"] == GIB // 2 for phase in found.phases.values())
+        assert found.phases["load"]["files"] == 2 * small.base_parameters
+    # masks of T² values in each of 30 layers
+    longer = plan(small, Setting(checkpointing="none", **{**cpu, "tokens": 4096}))
+    unmasked = plan(small, Setting(checkpointing="none", **{**cpu, "tokens": 4096, "masked": False}))
+    difference = longer.total("fit") - unmasked.total("fit")
+    assert difference == 30 * 4 * 4096**2 + 4096**2
 
 
 def test_casts_are_those_that_the_engine_makes() -> None:
