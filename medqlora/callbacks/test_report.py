@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from medqlora.callbacks.attached import qlora_module, run_folder
+from medqlora.callbacks.event_files import EventFiles, tag_of
 from medqlora.callbacks.report_context import report_context
 from medqlora.callbacks.sessions import log_session
 from medqlora.compat.lightning import fast_dev_run
@@ -185,9 +186,10 @@ def _log_figures(logger: Logger, tested: Sequence[Tested], step: int) -> None:
     add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
     if add_figure is None:
         return
+    tag = tag_of if isinstance(logger, EventFiles) else str
     for index, result in enumerate(tested):
         prefix = logged_under(index, result)
         for name, figure in figures(result.scores, result.predictions).items():
-            add_figure(f"{prefix}/{name}", figure, step, close=False)
+            add_figure(tag(f"{prefix}/{name}"), figure, step, close=False)
     if len(tested) > 1:
-        add_figure("test/suite", suite_figure(tested), step, close=False)
+        add_figure(tag("test/suite"), suite_figure(tested), step, close=False)
