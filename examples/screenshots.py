@@ -25,7 +25,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 PAGES = {
     "timeseries": ("timeseries", "card-view"),
     "hparams": ("hparams", "hparams-main, tf-hparams-main"),
-    "images": ("images", "tf-image-dashboard img, image-card img, card-view"),
+    "images": ("images", "tf-image-loader img"),
     "text": ("text", "tf-text-dashboard table, text-dashboard table"),
 }
 PATIENCE_S = 60.0
@@ -83,11 +83,19 @@ def take_report(browser: Any, report: Path, size: tuple[int, int], out: Path, na
         if scheme == "light":
             page.evaluate("document.querySelector('section .figures')?.parentElement.scrollIntoView()")
             save(page, out / f"report-{name}-curves.png")
-            page.locator(".browse select[name=outcome]").first.select_option("wrong")
-            page.evaluate("document.querySelector('.browse').scrollIntoView()")
-            page.locator(".browse tbody summary").first.click()
-            save(page, out / f"report-{name}-questions.png")
+            take_questions(page, out / f"report-{name}-questions.png")
         page.close()
+
+
+def take_questions(page: Any, path: Path) -> None:
+    """The table of questions, the least sure answer first and unfolded; nothing where the page has no such table."""
+    table = page.locator(".browse:not([hidden])").first
+    if table.count() == 0:
+        return
+    table.locator("select[name=sort]").select_option("unsure")
+    table.evaluate("box => box.scrollIntoView()")
+    table.locator("tbody summary").first.click()
+    save(page, path)
 
 
 def take_tensorboard(browser: Any, address: str, size: tuple[int, int], out: Path, name: str) -> None:

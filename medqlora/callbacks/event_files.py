@@ -16,7 +16,13 @@ from medqlora.utils.console import say
 #: seconds after which writing is tried again
 _PATIENCE_S = 30.0
 #: TensorBoard sorts its groups by name: these come behind train and val
-_LATER = {"epoch": "x-progress", "memory": "x-memory", "throughput": "x-speed", "best": "x-best"}
+_LATER = {
+    "best": "x-best",
+    "epoch": "x-progress",
+    "memory": "x-memory",
+    "test": "x-test",
+    "throughput": "x-speed",
+}
 
 
 def tag_of(metric: str) -> str:

@@ -108,7 +108,10 @@ def _settings(record: Mapping[str, object]) -> str:
             parts.append(f"learning rate {training['learning_rate']:g}")
         parts += [f"{key} {training[key]}" for key in ("optimizer", "precision", "seed") if key in training]
     if isinstance(lora, Mapping) and "r" in lora:
-        parts.append(f"LoRA rank {lora['r']}, alpha {lora.get('alpha')}")
+        alpha = lora.get("alpha")
+        parts.append(
+            f"LoRA rank {lora['r']}" + (f", alpha {alpha:g}" if isinstance(alpha, (int, float)) else "")
+        )
     return ", ".join(parts)
 
 

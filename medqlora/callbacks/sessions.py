@@ -1,7 +1,9 @@
 """A run's row in TensorBoard's HPARAMS: the adapter's options, and its final scores."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from medqlora.artifacts.card_metadata import hub_name
 from medqlora.callbacks.event_files import EventFiles
 
 #: every column of options → a value of its type, in their order
@@ -49,7 +51,8 @@ def log_session(
         scores: among `METRICS` those to log with it.
         step: of the weights.
     """
-    options = {"command": command, "adapter": adapter, **options_of(record)}
+    short = "/".join(Path(adapter).parts[-2:])  # of a path its end, by which adapters differ
+    options = {"command": command, "adapter": short, **options_of(record)}
     for logger in loggers:
         if isinstance(logger, EventFiles):
             logger.log_session(options, COLUMNS, METRICS, scores, step)
@@ -72,7 +75,7 @@ def options_of(record: Mapping[str, object]) -> dict[str, str | float]:
 
     lora, training, data = part("lora"), part("training"), part("data")
     values = {
-        "base": record.get("base"),
+        "base": hub_name(str(record.get("base", "")), str(record.get("backend", ""))),
         "data": data.get("name"),
         "train_questions": data.get("train_questions"),
         "prompt": part("prompt").get("name"),

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from medqlora.callbacks.attached import qlora_module, run_folder
+from medqlora.callbacks.event_files import EventFiles, tag_of
 from medqlora.callbacks.report_context import report_context
 from medqlora.callbacks.sessions import log_session
 from medqlora.compat.lightning import fast_dev_run
@@ -197,4 +198,9 @@ def _log_figures(logger: Logger, tested: Sequence[Tested], step: int) -> None:
     add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
     if add_figure is None:
         return
-    log_figures(add_figure, tested, step)
+    tag = tag_of if isinstance(logger, EventFiles) else str
+
+    def add(name: str, figure: object, step: int, close: bool) -> None:
+        add_figure(tag(name), figure, step, close=close)
+
+    log_figures(add, tested, step)

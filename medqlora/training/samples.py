@@ -32,25 +32,23 @@ def log_validation(
 
 
 def samples_table(predictions: Sequence[Prediction], records: Mapping[str, Record]) -> str:
-    """Question, right answer, decision, its probability, whether it is right, and the text, as a Markdown table."""
+    """Question, right answer, decision (✓ right, ✗ wrong), its probability and the text, as a Markdown table."""
     lines = [
-        "| id | question | right answer | decision | probability | | generated text |",
-        "|---|---|---|---|---|---|---|",
+        "| id | question | right answer | decision | p | generated text |",
+        "|---|---|---|---|---|---|",
     ]
     for one in sorted(predictions, key=lambda one: one.id)[:_SHOWN]:
         decision = one.decision if one.logprobs else one.parsed
-        right = decision == one.gold if one.labels else None
+        mark = "✓" if decision == one.gold else "✗"
         cells = [
             one.id,
             records[one.id].question,
             one.gold or "",
-            ("unreadable" if decision is None else decision) if one.labels else "",
+            f"{mark} {'unreadable' if decision is None else decision}" if one.labels else "",
             "" if one.confidence is None else f"{one.confidence:.1%}",
-            "" if right is None else "right" if right else "**wrong**",
             one.text or "",
         ]
-        marked = [cell if place == 5 else _cell(cell) for place, cell in enumerate(cells)]
-        lines.append(f"| {' | '.join(marked)} |")
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines)
 
 

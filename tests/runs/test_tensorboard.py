@@ -44,6 +44,9 @@ def test_training_and_validation_come_before_all_that_is_of_the_machine(runs: di
     tags = sorted(events(runs["fit"]).Tags()["scalars"])  # TensorBoard shows its groups in this order
     groups = list(dict.fromkeys(tag.partition("/")[0] for tag in tags))
     assert groups == ["train", "val", "x-best", "x-memory", "x-progress", "x-speed"]
+    tested = events(runs["test"]).Tags()
+    assert all(tag.startswith("x-") for tag in (*tested["scalars"], *tested["images"]))
+    assert "x-test/confusion" in tested["images"]
     assert {"val/accuracy", "val/base_accuracy", "val/majority_accuracy", "train/loss"} <= set(tags)
 
 
@@ -93,8 +96,8 @@ def test_the_hparams_plugin_shows_a_row_for_the_fit_and_one_for_its_test(runs: d
         assert options_of_row["data"].string_value == "JSONLines"
     best = runs["fit"].trainer.checkpoint_callback.best_model_score
     assert rows["fit"][1]["x-best/accuracy"] == pytest.approx(float(best))
-    assert rows["test"][1]["test/accuracy"] == pytest.approx(runs["test"].report.scores.accuracy)
-    assert {"x-best/accuracy", "test/accuracy", "x-speed/run_tokens_per_s"} <= set(metrics)
+    assert rows["test"][1]["x-test/accuracy"] == pytest.approx(runs["test"].report.scores.accuracy)
+    assert {"x-best/accuracy", "x-test/accuracy", "x-speed/run_tokens_per_s"} <= set(metrics)
 
 
 def test_each_validation_has_its_questions_and_a_confusion_matrix(runs: dict[str, Any]) -> None:
@@ -106,13 +109,11 @@ def test_each_validation_has_its_questions_and_a_confusion_matrix(runs: dict[str
     lines = texts[-1].tensor_proto.string_val[0].decode().splitlines()[2:]
     assert len(lines) == len(predictions) == 9
     for line in lines:
-        ident, question, gold, decision, probability, right, _ = (
-            cell.strip() for cell in line.split("|")[1:8]
-        )
+        ident, question, gold, decision, chance, _ = (cell.strip() for cell in line.split("|")[1:7])
         one = predictions[ident]
-        assert (question, gold, decision) == (f"Does drug {ident[1:]} help?", one.gold, one.decision)
-        assert probability == f"{one.confidence:.1%}"
-        assert right == ("right" if one.decision == one.gold else "**wrong**")
+        assert (question, gold) == (f"Does drug {ident[1:]} help?", one.gold)
+        assert decision == f"{'✓' if one.decision == one.gold else '✗'} {one.decision}"
+        assert chance == f"{one.confidence:.1%}"
 
 
 def test_the_baselines_are_the_base_models_own_accuracy_and_the_majoritys(runs: dict[str, Any]) -> None:
@@ -156,6 +157,6 @@ def test_a_questions_text_is_no_markup_in_tensorboards_page() -> None:
     evil = "a | b <script>x</script> *c* [d](http://e) `f` \\ \n# g"
     one = Prediction("1", "yes", YES_NO_MAYBE, (-1.0, -2.0, -3.0), (1, 1, 1), text=evil, parsed=None)
     shown = markdown_to_safe_html(samples_table([one], {"1": Record("1", evil, answer="yes")}))
-    assert shown.count("<td>") == 7
+    assert shown.count("<td>") == 6
     assert not re.search(r"<(script|em|a|code|h1)\b", shown)
     assert "a | b &lt;script&gt;x&lt;/script&gt; *c* [d](http://e) `f` \\ # g" in shown
