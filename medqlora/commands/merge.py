@@ -57,7 +57,10 @@ def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, another base model's adapter, or a folder that is not empty."""
     options = parser().parse_args(words)
     check_verification(options)
-    return _merge(options)
+    from medqlora.artifacts.output import claimed
+
+    with claimed(Path(options.out).expanduser()):
+        return _merge(options)
 
 
 def _merge(options: argparse.Namespace) -> int:

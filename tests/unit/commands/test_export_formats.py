@@ -1,5 +1,6 @@
 """`medqlora export --to gguf|gguf-lora|ollama|vllm`: compared in llama.cpp; what differs is never left behind."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from harness import options, questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
+from medqlora.artifacts.exports import staging
 from medqlora.artifacts.exports.tokens import token_faults
 from medqlora.artifacts.exports.vllm import FolderExport
+from medqlora.artifacts.gguf import adapter as gguf_adapter
 from medqlora.artifacts.gguf import architecture, modelfile, writing
 from medqlora.artifacts.merge import run as merge_run
+from medqlora.artifacts.merge import shards
 from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
 from medqlora.artifacts.origin import License, Origin, license_of
 from medqlora.cli import main
@@ -23,6 +27,7 @@ from medqlora.commands.progress_lines import ProgressLines
 from medqlora.inference.llama_cpp import LlamaCpp
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Transformers
+from medqlora.utils.locks import hold
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
@@ -280,6 +285,10 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     taken.write_bytes(b"mine")
     dora = changed_config(adapter, tmp_path / "dora", use_dora=True)
     ranks = changed_config(adapter, tmp_path / "ranks", rank_pattern={"q_proj": 1024})
+    half = tmp_path / "half.gguf"
+    half.write_bytes(b"GGUF\x03\x00\x00\x00" + b"x" * 50)
+    (tmp_path / "folder.gguf").mkdir()
+    nothing = str(tmp_path / "nothing")
     monkeypatch.setenv("PATH", str(tmp_path))  # without llama-quantize
     before = left(tmp_path)
     refusals = {
@@ -291,6 +300,16 @@ def test_wrong_input_is_one_line_and_writes_nothing(
         "--base_gguf: there is no file": export_words("gguf-lora", adapter, out, "--base_gguf", "no.gguf"),
         "--base_gguf: --to gguf does not use it": export_words("gguf", adapter, out, "--base_gguf", "a"),
         "there is no folder": export_words("gguf", tmp_path / "nothing", out),
+        f"--base_gguf {half}: it is no complete GGUF file": export_words(
+            "gguf-lora", adapter, out, "--base_gguf", str(half)
+        ),
+        "it is a folder: name a new file": export_words("gguf", adapter, tmp_path / "folder.gguf"),
+        "an output needs a name of its own": export_words("vllm", adapter, Path()),
+        "nothing can be written there": export_words("gguf", adapter, Path("/proc/m.gguf")),
+        "--license: --to vllm does not use it": export_words("vllm", adapter, out, "--license", "mit"),
+        f"--base: there is no folder '{nothing}'": export_words("vllm", adapter, out, "--base", nothing),
+        f"there is no folder {nothing}": ["test", "--gguf", str(half), "--logs", nothing + "/logs"],
+        f"--gguf {half}: it is no complete GGUF file": ["test", "--gguf", str(half)],
         "vLLM takes no adapter with DoRA": export_words("vllm", dora, out),
         "the adapter's rank is 1024": export_words("vllm", ranks, out),
         "--adapter: --to gguf needs it": ["export", "--to", "gguf", "--out", str(out)],
@@ -337,6 +356,15 @@ def test_a_wrong_export_fails_its_verification_and_leaves_nothing(
 ) -> None:
     sabotage(monkeypatch)
     line = last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    assert "not written, llama.cpp differs from the live model: the largest difference" in line
+    assert left(tmp_path) == []
+
+
+def test_a_gguf_adapter_whose_heads_are_not_permuted_fails_its_verification(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gguf_adapter, "permuted", lambda weight, heads: weight)
+    line = last_line(capsys, *export_words("gguf-lora", adapter, tmp_path / "lora.gguf"))
     assert "not written, llama.cpp differs from the live model: the largest difference" in line
     assert left(tmp_path) == []
 
@@ -505,14 +533,48 @@ def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
     assert left(tmp_path) == ["m.export_report.html", "m.export_report.json", "m.gguf"]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_output_that_another_process_writes_is_left_to_it(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(self: Any, tensor: Any) -> None:
-        raise OSError("8192 requested and 512 written")  # as numpy's tofile says it
+    release = hold(tmp_path / "m.gguf")
+    try:
+        line = refused(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+    finally:
+        release()
+    assert "another process is writing it" in line
+    assert left(tmp_path) == []
 
-    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
-    assert "the disk is full" in last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
+
+@pytest.mark.parametrize("to", ["gguf", "merged weights", "report", "vllm"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    to: str,
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_as_numpy_says_it(*arguments: Any) -> None:
+        raise OSError("8192 requested and 512 written")
+
+    def full_as_copytree_says_it(*arguments: Any, **options: Any) -> None:
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+    if to == "gguf":
+        monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full_as_numpy_says_it)
+    elif to == "merged weights":
+        monkeypatch.setattr(shards, "save_file", full)
+    elif to == "report":
+        monkeypatch.setattr(staging, "write_text", full)
+    else:
+        monkeypatch.setattr(shutil, "copytree", full_as_copytree_says_it)
+    out = tmp_path / "m.gguf"
+    line = last_line(
+        capsys, *export_words("vllm" if to == "vllm" else "gguf", adapter, out, "--verify", "false")
+    )
+    assert f"--out {out}: the disk is full" in line
     assert left(tmp_path) == []
 
 

@@ -21,6 +21,7 @@ from medqlora.commands.progress_lines import ProgressLines
 from medqlora.errors import InputError
 from medqlora.evaluation.verification import limits
 from medqlora.inference import Predictor
+from medqlora.utils.locks import hold
 
 #: families that are merged as a model, not tensor by tensor
 AS_A_MODEL: dict[str, dict[str, Any]] = {
@@ -188,6 +189,15 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert "--questions" in refused(capsys, *merge_words(adapter, out, "--questions", "nothing.jsonl"))
     assert "--adapter: " in refused(capsys, *merge_words(adapter, out, "--base", str(other)))
     refused(capsys, *merge_words(adapter, out, "--base", str(deeper)))
+    assert "name of its own" in refused(capsys, *merge_words(adapter, Path()))
+    assert "nothing can be written there" in refused(capsys, *merge_words(adapter, Path("/proc/x")))
+    nowhere = refused(capsys, *merge_words(adapter, out, "--onto", str(tmp_path / "nothing")))
+    assert nowhere.startswith("medqlora: error: --onto: there is no folder")
+    columns = write_rows(tmp_path / "c.jsonl", [{"id": "a", "question": "Why?"}])
+    assert "name it answer" in refused(
+        capsys, *merge_words(adapter, out, "--questions", str(columns)), reads=True
+    )
+    columns.unlink()
     assert "num_hidden_layers" in refused(capsys, *merge_words(adapter, out, "--onto", str(deeper)))
     assert left(tmp_path) == before
     assert left(full) == ["thesis.txt"]
@@ -237,16 +247,39 @@ def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
     assert left(tmp_path) == ["out"]
 
 
+def test_an_output_that_another_process_writes_is_left_to_it(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = hold(tmp_path / "out")
+    try:
+        line = refused(capsys, *merge_words(adapter, tmp_path / "out"))
+    finally:
+        release()
+    assert "another process is writing it" in line
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["weights", "report"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
 ) -> None:
     def full(tensors: object, path: Path, metadata: object) -> None:
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "save_file", full)
-    line = last_line(capsys, *merge_words(adapter, tmp_path / "out"))
-    assert "the disk is full" in line
+    def full_later(path: Path, text: str) -> None:
+        full(None, path, None)
+
+    if step == "weights":
+        monkeypatch.setattr(shards, "save_file", full)
+    else:
+        monkeypatch.setattr(merge_run, "write_text", full_later)
+    line = last_line(capsys, *merge_words(adapter, tmp_path / "out", "--verify", "false"))
+    assert f"--out {tmp_path / 'out'}: the disk is full" in line
     assert left(tmp_path) == []
 
 
