@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from events import logged
-from harness import options, questions, refused, run, write_rows
+from harness import questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
@@ -28,19 +28,6 @@ AS_A_MODEL: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
 }
-
-
-@pytest.fixture(scope="module")
-def fitted(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("run")
-    run("fit", [*options(tiny_bases["llama"], folder, dev=24), "--trainer.max_epochs=1"])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(fitted: Path) -> Path:
-    return fitted / "lightning_logs" / "version_0" / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +73,12 @@ def test_the_report_says_what_was_compared(merged: Path) -> None:
     verification = report["verification"]
     assert report["dtype"] == "float16"
     assert verification["accepted"]
-    assert verification["n"] == 24
+    assert verification["n"] == 12
     assert 0 < verification["largest_difference"] < 0.02
     assert verification["live_accuracy"] == verification["exported_accuracy"]
     assert "Not medical advice" in (merged / "README.md").read_text()
     assert "Merged model: accepted" in (merged / "merge_report.html").read_text()
-    assert len(verification["questions"]) == 24
+    assert len(verification["questions"]) == 12
 
 
 def test_test_and_ask_take_the_folder_as_a_base_model(
@@ -104,7 +91,8 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
 ) -> None:
     words = [f"--config={fitted / 'config.yaml'}", f"--data.source.train={fitted / 'train.jsonl'}"]
     words += [f"--data.source.test={fitted / 'test.jsonl'}", f"--trainer.default_root_dir={tmp_path}"]
-    live = run("test", [*words, f"--model.backend.base={tiny_bases['llama']}", f"--model.adapter={adapter}"])
+    tiny = [f"--model.backend.base={tiny_bases['llama']}", f"--model.adapter={adapter}"]
+    live = run("test", [*words, *tiny])
     words += [f"--model.backend.base={merged}", "--model.adapter=none"]
     tested = run("test", [*words, "--model.backend.quantization=none"])
     shown = capsys.readouterr().out
@@ -120,13 +108,15 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
     assert logged(folder, "test/live_changed_decisions") == [(0, 0.0)]
     run("test", words)
     assert "pass --model.backend.quantization none" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--report\.live \S+: it is for a merged model"):
+        run("test", [*words, *tiny, f"--report.live={tmp_path}"])
     with pytest.raises(InputError, match=r"--report\.live: .* holds no test report"):
         run("test", [*words, f"--report.live={tmp_path}"])
     for where in (merged, adapter):
         assert main(["ask", "Does drug 7 help?", "--adapter", str(where), "--device", "cpu", "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{")
     assert first["probabilities"] == pytest.approx(second["probabilities"], abs=2e-3)
-    assert first["calibrated_on"] == second["calibrated_on"] == 24
+    assert first["calibrated_on"] == second["calibrated_on"] == 12
 
 
 @pytest.mark.parametrize("family", AS_A_MODEL)
