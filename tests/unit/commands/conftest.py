@@ -8,9 +8,9 @@ from harness import options, run
 
 @pytest.fixture(scope="session")
 def fitted(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with 12 validation and 9 test questions."""
+    """The folder of a run with 24 validation and 9 test questions."""
     folder = tmp_path_factory.mktemp("run")
-    run("fit", [*options(tiny_bases["llama"], folder, dev=12), "--trainer.max_epochs=1"])
+    run("fit", [*options(tiny_bases["llama"], folder, dev=24), "--trainer.max_epochs=1"])
     return folder
 
 

@@ -32,7 +32,7 @@ def test_every_type_answers_in_llama_cpp_as_the_live_model(
     assert main(export_words("gguf", adapter, out, "--type", kind, "--tolerance", str(largest))) == 0
     assert left(tmp_path) == ["model.export_report.html", "model.export_report.json", "model.gguf"]
     report = report_of(tmp_path / "model.export_report.json")
-    assert report["verification"]["n"] == 12
+    assert report["verification"]["n"] == 24
     assert report["verification"]["largest_difference"] <= largest
     assert report["tokens_compared"] == 8
 
@@ -112,7 +112,7 @@ def test_vllm_gets_a_folder_that_it_takes_and_its_command(
     assert main(["ask", "Does it help?", "--adapter", str(out), "--device", "cpu", "--json"]) == 0
     report = report_of(out / "export_report.json")
     assert report["scored_by"] == "transformers and PEFT, float32"
-    assert report["verification"]["n"] == 12
+    assert report["verification"]["n"] == 24
     assert report["verification"]["largest_difference"] > 0.001  # the base model is no longer quantized
     assert "vLLM itself: it was not run" in (out / "export_report.html").read_text()
 

@@ -73,12 +73,12 @@ def test_the_report_says_what_was_compared(merged: Path) -> None:
     verification = report["verification"]
     assert report["dtype"] == "float16"
     assert verification["accepted"]
-    assert verification["n"] == 12
+    assert verification["n"] == 24
     assert 0 < verification["largest_difference"] < 0.02
     assert verification["live_accuracy"] == verification["exported_accuracy"]
     assert "Not medical advice" in (merged / "README.md").read_text()
     assert "Merged model: accepted" in (merged / "merge_report.html").read_text()
-    assert len(verification["questions"]) == 12
+    assert len(verification["questions"]) == 24
 
 
 def test_test_and_ask_take_the_folder_as_a_base_model(
@@ -116,7 +116,7 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
         assert main(["ask", "Does drug 7 help?", "--adapter", str(where), "--device", "cpu", "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{")
     assert first["probabilities"] == pytest.approx(second["probabilities"], abs=2e-3)
-    assert first["calibrated_on"] == second["calibrated_on"] == 12
+    assert first["calibrated_on"] == second["calibrated_on"] == 24
 
 
 @pytest.mark.parametrize("family", AS_A_MODEL)
