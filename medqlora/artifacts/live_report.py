@@ -88,7 +88,7 @@ def read_live_report(path: Path, option: str) -> LiveReport:
     folder = path.parent if path.name == TEST_REPORT else path
     run = RunFolder(folder)
     try:
-        report = json.loads(run.test_report.read_text("utf-8"))
+        report = _report(run)
         lines = [json.loads(line) for line in run.predictions().read_text("utf-8").splitlines() if line]
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
@@ -96,18 +96,14 @@ def read_live_report(path: Path, option: str) -> LiveReport:
             f"{option}: {folder} holds no test report ({reason}): name the run folder of a `medqlora test` of the live "
             "adapter"
         ) from error
-    if not isinstance(report, dict) or not all(isinstance(line, dict) for line in lines):
-        raise InputError(f"{option}: {folder}: its test report is damaged: test the adapter again")
-    digest, prompt = (
-        report.get(ADAPTER_SHA256) or _digest_of(report.get("adapter")),
-        report.get("prompt_sha256"),
-    )
-    return LiveReport(
-        folder,
-        prompt if isinstance(prompt, str) else None,
-        digest if isinstance(digest, str) else None,
-        lines,
-    )
+    if not all(isinstance(line, dict) for line in lines):
+        raise InputError(f"{option}: {folder}: its predictions are damaged: test the adapter again")
+    if "live" in report:
+        raise InputError(
+            f"{option}: {folder} holds the test report of an exported model: name that of the live adapter"
+        )
+    prompt = report.get("prompt_sha256")
+    return LiveReport(folder, prompt if isinstance(prompt, str) else None, _digest(report), lines)
 
 
 def find_live_report(logs: Path, adapter_sha256: str) -> LiveReport | None:
@@ -116,20 +112,30 @@ def find_live_report(logs: Path, adapter_sha256: str) -> LiveReport | None:
         runs = sorted(RunFolder.all(logs), key=lambda run: -run.number)
     except OSError:
         return None
-    for run in runs:
-        if not run.test_report.is_file():
-            continue
-        try:
-            found = read_live_report(run.path, "")
-        except InputError:
-            continue
-        if found.adapter_sha256 == adapter_sha256:
-            return found
-    return None
+    return next(filter(None, (_of_adapter(run, adapter_sha256) for run in runs)), None)
 
 
-def _digest_of(adapter: object) -> str | None:
-    """Of a report that is older than its key for the digest: of the adapter's file, where it is still there."""
+def _of_adapter(run: RunFolder, adapter_sha256: str) -> LiveReport | None:
+    """The run's report where it is of this adapter; None for another one, and for one that can't be read."""
+    try:
+        return read_live_report(run.path, "") if _digest(_report(run)) == adapter_sha256 else None
+    except (OSError, ValueError, RecursionError, InputError):
+        return None
+
+
+def _report(run: RunFolder) -> dict[str, object]:
+    """Raises OSError or ValueError for a report that is missing or damaged."""
+    report = json.loads(run.test_report.read_text("utf-8"))
+    if not isinstance(report, dict):
+        raise ValueError("it is no object")
+    return report
+
+
+def _digest(report: Mapping[str, object]) -> str | None:
+    """Of the tested adapter's weights; in a report that is older than the key, of the file if it is still there."""
+    digest, adapter = report.get(ADAPTER_SHA256), report.get("adapter")
+    if isinstance(digest, str):
+        return digest
     file = Path(str(adapter)).expanduser() / ADAPTER_WEIGHTS
     return file_digest(file)["sha256"] if isinstance(adapter, str) and file.is_file() else None
 

@@ -31,9 +31,15 @@ def export(options: argparse.Namespace) -> int:
         InputError: an option or a file is wrong, a package is missing, or the export differs from the live model.
     """
     _check(options)
+    from medqlora.artifacts.output import claimed
+
     out = Path(options.out).expanduser()
-    if options.to == "vllm":
-        return _export_folder(options, out)
+    with claimed(out):
+        return _export_folder(options, out) if options.to == "vllm" else _export_gguf(options, out)
+
+
+def _export_gguf(options: argparse.Namespace, out: Path) -> int:
+    """Writes a GGUF file or Ollama's folder; the exit code. Raises InputError where it differs."""
     from medqlora.artifacts.exports.gguf_export import ExportRequest, GGUFExport
     from medqlora.inference.loading import pick_device
 
@@ -55,7 +61,7 @@ def export(options: argparse.Namespace) -> int:
         )
     print(f"Exporting {made.merge.adapter} with {made.merge.live.name}", flush=True)
     try:
-        checked = _written(made, options)
+        report = made.finish(_written(made, options))
     except InputError:
         made.discard()
         raise
@@ -65,7 +71,6 @@ def export(options: argparse.Namespace) -> int:
         if disk_full(error) or "requested and" in str(error):
             raise _no_room(out) from error
         raise
-    report = made.finish(checked)
     print(f"Exported: {out}\nReport:   {report}", flush=True)
     if options.to == "ollama":
         print(f"Run it:\n  ollama create {out.name} -f {out / 'Modelfile'}", flush=True)
@@ -84,7 +89,7 @@ def _export_folder(options: argparse.Namespace, out: Path) -> int:
         report = made.finish(verification, why)
     except OSError as error:
         made.discard()
-        if disk_full(error):
+        if disk_full(error) or "No space left" in str(error):  # copytree's error has no number
             raise _no_room(out) from error
         raise
     except BaseException:
@@ -113,7 +118,8 @@ def _scored(made: "FolderExport", options: argparse.Namespace) -> "tuple[Verific
         accepted = limits(made.lost_bits, options.tolerance)
         checked = made.verify(questions, accepted, ProgressLines().update)
     except InputError as error:
-        raise InputError(f"{error}; or export without the comparison: --verify false") from error
+        words = str(error).replace("--model.backend.base", "--base")
+        raise InputError(f"{words}; or export without the comparison: --verify false") from error
     print("\n".join(checked.lines()), flush=True)
     if checked.faults:
         raise InputError(

@@ -64,7 +64,10 @@ def run(command: str, words: list[str]) -> int:
     options = parser().parse_args(words)
     options.adapter = adapter_or_newest(options.adapter, options.logs)
     check_verification(options)
-    return _merge(options)
+    from medqlora.artifacts.output import claimed
+
+    with claimed(Path(options.out).expanduser()):
+        return _merge(options)
 
 
 def _merge(options: argparse.Namespace) -> int:

@@ -44,13 +44,19 @@ class LlamaCpp:
         context_tokens: longest prompt with its label, in tokens.
         lora: GGUF adapter file to put on; None for none.
         threads: CPU threads; None for those that torch takes, by the cores or OMP_NUM_THREADS.
+        named: how the file is called in messages.
 
     Raises:
         InputError: the package is missing, or llama.cpp can't read the file.
     """
 
     def __init__(
-        self, path: Path, context_tokens: int, lora: Path | None = None, threads: int | None = None
+        self,
+        path: Path,
+        context_tokens: int,
+        lora: Path | None = None,
+        threads: int | None = None,
+        named: str | None = None,
     ) -> None:
         check_llama_cpp()
         import xllamacpp
@@ -74,7 +80,10 @@ class LlamaCpp:
         try:
             self._server = xllamacpp.Server(options)
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: llama.cpp can't load it ({error}): export it again") from error
+            with_adapter = "" if lora is None else " with this adapter"
+            raise InputError(
+                f"{named or path}: llama.cpp can't load it{with_adapter}: export it again, for this architecture"
+            ) from error
         self._letter = self.tokens("a")[-1]
 
     def __enter__(self) -> "LlamaCpp":

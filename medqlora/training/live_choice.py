@@ -43,6 +43,11 @@ def chosen_live(
     """
     merged = weights.merged.adapter_sha256
     if named is not None:
+        if weights.kind != "base":
+            raise InputError(
+                f"{_OPTION} {named}: it is for a merged model, and an adapter is tested: leave it out, or pass "
+                "--model.adapter none with the merged model as --model.backend.base"
+            )
         report = read_live_report(Path(named).expanduser(), _OPTION)
         check_same_adapter(report, merged, f"{_OPTION} {named}")
         try:

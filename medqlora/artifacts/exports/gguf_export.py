@@ -15,6 +15,7 @@ from medqlora.artifacts.exports.tokens import COMPARED, token_fault, token_fault
 from medqlora.artifacts.gguf import modelfile
 from medqlora.artifacts.gguf.adapter import write_gguf_adapter
 from medqlora.artifacts.gguf.architecture import shape_of
+from medqlora.artifacts.gguf.reading import read_info
 from medqlora.artifacts.gguf.vocabulary import check_vocabulary
 from medqlora.artifacts.gguf.writing import FileType, check_installed, write_gguf
 from medqlora.artifacts.merge.live_model import local_folder
@@ -103,6 +104,8 @@ class GGUFExport:
         folder = local_folder(base.name, base.revision)
         check_vocabulary(folder, request.pre_tokenizer)
         self.origin = origin_of(base.name, base.revision, folder, request.license_)
+        if request.base_gguf is not None:
+            read_info(request.base_gguf, "--base_gguf")
         self.prompt = lookup(self.merge.trained.prompt)
         self.tokenizer: Tokenizer = self.merge.backend.tokenizer()
         if request.to == "ollama":
@@ -129,10 +132,10 @@ class GGUFExport:
                 self.origin,
             )
             return
-        folder, merged = self.merge.write(progress)
-        self._write_model(folder.partial, merged, self.staging.gguf, self.request.kind, progress)
+        folder, merged = self._merged(progress)
+        self._write_model(folder, merged, self.staging.gguf, self.request.kind, progress)
         if self.request.to == "ollama":
-            license_file = folder.partial / "LICENSE"
+            license_file = folder / "LICENSE"
             text = modelfile.modelfile(
                 self.staging.gguf,
                 self.template,
@@ -140,6 +143,15 @@ class GGUFExport:
                 license_file.read_text("utf-8", errors="replace") if license_file.is_file() else "",
             )
             (self.staging.folder / "Modelfile").write_text(text, encoding="utf-8")
+
+    def _merged(self, progress: Progress, update: LoRAUpdate | None = None) -> tuple[Path, Merged]:
+        """The folder of the merged model, beside the output. Messages name the output that the user named."""
+        try:
+            folder, merged = self.merge.write(progress, update)
+        except InputError as error:
+            words = str(error).replace(str(self.merge.request.out), str(self.request.out))
+            raise InputError(words) from error
+        return folder.partial, merged
 
     def _write_model(self, folder: Path, merged: Merged, path: Path, kind: str, progress: Progress) -> None:
         direct = kind in BITS
@@ -187,6 +199,7 @@ class GGUFExport:
         """
         records = labelled(questions)
         model, lora = self._runtime_files(progress)
+        loads = f"--base_gguf {model}" if self.request.base_gguf else str(model)
         live = Predictor.load(
             self.merge.adapter, base=self.request.base, device=self.request.device, generate=False
         )
@@ -195,7 +208,7 @@ class GGUFExport:
         del live
         examples = self._encoded(records, limit)
         longest = max(len(one.prompt) + max(map(len, one.labels)) for one in examples)
-        with LlamaCpp(model, longest, lora) as runtime:
+        with LlamaCpp(model, longest, lora, named=loads) as runtime:
             faults = token_faults(runtime, self.tokenizer, [example.prompt for example in examples])
             if self.request.to == "ollama":
                 faults += self._template_faults(runtime, records, limit)
@@ -209,9 +222,9 @@ class GGUFExport:
             return self.staging.gguf, None
         if self.request.base_gguf is not None:
             return self.request.base_gguf, self.staging.gguf
-        folder, merged = self.merge.write(progress, LoRAUpdate({}))
+        folder, merged = self._merged(progress, LoRAUpdate({}))
         base = self.staging.folder / ".base.gguf"
-        self._write_model(folder.partial, merged, base, "f16", progress)
+        self._write_model(folder, merged, base, "f16", progress)
         return base, self.staging.gguf
 
     def _encoded(self, records: Sequence[Record], limit: int) -> list[Encoded]:

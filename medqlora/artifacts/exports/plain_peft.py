@@ -3,6 +3,7 @@
 Nothing of this project's loading, scoring or quantization is used, so that its faults would be seen.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class PlainPEFT:
 
         bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, device_map={"": device})
         settle(bare, device, torch.float32)  # else 4-bit layers round their products, and repack on a CPU
-        self._model = PeftModel.from_pretrained(bare, str(adapter)).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that transformers has renamed
+            self._model = PeftModel.from_pretrained(bare, str(adapter)).eval()
         self._device = device
 
     @torch.no_grad()

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from medqlora.artifacts.output import check_output
 from medqlora.config.exports import REPORT_FILE, REPORT_PAGE
-from medqlora.errors import InputError
 from medqlora.utils.files import write_text
 
 
@@ -27,10 +27,7 @@ class Staging:
     def __init__(self, out: Path, suffix: str | None = ".gguf") -> None:
         self.out = out
         self.is_file = suffix is not None and out.suffix == suffix
-        if out.is_file():
-            raise InputError(f"--out {out}: the file exists: name a new one, or remove it")
-        if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"--out {out}: the folder is not empty: name a new one, or empty it")
+        check_output(out, suffix)
         self.folder = out.with_name(f".{out.name}.exporting")
 
     def begin(self) -> None:

@@ -35,9 +35,9 @@ def read_info(path: Path, option: str) -> GGUFInfo:
 
     try:
         fields = gguf.GGUFReader(path).fields
-    except (ValueError, OSError, IndexError, KeyError) as error:
+    except (ValueError, OSError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise InputError(
-            f"{option} {path}: it is no complete GGUF file ({error}): copy it, or export it again"
+            f"{option} {path}: it is no complete GGUF file: copy it, or export it, again"
         ) from error
     kind, digest = fields.get("general.file_type"), fields.get("medqlora.adapter_sha256")
     return GGUFInfo(

@@ -1,6 +1,7 @@
 """The questions that an export is verified on: those that the adapter was validated on, or a file's."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from medqlora.errors import InputError
 from medqlora.records import Record, Splits
 
 _FIX = "pass --questions FILE"
+#: the fix that names an option of `fit`
+_COLUMN = re.compile(r"name it with --data\.source\.fields\.(\w+) COLUMN")
 
 
 def validation_questions(record: Mapping[str, object], where: str) -> list[Record]:
@@ -93,4 +96,5 @@ def file_questions(file: str) -> list[Record]:
     try:
         return source.read().train
     except InputError as error:
-        raise InputError(str(error).replace("--data.source.train", "--questions")) from error
+        words = str(error).replace("--data.source.train", "--questions")
+        raise InputError(_COLUMN.sub(r"name it \1", words)) from error

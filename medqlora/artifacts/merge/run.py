@@ -15,6 +15,7 @@ from medqlora.artifacts.merge.merging import Merged, MergeOptions, merge_adapter
 from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
 from medqlora.artifacts.merge.whole_model import merge_as_model, quantize_folder
 from medqlora.artifacts.origin import license_of
+from medqlora.artifacts.output import check_output
 from medqlora.config.backends import Quantization
 from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
@@ -30,6 +31,8 @@ from medqlora.utils.files import disk_full, write_text
 from medqlora.utils.types import JsonObject
 
 Progress = Callable[[str, int, int], None]
+#: the base model's option in other commands
+_BASE = "--model.backend.base"
 #: what no comparison of labels covers
 NO_TEXT = "Generated text: the labels' log-probabilities were compared, not what the models write."
 #: why there is no comparison
@@ -79,10 +82,9 @@ class Merge:
         try:
             check_adapter_base(trained.adapter, self.backend.base, self.backend.identity())
         except InputError as error:
-            words = (
-                str(error).replace("--model.adapter", "--adapter").replace("--model.backend.base", "--base")
-            )
-            raise InputError(words) from error
+            raise _renamed(error, {"--model.adapter": "--adapter", _BASE: "--base"}) from error
+        if request.base is not None and "base" not in self.backend.option_names():
+            _check_embedded(request.base, self.backend)
         self.backend.check_adapter(trained.adapter, "--adapter")
         self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32))
         if request.onto is not None:
@@ -120,6 +122,7 @@ class Merge:
             "quantize": self.request.options.quantize,
             "modules": None if update is None else sorted(update.modules),
         }
+        self.request.out.parent.mkdir(parents=True, exist_ok=True)
         folder = ShardedFolder(self.request.out, json.loads(json.dumps(made_from)))
         place = (
             LiveBase(self.request.onto, None, "none", False, torch.float32)
@@ -225,20 +228,36 @@ def _as_input_error(error: OSError, out: Path) -> Exception:
     )
 
 
-def check_output(out: Path) -> None:
-    """Raises InputError for an output folder that holds something, or that can't be made."""
-    if out.is_file():
-        raise InputError(f"--out {out}: it is a file: name a folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"--out {out}: the folder is not empty: name a new one, or empty it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _renamed(error: InputError, options: Mapping[str, str]) -> InputError:
+    """The message with this command's names of options."""
+    words = str(error)
+    for name, own in options.items():
+        words = words.replace(name, own)
+    return InputError(words)
+
+
+def _check_embedded(base: str, backend: Backend) -> None:
+    """Raises InputError for another base model than the embedded one, which has no option for it."""
+    from medqlora.models import hub
+
+    try:
+        same = hub.identity(base) == backend.identity()
+    except InputError as error:
+        raise _renamed(error, {_BASE: "--base"}) from error
+    if not same:
+        raise InputError(
+            f"--base {base}: the adapter was trained on this project's embedded model, not on that one: leave it out"
+        )
 
 
 def _check_onto(onto: str, base: str) -> None:
     from medqlora.models import hub
     from medqlora.models.quantization import stored_quantization
 
-    config, own = hub.load_config(onto), hub.load_config(base)
+    try:
+        config, own = hub.load_config(onto), hub.load_config(base)
+    except InputError as error:
+        raise _renamed(error, {_BASE: "--onto"}) from error
     if (stored := stored_quantization(config)) is not None:
         raise InputError(
             f"--onto {onto}: its weights are quantized ({stored}): name the folder of a 16-bit model"
@@ -255,7 +274,12 @@ def _check_onto(onto: str, base: str) -> None:
 def finish(
     merge: Merge, folder: ShardedFolder, merged: Merged, verification: Verification | None
 ) -> dict[str, object]:
-    """Writes report and model card, and puts the folder in its place; the report."""
+    """Writes report and model card, and puts the folder in its place; the report.
+
+    Raises:
+        InputError: the disk is full. The hidden folder has been removed.
+        OSError: another error of the disk.
+    """
     report: dict[str, object] = {
         "adapter": str(merge.adapter),
         "base": merge.live.name,
@@ -270,11 +294,13 @@ def finish(
     html = render_verification("Merged model", verification, unverified, report)
     report["not_verified"] = unverified
     report["verification"] = None if verification is None else verification.to_json()
-    write_text(folder.partial / REPORT_FILE, json.dumps(report, indent=2) + "\n")
-    write_text(folder.partial / REPORT_PAGE, html)
-    write_text(
-        folder.partial / "README.md",
-        card(merge.record, report, merge.request.options.quantize or merged.dtype),
-    )
-    folder.finish()
+    stored = merge.request.options.quantize or merged.dtype
+    try:
+        write_text(folder.partial / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        write_text(folder.partial / REPORT_PAGE, html)
+        write_text(folder.partial / "README.md", card(merge.record, report, stored))
+        folder.finish()
+    except OSError as error:
+        folder.discard()
+        raise _as_input_error(error, merge.request.out) from error
     return report

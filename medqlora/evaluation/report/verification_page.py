@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from medqlora.evaluation.report.markup import Markup, element, fields, joined
 from medqlora.evaluation.report.page import page, section
 from medqlora.evaluation.report.verification_tables import nats, verdict_of, verification_contents
-from medqlora.evaluation.verification import Verification
+from medqlora.evaluation.verification import MARGIN, Verification
 
 _DEFINITIONS = {
     "live": "the quantized base model with the adapter, as it was trained.",
@@ -76,6 +76,8 @@ def _cautions(verification: Verification | None) -> list[str]:
         return ["Not verified: nobody knows whether its answers are the adapter's. Compare it before use."]
     if verification.faults:
         return [f"It differs from the live model: {fault}." for fault in verification.faults]
+    own = verification.limits.margin > MARGIN
     return [
-        f"Accepted on these {verification.n} questions. The live model's own errors are the exported model's too."
+        *(["Its limits are a user's own (--tolerance), and wider than the default."] if own else []),
+        f"Accepted on these {verification.n} questions. The live model's own errors are the exported model's too.",
     ]

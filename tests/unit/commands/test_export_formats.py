@@ -1,58 +1,26 @@
-"""`medqlora export --to gguf|gguf-lora|ollama|vllm`: compared in llama.cpp; what differs is never left behind."""
+"""`medqlora export --to gguf|gguf-lora|ollama|vllm`: each compared with the live model."""
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import options, questions, refused, run, write_rows
+from exporting import export_words, last_line, left, report_of
+from harness import questions, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
 from medqlora.artifacts.exports.tokens import token_faults
 from medqlora.artifacts.exports.vllm import FolderExport
-from medqlora.artifacts.gguf import architecture, modelfile, writing
-from medqlora.artifacts.merge import run as merge_run
-from medqlora.artifacts.merge.lora_update import LoRAUpdate, read_update
-from medqlora.artifacts.origin import License, Origin, license_of
+from medqlora.artifacts.gguf import writing
 from medqlora.cli import main
-from medqlora.commands.progress_lines import ProgressLines
 from medqlora.inference.llama_cpp import LlamaCpp
-from medqlora.inference.predictor import Predictor
 from medqlora.models import Transformers
 
 gguf = pytest.importorskip("gguf", reason="the extra [gguf] is not installed")
 pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    run("fit", [*options(tiny_bases["llama"], folder, dev=12), "--trainer.max_epochs=1"])
-    return folder / "lightning_logs" / "version_0" / "adapter"
-
-
-def export_words(to: str, adapter: Path, out: Path, *more: str) -> list[str]:
-    return ["export", "--to", to, "--adapter", str(adapter), "--out", str(out), "--device", "cpu", *more]
-
-
-def last_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The line that ends a command with exit code 2; bars of progress may stand before it."""
-    capsys.readouterr()
-    assert main(list(words)) == 2
-    return capsys.readouterr().err.splitlines()[-1]
-
-
-def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def report_of(path: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(path.read_text())
-    return report
 
 
 @pytest.mark.parametrize(("kind", "largest"), [("f32", 0.005), ("f16", 0.01), ("bf16", 0.1), ("q8_0", 0.2)])
@@ -64,7 +32,7 @@ def test_every_type_answers_in_llama_cpp_as_the_live_model(
     assert main(export_words("gguf", adapter, out, "--type", kind, "--tolerance", str(largest))) == 0
     assert left(tmp_path) == ["model.export_report.html", "model.export_report.json", "model.gguf"]
     report = report_of(tmp_path / "model.export_report.json")
-    assert report["verification"]["n"] == 12
+    assert report["verification"]["n"] == 24
     assert report["verification"]["largest_difference"] <= largest
     assert report["tokens_compared"] == 8
 
@@ -85,72 +53,6 @@ def test_the_file_says_what_it_is_made_from(adapter: Path, tmp_path: Path) -> No
     assert "general.license" not in fields
     assert report["not_verified"] == ["The answers: --verify false left the comparison out."]
     assert "GGUF file: not verified" in (out / "export_report.html").read_text()
-
-
-def copied_base(base: Path, folder: Path, card: str = "", license_text: str = "") -> Path:
-    shutil.copytree(base, folder)
-    for name, text in (("README.md", card), ("LICENSE", license_text)):
-        if text:
-            (folder / name).write_text(text)
-    return folder
-
-
-@pytest.mark.parametrize("to", ["gguf", "gguf-lora"])
-def test_licence_and_base_model_stand_under_llama_cpps_own_keys(
-    adapter: Path, tiny_bases: dict[str, Path], tmp_path: Path, to: str
-) -> None:
-    card = "---\nlicense: other\nlicense_name: tiny\nlicense_link: https://example.org/l\n---\n# A base\n"
-    base = copied_base(tiny_bases["llama"], tmp_path / "Tiny-Llama", card)
-    out = tmp_path / "m.gguf"
-    assert main(export_words(to, adapter, out, "--base", str(base), "--verify", "false")) == 0
-    fields = gguf.GGUFReader(out).fields
-    value = {key: fields[f"general.{key}"].contents() for key in ("license", "license.name", "license.link")}
-    assert value == {"license": "other", "license.name": "tiny", "license.link": "https://example.org/l"}
-    assert fields["general.base_model.count"].contents() == 1
-    assert fields["general.base_model.0.name"].contents() == "Tiny-Llama"
-    digest = json.loads((adapter / "medqlora.json").read_text())["base_identity"].removeprefix("sha256:")
-    assert fields["medqlora.base_sha256"].contents() == digest
-    assert digest in fields["general.base_model.0.description"].contents()
-    assert main(export_words(to, adapter, tmp_path / "n.gguf", "--verify", "false", "--license", "mit")) == 0
-    assert gguf.GGUFReader(tmp_path / "n.gguf").fields["general.license"].contents() == "mit"
-
-
-def test_a_base_model_of_the_hub_is_named_with_its_organization_and_address() -> None:
-    origin = Origin("meta-llama/Meta-Llama-3-8B", "abc", "0" * 32, License("llama3"))
-    written: dict[str, object] = {}
-
-    class Writer:
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *values: written.update({name: values})
-
-    writing.write_origin(Writer(), origin)  # type: ignore[arg-type]
-    assert written["add_license"] == ("llama3",)
-    assert written["add_base_model_name"] == (0, "Meta-Llama-3-8B")
-    assert written["add_base_model_organization"] == (0, "meta-llama")
-    assert written["add_base_model_version"] == (0, "abc")
-    assert written["add_base_model_repo_url"] == (0, "https://huggingface.co/meta-llama/Meta-Llama-3-8B")
-
-
-@pytest.mark.parametrize(
-    ("card", "text", "identifier"),
-    [
-        ("---\nlicense: apache-2.0\n---\n", "MIT License", "apache-2.0"),
-        (
-            "---\nlicense: [a\n---\n",
-            "                Apache License\n           Version 2.0, January",
-            "apache-2.0",
-        ),
-        ("# no front matter", "META LLAMA 3 COMMUNITY LICENSE AGREEMENT\nMeta Llama 3 Version", "llama3"),
-        ("---\nlicense: |\n  two\n  lines\n---\n", "all rights reserved", None),
-        ("", "", None),
-    ],
-)
-def test_the_licence_is_read_from_card_or_text(
-    tmp_path: Path, card: str, text: str, identifier: str | None
-) -> None:
-    for name, content in (("README.md", card), ("LICENSE", text)):
-        (tmp_path / name).write_text(content)
-    assert license_of(tmp_path).identifier == identifier
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
@@ -210,7 +112,7 @@ def test_vllm_gets_a_folder_that_it_takes_and_its_command(
     assert main(["ask", "Does it help?", "--adapter", str(out), "--device", "cpu", "--json"]) == 0
     report = report_of(out / "export_report.json")
     assert report["scored_by"] == "transformers and PEFT, float32"
-    assert report["verification"]["n"] == 12
+    assert report["verification"]["n"] == 24
     assert report["verification"]["largest_difference"] > 0.001  # the base model is no longer quantized
     assert "vLLM itself: it was not run" in (out / "export_report.html").read_text()
 
@@ -256,265 +158,6 @@ def test_an_adapter_without_questions_of_its_own_is_exported_for_vllm_unverified
     report = report_of(tmp_path / "out" / "export_report.json")
     assert report["verification"] is None
     assert "names no validation questions" in report["not_verified"][0]
-
-
-def changed_config(adapter: Path, folder: Path, **fields: object) -> Path:
-    shutil.copytree(adapter, folder)
-    for manifest in folder.glob("*manifest*"):
-        manifest.unlink()
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-    return folder
-
-
-def test_wrong_input_is_one_line_and_writes_nothing(
-    adapter: Path,
-    tiny_bases: dict[str, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out = tmp_path / "m.gguf"
-    gemma = saved(live_model(tiny_bases["gemma"]), tmp_path / "gemma")
-    taken = tmp_path / "taken.gguf"
-    taken.write_bytes(b"mine")
-    dora = changed_config(adapter, tmp_path / "dora", use_dora=True)
-    ranks = changed_config(adapter, tmp_path / "ranks", rank_pattern={"q_proj": 1024})
-    monkeypatch.setenv("PATH", str(tmp_path))  # without llama-quantize
-    before = left(tmp_path)
-    refusals = {
-        "the file exists": export_words("gguf", adapter, taken),
-        "is gemma, and GGUF is written for": export_words(
-            "gguf", gemma, out, "--base", str(tiny_bases["gemma"])
-        ),
-        "llama-quantize": export_words("gguf", adapter, out, "--type", "q4_k_m"),
-        "--base_gguf: there is no file": export_words("gguf-lora", adapter, out, "--base_gguf", "no.gguf"),
-        "--base_gguf: --to gguf does not use it": export_words("gguf", adapter, out, "--base_gguf", "a"),
-        "there is no folder": export_words("gguf", tmp_path / "nothing", out),
-        "vLLM takes no adapter with DoRA": export_words("vllm", dora, out),
-        "the adapter's rank is 1024": export_words("vllm", ranks, out),
-        "--out: --to gguf needs it": ["export", "--to", "gguf", "--logs", str(tmp_path)],
-        "holds no finished run": ["export", "--to", "gguf", "--out", str(out), "--logs", str(tmp_path)],
-        "holds no run": ["export", "--logs", str(tmp_path)],
-    }
-    for reason, words in refusals.items():
-        assert reason in refused(capsys, *words)
-    assert left(tmp_path) == before
-    assert taken.read_bytes() == b"mine"
-
-
-def test_a_missing_package_is_one_line(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    line = refused(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
-    assert "pip install -e '.[gguf]'" in line
-    assert left(tmp_path) == []
-
-
-def without_adapter(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(merge_run, "read_update", lambda folder: LoRAUpdate({}))
-
-
-def with_twice_the_scale(patch: pytest.MonkeyPatch) -> None:
-    def doubled(folder: Path) -> LoRAUpdate:
-        modules = read_update(folder).modules
-        return LoRAUpdate({name: lora._replace(scale=2 * lora.scale) for name, lora in modules.items()})
-
-    patch.setattr(merge_run, "read_update", doubled)
-
-
-def with_heads_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(architecture, "permuted", lambda weight, heads: weight)
-
-
-@pytest.mark.parametrize("sabotage", [without_adapter, with_twice_the_scale, with_heads_as_they_are])
-def test_a_wrong_export_fails_its_verification_and_leaves_nothing(
-    adapter: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    sabotage: Callable[[pytest.MonkeyPatch], None],
-) -> None:
-    sabotage(monkeypatch)
-    line = last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
-    assert "not written, llama.cpp differs from the live model: the largest difference" in line
-    assert left(tmp_path) == []
-
-
-def test_a_doubled_bos_fails_the_verification_though_every_score_agrees(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain = modelfile.ollama_template
-
-    def doubled(*arguments: Any) -> str:
-        return "<s>" + plain(*arguments)
-
-    monkeypatch.setattr(modelfile, "ollama_template", doubled)
-    line = last_line(capsys, *export_words("ollama", adapter, tmp_path / "o"))
-    assert "Ollama's template: a prompt begins with 2 BOS tokens in llama.cpp, and with 1 in the live" in line
-    assert left(tmp_path) == []
-
-
-def test_a_bos_that_the_tokenizer_does_not_add_fails_the_verification(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = build_base(tmp_path / "base")
-    file = base / "tokenizer.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": None}))
-    adapter = saved(live_model(base), tmp_path / "adapter")
-    asked = write_rows(tmp_path / "questions.jsonl", questions(2))
-    words = export_words("gguf", adapter, tmp_path / "m.gguf", "--base", str(base), "--questions", str(asked))
-    plain = gguf.SpecialVocab.add_to_gguf
-
-    def adds_bos(self: Any, writer: Any, quiet: bool = False) -> None:
-        self.add_special_token["bos"] = True
-        plain(self, writer, quiet)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(gguf.SpecialVocab, "add_to_gguf", adds_bos)
-        assert "a prompt begins with 1 BOS tokens in llama.cpp, and with 0" in last_line(capsys, *words)
-    assert left(tmp_path) == ["adapter", "base", "questions.jsonl"]
-    assert main(words) == 0
-
-
-def test_a_wrong_pre_tokenizer_fails_the_verification(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = build_base(tmp_path / "base")
-    file = base / "tokenizer.json"
-    tokenizer = json.loads(file.read_text())
-    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
-    vocabulary["00"] = vocabulary.pop("".join(merges[-1]))
-    merges[-1] = ["0", "0"]  # which a pre-tokenizer that splits digits never joins
-    file.write_text(json.dumps(tokenizer))
-    adapter = saved(live_model(base), tmp_path / "adapter")
-    asked = write_rows(tmp_path / "questions.jsonl", questions(2, start=1000))
-    words = export_words("gguf", adapter, tmp_path / "m.gguf", "--base", str(base), "--questions", str(asked))
-    line = last_line(capsys, *words, "--pre_tokenizer", "smollm")
-    assert "token ids differ from token" in line
-    assert "try another --pre_tokenizer" in line
-    assert main(words) == 0
-
-
-def test_test_reports_a_gguf_file_beside_the_live_adapter(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from events import logged
-
-    out, logs = tmp_path / "model.gguf", tmp_path / "logs"
-    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
-    words = ["test", "--gguf", str(out), "--model.adapter", str(adapter), "--logs", str(logs)]
-    words += ["--device", "cpu"]
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert "Against the live adapter" in shown
-    assert "  live adapter" in shown
-    folder = logs / "version_0"
-    written = left(folder)
-    assert written.pop(1).startswith("events.out.tfevents")
-    assert written == [
-        "comparison.json",
-        "predictions.jsonl",
-        "predictions_official.json",
-        "report.html",
-        "test_report.json",
-    ]
-    report, compared = report_of(folder / "test_report.json"), report_of(folder / "comparison.json")
-    assert report["n"] == compared["n"] == 9
-    assert report["accuracy"] == compared["exported_accuracy"] == report["live"]["exported_accuracy"]
-    assert compared["largest_difference"] == report["live"]["largest_difference"] < 0.02
-    assert compared["limits"]["difference"] == 0.02
-    assert "Against the live adapter" in (folder / "report.html").read_text()
-    (_, accuracy) = logged(folder, "test/accuracy")[0]
-    assert accuracy == pytest.approx(report["accuracy"], abs=1e-6)
-    assert logged(folder, "test/live_accuracy")[0][1] == pytest.approx(
-        report["live"]["live_accuracy"], abs=1e-6
-    )
-    capsys.readouterr()
-    assert main(["runs", str(logs)]) == 0
-    assert "version_0  test" in capsys.readouterr().out
-    assert "there is no file" in refused(capsys, "test", "--gguf", "no.gguf", "--adapter", str(adapter))
-    train = adapter.parents[2] / "train.jsonl"
-    line = last_line(capsys, *words, "--questions", str(train))
-    assert line.startswith(f"medqlora: error: --adapter {adapter}: 24 of the 24 test questions")
-
-    record = json.loads((adapter / "medqlora.json").read_text())
-    leaked = shutil.copytree(adapter, tmp_path / "leaked")
-    record["test_questions"] = {"PubMedQA": {"train": 3, "validation": 1}}
-    (leaked / "medqlora.json").write_text(json.dumps(record))
-    (leaked / "manifest.json").unlink()  # it knows the record's digest
-    words[words.index(str(adapter))] = str(leaked)
-    assert main(words) == 0
-    assert "WARNING: 3 training and 1 validation records are test questions" in capsys.readouterr().out
-    report = report_of(logs / "version_1" / "test_report.json")
-    assert report["trained_on_test_questions"] == record["test_questions"]
-
-
-def test_a_gguf_file_is_compared_with_the_live_adapters_own_test(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_folder = adapter.parents[2]
-    words = [f"--config={run_folder / 'config.yaml'}", f"--data.source.train={run_folder / 'train.jsonl'}"]
-    words += [f"--data.source.test={run_folder / 'test.jsonl'}", f"--trainer.default_root_dir={tmp_path}"]
-    base = json.loads((adapter / "medqlora.json").read_text())["base"]
-    words += [f"--model.backend.base={base}", f"--model.adapter={adapter}"]
-    live = Path(run("test", words).trainer.log_dir)
-    out, asked = tmp_path / "model.gguf", []
-    assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0
-    tested = ["test", "--gguf", str(out), "--logs", str(adapter.parents[1]), "--live"]
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # neither the adapter's folder is named, nor the adapter asked
-        patch.setattr(Predictor, "load", lambda *words, **options: asked.append(words))
-        assert main([*tested, str(live)]) == 0
-    assert not asked
-    assert f"Made from the adapter {adapter}" in capsys.readouterr().out
-    newest = max(adapter.parents[1].iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    report = report_of(newest / "test_report.json")
-    assert report["live"]["source"] == str(live)
-    assert report["live"]["live_accuracy"] == report_of(live / "test_report.json")["accuracy"]
-    assert 0 < report["live"]["largest_difference"] < 0.02
-    assert "holds no test report" in last_line(capsys, *tested, str(tmp_path))
-    other = report_of(live / "test_report.json")
-    (live / "test_report.json").write_text(json.dumps({**other, "adapter_sha256": "0"}))
-    assert "the report of another adapter" in last_line(capsys, *tested, str(live))
-    (live / "test_report.json").write_text(json.dumps({**other, "prompt_sha256": "0"}))
-    assert "asked with another prompt" in last_line(capsys, *tested, str(live))
-    (live / "test_report.json").write_text(json.dumps(other))
-    (live / "predictions.jsonl").write_text("")
-    assert "no label scores of question" in last_line(capsys, *tested, str(live))
-
-
-def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(self: ProgressLines, name: str, done: int, total: int) -> None:
-        if name == "Writing GGUF" and done >= total // 2:
-            raise Killed
-
-    update = ProgressLines.update
-    monkeypatch.setattr(ProgressLines, "update", kill)
-    with pytest.raises(Killed):
-        main(export_words("gguf", adapter, tmp_path / "m.gguf"))
-    assert all(name.startswith(".") for name in left(tmp_path))
-    monkeypatch.setattr(ProgressLines, "update", update)
-    assert main(export_words("gguf", adapter, tmp_path / "m.gguf")) == 0
-    assert left(tmp_path) == ["m.export_report.html", "m.export_report.json", "m.gguf"]
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(self: Any, tensor: Any) -> None:
-        raise OSError("8192 requested and 512 written")  # as numpy's tofile says it
-
-    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
-    assert "the disk is full" in last_line(capsys, *export_words("gguf", adapter, tmp_path / "m.gguf"))
-    assert left(tmp_path) == []
 
 
 def test_the_real_llama_3_tokenizer_gives_the_same_token_ids_in_llama_cpp(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from events import logged
-from harness import options, questions, refused, run, write_rows
+from harness import questions, refused, run, write_rows
 from merge_models import live_model, saved
 from tiny import build_base
 
@@ -21,25 +21,13 @@ from medqlora.commands.progress_lines import ProgressLines
 from medqlora.errors import InputError
 from medqlora.evaluation.verification import limits
 from medqlora.inference import Predictor, TrainingScope
+from medqlora.utils.locks import hold
 
 #: families that are merged as a model, not tensor by tensor
 AS_A_MODEL: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
 }
-
-
-@pytest.fixture(scope="module")
-def fitted(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("run")
-    run("fit", [*options(tiny_bases["llama"], folder, dev=24), "--trainer.max_epochs=1"])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(fitted: Path) -> Path:
-    return fitted / "lightning_logs" / "version_0" / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +91,8 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
 ) -> None:
     words = [f"--config={fitted / 'config.yaml'}", f"--data.source.train={fitted / 'train.jsonl'}"]
     words += [f"--data.source.test={fitted / 'test.jsonl'}", f"--trainer.default_root_dir={tmp_path}"]
-    live = run("test", [*words, f"--model.backend.base={tiny_bases['llama']}", f"--model.adapter={adapter}"])
+    tiny = [f"--model.backend.base={tiny_bases['llama']}", f"--model.adapter={adapter}"]
+    live = run("test", [*words, *tiny])
     words += [f"--model.backend.base={merged}", "--model.adapter=none"]
     tested = run("test", [*words, "--model.backend.quantization=none"])
     shown = capsys.readouterr().out
@@ -119,6 +108,8 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
     assert logged(folder, "test/live_changed_decisions") == [(0, 0.0)]
     run("test", words)
     assert "pass --model.backend.quantization none" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"--report\.live \S+: it is for a merged model"):
+        run("test", [*words, *tiny, f"--report.live={tmp_path}"])
     with pytest.raises(InputError, match=r"--report\.live: .* holds no test report"):
         run("test", [*words, f"--report.live={tmp_path}"])
     for where in (merged, adapter):
@@ -193,6 +184,15 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert "--questions" in refused(capsys, *merge_words(adapter, out, "--questions", "nothing.jsonl"))
     assert "--adapter: " in refused(capsys, *merge_words(adapter, out, "--base", str(other)))
     refused(capsys, *merge_words(adapter, out, "--base", str(deeper)))
+    assert "name of its own" in refused(capsys, *merge_words(adapter, Path()))
+    assert "nothing can be written there" in refused(capsys, *merge_words(adapter, Path("/proc/x")))
+    nowhere = refused(capsys, *merge_words(adapter, out, "--onto", str(tmp_path / "nothing")))
+    assert nowhere.startswith("medqlora: error: --onto: there is no folder")
+    columns = write_rows(tmp_path / "c.jsonl", [{"id": "a", "question": "Why?"}])
+    assert "name it answer" in refused(
+        capsys, *merge_words(adapter, out, "--questions", str(columns)), reads=True
+    )
+    columns.unlink()
     assert "num_hidden_layers" in refused(capsys, *merge_words(adapter, out, "--onto", str(deeper)))
     assert left(tmp_path) == before
     assert left(full) == ["thesis.txt"]
@@ -242,16 +242,39 @@ def test_after_a_kill_there_is_no_output_and_the_same_command_goes_on(
     assert left(tmp_path) == ["out"]
 
 
+def test_an_output_that_another_process_writes_is_left_to_it(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = hold(tmp_path / "out")
+    try:
+        line = refused(capsys, *merge_words(adapter, tmp_path / "out"))
+    finally:
+        release()
+    assert "another process is writing it" in line
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["weights", "report"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
 ) -> None:
     def full(tensors: object, path: Path, metadata: object) -> None:
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "save_file", full)
-    line = last_line(capsys, *merge_words(adapter, tmp_path / "out"))
-    assert "the disk is full" in line
+    def full_later(path: Path, text: str) -> None:
+        full(None, path, None)
+
+    if step == "weights":
+        monkeypatch.setattr(shards, "save_file", full)
+    else:
+        monkeypatch.setattr(merge_run, "write_text", full_later)
+    line = last_line(capsys, *merge_words(adapter, tmp_path / "out", "--verify", "false"))
+    assert f"--out {tmp_path / 'out'}: the disk is full" in line
     assert left(tmp_path) == []
 
 

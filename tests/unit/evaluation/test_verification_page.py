@@ -76,6 +76,11 @@ def test_an_export_beyond_its_limits_is_no_accepted_one() -> None:
     assert "1 of 3 decisions changed, as q1 from yes to no" in page.text
 
 
+def test_a_users_own_tolerance_is_said() -> None:
+    assert "Its limits are a user" in render_verification("x", verified(margin=0.5), [], {})
+    assert "Its limits are a user" not in render_verification("x", verified(), [], {})
+
+
 def test_unknown_answers_infinite_values_and_many_questions_are_drawn() -> None:
     nowhere = [Prediction("q0", None, LABELS, (-math.inf, -1.0, -2.0))]
     unknown = compare(nowhere, nowhere, limits(16))
