@@ -12,7 +12,7 @@ from torch import nn
 from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
 from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import generate, generation_groups
@@ -170,6 +170,7 @@ def build_evaluator(
     device: torch.device,
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
     engine: DecodeEngine | None = None,
+    sampling: Sampling | None = None,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -180,6 +181,7 @@ def build_evaluator(
         rows: as in `Evaluator`; None fills the free memory where `engine` generates.
         generating: context in which `model` can generate, see `Backend.generating`.
         engine: generates; its decoder is `decoder`. None for `model` itself.
+        sampling: how `engine` chooses tokens; None for greedy.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
 
@@ -208,7 +210,11 @@ def build_evaluator(
         writer=None
         if engine is None or not options.generate
         else TextWriter(
-            engine, limits, max_new_tokens=options.max_new_tokens, end_token_ids=tuple(end_token_ids)
+            engine,
+            limits,
+            max_new_tokens=options.max_new_tokens,
+            end_token_ids=end_token_ids,
+            sampling=sampling,
         ),
     )
 

@@ -133,9 +133,16 @@ class DecodeEngine:
 
     @torch.no_grad()
     def step(self) -> list[NewTokens]:
-        """One prefill where waiting requests can begin, otherwise a new token for each row; the events since."""
-        if not (self._waiting and self._begins() and self._admit()) and self._rows:
-            self._decode()
+        """One prefill where waiting requests can begin, otherwise a new token for each row; the events since.
+
+        Whatever the model raises, such as torch.OutOfMemoryError, comes through; all requests are dropped then.
+        """
+        try:
+            if not (self._waiting and self._begins() and self._admit()) and self._rows:
+                self._decode()
+        except BaseException:
+            self.release()  # rows without keys must not be continued
+            raise
         events, self._events = self._events, []
         return events
 
