@@ -14,6 +14,7 @@ from medqlora.fused import FusedDecoder
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding import DecodeEngine, NewTokens, Request, Sampling
 from medqlora.inference.generation import generate
+from medqlora.models import LoRA
 from medqlora.models.host_weights import to_host
 
 PAD, NEVER = 2, 599
@@ -143,6 +144,27 @@ def test_rows_of_one_batch_have_their_own_adapters_or_none(llama: Any) -> None:
         llama.set_adapter("default")
     with pytest.raises(ValueError, match=r"no adapter 'third'; it holds: default, second"):
         engine.add(Request(given[0], 8, adapter="third"))
+
+
+def test_an_adapter_may_be_loaded_later_and_on_other_layers(tmp_path: Path) -> None:
+    base = build_base(tmp_path / "base", "llama", **WEIGHTS)
+    model, given = load(base, LoRA(r=4, alpha=8, target_modules=["q_proj"])), prompts(7, 12)
+    engine = engine_of(model)
+    first = texts(
+        engine, [Request(prompt, 8, (NEVER,), adapter=name) for prompt in given for name in ("default", None)]
+    )
+    model.add_adapter("late", LoraConfig(r=2, lora_alpha=32, target_modules=["gate_proj", "down_proj"]))
+    for name, parameter in model.named_parameters():
+        if "late" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.set_adapter("late")
+    expected = oracle(model, given, 8)
+    model.set_adapter("default")
+    assert expected != oracle(model, given, 8)
+    late = [Request(prompt, 8, (NEVER,), adapter="late") for prompt in given]
+    assert texts(engine, late) == expected
+    again = [Request(prompt, 8, (NEVER,), adapter=name) for prompt in given for name in ("default", None)]
+    assert texts(engine, [*late, *again]) == [*expected, *first]
 
 
 def test_adapters_that_were_trained_on_are_read_again(llama: Any) -> None:
