@@ -212,6 +212,22 @@ def test_requests_come_and_go_while_others_are_written(llama: Any) -> None:
     assert [written[number] for number in (first[1], *late)] == [expected[1], expected[3], expected[4]]
 
 
+def test_idle_rows_and_rounded_lengths_of_a_gpus_buckets_change_nothing(llama: Any) -> None:
+    given = prompts(5, 17, 33, 2, 9, 12)
+    expected = oracle(llama, given, 9)
+    with llama.disable_adapter():
+        expected[0] = oracle(llama, given[:1], 9)[0]
+    engine = engine_of(llama, rows=20)
+    engine._pass._gpu = True  # the buckets alone: without a GPU no graph is captured
+    adapters = [None, *["default"] * 5]
+    requests = [
+        Request(prompt, 9, (NEVER,), adapter=adapter) for prompt, adapter in zip(given, adapters, strict=True)
+    ]
+    assert engine._pass.rows(5) == 0  # no cache yet
+    assert texts(engine, requests) == expected
+    assert [engine._pass.rows(count) for count in (1, 3, 5, 8)] == [1, 4, 8, 8]
+
+
 def test_sampling_depends_on_the_seed_and_not_on_the_company(llama: Any) -> None:
     prompt, *others = prompts(12, 30, 1, 7)
 
