@@ -12,7 +12,7 @@ from torch import nn
 from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
 from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import OnToken, generate, generation_groups
@@ -162,7 +162,9 @@ class Evaluator:
             report(replace(scored[0], text=self._text(tokens)))
 
         if self.writer is not None:
-            _, (token_ids,) = self.writer.write([example], scores, on_token=on_token)
+            _, (token_ids,) = self.writer.write(
+                [example], scores, on_token=lambda example, token: on_token(token)
+            )
         else:
             scores()
             if self.generate is None:
@@ -241,6 +243,7 @@ def build_evaluator(
     device: torch.device,
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
     engine: DecodeEngine | None = None,
+    sampling: Sampling | None = None,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -251,6 +254,7 @@ def build_evaluator(
         rows: as in `Evaluator`; None fills the free memory where `engine` generates.
         generating: context in which `model` can generate, see `Backend.generating`.
         engine: generates; its decoder is `decoder`. None for `model` itself.
+        sampling: how `engine` chooses tokens; None for greedy.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
 
@@ -280,7 +284,11 @@ def build_evaluator(
         writer=None
         if engine is None or not options.generate
         else TextWriter(
-            engine, limits, max_new_tokens=options.max_new_tokens, end_token_ids=tuple(end_token_ids)
+            engine,
+            limits,
+            max_new_tokens=options.max_new_tokens,
+            end_token_ids=end_token_ids,
+            sampling=sampling,
         ),
     )
 

@@ -14,7 +14,7 @@ from medqlora.data import Prompt, encode_all, end_token_ids, lookup
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
-from medqlora.inference.decoding import DecodeEngine
+from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import decode_engine
 from medqlora.inference.evaluator import Evaluator, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
@@ -53,6 +53,7 @@ class Predictor:
         generating: context in which `model` can generate, see `Backend.generating`.
         check_examples: raises InputError for examples that the model can't take.
         engine: scores in place of `decoder`, and generates, where the fused engine runs the model.
+        sampling: how `engine` chooses tokens; None for greedy.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
         scope: what the adapter was trained on; None where that is not known.
@@ -75,6 +76,7 @@ class Predictor:
     generating: Callable[[], AbstractContextManager[None]] = nullcontext
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
     engine: DecodeEngine | None = None
+    sampling: Sampling | None = None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
     scope: TrainingScope | None = None
@@ -100,6 +102,7 @@ class Predictor:
             device=self.device,
             generating=self.generating,
             engine=self.engine,
+            sampling=self.sampling,
         )
 
     @classmethod

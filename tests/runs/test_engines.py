@@ -56,18 +56,24 @@ def test_a_checkpoint_of_one_engine_goes_on_under_the_other(
         assert torch.allclose(adapter_weights(resumed)[name], value, atol=2e-3), name
 
 
-def test_both_engines_test_alike_and_switch_the_adapter_off(words: list[str]) -> None:
+def test_engines_test_and_write_alike_and_switch_the_adapter_off(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     run("fit", words)
-    native, fused = (
-        run("test", [*words, f"--model.engine={engine}", "--model.generate=false"]).model.heard[0]
-        for engine in ("native", "fused")
+    capsys.readouterr()
+    settings = (["native"], ["fused"], ["auto", "--data.eval_batch_size=auto"])
+    native, *others = (
+        run("test", [*words, f"--model.engine={engine}", *rest]).model.heard[0] for engine, *rest in settings
     )
-    for part in ("test", "base", "dev"):
-        for one, other in zip(getattr(native, part), getattr(fused, part), strict=True):
-            assert one.id == other.id
-            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
-    assert [one.logprobs for one in fused.test] != [one.logprobs for one in fused.base]
-    assert fused.prior == pytest.approx(native.prior, abs=1e-4)
+    assert capsys.readouterr().out.count("Evaluations: by the fused engine\n") == 1  # on a CPU, auto
+    for fused in others:
+        for part in ("test", "base", "dev"):
+            for one, other in zip(getattr(native, part), getattr(fused, part), strict=True):
+                assert (one.id, one.text) == (other.id, other.text)
+                assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5, rel=1e-6)
+        assert [one.logprobs for one in fused.test] != [one.logprobs for one in fused.base]
+        assert fused.prior == pytest.approx(native.prior, abs=1e-5)
+    assert any(one.text for one in native.test)
 
 
 @pytest.mark.parametrize("checkpointing", ["offload", "full", "none", "1"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -48,9 +49,7 @@ class AdapterBank:
         self._decoder = decoder
         self._route = _Route()
         self._groups: list[tuple[Group, _GroupLoRA]] = []
-        self._held: list[int] = []
-        every = (linear_module(layer, name) for layer in decoder.body.layers for name in SEVEN_PROJECTIONS)
-        self._modules = [module for module in every if is_adapted(module)]
+        self._held: list[Tensor] = []
         self._own = self._first_active()
         self.names: tuple[str, ...] = ()
         self.version = 0
@@ -67,10 +66,17 @@ class AdapterBank:
 
     def known(self) -> tuple[str, ...]:
         """The names of the adapters that the model holds now."""
-        return tuple(dict.fromkeys(name for module in self._modules for name in module.lora_A))
+        return tuple(dict.fromkeys(name for module in self._modules() for name in module.lora_A))
+
+    def _modules(self) -> list[AdaptedLinear]:
+        """The linear layers that have adapters now: an adapter that is loaded later may be on others."""
+        every = (
+            linear_module(layer, name) for layer in self._decoder.body.layers for name in SEVEN_PROJECTIONS
+        )
+        return [module for module in every if is_adapted(module)]
 
     def _first_active(self) -> str | None:
-        return next((name for module in self._modules for name in active_adapters(module)), None)
+        return next((name for module in self._modules() for name in active_adapters(module)), None)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -79,12 +85,14 @@ class AdapterBank:
         Raises:
             ValueError: an adapter is no plain LoRA.
         """
-        held = [id(part.weight) for module in self._modules for part in module.lora_A.values()]
-        if held != self._held:  # an adapter came or went
+        adapted = self._modules()
+        held: list[Tensor] = [part.weight for module in adapted for part in module.lora_A.values()]
+        same = len(held) == len(self._held) and all(map(is_, held, self._held))
+        if not same:  # an adapter came or went
             self._held, self.names = held, self.known()
             self.version += 1
             self._groups = []
-            modules = {id(module.base_layer): module for module in self._modules}
+            modules = {id(module.base_layer): module for module in adapted}
             for group in self._decoder.groups:
                 made = _GroupLoRA(group, modules, self.names, self._route, self._decoder.dtype)
                 if len(made.owners):

@@ -10,7 +10,8 @@
     engine.cancel(number)            # at any time between two steps
     engine.release()                 # frees the cache
 
-One thread at a time may use an engine. The model is in eval mode, within its precision context, while it steps.
+One thread at a time may use an engine. Adapters may be loaded into the PEFT model at any time; before one is deleted,
+its requests are cancelled. The model is in eval mode, within its precision context, while it steps.
 """
 
 from medqlora.inference.decoding.engine import DecodeEngine

@@ -133,9 +133,16 @@ class DecodeEngine:
 
     @torch.no_grad()
     def step(self) -> list[NewTokens]:
-        """One prefill where waiting requests can begin, otherwise a new token for each row; the events since."""
-        if not (self._waiting and self._begins() and self._admit()) and self._rows:
-            self._decode()
+        """One prefill where waiting requests can begin, otherwise a new token for each row; the events since.
+
+        Whatever the model raises, such as torch.OutOfMemoryError, comes through; all requests are dropped then.
+        """
+        try:
+            if not (self._waiting and self._begins() and self._admit()) and self._rows:
+                self._decode()
+        except BaseException:
+            self.release()  # rows without keys must not be continued
+            raise
         events, self._events = self._events, []
         return events
 
@@ -281,8 +288,9 @@ class DecodeEngine:
         count = self._pass.rows(len(rows))
         idle = [0] * (self._cache.slots - len(rows))
         routing, kind = self._adapters(rows, None, fresh=False)
+        by_row = len(kind) > 1
         state = [[row.last for row in rows] + idle, [row.cached for row in rows] + idle]
-        state.append([self._index(row) for row in rows] + idle)
+        state.append([self._index(row) if by_row else 0 for row in rows] + idle)
         self._pass.state.copy_(torch.tensor(state))
         with routing:
             logits = self._pass.run(count, 1 + max(row.cached for row in rows), kind)
@@ -318,8 +326,8 @@ class DecodeEngine:
         return self._bank.routing(tokens, selected), ("by row", self._bank.version)
 
     def _index(self, row: _Row) -> int:
-        """The row's adapter in the bank, -1 for none."""
-        return self._bank.names.index(row.adapter) if row.adapter in self._bank.names else -1
+        """The row's adapter in the bank, -1 for none. Raises ValueError where it was removed meanwhile."""
+        return -1 if row.adapter is None else self._bank.names.index(row.adapter)
 
     def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
         """Appends a token to each row, and ends rows."""

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.inference.decoding.engine import DecodeEngine
-from medqlora.inference.decoding.requests import NewTokens, Request
+from medqlora.inference.decoding.requests import NewTokens, Request, Sampling
 from medqlora.inference.scoring import Passes, ScoredSequence
 from medqlora.records import Encoded
 from medqlora.utils.console import say
 
 _Scores = TypeVar("_Scores")
+#: (index of an example, its next token)
+OnToken = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class CacheLimits:
 
 
 class TextWriter:
-    """Generates a text for each of a group of examples, greedily.
+    """Generates a text for each of a group of examples.
 
     Args:
         engine: of the model; no other requests are in it.
         limits: called at the start of each group with `engine` and `max_new_tokens`: free memory differs from one to
             the next.
-        max_new_tokens, end_token_ids: as of `Request`.
+        max_new_tokens, end_token_ids, sampling: as of `Request`.
     """
 
     def __init__(
@@ -49,26 +51,29 @@ class TextWriter:
         *,
         max_new_tokens: int,
         end_token_ids: Sequence[int],
+        sampling: Sampling | None = None,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._max_new_tokens = max_new_tokens
         self._ends = tuple(end_token_ids)
+        self._sampling = sampling
 
     def write(
         self,
         examples: Sequence[Encoded],
         score: Callable[[Passes], _Scores],
         *,
-        on_token: Callable[[int], None] = lambda token: None,
+        on_token: OnToken = lambda example, token: None,
         on_end: Callable[[int], None] = lambda count: None,
     ) -> tuple[_Scores, list[list[int]]]:
         """The result of `score`, and the new tokens of each example.
 
         Args:
             examples: in the order of the results.
-            score: scores the same examples; each of its passes asks for its decoder. Called again after out of memory.
-            on_token: called with each new token as soon as it is chosen; tells nothing of whose it is.
+            score: scores the same examples; each of its passes asks for its decoder.
+            on_token: called with the index of an example and its next token, as soon as that is chosen. An error that
+                it raises ends the generation. Where memory runs out, the texts begin again.
             on_end: called with the number of texts that are finished.
         """
         limits = self._limits(self._engine, self._max_new_tokens)
@@ -104,7 +109,7 @@ class TextWriter:
         return scores, group.tokens
 
     def _request(self, example: Encoded) -> Request:
-        return Request(example.prompt, self._max_new_tokens, self._ends)
+        return Request(example.prompt, self._max_new_tokens, self._ends, sampling=self._sampling)
 
 
 @dataclass
@@ -113,7 +118,7 @@ class _Group:
 
     engine: DecodeEngine
     requests: Sequence[Request]
-    on_token: Callable[[int], None]
+    on_token: OnToken
     on_end: Callable[[int], None]
     #: the request's number in the engine → index of the example
     _index: dict[int, int] = field(default_factory=dict)
@@ -160,9 +165,10 @@ class _Group:
 
     def _take(self, events: Iterable[NewTokens]) -> None:
         for event in events:
-            self.tokens[self._index[event.id]] += event.tokens
+            example = self._index[event.id]
+            self.tokens[example] += event.tokens
             for token in event.tokens:
-                self.on_token(token)
+                self.on_token(example, token)
             if event.finished is not None:
                 self._finished += 1
                 self.on_end(self._finished)

@@ -14,6 +14,7 @@ from medqlora.fused import FusedDecoder
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding import DecodeEngine, NewTokens, Request, Sampling
 from medqlora.inference.generation import generate
+from medqlora.models import LoRA
 from medqlora.models.host_weights import to_host
 
 PAD, NEVER = 2, 599
@@ -145,6 +146,27 @@ def test_rows_of_one_batch_have_their_own_adapters_or_none(llama: Any) -> None:
         engine.add(Request(given[0], 8, adapter="third"))
 
 
+def test_an_adapter_may_be_loaded_later_and_on_other_layers(tmp_path: Path) -> None:
+    base = build_base(tmp_path / "base", "llama", **WEIGHTS)
+    model, given = load(base, LoRA(r=4, alpha=8, target_modules=["q_proj"])), prompts(7, 12)
+    engine = engine_of(model)
+    first = texts(
+        engine, [Request(prompt, 8, (NEVER,), adapter=name) for prompt in given for name in ("default", None)]
+    )
+    model.add_adapter("late", LoraConfig(r=2, lora_alpha=32, target_modules=["gate_proj", "down_proj"]))
+    for name, parameter in model.named_parameters():
+        if "late" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.set_adapter("late")
+    expected = oracle(model, given, 8)
+    model.set_adapter("default")
+    assert expected != oracle(model, given, 8)
+    late = [Request(prompt, 8, (NEVER,), adapter="late") for prompt in given]
+    assert texts(engine, late) == expected
+    again = [Request(prompt, 8, (NEVER,), adapter=name) for prompt in given for name in ("default", None)]
+    assert texts(engine, [*late, *again]) == [*expected, *first]
+
+
 def test_adapters_that_were_trained_on_are_read_again(llama: Any) -> None:
     engine, request = engine_of(llama), Request(prompts(13)[0], 8, (NEVER,))
     bare = Request(request.prompt, 8, (NEVER,), adapter=None)
@@ -188,6 +210,22 @@ def test_requests_come_and_go_while_others_are_written(llama: Any) -> None:
     assert len(written[first[0]]) in (4, 5)
     assert written[first[2]] == []
     assert [written[number] for number in (first[1], *late)] == [expected[1], expected[3], expected[4]]
+
+
+def test_idle_rows_and_rounded_lengths_of_a_gpus_buckets_change_nothing(llama: Any) -> None:
+    given = prompts(5, 17, 33, 2, 9, 12)
+    expected = oracle(llama, given, 9)
+    with llama.disable_adapter():
+        expected[0] = oracle(llama, given[:1], 9)[0]
+    engine = engine_of(llama, rows=20)
+    engine._pass._gpu = True  # the buckets alone: without a GPU no graph is captured
+    adapters = [None, *["default"] * 5]
+    requests = [
+        Request(prompt, 9, (NEVER,), adapter=adapter) for prompt, adapter in zip(given, adapters, strict=True)
+    ]
+    assert engine._pass.rows(5) == 0  # no cache yet
+    assert texts(engine, requests) == expected
+    assert [engine._pass.rows(count) for count in (1, 3, 5, 8)] == [1, 4, 8, 8]
 
 
 def test_sampling_depends_on_the_seed_and_not_on_the_company(llama: Any) -> None:
