@@ -15,6 +15,7 @@ from medqlora.config.callbacks import (
 from medqlora.config.data import DataOptions
 from medqlora.config.lora import LoRAOptions
 from medqlora.config.model import EngineOptions, EvaluationOptions, ModelOptions, StepOptions
+from medqlora.config.serving import ServeOptions
 
 __all__ = [
     "AnswersOptions",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelOptions",
     "ProgressOptions",
     "ReportOptions",
+    "ServeOptions",
     "StepOptions",
     "TinyLlamaOptions",
     "TransformersOptions",
