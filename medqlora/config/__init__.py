@@ -16,6 +16,7 @@ from medqlora.config.data import DataOptions
 from medqlora.config.lora import LoRAOptions
 from medqlora.config.model import EngineOptions, EvaluationOptions, ModelOptions, StepOptions
 from medqlora.config.retrieval import RetrievalOptions
+from medqlora.config.serving import ServeOptions
 
 __all__ = [
     "AnswersOptions",
@@ -29,6 +30,7 @@ __all__ = [
     "ProgressOptions",
     "ReportOptions",
     "RetrievalOptions",
+    "ServeOptions",
     "StepOptions",
     "TinyLlamaOptions",
     "TransformersOptions",

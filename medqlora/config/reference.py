@@ -36,7 +36,11 @@ def option_tables() -> str:
 
 def serve_table() -> str:
     """The options of `medqlora serve`."""
-    listed = [replace(option, name=f"--{option.name.lstrip('.')}") for option in fields(ServeOptions, "")]
+    listed = []
+    for option in fields(ServeOptions, ""):
+        several = option.hint == tuple[str, ...]
+        named = replace(option, name=f"--{option.name.lstrip('.')}")
+        listed.append(replace(named, hint=str, default=None) if several else named)
     return "\n".join(_table(listed))
 
 

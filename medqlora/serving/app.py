@@ -56,7 +56,7 @@ def create_app(service: Service, limits: Limits) -> FastAPI:
     app.state.service = service
     for router in (answers.router, chat.router, typed.router, admin.router):
         app.include_router(router)
-    app.get("/", include_in_schema=False)(_page)
+    app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)(_page)
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_malformed)
     app.exception_handler(HTTPException)(_http_error)

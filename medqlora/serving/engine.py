@@ -216,6 +216,7 @@ class EngineSpec:
         adapters: name → folder, the first is the default; empty for the base model alone.
         base, backend, device, note, max_new_tokens, batch_tokens, rows, url, gguf: as in `ServeOptions`.
         threads: CPU threads of this process; 0 for the library's choice.
+        unsloth: whether Unsloth loads the model: it has to be imported before transformers and PEFT.
     """
 
     engine: str
@@ -230,3 +231,4 @@ class EngineSpec:
     url: str | None = None
     gguf: str | None = None
     threads: int = 0
+    unsloth: bool = False

@@ -97,6 +97,12 @@ class Guard:
             await reply.error(error)
         except _ClientGoneError:
             return
+        except asyncio.CancelledError:
+            if not self._draining():
+                raise
+            await reply.error(
+                ServiceError(503, "the service ended before the answer: ask again", code="draining")
+            )
         except Exception as error:
             # the name alone: a message may hold a client's text
             with contextlib.suppress(OSError):  # nobody reads the output any more

@@ -186,12 +186,13 @@ class Pool:
 
     def _launch(self, number: int) -> None:
         loop = asyncio.get_running_loop()
+        started = context(unsloth=self._specs[number].unsloth)
 
         def received(process: InferenceProcess, message: FromWorker | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._received, number, process, message)
 
-        self._processes[number] = InferenceProcess(self._specs[number], context(), received)
+        self._processes[number] = InferenceProcess(self._specs[number], started, received)
 
     def _received(self, number: int, process: InferenceProcess, message: FromWorker | None) -> None:
         """One message of a process; None when it has ended."""
@@ -256,15 +257,18 @@ class Pool:
             self._launch(number)
 
 
-def context() -> "multiprocessing.context.BaseContext":
+def context(*, unsloth: bool = False) -> "multiprocessing.context.BaseContext":
     """How processes are started: from a server process that has imported torch, or anew where there is none.
 
     A crashed process is then replaced without importing torch again. Neither way copies the service's own state.
+
+    Args:
+        unsloth: whether Unsloth loads the model; it has to be imported before transformers and PEFT.
     """
     if sys.platform == "win32" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["medqlora.serving.preload"])
+    made.set_forkserver_preload(["torch" if unsloth else "medqlora.serving.preload"])
     return made
 
 

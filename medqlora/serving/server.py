@@ -118,7 +118,8 @@ def specs_of(options: ServeOptions, adapters: Mapping[str, str], base: str | Non
     Raises:
         InputError: there is no such device.
     """
-    devices = ["cpu"] * options.processes if options.engine != "local" else _devices(options)
+    unsloth = options.engine == "local" and _needs_unsloth(options, adapters)
+    devices = ["cpu"] * options.processes if options.engine != "local" else _devices(options, unsloth)
     shared = devices.count("cpu")
     # several processes on one CPU would each start a thread for every core
     threads = (
@@ -138,12 +139,21 @@ def specs_of(options: ServeOptions, adapters: Mapping[str, str], base: str | Non
             url=options.url,
             gguf=options.gguf,
             threads=threads,
+            unsloth=unsloth and device != "cpu",
         )
         for device in devices
     ]
 
 
-def _devices(options: ServeOptions) -> list[str]:
+def _needs_unsloth(options: ServeOptions, adapters: Mapping[str, str]) -> bool:
+    from medqlora.models.adapters import read_adapter
+
+    if options.backend is not None:
+        return options.backend == "Unsloth"
+    return any(read_adapter(folder, "--adapter").get("backend") == "Unsloth" for folder in adapters.values())
+
+
+def _devices(options: ServeOptions, unsloth: bool) -> list[str]:
     """The devices to serve on; torch is asked in a process of its own."""
     if options.device == "cpu":
         return ["cpu"] * options.processes
@@ -152,7 +162,7 @@ def _devices(options: ServeOptions) -> list[str]:
     from medqlora.serving.devices import visible
     from medqlora.serving.pool import context
 
-    with ProcessPoolExecutor(1, mp_context=context()) as executor:
+    with ProcessPoolExecutor(1, mp_context=context(unsloth=unsloth)) as executor:
         found = executor.submit(visible, options.device).result()
     return found * options.processes if found == ["cpu"] else found
 

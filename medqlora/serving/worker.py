@@ -64,23 +64,30 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _quiet()
+    if not spec.unsloth:
+        _quiet()
     if spec.threads:
         import torch
 
         torch.set_num_threads(spec.threads)
     from medqlora.serving.engines import build_engine
 
+    sending = threading.Lock()
+
+    def send(message: FromWorker) -> None:
+        with sending:
+            pipe.send(message)
+
     try:
         engine = build_engine(spec)
         tested = engine.self_test()
     except InputError as error:
-        pipe.send(NotReady(str(error), True))
+        send(NotReady(str(error), True))
         return
     except Exception as error:
-        pipe.send(NotReady(f"{type(error).__name__}: {error}", False))
+        send(NotReady(f"{type(error).__name__}: {error}", False))
         return
-    pipe.send(Ready(dict(engine.models), tested))
+    send(Ready(dict(engine.models), tested))
     inbox, wake = Inbox(), threading.Event()
     orders: list[Load] = []
 
@@ -100,20 +107,20 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
 
     def emit(events: Sequence[Event]) -> None:
         if events:
-            pipe.send(list(events))
+            send(list(events))
 
     while True:
         wake.wait()
         wake.clear()
         while orders or len(inbox) or engine.busy:
             if orders:
-                pipe.send(_obeyed(orders.pop(0), engine))
+                send(_obeyed(orders.pop(0), engine))
                 continue
             try:
                 engine.work(inbox, emit)
             except Exception as error:
                 # which jobs were under way is not known for sure: a fresh process is, and its jobs get 503
-                pipe.send(NotReady(f"{type(error).__name__} in the engine", False))
+                send(NotReady(f"{type(error).__name__} in the engine", False))
                 os._exit(1)
 
 

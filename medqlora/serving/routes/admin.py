@@ -69,10 +69,14 @@ def allowed(root: str, folder: str) -> Path:
     if "\0" in folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
         raise refused
     path = top / folder
-    if path.is_dir() and leaves(path, top):
-        raise refused
-    found = path / "adapter" if (path / "adapter").is_dir() else path
-    if not (found / "adapter_config.json").is_file() or leaves(found, top):
+    try:
+        if path.is_dir() and leaves(path, top):
+            raise refused
+        found = path / "adapter" if (path / "adapter").is_dir() else path
+        usable = (found / "adapter_config.json").is_file() and not leaves(found, top)
+    except (OSError, ValueError):  # a name that no file can have
+        usable = False
+    if not usable:
         raise ServiceError(
             422, "folder: there is no adapter of that name below the allowed folder", code="folder"
         )

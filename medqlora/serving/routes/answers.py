@@ -209,5 +209,9 @@ async def _patient(service: Service, question: Question, body: AnswerRequest, ca
 def told(error: object) -> str:
     """One of pydantic's errors as a sentence, without the value."""
     assert isinstance(error, dict)
+    if "options" in error["loc"]:  # of a union pydantic names a form, which is not what is wrong
+        return (
+            "options: give a list of 2 to 26 texts, or label → text with 2 to 26 labels of 1 to 40 characters"
+        )
     place = ".".join(str(part)[:40] for part in error["loc"] if part != "body")
     return f"{place}: {error['msg']}" if place else str(error["msg"])
