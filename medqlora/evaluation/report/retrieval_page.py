@@ -11,7 +11,7 @@ _NAMES = {
     "retrieved_context": "retrieved contexts",
 }
 #: for a line of the terminal
-SHORT_LEAK = "WARNING: the questions' own articles were not excluded: no score of new questions"
+SHORT_LEAK = "WARNING: the questions' own articles were not excluded (exclude_source: false)"
 _SHORT = {"question_alone": "question alone", "gold_context": "own contexts"}
 LEAK = (
     "The questions' own articles were not excluded from retrieval (exclude_source: false): the passages may hold the "
