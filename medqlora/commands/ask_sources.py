@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medqlora.commands.index_options import check_k
 from medqlora.errors import InputError
 from medqlora.inference import Answer
 from medqlora.records import Record
@@ -38,8 +39,7 @@ def check_index_options(options: argparse.Namespace) -> None:
     """Raises InputError for options that no model makes right, or an index that can't be opened."""
     if options.verify and options.index is None:
         raise InputError("--verify: it checks against the sources of --index: name an index")
-    if options.k < 1:
-        raise InputError(f"--k is {options.k}: it has to be at least 1")
+    check_k(options.k)
     if options.index is not None:
         from medqlora.retrieval.store import open_index
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.index_options import add_search_options, check_ranking, filters_of
+from medqlora.commands.index_options import add_search_options, check_k, check_ranking, filters_of
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
@@ -214,8 +214,7 @@ def _search(words: list[str]) -> int:
     add_search_options(parser)
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each passage")
     options = parser.parse_args(words)
-    if options.k < 1:
-        raise InputError(f"--k is {options.k}: it has to be at least 1")
+    check_k(options.k)
     if not options.query.strip():
         raise InputError("QUESTION is empty: write it in quotes after the index")
     filters = filters_of(options)

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from medqlora.config.retrieval import parse_years
+from medqlora.config.retrieval import MOST, parse_years
+from medqlora.errors import InputError
 
 if TYPE_CHECKING:
     from medqlora.retrieval.search import Filters
@@ -32,6 +33,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="the device of the models: auto, cpu, cuda",
     )
+
+
+def check_k(k: int) -> None:
+    """Raises InputError for a number of passages that can't be."""
+    if not 1 <= k <= MOST:
+        raise InputError(f"--k is {k}: it has to be from 1 to {MOST}")
 
 
 def filters_of(options: argparse.Namespace) -> "Filters":

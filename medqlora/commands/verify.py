@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
-from medqlora.commands.index_options import add_search_options, check_ranking, filters_of
+from medqlora.commands.index_options import add_search_options, check_k, check_ranking, filters_of
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.safety import NOTE
@@ -58,8 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, a missing index or adapter, or a text without a claim."""
     options = parser().parse_args(words)
-    if options.k < 1:
-        raise InputError(f"--k is {options.k}: it has to be at least 1")
+    check_k(options.k)
     filters = filters_of(options)
     check_ranking(options)
     from medqlora.retrieval.claims import split_claims

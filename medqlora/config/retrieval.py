@@ -7,6 +7,8 @@ from typing import Literal
 
 from medqlora.errors import InputError
 
+#: passages for a question
+MOST = 1000
 _YEARS = re.compile(r"\s*(\d{4})?\s*(-?)\s*(\d{4})?\s*")
 
 
@@ -38,7 +40,7 @@ class RetrievalOptions:
     ranking: Literal["auto", "words", "vectors", "both"] = "auto"
     reranker: str | None = None
     mesh: list[str] | None = None
-    years: str | None = None
+    years: str | int | None = None
     retracted: bool = False
     animal: bool = True
     exclude_source: bool = True
@@ -51,6 +53,8 @@ class RetrievalOptions:
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise InputError(f"--data.retrieval.{option} is {value}: it has to be at least 1")
+        if self.k > MOST:
+            raise InputError(f"--data.retrieval.k is {self.k}: it has to be at most {MOST}")
         parse_years(self.years, "--data.retrieval.years")
         if self.index is not None and not Path(self.index).expanduser().is_file():
             raise InputError(
@@ -62,7 +66,7 @@ class RetrievalOptions:
             )
 
 
-def parse_years(text: str | None, option: str) -> tuple[int | None, int | None]:
+def parse_years(text: str | int | None, option: str) -> tuple[int | None, int | None]:
     """The first and the last year of "2010-2020", "2015-", "-1999" or "2012"; None for an open end.
 
     Raises:

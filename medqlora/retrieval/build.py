@@ -96,6 +96,8 @@ def build_index(request: BuildRequest, progress: Progress = lambda step, done, t
     """
     check_sqlite("--out")
     out = request.out
+    if not out.name or out.is_dir():
+        raise InputError(f"--out {out}: is a folder: name a file in it, as {out / 'literature.mqi'}")
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}: make it first")
     try:
@@ -129,6 +131,15 @@ class _Build:
         self.skipped: list[str] = []
 
     def run(self) -> Built:
+        try:
+            result = self._built()
+        except InputError:  # with the source mended it is another build
+            remove_database(self.unfinished)
+            raise
+        remove_database(self.unfinished)
+        return result
+
+    def _built(self) -> Built:
         connection = self._opened()
         with closing(connection):
             writer = Writer(connection, self.request.words)
@@ -148,7 +159,6 @@ class _Build:
             added, replaced, deleted, ignored = writer.counts()
             result = Built(documents, passages, added, replaced, deleted, ignored, resumed, self.skipped)
             self._pack(connection)
-        remove_database(self.unfinished)
         return result
 
     # ---- the unfinished file -----------------------------------------------------------------------------

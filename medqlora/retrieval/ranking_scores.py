@@ -71,8 +71,8 @@ def mean_with_interval(values: NDArray[np.float64], seed: int = 0) -> Measured:
     if not len(values):
         raise ValueError("no query has a relevant document")
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(values), size=(RESAMPLES, len(values)))
-    low, high = percentile_interval(values[drawn].mean(axis=1))
+    means = [values[rng.integers(0, len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
+    low, high = percentile_interval(np.array(means))
     return Measured(float(values.mean()), low, high)
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,7 @@ class Index:
     lexical: bool = True
     _counts: dict[str, int] = field(default_factory=dict)
     _stem_of: dict[str, str] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         # the stemmer that indexed the passages also reads the questions: a table in memory, rolled back after each
@@ -131,7 +133,10 @@ class Index:
         Raises:
             InputError: there is no such index.
         """
-        return cls(Path(path).expanduser(), open_index(path, option))
+        try:
+            return cls(Path(path).expanduser(), open_index(path, option))
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{option}: {path} is damaged ({error}): build it again") from error
 
     def close(self) -> None:
         """Closes the files."""
@@ -151,6 +156,10 @@ class Index:
         Raises:
             InputError: the index is damaged.
         """
+        with self._lock:  # a service asks from several threads
+            return self._search(query, count, filters)
+
+    def _search(self, query: str, count: int, filters: Filters) -> list[Hit]:
         try:
             terms = self.terms(query)
             if self.vectors is None and self.reranker is None:
@@ -178,6 +187,7 @@ class Index:
 
         A stem that no passage has is kept, with the highest weight; it counts for the coverage.
         """
+        query = query.encode("utf-8", "replace").decode("utf-8")  # a terminal's bytes may be no UTF-8
         words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
         words = ([word for word in words if word not in _FUNCTION_WORDS] or words)[: 4 * _MOST_TERMS]
         terms: dict[str, tuple[str, float]] = {}

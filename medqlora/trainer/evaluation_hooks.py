@@ -206,8 +206,9 @@ class EvaluationHooks(LightningModule):
         retrieval = self.data.sets[index].retrieval
         for name, encoded in (retrieval.conditions if retrieval else {}).items():
             examples = [encoded[example.id] for example in batch.examples if example.labels]
-            found = evaluator.evaluate(examples, records, write=False).predictions
-            answers.conditions.setdefault(name, []).extend(found)
+            if examples:
+                found = evaluator.evaluate(examples, records, write=False).predictions
+                answers.conditions.setdefault(name, []).extend(found)
 
     def on_test_epoch_end(self) -> None:
         self.release_cache()

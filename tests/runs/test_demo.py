@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from demo_evidence import (
+    claims_are_told_from_their_contradictions,
+    retrieval_reaches_the_accuracy_of_the_own_contexts,
+)
 from fuzzing import THOROUGH
 from warm_process import WarmCommand, WarmProcess, WarmProgram
 
@@ -59,12 +63,16 @@ def test_fit_then_test_goes_from_chance_to_above_90_percent_on_unseen_names(
     assert report["base"]["accuracy"] < 0.60
     assert report["mcnemar_p"] < 1e-6
 
+    monkeypatch.chdir(tmp_path)
+    retrieval_reaches_the_accuracy_of_the_own_contexts(tmp_path, config)
+    claims_are_told_from_their_contradictions(tmp_path, run / "adapter")
+
     # the same in a program of one's own
     program = f"import os, runpy\nos.chdir({str(tmp_path)!r})\n"
     program += f"runpy.run_path({str(ROOT / 'examples' / 'own_trainer.py')!r}, run_name='__main__')\n"
     log = tmp_path / "own.txt"
     shown = said(WarmProgram(program, log=log), log)
     assert "accuracy " in shown
-    own = tmp_path / "lightning_logs" / "version_2"
+    own = tmp_path / "lightning_logs" / "version_3"
     assert (own / "adapter" / "adapter_model.safetensors").is_file()
     assert json.loads((own / "test_report.json").read_text())["n"] == 40

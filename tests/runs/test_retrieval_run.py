@@ -74,7 +74,7 @@ def test_a_report_with_the_questions_own_articles_says_so_in_red(
     # the passages are the questions' own contexts, so both conditions are the same prompts
     assert block["conditions"]["retrieved_context"] == block["conditions"]["gold_context"]
     assert 'class="alarm"' in page
-    assert "WARNING: The questions' own articles were not excluded" in capsys.readouterr().out
+    assert "WARNING: the questions' own articles were not excluded" in capsys.readouterr().out
 
 
 def test_predict_retrieves_for_questions_without_contexts(folder: Path, tiny_bases: dict[str, Path]) -> None:

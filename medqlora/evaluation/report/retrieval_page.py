@@ -10,6 +10,8 @@ _NAMES = {
     "gold_context": "the question's own contexts",
     "retrieved_context": "retrieved contexts",
 }
+#: for a line of the terminal
+SHORT_LEAK = "WARNING: the questions' own articles were not excluded (exclude_source: false)"
 _SHORT = {"question_alone": "question alone", "gold_context": "own contexts"}
 LEAK = (
     "The questions' own articles were not excluded from retrieval (exclude_source: false): the passages may hold the "
@@ -68,14 +70,14 @@ def retrieval_lines(report: Report) -> list[str]:
 
 
 def leak_alarm(report: Report) -> Markup:
-    """The warning of `leak_warning`, in red; empty where there is none."""
-    return joined(element("p", line, class_="alarm") for line in leak_warning(report))
+    """The same warning in full and in red; empty where there is none."""
+    return joined(element("p", f"WARNING: {LEAK}", class_="alarm") for _ in leak_warning(report))
 
 
 def leak_warning(report: Report) -> list[str]:
     """The warning of a report whose retrieval may find the questions' own articles."""
     block = report.get("retrieval")
-    return [f"WARNING: {LEAK}"] if block and not block["exclude_source"] else []
+    return [SHORT_LEAK] if block and not block["exclude_source"] else []
 
 
 def _recall(block: RetrievalBlock) -> Markup:

@@ -156,3 +156,26 @@ def test_the_labels_of_a_claim_set_are_understood(index: Index) -> None:
 
     (verdict,) = Verifier(Checker(), Retriever(index, k=1)).verify("Zalo does not relieve belgrosis.")
     assert verdict.verdict == "contradicted"
+
+
+def test_a_set_of_claims_is_read_like_any_other_question_set(tmp_path: Path) -> None:
+    import json
+
+    from medqlora.data import JSONLines
+
+    rows = [
+        {"claim": f"Drug {number} helps.", "evidence": [f"Trial {number} did."], "label": label}
+        for number, label in enumerate(("SUPPORT", "CONTRADICT", "NEI"))
+    ]
+    path = tmp_path / "claims.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    fields = {"question": "claim", "contexts": "evidence", "answer": "label"}
+    read = (
+        JSONLines(str(path), dev_fraction=0, fields=fields, labels=["SUPPORT", "CONTRADICT", "NEI"])
+        .read()
+        .train
+    )
+    assert [(one.question, one.contexts, one.answer) for one in read] == [
+        (row["claim"], tuple(row["evidence"]), row["label"]) for row in rows
+    ]
+    assert read[0].labels == ("SUPPORT", "CONTRADICT", "NEI")

@@ -251,6 +251,8 @@ def test_the_command_builds_shows_and_refuses(
     for words, message in {
         ("build", "--out", str(out), str(corpus[0])): "exists: `medqlora index add` extends it",
         ("build", "--out", str(tmp_path / "no" / "i.mqi"), str(corpus[0])): "there is no folder",
+        ("build", "--out", str(tmp_path), str(corpus[0]), "--overwrite"): "is a folder: name a file in it",
+        ("search", str(out), "x", "--k", "0"): "--k is 0: it has to be from 1 to 1000",
         ("build", "--out", str(tmp_path / "j.mqi"), "none.xml"): "none.xml: there is no such file",
         ("add", "none.mqi", str(corpus[0])): "there is no file none.mqi",
         ("search", str(corpus[0]), "x"): "is no index",
@@ -260,6 +262,25 @@ def test_the_command_builds_shows_and_refuses(
     }.items():
         assert message in refused(capsys, "index", *words), words
     assert not (tmp_path / "j.mqi").exists()
+
+
+def test_a_damaged_index_and_a_question_that_is_no_text_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: list[Path]
+) -> None:
+    whole, cut = tmp_path / "i.mqi", tmp_path / "cut.mqi"
+    built(whole, *corpus)
+    cut.write_bytes(whole.read_bytes()[:-40960])
+    for words in (["search", str(cut), "zalo17"], ["info", str(cut)]):
+        assert str(cut) in refused(capsys, "index", *words)
+    assert found(whole, "zalo17 \udcff") == ["17"]
+
+
+def test_a_build_that_ends_on_a_bad_row_leaves_nothing(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "1", "text": "Good."}\n{no}\n', "utf-8")
+    with pytest.raises(InputError, match="not JSON"):
+        built(tmp_path / "i.mqi", bad)
+    assert [one.name for one in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
 def test_two_builds_of_one_index_do_not_meet(tmp_path: Path, corpus: list[Path]) -> None:
