@@ -15,12 +15,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
+import pytest
+from import_path import import_path
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["warm_imports", "warm_process"])
+
+
+def _begin_server() -> None:
+    """Begins the process that all others are forked from, if there is none yet.
+
+    Python 3.11's server imports from PYTHONPATH alone, and says nothing of what it can't import.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", import_path())
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
 
 
 class WarmProcess:
@@ -34,6 +49,7 @@ class WarmProcess:
 
     def __init__(self, args: Sequence[str], target: Callable[..., None], given: tuple[object, ...]) -> None:
         self.args = list(args)
+        _begin_server()
         self._process = _CONTEXT.Process(target=target, args=given)
         self._process.start()
 
@@ -72,7 +88,7 @@ class WarmCommand(WarmProcess):
         words: the command and its options.
         cwd: its working directory.
         log: file that its output is appended to, errors included.
-        env: environment; None for this process's. Numbers of threads are those of the first command of the session.
+        env: environment; None for this process's. There is one thread, whatever it says.
         errors: file for standard error, where that is to be apart.
         processes: with more than one, Lightning's launcher begins the others, and these are forked too.
     """
@@ -219,6 +235,7 @@ def _run(
 
 
 def _settle(log: str, errors: str, environment: dict[str, str]) -> None:
+    assert "warm_imports" in sys.modules, "nothing was imported before the fork"
     os.environ.clear()
     os.environ.update(environment)
     for folder in reversed(environment.get("PYTHONPATH", "").split(os.pathsep)):
