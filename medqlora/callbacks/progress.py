@@ -146,8 +146,8 @@ class StepProgress(ProgressBar, Watcher):
             return
         listed = loaders if isinstance(loaders, list) else [loaders]
         batches = [batch for loader in listed if isinstance(loader, EvalLoader) for batch in loader.batches]
-        # the first validation alone: the fit's own line has the time of the others
-        self._questions = AskedQuestions(kind, batches, says=self._validations == 0)
+        # of a fit's validations the first alone: the line has the time of the others
+        self._questions = AskedQuestions(kind, batches, says=self._fit is None or self._validations == 0)
         if self._fit is None:
             self._own = start(_TITLES[kind], self._questions.count, "questions")
 
