@@ -159,7 +159,7 @@ def _answer(
     predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
 ) -> Answer:
     asked = (question, context, options.option, options.note)
-    if sys.stdout.isatty() and not options.json:
+    if sys.stdout is not None and sys.stdout.isatty() and not options.json:
         answer = stream(predictor.answer_stream(*asked), _columns())
     else:
         answer = predictor.answer(*asked)
