@@ -164,7 +164,7 @@ def _answer(
     if options.index is not None:
         return answer_from_index(predictor, question, context, options)
     asked = (question, context, options.option, options.note)
-    if sys.stdout.isatty() and not options.json:
+    if sys.stdout is not None and sys.stdout.isatty() and not options.json:
         answer = stream(predictor.answer_stream(*asked), _columns())
     else:
         answer = predictor.answer(*asked)

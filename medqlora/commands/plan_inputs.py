@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from medqlora.commands.diagnosis.hub import hub, hub_off, without_hub
@@ -141,27 +142,19 @@ def read_fit(
         if lora.target_modules is not None:
             lora_targets(lora, skeleton(config, backend.base))
         lengths, length_note = _lengths(data, backend)
-    if devices is None:
-        given = str(trainer["devices"])
-        devices = int(given) if given.isdigit() else 1
+    devices = devices or _devices(trainer)
     check_strategy(trainer["strategy"])
     sharded = trainer["strategy"] == "fsdp" and devices > 1
     if sharded:
         check_shared(backend, lora, options, data.options.packing, config)
     on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
+    fit_options = FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens)
+    if on_cpu:
+        width = stored_width(config)
+        fit_options = replace(fit_options, device="cpu", process=resident_bytes(), stored_width=width)
     return Fit(
-        FitOptions(
-            backend,
-            lora,
-            options,
-            data.options,
-            module.optimizer,
-            data.micro_batch_tokens,
-            device="cpu" if on_cpu else "cuda",
-            process=resident_bytes() if on_cpu else 0,
-            stored_width=stored_width(config),
-        ),
+        fit_options,
         shape,
         lengths,
         [note for note in (hub_note, base_note, length_note) if note],
@@ -174,6 +167,12 @@ def read_fit(
         steps,
         total_steps(_bounds(trainer), steps),
     )
+
+
+def _devices(trainer: "Namespace") -> int:
+    """`--trainer.devices` as a number; 1 where it names devices."""
+    given = str(trainer["devices"])
+    return int(given) if given.isdigit() else 1
 
 
 def _checked_precision(module: "QLoRAModule", data: "PubMedQADataModule", trainer: "Namespace") -> str:

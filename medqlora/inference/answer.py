@@ -160,12 +160,10 @@ def answer_of(
     )
     far = scope.doubts(record)
     if not prediction.labels:
-        unsure = replace(answer, kind="uncertain", decision=UNCERTAIN, reason=_sentence(far))
-        return unsure if far else answer
-    if not all(map(math.isfinite, prediction.logprobs)):
-        reason = "The model's scores of the possible answers are not finite numbers."
-        return replace(answer, kind="uncertain", decision=UNCERTAIN, reason=reason)
-    caution = "the question is unlike those of the training" if far else _caution(prediction, calibration)
+        return _doubted(answer, far)
+    if not all(math.isfinite(value) for value in prediction.logprobs):
+        return _doubted(answer, ["the model's scores of the possible answers are not finite numbers"])
+    caution = _caution(prediction, calibration, far=bool(far))
     if calibration is not None and not calibration.covers(prediction):
         calibration = None
     probabilities = softmax(prediction.logprobs, calibration.temperature if calibration else 1.0)
@@ -181,13 +179,10 @@ def answer_of(
         calibrated_on=calibration.n if calibration and caution is None else None,
         caution=caution,
     )
-    if decision is None:
-        doubts = [*far, "no decision could be read from the generated text"]
-    else:
-        doubts = [*far, *_doubts(prediction, record, decision, confidence, calibration)]
-    if not doubts:
-        return answer
-    return replace(answer, kind="uncertain", decision=UNCERTAIN, leaning=decision, reason=_sentence(doubts))
+    doubts = ["no decision could be read from the generated text"]
+    if decision is not None:
+        doubts = _doubts(prediction, record, decision, confidence, calibration)
+    return _doubted(answer, [*far, *doubts])
 
 
 def safe_answer(record: Record, reply: SafeReply, note: str = NOTE) -> Answer:
@@ -199,10 +194,20 @@ def safe_answer(record: Record, reply: SafeReply, note: str = NOTE) -> Answer:
     return Answer(id=record.id, question=record.question, kind="safe_reply", reply=reply, note=note)
 
 
-def _caution(prediction: Prediction, calibration: Calibration | None) -> str | None:
+def _doubted(answer: Answer, doubts: Sequence[str]) -> Answer:
+    """The answer as an uncertain one, for the reasons `doubts`; unchanged without any."""
+    if not doubts:
+        return answer
+    leaning = answer.decision
+    return replace(answer, kind="uncertain", decision=UNCERTAIN, leaning=leaning, reason=_sentence(doubts))
+
+
+def _caution(prediction: Prediction, calibration: Calibration | None, *, far: bool) -> str | None:
     """Why the confidence is not calibrated, as a clause; None where it is."""
     if not prediction.logprobs:
         return "the possible answers were not scored"
+    if far:
+        return "the question is unlike those of the training"
     if calibration is None:
         return "no calibration was saved with the adapter"
     if not calibration.covers(prediction):
