@@ -148,7 +148,7 @@ class EvaluationHooks(LightningModule):
         step = self.trainer.global_step
         if baselines is not None:
             for logger in self.loggers:
-                logger.log_metrics(baselines.logged(), step=step)
+                logger.log_metrics(baselines.logged(), step=max(0, step - 1))  # as Lightning counts
         sample = self.data.samples.get("dev")
         questions = f"questions, a {sample}" if sample else "questions"
         say(validation_line(step, metrics, baselines, questions, len(predictions)))
