@@ -134,7 +134,8 @@ class EvaluationHooks(LightningModule):
         if f"val/{shown}" in metrics:
             self.shown[shown] = metrics[f"val/{shown}"]
         self._compare(predictions, metrics)
-        log_validation(self.loggers, predictions, self.data.records, self.trainer.global_step)
+        if self.trainer.is_global_zero:
+            log_validation(self.loggers, predictions, self.data.records, self.trainer.global_step)
         self.validated = (self.trainer.global_step, predictions)
 
     def _compare(self, predictions: list[Prediction], metrics: dict[str, float]) -> None:
