@@ -36,9 +36,9 @@ def report_context(trainer: Trainer, module: QLoRAModule, answering_s: float) ->
         "Adapter": "none" if weights is None or weights.kind == "base" else weights.name,
         "Date": f"{now()[:16].replace('T', ' ')} UTC",
         "Tested on": ", ".join(source.name for source in (module.data.source, *module.data.benchmarks)),
-        "Trained on": _trained_on(record),
-        "Training settings": _settings(record),
-        "Time": "; ".join(filter(None, (answering, _training_time(run)))),
+        "Trained on": trained_on(record),
+        "Training settings": settings(record),
+        "Time": "; ".join(filter(None, (answering, training_time(run)))),
         "Hardware": hardware(module.device, trainer.world_size),
         "Precision": str(trainer.precision),
     }
@@ -86,7 +86,8 @@ def _processor() -> str:
     return named or platform.processor() or platform.machine()
 
 
-def _trained_on(record: Mapping[str, object]) -> str:
+def trained_on(record: Mapping[str, object]) -> str:
+    """The training set of an adapter's record; empty without one."""
     data = record.get("data")
     if not isinstance(data, Mapping):
         return ""
@@ -97,30 +98,31 @@ def _trained_on(record: Mapping[str, object]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _settings(record: Mapping[str, object]) -> str:
-    training, lora = record.get("training"), record.get("lora")
-    parts = []
-    if isinstance(training, Mapping):
-        parts += [f"step {training['step']} of {training['of_steps']}"] if "step" in training else []
-        words = {"batch_size": "examples a step", "epochs": "epochs"}
-        parts += [f"{training[key]} {name}" for key, name in words.items() if training.get(key)]
-        if "learning_rate" in training:
-            parts.append(f"learning rate {training['learning_rate']:g}")
-        parts += [f"{key} {training[key]}" for key in ("optimizer", "precision", "seed") if key in training]
-    if isinstance(lora, Mapping) and "r" in lora:
-        alpha = lora.get("alpha")
-        parts.append(
-            f"LoRA rank {lora['r']}" + (f", alpha {alpha:g}" if isinstance(alpha, (int, float)) else "")
-        )
+def settings(record: Mapping[str, object]) -> str:
+    """Steps, batch, rate, optimizer and LoRA of an adapter's record; empty without any of them."""
+    training, lora = (
+        part if isinstance(part, Mapping) else {} for part in (record.get("training"), record.get("lora"))
+    )
+    step, total, rate = training.get("step"), training.get("of_steps"), training.get("learning_rate")
+    parts = [f"step {step} of {total}"] if step is not None and total is not None else []
+    words = {"batch_size": "examples a step", "epochs": "epochs"}
+    parts += [f"{training[key]} {name}" for key, name in words.items() if training.get(key)]
+    parts += [f"learning rate {rate:g}"] if isinstance(rate, (int, float)) else []
+    parts += [f"{key} {training[key]}" for key in ("optimizer", "precision", "seed") if key in training]
+    rank, alpha = lora.get("r"), lora.get("alpha")
+    parts += [f"LoRA rank {rank}"] if rank is not None else []
+    parts += [f"alpha {alpha:g}"] if isinstance(alpha, (int, float)) else []
     return ", ".join(parts)
 
 
-def _training_time(run: RunFolder | None) -> str:
+def training_time(run: RunFolder | None) -> str:
+    """How long the run took, from its record; empty where that does not say it."""
     record = None if run is None else run.read_record()
     if record is None:
         return ""
     try:
         began, ended = (datetime.fromisoformat(str(record[key])) for key in ("started", "finished"))
-    except (KeyError, ValueError):
+        seconds = (ended - began).total_seconds()
+    except (KeyError, ValueError, TypeError):  # TypeError: one time with a zone and one without
         return ""
-    return f"{duration((ended - began).total_seconds())} of training, with validation"
+    return f"{duration(seconds)} of training, with validation"

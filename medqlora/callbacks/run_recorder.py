@@ -1,5 +1,6 @@
 """The state of a run in `run.json`: running, finished, failed or interrupted, and the best score."""
 
+import contextlib
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -57,12 +58,10 @@ class RunRecorder(Callback):
         saver.finish(trainer, pl_module)
         if saver.best_model_score is not None:
             self.record.best = {str(saver.monitor): float(saver.best_model_score)}
-        if trainer.is_global_zero and saver.adapter_folder is not None:
-            adapter = read_adapter(str(saver.adapter_folder))
-            name = str(saver.adapter_folder)
-            log_session(trainer.loggers, "fit", name, adapter, best_scores(adapter), trainer.global_step)
         self.record.state, self.record.finished = "finished", now()
         self._end(trainer)
+        if trainer.is_global_zero and saver.adapter_folder is not None:
+            _log_session(trainer, saver.adapter_folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.record is None or isinstance(exception, InputError):
@@ -86,3 +85,10 @@ class RunRecorder(Callback):
     def _write(self, trainer: Trainer) -> None:
         if self.record is not None and trainer.is_global_zero and self._folder is not None:
             self.record.write(self._folder.path)
+
+
+def _log_session(trainer: Trainer, adapter: Path) -> None:
+    """The run's row in TensorBoard's HPARAMS; none where the adapter was taken away meanwhile."""
+    with contextlib.suppress(InputError):
+        record = read_adapter(str(adapter))
+        log_session(trainer.loggers, "fit", str(adapter), record, best_scores(record), trainer.global_step)

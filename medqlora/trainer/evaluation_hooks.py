@@ -145,7 +145,8 @@ class EvaluationHooks(LightningModule):
         if f"val/{shown}" in metrics:
             self.shown[shown] = metrics[f"val/{shown}"]
         self._compare(predictions, metrics)
-        log_validation(self.loggers, predictions, self.data.records, self.trainer.global_step)
+        if self.trainer.is_global_zero:
+            log_validation(self.loggers, predictions, self.data.records, self.trainer.global_step)
         self.validated = (self.trainer.global_step, predictions)
 
     def _compare(self, predictions: list[Prediction], metrics: dict[str, float]) -> None:
@@ -159,7 +160,7 @@ class EvaluationHooks(LightningModule):
         step = self.trainer.global_step
         if baselines is not None:
             for logger in self.loggers:
-                logger.log_metrics(baselines.logged(), step=step)
+                logger.log_metrics(baselines.logged(), step=max(0, step - 1))  # as Lightning counts
         sample = self.data.samples.get("dev")
         questions = f"questions, a {sample}" if sample else "questions"
         say(validation_line(step, metrics, baselines, questions, len(predictions)))

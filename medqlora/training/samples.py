@@ -45,7 +45,7 @@ def samples_table(predictions: Sequence[Prediction], records: Mapping[str, Recor
             records[one.id].question,
             one.gold or "",
             f"{mark} {'unreadable' if decision is None else decision}" if one.labels else "",
-            "" if one.confidence is None else f"{one.confidence:.1%}",
+            "" if one.confidence is None else f"{one.confidence:.3f}",
             one.text or "",
         ]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")

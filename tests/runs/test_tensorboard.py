@@ -113,7 +113,7 @@ def test_each_validation_has_its_questions_and_a_confusion_matrix(runs: dict[str
         one = predictions[ident]
         assert (question, gold) == (f"Does drug {ident[1:]} help?", one.gold)
         assert decision == f"{'✓' if one.decision == one.gold else '✗'} {one.decision}"
-        assert chance == f"{one.confidence:.1%}"
+        assert chance == f"{one.confidence:.3f}"
 
 
 def test_the_baselines_are_the_base_models_own_accuracy_and_the_majoritys(runs: dict[str, Any]) -> None:
@@ -132,6 +132,10 @@ def test_the_baselines_are_the_base_models_own_accuracy_and_the_majoritys(runs: 
     words += [f"--data.source.{name}={folder / f'{name}.jsonl'}" for name in ("train", "dev", "test")]
     bare = run("validate", words).trainer.callback_metrics["val/accuracy"]
     assert [point.value for point in read.Scalars("val/base_accuracy")] == pytest.approx([float(bare)] * 2)
+    steps = {
+        name: [point.step for point in read.Scalars(f"val/{name}")] for name in ("accuracy", "base_accuracy")
+    }
+    assert steps["accuracy"] == steps["base_accuracy"]
 
 
 def test_a_validation_is_said_beside_its_baselines_and_what_it_can_not_show(

@@ -17,7 +17,7 @@ def too_few(n: int, classes: int) -> str | None:
 
 def margin(n: int) -> float:
     """Half the 95% interval of an accuracy of 50% on `n` questions, a share: the widest there is."""
-    return _Z * 0.5 / math.sqrt(n)
+    return min(0.5, _Z * 0.5 / math.sqrt(n))
 
 
 def least_risk_shown(n: int) -> float:

@@ -16,7 +16,7 @@ def console_table(scores: Scores) -> str:
     if scores.decided_by == "exact_match":
         return _free_answer_table(report, name)
     lines = [
-        cut(f"{name}: {scores.n} questions, decided by {scores.decided_by.replace('_', ' ')}"),
+        cut(f"{_heading(report, name)}, decided by {scores.decided_by.replace('_', ' ')}"),
         "-" * WIDTH,
     ]
     lines += [
@@ -57,7 +57,7 @@ def console_table(scores: Scores) -> str:
 
 def _free_answer_table(report: Report, name: str) -> str:
     """Token F1, ROUGE-L and exact match of free answers, with the base model's."""
-    lines = [cut(f"{name}: {report['n']} questions, free answers compared by their wording"), "-" * WIDTH]
+    lines = [cut(f"{_heading(report, name)}, free answers compared by their wording"), "-" * WIDTH]
     lines.append(_line("token F1", percent(report["token_f1"]), span(report["token_f1_ci95"])))
     base = report["base"]
     if base:
@@ -93,6 +93,11 @@ def _live(report: Report) -> list[str]:
         lines.append(_line("  difference", points(difference), change))
     moved = f"|log p difference| mean {live['mean_difference']:.2g}, largest {live['largest_difference']:.2g}"
     return [*lines, _line("  changed decisions", str(len(live["changed"])), moved)]
+
+
+def _heading(report: Report, name: str) -> str:
+    """The set with its questions; a sample's name says their number already."""
+    return name if report.get("sample") else f"{name}: {report['n']} questions"
 
 
 def _metric(name: str, value: float | None, interval: Interval | None) -> list[str]:

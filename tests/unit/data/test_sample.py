@@ -52,7 +52,7 @@ def test_every_line_and_report_of_a_sample_says_so(
     tested = run("test", [*words, "--data.test_samples=6", "--data.validation_samples=8"])
     out, folder = capsys.readouterr().out, Path(tested.trainer.log_dir)
     assert "JSONLines test sample (6 of 12, seed 0): 6 questions (2 yes, 2 no, 2 maybe)" in out
-    assert "JSONLines, test sample (6 of 12, seed 0): 6 questions, decided by likelihood" in out
+    assert "JSONLines, test sample (6 of 12, seed 0), decided by likelihood" in out
     assert "A sample of 6 of 12 questions (by label, seed 0), not the whole set's score." in out
     report = json.loads((folder / "test_report.json").read_text())
     assert (report["n"], report["sample"]) == (6, {"size": 6, "of": 12, "seed": 0})
