@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from medqlora.errors import InputError
 from medqlora.models.quantization import settle
 from medqlora.records import Encoded, Prediction, Record
 
@@ -20,6 +21,9 @@ class PlainPEFT:
         base: the base model's folder or its name on the Hub. Files that bitsandbytes quantized stay quantized.
         adapter: folder in PEFT's format.
         device: where the model computes.
+
+    Raises:
+        InputError: the adapter does not fit the base model.
     """
 
     def __init__(self, base: str, adapter: Path, device: torch.device) -> None:
@@ -30,7 +34,11 @@ class PlainPEFT:
         settle(bare, device, torch.float32)  # else 4-bit layers round their products, and repack on a CPU
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that transformers has renamed
-            self._model = PeftModel.from_pretrained(bare, str(adapter)).eval()
+            try:
+                self._model = PeftModel.from_pretrained(bare, str(adapter)).eval()
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise _misfit(base) from error
+        self._base, self._rows = base, len(bare.get_input_embeddings().get_parameter("weight"))
         self._device = device
 
     @torch.no_grad()
@@ -46,7 +54,14 @@ class PlainPEFT:
         records: Sequence[Record],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Prediction]:
-        """Predictions with label log-likelihoods, in the order of `examples`."""
+        """Predictions with label log-likelihoods, in the order of `examples`.
+
+        Raises:
+            InputError: the base model has another vocabulary.
+        """
+        ids = [*(example.prompt for example in examples), *(ids for one in examples for ids in one.labels)]
+        if max(map(max, ids)) >= self._rows:
+            raise _misfit(self._base)
         by_id = {record.id: record for record in records}
         found = []
         for done, example in enumerate(examples, 1):
@@ -57,3 +72,9 @@ class PlainPEFT:
             )
             progress(done, len(examples))
         return found
+
+
+def _misfit(base: str) -> InputError:
+    return InputError(
+        f"--base {base}: the adapter does not fit it: name the base model that it was trained on"
+    )

@@ -68,10 +68,7 @@ def write_gguf(
     aside = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(aside, shape.architecture)
     try:
-        writer.add_type(gguf.GGUFType.MODEL)
-        writer.add_name(path.stem)
-        writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPE[kind]]))
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        _write_kind(writer, path, kind)
         write_shape(writer, config, shape)
         write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
         write_metadata(writer, metadata)
@@ -96,6 +93,16 @@ def write_gguf(
         writer.close()
         aside.unlink(missing_ok=True)
         raise
+
+
+def _write_kind(writer: "GGUFWriter", path: Path, kind: FileType) -> None:
+    """Writes what the file is: a model of this name and type."""
+    import gguf
+
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(path.stem)
+    writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPE[kind]]))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
 def write_metadata(writer: "GGUFWriter", metadata: Mapping[str, str | list[str]]) -> None:

@@ -77,6 +77,16 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert taken.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("fields", [{"intermediate_size": 160}, {"vocab_size": 8}])
+def test_another_base_model_than_the_adapters_is_one_line_for_vllm(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, int]
+) -> None:
+    other = build_base(tmp_path / "other", **fields)
+    line = last_line(capsys, *export_words("vllm", adapter, tmp_path / "out", "--base", str(other)))
+    assert "the adapter does not fit it: name the base model that it was trained on" in line
+    assert left(tmp_path) == ["other"]
+
+
 def test_a_missing_package_is_one_line(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
