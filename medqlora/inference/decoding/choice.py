@@ -1,6 +1,5 @@
 """Whether a model is evaluated by the fused engine, and how much memory that may take."""
 
-import psutil
 import torch
 from torch import nn
 
@@ -10,6 +9,7 @@ from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
 from medqlora.inference.scoring import HEAD_ROWS
 from medqlora.models.lora import SEVEN_PROJECTIONS
+from medqlora.utils.free_memory import free_host_bytes
 
 #: most texts at once where the memory decides
 _MOST_ROWS = 256
@@ -106,7 +106,7 @@ def _pass_bytes(decoder: FusedDecoder, tokens: int) -> int:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return free_host_bytes()
     free, _ = torch.cuda.mem_get_info(device)
     # what the allocator holds and doesn't use is free too
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
