@@ -364,6 +364,7 @@ def test_sigterm_under_load_answers_what_is_open_and_leaves_no_process(
 
     log = tmp_path / "log"
     words = ["serve", "--adapter", folders["ward"], "--device", "cpu", "--port", "0", "--rows", "2"]
+    words += ["--drain_s", "300", "--timeout_s", "300"]
     command = WarmCommand(words, cwd=tmp_path, log=log)
     url = until(
         lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text() if log.exists() else ""),

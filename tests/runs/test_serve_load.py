@@ -118,13 +118,15 @@ def test_no_request_that_its_document_allows_is_answered_by_a_fault(live: Served
         pytest.skip("no schemathesis here: pip install schemathesis")
     words = ["run", f"{live.url}/openapi.json", "--checks", "not_a_server_error"]
     words += [
-        "--max-examples",
-        "40",
         "--header",
         f"Authorization: {live.headers['Authorization']}",
         "--seed",
         "1",
+        "--max-examples",
+        "40",
     ]
+    # it has no writer of JSON lines and PDFs; test_serve.py and test_serve_page.py have those
+    words += ["--exclude-path", "/v1/batch", "--exclude-path", "/v1/text"]
     done = subprocess.run([program, *words], capture_output=True, text=True, timeout=550)
     told(schemathesis=done.stdout[-600:])
     assert done.returncode == 0, done.stdout[-3000:]
