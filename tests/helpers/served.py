@@ -75,16 +75,17 @@ class Served:
         self._bound = bind(replace(options, port=0))
         self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
         self.service = build(options, adapters, None)
-        self._running = Running(self.service, limits_of(options), self._bound)
+        self.running = Running(self.service, limits_of(options), self._bound)
         self.ended: list[int] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        self.ended.append(asyncio.run(self._running.run()))
+        self.ended.append(asyncio.run(self.running.run()))
 
     def stop(self) -> None:
-        self._running.stop()
+        """Ends the service, which answers what is open first."""
+        self.running.stop()
         self._thread.join(60)
         self._bound.close()
         assert self.ended == [0]

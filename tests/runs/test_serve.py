@@ -6,7 +6,6 @@ One service (`live` in conftest.py) answers all of these tests.
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 from dataclasses import replace
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
-from served import CONTEXT, QUESTION, Served, until
+from served import CONTEXT, QUESTION, Served, served, until
 
+from medqlora.config.serving import ServeOptions
 from medqlora.inference import Predictor
 from medqlora.records import Record
 from medqlora.safety import NOTE
@@ -355,35 +356,26 @@ def test_no_text_reaches_the_log_the_audit_or_the_figures(
     assert audit.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.slow
-def test_sigterm_under_load_answers_what_is_open_and_leaves_no_process(
-    folders: dict[str, str], tmp_path: Path
-) -> None:
-    import psutil
-    from warm_process import WarmCommand
+def test_what_is_open_is_answered_at_the_end_and_what_is_new_is_refused(folders: dict[str, str]) -> None:
+    """What SIGTERM does; test_serve_load.py sends it to a real process."""
+    options = ServeOptions(device="cpu", rows=2, timeout_s=300, drain_s=300)
+    with served(options, {"ward": folders["ward"]}) as service:
 
-    log = tmp_path / "log"
-    words = ["serve", "--adapter", folders["ward"], "--device", "cpu", "--port", "0", "--rows", "2"]
-    command = WarmCommand(words, cwd=tmp_path, log=log)
-    url = until(
-        lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text() if log.exists() else ""),
-        "no start",
-        180,
-    )
-    children = psutil.Process(command.pid).children(recursive=True)
+        async def ask_and_end() -> tuple[list[int], int]:
+            async with httpx.AsyncClient(base_url=service.url, timeout=300) as http:
+                asked = [
+                    asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION}))
+                    for _ in range(12)
+                ]
+                while service.service.pool.open_jobs < 12:
+                    assert not any(each.done() for each in asked)
+                    await asyncio.sleep(0.001)
+                service.service.draining = True
+                late = await http.post("/v1/answer", json={"question": QUESTION})
+                service.running.stop()
+                replies = await asyncio.gather(*asked)
+            return [reply.status_code for reply in replies], late.status_code
 
-    async def ask_and_end() -> list[int]:
-        async with httpx.AsyncClient(base_url=url[0], timeout=120) as http:
-            asked = [
-                asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION})) for _ in range(24)
-            ]
-            while "medqlora_queue 24.0" not in (await http.get("/metrics")).text:
-                assert not any(each.done() for each in asked)
-            command.terminate()
-            replies = await asyncio.gather(*asked)
-        return [reply.status_code for reply in replies]
-
-    assert asyncio.run(ask_and_end()) == [200] * 24
-    assert command.wait(60) == 0
-    assert "SIGTERM: every open request was answered" in log.read_text()
-    assert not [child for child in psutil.wait_procs(children, timeout=30)[1] if child.is_running()]
+        pids = service.service.pool.pids
+        assert asyncio.run(ask_and_end()) == ([200] * 12, 503)
+    assert not any(map(psutil.pid_exists, pids))

@@ -3,17 +3,20 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 from served import CONTEXT, QUESTION, Served, until
+from warm_process import WarmCommand
 
 pytestmark = [
     pytest.mark.timeout(3600),
@@ -118,13 +121,46 @@ def test_no_request_that_its_document_allows_is_answered_by_a_fault(live: Served
         pytest.skip("no schemathesis here: pip install schemathesis")
     words = ["run", f"{live.url}/openapi.json", "--checks", "not_a_server_error"]
     words += [
-        "--max-examples",
-        "40",
         "--header",
         f"Authorization: {live.headers['Authorization']}",
         "--seed",
         "1",
+        "--max-examples",
+        "40",
     ]
+    # it has no writer of JSON lines and PDFs; test_serve.py and test_serve_page.py have those
+    words += ["--exclude-path", "/v1/batch", "--exclude-path", "/v1/text"]
     done = subprocess.run([program, *words], capture_output=True, text=True, timeout=550)
     told(schemathesis=done.stdout[-600:])
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_sigterm_under_load_answers_what_is_open_and_leaves_no_process(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    words = ["serve", "--adapter", folders["ward"], "--device", "cpu", "--port", "0", "--rows", "2"]
+    words += ["--drain_s", "300", "--timeout_s", "300"]
+    command = WarmCommand(words, cwd=tmp_path, log=log)
+    url = until(
+        lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text() if log.exists() else ""),
+        "no start",
+        180,
+    )
+    children = psutil.Process(command.pid).children(recursive=True)
+
+    async def ask_and_end() -> list[int]:
+        async with httpx.AsyncClient(base_url=url[0], timeout=120) as http:
+            asked = [
+                asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION})) for _ in range(24)
+            ]
+            while "medqlora_queue 24.0" not in (await http.get("/metrics")).text:
+                assert not any(each.done() for each in asked)
+            command.terminate()
+            replies = await asyncio.gather(*asked)
+        return [reply.status_code for reply in replies]
+
+    assert asyncio.run(ask_and_end()) == [200] * 24
+    assert command.wait(60) == 0
+    assert "SIGTERM: every open request was answered" in log.read_text()
+    assert not [child for child in psutil.wait_procs(children, timeout=30)[1] if child.is_running()]

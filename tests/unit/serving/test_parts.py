@@ -1,5 +1,6 @@
 """The parts of the service that need no model: tokens, audit log, self-test, growing texts, typed decisions, limits."""
 
+import asyncio
 import errno
 import json
 import os
@@ -18,11 +19,14 @@ from medqlora.inference import rationale_in
 from medqlora.records import YES_NO_MAYBE
 from medqlora.serving.audit import AuditLog
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.metrics import Metrics
+from medqlora.serving.pool import Pool
 from medqlora.serving.routes.admin import allowed
 from medqlora.serving.routes.typed import Typed
 from medqlora.serving.self_test import TOLERANCE, SelfTest
+from medqlora.serving.service import Call, Service
 from medqlora.serving.streaming import Growing
-from medqlora.serving.tokens import Holder, Rate, Tokens
+from medqlora.serving.tokens import ANYBODY, Holder, Rate, Tokens
 
 # ---- tokens ----------------------------------------------------------------------------------------
 
@@ -237,6 +241,22 @@ def test_a_link_out_of_the_allowed_folder_is_refused(tmp_path: Path) -> None:
             allowed(str(root), name)
 
 
+# ---- before a model is loaded -----------------------------------------------------------------------
+
+
+def test_a_fixed_reply_waits_for_no_model(tmp_path: Path) -> None:
+    pool = Pool([], 8, SelfTest("x", {}, tmp_path))
+    service = Service(ServeOptions(), pool, Metrics(lambda: 0, lambda: 0), AuditLog(None), {})
+    question = service.question("How do I kill myself?", (), None, "ward")
+    call = Call("req-1", ANYBODY, "/v1/answer")
+    done = asyncio.run(service.answered(question, service.job(question, "req-1"), call))
+    assert done.answer.kind == "safe_reply"
+    assert b'medqlora_refusals_total{kind="self_harm"} 1.0' in service.metrics.text()
+    with pytest.raises(ServiceError, match="being loaded") as caught:
+        service.question("Does aspirin help?", (), None, None)
+    assert caught.value.status == 503
+
+
 # ---- what is shipped beside the package -------------------------------------------------------------
 
 
@@ -244,8 +264,6 @@ def test_the_dashboard_reads_figures_that_exist_and_the_manifests_are_yaml() -> 
     import re
 
     import yaml
-
-    from medqlora.serving.metrics import Metrics
 
     root = Path(__file__).parents[3]
     metrics = Metrics(lambda: 0, lambda: 0)
