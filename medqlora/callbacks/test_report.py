@@ -34,6 +34,7 @@ from medqlora.module import QLoRAModule
 from medqlora.trainer.stage_start import Stage
 from medqlora.training.tested_sets import ScoreOptions, logged_under
 from medqlora.utils.console import say
+from medqlora.utils.files import write_text
 from medqlora.utils.versions import versions
 
 
@@ -133,6 +134,8 @@ class EvaluationReport(Callback):
             paths = write_suite(run.path, self.tested, info)
         else:
             paths = write_report(run.path, first.scores, first.predictions, first.records, first.base, info)
+        if (contexts := module.data.index_contexts) is not None:
+            write_text(run.path / "retrieved.jsonl", contexts.lines([one.id for one in first.predictions]))
         for logger in trainer.loggers:
             _log_figures(logger, self.tested, trainer.global_step)
         say("\n" + console_table(first.scores))

@@ -198,6 +198,7 @@ class EvaluationHooks(LightningModule):
         self.answered = self.evaluator().evaluate(examples, self.data.records).predictions if examples else []
         predictions = {prediction.id: prediction for prediction in self.answered}
         calibration = self.evaluated.calibration if self.evaluated else None
+        contexts = self.data.index_contexts
         answers = []
         for record in records:
             reply = replies[record.id]
@@ -206,7 +207,7 @@ class EvaluationHooks(LightningModule):
                 if reply is None
                 else safe_answer(record, reply)
             )
-            answers.append(answer.to_json())
+            answers.append(answer.to_json() if contexts is None else contexts.cited(answer))
         return answers
 
 
