@@ -37,6 +37,7 @@ from medqlora.trainer.stage_start import Stage
 from medqlora.training.live_choice import chosen_live
 from medqlora.training.tested_sets import ScoreOptions, log_figures
 from medqlora.utils.console import say
+from medqlora.utils.files import write_text
 from medqlora.utils.versions import versions
 
 
@@ -148,6 +149,8 @@ class EvaluationReport(Callback):
         else:
             answers = (first.scores, first.predictions, first.records, first.base)
             paths = write_report(run.path, *answers, info, context, first.live)
+        if (contexts := module.data.index_contexts) is not None:
+            write_text(run.path / "retrieved.jsonl", contexts.lines([one.id for one in first.predictions]))
         for logger in trainer.loggers:
             _log_figures(logger, self.tested, trainer.global_step)
         weights = module.evaluated

@@ -27,6 +27,7 @@ class Evidence(NamedTuple):
     coverage: float
     found_coverage: float | None = None
     other_coverage: float | None = None
+    numbers: tuple[int, ...] = ()
 
 
 class WithRetrieval(NamedTuple):

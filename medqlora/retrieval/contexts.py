@@ -1,15 +1,20 @@
 """The contexts of a run's questions from an index, and what its report compares them with."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from medqlora.config.retrieval import RetrievalOptions
 from medqlora.data import Prompt, encode_all
 from medqlora.data.question_set import Evidence, WithRetrieval
+from medqlora.inference import Answer
 from medqlora.records import Encoded, Record
+from medqlora.retrieval.citations import cited_answer
 from medqlora.retrieval.retriever import Retriever
+from medqlora.retrieval.search import Hit
+from medqlora.retrieval.store import Found
 from medqlora.utils.progress import phase
-from medqlora.utils.types import Tokenizer
+from medqlora.utils.types import Json, Tokenizer
 
 
 class IndexContexts:
@@ -56,6 +61,34 @@ class IndexContexts:
             line += f"; {excluded:,} of the questions' own articles left out"
         report(line)
         return result
+
+    def passages(self, ident: str) -> list[Found]:
+        """The passages that a question was given, in the order of its contexts; none for a question that is unknown."""
+        evidence = self._evidence.get(ident)
+        if evidence is None:
+            return []
+        found = self.retriever.index.fetch(evidence.numbers)
+        return [found[number] for number in evidence.numbers]
+
+    def cited(self, answer: Answer) -> dict[str, Json]:
+        """An answer to a question that was read here, with its sources, as plain values."""
+        hits = [Hit(passage, 0.0, 0.0) for passage in self.passages(answer.id)]
+        return cited_answer(answer, [] if answer.reply is not None else hits).to_json()
+
+    def lines(self, idents: Sequence[str]) -> str:
+        """What each question was given, as lines of JSON, without the texts."""
+        rows = [
+            {
+                "id": ident,
+                "own_article_found": self._evidence[ident].found,
+                "left_out": self._evidence[ident].excluded,
+                "coverage": self._evidence[ident].coverage,
+                "passages": [passage.provenance() for passage in self.passages(ident)],
+            }
+            for ident in idents
+            if ident in self._evidence
+        ]
+        return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
 
     def of_set(
         self, test: Sequence[Encoded], prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int

@@ -123,15 +123,16 @@ class Retriever:
             hits.append(hit)
             if len(hits) >= self.k and (other_coverage is not None or rank > self.k):
                 break
+        hits = hits[: self.k]
         evidence = Evidence(
             found=found_rank is not None and found_rank <= self.k,
             excluded=excluded,
-            passages=min(len(hits), self.k),
-            coverage=max((hit.coverage for hit in hits[: self.k]), default=0.0),
+            passages=len(hits),
+            coverage=max((hit.coverage for hit in hits), default=0.0),
             found_coverage=found_coverage,
             other_coverage=other_coverage,
+            numbers=tuple(hit.passage.id for hit in hits),
         )
-        hits = hits[: self.k]
         return Retrieved(self._with_contexts(record, hits), hits, evidence)
 
     def _with_contexts(self, record: Record, hits: Sequence[Hit]) -> Record:

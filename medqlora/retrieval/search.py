@@ -166,7 +166,7 @@ class Index:
                 ranked = self._by_words(terms, count, filters)
             else:
                 ranked = self._fused(query, terms, max(count, CANDIDATES), filters)
-            found = self._passages([number for number, _ in ranked[:count]])
+            found = self.fetch([number for number, _ in ranked[:count]])
         except sqlite3.DatabaseError as error:
             raise InputError(f"{self.path}: the index is damaged ({error}): build it again") from error
         covered = Coverage(self, terms)
@@ -234,7 +234,7 @@ class Index:
         if self.reranker is None:
             return fused
         best = [number for number, _ in fused[:count]]
-        texts = self._passages(best)
+        texts = self.fetch(best)
         scores = self.reranker.scores(query, [shown_text(texts[number]) for number in best])
         return sorted(zip(best, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
 
@@ -282,8 +282,8 @@ class Index:
                 asked.append(word)
         return asked
 
-    def _passages(self, numbers: Sequence[int]) -> dict[int, Found]:
-        """Number → passage."""
+    def fetch(self, numbers: Sequence[int]) -> dict[int, Found]:
+        """Number → passage, of those that the index holds."""
         marks = ", ".join("?" * len(numbers))
         rows = self.connection.execute(
             f"SELECT {COLUMNS} FROM passages JOIN documents ON documents.id = passages.document "

@@ -256,7 +256,7 @@ class EvaluationHooks(LightningModule):
             evaluated = self.evaluator().evaluate(examples, self.data.records, watch=self.watcher.questions)
             self.answered = evaluated.predictions
         predictions = {prediction.id: prediction for prediction in self.answered}
-        weights = self.evaluated
+        weights, contexts = self.evaluated, self.data.index_contexts
         calibration, scope = (None, None) if weights is None else (weights.calibration, weights.scope)
         answers = []
         for record in records:
@@ -266,7 +266,7 @@ class EvaluationHooks(LightningModule):
                 if reply is None
                 else safe_answer(record, reply)
             )
-            answers.append(answer.to_json())
+            answers.append(answer.to_json() if contexts is None else contexts.cited(answer))
         return answers
 
 

@@ -1,5 +1,7 @@
 """The data of a run, with the digests that identify its examples."""
 
+from typing import TYPE_CHECKING
+
 from medqlora.artifacts.checkpoint import ExampleDigests
 from medqlora.config.data import DataOptions
 from medqlora.config.retrieval import RetrievalOptions
@@ -7,6 +9,9 @@ from medqlora.data import Source
 from medqlora.data.retrieved import Retrieval
 from medqlora.data.stage_data import StageData
 from medqlora.utils.types import Tokenizer
+
+if TYPE_CHECKING:
+    from medqlora.retrieval.contexts import IndexContexts
 
 
 class RunData(StageData):
@@ -23,6 +28,15 @@ class RunData(StageData):
     ) -> None:
         super().__init__(source, benchmarks, options)
         self.retrieval_options = retrieval
+
+    @property
+    def index_contexts(self) -> "IndexContexts | None":
+        """What retrieved the contexts of this stage; None without an index."""
+        if self.retrieval is None:
+            return None
+        from medqlora.retrieval.contexts import IndexContexts
+
+        return self.retrieval if isinstance(self.retrieval, IndexContexts) else None
 
     def make_retrieval(self, tokenizer: Tokenizer) -> Retrieval | None:
         """Opens the index of `--data.retrieval`; None without one.

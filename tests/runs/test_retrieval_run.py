@@ -71,6 +71,11 @@ def test_a_report_with_the_questions_own_articles_says_so_in_red(
     report, page = report_of(tiny_bases, folder, "--data.retrieval.exclude_source=false")
     block = report["retrieval"]
     assert block["gold_recall"] == 1.0
+    log = max(
+        (folder / "lightning_logs").glob("version_*"), key=lambda path: int(path.name.partition("_")[2])
+    )
+    given = [json.loads(line) for line in (log / "retrieved.jsonl").read_text().splitlines()]
+    assert [row["passages"][0]["document"] for row in given] == [f"corpus.jsonl:{row['id']}" for row in given]
     # the passages are the questions' own contexts, so both conditions are the same prompts
     assert block["conditions"]["retrieved_context"] == block["conditions"]["gold_context"]
     assert 'class="alarm"' in page
