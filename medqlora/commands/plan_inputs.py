@@ -129,8 +129,7 @@ def read_fit(
     from medqlora.models.lora import lora_targets
     from medqlora.models.transformers import skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
-    from medqlora.training.fit_plan import FitOptions, stored_width
-    from medqlora.utils.host_memory import resident_bytes
+    from medqlora.training.fit_plan import FitOptions
     from medqlora.utils.run_length import total_steps
 
     backend, lora, options = module.backend, module.lora, module.options
@@ -150,15 +149,15 @@ def read_fit(
     on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
     fit_options = FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens)
+    fusable = _fusable(module, data, config, longest=max(map(sum, lengths)))
     if on_cpu:
-        width = stored_width(config)
-        fit_options = replace(fit_options, device="cpu", process=resident_bytes(), stored_width=width)
+        fit_options = _on_cpu(fit_options, config, fusable=fusable)
     return Fit(
         fit_options,
         shape,
         lengths,
         [note for note in (hub_note, base_note, length_note) if note],
-        _fusable(module, data, config, longest=max(map(sum, lengths))),
+        fusable,
         options.engine,
         DTYPES[precision].itemsize,
         on_cpu,
@@ -167,6 +166,15 @@ def read_fit(
         steps,
         total_steps(_bounds(trainer), steps),
     )
+
+
+def _on_cpu(options: "FitOptions", config: "PretrainedConfig", *, fusable: bool) -> "FitOptions":
+    """The options with what a CPU's memory depends on."""
+    from medqlora.training.fit_plan import stored_width
+    from medqlora.utils.host_memory import resident_bytes
+
+    width = stored_width(config)
+    return replace(options, device="cpu", process=resident_bytes(), stored_width=width, fusable=fusable)
 
 
 def _devices(trainer: "Namespace") -> int:

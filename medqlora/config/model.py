@@ -7,6 +7,7 @@ from typing import Literal
 from medqlora.errors import InputError
 
 Engine = Literal["auto", "fused", "native"]
+Decoding = Literal["auto", "engine", "transformers"]
 Checkpointing = Literal["auto", "offload", "full", "none"] | int
 Weights = Literal["auto", "nf4", "cached"]
 Place = Literal["device", "host"]
@@ -25,8 +26,11 @@ class EngineOptions:
 
     Args:
         engine: runs the training step and the scoring: "fused" is this project's own path for Llama-like 4-bit models
-            on packed rows, and generates with its own decode loop; "native" is the model's own forward, and
-            transformers generates. "auto" takes fused where it is faster: on a CPU in evaluations alone.
+            on packed rows; "native" is the model's own forward. "auto" takes fused where it is faster: on a CPU in
+            evaluations alone.
+        decoding: generates the texts of evaluations: "engine" is this project's decode loop, for what the fused engine
+            takes; "transformers" is the model's own `generate`. "auto" takes the engine on a CPU; on a GPU, where the
+            engine was not measured yet, transformers.
         checkpointing: activation checkpointing of the fused engine: "none"; "full" keeps each layer's input and
             recomputes the rest in the backward; "offload" keeps those inputs in host memory; a number of layers to
             recompute; "auto" recomputes as little as the GPU's free memory allows. The native engine follows
@@ -41,6 +45,7 @@ class EngineOptions:
     """
 
     engine: Engine = "auto"
+    decoding: Decoding = "auto"
     checkpointing: Checkpointing = "auto"
     weights: Weights = "auto"
     embedding: Place = "device"

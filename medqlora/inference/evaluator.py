@@ -257,13 +257,14 @@ def build_evaluator(
         sampling: how `engine` chooses tokens; None for greedy.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
+    length = options.max_new_tokens
 
     def generate_texts(prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
             return generate(
                 model,
                 prompts,
-                max_new_tokens=options.max_new_tokens,
+                max_new_tokens=length,
                 end_token_ids=end_token_ids,
                 pad_token_id=pad_token_id,
                 device=device,
@@ -272,6 +273,11 @@ def build_evaluator(
             )
 
     limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)
+    writer = None
+    if engine is not None and options.generate:
+        writer = TextWriter(
+            engine, limits, max_new_tokens=length, end_token_ids=end_token_ids, sampling=sampling
+        )
     return Evaluator(
         decoder,
         generate_texts if options.generate else None,
@@ -281,15 +287,7 @@ def build_evaluator(
         pad_token_id=pad_token_id,
         device=device,
         rows=EVAL_ROWS if rows is None else rows,
-        writer=None
-        if engine is None or not options.generate
-        else TextWriter(
-            engine,
-            limits,
-            max_new_tokens=options.max_new_tokens,
-            end_token_ids=end_token_ids,
-            sampling=sampling,
-        ),
+        writer=writer,
     )
 
 

@@ -85,7 +85,7 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
     tokens, examples = largest_micro_batch(work, micro_batch_tokens)
     prompt = max(prompt for prompt, _ in work.lengths)
     rows = max(1, min(work.eval_batch_size, micro_batch_tokens // prompt)) if work.eval_batch_size else 0
-    if setting.engine == "fused" and setting.shares == 1:  # its cache decides: see `decoding_parts`
+    if setting.decodes:  # its cache decides: see `decoding_parts`
         rows = work.eval_batch_size
     return replace(
         setting,

@@ -7,7 +7,7 @@ part, and the native engines' activations, are fitted to peaks on an H200 (torch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -54,6 +54,7 @@ class Setting:
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
         score_tokens: of the largest pass in evaluation.
+        decodes: whether the decode engine runs the evaluations.
         prompt_tokens, rows, new_tokens: of the answers generated together: all prompt tokens with padding, the
             number of prompts, and new tokens per prompt; rows 0 for none.
     """
@@ -73,6 +74,7 @@ class Setting:
     process: int = 0
     stored_width: int = 2
     masked: bool = False
+    decodes: bool = False
     shares: int = 1
     tokens: int = 2048
     loss_rows: int = 300
@@ -142,6 +144,8 @@ def _host_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[
     """The phases of a native engine on a CPU, with the memory of the process itself."""
     process = {"libraries": setting.process}
     recomputed = min(recomputed_layers(shape, setting), shape.layers)
+    if setting.decodes:  # the decode engine keeps them from the start, where the memory allows
+        kept = {**kept, "evaluation weights": cached_bytes(shape, replace(setting, cached=shape.layers))}
     phases = {
         "load": {**process, **base, "files": host.stored_bytes(shape, setting)},
         "fit": {**process, **kept, "activations": host.native_activations(shape, setting, recomputed)},
@@ -155,7 +159,7 @@ def _host_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[
 def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
     token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
     tokens = setting.prompt_tokens + setting.rows * setting.new_tokens
-    if setting.engine == "fused" and setting.shares == 1:
+    if setting.decodes:
         return decoding_parts(
             Generation(
                 rows=setting.rows,

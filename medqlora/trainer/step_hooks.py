@@ -12,6 +12,7 @@ from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.compat.lightning import LightningDriver, log_every_n_steps
 from medqlora.data.batching.packing import MicroBatch, StepBatch
 from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
+from medqlora.fused import unsupported
 from medqlora.inference.evaluator import Evaluator
 from medqlora.models.precision import DTYPES
 from medqlora.planner import Shape
@@ -111,6 +112,7 @@ class StepHooks(CheckpointHooks):
                 plan=self._plan if fits else lambda fused: None,
                 agree=self._agree if fits else lambda reason: reason,
                 weights=self.options.weights,
+                decoding=self.options.decoding,
             )
 
     def _agree(self, reason: str | None) -> str | None:
@@ -141,6 +143,7 @@ class StepHooks(CheckpointHooks):
                 device="cpu" if self.device.type == "cpu" else "cuda",
                 process=self.process_bytes,
                 stored_width=stored_width(self.backend.config()),
+                fusable=unsupported(self.model, data.longest) is None,
             ),
             data.train_lengths,
             fused=fused,

@@ -7,11 +7,16 @@ import torch
 from torch import nn
 
 from medqlora.config.data import Packing
-from medqlora.config.model import Engine, Weights
+from medqlora.config.model import Decoding, Engine, Weights
 from medqlora.errors import InputError
 from medqlora.fused import FusedDecoder, unsupported
 from medqlora.inference.decoding import DecodeEngine
-from medqlora.inference.decoding.choice import CAPABILITY, cacheable_layers, fused_for_evaluation
+from medqlora.inference.decoding.choice import (
+    CAPABILITY,
+    cacheable_layers,
+    fused_for_evaluation,
+    takes_engine,
+)
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
@@ -68,6 +73,7 @@ def prepare_engine(
     plan: Callable[[bool], FitPlan | None] = lambda fused: None,
     agree: Agree = lambda reason: reason,
     weights: Weights = "auto",
+    decoding: Decoding = "auto",
 ) -> EngineChoice:
     """Chooses the engine, and tells the user which.
 
@@ -81,6 +87,7 @@ def prepare_engine(
         plan: called once with whether the fused engine is taken; plans the fit's memory.
         agree: GPUs of different kinds may differ, and all processes of a fit have to run the same engine.
         weights: of the fused engine where no plan decides, which is in an evaluation.
+        decoding: what generates in evaluations.
 
     Raises:
         InputError: an explicit option is not possible or changes the result; or the model is no causal language model.
@@ -89,6 +96,7 @@ def prepare_engine(
     native = backend.decoder(model)
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
+    decodes = candidate.shared is None and takes_engine(decoding, device)
     reason = agree(_not_fused(candidate, engine, packing))
     if reason is not None and engine == "fused":
         raise InputError(
@@ -98,10 +106,10 @@ def prepare_engine(
         )
     if reason is None:
         planned = plan(True)
-        fused = _fused_decoder(candidate, planned, weights)
+        fused = _fused_decoder(candidate, planned, weights if decodes else "nf4")
         difference = agree(packing_works(model, fused, native, probe, device))
         if difference is None:
-            return _fused_choice(candidate, fused, planned)
+            return _fused_choice(candidate, fused, planned, decodes)
         if engine == "fused":
             raise InputError(
                 f"--model.engine fused: its rows differ from the model's own ({difference}): use native"
@@ -113,16 +121,20 @@ def prepare_engine(
     if candidate.shared is None:
         say_untrained(model, native, probe, device)
     packed = _native_packs(candidate, native, packing, agree)
-    evaluating = _evaluating(candidate, native, agree) if packed and engine == "auto" else None
+    takes = packed and engine == "auto" and decodes
+    evaluating = _evaluating(candidate, native, agree) if takes else None
     return EngineChoice(native, packed, planned, evaluating)
 
 
-def _fused_choice(candidate: Candidate, fused: FusedDecoder, planned: FitPlan | None) -> EngineChoice:
+def _fused_choice(
+    candidate: Candidate, fused: FusedDecoder, planned: FitPlan | None, decodes: bool
+) -> EngineChoice:
     kept = len(fused.layers) - fused.recomputed
     say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
-    if candidate.shared is None:
+    if decodes:
         return EngineChoice(fused, True, planned, DecodeEngine(fused))
-    say("Generation: by the model's own layers, since its base is sharded")
+    if candidate.shared is not None:
+        say("Generation: by the model's own layers, since its base is sharded")
     return EngineChoice(fused, True, planned)
 
 
@@ -133,7 +145,7 @@ def _evaluating(candidate: Candidate, native: Decoder, agree: Agree) -> DecodeEn
     native engine, whose rounding its results have.
     """
     device = candidate.device
-    if device.type != "cpu" or candidate.shared is not None or torch.is_autocast_enabled("cpu"):
+    if device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return None
     fused = fused_for_evaluation(candidate.model, device, candidate.longest)
     if fused is None:

@@ -10,6 +10,7 @@ from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.config.data import EVAL_ROWS, DataOptions
 from medqlora.config.model import ModelOptions
 from medqlora.data.batching.budget import DEFAULT_TOKENS
+from medqlora.inference.decoding.choice import takes_engine
 from medqlora.models import Backend, LoRA
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
@@ -66,6 +67,7 @@ class FitOptions:
         device: the kind of device.
         process: bytes of the process before the base model is loaded; of a cpu.
         stored_width: bytes per weight in the base model's files; of a cpu.
+        fusable: whether the fused engine takes the model; of a cpu.
     """
 
     backend: Backend
@@ -77,6 +79,7 @@ class FitOptions:
     device: Literal["cuda", "cpu"] = "cuda"
     process: int = 0
     stored_width: int = 2
+    fusable: bool = True
 
     def setting(self, *, fused: bool, width: int, cached_layers: int, devices: int, sharded: bool) -> Setting:
         """The planner's setting, before anything is chosen by memory."""
@@ -103,8 +106,17 @@ class FitOptions:
             process=self.process,
             stored_width=self.stored_width,
             # Unsloth's attention takes the lengths of the examples instead
+            decodes=not (sharded and devices > 1) and self._decodes(fused=fused, width=width),
             masked=not fused and native != "unsloth" and type(backend).__name__ != "Unsloth",
         )
+
+    def _decodes(self, *, fused: bool, width: int) -> bool:
+        """Whether the decode engine runs the evaluations; `training.engine_choice` decides in the same way."""
+        takes = takes_engine(self.model.decoding, torch.device(self.device))
+        if fused:
+            return takes
+        evaluates = self.device == "cpu" and self.fusable and width == 4
+        return takes and evaluates and self.model.engine == "auto" and self.data.packing != "padded"
 
 
 def plan_fit(

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from medqlora.config.model import Decoding
 from medqlora.fused import FusedDecoder, unsupported
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
@@ -50,9 +51,14 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
     )
 
 
-def decode_engine(model: nn.Module, device: torch.device) -> DecodeEngine | None:
-    """An engine that scores and generates with a loaded model; None where `fused_for_evaluation` is."""
-    fused = fused_for_evaluation(model, device)
+def takes_engine(decoding: Decoding, device: torch.device) -> bool:
+    """Whether the decode engine generates on such a device: on a GPU, where it was not measured yet, if asked for."""
+    return decoding == "engine" or (decoding == "auto" and device.type == "cpu")
+
+
+def decode_engine(model: nn.Module, device: torch.device, decoding: Decoding = "auto") -> DecodeEngine | None:
+    """An engine that scores and generates with a loaded model; None where transformers does."""
+    fused = fused_for_evaluation(model, device) if takes_engine(decoding, device) else None
     return None if fused is None else DecodeEngine(fused)
 
 
