@@ -6,7 +6,7 @@ from medqlora.evaluation.metrics.suite_scores import HOLM, INTERVALS, Tested
 from medqlora.evaluation.report.context import Context
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, table, text
 from medqlora.evaluation.report.page import folded, headline_words, page, section, set_report, training_curves
-from medqlora.evaluation.report.page_tables import interval_text
+from medqlora.evaluation.report.page_tables import with_interval
 from medqlora.evaluation.report.plots import svg
 from medqlora.evaluation.report.suite_plots import suite_figure
 from medqlora.evaluation.report.wording import p_value, percent, points, span
@@ -69,16 +69,15 @@ def suite_sets(tested: Sequence[Tested], suite: Suite) -> Markup:
         [
             element("b", "Macro average"),
             suite["n"],
-            element("b", percent(average["accuracy"])),
-            interval_text(average["accuracy_ci95"]),
+            with_interval(element("b", percent(average["accuracy"])), average["accuracy_ci95"]),
             *_difference(average["base_accuracy"], average["difference"], average["difference_ci95"]),
             *[""] * 5,
         ]
     )
-    head = (
-        "question set,n,accuracy,95% interval,base,difference,95% interval,p,p (Holm),majority,macro-F1,ECE"
-    )
-    return table(head.split(","), rows)
+    head = "question set,n,accuracy,base,difference,p (Holm),p,majority,macro-F1,ECE"
+    # a phone shows the first columns alone: the others stand in each set's own report
+    note = element("p", "Below each value its 95% interval.", class_="small soft")
+    return element("div", table(head.split(","), rows), note, class_="sets")
 
 
 def _row(one: Tested, adjusted: float | None) -> list[object]:
@@ -87,11 +86,10 @@ def _row(one: Tested, adjusted: float | None) -> list[object]:
     return [
         one.name,
         scores.n,
-        percent(scores.accuracy),
-        interval_text(scores.accuracy_ci95),
+        with_interval(percent(scores.accuracy), scores.accuracy_ci95),
         *_difference(base.get("accuracy"), base.get("difference"), base.get("difference_ci95")),
-        "" if scores.mcnemar_p is None else p_value(scores.mcnemar_p),
         "" if adjusted is None else p_value(adjusted),
+        "" if scores.mcnemar_p is None else p_value(scores.mcnemar_p),
         "" if scores.majority_accuracy is None else percent(scores.majority_accuracy),
         "" if scores.macro_f1 is None else percent(scores.macro_f1),
         "" if scores.ece is None else f"{scores.ece:.3f}",
@@ -102,8 +100,9 @@ def _difference(
     base: float | None, difference: float | None, interval: Sequence[float] | None
 ) -> list[object]:
     if base is None or difference is None or interval is None:
-        return ["", "", ""]
-    return [percent(base), points(difference), " to ".join(points(end) for end in interval)]
+        return ["", ""]
+    span_text = " to ".join(points(end) for end in interval)
+    return [percent(base), joined((points(difference), element("small", span_text)), " ")]
 
 
 def _headline(average: MacroAverage) -> Markup:
