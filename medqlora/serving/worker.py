@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -70,24 +70,15 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
         import torch
 
         torch.set_num_threads(spec.threads)
-    from medqlora.serving.engines import build_engine
-
     sending = threading.Lock()
 
     def send(message: FromWorker) -> None:
         with sending:
             pipe.send(message)
 
-    try:
-        engine = build_engine(spec)
-        tested = engine.self_test()
-    except InputError as error:
-        send(NotReady(str(error), True))
+    engine = _built(spec, send)
+    if engine is None:
         return
-    except Exception as error:
-        send(NotReady(f"{type(error).__name__}: {error}", False))
-        return
-    send(Ready(dict(engine.models), tested))
     inbox, wake = Inbox(), threading.Event()
     orders: list[Load] = []
 
@@ -131,6 +122,22 @@ def _quiet() -> None:
 
     tqdm.tqdm.set_lock(threading.RLock())
     logging.disable_progress_bar()
+
+
+def _built(spec: EngineSpec, send: Callable[[FromWorker], None]) -> Engine | None:
+    """The engine, whose models and self-test are sent; None where it can't be built, which is sent too."""
+    from medqlora.serving.engines import build_engine
+
+    try:
+        engine = build_engine(spec)
+        send(Ready(dict(engine.models), engine.self_test()))
+    except InputError as error:
+        send(NotReady(str(error), True))
+    except Exception as error:
+        send(NotReady(f"{type(error).__name__}: {error}", False))
+    else:
+        return engine
+    return None
 
 
 def _obeyed(order: Load, engine: Engine) -> FromWorker:

@@ -57,7 +57,7 @@ def test_interval_alpha_is_one_minus_mean_squared_differences_within_units_over_
 
 
 def rated(shift: int, seed: int) -> dict[str, Any]:
-    """Ratings of 12 questions in which the first system is better by `shift`, but for noise."""
+    """Ratings of 8 questions in which the first system is better by `shift`, but for noise."""
     draw = random.Random(seed)
     return {
         str(number): {
@@ -67,14 +67,14 @@ def rated(shift: int, seed: int) -> dict[str, Any]:
             }
             for place in ("1", "2")
         }
-        for number in range(12)
+        for number in range(8)
     }
 
 
 def test_means_intervals_and_tests_are_those_of_scipy() -> None:
     from scipy import stats
 
-    orders = {str(number): ("a", "b") for number in range(12)}
+    orders = {str(number): ("a", "b") for number in range(8)}
     scores = score_ratings(("a", "b"), orders, {"r": rated(1, 1), "s": rated(1, 2)})
     found = scores.aspects["safety"]
     means = {
@@ -84,7 +84,7 @@ def test_means_intervals_and_tests_are_those_of_scipy() -> None:
         for place in ("1", "2")
     }
     differences = [one - two for one, two in zip(means["1"], means["2"], strict=True)]
-    assert found["means"]["a"] == pytest.approx(sum(means["1"]) / 12)
+    assert found["means"]["a"] == pytest.approx(sum(means["1"]) / 8)
     wanted = stats.ttest_1samp(differences, 0).confidence_interval()
     assert found["difference_ci95"] == pytest.approx([wanted.low, wanted.high])
     assert found["p"] == pytest.approx(stats.wilcoxon(differences, zero_method="pratt").pvalue)
@@ -94,9 +94,9 @@ def test_means_intervals_and_tests_are_those_of_scipy() -> None:
 
 def test_swapped_places_give_the_same_figures_and_equal_answers_no_difference() -> None:
     ratings = rated(2, 3)
-    straight = score_ratings(("a", "b"), {str(number): ("a", "b") for number in range(12)}, {"r": ratings})
+    straight = score_ratings(("a", "b"), {str(number): ("a", "b") for number in range(8)}, {"r": ratings})
     swapped = {item: {"1": places["2"], "2": places["1"]} for item, places in ratings.items()}
-    turned = score_ratings(("a", "b"), {str(number): ("b", "a") for number in range(12)}, {"r": swapped})
+    turned = score_ratings(("a", "b"), {str(number): ("b", "a") for number in range(8)}, {"r": swapped})
     assert straight.to_json() == turned.to_json()
     assert straight.aspects["accuracy"]["difference"] > 1
     assert straight.aspects["accuracy"]["alpha"] is None  # one rater agrees with nobody
