@@ -218,6 +218,7 @@ def _report(options: argparse.Namespace, tested: "Tested") -> None:
     """Writes the report's files and TensorBoard's events, and prints the table."""
     from torch.utils.tensorboard import SummaryWriter
 
+    from medqlora.callbacks.event_files import tag_of
     from medqlora.evaluation import console_table, write_report
     from medqlora.training.tested_sets import log_figures, logged_scores
     from medqlora.utils.versions import RESULT_PACKAGES, versions
@@ -238,8 +239,12 @@ def _report(options: argparse.Namespace, tested: "Tested") -> None:
     (folder / "comparison.json").write_text(comparison, "utf-8")
     writer = SummaryWriter(str(folder))
     for name, value in logged_scores([tested]).items():
-        writer.add_scalar(name, value, 0)
-    log_figures(writer.add_figure, [tested], 0)
+        writer.add_scalar(tag_of(name), value, 0)
+
+    def add(name: str, *figure: object, **options: object) -> None:
+        writer.add_figure(tag_of(name), *figure, **options)
+
+    log_figures(add, [tested], 0)
     writer.close()
     print(console_table(tested.scores))
     print("\n".join(["", "Against the live adapter:", *tested.live.lines()]))

@@ -45,9 +45,9 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     assert compared["largest_difference"] == report["live"]["largest_difference"] < 0.02
     assert compared["limits"]["difference"] == 0.02
     assert "Against the live adapter" in (folder / "report.html").read_text()
-    (_, accuracy) = logged(folder, "test/accuracy")[0]
+    (_, accuracy) = logged(folder, "x-test/accuracy")[0]
     assert accuracy == pytest.approx(report["accuracy"], abs=1e-6)
-    assert logged(folder, "test/live_accuracy")[0][1] == pytest.approx(
+    assert logged(folder, "x-test/live_accuracy")[0][1] == pytest.approx(
         report["live"]["live_accuracy"], abs=1e-6
     )
     assert "the test report of an exported model" in last_line(capsys, *words, "--live", str(folder))

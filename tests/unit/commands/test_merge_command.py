@@ -105,7 +105,7 @@ def test_test_and_ask_take_the_folder_as_a_base_model(
     assert report["live"]["exported_accuracy"] == report["accuracy"]
     assert 0 < report["live"]["largest_difference"] < 0.02
     assert "Against the live adapter" in (folder / "report.html").read_text()
-    assert logged(folder, "test/live_changed_decisions") == [(0, 0.0)]
+    assert logged(folder, "x-test/live_changed_decisions") == [(0, 0.0)]
     run("test", words)
     assert "pass --model.backend.quantization none" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"--report\.live \S+: it is for a merged model"):
