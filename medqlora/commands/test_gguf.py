@@ -13,6 +13,8 @@ from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from medqlora.artifacts.gguf.reading import GGUFInfo
     from medqlora.commands.progress_lines import ProgressLines
     from medqlora.evaluation import Tested
@@ -241,8 +243,8 @@ def _report(options: argparse.Namespace, tested: "Tested") -> None:
     for name, value in logged_scores([tested]).items():
         writer.add_scalar(tag_of(name), value, 0)
 
-    def add(name: str, *figure: object, **options: object) -> None:
-        writer.add_figure(tag_of(name), *figure, **options)
+    def add(name: str, figure: "Figure", step: int, close: bool) -> None:
+        writer.add_figure(tag_of(name), figure, step, close)
 
     log_figures(add, [tested], 0)
     writer.close()
