@@ -11,7 +11,12 @@ from medqlora.config.model import Engine, Weights
 from medqlora.errors import InputError
 from medqlora.fused import FusedDecoder, unsupported
 from medqlora.inference.decoding import DecodeEngine
-from medqlora.inference.decoding.choice import CAPABILITY, cacheable_layers, fused_for_evaluation
+from medqlora.inference.decoding.choice import (
+    CAPABILITY,
+    cacheable_layers,
+    fused_for_evaluation,
+    tested_engine,
+)
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
@@ -121,7 +126,7 @@ def _fused_choice(candidate: Candidate, fused: FusedDecoder, planned: FitPlan | 
     kept = len(fused.layers) - fused.recomputed
     say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
     if candidate.shared is None:
-        return EngineChoice(fused, True, planned, DecodeEngine(fused))
+        return EngineChoice(fused, True, planned, tested_engine(fused))
     say("Generation: by the model's own layers, since its base is sharded")
     return EngineChoice(fused, True, planned)
 
