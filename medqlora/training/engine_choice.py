@@ -16,6 +16,7 @@ from medqlora.inference.decoding.choice import (
     cacheable_layers,
     fused_for_evaluation,
     takes_engine,
+    tested_engine,
 )
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import ShardedBase
@@ -132,7 +133,7 @@ def _fused_choice(
     kept = len(fused.layers) - fused.recomputed
     say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
     if decodes:
-        return EngineChoice(fused, True, planned, DecodeEngine(fused))
+        return EngineChoice(fused, True, planned, tested_engine(fused))
     if candidate.shared is not None:
         say("Generation: by the model's own layers, since its base is sharded")
     return EngineChoice(fused, True, planned)

@@ -8,8 +8,10 @@ from medqlora.fused import FusedDecoder, unsupported
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
+from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.scoring import HEAD_ROWS
 from medqlora.models.lora import SEVEN_PROJECTIONS
+from medqlora.utils.console import say
 from medqlora.utils.free_memory import free_host_bytes
 
 #: most texts at once where the memory decides
@@ -59,7 +61,17 @@ def takes_engine(decoding: Decoding, device: torch.device) -> bool:
 def decode_engine(model: nn.Module, device: torch.device, decoding: Decoding = "auto") -> DecodeEngine | None:
     """An engine that scores and generates with a loaded model; None where transformers does."""
     fused = fused_for_evaluation(model, device) if takes_engine(decoding, device) else None
-    return None if fused is None else DecodeEngine(fused)
+    return None if fused is None else tested_engine(fused)
+
+
+def tested_engine(decoder: FusedDecoder) -> DecodeEngine | None:
+    """An engine; None, and a line says why, where it fails its self-test on this GPU."""
+    engine = DecodeEngine(decoder)
+    reason = why_not(engine) if engine.device.type == "cuda" else None
+    if reason is None:
+        return engine
+    say(f"Generation: with transformers, the decode engine fails here ({reason})")
+    return None
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -11,8 +11,10 @@ from peft import LoraConfig
 from tiny import build_base
 
 from medqlora.fused import FusedDecoder
+from medqlora.fused.decoding import decode_pass
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding import DecodeEngine, NewTokens, Request, Sampling
+from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.generation import generate
 from medqlora.models import LoRA
 from medqlora.models.host_weights import to_host
@@ -226,6 +228,30 @@ def test_idle_rows_and_rounded_lengths_of_a_gpus_buckets_change_nothing(llama: A
     assert engine._pass.rows(5) == 0  # no cache yet
     assert texts(engine, requests) == expected
     assert [engine._pass.rows(count) for count in (1, 3, 5, 8)] == [1, 4, 8, 8]
+
+
+def test_an_engine_that_fails_on_a_device_is_found_out(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama.train()
+    assert why_not(engine_of(llama)) is None
+    assert llama.training
+    llama.eval()
+    with monkeypatch.context() as patched:
+        # as if a kernel of this device saw one token only
+        patched.setattr(
+            decode_pass,
+            "_mask",
+            lambda positions, longest, window: (torch.arange(longest) == positions[:, None])[:, None, None],
+        )
+        assert "its tokens are not the likeliest ones" in str(why_not(engine_of(llama)))
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("no kernel\nfor this device")
+
+        patched.setattr(decode_pass, "attend_cached", broken)
+        engine = engine_of(llama)
+        assert why_not(engine) == "no kernel"
+    assert not engine.busy
+    assert why_not(engine) is None
 
 
 def test_sampling_depends_on_the_seed_and_not_on_the_company(llama: Any) -> None:
