@@ -125,7 +125,7 @@ def summary(verdicts: "list[ClaimVerdict]") -> str:
         for name in ("supported", "contradicted", "not enough")
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{len(verdicts)} claims: {listed}."
+    return f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: {listed}."
 
 
 def text_of(given: str) -> str:
