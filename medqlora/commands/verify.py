@@ -87,11 +87,13 @@ def run(command: str, words: list[str]) -> int:
     verdicts = Verifier(LabelScorer(predictor), retriever).verify(text)
     for verdict in verdicts:
         if options.json:
-            print(json.dumps({**verdict.to_json(), "note": NOTE}, ensure_ascii=False), flush=True)
+            plain = {**verdict.to_json(), "calibrated": predictor.calibration is not None, "note": NOTE}
+            print(json.dumps(plain, ensure_ascii=False), flush=True)
         else:
             print(f"\n{shown(verdict, min(100, shutil.get_terminal_size().columns))}", flush=True)
     if not options.json:
-        print(f"\n{summary(verdicts)}\n\n{NOTE}", flush=True)
+        how = "" if predictor.calibration else " Not calibrated: no calibration was saved with the adapter."
+        print(f"\n{summary(verdicts)}{how}\n\n{NOTE}", flush=True)
     index.close()
     return 0
 
@@ -123,7 +125,7 @@ def summary(verdicts: "list[ClaimVerdict]") -> str:
         for name in ("supported", "contradicted", "not enough")
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{len(verdicts)} claims: {listed}."
+    return f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: {listed}."
 
 
 def text_of(given: str) -> str:

@@ -152,7 +152,7 @@ def test_verify_prints_a_verdict_for_each_claim_with_its_passages(
     assert first["verdict"] in ("supported", "contradicted", "not enough")
     assert main(["verify", "Drug 3000 does help.", *common, "--k", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "1 claims: " in shown
+    assert "1 claim: " in shown
     assert " ".join(shown.split()).endswith(NOTE)
     for given, message in {
         ("Yes.", "--index", str(folder / "i.mqi")): "CLAIM holds no sentence",
