@@ -15,6 +15,7 @@ from medqlora.artifacts.run_folder import RunFolder
 from medqlora.evaluation.report.context import Context
 from medqlora.module import QLoRAModule
 from medqlora.utils.files import now
+from medqlora.utils.progress import duration
 
 _GIB = 2**30
 
@@ -55,14 +56,6 @@ def training_run(weights: EvaluatedWeights) -> RunFolder | None:
         return None
     run = RunFolder(weights.folder.parent)
     return run if run.read_record() is not None else None
-
-
-def duration(seconds: float) -> str:
-    """7.31 → "7.3 s", 75 → "1 min 15 s", 7500 → "2 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def hardware(device: torch.device, processes: int) -> str:

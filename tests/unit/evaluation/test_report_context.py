@@ -9,7 +9,6 @@ import torch
 
 from medqlora.artifacts.evaluated_weights import EvaluatedWeights
 from medqlora.callbacks.report_context import (
-    duration,
     hardware,
     settings,
     trained_on,
@@ -60,10 +59,7 @@ def test_the_runs_folder_is_the_adapters_own_while_it_lies_there(tmp_path: Path)
     assert training_time(run) == ""
 
 
-def test_times_and_hardware_are_short() -> None:
-    assert [duration(value) for value in (0.04, 59.94, 82.2, 3600, 7512)] == [
-        *("0.0 s", "59.9 s", "1 min 22 s", "1 h 0 min", "2 h 5 min")
-    ]
+def test_hardware_is_short() -> None:
     shown = hardware(torch.device("cpu"), 1)
     assert "core" in shown
     assert shown.endswith("GiB of memory")
