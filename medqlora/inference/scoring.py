@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medqlora.data.batching.packing import MicroBatch, micro_batch, share_prompts, split_rows
+from medqlora.models.decoder import HEAD_ROWS
 from medqlora.records import Encoded
 
 
@@ -57,8 +58,6 @@ class ScoredSequence(NamedTuple):
 
 #: the sequences of a pass in the order of its rows → the decoder that runs it
 Passes = Callable[[Sequence[ScoredSequence]], Decodes]
-#: rows whose logits exist at one time
-HEAD_ROWS = 256
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from base_files import make_adapter
-from warm_process import start_server
+from warm_process import begin_server
 
 from medqlora.config.serving import ServeOptions
 from medqlora.models import Transformers
@@ -71,7 +71,7 @@ class Served:
     """
 
     def __init__(self, options: ServeOptions, adapters: dict[str, str]) -> None:
-        start_server()
+        begin_server()
         self._bound = bind(replace(options, port=0))
         self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
         self.service = build(options, adapters, None)

@@ -27,7 +27,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["warm_imports", "warm_process"])
 
 
-def _begin_server() -> None:
+def begin_server() -> None:
     """Begins the process that all others are forked from, if there is none yet.
 
     Python 3.11's server imports from PYTHONPATH alone, and says nothing of what it can't import.
@@ -49,7 +49,7 @@ class WarmProcess:
 
     def __init__(self, args: Sequence[str], target: Callable[..., None], given: tuple[object, ...]) -> None:
         self.args = list(args)
-        _begin_server()
+        begin_server()
         self._process = _CONTEXT.Process(target=target, args=given)
         self._process.start()
 
@@ -202,13 +202,6 @@ class _Waiting:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
-
-
-def start_server() -> None:
-    """Starts the process that others are forked from, where it does not run yet."""
-    process = _CONTEXT.Process(target=int)
-    process.start()
-    process.join()
 
 
 def _run(

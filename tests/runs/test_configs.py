@@ -184,7 +184,7 @@ def test_the_parser_accepts_what_the_check_without_lightning_lets_pass(
 #: what looks like an option in the documentation, and is a file
 FILES = {"report.html", "model.safetensors", "model.safetensors.index.json"}
 #: options that take names of their own: columns, and a class's options
-OPEN = ("data.source.fields.", "model.optimizer.")
+OPEN = ("data.source.fields.", "model.optimizer.", "trainer.callbacks.")
 OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "throughput", "answers")
 
 

@@ -142,7 +142,10 @@ class Trial:
             later = "the demo's is not built yet: the first fit does it, in about a minute"
             self.findings.append(Finding("fit", "base", "note", later))
         lines = filter(None, messages.getvalue().splitlines())
-        self.findings += [Finding("fit", "data", "ok", line) for line in lines]
+        self.findings += [
+            Finding("fit", "data", "note" if line.startswith(("Note:", "WARNING")) else "ok", line)
+            for line in lines
+        ]
 
 
 def _log_folders(trainer: "Namespace") -> list[Path]:

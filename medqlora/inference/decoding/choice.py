@@ -9,7 +9,7 @@ from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
 from medqlora.inference.decoding.self_test import why_not
-from medqlora.inference.scoring import HEAD_ROWS
+from medqlora.models.decoder import HEAD_ROWS
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.utils.console import say
 from medqlora.utils.free_memory import free_host_bytes

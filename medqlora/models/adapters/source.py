@@ -15,6 +15,7 @@ _FETCHED = (
     "manifest.json",
     "medqlora.json",
     "training_trace.npz",
+    "training_scope.json",
     "README.md",
     "tokenizer*",
     "special_tokens_map.json",

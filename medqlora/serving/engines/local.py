@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -109,6 +109,8 @@ class LocalEngine:
             max_new_tokens=spec.max_new_tokens,
             option="--adapter",
         )
+        # the fused engine scores with the adapter that it was made with, and requests name others
+        predictor = replace(predictor, engine=None)
         base = spec.base if spec.adapters else None
         backend = build_backend(trained, base=base, backend=spec.backend, device=device)
         engine = cls(predictor, backend, trained, spec)

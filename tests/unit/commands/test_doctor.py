@@ -89,7 +89,12 @@ def test_a_local_base_and_its_questions_are_read_as_fit_reads_them(
     code, found = diagnosed(capsys, *words)
     assert code == 0
     assert found["base"].found == str(tiny_bases["llama"])
-    assert "dev: 6 questions (2 yes, 2 no, 2 maybe)" in found["data"].found
+    assert (found["data"].state, "6 validation questions are too few" in found["data"].found) == (
+        "note",
+        True,
+    )
+    assert main(["doctor", *words]) == 0
+    assert "dev: 6 questions (2 yes, 2 no, 2 maybe)" in capsys.readouterr().out
     assert not (tmp_path / "lightning_logs").exists()
     assert str(tmp_path / "lightning_logs") in found["logs"].found
     assert run("fit", [*words, "--trainer.max_steps=1"]).trainer.global_step == 1  # it is true

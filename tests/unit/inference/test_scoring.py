@@ -199,7 +199,7 @@ def test_pieces_of_the_head_add_up_whatever_their_size(
     loaded: tuple[Decoder, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, model = loaded
-    monkeypatch.setattr("medqlora.inference.scoring._HEAD_ROWS", 2)
+    monkeypatch.setattr("medqlora.inference.scoring.HEAD_ROWS", 2)
     found = score(decoder, QUESTIONS, micro_batch_tokens=10_000, packed=True, pad_token_id=2, device=CPU)
     assert_scored(found, [reference(model, example) for example in QUESTIONS])
 

@@ -137,6 +137,6 @@ def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_
     for budget, rows in ((1000, 3), (899, 2), (299, 1), (10_000, 16)):
         made = with_budget(Setting(engine="native"), work, budget)
         assert (made.rows, made.prompt_tokens) == (rows, 300 * rows)
-    fused = with_budget(Setting(), work, 1000)
+    fused = with_budget(Setting(decodes=True), work, 1000)
     assert (fused.rows, fused.prompt_tokens) == (16, 300 * 16)  # its cache has a limit of its own
     assert with_budget(Setting(), work, 10_000).loss_rows == 50 + 20
