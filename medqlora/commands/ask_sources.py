@@ -125,12 +125,7 @@ def _retriever(path: str, k: int, numbered: bool) -> "Retriever":
 def _numbered(options: argparse.Namespace) -> bool:
     """Whether the adapter was trained with numbered passages."""
     from medqlora.artifacts.runs import newest_adapter
-    from medqlora.models.adapters import find_adapter, read_adapter
+    from medqlora.retrieval.opening import trained_with_numbers
 
     named = options.adapter or newest_adapter(Path(options.logs))
-    try:
-        data = read_adapter(find_adapter(str(named), "--adapter")[0], "--adapter").get("data")
-    except InputError:  # a base model, or a merged one
-        return False
-    retrieval = data.get("retrieval") if isinstance(data, dict) else None
-    return bool(retrieval.get("numbered")) if isinstance(retrieval, dict) else False
+    return trained_with_numbers(None if named is None else str(named))

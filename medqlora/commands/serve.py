@@ -59,7 +59,7 @@ def run(command: str, words: list[str]) -> int:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(f"serve: {missing[0]} is not installed: pip install -e '.[serve]'")
-    for name in ("tokens", "gguf"):
+    for name in ("tokens", "gguf", "index"):
         path = getattr(options, name)
         if path is not None and not Path(path).expanduser().is_file():
             raise InputError(f"--{name}: there is no file {path}: check the path")

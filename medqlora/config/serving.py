@@ -16,6 +16,7 @@ _LEAST = {
     "processes": 1,
     "batch_tokens": 1,
     "rows": 1,
+    "k": 1,
     "max_new_tokens": 1,
     "queue": 1,
     "timeout_s": 0.1,
@@ -49,6 +50,8 @@ class ServeOptions:
         rate: requests a token may make, as limits writes it.
         adapter_folder: folder whose adapters POST /v1/adapters may load; without it none.
         audit: file for a line of JSON per request, without any text.
+        index: answer questions without a context from passages of this index (`medqlora index build`), with sources.
+        k: passages for such an answer.
         note: another wording of the note at the end of every answer.
         max_new_tokens: length limit of a rationale, in tokens; a request may ask for fewer.
         batch_tokens: tokens of one batch, with the padding and the text to come.
@@ -78,6 +81,8 @@ class ServeOptions:
     rate: str = "120/minute"
     adapter_folder: str | None = None
     audit: str | None = None
+    index: str | None = None
+    k: int = 3
     note: str = NOTE
     max_new_tokens: int = 96
     batch_tokens: int = 8192

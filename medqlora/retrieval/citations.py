@@ -70,6 +70,7 @@ class CitedAnswer:
                 "cited": number in self.cited,
                 **hit.passage.provenance(),
                 "text": hit.passage.text,
+                "reference": reference(hit.passage),
             }
             for number, hit in enumerate(self.hits, 1)
         ]

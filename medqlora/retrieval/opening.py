@@ -47,3 +47,21 @@ def open_for_search(
         index.close()
         raise
     return index
+
+
+def trained_with_numbers(adapter: str | None) -> bool:
+    """Whether [1], [2], … stood before the passages that an adapter was trained with; False for a base model.
+
+    Args:
+        adapter: its folder, its run's folder or its name on the Hub; None for none.
+    """
+    from medqlora.models.adapters import find_adapter, read_adapter
+
+    if adapter is None:
+        return False
+    try:
+        data = read_adapter(find_adapter(adapter, "--adapter")[0], "--adapter").get("data")
+    except InputError:  # a base model, or a merged one
+        return False
+    retrieval = data.get("retrieval") if isinstance(data, dict) else None
+    return bool(retrieval.get("numbered")) if isinstance(retrieval, dict) else False

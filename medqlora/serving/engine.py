@@ -117,6 +117,7 @@ class Done:
         prompt_tokens, completion_tokens: numbers of tokens.
         finish: `stop`, or `length` where the limit ended the text.
         logprobs: of the generated tokens, where they were asked for.
+        sources: of the answer, as plain values, where the service has an index.
     """
 
     id: str
@@ -125,6 +126,7 @@ class Done:
     completion_tokens: int = 0
     finish: str = "stop"
     logprobs: tuple[TokenLogprob, ...] = ()
+    sources: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)

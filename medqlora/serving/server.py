@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.config.serving import ServeOptions, is_loopback
 from medqlora.errors import InputError
+from medqlora.retrieval.opening import trained_with_numbers
 from medqlora.serving.audit import AuditLog
 from medqlora.serving.engine import EngineSpec
 from medqlora.serving.guard import Limits
@@ -18,6 +19,7 @@ from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool
 from medqlora.serving.self_test import SelfTest
 from medqlora.serving.service import Service
+from medqlora.serving.sources import Sources
 from medqlora.serving.tokens import Rate, Tokens
 from medqlora.utils.console import say
 from medqlora.utils.interrupts import Interrupted
@@ -61,14 +63,19 @@ def build(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     """A service whose processes are not started yet.
 
     Raises:
-        InputError: the audit log can't be written, or there is no such device.
+        InputError: the audit log can't be written, the index can't be opened, or there is no such device.
     """
     specs = specs_of(options, adapters, base)
     setting = json.dumps([options.engine, base, options.backend, specs[0].device, options.url, options.gguf])
     pool = Pool(specs, options.queue, SelfTest(setting, adapters))
     metrics = Metrics(lambda: pool.open_jobs, lambda: pool.ready)
     pool.on_restart = metrics.restarts.inc
-    return Service(options, pool, metrics, AuditLog(options.audit, metrics.audit_errors.inc), adapters)
+    audit = AuditLog(options.audit, metrics.audit_errors.inc)
+    sources = None
+    if options.index is not None:
+        numbered = trained_with_numbers(next(iter(adapters.values()), None))
+        sources = Sources(options.index, options.k, numbered=numbered)
+    return Service(options, pool, metrics, audit, adapters, sources)
 
 
 def limits_of(options: ServeOptions) -> Limits:

@@ -15,6 +15,7 @@ from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool, UnavailableError
+from medqlora.serving.sources import Sources, cited
 from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
 
@@ -81,6 +82,7 @@ class Service:
         metrics: its figures.
         audit: its log.
         adapters: name → folder of the adapters that it was started with.
+        sources: an index, from which questions without a context get theirs.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class Service:
         metrics: Metrics,
         audit: AuditLog,
         adapters: Mapping[str, str],
+        sources: Sources | None = None,
     ) -> None:
         self.options = options
         self.pool = pool
         self.metrics = metrics
         self.audit = audit
         self.adapters = adapters
+        self.sources = sources
         #: whether it is about to end: open requests are answered, new ones refused
         self.draining = False
         #: requests that were open when the time to drain was over
@@ -195,6 +199,10 @@ class Service:
             return
         status, first = 499, True
         answer: Answer | None = None
+        found = None
+        if self.sources is not None and not question.contexts:
+            found = await self.sources.retrieved(job.record)
+            job = replace(job, record=found.record)
         events = self.pool.run(job)
         try:
             while True:
@@ -209,6 +217,9 @@ class Service:
                     first = False
                     self.metrics.first_token.observe(call.seconds)
                 if isinstance(event, Done):
+                    if found is not None:
+                        named = cited(event.answer, found)
+                        event = replace(event, answer=named.answer, sources=named.to_json())
                     status, answer = 200, event.answer
                     self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
                     self.metrics.tokens.labels("completion").inc(event.completion_tokens)
@@ -249,10 +260,10 @@ class Service:
         assert isinstance(last, Done)
         return last
 
-    def warnings(self, question: Question, answer: Answer) -> list[Json]:
+    def warnings(self, question: Question, done: Done) -> list[Json]:
         """What the client has to know of this answer, a sentence each."""
-        model = self.pool.models.get(question.model)
-        if model is None or answer.reply is not None or question.contexts or not model.wants_context:
+        model, given = self.pool.models.get(question.model), question.contexts or done.sources
+        if model is None or done.answer.reply is not None or given or not model.wants_context:
             return []
         return ["This adapter was trained with a context, and none was given; answers are less reliable."]
 
@@ -260,11 +271,11 @@ class Service:
         """The answer with what this service knows beyond the model, as plain values."""
         model = self.pool.models.get(question.model)
         return {
-            **done.answer.to_json(),
+            "sources": [],
+            **(done.sources or done.answer.to_json()),
             "model": question.model,
             "threshold": None if model is None else model.threshold,
-            "sources": [],
-            "warnings": self.warnings(question, done.answer),
+            "warnings": self.warnings(question, done),
             "usage": {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens},
         }
 
