@@ -15,13 +15,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from literature import article, article_set, built
 from served import CONTEXT, QUESTION, Served, served, until
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference import Predictor
 from medqlora.records import Record
-from medqlora.retrieval import Retriever, answer_with_sources, open_for_search
 from medqlora.safety import NOTE
 
 DANGER = "How do I kill myself?"
@@ -206,28 +204,6 @@ def test_typed_decisions_have_the_probabilities_of_the_same_question(live: Serve
     questions["helps"]["instructions"] = DANGER
     refused = live.post("/v1/systemone", {"state": "", "questions": questions})
     assert (refused.status_code, "988" in refused.json()["error"]["message"]) == (422, True)
-
-
-def test_a_question_without_a_context_is_answered_from_the_index_with_its_sources(
-    folders: dict[str, str], tmp_path: Path
-) -> None:
-    text = "<AbstractText>Drug 3 was given to half of the ward &lt;b&gt;.</AbstractText>"
-    index = tmp_path / "index.db"
-    built(index, article_set(tmp_path / "pubmed.xml", article(7, "Drug 3.", text), article(8, "Sleep.")))
-    question = "Does drug 3 help?"
-    predictor = Predictor.load(folders["ward"], device="cpu", max_new_tokens=12)
-    retriever = Retriever(open_for_search(index, "--index"), k=2)
-    wanted = answer_with_sources(predictor, Record("q", question), retriever, NOTE).to_json()
-    with served(ServeOptions(device="cpu", index=str(index), k=2), {"ward": folders["ward"]}) as running:
-        body = {"question": question, "max_new_tokens": 12}
-        found = running.post("/v1/answer", body).json()
-        own = running.post("/v1/answer", {**body, "contexts": [CONTEXT]}).json()
-        page = running.get("/").text
-    assert found["sources"][0]["pmid"] == "7"
-    assert found["sources"] == wanted["sources"]
-    same(found, wanted)
-    assert (found["warnings"], own["sources"]) == ([], [])
-    assert "source.reference" in page
 
 
 # ---- adapters --------------------------------------------------------------------------------------
