@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fuzzing import THOROUGH
 from harness import run
 
 ROOT = Path(__file__).parents[2]
@@ -16,11 +17,14 @@ def test_450_records_are_trained_on_and_the_500_official_ones_are_tested(
     words = [f"--config={ROOT / 'configs' / 'demo.yaml'}", "--data.source=medqlora.data.PubMedQA"]
     words += [f"--data.source.path={pubmedqa_file}", f"--trainer.default_root_dir={tmp_path}"]
     # contexts are cut for speed: the demo's tokenizer takes many more tokens for them than Llama-3's
-    words += ["--data.max_prompt_tokens=256", "--trainer.max_epochs=1", "--progress.refresh_rate=0"]
-    fit = run("fit", [*words, "--model.generate=false"])
+    epoch = 450 // 8 + 1
+    words += ["--data.max_prompt_tokens=160", "--trainer.max_epochs=1", "--progress.refresh_rate=0"]
+    steps = epoch if THOROUGH else 12
+    fit = run("fit", [*words, "--model.generate=false", f"--trainer.max_steps={steps}"])
     assert len(fit.datamodule.train) == 450
     assert len(fit.datamodule.dev) == 50
-    assert fit.trainer.global_step == 57
+    assert fit.trainer.num_training_batches == epoch
+    assert fit.trainer.global_step == steps
 
     test = run("test", [*words, "--model.generate=false", "--compare_base=false"])
     folder = Path(test.trainer.log_dir)
