@@ -3,10 +3,12 @@
 import platform
 
 import pytest
+from fuzzing import nightly
 
 from medqlora.utils.host_memory import resident_bytes, return_freed_memory
 
 
+@nightly  # the other tests of a busy process move its resident memory too
 def test_freed_blocks_return_to_the_system_though_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     if not return_freed_memory():
