@@ -52,8 +52,6 @@ def test_every_phase_of_a_fit_is_on_the_screen_with_its_total(pair: list[PseudoT
         assert phase in shown
     assert re.search(r"Tokenizing .*0/40 records", shown)
     assert re.search(r"Comparing the largest pack .*/\d+ examples", shown)
-    # it may be over before the line is drawn again
-    assert re.search(r"validating \d/6 questions", shown) or "Validation at step" in fit.text
     steps = [line for line in fit.drawings if line.startswith("Training")]
     assert all("/12 steps" in line for line in steps)
     counted = [int(match[1]) for line in steps if (match := re.search(r" (\d+)/12 steps", line))]
