@@ -206,6 +206,7 @@ class StepProgress(ProgressBar, Watcher):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._questions is not None and self._fit is not None:
+            self._fit.draw()
             self._validation_s += time.monotonic() - self._began_s
             self._validations += 1
             self._fit.expect(self._left_s(trainer, self._fit) if self._steps else None)

@@ -89,8 +89,14 @@ class Bar:
         self.done, self.began = done, time.monotonic()
         self._first_share = self._finished or 0.0
 
+    def draw(self) -> None:
+        """Draws the line now, however short the time since the last drawing: the end of a short phase is seen."""
+        if self._shown:
+            _BARS.draw(self)
+
     def close(self) -> None:
-        """Ends the phase: its line is removed."""
+        """Ends the phase: its line is drawn as it ended, and removed."""
+        self.draw()
         if self._shown:
             _BARS.remove(self)
             self._shown = False
@@ -168,6 +174,11 @@ class _Bars:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._beat, name="progress", daemon=True)
                 self._thread.start()
+
+    def draw(self, bar: Bar) -> None:
+        with self._lock:
+            if self._open and self._open[-1] is bar:
+                self._draw()
 
     def remove(self, bar: Bar) -> None:
         with self._lock:

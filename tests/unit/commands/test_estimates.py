@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from medqlora.callbacks import progress
 from medqlora.callbacks.progress import AskedQuestions
 from medqlora.compat.lightning import validations_left
 from medqlora.data.batching.loader import EvalBatch
@@ -19,7 +20,8 @@ def group(count: int, tokens: int) -> EvalBatch:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    # of this module alone: an event loop in another thread would sleep by the false clock for ever
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

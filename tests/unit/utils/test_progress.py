@@ -3,6 +3,8 @@
 import io
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +48,8 @@ def terminal_of(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("time.monotonic", clock)
+    # of this module alone: an event loop in another thread would sleep by the false clock for ever
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     return clock
 
 
