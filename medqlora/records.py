@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 YES_NO_MAYBE = ("yes", "no", "maybe")
+#: the labels of options that are given as a list
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,11 @@ class Prediction:
     def label_mass(self) -> float:
         """The total probability of the labels, 0 to 1; the rest belongs to other texts."""
         return min(1.0, sum(math.exp(value) for value in self.logprobs))
+
+
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    """Options that are given as a list, by the labels A, B, C, …; those beyond Z are left out."""
+    return dict(zip(LETTERS, options, strict=False))
 
 
 def softmax(values: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:

@@ -174,27 +174,7 @@ class StepProgress(ProgressBar, Watcher):
     ) -> None:
         self._group_ended(batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: EvalBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._group_ended(batch)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: EvalBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._group_ended(batch)
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def _group_ended(self, batch: EvalBatch) -> None:
         if self._questions is None:

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 from medqlora.commands.index_options import check_k
 from medqlora.errors import InputError
 from medqlora.inference import Answer
-from medqlora.records import Record
 
 if TYPE_CHECKING:
     from medqlora.inference.predictor import Predictor
     from medqlora.retrieval.citations import CitedAnswer
     from medqlora.retrieval.retriever import Retriever
-
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def add_index_options(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +51,10 @@ def answer_from_index(
     Raises:
         InputError: the question can't be answered, or with --verify the adapter can't judge claims.
     """
+    from medqlora.inference.predictor import one_question
     from medqlora.retrieval.citations import answer_with_sources
 
-    choices = dict(zip(_LETTERS, options.option, strict=False))
-    contexts = () if context is None else (context,)
-    labels = tuple(choices) or predictor.labels
-    record = Record("question", question, contexts, options=choices, labels=labels)
+    record = one_question(question, context, options.option, predictor.labels)
     retriever = _retriever(str(options.index), options.k, _numbered(options))
     cited = answer_with_sources(predictor, record, retriever, options.note)
     if options.verify and cited.answer.reply is None:

@@ -24,12 +24,9 @@ from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.models.token_ids import check_token_ids
-from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record
+from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record, lettered
 from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.types import Tokenizer
-
-#: the labels of options that are given as a list
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(eq=False, repr=False)
@@ -253,7 +250,7 @@ class Predictor:
         Raises:
             InputError: a text is not valid Unicode, the question is too long, or the note is empty.
         """
-        return self.answers([_question(question, context, options, self.labels)], note)[0]
+        return self.answers([one_question(question, context, options, self.labels)], note)[0]
 
     def answer_stream(
         self,
@@ -273,7 +270,7 @@ class Predictor:
         Raises:
             InputError: as `answer`, at the call.
         """
-        record = _question(question, context, options, self.labels)
+        record = one_question(question, context, options, self.labels)
         reply = screen(question)
         if reply is not None:
             part = AnswerPart(safe_answer(record, reply, note), "", complete=True)
@@ -293,14 +290,14 @@ class Predictor:
         return answer_of(prediction, record, self.calibration, note, self.scope)
 
 
-def _question(
+def one_question(
     question: str,
     context: str | Sequence[str] | None,
     options: Sequence[str] | Mapping[str, str] | None,
     labels: tuple[str, ...],
 ) -> Record:
     """One question as a record with the id "question"; `labels` are the decisions where there are no options."""
-    choices = options if isinstance(options, Mapping) else dict(zip(_LETTERS, options or (), strict=False))
+    choices = options if isinstance(options, Mapping) else lettered(options or ())
     passages = () if context is None else (context,) if isinstance(context, str) else tuple(context)
     return Record("question", question, passages, options=choices, labels=tuple(choices) or labels)
 

@@ -16,10 +16,9 @@ def weights_of_layers(config: "PretrainedConfig") -> int:
     """Weights of the decoder layers' linear modules; of a model that is no Llama-like decoder, an estimate."""
     text = config.get_text_config()
     try:
-        shape = Shape.of(config)
+        return Shape.of(config).linear_parameters
     except AttributeError:
         return 12 * int(getattr(text, "num_hidden_layers", 0)) * int(getattr(text, "hidden_size", 0)) ** 2
-    return shape.layers * sum(out * into for out, into in shape.linears.values())
 
 
 @dataclass(frozen=True)

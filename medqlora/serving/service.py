@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
-from medqlora.records import Record
+from medqlora.records import LETTERS, Record, lettered
+from medqlora.retrieval.citations import cited_answer
 from medqlora.safety import SafeReply, screen
 from medqlora.serving.audit import AuditLog
 from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
@@ -15,11 +16,9 @@ from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool, UnavailableError
-from medqlora.serving.sources import Sources, cited
+from medqlora.serving.sources import Sources
 from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
-
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass
@@ -136,9 +135,7 @@ class Service:
             ServiceError: it is empty or too long, or names no served model.
         """
         passages = (contexts,) if isinstance(contexts, str) else tuple(contexts)
-        choices = (
-            options if isinstance(options, Mapping) else dict(zip(_LETTERS, options or (), strict=False))
-        )
+        choices = options if isinstance(options, Mapping) else lettered(options or ())
         if not text.strip():
             raise ServiceError(422, "the question is empty")
         made = Question(
@@ -218,7 +215,7 @@ class Service:
                     self.metrics.first_token.observe(call.seconds)
                 if isinstance(event, Done):
                     if found is not None:
-                        named = cited(event.answer, found)
+                        named = cited_answer(event.answer, found.hits)
                         event = replace(event, answer=named.answer, sources=named.to_json())
                     status, answer = 200, event.answer
                     self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
@@ -287,7 +284,7 @@ class Service:
             self.metrics.seconds.labels(call.endpoint).observe(call.seconds)
             if answer.reply is None:
                 # a client chooses the labels of its options: as a metric's label they would be without number
-                known = answer.decision in (*self._labels(question.model), "uncertain", *_LETTERS)
+                known = answer.decision in (*self._labels(question.model), "uncertain", *LETTERS)
                 decided = (answer.decision if known else "other") or "free"
                 self.metrics.decisions.labels(question.model, decided).inc()
         self.audit.write(

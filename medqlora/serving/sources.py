@@ -1,11 +1,9 @@
-"""`serve --index`: passages of an index for questions without a context, and the sources of their answers."""
+"""`serve --index`: passages of an index for questions without a context."""
 
 import asyncio
 
 from medqlora.errors import InputError
-from medqlora.inference.answer import Answer
 from medqlora.records import Record
-from medqlora.retrieval.citations import CitedAnswer, cited_answer
 from medqlora.retrieval.opening import open_for_search
 from medqlora.retrieval.retriever import Retrieved, Retriever
 from medqlora.serving.errors import ServiceError
@@ -36,8 +34,3 @@ class Sources:
             return await asyncio.to_thread(self._retriever.retrieve, record)
         except InputError as error:
             raise ServiceError(503, str(error), code="index") from error
-
-
-def cited(answer: Answer, found: Retrieved) -> CitedAnswer:
-    """The answer with its sources; its rationale names no other."""
-    return cited_answer(answer, found.hits)

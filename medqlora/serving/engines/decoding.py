@@ -8,16 +8,13 @@ row's text does not depend on the rows beside it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from medqlora.serving.engine import TokenLogprob
 from medqlora.utils.types import Tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(eq=False)
