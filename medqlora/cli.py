@@ -1,4 +1,4 @@
-"""The `medqlora` command: what it lists, how it fails, and which command does the work.
+"""The `medqlora` command: lists the commands, starts one, and turns errors into one line and an exit code.
 
 Nothing heavy is imported before a command needs it, so that `medqlora --help` answers at once.
 """
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if SCREEN.is_terminal:
         show_imports()
         SCREEN.gives_way = bars_shown
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal that is not UTF-8 ends no command for a dash
+    if hasattr(sys.stdout, "reconfigure"):  # on a terminal without UTF-8 a dash must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interrupting():
@@ -70,24 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(f"medqlora: error: {printable_line(str(error))}")
         return 2
     except Interrupted as stop:
-        _report(f"medqlora: ended by {stop.signal.name}{_left(stop, words)}")
+        _report(f"medqlora: ended by {stop.signal.name}{_checkpoint_note(stop, words)}")
         return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BrokenPipeError:  # what read the output has gone, as `head -1` does: there is no one to tell
-        # https://docs.python.org/3/library/signal.html#note-on-sigpipe: nor at the process's end
+    except BrokenPipeError:  # the reader of the output has closed it, as `head -1` does
+        # no second error at exit: https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE, as a shell names it
     except FitError as failure:
         if debug:
             raise
-        how = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume(words)}`"
-        _report(f"medqlora: failed: {_first_line(failure.error)}{how} (--debug shows where)")
+        resume = f"; the checkpoint of step {failure.step} is whole: go on with `{_resume(words)}`"
+        _report(f"medqlora: failed: {_first_line(failure.error)}{resume} (--debug shows where)")
         return 1
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whichever option gave it
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # the option is not known here
             _report(f"medqlora: error: {str(error.filename)[:80]}…: the name is too long")
             return 2
         _report(f"medqlora: failed: {_first_line(error)} (--debug shows where)")
@@ -95,23 +95,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(line: str) -> None:
-    """The last line of a command that failed, on a line of its own."""
+    """Prints the last line of a failed command to standard error, on a line of its own."""
     end()
     print(line, file=sys.stderr)
 
 
 def _timed(words: list[str]) -> int:
-    """Runs a command, and says at its end how long it took: on standard error, beside no result."""
+    """Runs a command and writes its duration to standard error."""
     began = time.monotonic()
     code = _run(words)
     shows = ("-h", "--help", "--print_config")
     works = bool(words) and words[0] in commands() and not any(word.startswith(shows) for word in words)
     if code == 0 and works and process_rank() == 0:
         if sys.stdout is not None:
-            sys.stdout.flush()  # raises BrokenPipeError where nobody reads the results
+            sys.stdout.flush()  # raises BrokenPipeError if the results' reader is gone
         with contextlib.suppress(
             OSError, ValueError, AttributeError
-        ):  # no such stream, or a full disk behind it
+        ):  # the stream is closed, or its disk is full
             sys.stderr.write(f"Took {duration(time.monotonic() - began)}\n")
             sys.stderr.flush()
     return code
@@ -131,15 +131,15 @@ def _run(words: list[str]) -> int:
         raise InputError(_no_command(words))
     if sys.flags.optimize > 1:
         raise InputError(
-            "PYTHONOPTIMIZE=2 (python -OO) takes the docstrings away, without which transformers loads no model: unset "
-            "it, or use 1"
+            "PYTHONOPTIMIZE=2 (python -OO) removes docstrings, and transformers needs them to load a model: unset it, "
+            "or use 1"
         )
     settle_without_home()
     return commands()[command].start(rest)
 
 
 def _no_command(words: list[str]) -> str:
-    """What to say of words that don't begin with a command."""
+    """The error message for words that don't begin with a command, with the nearest right command line."""
     first = words[0]
     name = first.lstrip("-").lower()
     if first.lower().endswith((".yaml", ".yml", ".json")):
@@ -151,26 +151,26 @@ def _no_command(words: list[str]) -> str:
         near = meant.get(name) or meant.get(close)
         hint = f"did you mean '{near}'?" if near else f"the commands are {', '.join(known)}"
         return f"there is no command '{first}': {hint}"
-    # a word after an option may be its value (--data.prompt fit): one after that is the command
-    places = [place for place, word in enumerate(words) if word in known]
-    sure = [place for place in places if not words[place - 1].startswith("-") or "=" in words[place - 1]]
-    if not places:
+    # a word after an option may be its value (--data.prompt fit); a later one is the command
+    indices = [index for index, word in enumerate(words) if word in known]
+    certain = [i for i in indices if not words[i - 1].startswith("-") or "=" in words[i - 1]]
+    if not indices:
         option = first.split("=", 1)[0]
         return f"{option}: the command comes first: medqlora fit {shlex.join(words)}"
-    place = (sure or places)[0]
-    moved = [words[place], *words[:place], *words[place + 1 :]]
+    index = (certain or indices)[0]
+    moved = [words[index], *words[:index], *words[index + 1 :]]
     return f"{first.split('=', 1)[0]}: options stand after the command: write medqlora {shlex.join(moved)}"
 
 
 def _resume(words: list[str]) -> str:
-    """The command that goes on with an interrupted run."""
-    from medqlora.config.words import resume_command  # reads YAML, which `medqlora runs` does without
+    """The command line that resumes an interrupted run."""
+    from medqlora.config.words import resume_command  # reads YAML: heavy for most commands
 
     return resume_command(words)
 
 
-def _left(stop: Interrupted, words: list[str]) -> str:
-    """What an interrupted command leaves to go on with, for the end of a line."""
+def _checkpoint_note(stop: Interrupted, words: list[str]) -> str:
+    """The end of the line for an interrupted command: its checkpoint, and how to resume."""
     if stop.step is not None:
         return f" with the checkpoint of step {stop.step}: go on with `{_resume(words)}`"
     return " with no new checkpoint" if words[:1] in (["fit"], ["full"]) else ""

@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer that a run of ours settles, or can't be without."""
+"""The Trainer of a run: checks Lightning's options, and adds this project's logger, strategy and checkpoint files."""
 
 import os
 import re
@@ -26,18 +26,18 @@ from medqlora.trainer.checks import OWN_FOLDER, check_callback
 from medqlora.training.checks.options import check_strategy
 from medqlora.utils.console import say
 
-#: what a Jupyter kernel sets for itself and for what it starts
+#: environment variables that a Jupyter kernel sets for itself and its child processes
 _JUPYTER = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
 
 
 def settle_trainer(options: Namespace) -> None:
-    """Refuses what a run can't do without; a bar that is switched off is one that never refreshes.
+    """Checks the Trainer's options; `enable_progress_bar false` becomes `progress.refresh_rate 0`.
 
     Args:
-        options: a verb's, parsed and not yet instantiated; changed in place.
+        options: of a Trainer command, parsed and not yet instantiated; changed in place.
 
     Raises:
-        InputError: names the option and the reason.
+        InputError: a value is refused; names the option and the reason.
     """
     trainer = options["trainer"]
     check_values(trainer)
@@ -59,14 +59,14 @@ def _own_bar(callbacks: object) -> str | None:
 
 
 def check_callback_classes(callbacks: object) -> None:
-    """Refuses callbacks by their class, before anything is said of their options; words for what YAML can't write.
+    """Refuses unsupported callback classes before their options are checked; replaces enumerations by their values.
 
     Args:
-        callbacks: `trainer.callbacks`, parsed and not yet instantiated. Enumerations in it, which are defaults as
-            that of `Timer(interval)`, become their values: the run's `config.yaml` could not be written.
+        callbacks: `trainer.callbacks`, parsed and not yet instantiated. Changed in place: YAML can't write an
+            enumeration, such as the default of `Timer(interval)`, into the run's `config.yaml`.
 
     Raises:
-        InputError: one of them is refused.
+        InputError: a callback is not supported.
     """
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if not isinstance(callback, Namespace) or "class_path" not in callback:
@@ -81,27 +81,29 @@ def check_callback_classes(callbacks: object) -> None:
 
 
 def trainer_refusal(error: Exception, options: Mapping[str, object]) -> InputError:
-    """What Lightning's Trainer says of an option of its own, with the option's name.
+    """An error of Lightning's Trainer as one line that names the option.
 
     Args:
-        error: that its constructor raised.
-        options: `trainer`'s.
+        error: raised by the constructor.
+        options: of `trainer`.
     """
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     named = [
         name
         for name, value in options.items()
-        if name not in ("accelerator", "devices") and value is not None and re.search(rf"\b{name}\b", said)
+        if name not in ("accelerator", "devices") and value is not None and re.search(rf"\b{name}\b", message)
     ]
     # Lightning names a class or a package instead
     named += [
-        name for word, name in (("Timer(", "max_time"), ("transformer_engine", "precision")) if word in said
+        name
+        for word, name in (("Timer(", "max_time"), ("transformer_engine", "precision"))
+        if word in message
     ]
     if named:
-        return InputError(f"--trainer.{named[0]} {options[named[0]]}: {said}")
+        return InputError(f"--trainer.{named[0]} {options[named[0]]}: {message}")
     return InputError(
         f"--trainer.accelerator {options.get('accelerator')}, --trainer.devices {options.get('devices')}: not on this "
-        f"machine ({said}): use --trainer.accelerator auto, or cpu"
+        f"machine ({message}): use --trainer.accelerator auto, or cpu"
     )
 
 
@@ -109,17 +111,17 @@ def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path
     """Builds the Trainer of a run.
 
     Args:
-        make: constructs it from the options, some of them changed.
-        options: `trainer`'s, instantiated.
-        resumed: the folder of the run that goes on; None for a new one.
+        make: constructs the Trainer from the options and the given changes.
+        options: of `trainer`, instantiated.
+        resumed: the folder of the run to resume; None for a new run.
 
     Raises:
-        InputError: Lightning refuses an option, or it can't be used here.
+        InputError: Lightning refuses an option, or this machine does not support it.
     """
     plugins = _as_list(options.get("plugins"))
-    # Lightning adds its own to the list that it is given: a second Trainer would have them twice
+    # Lightning appends to the list it receives; the second Trainer below needs an unchanged list
     callbacks = _as_list(options.get("callbacks"))
-    bars = [type(one).__name__ for one in callbacks if isinstance(one, ProgressBar)]
+    bars = [type(callback).__name__ for callback in callbacks if isinstance(callback, ProgressBar)]
     check_strategy(options.get("strategy"))
     if len(bars) > 1:
         raise InputError(f"--trainer.callbacks {', '.join(bars)}: a run has one progress bar: leave one out")
@@ -129,15 +131,15 @@ def make_trainer(make: Callable[..., Trainer], options: Namespace, resumed: Path
         "plugins": [*plugins, *environment_plugins(plugins), CheckpointFiles()],
     }
     sharded = options.get("strategy") == "fsdp"
-    if sharded:  # Lightning's own fsdp is for GPUs alone, and not for a 4-bit base
+    if sharded:  # Lightning's own fsdp strategy needs GPUs and can't shard a 4-bit base
         changes["strategy"] = "auto"
     try:
         trainer = make(**changes, callbacks=list(callbacks))
-        if type(trainer.strategy) is DDPStrategy:  # what Lightning takes for several devices
+        if type(trainer.strategy) is DDPStrategy:  # Lightning's default for several devices
             changes["strategy"] = ShardedBaseStrategy() if sharded else DDPStrategy4bit()
             trainer = make(**changes, callbacks=list(callbacks))
         elif sharded and trainer.world_size == 1:
-            say("Note: --trainer.strategy fsdp: there is one device, and nothing to share out")
+            say("Note: --trainer.strategy fsdp: there is one device, so nothing is sharded")
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise trainer_refusal(error, options.as_dict()) from error
     half = str(options.get("precision")) in ("16", "16-mixed")
@@ -153,12 +155,12 @@ def _as_list(value: object) -> list[object]:
 def run_loggers(
     given: bool | Logger | Sequence[Logger] | None, root: Path, resumed: Path | None
 ) -> list[Logger] | bool:
-    """The loggers, of which the first one's folder is the run's.
+    """The loggers of a run; the first logger's folder is the run folder.
 
     Args:
-        given: `trainer.logger`.
-        root: what runs' `lightning_logs` lies in.
-        resumed: the folder of the run that goes on; None for a new one.
+        given: the value of `trainer.logger`.
+        root: the parent folder of `lightning_logs`.
+        resumed: the folder of the run to resume; None for a new run.
     """
     if given is False:
         return False
@@ -175,13 +177,13 @@ def run_loggers(
 
 
 def make_folder(logger: Logger | None) -> Path | None:
-    """Makes a new run's folder before any work; a logger's own number is a guess until it writes.
+    """Creates the folder of a new run before any work; a logger reserves its number only at its first write.
 
     Returns:
-        The folder; None where the logger has a name for it already, or is no TensorBoard's.
+        The folder; None if the logger already has a version, or is no TensorBoard logger.
 
     Raises:
-        InputError: it can't be made.
+        InputError: the folder can't be created.
     """
     if not isinstance(logger, TensorBoardLogger) or has_version(logger):
         return None
@@ -193,36 +195,35 @@ def make_folder(logger: Logger | None) -> Path | None:
     except OSError as error:
         option = "default_root_dir" if ours else "logger.save_dir"
         raise InputError(
-            f"--trainer.{option} {logger.save_dir}: no run's folder can be made there ({error.strerror}): make it and "
-            "let it be written in, or name another"
+            f"--trainer.{option} {logger.save_dir}: a run folder can't be created there ({error.strerror}): create it "
+            "with write permission, or name another"
         ) from error
     set_version(logger, folder.name)
     return folder
 
 
 def environment_plugins(given: Sequence[object]) -> list[LightningEnvironment]:
-    """Lightning's plain environment where SLURM has reserved several tasks, and `srun` has not started this process.
+    """Lightning's plain environment for a process in a SLURM allocation of several tasks that `srun` did not start.
 
-    From the allocation's variables Lightning takes one process for one of several, and waits for the others: in a
-    notebook, in an interactive shell, and in a batch script that calls Python without `srun`.
+    Lightning reads the allocation's variables and waits for the other tasks. In a notebook, an interactive shell, or a
+    batch script that calls Python without `srun`, they never start.
 
     Args:
-        given: the user's own plugins; an environment among them is left alone.
+        given: the user's plugins; a cluster environment among them is kept.
     """
-    if any(isinstance(one, ClusterEnvironment) for one in given) or not slurm_without_srun(os.environ):
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in given) or not slurm_without_srun(os.environ):
         return []
     say(
-        f"SLURM has reserved {os.environ['SLURM_NTASKS']} tasks, and this process was not started by srun for them: it "
-        "waits for no other"
+        f"SLURM has reserved {os.environ['SLURM_NTASKS']} tasks, but srun did not start this process: it runs alone"
     )
     return [LightningEnvironment()]
 
 
 def slurm_without_srun(environment: Mapping[str, str]) -> bool:
-    """Whether a process is in a SLURM allocation of several tasks, and is not one of as many processes.
+    """Whether a process runs in a SLURM allocation of several tasks without being one of these tasks.
 
-    `srun` sets SLURM_STEP_NUM_TASKS for what it starts; a batch script has none, and the step of an interactive
-    shell, or of a notebook, has 1. A Jupyter kernel is never one of several
+    `srun` sets SLURM_STEP_NUM_TASKS for the processes that it starts. A batch script has no such variable; the step of
+    an interactive shell or a notebook has 1. A Jupyter kernel is never one of several tasks
     (https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES).
     """
     tasks = _number(environment.get("SLURM_NTASKS"))

@@ -232,7 +232,7 @@ def test_python_without_docstrings_is_refused_in_a_line(words: list[str]) -> Non
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        "medqlora: error: PYTHONOPTIMIZE=2 (python -OO) takes the docstrings away, without which transformers loads no "
+        "medqlora: error: PYTHONOPTIMIZE=2 (python -OO) removes docstrings, and transformers needs them to load a "
         "model: unset it, or use 1\n"
     )
 
