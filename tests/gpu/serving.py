@@ -1,0 +1,152 @@
+"""Load on an answering service: time to the first token, tokens per second, and p50 and p95 of `/v1/answer`.
+
+    python tests/gpu/serving.py http://127.0.0.1:8000 --model NAME [--users 1 32 128] [--seconds 20] [--chat_only]
+
+`--chat_only` measures `/v1/chat/completions` alone, which other servers have too, such as transformers' own. The
+questions are PubMedQA's where MEDQLORA_PUBMEDQA names its file, else words of its lengths. Each user sends its next
+question when the last one is answered. One JSON line per measurement.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import httpx
+
+
+def questions(count: int) -> list[tuple[str, list[str]]]:
+    """Pairs of a question and its contexts."""
+    file = os.environ.get("MEDQLORA_PUBMEDQA")
+    if file:
+        records = list(json.loads(Path(file).read_text(encoding="utf-8")).values())
+        return [(each["QUESTION"], each["CONTEXTS"]) for each in records[:count]]
+    words = ["trial", "patients", "treated", "placebo", "outcome", "risk", "ratio", "weeks", "dose", "group"]
+    generator = random.Random(0)
+    return [("Does it help?", [" ".join(generator.choices(words, k=230))]) for _ in range(count)]
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Load:
+    """Users that ask one service.
+
+    Args:
+        url: of the service.
+        model: the name to ask for.
+        tokens: length of a text.
+        contexts_apart: the contexts of a chat stand beside its messages, as this project's service takes them.
+    """
+
+    def __init__(self, url: str, model: str, tokens: int, *, contexts_apart: bool) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            timeout=300,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+        )
+        self._model, self._tokens = model, tokens
+        self._contexts_apart = contexts_apart
+        self._asked = questions(500)
+        self._next = 0
+
+    def _question(self) -> tuple[str, list[str]]:
+        self._next += 1
+        return self._asked[self._next % len(self._asked)]
+
+    async def chat(self) -> tuple[float, float, int]:
+        """Seconds to the first token, seconds in all, and tokens, of one streamed answer."""
+        question, contexts = self._question()
+        words = [question] if self._contexts_apart else [*contexts, question]
+        body: dict[str, object] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": "\n".join(words)}],
+            "max_tokens": self._tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self._contexts_apart:
+            body["medqlora"] = {"contexts": contexts}
+        began, first, pieces, usage = time.perf_counter(), 0.0, 0, 0
+        async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+            response.raise_for_status()
+            async for line in response.aiter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise httpx.HTTPError(str(event["error"]))
+                usage = (event.get("usage") or {}).get("completion_tokens") or usage
+                if any((choice.get("delta") or {}).get("content") for choice in event.get("choices", [])):
+                    pieces += 1
+                    first = first or time.perf_counter() - began
+        return first, time.perf_counter() - began, usage or pieces
+
+    async def answer(self, write: bool) -> tuple[float, float, int]:
+        """The same of one answer in one piece; with `write` false a decision alone."""
+        question, contexts = self._question()
+        body = {"question": question, "contexts": contexts, "model": self._model, "rationale": write}
+        if write:
+            body["max_new_tokens"] = self._tokens
+        began = time.perf_counter()
+        response = await self._client.post("/v1/answer", json=body)
+        response.raise_for_status()
+        usage = response.json().get("usage") or {}
+        return 0.0, time.perf_counter() - began, int(usage.get("completion_tokens") or 0)
+
+    async def measure(self, kind: str, users: int, seconds: float) -> dict[str, object]:
+        """One line of results of `users` that ask for `seconds`."""
+        results: list[tuple[float, float, int]] = []
+        errors: list[str] = []
+        end = time.perf_counter() + seconds
+
+        async def user() -> None:
+            while time.perf_counter() < end and len(errors) < 5:
+                try:
+                    results.append(await (self.chat() if kind == "chat" else self.answer(kind == "answer")))
+                except httpx.HTTPError as error:  # noqa: PERF203  # each request may fail alone
+                    errors.append(repr(error)[:200])
+
+        began = time.perf_counter()
+        await asyncio.gather(*(user() for _ in range(users)))
+        elapsed = time.perf_counter() - began
+        if not results:
+            return {"kind": kind, "users": users, "errors": errors[:2]}
+        times = [each[1] for each in results]
+        return {
+            "kind": kind,
+            "users": users,
+            "answers": len(results),
+            "answers_per_s": round(len(results) / elapsed, 2),
+            "tokens_per_s": round(sum(each[2] for each in results) / elapsed, 1),
+            "first_token_p50_s": round(percentile([each[0] for each in results], 0.5), 3),
+            "p50_s": round(percentile(times, 0.5), 3),
+            "p95_s": round(percentile(times, 0.95), 3),
+            "errors": errors[:2],
+        }
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--users", type=int, nargs="+", default=[1, 32, 128])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--chat_only", action="store_true")
+    given = parser.parse_args()
+    load = Load(given.url, given.model, given.tokens, contexts_apart=not given.chat_only)
+    kinds = ["chat"] if given.chat_only else ["chat", "answer", "decision"]
+    await asyncio.gather(*(load.chat() for _ in range(max(given.users))))  # compiles and captures
+    for kind in kinds:
+        for users in given.users:
+            print(json.dumps(await load.measure(kind, users, given.seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
