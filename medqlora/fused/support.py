@@ -106,7 +106,7 @@ def _linear(module: Linear4bit | AdaptedLinear, dtype: torch.dtype, *, biased: b
     if hasattr(module, "base_layer") and not is_adapted(module):
         return f"is {type(module).__name__}, known is LoRA"
     if not isinstance(linear, (import_bitsandbytes().nn.Linear4bit, Int4Linear)):
-        return f"is {type(linear).__name__}, known are bitsandbytes' Linear4bit and Int4Linear"
+        return f"is {type(linear).__name__}, known is bitsandbytes' Linear4bit, or Int4Linear"
     if linear.weight.quant_state is None:
         return "is not quantized yet"
     if linear.compute_dtype != dtype:

@@ -198,7 +198,7 @@ def linear_bytes(out: int, into: int, setting: Setting) -> int:
         return count + 4 * out
     if setting.quantization in INT4:  # scales in 16 bits, zero points in 8
         groups = 1 if setting.group_size == -1 else ceil(into / setting.group_size)
-        return ceil(count / 2) + 3 * out * groups + 4 * into * setting.act_order
+        return ceil(count / 2) + 3 * out * groups + 4 * into * (setting.act_order and groups > 1)
     blocks = ceil(count / _BLOCK)
     code = 16 * 4
     if not setting.double_quantization:

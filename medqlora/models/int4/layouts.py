@@ -115,7 +115,7 @@ def _zeros(
 
 def _groups(layout: Int4Layout, g_idx: Tensor | None, groups: int, inputs: int) -> Tensor | None:
     """[in] int32; None where they are neighbours of one size."""
-    size = layout.group_size if layout.group_size > 0 else inputs
+    size = min(layout.group_size, inputs) if layout.group_size > 0 else inputs
     if -(-inputs // size) != groups:  # another size than config.json's, as GPTQ's `dynamic` allows
         size = -(-inputs // groups)
     neighbours = torch.arange(inputs, dtype=torch.int32) // size

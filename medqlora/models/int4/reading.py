@@ -73,7 +73,7 @@ class _Int4Reader(HfQuantizer):
         return True
 
     def _process_model_before_weight_loading(
-        self, model: "PreTrainedModel", checkpoint_files: Sequence[str] | None = None, **_: object
+        self, model: "PreTrainedModel", checkpoint_files: Sequence[str] | None = None, **options: object
     ) -> "PreTrainedModel":
         base, layout = self.quantization_config.base, self.quantization_config.layout
         linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
@@ -84,10 +84,11 @@ class _Int4Reader(HfQuantizer):
                     f"--model.backend.base: '{file}' is no safetensors file, and {layout.method.upper()} bases are "
                     "read from those alone: take the base's safetensors version"
                 )
-            for key, entry in read_header(file).items():
+            header = read_header(file)
+            for key in header:
                 name, _, part = key.rpartition(".")
                 if name in linear and part in _PARTS:
-                    packed.setdefault(name, {})[part] = entry
+                    packed.setdefault(name, {})[part] = header[key]
         packed = {name: parts for name, parts in packed.items() if "qweight" in parts}
         if not packed:
             raise InputError(
@@ -99,7 +100,9 @@ class _Int4Reader(HfQuantizer):
             model.set_submodule(name, _Stored(parts, linear[name]))
         return model
 
-    def _process_model_after_weight_loading(self, model: "PreTrainedModel", **_: object) -> "PreTrainedModel":
+    def _process_model_after_weight_loading(
+        self, model: "PreTrainedModel", **options: object
+    ) -> "PreTrainedModel":
         inside = {name for name, _ in decoder_modules(model)}
         stored = [(name, module) for name, module in model.named_modules() if isinstance(module, _Stored)]
         for name, module in stored:
@@ -191,4 +194,4 @@ def forget_reader(model: "PreTrainedModel") -> None:
     ):
         if name in vars(owner):
             delattr(owner, name)
-    model.is_quantized = False
+    setattr(model, "is_quantized", False)  # noqa: B010  # transformers sets it likewise; a Module's type knows none
