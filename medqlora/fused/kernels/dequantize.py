@@ -56,11 +56,12 @@ class FourBit:
     """
 
     def __init__(self, weights: Sequence[Params4bit]) -> None:
-        self._pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
+        #: packed bytes [n, 1] and state of each
+        self.pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
         self._fill = self._kernel()
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def dequantize_into(self, out: Tensor) -> None:
         """Fills `out` [rows, columns]; its rows may have a stride.
@@ -72,22 +73,22 @@ class FourBit:
             self._fill(out)
             return
         start = 0
-        for packed, state in self._pairs:
+        for packed, state in self.pairs:
             rows = state.shape[0]
             out[start : start + rows].copy_(_dense(packed, state, out.dtype))
             start += rows
 
     def _kernel(self) -> Callable[[Tensor], None] | None:
         """The Triton kernel, which writes strided rows in one pass; None if it doesn't fit or isn't installed."""
-        if len(self._pairs) > 3 or not all(packed.is_cuda for packed, _ in self._pairs):
+        if len(self.pairs) > 3 or not all(packed.is_cuda for packed, _ in self.pairs):
             return None
-        kinds = {type(state) is Int4State for _, state in self._pairs}
+        kinds = {type(state) is Int4State for _, state in self.pairs}
         if len(kinds) > 1:  # a base may have layers of both
             return None
         try:
             if kinds == {True}:
-                return _int4_kernel(cast("list[tuple[Tensor, Int4State]]", self._pairs))
-            return _nf4_kernel(cast("list[tuple[Tensor, QuantState]]", self._pairs))
+                return _int4_kernel(cast("list[tuple[Tensor, Int4State]]", self.pairs))
+            return _nf4_kernel(cast("list[tuple[Tensor, QuantState]]", self.pairs))
         except ImportError:
             return None
 

@@ -20,6 +20,8 @@ class Int4State(nn.Module):
         group_size: inputs of a group; where `groups` is given, on average.
     """
 
+    #: beside bitsandbytes' nf4 and fp4
+    quant_type = "int4"
     scales: Tensor
     zeros: Tensor
     groups: Tensor | None
