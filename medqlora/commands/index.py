@@ -126,13 +126,7 @@ def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -
     if options.embedding is not None:
         _embedded(options, out)
     elif add:
-        from medqlora.retrieval.vectors import vector_files
-
-        if vector_files(out)[1].is_file():
-            print(
-                f"Warning: the vectors are of the index before: renew them with `medqlora index embed {out}`",
-                flush=True,
-            )
+        _renewed(options, out)
     print(f"Index:   {out} ({out.stat().st_size / 1e6:,.1f} MB)", flush=True)
     return 0
 
@@ -170,10 +164,30 @@ def _embedded(options: argparse.Namespace, out: Path) -> None:
     from medqlora.retrieval.vectors import build_vectors, vector_files
 
     query = None if options.query_embedding is None else Path(options.query_embedding).expanduser()
-    count, size = build_vectors(
+    made = build_vectors(
         out, Path(options.embedding).expanduser(), query, options.device, ProgressLines().update
     )
-    print(f"Vectors: {count:,} of {size} numbers, {vector_files(out)[0]}", flush=True)
+    kept = f", {made.kept:,} as before" if made.kept else ""
+    print(f"Vectors: {made.passages:,} of {made.size} numbers{kept}, {vector_files(out)[0]}", flush=True)
+
+
+def _renewed(options: argparse.Namespace, out: Path) -> None:
+    """Brings the vectors of an index that was added to up to date, where it has some."""
+    from medqlora.retrieval.vectors import recorded_models, vector_files
+
+    if not vector_files(out)[1].is_file():
+        return
+    models = recorded_models(out)
+    if models is None:
+        print(
+            f"Warning: the vectors are of the index before, and their model has moved or changed: renew them with "
+            f"`medqlora index embed {out} --embedding FOLDER`",
+            flush=True,
+        )
+        return
+    options.embedding, query = str(models[0]), models[1]
+    options.query_embedding = None if query is None else str(query)
+    _embedded(options, out)
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:

@@ -298,7 +298,7 @@ def _fusable(
     return (
         module.options.engine != "native"
         and unsupported_shape(config.get_text_config(), longest) is None
-        and getattr(module.backend, "quantization", "nf4") in ("nf4", "fp4")
+        and getattr(module.backend, "quantization", "nf4") in ("nf4", "fp4", "gptq", "awq")
         and not module.lora.use_dora
         and data.options.packing != "padded"
     )

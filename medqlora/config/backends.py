@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
+#: made by bitsandbytes while a base is loaded, or before
 Quantization = Literal["nf4", "fp4", "int8", "none"]
+#: those, and the 4-bit integers of a base's own files
+BaseQuantization = Literal["nf4", "fp4", "int8", "none", "gptq", "awq"]
 
 
 @dataclass(frozen=True)
 class TransformersOptions:
-    """A causal language model of transformers, its weights held in 4 bits by bitsandbytes.
+    """A causal language model of transformers, its weights held in 4 bits.
 
     Args:
         base: the base model's Hub name or folder.
-        quantization: nf4 (QLoRA's), fp4, int8, or none.
+        quantization: nf4 (QLoRA's), fp4, int8, or none; gptq or awq for a base whose files are quantized so, in 4 bits.
         double_quantization: also quantize the scales of nf4 and fp4: 0.37 bit a parameter less.
         compute_dtype: data type of the 4-bit layers' products; "auto" takes the precision of the run.
         gradient_checkpointing: keep only each layer's input and recompute the rest in the backward: about a third more
@@ -23,7 +26,7 @@ class TransformersOptions:
     """
 
     base: str
-    quantization: Quantization = "nf4"
+    quantization: BaseQuantization = "nf4"
     double_quantization: bool = True
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = True

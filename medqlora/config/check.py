@@ -14,7 +14,7 @@ from medqlora.config.lightning_classes import check_lightning_class
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, SCHEDULERS, is_optimizer_name, nearest_name
 from medqlora.config.origin import Place, is_default, is_file, may_be_imported, shown
-from medqlora.config.ranges import check_files, check_ranges
+from medqlora.config.ranges import check_base, check_files, check_ranges
 from medqlora.config.schema import (
     EMPTY_GROUPS,
     REQUIRED,
@@ -63,6 +63,8 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files
     for word in line.options:
         check.word(word)
     check.end()
+    backend = check.classes.get("model.backend", ("", None))[0]
+    check_base(backend, check.class_given.get("model.backend", {}))
     if files:
         source = check.classes.get("data.source", ("", None))[0]
         check_files(verb, check.values, source, check.class_given.get("data.source", {}))

@@ -3,15 +3,22 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args, get_type_hints
 
-from medqlora.config import trainer
+from medqlora.config import backends, trainer
 from medqlora.config.schema import GROUPS
+from medqlora.config.stored_quantization import check_stored, read_stored
 from medqlora.errors import InputError
 
 #: source → its options that name files which every verb reads
 _ALWAYS_READ = {"medqlora.data.JSONLines": ("train", "dev", "test"), "medqlora.data.PubMedQA": ("path",)}
 
 
+#: backend → its options
+_WITH_BASE: dict[str, type[backends.TransformersOptions | backends.UnslothOptions]] = {
+    "medqlora.models.Transformers": backends.TransformersOptions,
+    "medqlora.models.Unsloth": backends.UnslothOptions,
+}
 #: values of `--ckpt_path` that stand for a file, of `fit` and of the verbs that evaluate
 RESUMED, EVALUATED = ("last", "best", "auto"), ("last", "best")
 
@@ -48,6 +55,26 @@ def check_files(
     for option, path in paths.items():
         if isinstance(path, str) and not Path(path).expanduser().exists():
             raise InputError(f"{option}: there is no file {path}: check the path")
+
+
+def check_base(backend: str, given: Mapping[str, object]) -> None:
+    """Refuses a base in a folder whose files are quantized in another way than the options say, or can't be read.
+
+    Args:
+        backend: class path of `--model.backend`.
+        given: option of the backend → value.
+
+    Raises:
+        InputError: names the option, the value and the fix.
+    """
+    kind = _WITH_BASE.get(backend)
+    base = given.get("base")
+    if kind is None or not isinstance(base, str) or not (folder := Path(base).expanduser()).is_dir():
+        return
+    stored = read_stored(folder)
+    if stored is not None:
+        taken = get_args(get_type_hints(kind)["quantization"])
+        check_stored(stored, base, given.get("quantization", kind.quantization), taken)
 
 
 def check_ranges(values: Mapping[str, object]) -> None:

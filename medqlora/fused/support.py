@@ -17,6 +17,7 @@ from medqlora.fused.modules import (
     text_config,
 )
 from medqlora.models.host_weights import HostEmbedding, HostHead
+from medqlora.models.int4 import Int4Linear
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.models.quantization import import_bitsandbytes
 
@@ -104,8 +105,8 @@ def _linear(module: Linear4bit | AdaptedLinear, dtype: torch.dtype, *, biased: b
     linear = module.base_layer if is_adapted(module) else module
     if hasattr(module, "base_layer") and not is_adapted(module):
         return f"is {type(module).__name__}, known is LoRA"
-    if not isinstance(linear, import_bitsandbytes().nn.Linear4bit):
-        return f"is {type(linear).__name__}, known is bitsandbytes' Linear4bit"
+    if not isinstance(linear, (import_bitsandbytes().nn.Linear4bit, Int4Linear)):
+        return f"is {type(linear).__name__}, known is bitsandbytes' Linear4bit, or Int4Linear"
     if linear.weight.quant_state is None:
         return "is not quantized yet"
     if linear.compute_dtype != dtype:

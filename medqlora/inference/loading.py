@@ -1,17 +1,22 @@
 """The model that a user names: an adapter with the record of its training, or a base model alone."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from medqlora import models
+from medqlora.config.backends import BaseQuantization
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
+from medqlora.models import hub
 from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter, read_merged
 from medqlora.models.precision import PRECISIONS
+from medqlora.models.quantization import stored_quantization
 from medqlora.records import YES_NO_MAYBE
 
 _BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
@@ -77,7 +82,7 @@ def _base_model(name: str, option: str) -> Trained:
     """A base model; one that an adapter was merged into has that adapter's record, and is not quantized again."""
     record = read_merged(name, option)
     if not record:
-        return Trained(base=name)
+        return Trained(base=name, backend_options=_stored_in(name))
     # in the type that it is stored in: a cast would round the merged weights again
     stored = str(_section(record, "merged").get("dtype"))
     trained = _as_recorded(record, f"{name}/{RECORD_FILE}")
@@ -87,6 +92,15 @@ def _base_model(name: str, option: str) -> Trained:
         precision=PRECISIONS.get(stored, trained.precision),
         scope=TrainingScope.load(Path(name).expanduser(), record),
     )
+
+
+def _stored_in(base: str) -> Mapping[str, object]:
+    """The quantization of a base model's own files, where the backend's default is another; else nothing."""
+    with suppress(InputError):  # loading says what is wrong with the configuration
+        stored = stored_quantization(hub.load_config(base))
+        if stored in get_args(BaseQuantization):
+            return {"quantization": stored}
+    return {}
 
 
 def _as_recorded(record: Mapping[str, object], where: str) -> Trained:

@@ -15,7 +15,7 @@ from medqlora.models.layers import (
     text_decoder,
 )
 from medqlora.models.lora import LoRA, lora_targets, peft_config
-from medqlora.models.quantization import Quantization
+from medqlora.models.quantization import INT4, BaseQuantization
 from medqlora.models.shares import adapted_names, predicted_shares
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def check_architecture(
     base: str,
     lora: LoRA,
     *,
-    quantization: Quantization,
+    quantization: BaseQuantization,
     gradient_checkpointing: bool,
     allow_unquantized: bool,
 ) -> None:
@@ -60,6 +60,11 @@ def check_architecture(
         raise InputError(
             f"--model.backend.gradient_checkpointing true: transformers has none for '{base}' ({kind}): set it to "
             "false"
+        )
+    if quantization in INT4 and experts(model):
+        raise InputError(
+            f"--model.backend.quantization {quantization}: '{base}' ({kind}) is a mixture of experts, and of those no "
+            f"{quantization.upper()} files are read: take its 16-bit version with nf4"
         )
     targets = lora_targets(lora, model)
     shares = predicted_shares(model, quantization, targets)

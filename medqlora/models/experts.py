@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from medqlora.models.layers import Expert, base_model, block_child, experts, is_falcon, linear_layers
-from medqlora.models.quantization import Quantization, import_bitsandbytes, quant_state
+from medqlora.models.quantization import BaseQuantization, import_bitsandbytes, quant_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def quantize_experts(
-    model: nn.Module, quantization: Quantization, double_quantization: bool, device: torch.device
+    model: nn.Module, quantization: BaseQuantization, double_quantization: bool, device: torch.device
 ) -> int:
     """Stores every expert parameter of `model` in 4 bits, in place. Adapters on them stay.
 
@@ -52,7 +52,7 @@ def quantize_experts(
 
 def quantize_falcon(
     model: "PreTrainedModel",
-    quantization: Quantization,
+    quantization: BaseQuantization,
     double_quantization: bool,
     device: torch.device,
     dtype: torch.dtype,
@@ -78,7 +78,7 @@ def quantize_falcon(
 
 
 def _packed(
-    parameter: nn.Parameter, quantization: Quantization, double_quantization: bool, device: torch.device
+    parameter: nn.Parameter, quantization: BaseQuantization, double_quantization: bool, device: torch.device
 ) -> nn.Parameter:
     """The same weights in 4 bits, with the `quant_state` that restores shape and type."""
     bitsandbytes = import_bitsandbytes()

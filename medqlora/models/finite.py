@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medqlora.compat.bitsandbytes import observed_quantization
 from medqlora.errors import InputError
+from medqlora.models.int4 import Int4State
 from medqlora.models.quantization import quant_state
 
 #: elements checked at a time: bounds the memory of the check
@@ -55,6 +56,8 @@ def _floats(parameter: nn.Parameter) -> Iterator[Tensor]:
     tensors: list[object] = [getattr(parameter, "SCB", None)]  # the scales of int8
     if state is None:
         tensors.append(parameter)
+    elif isinstance(state, Int4State):
+        tensors.append(state.scales)
     else:  # packed 4-bit values may be stored as any type, and are no numbers of it
         nested = getattr(state.state2, "absmax", None)
         tensors += [state.absmax, state.offset, nested]

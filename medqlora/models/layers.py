@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from torch import nn
 
 from medqlora.compat.transformers import carries_state_in_cache
+from medqlora.models.int4 import Int4Linear
 from medqlora.models.quantization import quant_state
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _in_a_list(name: str) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module computes x W + b and nothing else: `nn.Linear`, bitsandbytes' kinds, GPT-2's `Conv1D`, Falcon's.
+    """Whether a module computes x W + b and nothing else: `nn.Linear` and its kinds in few bits, `Conv1D`, Falcon's.
 
     Other subclasses have a forward of their own (routers, grouped layers) and are left alone.
     """
@@ -119,7 +120,7 @@ def is_linear(module: nn.Module) -> bool:
 
     kind = type(module)
     bits = kind.__module__.startswith("bitsandbytes.") and isinstance(module, nn.Linear)
-    return kind is nn.Linear or kind is Conv1D or bits or is_falcon(module)
+    return kind in (nn.Linear, Int4Linear, Conv1D) or bits or is_falcon(module)
 
 
 def is_falcon(module: nn.Module) -> bool:

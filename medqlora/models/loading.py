@@ -87,7 +87,7 @@ def _load(base: str, revision: str | None, options: dict[str, object]) -> "PreTr
     files = hub.check_files(base)
     config = hub.changed_config(base, revision)
     if config is not None:
-        options["config"] = config
+        options.setdefault("config", config)
     try:
         with watched_quantization() as damaged:
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -133,6 +133,13 @@ def _check_unused(model: "PreTrainedModel", unused: list[str], base: str) -> Non
             f"--model.backend.base: the weight files of '{base}' hold LoRA weights beside the base's ({len(lora)}, the "
             f"first '{lora[0]}'), which would be left out: merge them (PEFT's merge_and_unload) and save it again, or "
             "give base and adapter apart"
+        )
+    packed = [name for name in unused if name.endswith(".qweight")]
+    if packed:
+        raise InputError(
+            f"--model.backend.base: the weight files of '{base}' hold {len(packed)} packed weights that are no linear "
+            f"layer of this model, the first '{packed[0]}': take its 16-bit version with --model.backend.quantization "
+            "nf4"
         )
     config = model.config.get_text_config()
     depth = getattr(config, "num_hidden_layers", None)

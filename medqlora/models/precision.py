@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from medqlora.compat.bitsandbytes import set_compute_dtype
+from medqlora.models.int4 import Int4Linear
 from medqlora.models.layers import base_model
 
 #: `--trainer.precision` → type of the quantized layers' products
@@ -30,7 +31,9 @@ def compute_in_float32(model: nn.Module) -> None:
     """
     base_model(model).get_output_embeddings().float()
     for module in model.modules():
-        if hasattr(module, "compute_type_is_set"):  # bitsandbytes' Linear4bit
+        if isinstance(module, Int4Linear):
+            module.compute_dtype = torch.float32
+        elif hasattr(module, "compute_type_is_set"):  # bitsandbytes' Linear4bit
             set_compute_dtype(module, torch.float32)
         elif _half_parameters(module):
             forward = _Float32Forward()

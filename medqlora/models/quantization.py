@@ -1,19 +1,23 @@
-"""Quantization by bitsandbytes: its settings, and the shape and number of packed weights."""
+"""Quantization: bitsandbytes' settings, what a base's files have, and the shape and number of packed weights."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 from torch import nn
 
 from medqlora.compat.bitsandbytes import import_bitsandbytes, keep_packed_weight, set_compute_dtype
-from medqlora.config.backends import Quantization
-from medqlora.errors import InputError
+from medqlora.config.backends import BaseQuantization, Quantization
+from medqlora.config.stored_quantization import INT4, check_stored, stored_method
+from medqlora.models.int4 import Int4Linear, Int4State
 
 if TYPE_CHECKING:
     from bitsandbytes.functional import QuantState
     from transformers import BitsAndBytesConfig, PretrainedConfig
 
 __all__ = [
+    "INT4",
+    "BaseQuantization",
     "Quantization",
     "bitsandbytes_config",
     "check_quantization",
@@ -22,17 +26,18 @@ __all__ = [
     "matrix_shape",
     "quant_state",
     "settle",
+    "stored_config",
     "stored_quantization",
 ]
 
 
 def bitsandbytes_config(
-    quantization: Quantization,
+    quantization: BaseQuantization,
     double_quantization: bool,
     dtype: torch.dtype,
     skip: list[str] | None = None,
 ) -> "BitsAndBytesConfig | None":
-    """transformers' `BitsAndBytesConfig`; None for no quantization.
+    """transformers' `BitsAndBytesConfig`; None for no quantization, and for the 4-bit integers of a base's own files.
 
     NF4 and double quantization: Dettmers et al., 2023, https://arxiv.org/abs/2305.14314.
 
@@ -41,7 +46,7 @@ def bitsandbytes_config(
         dtype: type of the 4-bit layers' products.
         skip: names of linear layers that stay in 16 bits, the head included; None for the head alone.
     """
-    if quantization == "none":
+    if quantization == "none" or quantization in INT4:
         return None
     from transformers import BitsAndBytesConfig
 
@@ -56,30 +61,31 @@ def bitsandbytes_config(
     )
 
 
-def stored_quantization(config: "PretrainedConfig") -> str | None:
-    """The quantization of the base's files: "nf4", "fp4", "int8", another method's name, or None."""
+def stored_config(config: "PretrainedConfig") -> Mapping[str, object] | None:
+    """The `quantization_config` of the base's config.json; None where it has none."""
     stored = getattr(config, "quantization_config", None)
-    if stored is None:
-        return None
-    stored = stored if isinstance(stored, dict) else stored.to_dict()
-    if stored.get("load_in_4bit") or stored.get("_load_in_4bit"):
-        return str(stored.get("bnb_4bit_quant_type", "fp4"))
-    if stored.get("load_in_8bit") or stored.get("_load_in_8bit"):
-        return "int8"
-    return str(stored.get("quant_method", "unknown"))
+    if stored is None or isinstance(stored, dict):
+        return stored
+    return cast("Mapping[str, object]", stored.to_dict())
 
 
-def check_quantization(base: str, config: "PretrainedConfig", quantization: Quantization) -> None:
-    """Raises InputError when the base's files are quantized in another way than `quantization`."""
-    stored = stored_quantization(config)
-    if stored is not None and stored != quantization:
-        fix = "use a base that isn't quantized, or one quantized by bitsandbytes"
-        if stored in ("nf4", "fp4", "int8"):
-            fix = f"pass --model.backend.quantization {stored}"
-        raise InputError(
-            f"--model.backend.quantization {quantization}: the files of '{base}' are quantized already, as "
-            f"{stored}: {fix}"
-        )
+def stored_quantization(config: "PretrainedConfig") -> str | None:
+    """The quantization of the base's files: nf4, fp4, int8, gptq, awq, another method's name, or None."""
+    return stored_method(stored_config(config))
+
+
+def check_quantization(
+    base: str,
+    config: "PretrainedConfig",
+    quantization: BaseQuantization,
+    taken: tuple[str, ...] = get_args(BaseQuantization),
+) -> None:
+    """Raises InputError when the base's files are quantized in another way than `quantization`, or can't be read.
+
+    Args:
+        taken: the quantizations that the backend takes.
+    """
+    check_stored(stored_config(config), base, quantization, taken)
 
 
 def settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -89,14 +95,16 @@ def settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """
     linear4bit = import_bitsandbytes().nn.Linear4bit
     for module in model.modules():
-        if isinstance(module, linear4bit):
+        if isinstance(module, Int4Linear):
+            module.compute_dtype = dtype
+        elif isinstance(module, linear4bit):
             set_compute_dtype(module, dtype)
             if device.type == "cpu":
                 keep_packed_weight(module)
 
 
-def quant_state(parameter: torch.Tensor) -> "QuantState | None":
-    """bitsandbytes' scales and shape of a packed 4-bit weight; None for any other tensor."""
+def quant_state(parameter: torch.Tensor) -> "QuantState | Int4State | None":
+    """The scales and the shape of a packed 4-bit weight; None for any other tensor."""
     return getattr(parameter, "quant_state", None)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from medqlora.models.int4 import Int4Linear
 from medqlora.models.layers import base_model
 from medqlora.models.quantization import import_bitsandbytes, quant_state
 from medqlora.utils.distributed_errors import together
@@ -242,7 +243,10 @@ def _sharded_tensors(module: nn.Module) -> list[_Sharded]:
     linear4bit = import_bitsandbytes().nn.Linear4bit
     tensors: list[_Sharded] = []
     for layer in module.modules():
-        if isinstance(layer, linear4bit):
+        if isinstance(layer, Int4Linear):
+            packed, state4 = layer.weight, layer.state
+            tensors += [_Sharded(packed, "data"), _Sharded(state4, "scales"), _Sharded(state4, "zeros")]
+        elif isinstance(layer, linear4bit):
             state = quant_state(layer.weight)
             tensors += [_Sharded(layer.weight, "data"), _Sharded(state, "absmax")]
             if state is not None and state.nested:

@@ -15,11 +15,11 @@ from medqlora.models.layers import (
     linear_layers,
     raw_weights,
 )
-from medqlora.models.quantization import Quantization, matrix_shape, quant_state
+from medqlora.models.quantization import INT4, BaseQuantization, matrix_shape, quant_state
 from medqlora.models.targets import Targets
 
 #: words for each quantization
-_KINDS = {"nf4": "4 bits (nf4)", "fp4": "4 bits (fp4)", "int8": "8 bits"}
+_KINDS = {**{kind: f"4 bits ({kind})" for kind in ("nf4", "fp4", *INT4)}, "int8": "8 bits"}
 
 
 class Shares(NamedTuple):
@@ -59,7 +59,7 @@ def loaded_shares(model: nn.Module) -> Shares:
     return _count(base_weights, adapted)
 
 
-def predicted_shares(model: nn.Module, quantization: Quantization, targets: Targets) -> Shares:
+def predicted_shares(model: nn.Module, quantization: BaseQuantization, targets: Targets) -> Shares:
     """The shares that `loaded_shares` will give for a model that isn't loaded yet.
 
     Args:

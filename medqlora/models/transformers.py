@@ -20,10 +20,12 @@ from medqlora.models.layers import base_model, experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
 from medqlora.models.quantization import (
+    INT4,
     bitsandbytes_config,
     check_quantization,
     import_bitsandbytes,
     settle,
+    stored_config,
 )
 from medqlora.utils.types import Tokenizer
 
@@ -45,9 +47,9 @@ class Transformers(TransformersOptions, Backend):
             raise InputError(
                 f"--model.backend.attention sdpa: it would leave out the attention cap of '{self.base}': use auto"
             )
-        if lora.use_dora and self.quantization == "int8":
+        if lora.use_dora and self.quantization in ("int8", *INT4):
             raise InputError(
-                "--model.lora.use_dora: PEFT has no DoRA on int8: use --model.backend.quantization nf4"
+                f"--model.lora.use_dora: PEFT has no DoRA on {self.quantization}: use --model.backend.quantization nf4"
             )
         if self.attention == "flash_attention_2" and device.type != "cuda":
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
@@ -102,6 +104,10 @@ class Transformers(TransformersOptions, Backend):
             attn_implementation=self._attention(),
             **self._quantization_config(modules, product_dtype),
         )
+        if self.quantization in INT4:
+            from medqlora.models.int4.reading import forget_reader
+
+            forget_reader(base)
         quantize_falcon(base, self.quantization, self.double_quantization, device, product_dtype)
         settle(base, device, product_dtype)
         base.requires_grad_(False)
@@ -126,11 +132,15 @@ class Transformers(TransformersOptions, Backend):
         return model.train()
 
     def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
-        """The argument `quantization_config` of `from_pretrained`; none where the files bring their own."""
+        """Arguments of `from_pretrained` for the quantization; none where bitsandbytes' own files bring them."""
+        stored = stored_config(self.config())
+        if stored is not None and self.quantization in INT4:
+            from medqlora.models.int4.reading import packed_config  # imports transformers' quantizers
+
+            return {"config": packed_config(self.config(), stored, self.base)}
         config = bitsandbytes_config(
             self.quantization, self.double_quantization, dtype, skip=unquantized_modules(modules)
         )
-        stored = getattr(self.config(), "quantization_config", None)
         return {} if stored is not None or config is None else {"quantization_config": config}
 
     def _attention(self) -> str | None:

@@ -81,7 +81,7 @@ class Unsloth(UnslothOptions, Backend):
             raise InputError("--trainer.accelerator: Unsloth runs on CUDA GPUs alone")
         if precision.startswith("32"):
             raise InputError(f"--trainer.precision {precision}: Unsloth takes bf16-mixed or 16-mixed")
-        check_quantization(self.base, self.config(), self.quantization)
+        check_quantization(self.base, self.config(), self.quantization, ("nf4", "none"))
         for name in _names(lora):
             if name not in SEVEN_PROJECTIONS:
                 raise InputError(

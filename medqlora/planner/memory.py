@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
+from medqlora.config.backends import BaseQuantization
+from medqlora.config.stored_quantization import INT4
 from medqlora.fused.group import RANK_MULTIPLE, ROW_MULTIPLE
 from medqlora.fused.head import PIECE_LOGITS
 from medqlora.fused.layer import WEIGHT_GROUPS
@@ -36,8 +38,9 @@ class Setting:
     """The settings that determine memory, beside the shape.
 
     Attributes:
-        quantization: nf4, fp4, int8 or none.
+        quantization: nf4, fp4, int8, none, gptq or awq.
         double_quantization: of nf4 and fp4.
+        group_size, act_order: of gptq and awq, as `Int4Layout` has them.
         width: bytes per value in the quantized layers' products: 2, or 4 for `--trainer.precision 32`.
         r, targets: of LoRA; None for all seven projections.
         optimizer: adamw_8bit, paged_adamw_8bit (counted in full, although it may use host memory) or adamw.
@@ -59,8 +62,10 @@ class Setting:
             number of prompts, and new tokens per prompt; rows 0 for none.
     """
 
-    quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
+    quantization: BaseQuantization = "nf4"
     double_quantization: bool = True
+    group_size: int = 128
+    act_order: bool = False
     width: int = 2
     r: int = 16
     targets: Sequence[str] | None = None
@@ -185,12 +190,15 @@ def recomputed_layers(shape: Shape, setting: Setting) -> int:
 
 
 def linear_bytes(out: int, into: int, setting: Setting) -> int:
-    """A quantized weight in bitsandbytes' format: packed values, scales (maybe nested) and codes."""
+    """A quantized weight: bitsandbytes' packed values, scales (maybe nested) and codes; or those of 4-bit integers."""
     count = out * into
     if setting.quantization == "none":
         return count * setting.width
     if setting.quantization == "int8":
         return count + 4 * out
+    if setting.quantization in INT4:  # scales in 16 bits, zero points in 8
+        groups = 1 if setting.group_size == -1 else ceil(into / setting.group_size)
+        return ceil(count / 2) + 3 * out * groups + 4 * into * (setting.act_order and groups > 1)
     blocks = ceil(count / _BLOCK)
     code = 16 * 4
     if not setting.double_quantization:

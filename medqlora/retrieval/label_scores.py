@@ -9,7 +9,7 @@ from medqlora.data import encode_all
 from medqlora.errors import InputError
 from medqlora.inference import Predictor
 from medqlora.records import Prediction, Record
-from medqlora.retrieval.verification import LABELS
+from medqlora.retrieval.verification import unfit_labels
 
 
 class LabelScorer:
@@ -24,9 +24,8 @@ class LabelScorer:
     """
 
     def __init__(self, predictor: Predictor, option: str = "--adapter") -> None:
-        strange = [label for label in predictor.labels if label.casefold() not in LABELS]
-        if strange or not predictor.labels:
-            named = ", ".join(strange) or "none (free answers)"
+        named = unfit_labels(predictor.labels)
+        if named is not None:
             raise InputError(
                 f"{option}: its labels say nothing of a claim ({named}): take one that answers yes, no or maybe, "
                 "or supported, contradicted or not enough"

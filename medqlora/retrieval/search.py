@@ -326,7 +326,10 @@ class Coverage:
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = FUSION_K) -> list[tuple[int, float]]:
-    """(item, score) with the score sum over rankings of 1 / (k + rank), ranks from 1; best first, then by number.
+    """(item, score) with the score sum over rankings of 1 / (k + rank), ranks from 1; best first.
+
+    Of equal scores the item that the last ranking has first, then the lower number. Two rankings that swap their first
+    two items give both the same score: with words first and vectors last, the vectors then decide.
 
     Cormack et al. 2009, https://doi.org/10.1145/1571941.1572114.
     """
@@ -334,7 +337,8 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = FUSION_K)
     for ranking in rankings:
         for rank, item in enumerate(ranking, 1):
             scores[item] = scores.get(item, 0.0) + 1 / (k + rank)
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    last = {item: rank for rank, item in enumerate(rankings[-1])} if rankings else {}
+    return sorted(scores.items(), key=lambda pair: (-pair[1], last.get(pair[0], len(last)), pair[0]))
 
 
 def shown_text(passage: Found) -> str:

@@ -1,13 +1,18 @@
 """The vectors of an index: float16, memory-mapped, beside its file; searched exactly, by dot product.
 
-literature.mqi  literature.mqi.vectors.npy  literature.mqi.vectors.json
+literature.mqi  literature.mqi.vectors.npy  literature.mqi.vectors.keys.npy  literature.mqi.vectors.json
+
+The keys are digests of the passages' texts: when the index has changed, the vectors of texts that stayed are copied.
 """
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +24,7 @@ from medqlora.retrieval.search import shown_text
 from medqlora.retrieval.store import COLUMNS, beside, found_of, open_index, read_meta
 from medqlora.utils.files import flush, write_text
 
+Keys = NDArray[np.uint64]
 #: passages that are encoded together, and rows of one block of a search
 _CHUNK = 512
 _ROWS = 65_536
@@ -29,10 +35,39 @@ def vector_files(index: Path) -> tuple[Path, Path]:
     return index.with_name(f"{index.name}.vectors.npy"), index.with_name(f"{index.name}.vectors.json")
 
 
+def keys_file(index: Path) -> Path:
+    """The digests of the texts that the vectors belong to, [passages, 2] uint64."""
+    return index.with_name(f"{index.name}.vectors.keys.npy")
+
+
+class Embedded(NamedTuple):
+    """What was written.
+
+    Attributes:
+        passages: their number.
+        size: numbers of a vector.
+        kept: vectors that were copied, because their text and model are as before.
+    """
+
+    passages: int
+    size: int
+    kept: int
+
+
+def recorded_models(index: Path) -> tuple[Path, Path | None] | None:
+    """The folders of the models of an index's vectors, passages' and questions'; None where the first has changed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(vector_files(index)[1].read_text(encoding="utf-8"))
+        folder, query = Path(known["embedding"]), Path(known["query_embedding"])
+        if (folder / "config.json").is_file() and digest(folder) == known["embedding_sha256"]:
+            return folder, None if query == folder else query
+    return None
+
+
 def build_vectors(
     index: Path, folder: Path, query_folder: Path | None, device: str, progress: Progress
-) -> tuple[int, int]:
-    """Writes the vectors of all passages of an index; (passages, numbers of a vector).
+) -> Embedded:
+    """Writes the vectors of all passages of an index, and keeps those of texts that have one by the same model.
 
     Args:
         index: a finished index.
@@ -45,37 +80,109 @@ def build_vectors(
         InputError: a folder holds no model, or the vectors can't be written.
     """
     encoder = Encoder(folder, "--embedding", device)
+    model = {
+        "size": encoder.size,
+        "embedding": str(folder.resolve()),
+        "embedding_sha256": digest(folder),
+        "recipe": asdict(encoder.recipe),
+    }
     if query_folder is not None:
         check_folder(query_folder, "--query_embedding")
     vectors, notes = vector_files(index)
-    part = beside(index, "vectors.part")
+    part, keys_part = beside(index, "vectors.part"), beside(index, "keys.part")
+    before = _Before.read(index, model)
+    kept = 0
     with closing(open_index(index, "INDEX")) as connection:
         count = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
         try:
             table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
+            keys = np.empty((count, 2), dtype=np.uint64)
             done = 0
             for texts in _texts(connection):
-                table[done : done + len(texts)] = encoder.documents(texts)
+                rows = slice(done, done + len(texts))
+                keys[rows] = _keys(texts)
+                table[rows], copied = _vectors(texts, keys[rows], encoder, before)
+                kept += copied
                 done += len(texts)
                 progress("embedding", done, count)
             table.flush()
-            del table
+            del table, before
+            with keys_part.open("wb") as stream:
+                np.save(stream, keys, allow_pickle=False)
             flush(part)
+            flush(keys_part)
             notes.unlink(missing_ok=True)  # never new notes with old vectors
             part.replace(vectors)
+            keys_part.replace(keys_file(index))
         except OSError as error:
             part.unlink(missing_ok=True)
+            keys_part.unlink(missing_ok=True)
             raise InputError(f"--embedding: {vectors} can't be written ({error.strerror})") from error
         known = {
             "content": read_meta(connection)["content"],
             "passages": count,
-            "size": encoder.size,
-            "embedding": str(folder.resolve()),
-            "embedding_sha256": digest(folder),
+            **model,
             "query_embedding": str((query_folder or folder).resolve()),
         }
     write_text(notes, json.dumps(known, indent=2) + "\n")
-    return count, encoder.size
+    return Embedded(count, encoder.size, kept)
+
+
+def _vectors(
+    texts: Sequence[str], keys: Keys, encoder: Encoder, before: "_Before | None"
+) -> tuple[NDArray[np.float16], int]:
+    """[len(texts), size] vectors, and how many of them were copied."""
+    found = np.full(len(texts), -1) if before is None else before.rows(keys)
+    made = np.empty((len(texts), encoder.size), dtype=np.float16)
+    new = np.flatnonzero(found < 0)
+    if len(new):
+        made[new] = encoder.documents([texts[int(place)] for place in new])
+    if before is not None:
+        made[found >= 0] = before.table[found[found >= 0]]
+    return made, len(texts) - len(new)
+
+
+def _keys(texts: Sequence[str]) -> Keys:
+    """[len(texts), 2]: 16 bytes of BLAKE2b of each text."""
+    digests = [
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(len(texts), 2).astype(np.uint64)
+
+
+class _Before:
+    """The vectors that lie beside an index already, by the text that each is of."""
+
+    def __init__(self, table: NDArray[np.float16], keys: Keys) -> None:
+        self.table = table
+        self._order = np.lexsort((keys[:, 1], keys[:, 0]))
+        self._sorted = keys[self._order]
+
+    @classmethod
+    def read(cls, index: Path, model: dict[str, object]) -> "_Before | None":
+        """None where there are none, or of another model."""
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            file, notes = vector_files(index)
+            known = json.loads(notes.read_text(encoding="utf-8"))
+            table: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+            keys: Keys = np.load(keys_file(index), allow_pickle=False)
+            same = all(known.get(name) == value for name, value in model.items() if name != "embedding")
+            if same and keys.dtype == np.uint64 and keys.shape == (len(table), 2) and len(keys):
+                return cls(table, keys)
+        return None
+
+    def rows(self, keys: Keys) -> NDArray[np.int64]:
+        """[len(keys)] the row of each key's vector; -1 for none."""
+        places = np.searchsorted(self._sorted[:, 0], keys[:, 0])
+        found = np.full(len(keys), -1, dtype=np.int64)
+        for number, (place, key) in enumerate(zip(places, keys, strict=True)):
+            # 64 bits of two texts may be equal, 128 are not
+            while place < len(self._sorted) and self._sorted[place, 0] == key[0]:
+                if self._sorted[place, 1] == key[1]:
+                    found[number] = self._order[place]
+                    break
+                place += 1
+        return found
 
 
 class MappedVectors:

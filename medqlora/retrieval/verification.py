@@ -145,31 +145,68 @@ class Verifier:
     def _verdicts(
         self, claims: Sequence[str], found: Sequence[Sequence[Hit]], relevant: float = RELEVANT
     ) -> list[ClaimVerdict]:
-        labels = self.predictor.labels
-        asked = [as_question(claim, labels) for claim in claims]
-        records = [
+        check = ClaimCheck(claims, found, self.predictor.labels, relevant)
+        return check.verdicts(self.predictor.score_labels(check.records), self.predictor.calibration)
+
+
+class ClaimCheck:
+    """Claims with their passages: the questions that decide them, and their verdicts once those are scored.
+
+    Args:
+        claims: sentences.
+        found: the passages of each.
+        labels: the adapter's; each is one of `LABELS`.
+        relevant: as of `aggregate`.
+
+    Attributes:
+        records: a question for each claim and passage.
+    """
+
+    def __init__(
+        self,
+        claims: Sequence[str],
+        found: Sequence[Sequence[Hit]],
+        labels: tuple[str, ...],
+        relevant: float = RELEVANT,
+    ) -> None:
+        self._claims, self._found, self._relevant = claims, found, relevant
+        self._asked = [as_question(claim, labels) for claim in claims]
+        self.records = [
             Record(f"{number}.{place}", one.question, (hit.passage.text or hit.passage.title,), labels=labels)
-            for number, (one, hits) in enumerate(zip(asked, found, strict=True))
+            for number, (one, hits) in enumerate(zip(self._asked, found, strict=True))
             for place, hit in enumerate(hits)
         ]
-        scored = {one.id: one for one in self.predictor.score_labels(records)}
+
+    def verdicts(
+        self, predictions: Sequence[Prediction], calibration: Calibration | None = None
+    ) -> list[ClaimVerdict]:
+        """The verdict on each claim, from the label scores of `records`."""
+        scored = {one.id: one for one in predictions}
         verdicts = []
-        for number, (claim, one, hits) in enumerate(zip(claims, asked, found, strict=True)):
-            predictions = [scored[f"{number}.{place}"] for place in range(len(hits))]
-            shares = [self._probabilities(prediction, one.negated) for prediction in predictions]
-            verdicts.append(aggregate(claim, hits, shares, relevant))
+        for number, (claim, one, hits) in enumerate(zip(self._claims, self._asked, self._found, strict=True)):
+            own = [scored[f"{number}.{place}"] for place in range(len(hits))]
+            shares = [_probabilities(prediction, calibration, one.negated) for prediction in own]
+            verdicts.append(aggregate(claim, hits, shares, self._relevant))
         return verdicts
 
-    def _probabilities(self, prediction: Prediction, negated: bool) -> dict[str, float]:
-        calibration = self.predictor.calibration
-        covered = calibration is not None and calibration.covers(prediction)
-        temperature = calibration.temperature if covered and calibration is not None else 1.0
-        shares: dict[str, float] = dict.fromkeys(_VERDICTS, 0.0)
-        for label, share in zip(prediction.labels, softmax(prediction.logprobs, temperature), strict=True):
-            shares[LABELS[label.casefold()]] += share
-        if negated:
-            shares["supported"], shares["contradicted"] = shares["contradicted"], shares["supported"]
-        return shares
+
+def _probabilities(
+    prediction: Prediction, calibration: Calibration | None, negated: bool
+) -> dict[str, float]:
+    covered = calibration is not None and calibration.covers(prediction)
+    temperature = calibration.temperature if covered and calibration is not None else 1.0
+    shares: dict[str, float] = dict.fromkeys(_VERDICTS, 0.0)
+    for label, share in zip(prediction.labels, softmax(prediction.logprobs, temperature), strict=True):
+        shares[LABELS[label.casefold()]] += share
+    if negated:
+        shares["supported"], shares["contradicted"] = shares["contradicted"], shares["supported"]
+    return shares
+
+
+def unfit_labels(labels: Sequence[str]) -> str | None:
+    """The labels that say nothing of a claim, in words; None where each says something."""
+    strange = [label for label in labels if label.casefold() not in LABELS]
+    return None if labels and not strange else ", ".join(strange) or "none (free answers)"
 
 
 def aggregate(

@@ -34,6 +34,10 @@ class AnswerRequest(BaseModel):
     )
     model: str | None = Field(default=None, description="a model of /v1/models; default: the first")
     rationale: bool = Field(default=True, description="also generate a rationale")
+    verify: bool = Field(
+        default=False,
+        description="check the rationale's claims against the retrieved sources (serve --index)",
+    )
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="length limit of the rationale, in tokens"
     )
@@ -75,6 +79,7 @@ class ChatExtra(BaseModel):
     contexts: str | Contexts = []
     options: Options | None = None
     rationale: bool = True
+    verify: bool = False
 
 
 class ChatRequest(BaseModel):

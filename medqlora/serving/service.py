@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
 from medqlora.records import LETTERS, Record, lettered
-from medqlora.retrieval.citations import cited_answer
+from medqlora.retrieval.citations import CitedAnswer, cited_answer
+from medqlora.retrieval.verification import unfit_labels
 from medqlora.safety import SafeReply, screen
 from medqlora.serving.audit import AuditLog
+from medqlora.serving.claims import verified
 from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
@@ -51,6 +53,7 @@ class Question:
         labels: the decisions, where they are not the model's own.
         model: name of the served model.
         screened: further texts that may call for a fixed reply.
+        verify: whether the text's claims are checked against its sources.
     """
 
     text: str
@@ -59,6 +62,7 @@ class Question:
     model: str
     labels: tuple[str, ...] = ()
     screened: tuple[str, ...] = ()
+    verify: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -128,6 +132,7 @@ class Service:
         model: str | None,
         *,
         screened: Sequence[str] = (),
+        verify: bool = False,
     ) -> Question:
         """A question within the limits.
 
@@ -144,7 +149,13 @@ class Service:
             dict(choices),
             "",
             screened=tuple(screened),
+            verify=verify,
         )
+        if verify and (self.sources is None or made.contexts):
+            raise ServiceError(
+                422,
+                "verify: claims are checked against retrieved sources: serve with --index, and give no contexts",
+            )
         # a fixed reply must not wait for a model
         known = self.pool.models or made.reply() is None
         made = replace(made, model=self.model(model).name if known else model or BASE)
@@ -216,6 +227,8 @@ class Service:
                 if isinstance(event, Done):
                     if found is not None:
                         named = cited_answer(event.answer, found.hits)
+                        if question.verify:
+                            named = await self._verified(named, question, job.id, call)
                         event = replace(event, answer=named.answer, sources=named.to_json())
                     status, answer = 200, event.answer
                     self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
@@ -229,6 +242,30 @@ class Service:
         finally:
             await events.aclose()
             self._record(question, call, status, answer)
+
+    async def _verified(self, cited: CitedAnswer, question: Question, job_id: str, call: Call) -> CitedAnswer:
+        """The answer with the verdicts of its own sources. Raises ServiceError as `events` does."""
+        labels = self._labels(question.model)
+        if (named := unfit_labels(labels)) is not None:
+            raise ServiceError(
+                422, f"verify: the labels of {question.model} say nothing of a claim ({named})"
+            )
+
+        async def score(record: Record) -> Answer:
+            events = self.pool.run(Job(record.id, question.model, record, write=False))
+            try:
+                event = await self._next(events, call)
+                while not isinstance(event, Done):
+                    if event is None or isinstance(event, Failed):
+                        status, told = (503, "no answer") if event is None else (event.status, event.message)
+                        raise ServiceError(status, f"verify: {told}")
+                    event = await self._next(events, call)
+            finally:
+                await events.aclose()
+            self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
+            return event.answer
+
+        return await verified(cited, labels, f"{job_id}-claim", score)
 
     async def _next(self, events: "AsyncIterator[Event]", call: Call) -> Event | None:
         """The next event; None at the end. Raises ServiceError when the time is up or no process takes the job."""
@@ -260,6 +297,8 @@ class Service:
     def warnings(self, question: Question, done: Done) -> list[Json]:
         """What the client has to know of this answer, a sentence each."""
         model, given = self.pool.models.get(question.model), question.contexts or done.sources
+        if done.sources is not None and done.sources.get("contradicted"):
+            return ["The answer's own sources contradict a part of it."]
         if model is None or done.answer.reply is not None or given or not model.wants_context:
             return []
         return ["This adapter was trained with a context, and none was given; answers are less reliable."]

@@ -1,6 +1,7 @@
 """The memory plan of a fit, and the values that it chooses for options that are "auto"."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -9,9 +10,12 @@ import torch
 from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.config.data import EVAL_ROWS, DataOptions
 from medqlora.config.model import ModelOptions
+from medqlora.config.stored_quantization import INT4, Int4Layout, int4_layout
 from medqlora.data.batching.budget import DEFAULT_TOKENS
+from medqlora.errors import InputError
 from medqlora.inference.decoding.choice import takes_engine
 from medqlora.models import Backend, LoRA
+from medqlora.models.quantization import stored_config
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
@@ -88,8 +92,11 @@ class FitOptions:
         checkpointing = "offload" if native == "unsloth" else "full" if native else "none"
         if fused and model.checkpointing != "auto":
             checkpointing = cast(Literal["none"], model.checkpointing)
+        layout = _int4_layout(backend)
         return Setting(
             quantization=getattr(backend, "quantization", "nf4"),
+            group_size=layout.group_size,
+            act_order=layout.act_order,
             double_quantization=getattr(backend, "double_quantization", True),
             width=width,
             r=self.lora.r,
@@ -117,6 +124,14 @@ class FitOptions:
             return takes
         evaluates = self.device == "cpu" and self.fusable and width == 4
         return takes and evaluates and self.model.engine == "auto" and self.data.packing != "padded"
+
+
+def _int4_layout(backend: Backend) -> Int4Layout:
+    """The layout of a GPTQ or AWQ base; the usual one where its files are of another kind, or can't be read here."""
+    with suppress(InputError):
+        if getattr(backend, "quantization", None) in INT4 and (stored := stored_config(backend.config())):
+            return int4_layout(stored, backend.base)
+    return Int4Layout("gptq", 128, 1)
 
 
 def plan_fit(

@@ -22,17 +22,17 @@ QUESTION = "Does drug 7 help?"
 CONTEXT = "Trial 7 of it. The result was yes."
 
 
-def trained_adapter(base: Path, folder: Path, *, threshold: float, seed: int) -> Path:
-    """A random adapter with the record and the calibration that a fit writes."""
+def trained_adapter(base: Path, folder: Path, *, threshold: float, seed: int, **lora: Any) -> Path:
+    """A random adapter with the record and the calibration that a fit writes; `lora` as in `make_adapter`."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    make_adapter(base, folder)
+    make_adapter(base, folder, **lora)
     weights = folder / "adapter_model.safetensors"
     generator = torch.Generator().manual_seed(seed)
     save_file(
         {
-            name: torch.randn(value.shape, generator=generator) * 0.05
+            name: value if "magnitude" in name else torch.randn(value.shape, generator=generator) * 0.05
             for name, value in load_file(weights).items()
         },
         weights,

@@ -1,6 +1,7 @@
 """Label log-likelihoods from an adapter folder by transformers and PEFT alone: what any server of PEFT adapters adds.
 
-Nothing of this project's loading, scoring or quantization is used, so that its faults would be seen.
+Nothing of this project's loading, scoring or quantization is used, so that its faults would be seen. Only the files of
+a GPTQ or AWQ base are read by `models.int4`.
 """
 
 import warnings
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from medqlora.config.stored_quantization import stored_method
 from medqlora.errors import InputError
-from medqlora.models.quantization import settle
+from medqlora.models import hub
+from medqlora.models.quantization import INT4, settle, stored_config
 from medqlora.records import Encoded, Prediction, Record
 
 
@@ -30,7 +33,15 @@ class PlainPEFT:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
-        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, device_map={"": device})
+        packed: dict[str, object] = {}
+        stored = stored_config(hub.load_config(base))
+        if stored is not None and stored_method(stored) in INT4:
+            from medqlora.models.int4.reading import packed_config
+
+            packed["config"] = packed_config(hub.load_config(base), stored, base)
+        bare = AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32, device_map={"": device}, **packed
+        )
         settle(bare, device, torch.float32)  # else 4-bit layers round their products, and repack on a CPU
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that transformers has renamed

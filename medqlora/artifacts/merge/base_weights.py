@@ -1,11 +1,12 @@
 """A base model's weights, tensor by tensor, as the model computes with them: dequantized where it is quantized.
 
-Two kinds of files hold a quantized base model. Files in 16 bits are quantized when the model is loaded; files that
-bitsandbytes wrote hold packed bytes and their scales. Both are brought to the same values here, without the model.
+Three kinds of files hold a quantized base model. Files in 16 bits are quantized when the model is loaded; files that
+bitsandbytes wrote hold packed bytes and their scales, and GPTQ's and AWQ's packed integers. All are brought to the same
+values here, without the model.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from medqlora.config.backends import Quantization
+from medqlora.config.backends import BaseQuantization
+from medqlora.config.stored_quantization import Int4Layout
+from medqlora.models.int4 import Int4State, unpack
+from medqlora.models.int4.layouts import matrix_of
 from medqlora.models.quantization import import_bitsandbytes
 
 #: what bitsandbytes writes behind the name of a 4-bit weight
 _STATE = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__")
+#: what GPTQ and AWQ write of a linear layer, in place of its weight
+_PACKED, _INTEGERS = ".qweight", (".qweight", ".qzeros", ".scales", ".g_idx")
 _BLOCK = 64  # values that share a scale, as transformers quantizes
 
 
@@ -33,7 +39,7 @@ class Quantized:
         modules: names of the quantized modules.
     """
 
-    kind: Quantization
+    kind: BaseQuantization
     double: bool
     dtype: torch.dtype
     modules: frozenset[str]
@@ -45,25 +51,42 @@ class BaseWeights:
     Args:
         files: the weight files.
         quantized: how the live model holds them; None where the files' values count as they are.
+        layout: of the packed integers in the files; None where they hold none.
 
     Attributes:
-        quantized: as given.
+        quantized, layout: as given.
         shapes: parameter name -> shape of the weight that it stands for.
     """
 
-    def __init__(self, files: Sequence[Path], quantized: Quantized | None) -> None:
+    def __init__(
+        self, files: Sequence[Path], quantized: Quantized | None, layout: Int4Layout | None = None
+    ) -> None:
         self.quantized = quantized
+        self.layout = layout
         self._places: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
             with safe_open(file, framework="pt") as held:
                 for key in held.keys():  # noqa: SIM118  # no mapping
                     self._places[key] = file
-                    if not any(part in key for part in _STATE):
-                        self.shapes[key] = tuple(held.get_slice(key).get_shape())
+                    shape = tuple(held.get_slice(key).get_shape())
+                    if layout is not None and key.endswith(_PACKED):
+                        self.shapes[f"{key.removesuffix(_PACKED)}.weight"] = matrix_of(layout, shape)
+                    elif not (layout is not None and key.endswith(_INTEGERS)) and not any(
+                        part in key for part in _STATE
+                    ):
+                        self.shapes[key] = shape
         for name in self.shapes:
             if packed := self._packed_state(name):
                 self.shapes[name] = tuple(self._stored_shape(packed))
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Leaves out the biases of zeros that AutoGPTQ writes for layers without one, where they are among `names`."""
+        with self.opened() as weights:
+            for name in names:
+                packed = f"{name.removesuffix('.bias')}{_PACKED}" in self._places
+                if name.endswith(".bias") and packed and not bool(weights.read(name).any()):
+                    del self.shapes[name]
 
     @contextmanager
     def opened(self) -> Iterator["OpenWeights"]:
@@ -104,6 +127,9 @@ class OpenWeights:
         state = self._weights._packed_state(name)
         if state is not None:
             return self._unpacked(name, state)
+        layer = name.removesuffix(".weight")
+        if self._weights.layout is not None and f"{layer}{_PACKED}" in self._weights._places:
+            return self._from_integers(layer, self._weights.layout)
         stored = self._stored(name)
         if quantized is None or name.removesuffix(".weight") not in quantized.modules or stored.ndim != 2:
             return stored
@@ -112,6 +138,15 @@ class OpenWeights:
     def _stored(self, key: str) -> Tensor:
         tensor: Tensor = self._files[self._weights._places[key]].get_tensor(key)
         return tensor
+
+    def _from_integers(self, layer: str, layout: Int4Layout) -> Tensor:
+        parts = {
+            key[1:]: self._stored(f"{layer}{key}")
+            for key in _INTEGERS
+            if f"{layer}{key}" in self._weights._places
+        }
+        packed, scales, zeros, groups = weights = unpack(layout, parts)
+        return Int4State(scales, zeros, groups, weights.inputs).dequantize(packed, torch.float32)
 
     def _unpacked(self, name: str, state: str) -> Tensor:
         functional = import_bitsandbytes().functional
@@ -126,7 +161,7 @@ class OpenWeights:
         return values
 
 
-def requantized(weight: Tensor, kind: Quantization, double: bool) -> Tensor:
+def requantized(weight: Tensor, kind: BaseQuantization, double: bool) -> Tensor:
     """The float32 values that a weight has once bitsandbytes has quantized it.
 
     Args:

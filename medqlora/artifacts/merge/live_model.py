@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from medqlora.artifacts.merge.base_weights import BaseWeights, Quantized
-from medqlora.config.backends import Quantization
+from medqlora.config.backends import BaseQuantization
+from medqlora.config.stored_quantization import int4_layout
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.architecture import unquantized_modules
 from medqlora.models.layers import experts, is_conv1d, is_falcon
-from medqlora.models.quantization import stored_quantization
+from medqlora.models.quantization import INT4, stored_config
 from medqlora.models.transformers import skeleton
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class LiveBase(NamedTuple):
 
     name: str
     revision: str | None
-    quantization: Quantization
+    quantization: BaseQuantization
     double_quantization: bool
     dtype: torch.dtype
 
@@ -74,16 +75,20 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
     own = bool(experts(model)) or any(is_falcon(part) or is_conv1d(part) for part in model.modules())
     if not files or own:
         return None
-    quantized = None
-    if base.quantization != "none" and stored_quantization(config) is None:
+    quantized = layout = None
+    stored = stored_config(config)
+    if stored is not None and base.quantization in INT4:
+        layout = int4_layout(stored, base.name)
+    elif base.quantization != "none" and stored is None:
         quantized = Quantized(
             base.quantization, base.double_quantization, base.dtype, quantized_modules(model)
         )
-    weights = BaseWeights(files, quantized)
+    weights = BaseWeights(files, quantized, layout)
     # a tied head stands in the files once
     tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
     names = set(model.state_dict())
     head = {name for name in names if tied and name.startswith("lm_head")}
+    weights.leave_out(set(weights.shapes) - names)
     return weights if names - head <= set(weights.shapes) <= names else None
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -16,7 +17,7 @@ from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
 from medqlora.artifacts.merge.whole_model import merge_as_model, quantize_folder
 from medqlora.artifacts.origin import license_of
 from medqlora.artifacts.output import check_output
-from medqlora.config.backends import Quantization
+from medqlora.config.backends import BaseQuantization
 from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
 from medqlora.evaluation.verification import Limits, Verification, compare
@@ -208,7 +209,7 @@ def predictions(
 def _live_base(backend: Backend, dtype: torch.dtype) -> LiveBase:
     """How the backend holds its base model."""
     options = backend.options()
-    kinds: dict[object, Quantization] = {"nf4": "nf4", "fp4": "fp4", "int8": "int8", "none": "none"}
+    kinds: dict[object, BaseQuantization] = {kind: kind for kind in get_args(BaseQuantization)}
     revision = options.get("revision")
     return LiveBase(
         backend.base,

@@ -1,11 +1,12 @@
-"""Dequantization of bitsandbytes' 4-bit weights into a given matrix."""
+"""Dequantization of 4-bit weights, bitsandbytes' and those of GPTQ and AWQ, into a given matrix."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from medqlora.models.int4 import Int4State
 from medqlora.models.quantization import import_bitsandbytes
 
 
@@ -30,15 +31,15 @@ class QuantState(Protocol):
 
 
 class Params4bit(Protocol):
-    """bitsandbytes 0.50: `nn.Params4bit`."""
+    """bitsandbytes 0.50: `nn.Params4bit`; or the weight of an `Int4Linear`."""
 
     data: Tensor
     device: torch.device
-    quant_state: QuantState
+    quant_state: "QuantState | Int4State"
 
 
 class Linear4bit(Protocol):
-    """bitsandbytes 0.50: `nn.Linear4bit`."""
+    """bitsandbytes 0.50: `nn.Linear4bit`; or `Int4Linear`."""
 
     in_features: int
     out_features: int
@@ -55,42 +56,70 @@ class FourBit:
     """
 
     def __init__(self, weights: Sequence[Params4bit]) -> None:
-        self._pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
-        self._dense = import_bitsandbytes().functional.dequantize_4bit
+        #: packed bytes [n, 1] and state of each
+        self.pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
         self._fill = self._kernel()
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def dequantize_into(self, out: Tensor) -> None:
         """Fills `out` [rows, columns]; its rows may have a stride.
 
-        The values equal those of bitsandbytes' `dequantize_4bit`, rounded once to `out`'s type.
+        The values equal those of bitsandbytes' `dequantize_4bit`, or of `Int4State.dequantize`, rounded once to `out`'s
+        type.
         """
         if self._fill is not None and out.dtype != torch.float32:
             self._fill(out)
             return
         start = 0
-        for packed, state in self._pairs:
+        for packed, state in self.pairs:
             rows = state.shape[0]
-            out[start : start + rows].copy_(self._dense(packed, state))
+            out[start : start + rows].copy_(_dense(packed, state, out.dtype))
             start += rows
 
     def _kernel(self) -> Callable[[Tensor], None] | None:
         """The Triton kernel, which writes strided rows in one pass; None if it doesn't fit or isn't installed."""
-        states = [state for _, state in self._pairs]
-        fits = all(
-            packed.is_cuda
-            and state.quant_type == "nf4"
-            and state.blocksize == 64
-            and state.shape[1] % 64 == 0
-            and state.nested == states[0].nested
-            for packed, state in self._pairs
-        )
-        if not fits or len(states) > 3:
+        if len(self.pairs) > 3 or not all(packed.is_cuda for packed, _ in self.pairs):
+            return None
+        kinds = {type(state) is Int4State for _, state in self.pairs}
+        if len(kinds) > 1:  # a base may have layers of both
             return None
         try:
-            from medqlora.fused.kernels.triton_nf4 import prepare
+            if kinds == {True}:
+                return _int4_kernel(cast("list[tuple[Tensor, Int4State]]", self.pairs))
+            return _nf4_kernel(cast("list[tuple[Tensor, QuantState]]", self.pairs))
         except ImportError:
             return None
-        return prepare(self._pairs)
+
+
+def _dense(packed: Tensor, state: "QuantState | Int4State", dtype: torch.dtype) -> Tensor:
+    """The matrix [out, in] of one weight."""
+    if isinstance(state, Int4State):
+        return state.dequantize(packed, dtype)
+    values: Tensor = import_bitsandbytes().functional.dequantize_4bit(packed, state)
+    return values
+
+
+def _int4_kernel(pairs: "list[tuple[Tensor, Int4State]]") -> Callable[[Tensor], None] | None:
+    if any(state.shape[1] % 64 for _, state in pairs):
+        return None
+    from medqlora.fused.kernels.triton_int4 import prepare
+
+    return prepare(pairs)
+
+
+def _nf4_kernel(pairs: "list[tuple[Tensor, QuantState]]") -> Callable[[Tensor], None] | None:
+    nested = pairs[0][1].nested
+    fits = all(
+        state.quant_type == "nf4"
+        and state.blocksize == 64
+        and state.shape[1] % 64 == 0
+        and state.nested == nested
+        for _, state in pairs
+    )
+    if not fits:
+        return None
+    from medqlora.fused.kernels.triton_nf4 import prepare
+
+    return prepare(pairs)

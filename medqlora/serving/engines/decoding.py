@@ -1,58 +1,19 @@
-"""Batched generation in which each row has settings of its own, reports its text as it grows, and can be cancelled.
+"""Batched generation for models that the decode engine doesn't run; each row has settings of its own.
 
-transformers' `generate` runs the model, with its cache, for every family that it supports. A logits processor and a
-stopping criterion carry what it has no options for. Sampling adds Gumbel noise to log p / temperature and takes the
-largest (https://arxiv.org/abs/1611.01144, section 2): rows with other temperatures and seeds share one batch, and a
-row's text does not depend on the rows beside it.
+A row reports its text as it grows, and can be cancelled. transformers' `generate` runs the model, with its cache, for
+every family that it supports. A logits processor and a stopping criterion carry what it has no options for. Sampling
+adds Gumbel noise to log p / temperature and takes the largest (https://arxiv.org/abs/1611.01144, section 2): rows with
+other temperatures and seeds share one batch, and a row's text does not depend on the rows beside it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from medqlora.serving.engine import TokenLogprob
+from medqlora.serving.engines.rows import Row, token_logprob
 from medqlora.utils.types import Tokenizer
-
-
-@dataclass(eq=False)
-class Row:
-    """One text that is generated.
-
-    Attributes:
-        prompt: token ids.
-        max_new_tokens: length limit.
-        temperature: 0 for greedy.
-        generator: of the sampling; None for greedy.
-        stop: texts that end it.
-        top_logprobs: as in `Job`.
-        adapter: PEFT's name of its adapter; None for that which is active.
-        watched: whether `changed` is called at every token; else at the end alone.
-        token_ids: what was generated so far, without the end token.
-        text: its text, without the stop text.
-        logprobs: of `token_ids`.
-        finish: why it ended; None while it goes on.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    temperature: float = 0.0
-    generator: torch.Generator | None = None
-    stop: tuple[str, ...] = ()
-    top_logprobs: int | None = None
-    adapter: str | None = None
-    watched: bool = False
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.finish is not None
-
 
 #: called with the rows whose text changed or ended at this step
 Changed = Callable[[Sequence[Row]], None]
@@ -98,7 +59,7 @@ def decode(
         use_cache=True,
     )
     names = [row.adapter for row in rows]
-    mixed = {"adapter_names": names} if all(names) and len(set(names)) > 1 else {}
+    mixed = {"adapter_names": names} if len(set(names)) > 1 else {}
     get_base_model = getattr(model, "get_base_model", None)  # a PEFT model has it
     base = model if get_base_model is None else get_base_model()
     # the base's own defaults, such as a repetition penalty, would make the text another than the greedy one
@@ -134,20 +95,21 @@ class _Steps:
         self.changed = changed
         self.cancelled = cancelled
         self._logprobs: Tensor | None = None
+        self._generators = [torch.Generator().manual_seed(row.seed) for row in rows]
 
     def before(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[B, V] scores whose largest is the next token of each row."""
         live = [row for row in self.rows if not row.ended]
         needed = any(row.top_logprobs is not None for row in live)
         self._logprobs = torch.log_softmax(scores.float(), dim=-1) if needed else None
-        sampled = [index for index, row in enumerate(self.rows) if row.generator and not row.ended]
+        sampled = [index for index, row in enumerate(self.rows) if row.temperature > 0 and not row.ended]
         if not sampled:
             return scores
         scores = scores.float().clone()
         for index in sampled:
             row = self.rows[index]
             # drawn on the host: the same seed gives the same text on every device
-            uniform = torch.rand(scores.shape[1], generator=row.generator).clamp_min(1e-20)
+            uniform = torch.rand(scores.shape[1], generator=self._generators[index]).clamp_min(1e-20)
             noise = -torch.log(-torch.log(uniform))
             scores[index] = scores[index] / row.temperature + noise.to(scores.device)
         return scores
@@ -168,37 +130,13 @@ class _Steps:
             if row.watched or row.ended:
                 news.append(row)
         for row in news:
-            if row.finish != "cancelled" and not (row.finish == "stop" and row.stop and self._cut(row)):
-                row.text = self.decoded(row)
+            if row.finish != "cancelled":
+                row.write(self.tokenizer)
         if news:
             self.changed(news)
         return torch.tensor([row.ended for row in self.rows], device=input_ids.device)
 
-    def decoded(self, row: Row) -> str:
-        return self.tokenizer.decode(row.token_ids, skip_special_tokens=True).strip()
-
     def _add(self, index: int, row: Row, token: int) -> None:
-        row.token_ids.append(token)
         if self._logprobs is not None and row.top_logprobs is not None:
-            row.logprobs.append(self._logprob(self._logprobs[index], token, row.top_logprobs))
-        if row.stop and self._cut(row):
-            row.finish = "stop"
-        elif len(row.token_ids) >= row.max_new_tokens:
-            row.finish = "length"
-
-    def _cut(self, row: Row) -> bool:
-        """Cuts the text before its first stop text; False where it holds none."""
-        text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
-        places = [place for stop in row.stop if (place := text.find(stop)) >= 0]
-        if places:
-            row.text = text[: min(places)].strip()
-        return bool(places)
-
-    def _logprob(self, logprobs: Tensor, token: int, count: int) -> TokenLogprob:
-        best = torch.topk(logprobs, count) if count else None
-        top = () if best is None else tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        return TokenLogprob(
-            self.tokenizer.decode([token]),
-            float(logprobs[token]),
-            tuple((self.tokenizer.decode([other]), value) for other, value in top),
-        )
+            row.logprobs.append(token_logprob(self._logprobs[index], token, row.top_logprobs, self.tokenizer))
+        row.add(token, self.tokenizer)

@@ -1,19 +1,21 @@
 """The engine on `Predictor`: a loaded base model, and the adapters on it, in this process."""
 
+import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from medqlora.data import end_token_ids, lookup
 from medqlora.errors import InputError
+from medqlora.inference.decoding import DecodeEngine
 from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
+from medqlora.models.adapters import adapter_config
 from medqlora.records import Encoded, Prediction
 from medqlora.serving.engine import (
     BASE,
@@ -29,9 +31,13 @@ from medqlora.serving.engine import (
     ServedModel,
 )
 from medqlora.serving.engines.answering import SELF_TEST, Spoken, record_of, served_model
-from medqlora.serving.engines.decoding import Row, decode
+from medqlora.serving.engines.continuous import NO_MEMORY, ContinuousTexts
+from medqlora.serving.engines.decoding import decode
 from medqlora.serving.engines.names import unknown_model
-from medqlora.serving.engines.several import FIRST, NO_ADAPTER, Adapters
+from medqlora.serving.engines.rows import Row
+from medqlora.serving.engines.several import FIRST, NO_ADAPTER, Adapters, is_plain
+
+_TOO_LONG = "the question is too long for the memory that is free now"
 
 
 @dataclass(frozen=True)
@@ -66,22 +72,38 @@ class _Waiting(NamedTuple):
 class LocalEngine:
     """Batches jobs of all adapters on one base model under a token budget.
 
-    A batch begins as soon as the model is free, with what waits by then; nothing is held back to fill it. All its
-    questions are scored first, so decisions are known before any text. Then the texts are generated in one batch, rows
-    of several adapters side by side.
+    What waits is scored as soon as the model is free; nothing is held back to fill a batch. So decisions are known
+    before any text. With the decode engine the texts then join those under way, between two tokens, and each leaves
+    when it ends. Other models generate the batch's texts together. Rows of several adapters stand side by side.
 
     Args:
         predictor: the loaded model; `spec.adapters`' first, or the base model.
         backend: that loaded it.
         trained: what was loaded.
         spec: the engine's options.
+        decoding: the decode engine of the model; None where it doesn't run it.
     """
 
-    def __init__(self, predictor: Predictor, backend: Backend, trained: Trained, spec: EngineSpec) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        backend: Backend,
+        trained: Trained,
+        spec: EngineSpec,
+        decoding: DecodeEngine | None,
+    ) -> None:
         self._predictor = predictor
         self._backend = backend
         self._spec = spec
         self._waiting: deque[_Waiting] = deque()
+        self._texts = None
+        if decoding is not None:
+            tokens = spec.batch_tokens
+            self._texts = ContinuousTexts(decoding, predictor.tokenizer, rows=spec.rows, tokens=tokens)
+        #: a text under way → its job and scores
+        self._writing: dict[Row, tuple[_Waiting, Prediction]] = {}
+        #: of texts that were finished outside of `work`
+        self._late: list[Event] = []
         self._adapters = Adapters(predictor.model, backend)
         self._loaded: dict[str, _Loaded] = {}
         first = next(iter(spec.adapters), None)
@@ -109,11 +131,11 @@ class LocalEngine:
             max_new_tokens=spec.max_new_tokens,
             option="--adapter",
         )
-        # the fused engine scores with the adapter that it was made with, and requests name others
-        predictor = replace(predictor, engine=None)
+        # it scores with the adapter that it was made with, and requests name others
+        decoding, predictor = predictor.engine, replace(predictor, engine=None)
         base = spec.base if spec.adapters else None
         backend = build_backend(trained, base=base, backend=spec.backend, device=device)
-        engine = cls(predictor, backend, trained, spec)
+        engine = cls(predictor, backend, trained, spec, decoding)
         for name, folder in list(spec.adapters.items())[1:]:
             engine.load(name, folder)
         return engine
@@ -124,7 +146,7 @@ class LocalEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self._writing or self._late)
 
     def load(self, name: str, folder: str) -> ServedModel:
         if name in self._loaded:
@@ -132,6 +154,8 @@ class LocalEngine:
         trained = read_trained(folder, "--adapter")
         if trained.adapter is None:
             raise InputError(f"--adapter {folder}: it is a base model: give an adapter's folder")
+        if not is_plain(adapter_config(trained.adapter)):
+            self._finish()  # the decode engine can't go on beside it
         adapter = self._adapters.add(trained.adapter)
         self._predictor.model = self._adapters.model
         self._loaded[name] = self._entry(name, trained, adapter)
@@ -144,6 +168,7 @@ class LocalEngine:
             raise InputError(unknown_model(name, self.models))
         if loaded.adapter == FIRST:
             raise InputError(f"{name} is the model that the service was started with: it stays loaded")
+        self._finish(loaded.adapter)
         del self._loaded[name]
         self._adapters.remove(loaded.adapter)
 
@@ -156,6 +181,8 @@ class LocalEngine:
         return found
 
     def work(self, inbox: Inbox, emit: Emit) -> None:
+        late, self._late = self._late, []
+        emit(late)
         while (job := inbox.take()) is not None:
             loaded = self._loaded.get(job.model)
             if loaded is None:
@@ -174,6 +201,8 @@ class LocalEngine:
         batch = self._batch(inbox, emit)
         if batch:
             self._try(batch, inbox, emit)
+        if self._writing:
+            emit(self._continue(inbox))
 
     def _try(self, batch: Sequence[_Waiting], inbox: Inbox, emit: Emit) -> None:
         """Answers a batch; one that is too large for the memory in halves."""
@@ -181,9 +210,7 @@ class LocalEngine:
             self._answer(batch, inbox, emit)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
-                emit(
-                    [Failed(batch[0].job.id, 503, "the question is too long for the memory that is free now")]
-                )
+                emit([Failed(batch[0].job.id, 503, _TOO_LONG)])
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._try(half, inbox, emit)
@@ -224,6 +251,12 @@ class LocalEngine:
                 events.append(made(one.job.id, answer, tokens))
         emit(events)
         writing = [one for one in batch if one.job.write]
+        if self._texts is not None and self._adapters.all_plain:
+            for one in writing:
+                row = _row(one)
+                self._writing[row] = (one, scored[one.job.id])
+                self._texts.add(row, one.loaded.ends)
+            return
         for group in self._groups(writing):
             self._write(group, scored, inbox, emit)
 
@@ -254,28 +287,11 @@ class LocalEngine:
     ) -> None:
         """Generates the texts of one group, and answers each job as soon as its text ends."""
         rows = [_row(one) for one in group]
-        by_row = dict(zip(map(id, rows), group, strict=True))
-
-        def event(row: Row) -> Event | None:
-            one = by_row[id(row)]
-            job, prediction = one.job, scored[one.job.id]
-            if row.finish == "cancelled":
-                inbox.forget(job.id)
-                return None
-            if not row.ended:
-                return Delta(job.id, row.text)
-            answer = one.loaded.spoken.answer(job, prediction.logprobs, prediction.lengths, row.text)
-            return Done(
-                job.id,
-                answer,
-                len(one.encoded.prompt),
-                len(row.token_ids),
-                row.finish or "stop",
-                tuple(row.logprobs),
-            )
+        by_row = dict(zip(rows, group, strict=True))
 
         def changed(news: Sequence[Row]) -> None:
-            emit([made for row in news if (made := event(row)) is not None])
+            found = [self._event(by_row[row], scored[by_row[row].job.id], row, inbox) for row in news]
+            emit([event for event in found if event is not None])
 
         predictor = self._predictor
         names = {one.loaded.adapter for one in group}
@@ -288,8 +304,48 @@ class LocalEngine:
                 end_token_ids=group[0].loaded.ends,
                 device=predictor.device,
                 changed=changed,
-                cancelled=lambda row: inbox.cancelled(by_row[id(row)].job.id),
+                cancelled=lambda row: inbox.cancelled(by_row[row].job.id),
             )
+
+    def _continue(self, inbox: Inbox) -> list[Event]:
+        """One step of the decode engine; what is new of its texts."""
+        assert self._texts is not None
+        for row, (one, _) in list(self._writing.items()):
+            if inbox.cancelled(one.job.id):
+                inbox.forget(one.job.id)
+                self._texts.cancel(row)
+                del self._writing[row]
+        events = []
+        with self._autocast():
+            news = self._texts.step()
+        for row in news:
+            one, prediction = self._writing.pop(row) if row.ended else self._writing[row]
+            if row.ended and row.top_logprobs is not None:
+                with self._autocast(), self._adapters.active(row.adapter):
+                    row.score(self._predictor.decoder, self._predictor.tokenizer, self._predictor.device)
+            event = self._event(one, prediction, row, inbox)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _finish(self, adapter: str | None = None) -> None:
+        """Finishes the texts of one adapter, or all, outside of `work`, which reports them at its next call."""
+        while any(adapter in (None, row.adapter) for row in self._writing):
+            self._late += self._continue(Inbox())
+
+    def _event(self, one: _Waiting, prediction: Prediction, row: Row, inbox: Inbox) -> Event | None:
+        """What is told of a row: its text so far, its end, or nothing where it was cancelled."""
+        job = one.job
+        if row.finish == "cancelled":
+            inbox.forget(job.id)
+            return None
+        if row.finish == NO_MEMORY:
+            return Failed(job.id, 503, _TOO_LONG)
+        if not row.ended:
+            return Delta(job.id, row.text)
+        answer = one.loaded.spoken.answer(job, prediction.logprobs, prediction.lengths, row.text)
+        count, prompt_tokens = len(row.token_ids), len(one.encoded.prompt)
+        return Done(job.id, answer, prompt_tokens, count, row.finish or "stop", tuple(row.logprobs))
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         predictor = self._predictor
@@ -319,20 +375,11 @@ class LocalEngine:
 
 def _row(one: _Waiting) -> Row:
     job = one.job
-    sampled = job.temperature > 0
-    make = partial(torch.Generator, device="cpu")
-    generator = None
-    if sampled:
-        generator = make()
-        if job.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(job.seed)
     return Row(
         one.encoded.prompt,
         job.max_new_tokens,
         job.temperature,
-        generator,
+        secrets.randbits(63) if job.seed is None else job.seed,
         job.stop,
         job.top_logprobs,
         one.loaded.adapter,

@@ -1,7 +1,7 @@
 """Several adapters on one loaded base model, by PEFT's own means."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 FIRST = ADAPTER_NAME
 #: PEFT's name of a row without an adapter
 NO_ADAPTER = "__base__"
+
+
+def is_plain(config: Mapping[str, object]) -> bool:
+    """Whether an adapter is A and B alone, by its configuration: the decode engine adds up those."""
+    return not any(
+        config.get(key) for key in ("use_dora", "lora_bias", "alora_invocation_tokens", "arrow_config")
+    )
 
 
 class Adapters:
@@ -89,6 +96,12 @@ class Adapters:
         if name == NO_ADAPTER:
             return hasattr(self.model, "peft_config")
         return not self._config(name).get("use_dora")
+
+    @property
+    def all_plain(self) -> bool:
+        """Whether the decode engine can run rows of all adapters."""
+        configs = getattr(self.model, "peft_config", {})
+        return all(is_plain(self._configs.get(name) or vars(configs[name])) for name in configs)
 
     @contextmanager
     def active(self, name: str) -> Iterator[None]:

@@ -55,11 +55,15 @@ async def answer(body: AnswerRequest, request: Request) -> Response:
     rationale), and `answer` (the complete answer, which alone counts). The note is in each of `scores` and `answer`.
     """
     service, call = service_of(request), call_of(request, "/v1/answer")
-    question = service.question(body.question, body.contexts, body.options, body.model)
+    question = _question(service, body)
     if body.stream:
         return Stream(_streamed(service, question, body, call))
     done = await while_connected(request, _answered(service, question, body, call, call.request_id))
     return JSONResponse(service.extra(question, done))
+
+
+def _question(service: Service, body: AnswerRequest) -> Question:
+    return service.question(body.question, body.contexts, body.options, body.model, verify=body.verify)
 
 
 async def _answered(
@@ -185,7 +189,7 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
             raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
         except (ValueError, RecursionError):
             raise ServiceError(400, f"line {number}: no JSON in UTF-8") from None
-        question = service.question(body.question, body.contexts, body.options, body.model)
+        question = _question(service, body)
         done = await _patient(service, question, body, own)
         found = {"line": number, **service.extra(question, done)}
     except ServiceError as error:

@@ -102,7 +102,9 @@ def _question(service: Service, body: ChatRequest) -> Question:
         raise ServiceError(422, "messages: only text is read, no images and no files")
     earlier = [message.text for message in users[:-1]]
     extra = body.medqlora
-    return service.question(users[-1].text, extra.contexts, extra.options, body.model, screened=earlier)
+    return service.question(
+        users[-1].text, extra.contexts, extra.options, body.model, screened=earlier, verify=extra.verify
+    )
 
 
 def _job(service: Service, question: Question, body: ChatRequest, call: Call) -> Job:

@@ -60,7 +60,7 @@ def check_shared(
             "--model.backend medqlora.models.Transformers, or ddp"
         )
     quantization = backend.options().get("quantization")
-    if quantization not in ("nf4", "fp4"):
+    if quantization not in ("nf4", "fp4", "gptq", "awq"):
         raise InputError(
             f"--trainer.strategy fsdp: 4-bit layers alone are shared out, and --model.backend.quantization is "
             f"{quantization}: use nf4, or ddp"

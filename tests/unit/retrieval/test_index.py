@@ -211,6 +211,13 @@ def test_fusion_adds_reciprocal_ranks() -> None:
     assert [item for item, _ in reciprocal_rank_fusion([[4, 2, 9], [2, 7]])] == [2, 4, 7, 9]
 
 
+def test_the_vectors_decide_where_both_rankings_swap_the_first_two() -> None:
+    for words, vectors in (([4, 2, 9], [2, 4, 7]), ([2, 4, 9], [4, 2])):
+        assert [item for item, _ in reciprocal_rank_fusion([words, vectors])][:2] == vectors[:2]
+    assert [item for item, _ in reciprocal_rank_fusion([[5], [3]])] == [3, 5]
+    assert reciprocal_rank_fusion([]) == []
+
+
 def test_bad_rows_are_left_out_on_request_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: list[Path]
 ) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from medqlora.errors import InputError
 from medqlora.retrieval.embedding import CrossEncoder, EmbeddingRecipe, Encoder
 from medqlora.retrieval.opening import open_for_search
 from medqlora.retrieval.search import Filters, Index, shown_text
-from medqlora.retrieval.vectors import vector_files
+from medqlora.retrieval.vectors import keys_file, vector_files
 
 TEXT = "pain fever rats aspirin zalo belgrosis relieved failed placebo in the of a study title"
 WORDS = TEXT.split()
@@ -164,6 +166,47 @@ def test_vectors_rank_by_the_dot_product_and_both_rankings_fuse(embedded: Path, 
     both.close()
 
 
+def test_added_documents_alone_are_embedded(
+    embedded: Path,
+    bert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    original = Encoder.documents
+
+    def documents(self: Encoder, texts: Sequence[str]) -> Any:
+        seen.extend(texts)
+        return original(self, texts)
+
+    monkeypatch.setattr(Encoder, "documents", documents)
+    # one is new, one has another text, two stay
+    fever = "<AbstractText>A study of aspirin in rats</AbstractText>"
+    more = article_set(tmp_path / "more.xml", article(9, "Pain failed"), article(1, "Zalo", fever, version=2))
+    assert main(["index", "add", str(embedded), str(more), "--device", "cpu"]) == 0
+    assert "Vectors: 4 of 16 numbers, 2 as before" in capsys.readouterr().out
+    assert len(seen) == 2
+    table = np.load(vector_files(embedded)[0])
+    opened = open_for_search(embedded, "INDEX", "vectors")
+    passages = opened.connection.execute("SELECT id FROM passages ORDER BY id").fetchall()
+    found = opened.fetch([row[0] for row in passages])
+    for row, (number,) in zip(table, passages, strict=True):
+        expected = original(Encoder(bert), [shown_text(found[number])])[0]
+        assert row == pytest.approx(expected, abs=2e-3)
+    opened.close()
+    # another model, or files without keys: everything anew
+    other = Path(shutil.copytree(bert, tmp_path / "other"))
+    pooling(other, pooling_mode_cls_token=True)
+    assert main(["index", "embed", str(embedded), "--embedding", str(other), "--device", "cpu"]) == 0
+    assert "as before" not in capsys.readouterr().out
+    assert main(["index", "embed", str(embedded), "--embedding", str(other), "--device", "cpu"]) == 0
+    assert "4 as before" in capsys.readouterr().out
+    keys_file(embedded).write_bytes(b"no keys")
+    assert main(["index", "embed", str(embedded), "--embedding", str(other), "--device", "cpu"]) == 0
+    assert "as before" not in capsys.readouterr().out
+
+
 def test_a_cross_encoder_orders_the_candidates(index: Path, tmp_path: Path) -> None:
     folder = save_bert(tmp_path / "cross", labels=1)
     opened = open_for_search(index, "INDEX", "words", str(folder))
@@ -175,8 +218,11 @@ def test_a_cross_encoder_orders_the_candidates(index: Path, tmp_path: Path) -> N
 
 
 def test_vectors_of_another_state_of_the_index_are_refused(
-    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    index: Path, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    embedded, model = index, Path(shutil.copytree(bert, tmp_path / "gone"))
+    assert main(["index", "embed", str(embedded), "--embedding", str(model), "--device", "cpu"]) == 0
+    shutil.rmtree(model)
     more = article_set(tmp_path / "more.xml", article(9, "A new study of pain."))
     assert main(["index", "add", str(embedded), str(more)]) == 0
     assert "the vectors are of the index before" in capsys.readouterr().out

@@ -1,0 +1,215 @@
+"""Texts join and leave between two tokens, and are those of transformers' `generate`, whatever else happens."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from served import CONTEXT, trained_adapter
+
+from medqlora.records import Record
+from medqlora.safety import NOTE
+from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job
+from medqlora.serving.engine import EngineSpec
+from medqlora.serving.engines.local import LocalEngine
+
+NEW = 12
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+    root = tmp_path_factory.mktemp("adapters")
+    adapters = {
+        name: str(trained_adapter(tiny_bases["llama"], root / name, threshold=0.0, seed=seed))
+        for seed, name in enumerate(("ward", "other"))
+    }
+    return EngineSpec("local", adapters, None, None, "cpu", NOTE, 16, 4096, 8)
+
+
+@pytest.fixture(scope="module")
+def engine(spec: EngineSpec) -> LocalEngine:
+    return LocalEngine.start(spec)
+
+
+@pytest.fixture(scope="module")
+def reference(spec: EngineSpec) -> LocalEngine:
+    """The same, with transformers' `generate`."""
+    made = LocalEngine.start(spec)
+    made._texts = None
+    return made
+
+
+def job(number: int, model: str = "ward", **more: Any) -> Job:
+    record = Record("x", f"Does drug {number} help?", (CONTEXT * (1 + number % 3),))
+    return Job(f"{number}", model, record, **{"max_new_tokens": NEW, **more})
+
+
+def run(engine: LocalEngine, jobs: Sequence[Job], inbox: Inbox | None = None) -> list[Event]:
+    """The events in their order."""
+    inbox, seen = inbox or Inbox(), []  # type: tuple[Inbox, list[Event]]
+    for each in jobs:
+        inbox.put(each)
+    while len(inbox) or engine.busy:
+        engine.work(inbox, seen.extend)
+    return seen
+
+
+def done(events: Sequence[Event]) -> dict[str, Done]:
+    return {event.id: event for event in events if isinstance(event, Done)}
+
+
+def deltas(events: Sequence[Event]) -> int:
+    return sum(isinstance(event, Delta) for event in events)
+
+
+def text_of(event: Done) -> str:
+    assert event.answer.rationale is not None
+    return event.answer.rationale
+
+
+def test_texts_stops_and_log_probabilities_are_those_of_transformers(
+    engine: LocalEngine, reference: LocalEngine
+) -> None:
+    plain = done(run(reference, [job(1)]))["1"]
+    (word,) = text_of(plain).split()[1:2] or [text_of(plain)[2:4]]
+    jobs = [
+        job(1, top_logprobs=3),
+        job(2, "other"),
+        job(3, "base", max_new_tokens=3),
+        job(4, stop=(word[:2], "never there")),
+        job(5, "other", top_logprobs=0, stream=True),
+    ]
+    ours, theirs = done(run(engine, jobs)), done(run(reference, jobs))
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        found = ours[name]
+        assert (text_of(found), found.finish) == (text_of(wanted), wanted.finish)
+        assert (found.prompt_tokens, found.completion_tokens) == (
+            wanted.prompt_tokens,
+            wanted.completion_tokens,
+        )
+        assert [each.token for each in found.logprobs] == [each.token for each in wanted.logprobs]
+        for one, two in zip(found.logprobs, wanted.logprobs, strict=True):
+            assert one.logprob == pytest.approx(two.logprob, abs=1e-4)
+            assert [token for token, _ in one.top] == [token for token, _ in two.top]
+
+
+def test_a_seed_gives_one_text_in_any_company_and_no_seed_gives_several(engine: LocalEngine) -> None:
+    sampled = job(1, temperature=1.5, seed=-7)
+    alone = done(run(engine, [sampled]))["1"]
+    beside = done(run(engine, [sampled, job(2, "other"), job(3, temperature=0.7, seed=3)]))["1"]
+    assert text_of(alone) == text_of(beside)
+    free = {text_of(done(run(engine, [replace(sampled, seed=None)]))["1"]) for _ in range(4)}
+    assert len(free) > 1
+
+
+def test_a_question_that_comes_later_joins_between_two_tokens(engine: LocalEngine) -> None:
+    inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
+
+    def emit(events: Sequence[Event]) -> None:
+        before = deltas(seen)
+        seen.extend(events)
+        if before < 3 <= deltas(seen):
+            inbox.put(job(2, "other", max_new_tokens=2, stream=True))
+
+    inbox.put(job(1, stream=True, stop=()))
+    while len(inbox) or engine.busy:
+        engine.work(inbox, emit)
+    ends = [event.id for event in seen if isinstance(event, Done)]
+    first = done(seen)["1"]
+    if first.completion_tokens == NEW:  # else it ended early by itself
+        assert ends == ["2", "1"]
+    alone = run(engine, [job(1)])
+    assert text_of(first) == text_of(done(alone)["1"])
+
+
+def test_a_client_that_hangs_up_frees_its_slot(spec: EngineSpec) -> None:
+    narrow = LocalEngine.start(replace(spec, rows=1))
+    inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
+    for each in (job(1, stream=True, max_new_tokens=400), job(2), job(3)):
+        inbox.put(each)
+
+    def emit(events: Sequence[Event]) -> None:
+        before = deltas(seen)
+        seen.extend(events)
+        if before < 2 <= deltas(seen):
+            inbox.cancel("1")
+
+    while len(inbox) or narrow.busy:
+        narrow.work(inbox, emit)
+    assert deltas(seen) == 2
+    assert list(done(seen)) == ["2", "3"]
+    assert not inbox.cancelled("1")
+
+
+def test_out_of_memory_begins_the_texts_again_and_reports_nothing_twice(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job(1, stream=True), job(2, "other", stream=True), *map(job, (3, 4, 5))]
+    wanted = run(engine, jobs)
+    assert engine._texts is not None
+    held = engine._texts._engine
+    original, steps = held._decode, [0]
+
+    def fail_twice() -> None:
+        steps[0] += 1
+        if steps[0] in (4, 6):
+            raise torch.OutOfMemoryError
+        original()
+
+    monkeypatch.setattr(held, "_decode", fail_twice)
+    found = run(engine, jobs)
+    for number in ("1", "2"):
+        texts = [
+            [event.text for event in events if isinstance(event, Delta) and event.id == number]
+            for events in (found, wanted)
+        ]
+        assert texts[0] == texts[1]
+    assert {name: text_of(each) for name, each in done(found).items()} == {
+        name: text_of(each) for name, each in done(wanted).items()
+    }
+    monkeypatch.setattr(held, "_decode", lambda: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    events = run(engine, [job(1), job(2)])
+    assert [(event.id, event.status) for event in events if isinstance(event, Failed)] == [
+        ("1", 503),
+        ("2", 503),
+    ]
+
+
+def test_an_adapter_that_goes_finishes_its_texts_and_dora_comes_beside_texts(
+    engine: LocalEngine, spec: EngineSpec, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    wanted = {name: text_of(each) for name, each in done(run(engine, [job(1), job(2, "other")])).items()}
+    engine.load("third", spec.adapters["other"])
+    inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
+    inbox.put(job(1))
+    inbox.put(job(2, "third"))
+    engine.work(inbox, seen.extend)
+    engine.work(inbox, seen.extend)
+    engine.unload("third")
+    assert engine.busy
+    seen += run(engine, [], inbox)
+    assert {name: text_of(each) for name, each in done(seen).items()} == wanted
+    dora = trained_adapter(tiny_bases["llama"], tmp_path / "dora", threshold=0.0, seed=4, use_dora=True)
+    inbox.put(job(1))
+    engine.work(inbox, seen.extend)
+    engine.load("dora", str(dora))
+    found = done(run(engine, [job(3), job(4, "dora")], inbox))
+    assert text_of(found["1"]) == wanted["1"]
+    assert found.keys() == {"1", "3", "4"}
+    engine.unload("dora")
+    assert text_of(done(run(engine, [job(2, "other")]))["2"]) == wanted["2"]
+
+
+def test_a_bare_base_takes_adapters_later(tiny_bases: dict[str, Path], spec: EngineSpec) -> None:
+    bare = LocalEngine.start(replace(spec, adapters={}, base=str(tiny_bases["llama"])))
+    before = text_of(done(run(bare, [job(1, "base")]))["1"])
+    bare.load("ward", spec.adapters["ward"])
+    bare.load("other", spec.adapters["other"])
+    found = done(
+        run(bare, [job(1, "base"), replace(job(1, "ward"), id="w"), replace(job(1, "other"), id="o")])
+    )
+    assert text_of(found["1"]) == before
+    assert len({text_of(each) for each in found.values()}) == 3
