@@ -19,7 +19,7 @@ def model_card(record: AdapterRecord) -> str:
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
         *_scores(record["scores"], record["data"].get("validation_sample")),
-        *_section("Confidence", _calibration(record["calibration"])),
+        *_section("Confidence", _calibration(record["calibration"], record.get("calibrated_on"))),
         *_training(record),
         *_section("Versions", "| package | version |", "|---|---|", _rows(record["versions"])),
         f"Made by medqlora, {record['created']}.",
@@ -91,12 +91,14 @@ def _scores(scores: Mapping[str, float], sample: object) -> list[str]:
     return _section("Validation scores of these weights", *lines)
 
 
-def _calibration(values: Mapping[str, object] | None) -> str:
+def _calibration(values: Mapping[str, object] | None, origin: Mapping[str, object] | None = None) -> str:
     """What the validation questions say of the confidence, in the words of `Calibration`."""
     if values is None:
         return "None: nothing was validated."
     found = Calibration.from_json(values, "the adapter's record")
     asked = f"On the {found.n} validation question{'s' * (found.n != 1)}:"
+    if origin is not None:
+        asked = f"On {found.n} {origin.get('kind', 'other')} predictions of a cross-validation:"
     if found.caution is not None:
         return (
             f"Not calibrated: {found.caution}. The temperature stays {found.temperature:.3g}, and the threshold that "

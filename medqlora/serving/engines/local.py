@@ -14,6 +14,7 @@ from medqlora.errors import InputError
 from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
+from medqlora.models.adapters.several import FIRST, NO_ADAPTER, Adapters
 from medqlora.records import Encoded, Prediction
 from medqlora.serving.engine import (
     BASE,
@@ -31,7 +32,6 @@ from medqlora.serving.engine import (
 from medqlora.serving.engines.answering import SELF_TEST, Spoken, record_of, served_model
 from medqlora.serving.engines.decoding import Row, decode
 from medqlora.serving.engines.names import unknown_model
-from medqlora.serving.engines.several import FIRST, NO_ADAPTER, Adapters
 
 
 @dataclass(frozen=True)
