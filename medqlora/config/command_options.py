@@ -36,6 +36,19 @@ COMMAND_OPTIONS: Mapping[str, tuple[CommandOption, ...]] = {
             "against", "DIR", "another finished cross-validation, to compare with question by question."
         ),
     ),
+    "test": (
+        CommandOption(
+            "ensemble",
+            "DIR DIR …",
+            "test adapters (or the folder cv_N of a cross-validation) that answer together: the mean of their label "
+            "log-probabilities, on one loaded base model. Each is also compared alone.",
+        ),
+        CommandOption(
+            "against",
+            "DIR …",
+            "with --ensemble: further adapters on the same questions, as that of `medqlora combine`.",
+        ),
+    ),
 }
 
 

@@ -191,10 +191,9 @@ def _calibration(found: CrossValidation) -> Markup:
     interval = values["risk_ci95"]
     if isinstance(interval, (list, tuple)):
         at_most = f"for at most {percent(_value(target))} wrong"
-        lines.append(
-            f"Answers are given from a confidence of {_number(values['threshold'])} on ({at_most}): {values['answered']} "
-            f"of {n} questions, {values['wrong']} of them wrongly ({interval_text(interval)}); the others are uncertain."
-        )
+        shown = f"{values['answered']} of {n} questions, {values['wrong']} of them wrongly ({interval_text(interval)})"
+        start = f"Answers are given from a confidence of {_number(values['threshold'])} on ({at_most})"
+        lines.append(f"{start}: {shown}; the others are uncertain.")
     else:
         lines.append(
             f"No confidence is enough for at most {percent(_value(target))} wrong: every answer is uncertain."

@@ -39,7 +39,7 @@ def curve_figures(curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, Figure
     for tag, words in _SCORES.items():
         found = {name: tags[tag] for name, tags in curves.items() if tags.get(tag)}
         if found:
-            drawn[tag.partition("/")[2]] = _lines(found, words.capitalize(), words)
+            drawn[tag.partition("/")[2]] = _lines(found, f"{words[0].upper()}{words[1:]}", words)
     return drawn
 
 
