@@ -16,6 +16,7 @@ def model_card(record: AdapterRecord) -> str:
     parts = [
         *_head(record),
         *on_test_questions(record["test_questions"]),
+        *_combined(record.get("combined")),
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
         *_scores(record["scores"], record["data"].get("validation_sample")),
@@ -56,6 +57,26 @@ def on_test_questions(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         return []
     text = f"WARNING: {told(counts)} (`{OPTION} true`). Its scores on these benchmarks mean nothing."
     return _section("Trained on test questions", text)
+
+
+def _combined(combined: Mapping[str, object] | None) -> list[str]:
+    """The section on the adapters that this one was combined from; empty for an adapter that was trained."""
+    members = None if combined is None else combined.get("members")
+    if combined is None or not isinstance(members, list):
+        return []
+    rows = [
+        f"| {one['weight']:.4g} | {one['adapter']} | {one['fold']} | {one['seed']} | {one['adapter_sha256']} |"
+        for one in members
+    ]
+    return _section(
+        "Combined from",
+        f"Not trained: combined by PEFT's `add_weighted_adapter`, method {combined.get('method')}, rank "
+        f"{combined.get('rank')}.",
+        "",
+        "| weight | adapter | fold | seed | SHA-256 |",
+        "|---|---|---|---|---|",
+        *rows,
+    )
 
 
 def _loading(base: str) -> list[str]:

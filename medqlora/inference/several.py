@@ -114,6 +114,14 @@ class SeveralAdapters:
         """A block in which the adapter is switched on; None switches all off."""
         return self._adapters.active(NO_ADAPTER if folder is None else self._names[folder])
 
+    def names(self, folders: Sequence[str]) -> list[str]:
+        """PEFT's names of loaded adapters."""
+        return [self._names[folder] for folder in folders]
+
+    def switched(self, name: str) -> AbstractContextManager[None]:
+        """As `active`, by PEFT's name of an adapter that the model has."""
+        return self._adapters.active(name)
+
     def predict(
         self, folder: str | None, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None
     ) -> list[Prediction]:
