@@ -222,6 +222,16 @@ def _test_of(run: RunFolder) -> RunFolder | None:
     return None
 
 
+def test_figures(adapter: Path) -> dict[str, object]:
+    """The figures of the newest test of an adapter that lies beside its run; {} without one."""
+    test = _test_of(RunFolder(adapter.parent)) if adapter.name == "adapter" else None
+    if test is None:
+        return {}
+    report = _json(test.test_report)
+    kept = ("dataset", "split", "n", "accuracy", "accuracy_ci95", "macro_f1")
+    return {**{key: report[key] for key in kept if report.get(key) is not None}, "report": str(test.path)}
+
+
 def _answers(run: RunFolder) -> tuple[str, dict[str, Decided]]:
     """The set and the decisions of a test."""
     report = _json(run.test_report)

@@ -24,7 +24,7 @@ def run(command: str, words: list[str]) -> int:
     `--model.adapter` may be given several times, or be followed by several folders, as a shell's
     `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
     report tells their mean and spread. With `--gguf FILE` a GGUF file is tested, with
-    `--ensemble A B` adapters that answer together.
+    `--ensemble A B` adapters that answer together, with `--library DIR` those of a library.
     """
     if test_gguf.is_meant(words):
         return test_gguf.run(words)
@@ -34,6 +34,10 @@ def run(command: str, words: list[str]) -> int:
         from medqlora.commands.ensemble import run as run_ensemble
 
         return run_ensemble(words)
+    if is_given("library", words):
+        from medqlora.commands.library_use import test
+
+        return test(words)
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])

@@ -41,6 +41,10 @@ def run(command: str, words: list[str]) -> int:
         from medqlora.commands.folds import run as run_folds
 
         return run_folds(words)
+    if command == "predict" and is_given("library", words):
+        from medqlora.commands.library_predict import run as run_library
+
+        return run_library(words)
     execute(prepared([command, *with_config(words)]))
     return 0
 

@@ -18,6 +18,12 @@ class CommandOption(NamedTuple):
     help: str
 
 
+_LIBRARY = CommandOption(
+    "library",
+    "DIR",
+    "a library (`medqlora library`) answers: a topic classifier sends each question to one of its adapters.",
+)
+
 #: command → its options, in the order of the help
 COMMAND_OPTIONS: Mapping[str, tuple[CommandOption, ...]] = {
     "fit": (
@@ -33,7 +39,9 @@ COMMAND_OPTIONS: Mapping[str, tuple[CommandOption, ...]] = {
             "folds that are trained side by side, each on a GPU of its own (default: 1).",
         ),
         CommandOption(
-            "against", "DIR", "another finished cross-validation, to compare with question by question."
+            "against",
+            "DIR",
+            "with --folds: another finished cross-validation, to compare with question by question.",
         ),
     ),
     "test": (
@@ -48,7 +56,9 @@ COMMAND_OPTIONS: Mapping[str, tuple[CommandOption, ...]] = {
             "DIR …",
             "with --ensemble: further adapters on the same questions, as that of `medqlora combine`.",
         ),
+        _LIBRARY,
     ),
+    "predict": (_LIBRARY,),
 }
 
 
