@@ -13,6 +13,7 @@ from medqlora.commands.on_one_base import (
     held_out_predictions,
     kept_words,
     many_values,
+    option_of,
     test_sets,
     write_tested,
 )
@@ -61,7 +62,7 @@ def run(words: list[str]) -> int:
     kept = kept_words(line, "test")
     check_words(kept, "--ensemble")
     built = test_sets(kept, [*members, *others], "--ensemble")
-    allow = bool(built.value("report.allow_overlap"))
+    allow = bool(option_of(built, "report.allow_overlap"))
     contamination = check_contamination([*members, *others], built.datamodule, allow, "--ensemble")
     say(f"Ensemble of {len(members)} adapters: {', '.join(members)}")
     answered = _ask(built, kept, members, others)
@@ -114,7 +115,7 @@ def _scored(
     from medqlora.training.tested_sets import ScoreOptions, score_set
 
     data, backend = built.datamodule, built.model.backend
-    normalisation = built.value("report.normalisation")
+    normalisation = option_of(built, "report.normalisation")
     options = ScoreOptions("length" if normalisation == "length" else "none")
     development = answered.development
     calibration = calibrate(development, built.model.options.target_risk) if development else None

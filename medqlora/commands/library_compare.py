@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import Entry, Library
 from medqlora.commands.library_use import one_value
-from medqlora.commands.on_one_base import check_contamination, check_words, device_of, test_sets
+from medqlora.commands.on_one_base import check_contamination, check_words, device_of, option_of, test_sets
 from medqlora.config.words import CommandLine, with_config
 from medqlora.errors import InputError
 from medqlora.utils.console import say
@@ -48,7 +48,7 @@ def run(words: list[str]) -> int:
     check_words(kept, "--library")
     built = test_sets(kept, list(folders.values()), "--library")
     data = built.datamodule
-    check_contamination(list(folders.values()), data, bool(built.value("report.allow_overlap")), "--library")
+    check_contamination(list(folders.values()), data, bool(option_of(built, "report.allow_overlap")), "--library")
     from medqlora.inference.several import SeveralAdapters
 
     several = SeveralAdapters.load(list(folders.values()), device=device_of(kept), option="--library")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from medqlora.artifacts.library import ROUTER, Library
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.library_use import load_library, one_value
-from medqlora.commands.on_one_base import device_of, kept_words, log_folder
+from medqlora.commands.on_one_base import device_of, kept_words, log_folder, option_of
 from medqlora.commands.places import check_places
 from medqlora.config.check import check_options
 from medqlora.config.command_options import own_options
@@ -82,7 +82,7 @@ def _questions(words: list[str], library: Library) -> "tuple[list[Record], dict[
     from medqlora.safety import check_note
 
     built = build(["predict", *words], with_trainer=False)
-    note = str(built.value("answers.note"))
+    note = str(option_of(built, "answers.note"))
     check_note(note, "--answers.note")
     data = built.datamodule
     labels = read_trained(library.folder(library.general), "--library").labels
@@ -93,7 +93,7 @@ def _questions(words: list[str], library: Library) -> "tuple[list[Record], dict[
     if not questions:
         raise InputError("--data.questions: there is no question to answer: name a file")
     values = {
-        "path": built.value("answers.path"),
+        "path": option_of(built, "answers.path"),
         "note": note,
         "generate": built.model.options.generate,
         "max_new_tokens": built.model.options.max_new_tokens,
@@ -130,9 +130,10 @@ def _write(
         )
         lines.parent.mkdir(parents=True, exist_ok=True)
         with lines.open("a", encoding="utf-8", newline="\n") as stream:
-            for start in range(done, len(questions), _ROWS):
-                group = questions[start : start + _ROWS]
-                for answer, name in routed.answers(group, str(values["note"])):
+            # a group is answered whole also where some of it is written: another batch would round otherwise
+            for start in range(done - done % _ROWS, len(questions), _ROWS):
+                answered = routed.answers(questions[start : start + _ROWS], str(values["note"]))
+                for answer, name in answered[max(0, done - start) :]:
                     counts[name] += 1
                     line = {**answer.to_json(), "adapter": name, "by": by}
                     stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")

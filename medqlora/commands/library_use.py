@@ -8,6 +8,7 @@ from medqlora.commands.on_one_base import (
     check_words,
     device_of,
     kept_words,
+    option_of,
     test_sets,
     write_tested,
 )
@@ -73,7 +74,7 @@ def test(words: list[str]) -> int:
     check_words(kept, "--library")
     built = test_sets(kept, list(folders.values()), "--library")
     data = built.datamodule
-    allow = bool(built.value("report.allow_overlap"))
+    allow = bool(option_of(built, "report.allow_overlap"))
     contamination = check_contamination(list(folders.values()), data, allow, "--library")
     from medqlora.evaluation import console_table
     from medqlora.evaluation.report.side_by_side_table import paired_lines
@@ -101,7 +102,7 @@ def test(words: list[str]) -> int:
         result = score_set(
             questions,
             SetPredictions(test=mixed, base=base),
-            ScoreOptions("length" if built.value("report.normalisation") == "length" else "none"),
+            ScoreOptions("length" if option_of(built, "report.normalisation") == "length" else "none"),
             seed=data.seed,
             prompt_sha256=questions.prompt.sha256(built.model.backend.tokenizer()),
             adapter=f"library {library.path}",

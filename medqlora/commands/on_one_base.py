@@ -101,6 +101,11 @@ def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLo
     return built
 
 
+def option_of(built: "MedQLoRACLI", name: str) -> object:
+    """An option of a callback, as "report.normalisation", as it was given."""
+    return built.config[built.verb][name]
+
+
 def development_questions(words: list[str], adapters: Sequence[str]) -> "list[PubMedQADataModule]":
     """Datamodules with the validation questions of each fold that the adapters were trained with; one without folds.
 
