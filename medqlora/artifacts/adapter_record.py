@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
+from typing_extensions import NotRequired
+
 
 class TrainingFigures(TypedDict):
     """How the adapter was trained; `step` is the optimizer step of its weights."""
@@ -31,10 +33,13 @@ class AdapterRecord(TypedDict):
         training: see `TrainingFigures`.
         scores: the validation scores of these weights.
         calibration: the temperature and threshold of their answers, see `medqlora.inference`; None without validation.
+        calibrated_on: the questions that it was fitted on, where these are not the validation questions: `kind` and
+            `folds` of a cross-validation.
         chosen_by: the score that chose them: `score` and `value`.
         parameters: the numbers of `trainable` and of all (`total`) parameters.
         versions: of the packages.
         created: a UTC time.
+        combined: of an adapter that `medqlora combine` made: `method` and `members`.
     """
 
     base: str
@@ -55,3 +60,5 @@ class AdapterRecord(TypedDict):
     parameters: dict[str, int]
     versions: dict[str, str]
     created: str
+    calibrated_on: NotRequired[Mapping[str, object]]
+    combined: NotRequired[Mapping[str, object]]

@@ -16,10 +16,11 @@ def model_card(record: AdapterRecord) -> str:
     parts = [
         *_head(record),
         *on_test_questions(record["test_questions"]),
+        *_combined(record.get("combined")),
         *_loading(record["base"]),
         *_prompt(record["prompt"]),
         *_scores(record["scores"], record["data"].get("validation_sample")),
-        *_section("Confidence", _calibration(record["calibration"])),
+        *_section("Confidence", _calibration(record["calibration"], record.get("calibrated_on"))),
         *_training(record),
         *_section("Versions", "| package | version |", "|---|---|", _rows(record["versions"])),
         f"Made by medqlora, {record['created']}.",
@@ -58,6 +59,26 @@ def on_test_questions(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     return _section("Trained on test questions", text)
 
 
+def _combined(combined: Mapping[str, object] | None) -> list[str]:
+    """The section on the adapters that this one was combined from; empty for an adapter that was trained."""
+    members = None if combined is None else combined.get("members")
+    if combined is None or not isinstance(members, list):
+        return []
+    rows = [
+        f"| {one['weight']:.4g} | {one['adapter']} | {one['fold']} | {one['seed']} | {one['adapter_sha256']} |"
+        for one in members
+    ]
+    return _section(
+        "Combined from",
+        f"Not trained: combined by PEFT's `add_weighted_adapter`, method {combined.get('method')}, rank "
+        f"{combined.get('rank')}.",
+        "",
+        "| weight | adapter | fold | seed | SHA-256 |",
+        "|---|---|---|---|---|",
+        *rows,
+    )
+
+
 def _loading(base: str) -> list[str]:
     return _section(
         "Load it",
@@ -91,12 +112,14 @@ def _scores(scores: Mapping[str, float], sample: object) -> list[str]:
     return _section("Validation scores of these weights", *lines)
 
 
-def _calibration(values: Mapping[str, object] | None) -> str:
+def _calibration(values: Mapping[str, object] | None, origin: Mapping[str, object] | None = None) -> str:
     """What the validation questions say of the confidence, in the words of `Calibration`."""
     if values is None:
         return "None: nothing was validated."
     found = Calibration.from_json(values, "the adapter's record")
     asked = f"On the {found.n} validation question{'s' * (found.n != 1)}:"
+    if origin is not None:
+        asked = f"On {found.n} {origin.get('kind', 'other')} predictions of a cross-validation:"
     if found.caution is not None:
         return (
             f"Not calibrated: {found.caution}. The temperature stays {found.temperature:.3g}, and the threshold that "

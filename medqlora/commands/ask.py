@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser
+from medqlora.commands.ask_library import check_library_options, load_for_ask
 from medqlora.commands.ask_sources import add_index_options, answer_from_index, check_index_options
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
@@ -23,7 +24,10 @@ from medqlora.utils.interrupts import Interrupted
 from medqlora.utils.terminal import printable
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from medqlora.inference.predictor import Predictor
+    from medqlora.inference.routed import RoutedPredictor
 
 COMMAND = Command("ask", "one question in the terminal, or one after another", also=("chat",), rank=50)
 
@@ -61,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         help="the folder of the runs (default: %(default)s)",
     )
     made.add_argument(
+        "--library", metavar="DIR", help="a library: the adapter of the question's topic answers it"
+    )
+    made.add_argument(
         "--base", help="the base model's name or folder, where it differs from the adapter's record"
     )
     made.add_argument(
@@ -95,6 +102,8 @@ def run(command: str, words: list[str]) -> int:
     if options.max_new_tokens < 1:
         raise InputError(f"--max_new_tokens is {options.max_new_tokens}: it has to be at least 1")
     check_index_options(options)
+    if options.library is not None:
+        check_library_options(options)
     if options.question is not None and not options.question.strip():
         raise InputError("the question is empty: write it in quotes after `ask`")
     if len(options.option) == 1:
@@ -117,10 +126,12 @@ def run(command: str, words: list[str]) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace) -> "Predictor":
+def _load(options: argparse.Namespace) -> "Predictor | RoutedPredictor":
     from medqlora.artifacts.runs import newest_adapter
     from medqlora.models.adapters import find_adapter, read_merged
 
+    if options.library is not None:
+        return load_for_ask(options)
     merged = options.adapter is not None and bool(read_merged(options.adapter, "--adapter"))
     remark = None
     if options.adapter is None:
@@ -159,16 +170,18 @@ def _load(options: argparse.Namespace) -> "Predictor":
 
 
 def _answer(
-    predictor: "Predictor", question: str, context: str | None, options: argparse.Namespace
+    predictor: "Predictor | RoutedPredictor", question: str, context: str | None, options: argparse.Namespace
 ) -> Answer:
-    if options.index is not None:
+    if options.index is not None and not _is_routed(predictor):
         return answer_from_index(predictor, question, context, options)
     asked = (question, context, options.option, options.note)
     if sys.stdout is not None and sys.stdout.isatty() and not options.json:
         answer = stream(predictor.answer_stream(*asked), _columns())
     else:
         answer = predictor.answer(*asked)
-        _show(answer, options)
+        _show(answer, options, predictor.route.name if _is_routed(predictor) else None)
+    if _is_routed(predictor) and answer.reply is None and not options.json:
+        say(predictor.said())
     if context is None and predictor.wants_context and answer.reply is None and not options.json:
         how = "Type /context FILE|TEXT first." if options.question is None else "Pass --context."
         say(
@@ -178,9 +191,15 @@ def _answer(
     return answer
 
 
-def _show(answer: Answer, options: argparse.Namespace) -> None:
+def _is_routed(predictor: "Predictor | RoutedPredictor") -> "TypeIs[RoutedPredictor]":
+    """Whether a library answers; its class is not imported where none does."""
+    return hasattr(predictor, "route")
+
+
+def _show(answer: Answer, options: argparse.Namespace, adapter: str | None = None) -> None:
     if options.json:
-        say(json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False))
+        plain = answer.to_json() if adapter is None else {**answer.to_json(), "adapter": adapter}
+        say(json.dumps(plain, ensure_ascii=False, allow_nan=False))
     else:
         say(answer.shown(_columns()))
 
@@ -214,7 +233,7 @@ def stream(parts: Iterable[AnswerPart], width: int) -> Answer:
     return last
 
 
-def _loop(predictor: "Predictor", options: argparse.Namespace, context: str | None) -> int:
+def _loop(predictor: "Predictor | RoutedPredictor", options: argparse.Namespace, context: str | None) -> int:
     """Answers one question per line until the input ends; a wrong line is reported, and the loop goes on."""
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # Windows has none

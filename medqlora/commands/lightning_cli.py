@@ -54,6 +54,7 @@ class MedQLoRACLI(StagedCLI):
         words: the verb and its options.
         settle: called with the verb's options, parsed and not yet instantiated; may change them.
         with_trainer: also build the Trainer.
+        into: folder of a new run; None for the next `version_N` of the log folder.
 
     Raises:
         InputError: an option is wrong.
@@ -70,8 +71,10 @@ class MedQLoRACLI(StagedCLI):
         settle: "Callable[[Namespace], None] | None" = None,
         *,
         with_trainer: bool = True,
+        into: Path | None = None,
     ) -> None:
         self._settle = settle
+        self._into = into
         self._with_trainer = with_trainer
         self.asked = words[0]
         hide_usual_messages()
@@ -128,12 +131,15 @@ class MedQLoRACLI(StagedCLI):
         logs = Path(options.get("default_root_dir") or ".").expanduser() / LOGS
         given = self.value("ckpt_path")
         choose = choose_checkpoint if self.verb == "fit" else evaluated_checkpoint
-        chosen = choose(None if given is None else str(given), logs, self.model.backend)
+        chosen = None if given is None else str(given)
+        if given is not None or self._into is None:
+            chosen = choose(chosen, logs, self.model.backend)
         self.config_init[self.verb]["ckpt_path"] = chosen
         if self.verb == "fit":  # where a fit began is no option of its run: `config.yaml` begins the run anew
             self.config["fit"]["ckpt_path"] = None
         resumed = self.given.run if self.verb == "fit" else None
-        return make_trainer(super().instantiate_trainer, options, None if resumed is None else resumed.path)
+        folder = self._into if resumed is None else resumed.path
+        return make_trainer(super().instantiate_trainer, options, folder)
 
     @cached_property
     def given(self) -> GivenCheckpoint:

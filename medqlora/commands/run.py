@@ -50,6 +50,7 @@ class Run:
         words: the verb and its options.
         command: what the user typed, where it wasn't the verb.
         settle: called with the parsed options before anything is constructed; may change them.
+        into: folder of a new run; None for the next `version_N` of the log folder.
 
     Attributes:
         cli: what was parsed and built; set by `build`, as `trainer`, `model` and `datamodule` are.
@@ -62,8 +63,10 @@ class Run:
         words: list[str],
         command: str | None = None,
         settle: "Callable[[Namespace], None]" = lambda options: None,
+        into: Path | None = None,
     ) -> None:
         self.words = words
+        self._into = into
         self._settle = settle
         self.verb = words[0]
         self.command = command or self.verb
@@ -81,7 +84,7 @@ class Run:
         """
         try:
             with phase("Building the run"):
-                self.cli = MedQLoRACLI(self.words, self._settle, with_trainer=with_trainer)
+                self.cli = MedQLoRACLI(self.words, self._settle, with_trainer=with_trainer, into=self._into)
         except ArgumentError as error:
             raise InputError(one_line(str(error), options(self.verb), self.words)) from error
         self.trainer, self.model, self.datamodule = self.cli.trainer, self.cli.model, self.cli.datamodule

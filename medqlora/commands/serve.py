@@ -19,6 +19,7 @@ _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "limits")
 _EXAMPLES = """examples:
   medqlora serve                                  the newest finished run's adapter, on http://127.0.0.1:8000
   medqlora serve --adapter lightning_logs/version_0 ward=lightning_logs/version_3
+  medqlora serve --library library                each question to the adapter of its topic
   medqlora serve --tokens tokens.txt --new_token ward      prints a token, and adds its hash to the file
   medqlora serve --host 0.0.0.0 --tokens tokens.txt
 
@@ -80,6 +81,10 @@ def served(options: ServeOptions) -> tuple[dict[str, str], str | None]:
     from medqlora.artifacts.runs import newest_adapter
     from medqlora.models.adapters import find_adapter, read_adapter, read_merged
 
+    if options.library is not None:
+        from medqlora.artifacts.library import Library
+
+        return Library.open(options.library).folders(), options.base
     if options.adapter == ("none",):
         if options.base is None:
             raise InputError("--adapter none: name the base model with --base")

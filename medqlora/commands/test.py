@@ -5,7 +5,7 @@ from pathlib import Path
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands import test_gguf
 from medqlora.commands.registry import Command
-from medqlora.commands.verbs import run_verb, shows_help
+from medqlora.commands.verbs import is_given, run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
 
 COMMAND = Command(
@@ -23,12 +23,21 @@ def run(command: str, words: list[str]) -> int:
 
     `--model.adapter` may be given several times, or be followed by several folders, as a shell's
     `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
-    report tells their mean and spread. With `--gguf FILE` a GGUF file is tested.
+    report tells their mean and spread. With `--gguf FILE` a GGUF file is tested, with
+    `--ensemble A B` adapters that answer together, with `--library DIR` those of a library.
     """
     if test_gguf.is_meant(words):
         return test_gguf.run(words)
     if shows_help(command, command, words):
         return 0
+    if is_given("ensemble", words):
+        from medqlora.commands.ensemble import run as run_ensemble
+
+        return run_ensemble(words)
+    if is_given("library", words):
+        from medqlora.commands.library_use import test
+
+        return test(words)
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])

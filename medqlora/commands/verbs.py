@@ -1,12 +1,14 @@
 """Runs one of Lightning's verbs, and turns what is wrong with its options into one line."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.places import check_places
 from medqlora.commands.registry import Command, commands
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
+from medqlora.config.command_options import own_options
 from medqlora.config.words import CommandLine, with_config
 from medqlora.errors import InputError
 from medqlora.utils.interrupts import FitError, Interrupted
@@ -35,7 +37,29 @@ def run(command: str, words: list[str]) -> int:
     """
     if shows_help(command, command, words):
         return 0
-    begun = _prepared([command, *with_config(words)])
+    if command == "fit" and is_given("folds", words):
+        from medqlora.commands.folds import run as run_folds
+
+        return run_folds(words)
+    if command == "predict" and is_given("library", words):
+        from medqlora.commands.library_predict import run as run_library
+
+        return run_library(words)
+    execute(prepared([command, *with_config(words)]))
+    return 0
+
+
+def is_given(name: str, words: list[str]) -> bool:
+    """Whether an option stands among the words."""
+    return any(option.name == name for option in CommandLine.parse(words).options)
+
+
+def execute(begun: "Run") -> None:
+    """Runs it to its end; an error or a signal tells the step of the newest checkpoint.
+
+    Raises:
+        InputError, FitError, Interrupted: as `run`.
+    """
     try:
         begun.execute()
     except InputError:
@@ -49,7 +73,6 @@ def run(command: str, words: list[str]) -> int:
         if step is None:
             raise
         raise FitError(error, step) from error
-    return 0
 
 
 def run_verb(words: list[str], command: str | None = None) -> "Run":
@@ -62,7 +85,7 @@ def run_verb(words: list[str], command: str | None = None) -> "Run":
     Raises:
         InputError: as in `run`.
     """
-    return _prepared(words, command).execute()
+    return prepared(words, command).execute()
 
 
 def shows_help(command: str, verb: str, words: list[str]) -> bool:
@@ -75,9 +98,16 @@ def shows_help(command: str, verb: str, words: list[str]) -> bool:
     return True
 
 
-def _prepared(words: list[str], command: str | None = None) -> "Run":
-    """The run before it is built. What can be checked without torch and Lightning is checked before their import."""
-    check_options(words[0], words[1:], files=True)
+def prepared(words: list[str], command: str | None = None, into: Path | None = None) -> "Run":
+    """The run before it is built. What can be checked without torch and Lightning is checked before their import.
+
+    Args:
+        words, command, into: see `medqlora.commands.run.Run`.
+
+    Raises:
+        InputError: an option is wrong, or a folder can't be written.
+    """
+    check_options(words[0], words[1:], own_options(words[0]), files=True)
     check_places(words)
     import_unsloth_if_named(words)
     if words[0] == "fit":
@@ -86,4 +116,4 @@ def _prepared(words: list[str], command: str | None = None) -> "Run":
     with phase("Loading the program"):
         from medqlora.commands.run import Run
 
-    return Run(words, command)
+    return Run(words, command, into=into)

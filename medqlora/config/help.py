@@ -4,6 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from medqlora.config.command_options import COMMAND_OPTIONS
 from medqlora.config.schema import (
     REQUIRED,
     Kind,
@@ -47,6 +48,11 @@ def verb_help(command: str, verb: str, line: str) -> str:
     """
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 110))
     parts = [_USAGE.format(command=command, line=line)]
+    for own in COMMAND_OPTIONS.get(command, ()):
+        parts.append(f"  --{own.name} {own.value}\n")
+        parts.append(
+            textwrap.fill(own.help, width, initial_indent="      ", subsequent_indent="      ") + "\n"
+        )
     for group, listed in grouped(options(verb).values()):
         if group:
             parts.append(f"\n{group}:\n")

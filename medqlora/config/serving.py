@@ -34,6 +34,8 @@ class ServeOptions:
     Args:
         adapter: adapter folders, run folders or names on the Hub, on one base model; NAME=FOLDER gives another name.
             `none` serves the base model of --base alone. Default: the adapter of the run that finished last.
+        library: a library (`medqlora library`) in place of adapters; a request that names no model, or "library", is
+            answered by the adapter that its topic calls for.
         logs: the folder of the runs.
         base: the base model's name or folder, where it differs from the adapter's record.
         backend: the backend that loads the base model.
@@ -65,6 +67,7 @@ class ServeOptions:
     """
 
     adapter: tuple[str, ...] = ()
+    library: str | None = None
     logs: str = "lightning_logs"
     base: str | None = None
     backend: str | None = None
@@ -120,6 +123,9 @@ class ServeOptions:
         self._check_engine()
 
     def _check_engine(self) -> None:
+        if self.library is not None and (self.adapter or self.engine != "local"):
+            other = "--adapter" if self.adapter else f"--engine {self.engine}"
+            raise InputError(f"--library: it names the adapters, for --engine local: leave {other} out")
         needed = {"vllm": "url", "llama.cpp": "gguf"}
         for engine, option in needed.items():
             value = getattr(self, option)

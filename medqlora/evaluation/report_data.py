@@ -250,6 +250,33 @@ class LiveComparison(TypedDict, total=False):
     source: str
 
 
+class PairedRow(TypedDict):
+    """One model beside the reference; differences are this model's minus the reference's.
+
+    Attributes:
+        name: of the model.
+        n, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95: on the questions.
+        difference, difference_ci95: in accuracy, Newcombe's paired interval; None for the reference.
+        macro_f1_difference, macro_f1_difference_ci95: paired bootstrap; None for the reference.
+        mcnemar_p, mcnemar_p_holm: exact, and adjusted for the number of models; None for the reference.
+        pairs: "this" is the model, "base" the reference; None for the reference.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+    macro_f1: float
+    macro_f1_ci95: Interval
+    difference: float | None
+    difference_ci95: Interval | None
+    macro_f1_difference: float | None
+    macro_f1_difference_ci95: Interval | None
+    mcnemar_p: float | None
+    mcnemar_p_holm: float | None
+    pairs: Pairs | None
+
+
 class Report(ModelScores, total=False):
     """`test_report.json`."""
 
@@ -285,6 +312,7 @@ class Report(ModelScores, total=False):
     threshold: Threshold | None
     asking_s: float
     retrieval: RetrievalBlock
+    side_by_side: list[PairedRow]
     suite: "Suite"
 
 

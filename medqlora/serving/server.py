@@ -75,7 +75,12 @@ def build(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     if options.index is not None:
         numbered = trained_with_numbers(next(iter(adapters.values()), None))
         sources = Sources(options.index, options.k, numbered=numbered)
-    return Service(options, pool, metrics, audit, adapters, sources)
+    router = None
+    if options.library is not None:
+        from medqlora.artifacts.library import Library
+
+        router = Library.open(options.library).router()
+    return Service(options, pool, metrics, audit, adapters, sources, router)
 
 
 def limits_of(options: ServeOptions) -> Limits:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
@@ -21,6 +22,12 @@ from medqlora.serving.pool import Pool, UnavailableError
 from medqlora.serving.sources import Sources
 from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
+
+if TYPE_CHECKING:
+    from medqlora.inference.topic_router import TopicRouter
+
+#: the name by which a request asks a library
+LIBRARY = "library"
 
 
 @dataclass
@@ -86,6 +93,7 @@ class Service:
         audit: its log.
         adapters: name → folder of the adapters that it was started with.
         sources: an index, from which questions without a context get theirs.
+        router: of a library, which chooses the adapter where a request names none.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Service:
         audit: AuditLog,
         adapters: Mapping[str, str],
         sources: Sources | None = None,
+        router: "TopicRouter | None" = None,
     ) -> None:
         self.options = options
         self.pool = pool
@@ -103,6 +112,7 @@ class Service:
         self.audit = audit
         self.adapters = adapters
         self.sources = sources
+        self.router = router
         #: whether it is about to end: open requests are answered, new ones refused
         self.draining = False
         #: requests that were open when the time to drain was over
@@ -156,6 +166,7 @@ class Service:
                 422,
                 "verify: claims are checked against retrieved sources: serve with --index, and give no contexts",
             )
+        model = self._routed(made, model)
         # a fixed reply must not wait for a model
         known = self.pool.models or made.reply() is None
         made = replace(made, model=self.model(model).name if known else model or BASE)
@@ -169,6 +180,16 @@ class Service:
                 code="context",
             )
         return made
+
+    def _routed(self, question: Question, model: str | None) -> str | None:
+        """The adapter of the question's topic, where the request names no model or the library."""
+        if self.options.library is None or model not in (None, "", LIBRARY):
+            return model
+        if self.router is None:
+            return None
+        record = Record("routed", question.text, question.contexts, options=question.options)
+        name = self.router.route(record).name
+        return name if name in self.pool.models or not self.pool.models else None
 
     def job(self, question: Question, job_id: str) -> Job:
         """The question as a job, without a text."""

@@ -40,6 +40,20 @@ def validation_questions(record: Mapping[str, object], where: str) -> list[Recor
     return found
 
 
+def development_questions(record: Mapping[str, object], where: str) -> list[Record]:
+    """The training and validation questions of the data that the adapter's record names, each id once.
+
+    Args:
+        record: the adapter's own (`medqlora.json`).
+        where: the adapter's folder, for messages.
+
+    Raises:
+        InputError: the data can't be read any more.
+    """
+    splits = _splits(record, where, "training", _FIX)
+    return list({one.id: one for one in (*splits.train, *splits.dev)}.values())
+
+
 def test_questions(record: Mapping[str, object], where: str) -> list[Record]:
     """The test questions of the data that the adapter's record names.
 

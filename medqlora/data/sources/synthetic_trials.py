@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from medqlora.data.folds import FOLDS, stratified_folds
 from medqlora.data.sources.source import SOURCES, Source
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Record, Splits
@@ -73,25 +74,47 @@ class SyntheticTrials(Source):
         dev: how many to validate on; 0 for none.
         test: how many to test on.
         seed: another seed gives other questions of the same kind.
+        fold: with a number from 0 to 9 the questions of `train` and `dev` together are cut into ten folds with equal
+            shares of the answers: this one is validated on, and the other nine are trained on. A name may then be in
+            both sets, and `dev` is no size any more.
     """
 
     name = "SyntheticTrials"
     invented = True
 
-    def __init__(self, train: int = 1200, dev: int = 64, test: int = 400, seed: int = 0) -> None:
+    def __init__(
+        self, train: int = 1200, dev: int = 64, test: int = 400, seed: int = 0, fold: int | None = None
+    ) -> None:
         for option, value, least in (("train", train, 1), ("dev", dev, 0), ("test", test, 1)):
             if value < least:
                 raise InputError(f"--data.source.{option} is {value}: it has to be at least {least}")
         self.train, self.dev, self.test = train, dev, test
-        self.seed = seed
+        if fold is not None and (
+            isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS
+        ):
+            raise InputError(
+                f"--data.source.fold: {fold!r} is no fold: give 0 to {FOLDS - 1}, or null for none"
+            )
+        if fold is not None and train + dev < FOLDS:
+            raise InputError(
+                f"--data.source.train and dev are {train} and {dev}: {FOLDS} folds need {FOLDS} questions"
+            )
+        self.seed, self.fold = seed, fold
 
     def read(self) -> Splits:
         counts = {"train": self.train, "dev": self.dev, "test": self.test}
-        return Splits(*(list(_trials(split, count, self.seed)) for split, count in counts.items()))
+        train, dev, test = (list(_trials(split, count, self.seed)) for split, count in counts.items())
+        if self.fold is not None:
+            development = [*train, *dev]
+            dev = stratified_folds(development, FOLDS, self.seed)[self.fold]
+            held_out = {record.id for record in dev}
+            train = [record for record in development if record.id not in held_out]
+        return Splits(train, dev, test)
 
     def fingerprint(self) -> dict[str, object]:
         counts = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {"source": self.name, **counts, "seed": self.seed}
+        folded = {} if self.fold is None else {"fold": self.fold}
+        return {"source": self.name, **counts, "seed": self.seed, **folded}
 
 
 def pretraining_trials(count: int, seed: int = 0) -> Iterator[Record]:

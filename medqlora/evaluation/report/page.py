@@ -21,6 +21,7 @@ from medqlora.evaluation.report.page_tables import (
 )
 from medqlora.evaluation.report.plots import figures, svg
 from medqlora.evaluation.report.retrieval_page import leak_alarm, retrieval_section
+from medqlora.evaluation.report.side_by_side_table import side_by_side_section
 from medqlora.evaluation.report.training_plot import training_figures
 from medqlora.evaluation.report.verification_tables import verification_contents
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
@@ -168,6 +169,7 @@ def _sections(
     else:
         contents = {
             "Against the baselines": comparison_table(report),
+            "Adapter by adapter": side_by_side_section(report),
             **_against_live(live, heading),
             "Retrieved contexts": retrieval_section(report),
             "By answer": class_table(report),

@@ -16,6 +16,7 @@ from medqlora.inference.loading import Trained, build_backend, pick_device, read
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import adapter_config
+from medqlora.models.adapters.several import FIRST, NO_ADAPTER, Adapters, is_plain
 from medqlora.records import Encoded, Prediction
 from medqlora.serving.engine import (
     BASE,
@@ -35,7 +36,6 @@ from medqlora.serving.engines.continuous import NO_MEMORY, ContinuousTexts
 from medqlora.serving.engines.decoding import decode
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
-from medqlora.serving.engines.several import FIRST, NO_ADAPTER, Adapters, is_plain
 
 _TOO_LONG = "the question is too long for the memory that is free now"
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from medqlora.errors import InputError
-from medqlora.models import Backend
-from medqlora.models.adapters import adapter_config, check_adapter_base, read_adapter
+from medqlora.models.adapters.base import check_adapter_base
 from medqlora.models.adapters.comparison import ADAPTER_NAME
 from medqlora.models.adapters.fit import load_adapter
+from medqlora.models.adapters.folder import adapter_config, read_adapter
+from medqlora.models.backend import Backend
 from medqlora.models.finite import is_finite
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Adapters:
         if changes:
             raise InputError(
                 f"--adapter {folder}: its {changes[0]} replaces weights of the base model, which the other adapters "
-                "need as they are: serve it alone"
+                "need as they are: use it alone"
             )
         if not hasattr(self.model, "peft_config"):
             base = cast("PreTrainedModel", self.model)

@@ -1,0 +1,139 @@
+"""The end of a cross-validation: out-of-fold predictions, the calibration from them, and the report."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from medqlora.artifacts.curve import read_curves
+from medqlora.artifacts.fold_group import REPORT, REPORT_PAGE, FoldGroup
+from medqlora.artifacts.recalibration import recalibrate
+from medqlora.config.words import CommandLine
+from medqlora.errors import InputError
+from medqlora.evaluation.cross_validation import (
+    FoldResult,
+    compare_groups,
+    cross_validation,
+    prediction_of,
+    prediction_row,
+)
+from medqlora.evaluation.report.cross_validation_page import cross_validation_table, render_cross_validation
+from medqlora.evaluation.report.files import write_files
+from medqlora.inference import calibrate
+from medqlora.inference.several import SeveralAdapters
+from medqlora.models.weight_files import ADAPTER_WEIGHTS
+from medqlora.records import Prediction
+from medqlora.utils.console import say
+from medqlora.utils.digests import file_digest
+from medqlora.utils.files import write_text
+from medqlora.utils.versions import versions
+
+
+def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: str | None) -> None:
+    """Asks each fold's adapter its validation questions, calibrates the adapters on all of them, and reports.
+
+    Args:
+        group: the folder, with its folds trained.
+        folds: in their order.
+        words: the options of each run, without the fold.
+        against: another group to compare with.
+
+    Raises:
+        InputError: the questions have no labels, or the other group has other questions or is not finished.
+    """
+    others = None if against is None else read_results(FoldGroup(Path(against).expanduser()), "--against")
+    _ask(group, folds, words)
+    results = read_results(group, "--ckpt_path")
+    found = cross_validation(results)
+    pooled = [one for result in results for one in result.predictions]
+    calibration = calibrate(pooled, _target_risk(words), "--model.target_risk").to_json()
+    found["calibration"] = dict(calibration)
+    if others is not None:
+        found["compared"] = compare_groups(results, others, str(against))
+    info = {
+        "command": shlex.join(["medqlora", *sys.argv[1:]]),
+        "group": str(group.path),
+        "options": dict(group.record("--ckpt_path").options),
+        "versions": versions(),
+    }
+    for fold in folds:
+        recalibrate(
+            group.run(fold).adapter,
+            calibration,
+            {"kind": "out-of-fold", "folds": list(folds), "n": len(pooled)},
+        )
+    curves = {f"fold {fold}": read_curves(group.run(fold).path) for fold in folds}
+    page = render_cross_validation(found, curves, info)
+    write_files(group.path, {REPORT_PAGE: page, REPORT: json.dumps(found, indent=2, allow_nan=False) + "\n"})
+    say(f"\n{cross_validation_table(found)}")
+    say(f"Group:   {group.path}")
+    say(f"Report:  {group.path / REPORT_PAGE}")
+    configs = [word for name in CommandLine.parse(words).configs for word in ("--config", name)]
+    say(f"Next:    {shlex.join(['medqlora', 'test', *configs, '--ensemble', str(group.path)])}")
+    say(f"         {shlex.join(['tensorboard', '--logdir', str(group.path)])}")
+
+
+def read_results(group: FoldGroup, option: str) -> list[FoldResult]:
+    """The out-of-fold predictions of a group.
+
+    Raises:
+        InputError: a fold has none, or its file is damaged.
+    """
+    results = []
+    for fold in group.record(option).folds:
+        file = group.out_of_fold(fold)
+        if (predictions := _read(file)) is None:
+            raise InputError(
+                f"{option} {group.path}: fold {fold} has no out-of-fold predictions that can be read ({file.name}): go "
+                f"on with it by `medqlora fit --folds … --ckpt_path {group.path}`"
+            )
+        results.append(FoldResult(fold, str(group.run(fold).path), predictions))
+    return results
+
+
+def _read(file: Path, adapter_sha256: str | None = None) -> list[Prediction] | None:
+    """The predictions of a file; None where it is missing, damaged, or of another adapter than `adapter_sha256`."""
+    try:
+        head, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        if adapter_sha256 not in (None, head["adapter_sha256"]) or head["n"] != len(rows):
+            return None
+        return [prediction_of(row) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
+    """Writes the out-of-fold predictions of the folds that lack them; the base model is loaded once."""
+    digests = {fold: str(file_digest(group.run(fold).adapter / ADAPTER_WEIGHTS)["sha256"]) for fold in folds}
+    missing = [fold for fold in folds if _read(group.out_of_fold(fold), digests[fold]) is None]
+    if not missing:
+        return
+    from medqlora.commands.run import build
+
+    device = "cpu" if CommandLine.parse(words).value("trainer.accelerator") == "cpu" else "auto"
+    say(f"\nAsking {len(missing)} adapters their own validation questions")
+    several = SeveralAdapters.load([str(group.run(fold).adapter) for fold in missing], device=device)
+    for fold in missing:
+        data = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False).datamodule
+        data.validation_samples = None  # a run may validate on a sample: here all questions are asked
+        data.read(several.predictor.tokenizer, ("dev",), report=lambda line: None)
+        if not data.dev or not all(example.labels for example in data.dev):
+            raise InputError(
+                "--folds: the validation questions need labels to choose from: free answers have none"
+            )
+        examples = {example.id: example for example in data.dev}
+        records = [data.records[example.id] for example in data.dev]
+        found = several.predict(str(group.run(fold).adapter), records, examples)
+        head = {"fold": fold, "n": len(found), "adapter_sha256": digests[fold]}
+        lines = [json.dumps(row) for row in (head, *map(prediction_row, found))]
+        write_text(group.out_of_fold(fold), "\n".join(lines) + "\n")
+        right = sum(one.decision == one.gold for one in found)
+        say(f"Fold {fold}: {right} of {len(found)} right")
+
+
+def _target_risk(words: list[str]) -> float:
+    from medqlora.config.model import ModelOptions
+
+    value = CommandLine.parse(words).value("model.target_risk")
+    return ModelOptions().target_risk if value is None else float(str(value))

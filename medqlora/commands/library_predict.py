@@ -1,0 +1,160 @@
+"""`medqlora predict --library DIR`: answers a file of questions, each by the adapter that it is routed to."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medqlora.artifacts.library import ROUTER, Library
+from medqlora.artifacts.run_folder import RunFolder
+from medqlora.commands.library_use import load_library, one_value
+from medqlora.commands.on_one_base import device_of, kept_words, log_folder, option_of
+from medqlora.commands.places import check_places
+from medqlora.config.check import check_options
+from medqlora.config.command_options import own_options
+from medqlora.config.words import CommandLine, with_config
+from medqlora.errors import InputError
+from medqlora.utils.console import say
+from medqlora.utils.digests import file_digest
+from medqlora.utils.locks import hold
+
+if TYPE_CHECKING:
+    from medqlora.records import Record
+
+#: questions that are answered, and then written, at once
+_ROWS = 32
+
+
+def run(words: list[str]) -> int:
+    """Answers the questions; a second run goes on after the last complete line.
+
+    Raises:
+        InputError: options, questions or the library are wrong, or the file holds other answers.
+    """
+    line = CommandLine.parse(with_config(words))
+    library = Library.open(one_value(line, "library"))
+    kept = kept_words(line, "predict")
+    _check(kept)
+    from medqlora.callbacks.answer_tables import growing_file
+    from medqlora.callbacks.answers_file import check_writable
+
+    questions, values = _questions(kept, library)
+    folder = None
+    if values["path"] is None:
+        folder = RunFolder.new(log_folder(kept))
+    output = folder.free_predictions() if folder is not None else Path(str(values["path"])).expanduser()
+    try:
+        release = hold(output)
+    except BlockingIOError as error:
+        raise InputError(
+            f"--answers.path: another process is writing {output}: wait for it, or name another"
+        ) from error
+    try:
+        check_writable(output)
+        _write(library, questions, output, growing_file(output), values, kept)
+    finally:
+        release()
+    return 0
+
+
+def _check(words: list[str]) -> None:
+    line = CommandLine.parse(words)
+    for name in ("model.adapter", "ckpt_path"):
+        if line.value(name) is not None:
+            raise InputError(f"--{name}: --library names the weights: leave it out")
+    if line.value("data.retrieval.index") is not None:
+        raise InputError(
+            "--data.retrieval.index: --library asks the questions with their own contexts: leave it out"
+        )
+    check_options("predict", words, own_options("predict"), files=True)
+    check_places(["predict", *words])
+
+
+def _questions(words: list[str], library: Library) -> "tuple[list[Record], dict[str, object]]":
+    """The questions, and the options of the answers and the generation."""
+    from medqlora.commands.run import build
+    from medqlora.data import read_questions
+    from medqlora.data.stages import read_stages
+    from medqlora.inference.loading import read_trained
+    from medqlora.safety import check_note
+
+    built = build(["predict", *words], with_trainer=False)
+    note = str(option_of(built, "answers.note"))
+    check_note(note, "--answers.note")
+    data = built.datamodule
+    labels = read_trained(library.folder(library.general), "--library").labels
+    if data.questions is not None:
+        questions = read_questions(data.questions, "--data.questions", labels)
+    else:
+        questions = read_stages(data.source, ("test",), say).test
+    if not questions:
+        raise InputError("--data.questions: there is no question to answer: name a file")
+    values = {
+        "path": option_of(built, "answers.path"),
+        "note": note,
+        "generate": built.model.options.generate,
+        "max_new_tokens": built.model.options.max_new_tokens,
+    }
+    return questions, values
+
+
+def _write(
+    library: Library,
+    questions: "list[Record]",
+    output: Path,
+    lines: Path,
+    values: Mapping[str, object],
+    words: list[str],
+) -> None:
+    """Answers what has no answer yet; each group is on the disk before the next begins."""
+    from medqlora.callbacks.answer_tables import answered_rows, is_table, write_table
+    from medqlora.callbacks.answers_file import answered_lines
+
+    by = _answerer(library, values)
+    done = answered_lines(lines, questions, by)
+    if is_table(output):
+        done = done or answered_rows(output, questions, by)
+    if done:
+        held = lines if lines.exists() else output
+        say(f"{held} holds {done} answers already: {len(questions) - done} questions are left")
+    counts: Counter[str] = Counter()
+    if done < len(questions):
+        routed = load_library(
+            str(library.path),
+            device=device_of(words),
+            generate=bool(values["generate"]),
+            max_new_tokens=int(str(values["max_new_tokens"])),
+        )
+        lines.parent.mkdir(parents=True, exist_ok=True)
+        with lines.open("a", encoding="utf-8", newline="\n") as stream:
+            # a group is answered whole also where some of it is written: another batch would round otherwise
+            for start in range(done - done % _ROWS, len(questions), _ROWS):
+                answered = routed.answers(questions[start : start + _ROWS], str(values["note"]))
+                for answer, name in answered[max(0, done - start) :]:
+                    counts[name] += 1
+                    line = {**answer.to_json(), "adapter": name, "by": by}
+                    stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+    if is_table(output) and lines.exists():
+        write_table(lines, output)
+    shown = ", ".join(f"{counts[name]} by {name}" for name in library.names if name in counts)
+    say(f"{len(questions)} answers{f' ({shown})' if shown else ''}: {output}\n{values['note']}")
+
+
+def _answerer(library: Library, values: Mapping[str, object]) -> str:
+    """Identifies what decides an answer: all adapters, the classifier, and the limits."""
+    router = library.path / ROUTER
+    parts = [
+        [
+            (entry.name, entry.sha256, entry.prompt_sha256, entry.base_identity)
+            for entry in library.entries.values()
+        ],
+        library.general,
+        file_digest(router)["sha256"] if router.is_file() else None,
+        values["max_new_tokens"] if values["generate"] else 0,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,263 @@
+"""What commands share that ask several adapters the same questions on one loaded base model."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medqlora.artifacts.fold_group import group_adapters
+from medqlora.artifacts.run_folder import LOGS, RunFolder
+from medqlora.commands.places import check_places
+from medqlora.config.check import check_options
+from medqlora.config.command_options import own_options
+from medqlora.config.words import CommandLine
+from medqlora.errors import InputError
+from medqlora.models.adapters import find_adapter, read_adapter
+from medqlora.utils.console import say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from medqlora.commands.lightning_cli import MedQLoRACLI
+    from medqlora.datamodule import PubMedQADataModule
+    from medqlora.evaluation import Tested
+    from medqlora.inference.several import SeveralAdapters
+    from medqlora.records import Prediction
+
+
+def adapter_folders(given: Sequence[str], option: str) -> list[str]:
+    """The adapters' folders, each once: of adapters, runs, and cross-validations.
+
+    Raises:
+        InputError: one isn't there, is damaged, or is named twice.
+    """
+    folders: dict[str, str] = {}
+    for name in given:
+        for one in group_adapters(name, option) or [find_adapter(name, option)[0]]:
+            read_adapter(one, option)
+            place = str(Path(one).expanduser().resolve())
+            if place in folders:
+                raise InputError(f"{option} {name}: {one} is given twice: name each adapter once")
+            folders[place] = one
+    return list(folders.values())
+
+
+def check_words(words: list[str], option: str) -> None:
+    """Checks the words of a test without its own options, before anything heavy is imported.
+
+    Raises:
+        InputError: an option is wrong, or contradicts `option`.
+    """
+    line = CommandLine.parse(words)
+    for name in ("model.adapter", "ckpt_path"):
+        if line.value(name) is not None:
+            raise InputError(f"--{name}: {option} names the weights: leave it out")
+    if line.value("data.retrieval.index") is not None:
+        raise InputError(
+            f"--data.retrieval.index: {option} asks the questions with their own contexts: leave it out"
+        )
+    if str(line.value("report.prior_correction")).lower() == "true":
+        raise InputError(
+            f"--report.prior_correction true: {option} compares the labels as scored: leave it out"
+        )
+    check_options("test", words, own_options("test"), files=True)
+    check_places(["test", *words])
+
+
+def device_of(words: Sequence[str]) -> str:
+    """The device that the words' Trainer would take."""
+    return "cpu" if CommandLine.parse(words).value("trainer.accelerator") == "cpu" else "auto"
+
+
+def log_folder(words: Sequence[str]) -> Path:
+    """The log folder of the words."""
+    root = CommandLine.parse(words).value("trainer.default_root_dir") or "."
+    return Path(str(root)).expanduser() / LOGS
+
+
+def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLoRACLI":
+    """The datamodule of a test with its questions read; no weight is loaded.
+
+    Raises:
+        InputError: the questions can't be read or have no labels, or an adapter belongs to another base model.
+    """
+    from medqlora.commands.run import build
+    from medqlora.models.adapters import check_adapter_base
+
+    built = build(["test", *words], with_trainer=False)
+    backend, data = built.model.backend, built.datamodule
+    for folder in adapters:
+        check_adapter_base(folder, backend.base, backend.identity())
+    data.read(backend.tokenizer(), ("test",), report=say)
+    data.read_benchmarks(report=say)
+    for questions in data.sets:
+        if not all(example.labels for example in questions.test):
+            raise InputError(
+                f"{option}: the questions of {questions.source.name} need labels: free answers have none"
+            )
+    return built
+
+
+def option_of(built: "MedQLoRACLI", name: str) -> object:
+    """An option of a callback, as "report.normalisation", as it was given."""
+    return built.config[built.verb][name]
+
+
+def development_questions(words: list[str], adapters: Sequence[str]) -> "list[PubMedQADataModule]":
+    """Datamodules with the validation questions of each fold that the adapters were trained with; one without folds.
+
+    Raises:
+        InputError: they can't be read.
+    """
+    from medqlora.commands.run import build
+
+    folds: dict[object, None] = {}
+    for folder in adapters:
+        described = read_adapter(folder).get("data")
+        folds[described.get("fold") if isinstance(described, dict) else None] = None
+    read = []
+    for fold in folds:
+        extra = [] if fold is None else [f"--data.source.fold={fold}"]
+        built = build(["test", *words, *extra], with_trainer=False)
+        built.datamodule.validation_samples = None
+        built.datamodule.read(built.model.backend.tokenizer(), ("dev",), report=lambda line: None)
+        read.append(built.datamodule)
+    return read
+
+
+def held_out_predictions(
+    several: "SeveralAdapters", members: Sequence[str], words: list[str]
+) -> "list[Prediction]":
+    """The ensemble on its members' validation questions, each answered by the members that did not train on it."""
+    from medqlora.inference.out_of_fold import out_of_fold
+
+    trained = {}
+    for member in members:
+        ids = read_adapter(member).get("train_ids")
+        if not isinstance(ids, list) or not ids:
+            return []  # an adapter made elsewhere: nobody knows what it was trained on
+        trained[member] = frozenset(map(str, ids))
+    found: dict[str, Prediction] = {}
+    for data in development_questions(words, members):
+        records = [data.records[example.id] for example in data.dev if example.labels]
+        examples = {example.id: example for example in data.dev}
+        for prediction in out_of_fold(several.predict, trained, records, examples):
+            found.setdefault(prediction.id, prediction)
+    return list(found.values())
+
+
+def check_contamination(
+    adapters: Sequence[str], data: "PubMedQADataModule", allow: bool, option: str
+) -> "dict[str, object]":
+    """What the adapters' training sets have in common with the test questions: set → result, the worst adapter's.
+
+    Raises:
+        InputError: test questions were trained on, and that is not allowed.
+    """
+    from medqlora.artifacts.evaluated_weights import EvaluatedWeights
+    from medqlora.evaluation import overlap
+
+    worst: dict[str, object] = {}
+    for folder in adapters:
+        trace = EvaluatedWeights("adapter", folder, folder=Path(folder).expanduser()).trace()
+        for questions in data.sets if trace is not None else []:
+            assert trace is not None
+            name = questions.source.name
+            found = overlap(trace, [questions.own_record(example.id) for example in questions.test])
+            if found.contaminated and not allow:
+                raise InputError(
+                    f"{option}: {len(found.contaminated)} of the {found.n} test questions of {name} were in the "
+                    f"training set of {folder} (the first is {found.contaminated[0]}): test on others, or pass "
+                    "--report.allow_overlap true to have it reported"
+                )
+            if name not in worst or found.contaminated:
+                worst[name] = found.to_json()
+    return worst
+
+
+class Asking:
+    """Asks adapters the questions of a test, and shows the progress.
+
+    Args:
+        several: the loaded adapters.
+        data: with the sets of the test.
+    """
+
+    def __init__(self, several: "SeveralAdapters", data: "PubMedQADataModule") -> None:
+        self._several, self._data = several, data
+        self._started = time.perf_counter()
+
+    def __call__(self, folder: str | None) -> "list[list[Prediction]]":
+        """The predictions of an adapter on each set; None for the base model."""
+        found = []
+        for questions in self._data.sets:
+            records = [questions.records[example.id] for example in questions.test]
+            examples = {example.id: example for example in questions.test}
+            found.append(self._several.predict(folder, records, examples))
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._started
+
+
+def write_tested(
+    words: list[str], tested: "Sequence[Tested]", facts: Mapping[str, str], files: Mapping[str, object]
+) -> Path:
+    """Writes a test's run folder: report, predictions, TensorBoard's events, and `files` as JSON; the folder.
+
+    Args:
+        words: of the test.
+        tested: a question set each.
+        facts: of the page's header.
+        files: name → content of further JSON files.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    from medqlora.callbacks.event_files import tag_of
+    from medqlora.evaluation import write_report, write_suite
+    from medqlora.evaluation.report.context import Context
+    from medqlora.training.tested_sets import log_figures, logged_scores
+    from medqlora.utils.versions import versions
+
+    folder = RunFolder.new(log_folder(words)).path
+    info = {"command": shlex.join(["medqlora", *sys.argv[1:]]), "versions": versions()}
+    context = Context(dict(facts), {})
+    if len(tested) > 1:
+        write_suite(folder, tested, info, context)
+    else:
+        one = tested[0]
+        write_report(folder, one.scores, one.predictions, one.records, one.base, info, context)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    writer = SummaryWriter(str(folder))
+    for name, value in logged_scores(tested).items():
+        writer.add_scalar(tag_of(name), value, 0)
+
+    def add(name: str, figure: "Figure", step: int, close: bool) -> None:
+        writer.add_figure(tag_of(name), figure, step, close)
+
+    log_figures(add, tested, 0)
+    writer.close()
+    return folder
+
+
+def kept_words(line: CommandLine, command: str) -> list[str]:
+    """The words without the command's own options and their values."""
+    return line.without(*own_options(command)).words
+
+
+def many_values(line: CommandLine, name: str) -> list[str]:
+    """The values of an option of the command that takes several.
+
+    Raises:
+        InputError: it has none.
+    """
+    values = line.all_values(name)
+    if not values:
+        raise InputError(f"--{name}: its value is missing: name one or more folders")
+    return values
