@@ -180,7 +180,7 @@ _COMMENTS = {
     "model.lora.r": "rank: more learns more, and forgets more",
     "model.checkpointing": "activation memory of the fused engine; auto: the plan decides",
     "model.weights": "auto keeps weights dequantized where the memory allows",
-    "model.learning_rate": "the first thing to change: medqlora tune, or by hand from 5e-5 to 1e-3",
+    "model.learning_rate": "the first thing to change, from 5e-5 to 5e-3",
     "model.warmup_ratio": "then a cosine down to 0",
     "model.max_new_tokens": "length limit of a generated answer in evaluation",
     "data.prompt": "medical, chat (instruction-tuned base models) or lm_eval",

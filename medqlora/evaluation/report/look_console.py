@@ -78,7 +78,7 @@ def findings(facts: LookFacts) -> list[str]:
         lines.append(
             f"Near-duplicates were looked for among the first {facts['compared']:,} questions alone."
         )
-    return lines
+    return [*leaks, *lines]
 
 
 def _shortened(name: str, one: SetFacts, limit: int) -> str:
