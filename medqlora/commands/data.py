@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.commands.arguments import Parser
+from medqlora.commands.arguments import Parser, own_and_rest
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 
@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options or data that can't be read."""
-    options, rest = parser().parse_known_args(words)
+    made = parser()
+    own, rest = own_and_rest(made, words)
+    options = made.parse_args(own)
     page = None if options.json or options.page == "none" else _page_path(options.page)
     if options.examples < 0:
         raise InputError(f"--examples {options.examples}: give 0 or more")

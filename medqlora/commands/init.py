@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.commands.arguments import Parser
+from medqlora.commands.arguments import Parser, own_and_rest
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable
@@ -63,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, data that can't be read, or a file that is there already."""
-    options, rest = parser().parse_known_args(words)
+    made = parser()
+    own, rest = own_and_rest(made, words)
+    options = made.parse_args(own)
     _check(options, rest)
     from medqlora.data.sources.recognised import recognised
 
