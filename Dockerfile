@@ -9,7 +9,7 @@ RUN groupadd --gid 10001 medqlora \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /cache --shell /usr/sbin/nologin medqlora \
     && install -d -o 10001 -g 10001 /cache
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE THIRD_PARTY_LICENSES.md ./
 COPY medqlora ./medqlora
 COPY configs ./configs
 

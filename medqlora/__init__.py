@@ -7,7 +7,7 @@ and lets torch's GPU memory grow in place, before any is imported.
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 for _name, _value in {
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, get_type_hints
 
-from medqlora.compat.argparse import option_names
+from medqlora.compat.argparse import flag_names, option_names
 from medqlora.config.docstrings import arguments
 from medqlora.errors import InputError
 
@@ -35,6 +35,31 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown.split("=")[0], option_names(self), 1) if unknown else []
         hint = f"did you mean '{near[0]}'?" if near else f"see {self.prog} --help"
         raise InputError(f"{message}: {hint}")
+
+
+def own_and_rest(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits words into those of this parser, free words included, and options of `fit` with their values.
+
+    `parse_known_args` would take the value of an option that it doesn't know (`--config demo`) for a free word.
+    """
+    from medqlora.config.words import is_option  # reads YAML, which other commands do without
+
+    known, flags = set(option_names(parser)), set(flag_names(parser))
+    own: list[str] = []
+    rest: list[str] = []
+    index = 0
+    while index < len(words):
+        word = words[index]
+        name, equals, _ = word.partition("=")
+        part = own if name in known or not is_option(word) else rest
+        part.append(word)
+        index += 1
+        if is_option(word) and not equals and name not in flags and index < len(words):
+            if part is rest and is_option(words[index]):
+                continue
+            part.append(words[index])
+            index += 1
+    return own, rest
 
 
 def add_fields(

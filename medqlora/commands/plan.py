@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for wrong options, or if the model's configuration is not available."""
     options, rest = parser().parse_known_args(words)
-    memory = None if options.gpu_memory is None else _bytes(options.gpu_memory)
+    memory = None if options.gpu_memory is None else size_in_bytes(options.gpu_memory)
     rest = with_config(rest)
     check_options("fit", rest)
     check_cache(rest)
@@ -64,12 +64,17 @@ def run(command: str, words: list[str]) -> int:
     gpu = None if options.gpu is None else gpu_named(options.gpu)
     if options.devices is not None and options.devices < 1:
         raise InputError(f"--devices {options.devices}: give the number of GPUs, at least 1")
-    report = _plan(rest, gpu, memory, options.devices)
+    report = planned_report(rest, gpu, memory, options.devices)
     print(json.dumps(report) if options.json else "\n".join(report_lines(report)), flush=True)
     return 0
 
 
-def _bytes(text: str) -> int:
+def size_in_bytes(text: str) -> int:
+    """The value of `--gpu-memory` in bytes.
+
+    Raises:
+        InputError: it is no size.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
     if match is None or match[2].lower() not in _UNITS or not 0 < float(match[1]) < math.inf:
         raise InputError(f"--gpu-memory {text}: give a number and GiB, GB, MiB or MB, as 8GiB")
@@ -92,7 +97,18 @@ class Target(NamedTuple):
     gpu: "GPU | None"
 
 
-def _plan(words: list[str], gpu: "GPU | None", memory: int | None, devices: int | None) -> Report:
+def planned_report(words: list[str], gpu: "GPU | None", memory: int | None, devices: int | None) -> Report:
+    """The plan of `fit` with these options, which are checked already.
+
+    Args:
+        words: options of `fit`, configurations first.
+        gpu: the GPU to plan for; None for this machine's.
+        memory: its memory in bytes, where that is given.
+        devices: GPUs that share each step; None for those of the options.
+
+    Raises:
+        InputError: an option is wrong, or the base model can't be planned.
+    """
     from medqlora.commands.run import build
     from medqlora.planner.fitting import RESERVE, largest_budgets
 

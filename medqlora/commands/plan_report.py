@@ -80,6 +80,23 @@ def report_lines(report: Report) -> list[str]:
     ]
 
 
+def memory_words(report: Report) -> str:
+    """The peak and the verdict, in a few words."""
+    unit, name = (_GIB, "GiB") if report["peak"] >= _GIB else (2**20, "MiB")
+    verdict = {None: "", True: ", which fits", False: ", which does NOT fit"}[report["fits"]]
+    of = "" if report["memory"] is None else f" of {report['memory'] / unit:.1f} {name}"
+    return f"{report['peak'] / unit:.1f} {name} at the peak{of}{verdict}, by the plan"
+
+
+def time_words(report: Report) -> str:
+    """The steps, and the minutes where they can be estimated, in a few words."""
+    work = f"{report['steps']:,} steps, {report['tokens']:,} tokens"
+    if "minutes" not in report:
+        return work
+    fast, slow = report["minutes"]
+    return f"{work}; {_short(fast)} to {_short(slow)} minutes of training, by the plan"
+
+
 def _phase_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
     """A table of parts by phases."""
     phases = report["phases"]

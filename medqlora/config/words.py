@@ -1,16 +1,16 @@
 """The words of a command line, parsed once: options with their values, and the configurations they name."""
 
 import difflib
-import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from medqlora.config.files import Entry, is_config_name, read_config
 from medqlora.config.overlays import check_overlays
+from medqlora.config.shipped import config_path, seen_from_here, shipped_configs
 from medqlora.errors import InputError
 from medqlora.utils.console import say
 
@@ -183,6 +183,7 @@ def with_config(words: Sequence[str]) -> list[str]:
     line = CommandLine.parse(words)
     for option in line.options:
         _check_form(option)
+    line = CommandLine(tuple(map(_with_shipped, line.options)))
     for name in line.configs:
         _check_there(name)
     configs = line.only(lambda option: option.name in CONFIG_OPTIONS)
@@ -193,12 +194,22 @@ def with_config(words: Sequence[str]) -> list[str]:
     ordered = [*first, *configs.words, *options.words]
     if line.configs or line.wants_help:
         return ordered
-    demo = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
-    if not demo.is_file():
+    demo = shipped_configs().get("demo")
+    if demo is None:
         return ordered
-    shown = os.path.relpath(demo)
+    shown = seen_from_here(demo)
     say(f"No --config given: running the demo, {shown}")
     return ["--config", shown, *ordered]
+
+
+def _with_shipped(option: Option) -> Option:
+    """A configuration's option with the file that its name means; other options as they are."""
+    if option.name not in CONFIG_OPTIONS or not option.value:
+        return option
+    path = config_path(option.value)
+    if path == option.value:
+        return option
+    return replace(option, value=path, typed=(option.typed[0].partition("=")[0], path))
 
 
 def _last(options: CommandLine, key: str) -> tuple[str, ...]:
@@ -228,6 +239,9 @@ def _check_there(name: str) -> None:
     if path.is_dir():
         raise InputError(f"--config {name}: it is a folder: name a file in it")
     if not path.is_file():
-        near = difflib.get_close_matches(name, [str(path) for path in Path("configs").glob("*.yaml")], 1)
-        hint = f"did you mean {near[0]}?" if near else "the ones that come along are in configs/"
+        shipped = shipped_configs()
+        own = [str(path) for path in Path("configs").glob("*.yaml")]
+        near = difflib.get_close_matches(name, [*own, *shipped], 1)
+        listed = f": {', '.join(shipped)}" if shipped else ""
+        hint = f"did you mean {near[0]}?" if near else f"name a file, or one that comes along{listed}"
         raise InputError(f"--config: there is no file '{name}': {hint}")

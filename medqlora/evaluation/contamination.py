@@ -52,8 +52,8 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def run_hashes(texts: Iterable[str]) -> Hashes:
-    """The hashes of all runs of `RUN_WORDS` words in `texts`, sorted and unique, shape (runs,).
+def run_hashes(texts: Iterable[str], run_words: int = RUN_WORDS) -> Hashes:
+    """The hashes of all runs of `run_words` words in `texts`, sorted and unique, shape (runs,).
 
     A text of fewer words is a single run, so that a copied short question is detected too. No run crosses from
     one text to the next.
@@ -63,7 +63,7 @@ def run_hashes(texts: Iterable[str]) -> Hashes:
     for text in texts:
         values = np.array([hashes[word] for word in _words(text)], dtype=np.uint64)
         if len(values):
-            length = min(RUN_WORDS, len(values))
+            length = min(run_words, len(values))
             parts.append(_window_hashes(values, np.arange(len(values) - length + 1), length))
     return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
 

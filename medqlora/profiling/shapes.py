@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from medqlora.config.shipped import config_path
 from medqlora.errors import InputError
 from medqlora.profiling.case import ModelShape
 from medqlora.utils.types import Json
@@ -93,7 +94,7 @@ def base_of(files: list[str]) -> str:
     base: str | None = None
     for name in files:
         try:
-            values: Json = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
+            values: Json = yaml.safe_load(Path(config_path(name)).expanduser().read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"--config {name}: it can't be read ({reason}): correct it") from error
