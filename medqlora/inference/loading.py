@@ -14,7 +14,7 @@ from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_ad
 from medqlora.models.precision import PRECISIONS
 from medqlora.records import YES_NO_MAYBE
 
-_BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
+_BACKENDS = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision")
 _CONFIG_FILE = "adapter_config.json"
 
 

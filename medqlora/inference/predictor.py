@@ -11,6 +11,7 @@ from torch import nn
 
 from medqlora.config.model import EvaluationOptions
 from medqlora.data import Prompt, encode_all, end_token_ids, lookup
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
@@ -56,6 +57,7 @@ class Predictor:
         scope: what the adapter was trained on; None where that is not known.
         wants_context: whether the adapter was trained with contexts.
         remarks: what a user has to know of the loaded model, a line each.
+        images: counts the tokens of the questions' images; None for a base that reads text alone.
     """
 
     model: nn.Module
@@ -79,6 +81,7 @@ class Predictor:
     scope: TrainingScope | None = None
     wants_context: bool = False
     remarks: tuple[str, ...] = ()
+    images: ImageReader | None = None
     #: scores and generates for encoded questions
     evaluator: Evaluator = field(init=False)
 
@@ -145,15 +148,16 @@ class Predictor:
         dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
+        decoder = made.decoder(model)
         return cls(
             model,
-            made.decoder(model),
+            decoder,
             tokenizer,
             template,
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
-            engine=decode_engine(model, target),
+            engine=None if decoder.reads_images else decode_engine(model, target),
             autocast=None if dtype == torch.float32 else dtype,
             generating=partial(made.generating, model),
             check_examples=partial(check_token_ids, made),
@@ -162,6 +166,7 @@ class Predictor:
             scope=trained.scope,
             wants_context=trained.with_contexts,
             remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
+            images=made.images(),
         )
 
     def compute_in_float32(self) -> None:
@@ -195,8 +200,19 @@ class Predictor:
 
     def _encode(self, records: Sequence[Record]) -> list[Encoded]:
         _check_texts(records)
+        if self.images is None and any(record.images for record in records):
+            raise InputError(
+                "--image: this model reads text alone: use an adapter of a vision-language base (configs/demo_images.yaml), "
+                "or leave the image out"
+            )
         encoded = encode_all(
-            records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
+            records,
+            self.prompt,
+            self.tokenizer,
+            self.max_prompt_tokens,
+            images=self.images,
+            progress=False,
+            cached=False,
         )
         self.check_examples(encoded)
         return encoded

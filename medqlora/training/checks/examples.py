@@ -14,6 +14,7 @@ import numpy as np
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.data.encoding.labels import shared_prefix
 from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
@@ -42,7 +43,7 @@ def check_examples(data: StageData, tokenizer: Tokenizer) -> list[str]:
         InputError: as `check_answers` and `check_apart`.
     """
     assert data.prompt is not None
-    check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids)
+    check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids, data.images)
     trained = [data.records[example.id] for example in data.train]
     return check_apart(trained, data.held_out, data.source)
 
@@ -53,6 +54,7 @@ def check_answers(
     prompt: Prompt,
     tokenizer: Tokenizer,
     end_token_ids: Sequence[int],
+    images: ImageReader | None = None,
 ) -> None:
     """Checks that every example holds its complete answer, and labels that differ after its prompt.
 
@@ -66,6 +68,7 @@ def check_answers(
         prompt: template of the examples.
         tokenizer: has encoded the examples.
         end_token_ids: tokens that end an answer.
+        images: has counted the images' tokens.
 
     Raises:
         InputError: an example is wrong; names it.
@@ -95,6 +98,7 @@ def check_answers(
             prompt,
             tokenizer,
             sys.maxsize,
+            images=images,
             progress=False,
             cached=False,
         )

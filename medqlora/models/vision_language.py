@@ -1,0 +1,68 @@
+"""The backend of vision-language models: questions with images, on transformers, PEFT and bitsandbytes."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from medqlora.config.backends import VisionLanguageOptions
+from medqlora.models import hub
+from medqlora.models.layers import base_model
+from medqlora.models.lora import LoRA
+from medqlora.models.transformers import Transformers
+from medqlora.models.vision.decoder import VisionDecoder
+from medqlora.models.vision.families import family_of
+from medqlora.models.vision.parts import check_quantized, outside_linear, projector_layers, vision_layers
+from medqlora.models.vision.processor import ImageProcessor, load_processor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class VisionLanguage(VisionLanguageOptions, Transformers):
+    __doc__ = VisionLanguageOptions.__doc__
+
+    #: a sharded base runs in the fused engine, which takes no images
+    sharable = False
+    _auto_class = "AutoModelForImageTextToText"
+
+    def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
+        family_of(self.config(), self.base)
+        super().check(lora, device=device, precision=precision)
+        self.images()
+
+    def images(self) -> ImageProcessor:
+        return self._images
+
+    @cached_property
+    def _images(self) -> ImageProcessor:
+        return load_processor(self.base, self.revision, self.config(), hub.load_tokenizer(self.base, self.revision))
+
+    def decoder(self, model: nn.Module) -> VisionDecoder:
+        return VisionDecoder(model, self.images())
+
+    def _unquantized(self, modules: "PreTrainedModel") -> list[str]:
+        raw = super()._unquantized(modules) or []
+        return [*raw, *(name for name in outside_linear(modules) if name not in raw)]
+
+    def _check_loaded(self, model: "PreTrainedModel") -> None:
+        check_quantized(model, self.quantization)
+
+    def _further_targets(self, model: nn.Module) -> list[str]:
+        further = projector_layers(model) if self.adapt_projector else []
+        return [*further, *vision_layers(model)] if self.adapt_vision else further
+
+    def _checkpoint_activations(self, model: nn.Module) -> None:
+        super()._checkpoint_activations(model)
+        if self.adapt_vision:
+            return
+        # transformers makes the vision tower's input require gradients too, which would keep the graph of a frozen
+        # tower: the text's embeddings alone need it
+        base = base_model(model)
+        base.disable_input_require_grads()
+        base.get_input_embeddings().register_forward_hook(_require_gradient)
+
+
+def _require_gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    output.requires_grad_(True)
