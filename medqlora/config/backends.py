@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+#: the classes of `medqlora.models` that load a base
+BACKEND_NAMES = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision")
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 
 

@@ -41,7 +41,11 @@ def describe(
 
 
 def report_unread_images(
-    source: str, split: str, records: Sequence[Record], images: ImageReader | None, report: Callable[[str], None]
+    source: str,
+    split: str,
+    records: Sequence[Record],
+    images: ImageReader | None,
+    report: Callable[[str], None],
 ) -> None:
     """Warns of images that a base for text alone leaves out."""
     count = sum(bool(record.images) for record in records)

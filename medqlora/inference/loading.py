@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from medqlora import models
+from medqlora.config.backends import BACKEND_NAMES
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
@@ -14,7 +15,6 @@ from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_ad
 from medqlora.models.precision import PRECISIONS
 from medqlora.records import YES_NO_MAYBE
 
-_BACKENDS = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision")
 _CONFIG_FILE = "adapter_config.json"
 
 
@@ -123,7 +123,7 @@ def build_backend(
     name = backend or trained.backend
     if name == "Unsloth" and backend is None and device.type == "cpu":
         name = "Transformers"
-    if name not in _BACKENDS:
+    if name not in BACKEND_NAMES:
         raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
     if name == "Unsloth":
         from medqlora.models.unsloth import import_unsloth

@@ -12,6 +12,7 @@ from torch import nn
 from medqlora.config.model import EvaluationOptions
 from medqlora.data import Prompt, encode_all, end_token_ids, lookup
 from medqlora.data.encoding.image_slots import ImageReader
+from medqlora.data.images import image_file
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
@@ -125,7 +126,7 @@ class Predictor:
             adapter_or_base: an adapter's folder in PEFT's format, a run's folder, or a name on the Hub; or a base model
                 without an adapter, by its folder or its name on the Hub.
             base: the base model's name or folder, where it differs from the adapter's record.
-            backend: `Unsloth`, `Transformers` or `TinyLlama`; None for the record's, but on a CPU `Transformers` for
+            backend: `Unsloth`, `Transformers`, `VisionLanguage`, `TinyLlama` or `TinyVision`; None for the record's, but on a CPU `Transformers` for
                 Unsloth.
             device: auto (CUDA where there is a GPU), or a device of torch: cpu, cuda, cuda:1.
             prompt: the prompt's name; None for the record's, or `medical`.
@@ -202,8 +203,8 @@ class Predictor:
         _check_texts(records)
         if self.images is None and any(record.images for record in records):
             raise InputError(
-                "--image: this model reads text alone: use an adapter of a vision-language base (configs/demo_images.yaml), "
-                "or leave the image out"
+                "--image: this model reads text alone: use an adapter of a vision-language base "
+                "(configs/demo_images.yaml), or leave the image out"
             )
         encoded = encode_all(
             records,
@@ -254,6 +255,7 @@ class Predictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Answer:
         """The answer to one question.
 
@@ -262,11 +264,12 @@ class Predictor:
             context: the passage, or the passages, to answer it from.
             options: for multiple choice, the options' texts (labelled A, B, …), or label → text.
             note: text that the answer ends with.
+            images: files of the images that the question is about.
 
         Raises:
-            InputError: a text is not valid Unicode, the question is too long, or the note is empty.
+            InputError: a text is not valid Unicode, the question is too long, the note is empty, or a file is no image.
         """
-        return self.answers([one_question(question, context, options, self.labels)], note)[0]
+        return self.answers([one_question(question, context, options, self.labels, images)], note)[0]
 
     def answer_stream(
         self,
@@ -274,6 +277,7 @@ class Predictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Generator[AnswerPart, None, None]:
         """The answer to one question in parts: the decision as soon as it is known, then the text word by word.
 
@@ -281,12 +285,12 @@ class Predictor:
         ends the generation.
 
         Args:
-            question, context, options, note: as in `answer`.
+            question, context, options, note, images: as in `answer`.
 
         Raises:
             InputError: as `answer`, at the call.
         """
-        record = one_question(question, context, options, self.labels)
+        record = one_question(question, context, options, self.labels, images)
         reply = screen(question)
         if reply is not None:
             part = AnswerPart(safe_answer(record, reply, note), "", complete=True)
@@ -311,11 +315,19 @@ def one_question(
     context: str | Sequence[str] | None,
     options: Sequence[str] | Mapping[str, str] | None,
     labels: tuple[str, ...],
+    images: Sequence[str | Path] = (),
 ) -> Record:
-    """One question as a record with the id "question"; `labels` are the decisions where there are no options."""
+    """One question as a record with the id "question"; `labels` are the decisions where there are no options.
+
+    Raises:
+        InputError: a file of `images` is missing or no image.
+    """
     choices = options if isinstance(options, Mapping) else lettered(options or ())
     passages = () if context is None else (context,) if isinstance(context, str) else tuple(context)
-    return Record("question", question, passages, options=choices, labels=tuple(choices) or labels)
+    files = tuple(image_file(Path(image).expanduser(), "--image") for image in images)
+    return Record(
+        "question", question, passages, options=choices, labels=tuple(choices) or labels, images=files
+    )
 
 
 def _check_texts(records: Sequence[Record]) -> None:

@@ -83,9 +83,7 @@ def _reports_held_back() -> Iterator[None]:
             logger.handle(record)
 
 
-def _load(
-    base: str, revision: str | None, auto_class: str, options: dict[str, object]
-) -> "PreTrainedModel":
+def _load(base: str, revision: str | None, auto_class: str, options: dict[str, object]) -> "PreTrainedModel":
     import transformers
     from safetensors import SafetensorError
 

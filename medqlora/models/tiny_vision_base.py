@@ -131,7 +131,7 @@ def _model(recipe: VisionRecipe, tokenizer: "PreTrainedTokenizerFast") -> "Llava
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=image,
+        image_token_index=image,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(SIDE // recipe.patch) ** 2,
@@ -165,7 +165,7 @@ def _pretrain(
             group["lr"] = recipe.learning_rate * rate_factor(step, len(starts))
         chosen = slice(start, start + recipe.batch_size)
         ids = _padded(rows[chosen], tokenizer.pad_token_id)
-        loss = _loss(model, reader, ids, pictures[chosen], tokenizer.pad_token_id)
+        loss = _loss(model, reader, ids, pictures[chosen], patch=recipe.patch, padding=tokenizer.pad_token_id)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -175,7 +175,13 @@ def _pretrain(
 
 
 def _loss(
-    model: "LlavaForConditionalGeneration", reader: nn.Linear, ids: Tensor, pictures: Tensor, padding: int
+    model: "LlavaForConditionalGeneration",
+    reader: nn.Linear,
+    ids: Tensor,
+    pictures: Tensor,
+    *,
+    patch: int,
+    padding: int,
 ) -> Tensor:
     """Cross-entropy of the text, and the squared error of the patches that are read back."""
     image = model.config.image_token_id
@@ -184,8 +190,7 @@ def _loss(
     targets = ids[:, 1:].masked_fill((ids[:, 1:] == padding) | (ids[:, 1:] == image), -100)
     written = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
     features = torch.stack(list(model.get_image_features(pixel_values=pixels).pooler_output))
-    side = model.config.vision_config.patch_size
-    means = F.avg_pool2d(pictures[:, None], side // 4)
+    means = F.avg_pool2d(pictures[:, None], patch // 4)
     patches = F.unfold(means, kernel_size=4, stride=4).transpose(1, 2)
     return written + 4 * F.mse_loss(reader(features), patches)
 

@@ -37,7 +37,9 @@ class VisionLanguage(VisionLanguageOptions, Transformers):
 
     @cached_property
     def _images(self) -> ImageProcessor:
-        return load_processor(self.base, self.revision, self.config(), hub.load_tokenizer(self.base, self.revision))
+        return load_processor(
+            self.base, self.revision, self.config(), hub.load_tokenizer(self.base, self.revision)
+        )
 
     def decoder(self, model: nn.Module) -> VisionDecoder:
         return VisionDecoder(model, self.images())

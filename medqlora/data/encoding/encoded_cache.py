@@ -46,7 +46,7 @@ def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
     for name in _CODE:
         digest.update((Path(__file__).parents[1] / name).read_bytes())
     for record in records:
-        fields = [
+        fields: list[object] = [
             record.id,
             record.question,
             record.contexts,

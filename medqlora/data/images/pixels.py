@@ -78,7 +78,7 @@ def _from_picture(content: bytes, kind: str, where: str) -> "Image":
 
     try:
         with Image.open(BytesIO(content), formats=(kind,)) as opened:
-            _check_size(*opened.size, where)
+            _check_size(opened.width, opened.height, where)
             upright = ImageOps.exif_transpose(opened)
             upright.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -31,7 +31,9 @@ def draw_radiograph(opacity: str | None, generator: "np.random.Generator") -> "N
     spacing, phase = generator.uniform(0.10, 0.13), generator.uniform(0, 1)
     ribs = np.sin(2 * np.pi * ((rows + 0.25 * np.abs(columns - 0.5)) / spacing + phase))
     image += 14 * np.clip(ribs, 0, 1)
-    heart = _ellipse(rows - 0.66 - shift_row, columns - 0.55 - shift_column, 0.16, generator.uniform(0.10, 0.14))
+    heart = _ellipse(
+        rows - 0.66 - shift_row, columns - 0.55 - shift_column, 0.16, generator.uniform(0.10, 0.14)
+    )
     image += 45 * heart
     if opacity is not None:
         row, column = LUNGS[opacity]
@@ -42,7 +44,9 @@ def draw_radiograph(opacity: str | None, generator: "np.random.Generator") -> "N
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _ellipse(rows: "NDArray[np.float64]", columns: "NDArray[np.float64]", height: float, width: float) -> "NDArray[np.float64]":
+def _ellipse(
+    rows: "NDArray[np.float64]", columns: "NDArray[np.float64]", height: float, width: float
+) -> "NDArray[np.float64]":
     """1 inside an ellipse around 0 with these half axes, 0 outside, with a soft edge."""
     import numpy as np
 

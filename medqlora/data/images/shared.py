@@ -47,58 +47,59 @@ def difference_hash(image: ImageFile) -> bytes:
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
 
 
+def table_of_bits(images: Sequence[ImageFile]) -> "NDArray[np.uint8]":
+    """The images' difference hashes, [images, 32]. Raises InputError where one can't be read."""
+    import numpy as np
+
+    hashes = b"".join(map(difference_hash, images))
+    return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, _SIDE * _SIDE // 8)
+
+
+def near_duplicates(images: Sequence[ImageFile], known: "NDArray[np.uint8]") -> dict[str, int]:
+    """SHA-256 of each image that has a near-duplicate → the row of the nearest in `known`, [n, 32] hashes.
+
+    Raises:
+        InputError: an image can't be read.
+    """
+    import numpy as np
+
+    if not images or not len(known):
+        return {}
+    table = np.unpackbits(known, axis=1).astype(np.float32)
+    found: dict[str, int] = {}
+    for start in range(0, len(images), _CHUNK):
+        part = images[start : start + _CHUNK]
+        bits = np.unpackbits(table_of_bits(part), axis=1).astype(np.float32)
+        # Hamming distance of rows of 0 and 1: |a| + |b| - 2 a.b
+        distances = bits.sum(1)[:, None] + table.sum(1)[None] - 2 * bits @ table.T
+        nearest = distances.argmin(axis=1)
+        for row, image in enumerate(part):
+            if distances[row, nearest[row]] <= NEAR_BITS:
+                found[image.sha256] = int(nearest[row])
+    return found
+
+
 def shared_images(train: Sequence[Record], test: Sequence[Record]) -> list[SharedImage]:
     """For each test record with an image that the training set shares, the first such pair, in the order of `test`.
 
     Nothing is opened where no record has an image.
+
+    Raises:
+        InputError: an image can't be read.
     """
     trained = {image.sha256: record for record in reversed(train) for image in record.images}
     if not trained or not any(record.images for record in test):
         return []
-    near = _near_twins(_files(train), [image for one in test for image in one.images])
+    files = {image.sha256: image for record in train for image in record.images}
+    others = {
+        image.sha256: image for record in test for image in record.images if image.sha256 not in trained
+    }
+    rows = near_duplicates(list(others.values()), table_of_bits(list(files.values()))) if others else {}
+    digests = list(files)
     shared = []
     for record in test:
-        exact = next((trained[image.sha256] for image in record.images if image.sha256 in trained), None)
-        if exact is not None:
-            shared.append(SharedImage(record, exact, True))
-            continue
-        twin = next((near[image.sha256] for image in record.images if image.sha256 in near), None)
-        if twin is not None:
-            shared.append(SharedImage(record, trained[twin], False))
+        exact = [trained[image.sha256] for image in record.images if image.sha256 in trained]
+        near = [trained[digests[rows[image.sha256]]] for image in record.images if image.sha256 in rows]
+        if exact or near:
+            shared.append(SharedImage(record, (exact or near)[0], bool(exact)))
     return shared
-
-
-def _files(records: Sequence[Record]) -> list[ImageFile]:
-    return [image for record in records for image in record.images]
-
-
-def _near_twins(train: Sequence[ImageFile], test: Sequence[ImageFile]) -> dict[str, str]:
-    """SHA-256 of a test image → that of its nearest training image, where at most `NEAR_BITS` bits differ."""
-    import numpy as np
-
-    known = {image.sha256: image for image in train}
-    asked = {image.sha256: image for image in test if image.sha256 not in known}
-    if not asked:
-        return {}
-    digests = list(known)
-    table = _bits([known[digest] for digest in digests])
-    twins: dict[str, str] = {}
-    names = list(asked)
-    for start in range(0, len(names), _CHUNK):
-        part = names[start : start + _CHUNK]
-        # Hamming distance of 0/1 rows: |a| + |b| - 2 a.b
-        bits = _bits([asked[name] for name in part])
-        distances = bits.sum(1)[:, None] + table.sum(1)[None] - 2 * bits @ table.T
-        nearest = distances.argmin(axis=1)
-        for row, name in enumerate(part):
-            if distances[row, nearest[row]] <= NEAR_BITS:
-                twins[name] = digests[int(nearest[row])]
-    return twins
-
-
-def _bits(images: Sequence[ImageFile]) -> "NDArray[np.float32]":
-    """The hashes' bits, [images, 256]."""
-    import numpy as np
-
-    rows = [np.unpackbits(np.frombuffer(difference_hash(image), dtype=np.uint8)) for image in images]
-    return np.stack(rows).astype(np.float32)

@@ -5,7 +5,8 @@ image processors alone run on Pillow. Tests compare the tokens with the processo
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 Count = Callable[["PretrainedConfig", Mapping[str, Tensor]], int]
 
 
-class VisionFamily(NamedTuple):
+@dataclass(frozen=True)
+class VisionFamily:
     """How a family takes images.
 
     Attributes:

@@ -19,7 +19,9 @@ def outside_linear(model: nn.Module) -> list[str]:
     """Full names of the linear layers outside the decoder's layers: vision tower, projector and head."""
     base = base_model(model)
     inside = linear_layers(base)
-    return [name for name, module in base.named_modules() if isinstance(module, nn.Linear) and name not in inside]
+    return [
+        name for name, module in base.named_modules() if isinstance(module, nn.Linear) and name not in inside
+    ]
 
 
 def projector_layers(model: nn.Module) -> list[str]:
@@ -66,6 +68,6 @@ def check_quantized(model: "PreTrainedModel", quantization: str) -> None:
     if different:  # no assert, which python -O leaves out
         state = "is quantized" if different[0] in quantized else "is not quantized"
         raise RuntimeError(
-            f"{len(different)} layers are not quantized as meant ({quantization} in the language model's layers alone): "
-            f"the first, {different[0]}, {state}"
+            f"{len(different)} layers are not quantized as meant ({quantization} in the language model's layers "
+            f"alone): the first, {different[0]}, {state}"
         )

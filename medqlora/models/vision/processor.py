@@ -67,7 +67,9 @@ class ImageProcessor:
     @cached_property
     def identity(self) -> str:
         """What decides the number of tokens of an image: processor and configuration, as a digest."""
-        plain = json.dumps([self._processor.to_json_string(), self._config.to_json_string(), self.placeholder])
+        plain = json.dumps(
+            [self._processor.to_json_string(), self._config.to_json_string(), self.placeholder]
+        )
         return hashlib.sha256(plain.encode()).hexdigest()
 
     def count(self, image: ImageFile) -> int:
