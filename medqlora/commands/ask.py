@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="an image that the question is about: PNG, JPEG, TIFF, WebP, BMP, GIF or DICOM; may be given several times",
+        help="an image that the question is about (PNG, JPEG, TIFF, WebP, BMP, GIF or DICOM); several in order",
     )
     made.add_argument(
         "--option",

@@ -138,8 +138,11 @@ def read_fit(
     with without_hub(hub_note is not None):
         config, base_note = _configuration(backend)
         shape = _shape(backend, config)
+        if base_note is None:
+            data.images, shape = backend.images(), replace(shape, vision=backend.vision_parameters())
         if lora.target_modules is not None:
-            lora_targets(lora, skeleton(config, backend.base))
+            auto_class = getattr(backend, "auto_class", "AutoModelForCausalLM")
+            lora_targets(lora, skeleton(config, backend.base, auto_class))
         lengths, length_note = _lengths(data, backend)
     devices = devices or _devices(trainer)
     check_strategy(trainer["strategy"])
@@ -297,6 +300,7 @@ def _fusable(
 
     return (
         module.options.engine != "native"
+        and data.images is None
         and unsupported_shape(config.get_text_config(), longest) is None
         and getattr(module.backend, "quantization", "nf4") in ("nf4", "fp4")
         and not module.lora.use_dora

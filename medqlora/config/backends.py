@@ -5,6 +5,8 @@ from typing import Literal
 
 #: the classes of `medqlora.models` that load a base
 BACKEND_NAMES = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision")
+#: of those, the ones that read images
+VISION_BACKENDS = ("VisionLanguage", "TinyVision")
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 
 

@@ -193,7 +193,7 @@ class TrainingTrace:
             **({} if self.images is None else self.images.arrays()),
         }
         with aside.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names of arrays, no options
+            np.savez_compressed(file, **arrays)
         aside.replace(path)
 
     @classmethod

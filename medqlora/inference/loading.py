@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from medqlora import models
-from medqlora.config.backends import BACKEND_NAMES
+from medqlora.config.backends import BACKEND_NAMES, VISION_BACKENDS
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
@@ -102,6 +102,24 @@ def _as_recorded(record: Mapping[str, object], where: str) -> Trained:
         calibration=None if calibration is None else Calibration.from_json(calibration, where),
         with_contexts=bool(data.get("with_contexts", False)),
     )
+
+
+def refuse_images(trained: Trained, option: str, what: str) -> None:
+    """Refuses an adapter of a vision-language base where the vision tower would be lost.
+
+    Args:
+        trained: the adapter.
+        option: what named it, for the message.
+        what: what has no place for images, in words: "a merged folder".
+
+    Raises:
+        InputError: it belongs to a vision-language base.
+    """
+    if trained.backend in VISION_BACKENDS:
+        raise InputError(
+            f"{option} {trained.adapter}: it belongs to a vision-language base ({trained.backend}), and {what} would "
+            "leave its vision tower out: use the adapter's folder itself, with `ask`, `serve`, `predict` or PEFT"
+        )
 
 
 def build_backend(

@@ -126,8 +126,8 @@ class Predictor:
             adapter_or_base: an adapter's folder in PEFT's format, a run's folder, or a name on the Hub; or a base model
                 without an adapter, by its folder or its name on the Hub.
             base: the base model's name or folder, where it differs from the adapter's record.
-            backend: `Unsloth`, `Transformers`, `VisionLanguage`, `TinyLlama` or `TinyVision`; None for the record's, but on a CPU `Transformers` for
-                Unsloth.
+            backend: a class of `medqlora.models`, see `BACKEND_NAMES`; None for the record's, but on a CPU
+                `Transformers` for Unsloth.
             device: auto (CUDA where there is a GPU), or a device of torch: cpu, cuda, cuda:1.
             prompt: the prompt's name; None for the record's, or `medical`.
             precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.

@@ -84,6 +84,10 @@ class Backend(ABC):
         """
         return None
 
+    def vision_parameters(self) -> int:
+        """Weights of the vision tower and the projector, which stay in 16 bits; 0 for a base that reads text alone."""
+        return 0
+
     @abstractmethod
     def config(self) -> "PretrainedConfig":
         """The base's transformers configuration, without its weights.

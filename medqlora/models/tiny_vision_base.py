@@ -103,7 +103,7 @@ def _texts(records: Sequence[Record]) -> list[str]:
 def _model(recipe: VisionRecipe, tokenizer: "PreTrainedTokenizerFast") -> "LlavaForConditionalGeneration":
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    image = tokenizer.convert_tokens_to_ids(_IMAGE)
+    image = tokenizer.get_vocab()[_IMAGE]
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -36,7 +36,7 @@ class Transformers(TransformersOptions, Backend):
 
     sharable = True
     #: the class of transformers that makes the model
-    _auto_class = "AutoModelForCausalLM"
+    auto_class = "AutoModelForCausalLM"
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()
@@ -64,7 +64,7 @@ class Transformers(TransformersOptions, Backend):
         )
 
     def _skeleton(self) -> "PreTrainedModel":
-        return skeleton(self.config(), self.base, self._auto_class)
+        return skeleton(self.config(), self.base, self.auto_class)
 
     def check_files(self) -> None:
         hub.check_files(self.base)
@@ -105,7 +105,7 @@ class Transformers(TransformersOptions, Backend):
             dtype=dtype,
             device_map={"": torch.device("cpu") if experts_apart else device},
             attn_implementation=self._attention(),
-            auto_class=self._auto_class,
+            auto_class=self.auto_class,
             **self._quantization_config(modules, product_dtype),
         )
         self._check_loaded(base)

@@ -13,7 +13,13 @@ from medqlora.models.lora import LoRA
 from medqlora.models.transformers import Transformers
 from medqlora.models.vision.decoder import VisionDecoder
 from medqlora.models.vision.families import family_of
-from medqlora.models.vision.parts import check_quantized, outside_linear, projector_layers, vision_layers
+from medqlora.models.vision.parts import (
+    check_quantized,
+    count_visual,
+    outside_linear,
+    projector_layers,
+    vision_layers,
+)
 from medqlora.models.vision.processor import ImageProcessor, load_processor
 
 if TYPE_CHECKING:
@@ -25,7 +31,7 @@ class VisionLanguage(VisionLanguageOptions, Transformers):
 
     #: a sharded base runs in the fused engine, which takes no images
     sharable = False
-    _auto_class = "AutoModelForImageTextToText"
+    auto_class = "AutoModelForImageTextToText"
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         family_of(self.config(), self.base)
@@ -34,6 +40,9 @@ class VisionLanguage(VisionLanguageOptions, Transformers):
 
     def images(self) -> ImageProcessor:
         return self._images
+
+    def vision_parameters(self) -> int:
+        return count_visual(self._skeleton())
 
     @cached_property
     def _images(self) -> ImageProcessor:

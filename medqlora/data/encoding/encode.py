@@ -229,8 +229,8 @@ class _Encoder:
             extra = self._limit - limit
             what = f"{extra + len(record.images)} of them its images', " if extra else ""
             raise InputError(
-                f"{at_with_id(record)}: the question takes {len(best[1]) + extra} tokens without any context, {what}and "
-                f"{MAX_OPTION} is {self._limit}: raise it, or shorten the question"
+                f"{at_with_id(record)}: the question takes {len(best[1]) + extra} tokens without any context, {what}"
+                f"and {MAX_OPTION} is {self._limit}: raise it, or shorten the question"
             )
         low, high = 0, max(map(len, ends), default=0)  # the whole context is known not to fit
         while high - low > 1:

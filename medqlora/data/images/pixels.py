@@ -150,7 +150,7 @@ def _grey(values: "NDArray[np.float64]") -> "Image":
 def _check_size(width: int, height: int, where: str) -> None:
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"{where}: the image has {width:,} x {height:,} pixels, and at most {MAX_PIXELS:,} are read: make it smaller"
+            f"{where}: the image has {width:,} x {height:,} pixels, and at most {MAX_PIXELS:,} are read: scale it"
         )
     if width < 1 or height < 1:
         raise InputError(f"{where}: the image is empty")

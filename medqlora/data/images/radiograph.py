@@ -1,4 +1,7 @@
-"""Draws chest "radiographs" for the demo: two lungs, ribs, a heart, and an opacity or none. They show no real person."""
+"""Draws chest "radiographs" for the demo: two lungs, ribs, a heart, and an opacity or none.
+
+They show no real person.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -63,8 +63,8 @@ class JSONLines(Source):
         dev_fraction: the part of the training file to set aside without `dev`: 0.1 for a tenth, 0 for none. The hash
             of each id decides, so the selection does not depend on the order of the rows.
         fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options, topics and
-            images. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}. Without it, usual names
-            are found, and chat and instruction data are recognised.
+            images. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}. Without it, usual
+            names are found, and chat and instruction data are recognised.
         labels: the possible answers, in a fixed order, as a list or with commas; or a mapping from the file's values:
             {0: no, 1: yes}. Without it: yes, no, maybe, or the options' letters for multiple choice. An empty list
             means free answers. Numbers in the file count the labels.

@@ -45,6 +45,14 @@ def _visual_layers(model: nn.Module) -> list[str]:
     ]
 
 
+def count_visual(model: nn.Module) -> int:
+    """Weights outside the language model and its head."""
+    base = base_model(model)
+    language = {id(weight) for weight in text_decoder(base).parameters()}
+    language |= {id(weight) for weight in base.get_output_embeddings().parameters()}
+    return sum(weight.numel() for weight in base.parameters() if id(weight) not in language)
+
+
 def _projects(name: str) -> bool:
     return any(part in _PROJECTORS for part in name.split("."))
 
