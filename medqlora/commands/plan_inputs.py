@@ -127,7 +127,7 @@ def read_fit(
         InputError: an option is wrong, or the base model can't be planned.
     """
     from medqlora.models.lora import lora_targets
-    from medqlora.models.transformers import skeleton
+    from medqlora.models.transformers import CAUSAL, skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
     from medqlora.training.fit_plan import FitOptions
     from medqlora.utils.run_length import total_steps
@@ -141,8 +141,7 @@ def read_fit(
         if base_note is None:
             data.images, shape = backend.images(), replace(shape, vision=backend.vision_parameters())
         if lora.target_modules is not None:
-            auto_class = getattr(backend, "auto_class", "AutoModelForCausalLM")
-            lora_targets(lora, skeleton(config, backend.base, auto_class))
+            lora_targets(lora, skeleton(config, backend.base, getattr(backend, "auto_class", CAUSAL)))
         lengths, length_note = _lengths(data, backend)
     devices = devices or _devices(trainer)
     check_strategy(trainer["strategy"])

@@ -110,8 +110,7 @@ def generate(
         device: the model's.
         left_padding: whether the model supports it; if not, each batch holds prompts of one length.
         on_token: is called with each new token of a single prompt; an error that it raises ends the generation.
-        images: of each prompt; empty where no prompt has any.
-        image_inputs: makes the model's arguments of them.
+        images, image_inputs: of each prompt, or none; and what makes the model's arguments of them.
 
     Raises:
         ValueError: `on_token` with several prompts.
@@ -131,13 +130,12 @@ def generate(
     texts: list[list[int]] = [[] for _ in prompts]
     for batch in [range(len(prompts))] if left_padding else _by_length(prompts):
         input_ids, mask = _left_padded([prompts[index] for index in batch], pad_token_id)
-        further: Mapping[str, Tensor] = {}
+        input_ids = input_ids.to(device)
         slots = [slot for index in batch for slot in images[index]] if images else []
-        if slots and image_inputs is not None:
-            further = image_inputs(slots, input_ids.to(device))
+        further = image_inputs(slots, input_ids) if slots and image_inputs is not None else {}
         with _no_defaults(model) as generator:
             output = generator.generate(
-                input_ids=input_ids.to(device),
+                input_ids=input_ids,
                 attention_mask=mask.to(device),
                 generation_config=settings,
                 streamer=None if on_token is None else Streamer(on_token, end_token_ids),

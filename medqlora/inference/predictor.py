@@ -138,8 +138,7 @@ class Predictor:
             InputError: there is no such adapter or base model, or it can't be loaded.
         """
         target = device if isinstance(device, torch.device) else pick_device(device)
-        if precision is not None and precision not in DTYPES:
-            raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
+        _check_precision(precision)
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
         template = lookup(prompt or trained.prompt)
@@ -149,10 +148,9 @@ class Predictor:
         dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
-        decoder = made.decoder(model)
         return cls(
             model,
-            decoder,
+            decoder := made.decoder(model),
             tokenizer,
             template,
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
@@ -328,6 +326,11 @@ def one_question(
     return Record(
         "question", question, passages, options=choices, labels=tuple(choices) or labels, images=files
     )
+
+
+def _check_precision(precision: str | None) -> None:
+    if precision is not None and precision not in DTYPES:
+        raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
 
 
 def _check_texts(records: Sequence[Record]) -> None:

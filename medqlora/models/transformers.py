@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+#: the class of transformers that makes a text model
+CAUSAL = "AutoModelForCausalLM"
+
+
 class Transformers(TransformersOptions, Backend):
     __doc__ = TransformersOptions.__doc__
 
     sharable = True
     #: the class of transformers that makes the model
-    auto_class = "AutoModelForCausalLM"
+    auto_class = CAUSAL
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()
@@ -173,16 +177,29 @@ class Transformers(TransformersOptions, Backend):
             model.train(training)
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(model: nn.Module, *, text_alone: bool = False) -> None:
     """Switches activation checkpointing on in a transformers or PEFT model.
 
     Re-entrant checkpointing would mark a parameter ready twice under DDP.
+
+    Args:
+        model: the model.
+        text_alone: whether only the text's embeddings require gradients. transformers makes the input of a vision tower
+            require them too, and a frozen tower would keep its graph.
     """
     # transformers 5.23 renamed the method
     base = base_model(model)
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    base.enable_input_require_grads()
+    if not text_alone:
+        base.enable_input_require_grads()
+        return
+    base.disable_input_require_grads()  # transformers 5.24 has enabled it once already
+    base.get_input_embeddings().register_forward_hook(_require_gradient)
+
+
+def _require_gradient(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def _caps_attention(config: "PretrainedConfig") -> bool:
@@ -190,9 +207,7 @@ def _caps_attention(config: "PretrainedConfig") -> bool:
     return bool(getattr(config.get_text_config(), "attn_logit_softcapping", None))
 
 
-def skeleton(
-    config: "PretrainedConfig", base: str, auto_class: str = "AutoModelForCausalLM"
-) -> "PreTrainedModel":
+def skeleton(config: "PretrainedConfig", base: str, auto_class: str = CAUSAL) -> "PreTrainedModel":
     """The model's modules without weights, on the meta device: their names and shapes can be checked.
 
     Args:

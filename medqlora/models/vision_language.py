@@ -4,13 +4,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medqlora.config.backends import VisionLanguageOptions
 from medqlora.models import hub
-from medqlora.models.layers import base_model
 from medqlora.models.lora import LoRA
-from medqlora.models.transformers import Transformers
+from medqlora.models.transformers import Transformers, checkpoint_activations
 from medqlora.models.vision.decoder import VisionDecoder
 from medqlora.models.vision.families import family_of
 from medqlora.models.vision.parts import (
@@ -65,15 +64,4 @@ class VisionLanguage(VisionLanguageOptions, Transformers):
         return [*further, *vision_layers(model)] if self.adapt_vision else further
 
     def _checkpoint_activations(self, model: nn.Module) -> None:
-        super()._checkpoint_activations(model)
-        if self.adapt_vision:
-            return
-        # transformers makes the vision tower's input require gradients too, which would keep the graph of a frozen
-        # tower: the text's embeddings alone need it
-        base = base_model(model)
-        base.disable_input_require_grads()
-        base.get_input_embeddings().register_forward_hook(_require_gradient)
-
-
-def _require_gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    output.requires_grad_(True)
+        checkpoint_activations(model, text_alone=not self.adapt_vision)

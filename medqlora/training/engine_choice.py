@@ -96,9 +96,7 @@ def prepare_engine(
     """
     model, backend, device = candidate[:3]
     native = backend.decoder(model)
-    if native.reads_images:
-        check_images(model, native, candidate.probe, device)
-        candidate = candidate._replace(probe=[without_images(example) for example in candidate.probe])
+    candidate = _without_images(candidate, native)
     probe = candidate.probe
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
@@ -130,6 +128,14 @@ def prepare_engine(
     takes = packed and engine == "auto" and decodes
     evaluating = _evaluating(candidate, native, agree) if takes else None
     return EngineChoice(native, packed, planned, evaluating)
+
+
+def _without_images(candidate: Candidate, native: Decoder) -> Candidate:
+    """The candidate with a probe of text alone, once an image was seen to reach the answer."""
+    if not native.reads_images:
+        return candidate
+    check_images(candidate.model, native, candidate.probe, candidate.device)
+    return candidate._replace(probe=[without_images(example) for example in candidate.probe])
 
 
 def _fused_choice(
