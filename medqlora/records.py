@@ -14,6 +14,31 @@ YES_NO_MAYBE = ("yes", "no", "maybe")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+class ImageFile(NamedTuple):
+    """An image of a question, as a file.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes, in hex.
+    """
+
+    path: str
+    sha256: str
+
+
+class ImageSlot(NamedTuple):
+    """The place of an image in a prompt.
+
+    Attributes:
+        image: the image.
+        begin, end: its tokens in the prompt, as a range of indices.
+    """
+
+    image: ImageFile
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One question of a data set.
@@ -34,6 +59,7 @@ class Record:
             "no"}). Reveals the answer.
         where: "file:line" (or file and key) for messages.
         aliases: other ids of the same question (its row's key, a column `pmid`), to find test questions.
+        images: the question's images, in order; empty for a text question.
     """
 
     id: str
@@ -49,6 +75,7 @@ class Record:
     where: str = ""
     subject: str = ""
     aliases: tuple[str, ...] = ()
+    images: tuple[ImageFile, ...] = ()
 
 
 class Splits(NamedTuple):
@@ -83,6 +110,7 @@ class Encoded(NamedTuple):
         labels: for each of the record's labels, the token ids that follow `prompt` if it is the answer; empty for
             free answers.
         dropped: the number of context tokens that were left out to fit; usually 0.
+        images: where the images' tokens are in `prompt`; empty for a text question.
     """
 
     id: str
@@ -90,6 +118,7 @@ class Encoded(NamedTuple):
     completion: Sequence[int]
     labels: tuple[tuple[int, ...], ...] = ()
     dropped: int = 0
+    images: tuple[ImageSlot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

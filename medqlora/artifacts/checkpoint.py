@@ -266,6 +266,8 @@ def _digest(examples: Iterable[Encoded]) -> str:
         digest.update(struct.pack("<q", len(name)) + name)
         for ids in (example.prompt, example.completion):
             digest.update(struct.pack(f"<q{len(ids)}q", len(ids), *ids))
+        for slot in example.images:
+            digest.update(f"{slot.image.sha256} {slot.begin} {slot.end}".encode())
     return digest.hexdigest()[:32]
 
 

@@ -15,6 +15,8 @@ from medqlora.commands.arguments import Parser
 from medqlora.commands.ask_library import check_library_options, load_for_ask
 from medqlora.commands.ask_sources import add_index_options, answer_from_index, check_index_options
 from medqlora.commands.registry import Command
+from medqlora.config.backends import BACKEND_NAMES
+from medqlora.data.images import image_file
 from medqlora.errors import InputError
 from medqlora.inference import Answer, AnswerPart, safe_answer
 from medqlora.inference.streaming import LONG_WORD
@@ -33,6 +35,7 @@ COMMAND = Command("ask", "one question in the terminal, or one after another", a
 
 _LOOP_HELP = """Type a question. Also:
   /context FILE|TEXT   the context of the next questions; /context alone removes it
+  /image FILE          the image of the next questions; /image alone removes it
   /history             the questions and decisions so far
   /quit                or Ctrl-D: ends; nothing is kept"""
 
@@ -46,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("question", nargs="?", help="the question, in quotes")
     made.add_argument("--context", metavar="FILE|TEXT", help="the text to answer from, such as an abstract")
+    made.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an image that the question is about (PNG, JPEG, TIFF, WebP, BMP, GIF or DICOM); several in order",
+    )
     made.add_argument(
         "--option",
         action="append",
@@ -72,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--backend",
-        choices=("Unsloth", "Transformers", "TinyLlama"),
+        choices=BACKEND_NAMES,
         help="the backend that loads the base model",
     )
     made.add_argument(
@@ -119,6 +129,10 @@ def run(command: str, words: list[str]) -> int:
             "the question is missing, and there is no input to read one from: write it after `ask`"
         )
     context = None if options.context is None else context_of(options.context)
+    for image in options.image:  # before a model is loaded
+        image_file(Path(image).expanduser(), "--image")
+    if options.image and options.index is not None:
+        raise InputError("--image: answers from an index are for text alone: leave out --image or --index")
     predictor = _load(options)
     if options.question is None:
         return _loop(predictor, options, context)
@@ -174,7 +188,7 @@ def _answer(
 ) -> Answer:
     if options.index is not None and not _is_routed(predictor):
         return answer_from_index(predictor, question, context, options)
-    asked = (question, context, options.option, options.note)
+    asked = (question, context, options.option, options.note, options.image)
     if sys.stdout is not None and sys.stdout.isatty() and not options.json:
         answer = stream(predictor.answer_stream(*asked), _columns())
     else:
@@ -262,6 +276,10 @@ def _loop(predictor: "Predictor | RoutedPredictor", options: argparse.Namespace,
             elif word == "/context":
                 context = context_of(rest.strip()) if rest.strip() else None
                 say("No context." if context is None else f"Context of {len(context.split())} words.")
+            elif word == "/image":
+                options.image = [rest.strip()] if rest.strip() else []
+                for image in options.image:
+                    image_file(Path(image).expanduser(), "/image")
             elif word.startswith("/"):
                 say(_LOOP_HELP)
             else:

@@ -127,7 +127,7 @@ def read_fit(
         InputError: an option is wrong, or the base model can't be planned.
     """
     from medqlora.models.lora import lora_targets
-    from medqlora.models.transformers import skeleton
+    from medqlora.models.transformers import CAUSAL, skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
     from medqlora.training.fit_plan import FitOptions
     from medqlora.utils.run_length import total_steps
@@ -138,8 +138,10 @@ def read_fit(
     with without_hub(hub_note is not None):
         config, base_note = _configuration(backend)
         shape = _shape(backend, config)
+        if base_note is None:
+            data.images, shape = backend.images(), replace(shape, vision=backend.vision_parameters())
         if lora.target_modules is not None:
-            lora_targets(lora, skeleton(config, backend.base))
+            lora_targets(lora, skeleton(config, backend.base, getattr(backend, "auto_class", CAUSAL)))
         lengths, length_note = _lengths(data, backend)
     devices = devices or _devices(trainer)
     check_strategy(trainer["strategy"])
@@ -297,6 +299,7 @@ def _fusable(
 
     return (
         module.options.engine != "native"
+        and data.images is None
         and unsupported_shape(config.get_text_config(), longest) is None
         and getattr(module.backend, "quantization", "nf4") in ("nf4", "fp4", "gptq", "awq")
         and not module.lora.use_dora

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medqlora.commands.arguments import Parser, add_fields
 from medqlora.commands.registry import Command
+from medqlora.config.backends import BACKEND_NAMES
 from medqlora.config.serving import ENGINES, ServeOptions
 from medqlora.errors import InputError
 from medqlora.safety import check_note
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "Serves adapters on one base model: OpenAI's chat, decisions with calibrated probabilities, and a page.",
         _EXAMPLES,
     )
-    add_fields(made, ServeOptions, {"engine": ENGINES, "backend": ("Unsloth", "Transformers", "TinyLlama")})
+    add_fields(made, ServeOptions, {"engine": ENGINES, "backend": BACKEND_NAMES})
     made.add_argument(
         "--new_token", metavar="NAME", help="add a token to the file of --tokens, print it, and end"
     )

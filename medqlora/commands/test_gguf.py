@@ -81,7 +81,7 @@ def run(words: list[str]) -> int:
     from medqlora.artifacts.gguf.reading import read_info
     from medqlora.artifacts.gguf.writing import check_installed
     from medqlora.inference.llama_cpp import check_llama_cpp
-    from medqlora.inference.loading import read_trained
+    from medqlora.inference.loading import read_trained, refuse_images
     from medqlora.models.adapters import read_adapter
 
     check_installed("--gguf")
@@ -91,6 +91,7 @@ def run(words: list[str]) -> int:
     if options.adapter is None:
         options.adapter = _recorded(made_from, Path(options.logs).expanduser())
     trained = read_trained(options.adapter, "--adapter")
+    refuse_images(trained, "--adapter", "a GGUF file")
     if trained.adapter is None:
         raise InputError(f"--adapter {options.adapter}: it is a base model: name an adapter's folder")
     options.adapter = trained.adapter

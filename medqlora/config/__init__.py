@@ -4,7 +4,13 @@ Each option's name, type, default and help stand here alone. The classes that Li
 so that LightningCLI's parser, the help of each command and the documentation's reference all come from here.
 """
 
-from medqlora.config.backends import TinyLlamaOptions, TransformersOptions, UnslothOptions
+from medqlora.config.backends import (
+    TinyLlamaOptions,
+    TinyVisionOptions,
+    TransformersOptions,
+    UnslothOptions,
+    VisionLanguageOptions,
+)
 from medqlora.config.callbacks import (
     AnswersOptions,
     CheckpointOptions,
@@ -33,6 +39,8 @@ __all__ = [
     "ServeOptions",
     "StepOptions",
     "TinyLlamaOptions",
+    "TinyVisionOptions",
     "TransformersOptions",
     "UnslothOptions",
+    "VisionLanguageOptions",
 ]

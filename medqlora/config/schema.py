@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Literal, get_type_hints
 
 from medqlora.config import trainer
-from medqlora.config.backends import TinyLlamaOptions, TransformersOptions, UnslothOptions
+from medqlora.config.backends import (
+    TinyLlamaOptions,
+    TinyVisionOptions,
+    TransformersOptions,
+    UnslothOptions,
+    VisionLanguageOptions,
+)
 from medqlora.config.callbacks import (
     AnswersOptions,
     CheckpointOptions,
@@ -33,6 +39,8 @@ BACKENDS: Mapping[str, type] = {
     "medqlora.models.Transformers": TransformersOptions,
     "medqlora.models.Unsloth": UnslothOptions,
     "medqlora.models.TinyLlama": TinyLlamaOptions,
+    "medqlora.models.VisionLanguage": VisionLanguageOptions,
+    "medqlora.models.TinyVision": TinyVisionOptions,
 }
 #: groups whose options are the fields of a dataclass
 GROUPS: Mapping[str, type] = {

@@ -71,8 +71,12 @@ def _repeated_id(record: Record, first: Record, option: str) -> InputError:
 
 
 def content(record: Record) -> tuple[str, ...]:
-    """The texts that make two records the same question, whatever their ids; case and white space don't count."""
-    parts = (record.question, *record.contexts, *record.options.values())
+    """The texts that make two records the same question, whatever their ids; case and white space don't count.
+
+    An image counts by its digest: the same question about another image is another question.
+    """
+    digests = [image.sha256 for image in record.images]
+    parts = (*digests, record.question, *record.contexts, *record.options.values())
     return tuple(" ".join(part.split()).casefold() for part in parts)
 
 

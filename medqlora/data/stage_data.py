@@ -9,11 +9,12 @@ from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.retrieved import Retrieval
 from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
 from medqlora.data.stages import read_stages
-from medqlora.data.summary import content_free, describe
+from medqlora.data.summary import content_free, describe, report_unread_images
 from medqlora.data.tell_tale import reject_tell_tale
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
@@ -74,6 +75,8 @@ class StageData:
         self._loader: StepLoader | None = None
         #: replaces the questions' contexts by retrieved ones; None leaves them
         self.retrieval: Retrieval | None = None
+        #: counts the tokens of the questions' images; None for a base that reads text alone
+        self.images: ImageReader | None = None
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -156,9 +159,8 @@ class StageData:
             records, sample = draw_by_label("test", records, self.test_samples, self.seed)
             reject_tell_tale(records)
             records = self._retrieved(records, report)
-            encoded = encode_all(
-                records, source.prompt(self.prompt_name), self._read_with, self.max_prompt_tokens
-            )
+            encoded = self._encoded(records, source.prompt(self.prompt_name))
+            report_unread_images(source.name, "test", records, self.images, report)
             report(describe(source.name, "test", records, encoded, sample))
             by_id = {record.id: record for record in records}
             self.sets.append(self._question_set(source, by_id, encoded, [], sample))
@@ -217,7 +219,8 @@ class StageData:
         assert self.prompt is not None
         reject_tell_tale(records)
         records = self._retrieved(records, report)
-        encoded = encode_all(records, self.prompt, self._read_with, self.max_prompt_tokens)
+        encoded = self._encoded(records, self.prompt)
+        report_unread_images(source, name, records, self.images, report)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
         report(describe(source, name, records, encoded, self.samples.get(name)))
@@ -237,6 +240,9 @@ class StageData:
         if self.retrieval is not None:
             retrieval = self.retrieval.of_set(test, prompt, self._read_with, self.max_prompt_tokens)
         return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval)
+
+    def _encoded(self, records: list[Record], prompt: Prompt) -> list[Encoded]:
+        return encode_all(records, prompt, self._read_with, self.max_prompt_tokens, images=self.images)
 
     def _retrieved(self, records: list[Record], report: Report) -> list[Record]:
         return records if self.retrieval is None else self.retrieval.contexts(records, report)

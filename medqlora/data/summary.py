@@ -1,8 +1,9 @@
 """A line that describes a set, and the set's content-free question."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.data.sample import Sample
 from medqlora.records import Encoded, Record
 
@@ -37,3 +38,19 @@ def describe(
         dropped = sum(example.dropped for example in encoded)
         line += f"; the context of {shortened} was shortened, by {dropped} tokens in all"
     return line
+
+
+def report_unread_images(
+    source: str,
+    split: str,
+    records: Sequence[Record],
+    images: ImageReader | None,
+    report: Callable[[str], None],
+) -> None:
+    """Warns of images that a base for text alone leaves out."""
+    count = sum(bool(record.images) for record in records)
+    if count and images is None:
+        report(
+            f"Warning: {count} of {len(records)} {source} {split} questions have images, which this base does not "
+            "read: use --model.backend medqlora.models.VisionLanguage"
+        )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.errors import InputError
+from medqlora.evaluation.image_trace import ImageOverlap, ImageTrace
 from medqlora.evaluation.report_data import Contamination
 from medqlora.records import Record
 
@@ -141,9 +142,15 @@ def _windows(records: Sequence[Record], vocabulary: Mapping[str, int]) -> Iterat
 def texts_of(record: Record) -> list[str]:
     """The texts of a record that are compared: question, joined contexts, and a long answer.
 
+    A question with images is one word: the digest of images and text together. The same words are asked of many images,
+    and prove nothing.
+
     A long answer of fewer words than a run is left out: short sentences ("There was no difference.") occur in
     many records without having been copied.
     """
+    if record.images:
+        asked = [*(image.sha256 for image in record.images), *_words(record.question)]
+        return [hashlib.sha256(" ".join(asked).encode("utf-8", "surrogatepass")).hexdigest()]
     texts = [record.question, " ".join(record.contexts)]
     if len(_words(record.long_answer)) >= RUN_WORDS:
         texts.append(record.long_answer)
@@ -157,10 +164,12 @@ class TrainingTrace:
     Attributes:
         ids: the records' ids.
         hashes: `run_hashes` of their texts.
+        images: of their images; None without any.
     """
 
     ids: tuple[str, ...]
     hashes: Hashes
+    images: ImageTrace | None = None
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "TrainingTrace":
@@ -168,6 +177,7 @@ class TrainingTrace:
         return cls(
             tuple(record.id for record in records),
             run_hashes(text for record in records for text in texts_of(record)),
+            ImageTrace.of(records),
         )
 
     def save(self, path: Path) -> None:
@@ -175,14 +185,15 @@ class TrainingTrace:
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         # as JSON bytes: an array of texts would cut trailing NULs, and pad every id to the longest
         ids = np.frombuffer(json.dumps(self.ids).encode("ascii"), dtype=np.uint8)
+        arrays = {
+            "version": np.int64(VERSION),
+            "run_words": np.int64(RUN_WORDS),
+            "ids": ids,
+            "hashes": self.hashes,
+            **({} if self.images is None else self.images.arrays()),
+        }
         with aside.open("wb") as file:
-            np.savez_compressed(
-                file,
-                version=np.int64(VERSION),
-                run_words=np.int64(RUN_WORDS),
-                ids=ids,
-                hashes=self.hashes,
-            )
+            np.savez_compressed(file, **arrays)
         aside.replace(path)
 
     @classmethod
@@ -197,6 +208,7 @@ class TrainingTrace:
                 version, run_words = int(data["version"]), int(data["run_words"])
                 ids = tuple(str(record_id) for record_id in json.loads(data["ids"].tobytes()))
                 hashes = data["hashes"].astype(np.uint64)
+                images = ImageTrace.from_arrays(data) if "image_sha256" in data else None
         except FileNotFoundError:
             raise InputError(
                 f"{path}: no such file: it is written beside an adapter when it is trained"
@@ -209,7 +221,7 @@ class TrainingTrace:
             raise InputError(
                 f"{path}: version {version} of runs of {run_words} words: train again to renew it"
             )
-        return cls(ids, hashes)
+        return cls(ids, hashes, images)
 
 
 class QuestionOverlap(NamedTuple):
@@ -238,11 +250,13 @@ class Overlap(NamedTuple):
         ids: ids of both, in the test set's order.
         questions: the test questions that share a run, the largest share first.
         n: the number of test questions.
+        images: test images that the training set has, as files or nearly so; None where no question has an image.
     """
 
     ids: tuple[str, ...]
     questions: tuple[QuestionOverlap, ...]
     n: int
+    images: ImageOverlap | None = None
 
     @property
     def contaminated(self) -> tuple[str, ...]:
@@ -252,7 +266,7 @@ class Overlap(NamedTuple):
 
     def to_json(self) -> Contamination:
         """As plain values, for the report."""
-        return {
+        shared: Contamination = {
             "run_words": RUN_WORDS,
             "flagged_share": FLAGGED_SHARE,
             "n": self.n,
@@ -269,6 +283,9 @@ class Overlap(NamedTuple):
                 for question in self.questions[:20]
             ],
         }
+        if self.images is not None:
+            shared["images"] = self.images.to_json()
+        return shared
 
 
 def overlap(train: TrainingTrace, test: Sequence[Record]) -> Overlap:
@@ -291,4 +308,5 @@ def overlap(train: TrainingTrace, test: Sequence[Record]) -> Overlap:
         for record in test
         if record.id in known and (record.id in sharing or not _ROW_NUMBER.fullmatch(record.id))
     ]
-    return Overlap(tuple(ids), tuple(questions), len(test))
+    images = None if train.images is None else train.images.overlap(test)
+    return Overlap(tuple(ids), tuple(questions), len(test), images)

@@ -7,6 +7,8 @@ A key that is absent was not computed. `Scores` documents the contract's keys, a
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, TypedDict
 
+from typing_extensions import NotRequired
+
 from medqlora.evaluation.retrieval_data import RetrievalBlock
 
 Interval: TypeAlias = list[float]
@@ -209,6 +211,15 @@ class SharedQuestion(TypedDict):
     share: float
 
 
+class SharedImages(TypedDict):
+    """Test questions whose image was trained on, with another question."""
+
+    questions: int
+    same_file: int
+    near_duplicates: int
+    examples: list[str]
+
+
 class Contamination(TypedDict):
     """What training and test set have in common."""
 
@@ -219,6 +230,7 @@ class Contamination(TypedDict):
     questions_sharing_a_run: int
     contaminated: list[str]
     most_shared: list[SharedQuestion]
+    images: NotRequired[SharedImages]
 
 
 class MacroAverage(TypedDict):

@@ -56,6 +56,8 @@ def unsupported(model: nn.Module, longest: int = 0) -> str | None:
     if reason is not None:
         return reason
     body, head, _ = read_model(model)
+    if not hasattr(body, "embed_tokens"):
+        return f"its language model is a part of {type(body).__name__}"
     for name, module in body.named_modules():
         if hasattr(module, "modules_to_save"):
             return f"its adapter has weights of its own in place of {name}"

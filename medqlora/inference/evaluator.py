@@ -27,10 +27,10 @@ _SCORING = 0.25
 
 
 class Generate(Protocol):
-    """Generates a text for each prompt."""
+    """Generates a text for each example's prompt."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
-        """The token ids of each text, in the order of the prompts, without end tokens.
+    def __call__(self, examples: Sequence[Encoded], on_token: OnToken | None = None) -> list[list[int]]:
+        """The token ids of each text, in the order of the examples, without end tokens.
 
         `on_token` is called with each new token of a single prompt, as soon as it is chosen.
         """
@@ -169,7 +169,7 @@ class Evaluator:
             scores()
             if self.generate is None:
                 return scored[0]
-            (token_ids,) = self.generate([example.prompt], on_token)
+            (token_ids,) = self.generate([example], on_token)
         return _with_text(scored[0], self._text(token_ids), record)
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
@@ -201,7 +201,7 @@ class Evaluator:
         answered = 0
         lengths = [len(example.prompt) for example in examples]
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
-            generated = self.generate([examples[index].prompt for index in group])
+            generated = self.generate([examples[index] for index in group])
             for index, token_ids in zip(group, generated, strict=True):
                 texts[index] = self._text(token_ids)
             answered += len(group)
@@ -257,19 +257,21 @@ def build_evaluator(
         sampling: how `engine` chooses tokens; None for greedy.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
-    length = options.max_new_tokens
+    length, image_inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
 
-    def generate_texts(prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
+    def generate_texts(examples: Sequence[Encoded], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
             return generate(
                 model,
-                prompts,
+                [example.prompt for example in examples],
                 max_new_tokens=length,
                 end_token_ids=end_token_ids,
                 pad_token_id=pad_token_id,
                 device=device,
                 left_padding=getattr(decoder, "state", None) is None,
                 on_token=on_token,
+                images=[example.images for example in examples],
+                image_inputs=image_inputs,
             )
 
     limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)

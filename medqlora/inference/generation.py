@@ -1,11 +1,13 @@
 """Greedy generation in batches, with a key-value cache."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+from medqlora.records import ImageSlot
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -23,9 +25,12 @@ class Generates(Protocol):
         attention_mask: Tensor,
         generation_config: "GenerationConfig",
         streamer: "Streamer | None" = None,
+        **inputs: Tensor,
     ) -> Tensor: ...
 
 
+#: the images of some rows, in their order, and the rows' token ids → further arguments of the model
+ImageInputs = Callable[[Sequence[ImageSlot], Tensor], Mapping[str, Tensor]]
 #: is called with each new token id of a single prompt, as soon as it is chosen
 OnToken = Callable[[int], None]
 
@@ -88,6 +93,8 @@ def generate(
     device: torch.device,
     left_padding: bool = True,
     on_token: OnToken | None = None,
+    images: Sequence[Sequence[ImageSlot]] = (),
+    image_inputs: ImageInputs | None = None,
 ) -> list[list[int]]:
     """The greedy continuation of each prompt, without its end token.
 
@@ -103,6 +110,7 @@ def generate(
         device: the model's.
         left_padding: whether the model supports it; if not, each batch holds prompts of one length.
         on_token: is called with each new token of a single prompt; an error that it raises ends the generation.
+        images, image_inputs: of each prompt, or none; and what makes the model's arguments of them.
 
     Raises:
         ValueError: `on_token` with several prompts.
@@ -122,12 +130,16 @@ def generate(
     texts: list[list[int]] = [[] for _ in prompts]
     for batch in [range(len(prompts))] if left_padding else _by_length(prompts):
         input_ids, mask = _left_padded([prompts[index] for index in batch], pad_token_id)
+        input_ids = input_ids.to(device)
+        slots = [slot for index in batch for slot in images[index]] if images else []
+        further = image_inputs(slots, input_ids) if slots and image_inputs is not None else {}
         with _no_defaults(model) as generator:
             output = generator.generate(
-                input_ids=input_ids.to(device),
+                input_ids=input_ids,
                 attention_mask=mask.to(device),
                 generation_config=settings,
                 streamer=None if on_token is None else Streamer(on_token, end_token_ids),
+                **further,
             )
         for index, row in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in end_token_ids), len(row))

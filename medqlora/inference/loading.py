@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 
 from medqlora import models
-from medqlora.config.backends import BaseQuantization
+from medqlora.config.backends import BACKEND_NAMES, VISION_BACKENDS, BaseQuantization
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
@@ -19,7 +19,6 @@ from medqlora.models.precision import PRECISIONS
 from medqlora.models.quantization import stored_quantization
 from medqlora.records import YES_NO_MAYBE
 
-_BACKENDS = ("Unsloth", "Transformers", "TinyLlama")
 _CONFIG_FILE = "adapter_config.json"
 
 
@@ -118,6 +117,24 @@ def _as_recorded(record: Mapping[str, object], where: str) -> Trained:
     )
 
 
+def refuse_images(trained: Trained, option: str, what: str) -> None:
+    """Refuses an adapter of a vision-language base where the vision tower would be lost.
+
+    Args:
+        trained: the adapter.
+        option: what named it, for the message.
+        what: what has no place for images, in words: "a merged folder".
+
+    Raises:
+        InputError: it belongs to a vision-language base.
+    """
+    if trained.backend in VISION_BACKENDS:
+        raise InputError(
+            f"{option} {trained.adapter}: it belongs to a vision-language base ({trained.backend}), and {what} would "
+            "leave its vision tower out: use the adapter's folder itself, with `ask`, `serve`, `predict` or PEFT"
+        )
+
+
 def build_backend(
     trained: Trained, *, base: str | None, backend: str | None, device: torch.device
 ) -> models.Backend:
@@ -137,7 +154,7 @@ def build_backend(
     name = backend or trained.backend
     if name == "Unsloth" and backend is None and device.type == "cpu":
         name = "Transformers"
-    if name not in _BACKENDS:
+    if name not in BACKEND_NAMES:
         raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
     if name == "Unsloth":
         from medqlora.models.unsloth import import_unsloth

@@ -11,6 +11,8 @@ from torch import nn
 
 from medqlora.config.model import EvaluationOptions
 from medqlora.data import Prompt, encode_all, end_token_ids, lookup
+from medqlora.data.encoding.image_slots import ImageReader
+from medqlora.data.images import image_file
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
@@ -56,6 +58,7 @@ class Predictor:
         scope: what the adapter was trained on; None where that is not known.
         wants_context: whether the adapter was trained with contexts.
         remarks: what a user has to know of the loaded model, a line each.
+        images: counts the tokens of the questions' images; None for a base that reads text alone.
     """
 
     model: nn.Module
@@ -79,6 +82,7 @@ class Predictor:
     scope: TrainingScope | None = None
     wants_context: bool = False
     remarks: tuple[str, ...] = ()
+    images: ImageReader | None = None
     #: scores and generates for encoded questions
     evaluator: Evaluator = field(init=False)
 
@@ -122,8 +126,8 @@ class Predictor:
             adapter_or_base: an adapter's folder in PEFT's format, a run's folder, or a name on the Hub; or a base model
                 without an adapter, by its folder or its name on the Hub.
             base: the base model's name or folder, where it differs from the adapter's record.
-            backend: `Unsloth`, `Transformers` or `TinyLlama`; None for the record's, but on a CPU `Transformers` for
-                Unsloth.
+            backend: a class of `medqlora.models`, see `BACKEND_NAMES`; None for the record's, but on a CPU
+                `Transformers` for Unsloth.
             device: auto (CUDA where there is a GPU), or a device of torch: cpu, cuda, cuda:1.
             prompt: the prompt's name; None for the record's, or `medical`.
             precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.
@@ -134,8 +138,7 @@ class Predictor:
             InputError: there is no such adapter or base model, or it can't be loaded.
         """
         target = device if isinstance(device, torch.device) else pick_device(device)
-        if precision is not None and precision not in DTYPES:
-            raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
+        _check_precision(precision)
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
         template = lookup(prompt or trained.prompt)
@@ -147,13 +150,13 @@ class Predictor:
         named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
         return cls(
             model,
-            made.decoder(model),
+            decoder := made.decoder(model),
             tokenizer,
             template,
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
-            engine=decode_engine(model, target),
+            engine=None if decoder.reads_images else decode_engine(model, target),
             autocast=None if dtype == torch.float32 else dtype,
             generating=partial(made.generating, model),
             check_examples=partial(check_token_ids, made),
@@ -162,6 +165,7 @@ class Predictor:
             scope=trained.scope,
             wants_context=trained.with_contexts,
             remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
+            images=made.images(),
         )
 
     def compute_in_float32(self) -> None:
@@ -195,8 +199,19 @@ class Predictor:
 
     def _encode(self, records: Sequence[Record]) -> list[Encoded]:
         _check_texts(records)
+        if self.images is None and any(record.images for record in records):
+            raise InputError(
+                "--image: this model reads text alone: use an adapter of a vision-language base "
+                "(configs/demo_images.yaml), or leave the image out"
+            )
         encoded = encode_all(
-            records, self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
+            records,
+            self.prompt,
+            self.tokenizer,
+            self.max_prompt_tokens,
+            images=self.images,
+            progress=False,
+            cached=False,
         )
         self.check_examples(encoded)
         return encoded
@@ -238,6 +253,7 @@ class Predictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Answer:
         """The answer to one question.
 
@@ -246,11 +262,12 @@ class Predictor:
             context: the passage, or the passages, to answer it from.
             options: for multiple choice, the options' texts (labelled A, B, …), or label → text.
             note: text that the answer ends with.
+            images: files of the images that the question is about.
 
         Raises:
-            InputError: a text is not valid Unicode, the question is too long, or the note is empty.
+            InputError: a text is not valid Unicode, the question is too long, the note is empty, or a file is no image.
         """
-        return self.answers([one_question(question, context, options, self.labels)], note)[0]
+        return self.answers([one_question(question, context, options, self.labels, images)], note)[0]
 
     def answer_stream(
         self,
@@ -258,6 +275,7 @@ class Predictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Generator[AnswerPart, None, None]:
         """The answer to one question in parts: the decision as soon as it is known, then the text word by word.
 
@@ -265,12 +283,12 @@ class Predictor:
         ends the generation.
 
         Args:
-            question, context, options, note: as in `answer`.
+            question, context, options, note, images: as in `answer`.
 
         Raises:
             InputError: as `answer`, at the call.
         """
-        record = one_question(question, context, options, self.labels)
+        record = one_question(question, context, options, self.labels, images)
         reply = screen(question)
         if reply is not None:
             part = AnswerPart(safe_answer(record, reply, note), "", complete=True)
@@ -295,11 +313,24 @@ def one_question(
     context: str | Sequence[str] | None,
     options: Sequence[str] | Mapping[str, str] | None,
     labels: tuple[str, ...],
+    images: Sequence[str | Path] = (),
 ) -> Record:
-    """One question as a record with the id "question"; `labels` are the decisions where there are no options."""
+    """One question as a record with the id "question"; `labels` are the decisions where there are no options.
+
+    Raises:
+        InputError: a file of `images` is missing or no image.
+    """
     choices = options if isinstance(options, Mapping) else lettered(options or ())
     passages = () if context is None else (context,) if isinstance(context, str) else tuple(context)
-    return Record("question", question, passages, options=choices, labels=tuple(choices) or labels)
+    files = tuple(image_file(Path(image).expanduser(), "--image") for image in images)
+    return Record(
+        "question", question, passages, options=choices, labels=tuple(choices) or labels, images=files
+    )
+
+
+def _check_precision(precision: str | None) -> None:
+    if precision is not None and precision not in DTYPES:
+        raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
 
 
 def _check_texts(records: Sequence[Record]) -> None:

@@ -10,18 +10,31 @@ if TYPE_CHECKING:
     from medqlora.models.decoder import Decoder
     from medqlora.models.lora import LoRA
     from medqlora.models.tiny_llama import TinyLlama
+    from medqlora.models.tiny_vision import TinyVision
     from medqlora.models.transformers import Transformers
     from medqlora.models.unsloth import Unsloth
+    from medqlora.models.vision_language import VisionLanguage
 
-__all__ = ["Backend", "Decoder", "LoRA", "TinyLlama", "Transformers", "Unsloth"]
+__all__ = [
+    "Backend",
+    "Decoder",
+    "LoRA",
+    "TinyLlama",
+    "TinyVision",
+    "Transformers",
+    "Unsloth",
+    "VisionLanguage",
+]
 
 _MODULES = {
     "Backend": "backend",
     "Decoder": "decoder",
     "LoRA": "lora",
     "TinyLlama": "tiny_llama",
+    "TinyVision": "tiny_vision",
     "Transformers": "transformers",
     "Unsloth": "unsloth",
+    "VisionLanguage": "vision_language",
 }
 
 

@@ -1,5 +1,6 @@
 """Checks of a base's architecture, made on its modules before a weight is loaded."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -90,8 +91,13 @@ def unquantized_modules(model: "PreTrainedModel") -> list[str] | None:
     return [*raw, *(name for name, module in model.named_modules() if module is head)]
 
 
-def put_adapters_on(model: "PreTrainedModel", lora: LoRA) -> "PeftModel":
+def put_adapters_on(model: "PreTrainedModel", lora: LoRA, further: Sequence[str] = ()) -> "PeftModel":
     """The PEFT model around a loaded `model`, with fresh adapters.
+
+    Args:
+        model: the base.
+        lora: the adapters.
+        further: full names of layers outside the decoder that get adapters too.
 
     Raises:
         InputError: PEFT adapted other layers than the targets.
@@ -102,8 +108,13 @@ def put_adapters_on(model: "PreTrainedModel", lora: LoRA) -> "PeftModel":
     linear = linear_layers(model)
     conv1d = any(is_conv1d(module) for module in linear.values())
     intended = {name for name in linear if ends_with(name, *targets.modules)}
+    names = targets.modules
+    if further:
+        # by full names: the vision tower has layers of the same names
+        names = [*sorted(intended), *further]
+        intended |= {*further}
     intended |= {expert.name for expert in experts(model) if ends_with(expert.name, *targets.parameters)}
-    wrapped = get_peft_model(model, peft_config(lora, targets.modules, targets.parameters, conv1d=conv1d))
+    wrapped = get_peft_model(model, peft_config(lora, names, targets.parameters, conv1d=conv1d))
     different = sorted(intended ^ adapted_names(wrapped))
     if different:
         raise InputError(

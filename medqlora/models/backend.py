@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
 
+    from medqlora.data.encoding.image_slots import ImageReader
     from medqlora.models.decoder import Decoder
 
 
@@ -74,6 +75,18 @@ class Backend(ABC):
         Raises:
             InputError: it can't be loaded.
         """
+
+    def images(self) -> "ImageReader | None":
+        """Reads the images of questions; None for a base that reads text alone.
+
+        Raises:
+            InputError: the base's image processor can't be loaded.
+        """
+        return None
+
+    def vision_parameters(self) -> int:
+        """Weights of the vision tower and the projector, which stay in 16 bits; 0 for a base that reads text alone."""
+        return 0
 
     @abstractmethod
     def config(self) -> "PretrainedConfig":

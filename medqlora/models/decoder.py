@@ -34,6 +34,9 @@ class Decoder:
             restarting positions instead.
     """
 
+    #: whether it takes rows with images
+    reads_images = False
+
     def __init__(self, model: nn.Module, *, packed_lengths: bool = False) -> None:
         base = base_model(model)
         self.model = model

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 _NO_ADAPTER = {"subfolder": "no-adapter-is-loaded-unasked"}
 
 
-def load_bare(base: str, revision: str | None, **options: object) -> "PreTrainedModel":
-    """The base's causal language model, without adapters.
+def load_bare(
+    base: str, revision: str | None, *, auto_class: str = "AutoModelForCausalLM", **options: object
+) -> "PreTrainedModel":
+    """The base's language model, without adapters.
 
     By itself transformers adds an adapter that it finds in the base's folder or repository (`adapter_config.json`),
     and initialises weights that the files lack at random. Here neither happens.
@@ -33,6 +35,7 @@ def load_bare(base: str, revision: str | None, **options: object) -> "PreTrained
     Args:
         base: a folder or a name on the Hub.
         revision: on the Hub.
+        auto_class: the class of transformers that makes the model.
         options: further arguments of transformers' `from_pretrained`.
 
     Raises:
@@ -41,7 +44,7 @@ def load_bare(base: str, revision: str | None, **options: object) -> "PreTrained
     # a download has the Hub's bars, which tell more
     quiet = no_bars() if hub.is_local(base) else nullcontext()
     with _reports_held_back(), quiet, phase("Loading the base model"):
-        return _load(base, revision, options)
+        return _load(base, revision, auto_class, options)
 
 
 @contextmanager
@@ -80,9 +83,9 @@ def _reports_held_back() -> Iterator[None]:
             logger.handle(record)
 
 
-def _load(base: str, revision: str | None, options: dict[str, object]) -> "PreTrainedModel":
+def _load(base: str, revision: str | None, auto_class: str, options: dict[str, object]) -> "PreTrainedModel":
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     files = hub.check_files(base)
     config = hub.changed_config(base, revision)
@@ -90,7 +93,7 @@ def _load(base: str, revision: str | None, options: dict[str, object]) -> "PreTr
         options.setdefault("config", config)
     try:
         with watched_quantization() as damaged:
-            loaded = AutoModelForCausalLM.from_pretrained(
+            loaded = getattr(transformers, auto_class).from_pretrained(
                 hub.resolve(base),
                 revision=revision,
                 adapter_kwargs=dict(_NO_ADAPTER),

@@ -9,7 +9,7 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,9 +67,35 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
     """
     recipe = recipe or Recipe(seed=seed)
     plain = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
-    name = hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+    def write(folder: Path, bar: Bar) -> None:
+        torch.manual_seed(recipe.seed)
+        model, tokenizer = _pretrain(recipe, bar)
+        tokenizer.save_pretrained(folder)
+        with no_bars():
+            model.save_pretrained(folder)
+
+    return built_once("tiny_llama", plain, write)
+
+
+def built_once(kind: str, recipe: str, write: Callable[[Path, Bar], None]) -> Path:
+    """The folder of an embedded base in the cache; built where the cache lacks it.
+
+    Args:
+        kind: the cache's folder for bases of this kind.
+        recipe: all that decides the base, as text.
+        write: makes the base, and writes it into a folder.
+
+    Raises:
+        InputError: the cache folder can't be written.
+    """
     try:
-        return _built(recipe, cache_folder("tiny_llama") / name)
+        folder = cache_folder(kind) / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+        if not (folder / "config.json").is_file():
+            with one_at_a_time(folder, "building the demo's base"):
+                if not (folder / "config.json").is_file():  # else another process has built it meanwhile
+                    _build(folder, write)
+        return folder
     except OSError as error:
         raise InputError(
             f"no place for the demo's base: {error.filename or 'the cache'} can't be written "
@@ -77,15 +103,7 @@ def build_tiny_llama(seed: int = 0, recipe: Recipe | None = None) -> Path:
         ) from error
 
 
-def _built(recipe: Recipe, folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        with one_at_a_time(folder, "building the demo's base"):
-            if not (folder / "config.json").is_file():  # else another process has built it meanwhile
-                _build(recipe, folder)
-    return folder
-
-
-def _build(recipe: Recipe, folder: Path) -> None:
+def _build(folder: Path, write: Callable[[Path, Bar], None]) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         with (
@@ -93,11 +111,7 @@ def _build(recipe: Recipe, folder: Path) -> None:
             torch.random.fork_rng(devices=[]),
             torch.device("cpu"),
         ):
-            torch.manual_seed(recipe.seed)
-            model, tokenizer = _pretrain(recipe, bar)
-        tokenizer.save_pretrained(aside)
-        with no_bars():
-            model.save_pretrained(aside)
+            write(aside, bar)
         try:
             aside.rename(folder)
         except OSError:  # another process was first, with the same result
@@ -117,8 +131,16 @@ def _texts(recipe: Recipe) -> list[str]:
     ]
 
 
-def _tokenizer(texts: list[str], vocabulary: int) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE: encodes any text without loss; " yes", " no" and " maybe" are one token each."""
+def byte_level_tokenizer(
+    texts: list[str], vocabulary: int, further: Sequence[str] = ()
+) -> "PreTrainedTokenizerFast":
+    """Byte-level BPE: encodes any text without loss; " yes", " no" and " maybe" are one token each.
+
+    Args:
+        texts: to learn the merges from.
+        vocabulary: number of tokens.
+        further: control tokens besides beginning, end and padding.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -127,7 +149,7 @@ def _tokenizer(texts: list[str], vocabulary: int) -> "PreTrainedTokenizerFast":
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[_BOS, _EOS, _PAD],
+        special_tokens=[_BOS, _EOS, _PAD, *further],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -148,7 +170,7 @@ def _pretrain(recipe: Recipe, bar: Bar) -> "tuple[LlamaForCausalLM, PreTrainedTo
     from transformers import LlamaConfig, LlamaForCausalLM
 
     texts = _texts(recipe)
-    tokenizer = _tokenizer(texts, recipe.vocabulary)
+    tokenizer = byte_level_tokenizer(texts, recipe.vocabulary)
     rows = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -174,7 +196,7 @@ def _pretrain(recipe: Recipe, bar: Bar) -> "tuple[LlamaForCausalLM, PreTrainedTo
     bar.begin_at(0)
     for step, ids in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _factor(step, len(batches))
+            group["lr"] = recipe.learning_rate * rate_factor(step, len(batches))
         logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, :-1]
         loss = F.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id
@@ -197,7 +219,7 @@ def _batches(rows: list[list[int]], recipe: Recipe, pad: int) -> Iterator[Tensor
         yield torch.tensor([rows[index] + [pad] * (longest - len(rows[index])) for index in group])
 
 
-def _factor(step: int, steps: int) -> float:
+def rate_factor(step: int, steps: int) -> float:
     """The learning rate's factor."""
     warmup = max(1, steps // 20)
     if step < warmup:

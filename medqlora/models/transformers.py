@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+#: the class of transformers that makes a text model
+CAUSAL = "AutoModelForCausalLM"
+
+
 class Transformers(TransformersOptions, Backend):
     __doc__ = TransformersOptions.__doc__
 
     sharable = True
+    #: the class of transformers that makes the model
+    auto_class = CAUSAL
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_bitsandbytes()
@@ -55,7 +61,7 @@ class Transformers(TransformersOptions, Backend):
             raise InputError("--model.backend.attention flash_attention_2 needs a CUDA GPU: use sdpa")
         check_architecture(
             config,
-            skeleton(config, self.base),
+            self._skeleton(),
             self.base,
             lora,
             quantization=self.quantization,
@@ -63,11 +69,14 @@ class Transformers(TransformersOptions, Backend):
             allow_unquantized=self.allow_unquantized,
         )
 
+    def _skeleton(self) -> "PreTrainedModel":
+        return skeleton(self.config(), self.base, self.auto_class)
+
     def check_files(self) -> None:
         hub.check_files(self.base)
 
     def check_adapter(self, folder: str, option: str = "--model.adapter") -> None:
-        check_fit(folder, skeleton(self.config(), self.base), self.base, option)
+        check_fit(folder, self._skeleton(), self.base, option)
 
     def remarks(self) -> tuple[str, ...]:
         lines = hub.remarks(self.base, self.revision)
@@ -93,7 +102,7 @@ class Transformers(TransformersOptions, Backend):
     ) -> nn.Module:
         import_bitsandbytes()
         product_dtype = dtype if self.compute_dtype == "auto" else getattr(torch, self.compute_dtype)
-        modules = skeleton(self.config(), self.base)
+        modules = self._skeleton()
         # experts are quantized after loading: they are loaded in 16 bits into the host's memory, which is larger
         experts_apart = self.quantization in ("nf4", "fp4") and bool(experts(modules))
         base = load_bare(
@@ -102,12 +111,14 @@ class Transformers(TransformersOptions, Backend):
             dtype=dtype,
             device_map={"": torch.device("cpu") if experts_apart else device},
             attn_implementation=self._attention(),
+            auto_class=self.auto_class,
             **self._quantization_config(modules, product_dtype),
         )
         if self.quantization in INT4:
             from medqlora.models.int4.reading import forget_reader
 
             forget_reader(base)
+        self._check_loaded(base)
         quantize_falcon(base, self.quantization, self.double_quantization, device, product_dtype)
         settle(base, device, product_dtype)
         base.requires_grad_(False)
@@ -119,7 +130,7 @@ class Transformers(TransformersOptions, Backend):
         elif lora is not None:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
-                model = put_adapters_on(base, lora)
+                model = put_adapters_on(base, lora, self._further_targets(base))
         if experts_apart:
             # after the adapters: PEFT reads the experts' shape from the parameter
             quantize_experts(model, self.quantization, self.double_quantization, device)
@@ -127,9 +138,23 @@ class Transformers(TransformersOptions, Backend):
         if adapter is not None or lora is None:
             return model
         if self.gradient_checkpointing:
-            checkpoint_activations(model)
+            self._checkpoint_activations(model)
         # transformers loads in eval mode, where checkpointing is silently off
         return model.train()
+
+    def _unquantized(self, modules: "PreTrainedModel") -> list[str] | None:
+        """Full names of the linear layers that stay in 16 bits; None for the head alone."""
+        return unquantized_modules(modules)
+
+    def _further_targets(self, model: nn.Module) -> list[str]:
+        """Full names of layers outside the decoder that get adapters too."""
+        return []
+
+    def _check_loaded(self, model: "PreTrainedModel") -> None:
+        """Checks the model as transformers has loaded it."""
+
+    def _checkpoint_activations(self, model: nn.Module) -> None:
+        checkpoint_activations(model)
 
     def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
         """Arguments of `from_pretrained` for the quantization; none where bitsandbytes' own files bring them."""
@@ -139,7 +164,7 @@ class Transformers(TransformersOptions, Backend):
 
             return {"config": packed_config(self.config(), stored, self.base)}
         config = bitsandbytes_config(
-            self.quantization, self.double_quantization, dtype, skip=unquantized_modules(modules)
+            self.quantization, self.double_quantization, dtype, skip=self._unquantized(modules)
         )
         return {} if stored is not None or config is None else {"quantization_config": config}
 
@@ -162,16 +187,29 @@ class Transformers(TransformersOptions, Backend):
             model.train(training)
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(model: nn.Module, *, text_alone: bool = False) -> None:
     """Switches activation checkpointing on in a transformers or PEFT model.
 
     Re-entrant checkpointing would mark a parameter ready twice under DDP.
+
+    Args:
+        model: the model.
+        text_alone: whether only the text's embeddings require gradients. transformers makes the input of a vision tower
+            require them too, and a frozen tower would keep its graph.
     """
     # transformers 5.23 renamed the method
     base = base_model(model)
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    base.enable_input_require_grads()
+    if not text_alone:
+        base.enable_input_require_grads()
+        return
+    base.disable_input_require_grads()  # transformers 5.24 has enabled it once already
+    base.get_input_embeddings().register_forward_hook(_require_gradient)
+
+
+def _require_gradient(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def _caps_attention(config: "PretrainedConfig") -> bool:
@@ -179,17 +217,22 @@ def _caps_attention(config: "PretrainedConfig") -> bool:
     return bool(getattr(config.get_text_config(), "attn_logit_softcapping", None))
 
 
-def skeleton(config: "PretrainedConfig", base: str) -> "PreTrainedModel":
+def skeleton(config: "PretrainedConfig", base: str, auto_class: str = CAUSAL) -> "PreTrainedModel":
     """The model's modules without weights, on the meta device: their names and shapes can be checked.
+
+    Args:
+        config: the base's configuration.
+        base: its name, for messages.
+        auto_class: the class of transformers that makes the model.
 
     Raises:
         InputError: transformers has no causal language model for this configuration.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     with torch.device("meta"):
         try:
-            return AutoModelForCausalLM.from_config(config)
+            return getattr(transformers, auto_class).from_config(config)
         except ValueError as error:
             raise InputError(
                 f"--model.backend.base: '{base}' ({type(config).__name__}) is no causal language model"

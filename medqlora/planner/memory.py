@@ -113,6 +113,7 @@ def plan(shape: Shape, setting: Setting) -> Plan:
         "head": shape.head_parameters * setting.width * (setting.head == "device"),
         "norms and biases": shape.small_parameters * setting.width,
         "adapters": adapters,
+        **({"vision tower": shape.vision * setting.width} if shape.vision else {}),
     }
     casts = {"adapters' casts": cast_bytes(shape, setting)} if setting.engine == "fused" else {}
     if casts and setting.cached:  # cached layers hold A and B with their weights

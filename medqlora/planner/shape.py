@@ -30,6 +30,7 @@ class Shape:
         tied: the head is the embedding.
         qkv_bias: q, k and v have biases (Qwen2).
         qk_norm: q and k have head norms (Qwen3).
+        vision: weights of a vision tower and its projector, in 16 bits; 0 for a text model.
     """
 
     layers: int
@@ -42,6 +43,7 @@ class Shape:
     tied: bool
     qkv_bias: bool = False
     qk_norm: bool = False
+    vision: int = 0
 
     @classmethod
     def of(cls, config: "PretrainedConfig") -> "Shape":
@@ -115,9 +117,8 @@ class Shape:
     @property
     def base_parameters(self) -> int:
         """All weights of the base model."""
-        return (
-            self.linear_parameters + self.embedding_parameters + self.head_parameters + self.small_parameters
-        )
+        text = self.linear_parameters + self.embedding_parameters + self.head_parameters
+        return text + self.small_parameters + self.vision
 
     def lora_parameters(self, r: int, targets: Sequence[str] | None = None) -> int:
         """Weights of LoRA with rank `r` on `targets` (None for all seven projections)."""

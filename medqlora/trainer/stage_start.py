@@ -127,6 +127,7 @@ def _check_stage(trainer: Trainer, module: StepHooks, stage: Stage) -> None:
 def _read(module: StepHooks, data: RunData, stage: Stage) -> None:
     """Reads the sets of the stage; for an evaluation also finds its weights."""
     tokenizer = module.backend.tokenizer
+    data.images = module.backend.images()
     if stage == "fit":
         data.read(tokenizer(), _SPLITS["fit"], report=say)
         return

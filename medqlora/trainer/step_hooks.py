@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -128,7 +129,7 @@ class StepHooks(CheckpointHooks):
         memory = min(gather([math.inf if free is None else free], self.trainer.world_size))
         data = self.data
         try:
-            shape = Shape.of(self.backend.config())
+            shape = replace(Shape.of(self.backend.config()), vision=self.backend.vision_parameters())
         except AttributeError:
             return None
         planned = plan_fit(

@@ -21,6 +21,7 @@ from medqlora.inference.decoding.choice import (
 from medqlora.models import Backend, Decoder
 from medqlora.models.sharded import ShardedBase
 from medqlora.records import Encoded
+from medqlora.training.checks.images import check_images, without_images
 from medqlora.training.checks.model import check_model, say_untrained, why_padded
 from medqlora.training.checks.packing import packing_works
 from medqlora.training.fit_plan import FitPlan
@@ -93,12 +94,14 @@ def prepare_engine(
     Raises:
         InputError: an explicit option is not possible or changes the result; or the model is no causal language model.
     """
-    model, backend, device, probe = candidate[:4]
+    model, backend, device = candidate[:3]
     native = backend.decoder(model)
+    candidate = _without_images(candidate, native)
+    probe = candidate.probe
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
     decodes = candidate.shared is None and takes_engine(decoding, device)
-    reason = agree(_not_fused(candidate, engine, packing))
+    reason = agree(_not_fused(candidate, native, engine, packing))
     if reason is not None and engine == "fused":
         raise InputError(
             f"--model.engine fused: not possible here: {reason}: use auto or native"
@@ -125,6 +128,14 @@ def prepare_engine(
     takes = packed and engine == "auto" and decodes
     evaluating = _evaluating(candidate, native, agree) if takes else None
     return EngineChoice(native, packed, planned, evaluating)
+
+
+def _without_images(candidate: Candidate, native: Decoder) -> Candidate:
+    """The candidate with a probe of text alone, once an image was seen to reach the answer."""
+    if not native.reads_images:
+        return candidate
+    check_images(candidate.model, native, candidate.probe, candidate.device)
+    return candidate._replace(probe=[without_images(example) for example in candidate.probe])
 
 
 def _fused_choice(
@@ -174,11 +185,13 @@ def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weigh
     )
 
 
-def _not_fused(candidate: Candidate, engine: Engine, packing: Packing) -> str | None:
+def _not_fused(candidate: Candidate, native: Decoder, engine: Engine, packing: Packing) -> str | None:
     """Returns why the fused engine is not taken, before its rows are compared; None where it is."""
     device = candidate.device
     if engine == "native":
         return "as asked"
+    if native.reads_images:
+        return "rows with images are padded and run in the model's own layers"
     if packing == "padded":
         return "rows are to be padded"
     if engine == "auto":

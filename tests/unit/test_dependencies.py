@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "huggingface_hub": "huggingface-hub",
     "ir_measures": "ir-measures",
+    "PIL": "pillow",
 }
 #: imported and not declared
 NOT_DECLARED = {
@@ -31,6 +32,9 @@ NOT_DECLARED = {
     "trl": "`bench` compares with it where it is installed",
     "unsloth": "an extra",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
+    "PIL": "the extra `images`: imported when an image is read",
+    "pydicom": "the extra `images`: imported when a DICOM file is read",
+    "wfdb": "the extra `ecg`: the source ECGImages alone needs it",
     "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
     "sklearn": "the extra `library`: `library add` alone needs it",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",

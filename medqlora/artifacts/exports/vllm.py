@@ -17,7 +17,7 @@ from medqlora.data import encode_all
 from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
 from medqlora.evaluation.verification import Limits, Verification, compare
-from medqlora.inference.loading import build_backend, read_trained
+from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
 from medqlora.models.adapters import adapter_config, base_of, read_adapter
@@ -57,6 +57,7 @@ class FolderExport:
         self.trained = read_trained(request.adapter, "--adapter")
         if self.trained.adapter is None:
             raise InputError(f"--adapter {request.adapter}: it is a base model: name an adapter's folder")
+        refuse_images(self.trained, "--adapter", "a folder for vLLM")
         self.adapter = Path(self.trained.adapter).expanduser()
         self.record = read_adapter(self.trained.adapter, "--adapter")
         self._config = adapter_config(self.trained.adapter)

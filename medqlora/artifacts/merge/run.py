@@ -21,7 +21,7 @@ from medqlora.config.backends import BaseQuantization
 from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
 from medqlora.evaluation.verification import Limits, Verification, compare
-from medqlora.inference.loading import build_backend, read_trained
+from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import check_adapter_base, read_adapter
@@ -75,6 +75,7 @@ class Merge:
         self.trained = trained = read_trained(request.adapter, "--adapter")
         if trained.adapter is None:
             raise InputError(f"--adapter {request.adapter}: it is a base model: name an adapter's folder")
+        refuse_images(trained, "--adapter", "a merged model or a GGUF file")
         self.adapter = Path(trained.adapter).expanduser()
         self.record: JsonObject = read_adapter(trained.adapter, "--adapter")
         self.backend: Backend = build_backend(

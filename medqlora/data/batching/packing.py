@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medqlora.records import Encoded
+from medqlora.records import Encoded, ImageSlot
 
 
 class MicroBatch(NamedTuple):
@@ -24,6 +24,7 @@ class MicroBatch(NamedTuple):
         rows: [R] int64: the positions whose hidden state predicts a completion token.
         targets: [R] int64: that token.
         host_ids: `input_ids` on the host, for embeddings that stay there.
+        images: the examples' images, in the order of the rows; their pixels are read by the decoder.
     """
 
     input_ids: Tensor
@@ -33,6 +34,7 @@ class MicroBatch(NamedTuple):
     rows: Tensor
     targets: Tensor
     host_ids: Tensor | None = None
+    images: tuple[ImageSlot, ...] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Copies to `device`; `lengths` and `host_ids` stay on the host, which reads them without a device sync."""
@@ -44,6 +46,7 @@ class MicroBatch(NamedTuple):
             self.rows.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
             self.input_ids if self.input_ids.device.type == "cpu" else self.host_ids,
+            self.images,
         )
 
 
@@ -128,6 +131,7 @@ def pack(examples: Sequence[Encoded]) -> MicroBatch:
         torch.tensor(lengths, dtype=torch.int32),
         _long(rows),
         _long(targets),
+        images=_images(examples),
     )
 
 
@@ -146,7 +150,13 @@ def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
         targets += example.completion
     positions = torch.arange(longest).expand(len(examples), -1)
     return MicroBatch(
-        input_ids, positions, mask, torch.tensor(lengths, dtype=torch.int32), _long(rows), _long(targets)
+        input_ids,
+        positions,
+        mask,
+        torch.tensor(lengths, dtype=torch.int32),
+        _long(rows),
+        _long(targets),
+        images=_images(examples),
     )
 
 
@@ -245,6 +255,10 @@ def step_batch(
         sum(loads),
         max(loads) * world_size / max(1, sum(loads)),
     )
+
+
+def _images(examples: Sequence[Encoded]) -> tuple[ImageSlot, ...]:
+    return tuple(slot for example in examples for slot in example.images)
 
 
 def _rows(example: Encoded, start: int) -> range:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medqlora.data.checks import at_with_id
 from medqlora.data.encoding.encoded_cache import load, save, slot
+from medqlora.data.encoding.image_slots import ImageReader, expanded, extra_tokens
 from medqlora.data.encoding.labels import shared_prefix
 from medqlora.data.encoding.tokens import TextTokenizer, text_tokenizer
 from medqlora.data.prompts.prompt import OPTION, Prompt
@@ -25,7 +26,13 @@ _CHUNK = 256  # records that are tokenized together, and between two updates of 
 _LONGEST_WORD = 40  # characters; a cut moves back to the end of a word, but not through text without spaces
 
 
-def encode(record: Record, prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int) -> Encoded:
+def encode(
+    record: Record,
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    max_prompt_tokens: int,
+    images: ImageReader | None = None,
+) -> Encoded:
     """One record as token ids.
 
     The prompt begins with the tokenizer's own prefix (BOS), once; a chat template decides that itself. Where the
@@ -37,7 +44,9 @@ def encode(record: Record, prompt: Prompt, tokenizer: Tokenizer, max_prompt_toke
         record: the record; only its question, contexts, options, labels and subject reach the prompt.
         prompt: see `medqlora.data.lookup`.
         tokenizer: a fast tokenizer of transformers.
-        max_prompt_tokens: the limit of the prompt, in tokens, its prefix included.
+        max_prompt_tokens: the limit of the prompt, in tokens, its prefix and its images' tokens included.
+        images: says how many tokens an image takes; None for a base that reads text alone, and then the record's
+            images are left out.
 
     Returns:
         The ids as `array('i')`; `dropped` is the number of tokens by which the prompt was shortened.
@@ -46,7 +55,7 @@ def encode(record: Record, prompt: Prompt, tokenizer: Tokenizer, max_prompt_toke
         InputError: the question does not fit even without context, the answer is none of the labels, or
             prompt and tokenizer do not fit (a label has no token ids of its own after the prompt).
     """
-    return _Encoder(prompt, tokenizer, max_prompt_tokens).encode([record])[0]
+    return _Encoder(prompt, tokenizer, max_prompt_tokens, images).encode([record])[0]
 
 
 def encode_all(
@@ -55,6 +64,7 @@ def encode_all(
     tokenizer: Tokenizer,
     max_prompt_tokens: int,
     *,
+    images: ImageReader | None = None,
     progress: bool = True,
     cached: bool = True,
 ) -> list[Encoded]:
@@ -65,13 +75,16 @@ def encode_all(
         prompt: as in `encode`.
         tokenizer: as in `encode`.
         max_prompt_tokens: as in `encode`.
+        images: as in `encode`.
         progress: whether to show the bar; none is shown where the cache has the result.
         cached: whether to read and write the cache.
 
     Raises:
         InputError: as in `encode`.
     """
-    encoder = _Encoder(prompt, tokenizer, max_prompt_tokens)
+    if images is not None and not any(record.images for record in records):
+        images = None  # the same result, in the same place of the cache
+    encoder = _Encoder(prompt, tokenizer, max_prompt_tokens, images)
     path = slot(records, encoder.identity) if cached and records else None
     if path is None:
         return _encode_all(encoder, records, progress)
@@ -110,11 +123,19 @@ def end_token_ids(prompt: Prompt, tokenizer: Tokenizer) -> tuple[int, ...]:
 class _Encoder:
     """A prompt with a tokenizer and a limit; `identity` holds what decides its result, for the cache."""
 
-    def __init__(self, prompt: Prompt, tokenizer: Tokenizer, max_prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        tokenizer: Tokenizer,
+        max_prompt_tokens: int,
+        images: ImageReader | None = None,
+    ) -> None:
         if max_prompt_tokens < 1:
             raise InputError(f"{MAX_OPTION}: {max_prompt_tokens} leaves no room for a prompt: give 1 or more")
         self._prompt = prompt
         self._text: TextTokenizer = text_tokenizer(tokenizer)
+        self._images = images
+        self._slot = "" if images is None else self._text.template(images.placeholder)
         self._limit = max_prompt_tokens
         frame = prompt.frame(tokenizer)
         self._before = self._text.template(frame.before)
@@ -133,6 +154,8 @@ class _Encoder:
             list(frame),
             max_prompt_tokens,
         ]
+        if images is not None:
+            self.identity.append(["images", images.identity])
         self._labels = cache(self._label_ids)
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
@@ -148,13 +171,14 @@ class _Encoder:
             if record.answer is not None:
                 completion = self._after_prompt(ids, self._prefixed(joint), record) + self._end_ids
                 self._check_gold(record, completion, labels)
-            result.append(Encoded(record.id, array("i", ids), array("i", completion), labels, dropped))
+            ids, slots = expanded(ids, record, self._images)
+            result.append(Encoded(record.id, array("i", ids), array("i", completion), labels, dropped, slots))
         return result
 
     def _body(self, record: Record, contexts: Sequence[str]) -> str:
         # the only path from a record to a prompt: five fields that do not hold the answer
         body = self._prompt.body(record.question, contexts, record.options, record.labels, record.subject)
-        return self._before + self._text.text(body) + self._after
+        return self._before + self._slot * len(record.images) + self._text.text(body) + self._after
 
     def _completion(self, record: Record) -> str:
         if record.answer is None:
@@ -175,12 +199,16 @@ class _Encoder:
         fitted = []
         for record, text, raw in zip(records, texts, self._text.batch(texts), strict=True):
             ids = self._prefixed(raw)
-            if len(ids) <= self._limit:
+            if len(ids) <= self._room(record):
                 fitted.append((text, ids, 0))
             else:
                 shorter, shorter_ids = self._shorten(record)
                 fitted.append((shorter, shorter_ids, len(ids) - len(shorter_ids)))
         return fitted
+
+    def _room(self, record: Record) -> int:
+        """The limit of the prompt's tokens before its images are expanded."""
+        return self._limit - extra_tokens(record, self._images)
 
     def _shorten(self, record: Record) -> tuple[str, list[int]]:
         """The prompt with the most context that fits, each section cut to the same number of tokens.
@@ -196,17 +224,19 @@ class _Encoder:
             text = self._body(record, [section for section in kept if section])
             return text, self._prefixed(self._text.ids(text))
 
-        best = at(0)
-        if len(best[1]) > self._limit:
+        best, limit = at(0), self._room(record)
+        if len(best[1]) > limit:
+            extra = self._limit - limit
+            what = f"{extra + len(record.images)} of them its images', " if extra else ""
             raise InputError(
-                f"{at_with_id(record)}: the question takes {len(best[1])} tokens without any context, and "
-                f"{MAX_OPTION} is {self._limit}: raise it, or shorten the question"
+                f"{at_with_id(record)}: the question takes {len(best[1]) + extra} tokens without any context, {what}"
+                f"and {MAX_OPTION} is {self._limit}: raise it, or shorten the question"
             )
         low, high = 0, max(map(len, ends), default=0)  # the whole context is known not to fit
         while high - low > 1:
             cap = (low + high) // 2
             tried = at(cap)
-            if len(tried[1]) <= self._limit:
+            if len(tried[1]) <= limit:
                 low, best = cap, tried
             else:
                 high = cap

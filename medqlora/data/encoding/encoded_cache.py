@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.records import Encoded, Record
+from medqlora.records import Encoded, ImageSlot, Record
 from medqlora.utils.cache import cache_folder
 from medqlora.utils.files import replacing
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CODE = (
     "encoding/encode.py",
     "encoding/encoded_cache.py",
+    "encoding/image_slots.py",
     "encoding/labels.py",
     "encoding/tokens.py",
     "prompts/chat_template.py",
@@ -45,7 +46,7 @@ def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
     for name in _CODE:
         digest.update((Path(__file__).parents[1] / name).read_bytes())
     for record in records:
-        fields = [
+        fields: list[object] = [
             record.id,
             record.question,
             record.contexts,
@@ -55,6 +56,8 @@ def slot(records: Sequence[Record], identity: list[object]) -> Path | None:
             record.long_answer,
             record.subject,
         ]
+        if record.images:
+            fields.append([image.sha256 for image in record.images])
         digest.update(json.dumps(fields).encode() + b"\n")
     try:
         return cache_folder("encoded") / f"{digest.hexdigest()}.npz"
@@ -68,7 +71,10 @@ def save(path: Path, encoded: Sequence[Encoded]) -> None:
 
     table = list(dict.fromkeys(item.labels for item in encoded))
     number = {labels: index for index, labels in enumerate(table)}
-    meta = json.dumps({"ids": [item.id for item in encoded], "labels": table})
+    content: dict[str, object] = {"ids": [item.id for item in encoded], "labels": table}
+    if any(item.images for item in encoded):
+        content["images"] = [[(slot.begin, slot.end) for slot in item.images] for item in encoded]
+    meta = json.dumps(content)
     prompts, completions = array("i"), array("i")
     for item in encoded:
         prompts.extend(item.prompt)
@@ -101,12 +107,27 @@ def load(path: Path, records: Sequence[Record]) -> list[Encoded] | None:
             rows = zip(
                 meta["ids"], prompts, completions, arrays["label_table"], arrays["dropped"], strict=True
             )
-            return [
+            encoded = [
                 Encoded(id_, prompt, completion, table[label], int(dropped))
                 for id_, prompt, completion, label, dropped in rows
             ]
+            return encoded if "images" not in meta else _with_images(encoded, records, meta["images"])
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def _with_images(
+    encoded: Sequence[Encoded], records: Sequence[Record], places: Sequence[Sequence[tuple[int, int]]]
+) -> list[Encoded]:
+    """The examples with their image slots; the files are the records', wherever they lie today."""
+    return [
+        item._replace(
+            images=tuple(
+                ImageSlot(image, begin, end) for image, (begin, end) in zip(record.images, found, strict=True)
+            )
+        )
+        for item, record, found in zip(encoded, records, places, strict=True)
+    ]
 
 
 def _split(flat: "NDArray[np.int32]", lengths: "NDArray[np.int32]") -> list["array[int]"]:

@@ -10,7 +10,7 @@ from medqlora.data.readers import Row
 from medqlora.data.wording import listed, plain
 from medqlora.errors import InputError
 
-FIELDS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics")
+FIELDS = ("id", "question", "contexts", "answer", "long_answer", "options", "topics", "images")
 
 #: record field → synonyms, in order of preference
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +39,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         *("topics", "topic", "meshes", "mesh", "mesh_terms", "subject_name", "topic_name", "subject"),
         *("category", "specialty"),
     ),
+    "images": ("images", "image", "image_path", "image_file", "image_name", "img", "img_path", "img_name"),
 }
 
 #: names that reveal the answer, as a column or inside a context
@@ -215,7 +216,7 @@ class Columns:
             used: further columns that are read.
         """
         read = {*used, *(column for columns in self.families for column in columns)}
-        for field in ("id", "topics"):
+        for field in ("id", "topics", "images"):
             read.update(self._names[field])
         for field in ("question", "contexts", "long_answer", "options"):
             read.update(self._names[field] if self.is_mapped(field) else self._names[field][:1])
@@ -226,7 +227,9 @@ class Columns:
                     is_missing(row.value.get(first)) and not is_missing(row.value.get(column)) for row in rows
                 ):
                     read.add(column)
-        synonyms = {name for field in FIELDS if field not in ("id", "topics") for name in _KEYS[field]}
+        synonyms = {
+            name for field in FIELDS if field not in ("id", "topics", "images") for name in _KEYS[field]
+        }
         return [
             column
             for column in self._all

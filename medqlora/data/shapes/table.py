@@ -10,6 +10,7 @@ from medqlora.data.shapes.answers import Answer, Answers, single
 from medqlora.data.shapes.columns import Columns, columns_of
 from medqlora.data.shapes.contexts import parsed_cell, passages
 from medqlora.data.shapes.conversations import expanded, form_of, in_our_columns
+from medqlora.data.shapes.images import ImageColumn
 from medqlora.data.shapes.labels import Labels
 from medqlora.data.shapes.options import options_of, options_of_columns
 from medqlora.data.wording import listed, plain
@@ -61,6 +62,7 @@ class Table:
         if not readable:
             self._converted(self.rows[0])  # raises the error
         self._columns = Columns(readable or rows, fields, option, optional)
+        self._images = ImageColumn(self._columns, readable)
         self._answers: Answers | None = None
         if answers:
             tried = [(row, _or_none(self._options, row)) for row in readable]
@@ -129,6 +131,7 @@ class Table:
             long_answer=long_answer,
             topics=tuple(dict.fromkeys([*self._topics(row), *context.topics])),
             where=row.where,
+            images=self._images.of(row),
         )
 
     def _identity(self, row: Row, default_id: str) -> str:
@@ -223,7 +226,7 @@ class Table:
         """Notes on the columns for the user, one line each without the file name."""
         readable = [row for row in self._read if row is not None]
         unused = self._columns.unused(readable, [self.answer_column, *self._ignored()])
-        lines = []
+        lines = self._images.remarks()
         if unused:
             lines.append(f"not used: {listed(unused)}")
         if self._rationales:

@@ -9,6 +9,10 @@ multiple choice:
 
     {"question": "Which drug is a beta blocker?", "options": {"A": "Aspirin", "B": "Atenolol"}, "answer": "B"}
 
+a question about images, whose paths are taken from the file's folder:
+
+    {"question": "Is there an effusion?", "images": ["xr/ward-7.png"], "answer": "yes"}
+
 and a free answer, with `labels: []`: {"question": "What is a beta blocker?", "answer": "A drug that …"}.
 """
 
@@ -58,9 +62,9 @@ class JSONLines(Source):
         test: the test file.
         dev_fraction: the part of the training file to set aside without `dev`: 0.1 for a tenth, 0 for none. The hash
             of each id decides, so the selection does not depend on the order of the rows.
-        fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options and topics.
-            `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}. Without it, usual names
-            are found, and chat and instruction data are recognised.
+        fields: our name of a column → the file's, for id, question, contexts, answer, long_answer, options, topics and
+            images. `options` may name several columns, with commas: {"options": "opa,opb,opc,opd"}. Without it, usual
+            names are found, and chat and instruction data are recognised.
         labels: the possible answers, in a fixed order, as a list or with commas; or a mapping from the file's values:
             {0: no, 1: yes}. Without it: yes, no, maybe, or the options' letters for multiple choice. An empty list
             means free answers. Numbers in the file count the labels.
@@ -236,10 +240,14 @@ class JSONLines(Source):
         return stems[name] if same == [name] else f"{stems[name]}-{name}"
 
     def _set_aside(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
-        """Train and dev, by the hashes of the ids; equal questions stay together, and dev is not empty."""
+        """Train and dev, by the hashes of the ids; equal questions stay together, and dev is not empty.
+
+        Questions about the same image stay together too.
+        """
 
         def rank(record: Record) -> int:
             first = self._first_ids.get(record.id, record.id)
+            first = record.images[0].sha256 if record.images else first
             return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8], "big")
 
         chosen = {content(record) for record in records if rank(record) < self._dev_fraction * 2**64}

@@ -25,6 +25,12 @@ function probabilities(entries, gold, decision) {
 
 function body(row) {
   const box = make("div", "body");
+  for (const source of row.images || []) {
+    const image = make("img", "thumbnail");
+    image.src = source;
+    image.alt = `Image of question ${row.id}`;
+    box.append(image);
+  }
   if (row.options) box.append(make("div", "part", ...row.options.map(([label, text]) => make("p", "", `${label}. ${text}`))));
   if (row.probabilities) box.append(titled("Probabilities", probabilities(row.probabilities, row.gold, row.decision)));
   if (row.text !== undefined) {

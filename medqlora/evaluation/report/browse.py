@@ -14,6 +14,7 @@ from importlib.resources import files
 
 from medqlora.evaluation.metrics.scores import Scores
 from medqlora.evaluation.report.markup import Markup, element, plain
+from medqlora.evaluation.report.thumbnails import Thumbnails
 from medqlora.evaluation.report_data import AnswerLine, PredictionLine
 from medqlora.records import Record
 from medqlora.utils.types import Json
@@ -48,7 +49,8 @@ def question_table(
     if not lines:
         return None
     free = scores.decided_by == "exact_match"
-    rows = [_row(line, records[line["id"]], free) for line in lines]
+    thumbnails = Thumbnails()
+    rows = [_row(line, records[line["id"]], free, thumbnails) for line in lines]
     compared = any("base_right" in row for row in rows)
     content = json.dumps({"free": free, "rows": rows}, ensure_ascii=True, separators=(",", ":"))
     for letter in "<>&":  # inside a JSON text these letters stand in strings alone
@@ -114,7 +116,7 @@ def _menu(title: str, name: str, values: Mapping[str, str]) -> Markup:
     return element("label", f"{title} ", element("select", *options, name=name))
 
 
-def _row(line: PredictionLine, record: Record, free: bool) -> dict[str, Json]:
+def _row(line: PredictionLine, record: Record, free: bool, thumbnails: Thumbnails) -> dict[str, Json]:
     """A question as `browse.js` reads it; keys without a value are left out."""
     row: dict[str, Json] = {"id": line["id"], "question": record.question, "gold": line["gold"] or ""}
     if free:
@@ -128,6 +130,7 @@ def _row(line: PredictionLine, record: Record, free: bool) -> dict[str, Json]:
     if base := line.get("base"):
         row |= _base(base, free)
     more = {
+        "images": _texts(thumbnails.of(record)),
         "options": _pairs(record.options.items()),
         "human": _pairs((name.replace("_", " "), answer) for name, answer in record.annotations.items()),
         "contexts": _contexts(record),
@@ -152,6 +155,10 @@ def _contexts(record: Record) -> Json:
     return _pairs(
         (record.context_labels[n] if labelled else "", text) for n, text in enumerate(record.contexts)
     )
+
+
+def _texts(values: Iterable[str]) -> Json:
+    return [*values]
 
 
 def _pairs(items: Iterable[tuple[str, str | float]]) -> Json:

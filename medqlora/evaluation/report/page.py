@@ -22,6 +22,7 @@ from medqlora.evaluation.report.page_tables import (
 from medqlora.evaluation.report.plots import figures, svg
 from medqlora.evaluation.report.retrieval_page import leak_alarm, retrieval_section
 from medqlora.evaluation.report.side_by_side_table import side_by_side_section
+from medqlora.evaluation.report.thumbnails import Thumbnails
 from medqlora.evaluation.report.training_plot import training_figures
 from medqlora.evaluation.report.verification_tables import verification_contents
 from medqlora.evaluation.report.wording import NOT_ADVICE, cautions, percent, points, set_name, span
@@ -294,6 +295,8 @@ def _error(
         contexts.append(element("p", *lead, passage))
     options = [element("p", f"{label}. {option}") for label, option in record.options.items()]
     parts = [element("p", record.question, class_="question"), *options, element("p", *facts, class_="small")]
+    if record.images:
+        parts.insert(1, Thumbnails().markup(record))
     if prediction.text is not None:
         parts.append(element("p", "Generated: ", prediction.text or "(nothing)", class_="small"))
     if contexts:

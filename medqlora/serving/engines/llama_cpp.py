@@ -8,7 +8,7 @@ import torch
 from medqlora.data import lookup
 from medqlora.errors import InputError
 from medqlora.inference.llama_cpp import LlamaCpp
-from medqlora.inference.loading import build_backend, read_trained
+from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.serving.engine import (
     BASE,
     Delta,
@@ -48,6 +48,7 @@ class LlamaCppEngine:
             raise InputError("--engine llama.cpp: a GGUF file holds one adapter: pass one --adapter")
         name, folder = next(iter(spec.adapters.items()), (BASE, str(spec.base)))
         trained = read_trained(folder, "--adapter")
+        refuse_images(trained, "--adapter", "--engine llama.cpp")
         backend = build_backend(trained, base=spec.base, backend="Transformers", device=torch.device("cpu"))
         calibration = trained.calibration
         served = served_model(

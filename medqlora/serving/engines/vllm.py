@@ -16,7 +16,7 @@ import torch
 
 from medqlora.data import end_token_ids, lookup
 from medqlora.errors import InputError
-from medqlora.inference.loading import build_backend, read_trained
+from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.records import Encoded
 from medqlora.serving.engine import (
     BASE,
@@ -85,6 +85,7 @@ class VLLMEngine:
         bases = [name for name, entry in names.items() if not entry.get("parent")]
         target = next(iter(spec.adapters.values()), spec.base)
         trained = read_trained(str(target), "--adapter")
+        refuse_images(trained, "--adapter", "--engine vllm")
         backend = build_backend(trained, base=spec.base, backend="Transformers", device=torch.device("cpu"))
         tokenizer = backend.tokenizer()
         spoken: dict[str, Spoken] = {}

@@ -14,7 +14,9 @@ import numpy as np
 
 from medqlora.data import BioASQ, MedicalMMLU, MedMCQA, MedQA, Prompt, Source, encode_all
 from medqlora.data.checks import at_with_id
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.data.encoding.labels import shared_prefix
+from medqlora.data.images.shared import shared_images
 from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
 from medqlora.evaluation.contamination import FLAGGED_SHARE, RUN_WORDS, shared_runs
@@ -42,7 +44,7 @@ def check_examples(data: StageData, tokenizer: Tokenizer) -> list[str]:
         InputError: as `check_answers` and `check_apart`.
     """
     assert data.prompt is not None
-    check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids)
+    check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids, data.images)
     trained = [data.records[example.id] for example in data.train]
     return check_apart(trained, data.held_out, data.source)
 
@@ -53,6 +55,7 @@ def check_answers(
     prompt: Prompt,
     tokenizer: Tokenizer,
     end_token_ids: Sequence[int],
+    images: ImageReader | None = None,
 ) -> None:
     """Checks that every example holds its complete answer, and labels that differ after its prompt.
 
@@ -66,6 +69,7 @@ def check_answers(
         prompt: template of the examples.
         tokenizer: has encoded the examples.
         end_token_ids: tokens that end an answer.
+        images: has counted the images' tokens.
 
     Raises:
         InputError: an example is wrong; names it.
@@ -95,6 +99,7 @@ def check_answers(
             prompt,
             tokenizer,
             sys.maxsize,
+            images=images,
             progress=False,
             cached=False,
         )
@@ -143,7 +148,7 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
         source: of both.
 
     Returns:
-        A line where runs are shared, else nothing.
+        A line where images are shared, and one where runs are.
 
     Raises:
         InputError: a test question is trained on; names both records. Benchmarks with official splits get a line
@@ -156,9 +161,10 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
                 f"{at_with_id(record)}: the id is also in the test set, at {at_with_id(held_out[record.id])}: "
                 "remove it from the training set, or the test score means nothing"
             )
+    lines = _shared_images(train, test)
     runs, shared, _ = shared_runs(train, test)
     if not shared.any():
-        return []
+        return lines
     shares = shared / np.maximum(1, runs)
     worst = int(shares.argmax())
     flagged = int((shares >= FLAGGED_SHARE).sum())
@@ -174,7 +180,21 @@ def check_apart(train: Sequence[Record], test: Sequence[Record], source: Source)
         f"Note: {int((shared > 0).sum()):,} of {len(test):,} test questions share runs of {RUN_WORDS} words with "
         f"the training set, at most {shares[worst]:.0%} of a question's ({at_with_id(test[worst])})"
     )
-    return [f"{line}; {flagged:,} share {FLAGGED_SHARE:.0%} or more" if flagged else line]
+    return [*lines, f"{line}; {flagged:,} share {FLAGGED_SHARE:.0%} or more" if flagged else line]
+
+
+def _shared_images(train: Sequence[Record], test: Sequence[Record]) -> list[str]:
+    """A line on test questions whose image is in the training set; the same question on it is refused by `content`."""
+    pairs = shared_images(train, test)
+    if not pairs:
+        return []
+    same = sum(pair.exact for pair in pairs)
+    first = pairs[0]
+    return [
+        f"Warning: the images of {len(pairs):,} of {len(test):,} test questions are in the training set too "
+        f"({same:,} as the same file, {len(pairs) - same:,} nearly), the first that of {at_with_id(first.test)} at "
+        f"{at_with_id(first.train)}: the test score is too good for new images"
+    ]
 
 
 def _chunks(examples: Sequence[Encoded]) -> Iterable[Sequence[Encoded]]:

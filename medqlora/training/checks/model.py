@@ -92,6 +92,8 @@ def why_padded(decoder: Decoder) -> str | None:
     """Returns why this architecture can't pack rows, whatever a comparison says; None where it may."""
     if decoder.packed_lengths:  # for Unsloth's own attention
         return None
+    if decoder.reads_images:
+        return "rows may hold images"
     if decoder.state is None and not decoder.takes_positions:
         return "it takes no positions, which would have to restart with every example"
     return decoder.state

@@ -103,7 +103,8 @@ COMMAND_LINE = [
     (
         "--model.backend nowhere.Thing",
         "--model.backend nowhere.Thing: there is no such class: choose one of medqlora.models.Transformers, "
-        "medqlora.models.Unsloth, medqlora.models.TinyLlama",
+        "medqlora.models.Unsloth, medqlora.models.TinyLlama, medqlora.models.VisionLanguage, "
+        "medqlora.models.TinyVision",
     ),
     (
         "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStoppin",

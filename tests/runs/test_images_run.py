@@ -1,0 +1,155 @@
+"""Whole commands on questions with images: fit, resume, validate, test, predict, ask; and what refuses them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import refused, run, write_rows
+from tiny_vision_models import build_vision_base, write_image
+
+from medqlora.cli import main
+from medqlora.inference.predictor import Predictor
+
+_CONFIG = """
+model:
+  backend:
+    class_path: medqlora.models.VisionLanguage
+    init_args: {base: %s, gradient_checkpointing: false}
+  lora: {r: 4, alpha: 8}
+  learning_rate: 5.0e-3
+  max_new_tokens: 3
+data:
+  source:
+    class_path: medqlora.data.JSONLines
+    init_args: {train: %s, dev: %s, test: %s, labels: [yes, no]}
+  max_prompt_tokens: 200
+  batch_size: 4
+trainer: {accelerator: cpu, precision: 32, max_epochs: 1, default_root_dir: %s}
+progress: {refresh_rate: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """The folder, the configuration file, and the finished fit."""
+    folder = tmp_path_factory.mktemp("images")
+    base = build_vision_base(folder / "base", "llava")
+    files = []
+    for name, count, start in (("train", 12, 0), ("dev", 4, 20), ("test", 5, 40)):
+        rows = []
+        for number in range(start, start + count):
+            write_image(folder / f"{number}.png", number)
+            label = ("yes", "no")[number % 2]
+            rows.append(
+                {"id": f"q{number}", "question": "Is there one?", "image": f"{number}.png", "answer": label}
+            )
+        files.append(write_rows(folder / f"{name}.jsonl", rows))
+    config = folder / "config.yaml"
+    config.write_text(_CONFIG % (base, *files, folder), encoding="utf-8")
+    return folder, config, run("fit", [f"--config={config}"])
+
+
+def adapter_of(fit: Any) -> Path:
+    return Path(fit.trainer.log_dir) / "adapter"
+
+
+def test_an_adapter_is_trained_on_images_and_tested_with_them_in_its_report(
+    finished: tuple[Path, Path, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, config, fit = finished
+    tested = run("test", [f"--config={config}", f"--model.adapter={adapter_of(fit)}"])
+    shown = capsys.readouterr().out
+    assert "Rows are padded: rows may hold images" in shown
+    run_folder = Path(tested.trainer.log_dir)
+    report = json.loads((run_folder / "test_report.json").read_text("utf-8"))
+    assert report["n"] == 5
+    assert report["contamination"]["images"]["same_file"] == 0
+    page = (run_folder / "report.html").read_text("utf-8")
+    assert page.count("data:image/jpeg;base64,") >= 5
+    lines = [json.loads(line) for line in (run_folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+    # the questions differ in nothing but their images
+    assert len({tuple(line["probabilities"].values()) for line in lines}) == 5
+    predictor = Predictor.load(adapter_of(fit), device="cpu", max_new_tokens=3)
+    answered = predictor.answer("Is there one?", images=[finished[0] / "40.png"])
+    first = next(line for line in lines if line["id"] == "q40")
+    assert answered.decision is not None
+    assert predictor.predict(fit_records(finished[0]))[0].probabilities == pytest.approx(
+        list(first["probabilities"].values()), rel=1e-4
+    )
+
+
+def fit_records(folder: Path) -> list[Any]:
+    from medqlora.data.questions import read_questions
+
+    return read_questions(str(folder / "test.jsonl"), "--data.questions", ("yes", "no"))
+
+
+def test_a_resumed_fit_checks_the_images_and_predict_writes_an_answer_each(
+    finished: tuple[Path, Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, config, fit = finished
+    checkpoint = next((Path(fit.trainer.log_dir) / "checkpoints").glob("*.ckpt"))
+    words = [f"--config={config}", f"--ckpt_path={checkpoint}", "--trainer.max_epochs=2"]
+    assert run("fit", words).trainer.global_step == 6
+    first = json.loads((folder / "train.jsonl").read_text("utf-8").splitlines()[0])
+    before = (folder / first["image"]).read_bytes()
+    write_image(folder / first["image"], 99)
+    try:
+        line = refused(capsys, "fit", *words, reads=True)
+        assert "the run was made with other values: the training examples" in line
+    finally:
+        (folder / first["image"]).write_bytes(before)
+    questions = f"--data.questions={folder / 'test.jsonl'}"
+    run("predict", [f"--config={config}", questions, f"--model.adapter={adapter_of(fit)}"])
+    capsys.readouterr()
+
+
+def test_ask_takes_an_image_and_text_models_refuse_it(
+    finished: tuple[Path, Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, fit = finished
+    adapter = ["--adapter", str(adapter_of(fit)), "--device", "cpu", "--json", "--max_new_tokens", "2"]
+    assert main(["ask", "Is there one?", "--image", str(folder / "41.png"), *adapter]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["probabilities"].keys() == {"yes", "no"}
+    line = refused(capsys, "ask", "Is there one?", "--image", str(folder / "config.yaml"), *adapter)
+    assert "is no image: give one of PNG" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["merge", "--out", "merged"], "a merged model or a GGUF file would leave its vision tower out"),
+        (["export", "--to", "vllm", "--out", "served"], "a folder for vLLM would leave its vision tower out"),
+    ],
+)
+def test_outputs_without_a_place_for_images_are_refused(
+    finished: tuple[Path, Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *words, "--adapter", str(adapter_of(finished[2])))
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_base_says_that_it_reads_no_images(
+    finished: tuple[Path, Path, Any],
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, config, _ = finished
+    text = ["--model.backend=medqlora.models.Transformers", f"--model.backend.base={tiny_bases['llama']}"]
+    run(
+        "validate",
+        [f"--config={config}", *text, "--model.adapter=none", f"--trainer.default_root_dir={tmp_path}"],
+    )
+    assert (
+        "4 of 4 JSONLines dev questions have images, which this base does not read" in capsys.readouterr().out
+    )
