@@ -1,6 +1,7 @@
 """A library's adapters on one base model, of which a topic classifier chooses one for each question."""
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 
 from medqlora.inference.answer import Answer
 from medqlora.inference.predictor import Predictor, one_question
@@ -69,11 +70,12 @@ class RoutedPredictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Answer:
         """The answer to one question; see `Predictor.answer`."""
         predictor = self._for(question, context, options)
         with self.several.active(self.folders[self.route.name]):
-            return predictor.answer(question, context, options, note)
+            return predictor.answer(question, context, options, note, images)
 
     def answer_stream(
         self,
@@ -81,11 +83,12 @@ class RoutedPredictor:
         context: str | Sequence[str] | None = None,
         options: Sequence[str] | Mapping[str, str] | None = None,
         note: str = NOTE,
+        images: Sequence[str | Path] = (),
     ) -> Generator[AnswerPart, None, None]:
         """The answer to one question in parts; see `Predictor.answer_stream`."""
         predictor = self._for(question, context, options)
         with self.several.active(self.folders[self.route.name]):
-            yield from predictor.answer_stream(question, context, options, note)
+            yield from predictor.answer_stream(question, context, options, note, images)
 
     def _for(
         self,

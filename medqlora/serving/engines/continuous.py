@@ -3,8 +3,8 @@
 import torch
 
 from medqlora.inference.decoding import DecodeEngine, Request, Sampling
+from medqlora.models.adapters.several import NO_ADAPTER
 from medqlora.serving.engines.rows import Row
-from medqlora.serving.engines.several import NO_ADAPTER
 from medqlora.utils.types import Tokenizer
 
 #: why a row ended that is too long for the memory alone
