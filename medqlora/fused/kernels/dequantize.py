@@ -55,12 +55,13 @@ class FourBit:
     """
 
     def __init__(self, weights: Sequence[Params4bit]) -> None:
-        self._pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
+        #: packed bytes [n, 1] and state of each
+        self.pairs = [(weight.data.view(torch.uint8).view(-1, 1), weight.quant_state) for weight in weights]
         self._dense = import_bitsandbytes().functional.dequantize_4bit
         self._fill = self._kernel()
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def dequantize_into(self, out: Tensor) -> None:
         """Fills `out` [rows, columns]; its rows may have a stride.
@@ -71,21 +72,21 @@ class FourBit:
             self._fill(out)
             return
         start = 0
-        for packed, state in self._pairs:
+        for packed, state in self.pairs:
             rows = state.shape[0]
             out[start : start + rows].copy_(self._dense(packed, state))
             start += rows
 
     def _kernel(self) -> Callable[[Tensor], None] | None:
         """The Triton kernel, which writes strided rows in one pass; None if it doesn't fit or isn't installed."""
-        states = [state for _, state in self._pairs]
+        states = [state for _, state in self.pairs]
         fits = all(
             packed.is_cuda
             and state.quant_type == "nf4"
             and state.blocksize == 64
             and state.shape[1] % 64 == 0
             and state.nested == states[0].nested
-            for packed, state in self._pairs
+            for packed, state in self.pairs
         )
         if not fits or len(states) > 3:
             return None
@@ -93,4 +94,4 @@ class FourBit:
             from medqlora.fused.kernels.triton_nf4 import prepare
         except ImportError:
             return None
-        return prepare(self._pairs)
+        return prepare(self.pairs)
