@@ -1,5 +1,6 @@
 """One pass of decoding: the last token of each row in, the logits of its next one out."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -113,6 +114,15 @@ class DecodePass:
         values.index_put_(at, projected.v)
         attended = attend_cached(projected.q, keys[:rows, :longest], values[:rows, :longest], mask)
         return layer.second.forward(attended, x, None, step.functions)[0]
+
+
+def kernels_for(decoder: FusedDecoder, cache: KeyValueCache) -> "KernelPass | None":
+    """The kernels for a model; None where they can't run it, or Triton isn't installed."""
+    if decoder.norm[0].device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from medqlora.fused.decoding.kernel_pass import kernel_pass
+
+    return kernel_pass(decoder, cache)
 
 
 def bucket(count: int) -> int:

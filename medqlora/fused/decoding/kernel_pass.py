@@ -52,13 +52,17 @@ class KernelPass:
         positions, adapters = state[1], state[2]
         turns = decoder.turns(positions)
         layers = decoder.layers
-        normed = self._residual(x, None, layers[0].first.norm_weight, layers[0].first.eps, layers[0].first.groups[0])
+        normed = self._residual(
+            x, None, layers[0].first.norm_weight, layers[0].first.eps, layers[0].first.groups[0]
+        )
         for index, layer in enumerate(layers):
             q = self._heads(layer, index, normed, turns, positions, adapters)
             attended = self._attend(layer, index, q, positions, longest)
             second = layer.second
             sums = self._product(second.o, attended)
-            normed = self._residual(x, sums, second.norm_weight, second.eps, second.gate_up, second.o, adapters)
+            normed = self._residual(
+                x, sums, second.norm_weight, second.eps, second.gate_up, second.o, adapters
+            )
             hidden = self._gated(layer, normed, adapters)
             sums = self._product(second.down, hidden)
             following = layers[index + 1].first if index + 1 < len(layers) else layer.first

@@ -7,10 +7,10 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
 from medqlora.fused.group import Group
-from medqlora.fused.kernels.triton_products import lookup_words, products
+from medqlora.fused.kernels.triton_nf4_product import products
 
 #: rows up to which `products` runs on the ordinary units, row by row
-_FEW = 4
+_FEW = 2
 #: rows up to which NF4 is faster than weights that are kept in 16 bits
 _NF4_ROWS = 2
 
@@ -65,11 +65,7 @@ class GroupProduct:
             self._operands += (each.state2.absmax, each.offset) if each.nested else (each.absmax, each.absmax)
         for _ in range(3 - len(pairs)):
             self._operands += self._operands[:4]
-        self._code = (
-            torch.tensor(lookup_words(), dtype=torch.int32, device=group.down.device)
-            if self._assembly
-            else state.code
-        )
+        self._code = state.code
         self._second_code = state.state2.code if state.nested else state.code
         self._second_block = state.state2.blocksize if state.nested else 1
 
@@ -116,9 +112,9 @@ class GroupProduct:
         ends += [tiles] * (3 - len(ends))
         products[(tiles + triton.cdiv(ranks, tiling.block), tiling.splits)](
             x, out, down, down.stride(0), *self._operands, ends[0], ends[1], self._code, self._second_code,
-            0, group.outputs, rows,
+            group.outputs, rows,
             ROWS=rows if rows <= _FEW else max(16, triton.next_power_of_2(rows)), MANY=rows > _FEW,
-            COLUMNS=group.inputs, RANKS=ranks, NF4=True, NESTED=self._nested, SECOND_BLOCK=self._second_block,
+            COLUMNS=group.inputs, RANKS=ranks, NESTED=self._nested, SECOND_BLOCK=self._second_block,
             ASSEMBLY=self._assembly, SPLITS=tiling.splits, BLOCK=tiling.block, WORDS=tiling.words,
             LONG=tiling.columns, STAGES=tiling.stages, num_warps=tiling.warps,
         )  # fmt: skip
@@ -169,10 +165,10 @@ def tiling_of(group: Group, rows: int) -> Tiling:
     words = group.inputs // 8
     if rows <= _FEW:
         # 32 threads read four words each
-        warps = 2 if words % 256 == 0 else 1
-        return Tiling(4, _part(words, 128 * warps), _part(group.inputs, 512), 1, 1, warps)
-    splits = _part(words // 16, 1 if group.outputs >= 16384 else 4)
-    return Tiling(64, _part(words // splits, 32), _part(group.inputs // splits, 64), splits, 3, 4)
+        return Tiling(4, _part(words, 128), _part(group.inputs, 256), 1, 1, 1)
+    splits = _part(words // 16, 4)
+    stages = 3 if rows <= 16 else 2
+    return Tiling(64, _part(words // splits, 32), _part(group.inputs // splits, 64), splits, stages, 4)
 
 
 def _part(count: int, most: int) -> int:

@@ -1,23 +1,24 @@
 # ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
 """What lies between the matrix products of a decoding pass: one token a row, one launch per function.
 
-The products come as the float32 sums of `triton_products`, [SPLITS, rows, outputs + RANKS]: a kernel adds them, LoRA's
-second product and the bias. A norm's 1 / rms commutes with the product behind it: `residual` leaves x · weight and the
-squares of its columns, and the kernel behind the product multiplies.
+The products come as the float32 sums of `triton_nf4_product`, [SPLITS, rows, outputs + RANKS]: a kernel adds them,
+LoRA's second product and the bias. A norm's 1 / rms commutes with the product behind it: `residual` leaves x · weight
+and the sums of its squares, and the kernel behind the product multiplies.
 """
 
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 #: columns that a program of `residual` and `gated` computes
-COLUMNS: tl.constexpr = 256  # type: ignore[valid-type,unused-ignore]
+COLUMNS = 256
 #: keys that a program of `attend` reads
 KEYS = 128
+_COLUMNS = tl.constexpr(COLUMNS)
 
 
 @triton.jit
 def _place(n, width, NIBBLES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where a product's operand has column n; `width` columns, see `triton_products` for the nibble order."""
+    """Where a product's operand has column n; `width` columns, see `triton_nf4_product` for the nibble order."""
     if NIBBLES:
         return (n % 8) * (width // 8) + n // 8
     return n
@@ -47,9 +48,13 @@ def _sums(  # type: ignore[no-untyped-def]
         for split in tl.static_range(1, SPLITS):
             compressed += tl.load(here + split * rows * low_width, mask=rank < RANKS, other=0.0)
         if ROUTED:
-            compressed = tl.where(tl.load(owners + rank, mask=rank < RANKS, other=-2) == adapter, compressed, 0.0)
+            compressed = tl.where(
+                tl.load(owners + rank, mask=rank < RANKS, other=-2) == adapter, compressed, 0.0
+            )
         b = tl.load(
-            up + n[:, None] * up_row + rank[None, :], mask=inside[:, None] & (rank < RANKS)[None, :], other=0.0
+            up + n[:, None] * up_row + rank[None, :],
+            mask=inside[:, None] & (rank < RANKS)[None, :],
+            other=0.0,
         )
         total += tl.sum(b.to(tl.float32) * compressed[None, :], 1)
     return total
@@ -59,7 +64,7 @@ def _sums(  # type: ignore[no-untyped-def]
 def _inverse(squares, row, columns, eps, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
     """1 / rms of a row, from the sums of squares that `residual` left: [rows, PARTS], of `columns` columns."""
     part = tl.arange(0, PARTS)
-    total = tl.sum(tl.load(squares + row * PARTS + part, mask=part * COLUMNS < columns, other=0.0), 0)
+    total = tl.sum(tl.load(squares + row * PARTS + part, mask=part * _COLUMNS < columns, other=0.0), 0)
     return tl.rsqrt(total / columns + eps)
 
 
@@ -72,7 +77,7 @@ def residual(  # type: ignore[no-untyped-def]
     """Adds a product to x [rows, columns] in place; `out` is x · weight, the operand of the product behind a norm."""
     row = tl.program_id(0)
     part = tl.program_id(1)
-    n = part * COLUMNS + tl.arange(0, COLUMNS)
+    n = part * _COLUMNS + tl.arange(0, _COLUMNS)
     inside = n < columns
     here = x + row * columns + n
     value = tl.load(here, mask=inside, other=0.0).to(tl.float32)
@@ -81,7 +86,21 @@ def residual(  # type: ignore[no-untyped-def]
         if ROUTED:
             adapter = tl.load(adapters + row)
         value += _sums(
-            product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row, SPLITS, RANKS, ROUTED
+            product,
+            low,
+            up,
+            owners,
+            adapter,
+            row,
+            n,
+            inside,
+            rows,
+            width,
+            low_width,
+            up_row,
+            SPLITS,
+            RANKS,
+            ROUTED,
         )
         if BIAS:
             value += tl.load(bias + n, mask=inside, other=0.0).to(tl.float32)
@@ -89,7 +108,9 @@ def residual(  # type: ignore[no-untyped-def]
         tl.store(here, value.to(x.dtype.element_ty), mask=inside)
     scale = tl.load(weight + n, mask=inside, other=0.0).to(tl.float32)
     tl.store(
-        out + row * columns + _place(n, columns, NIBBLES), (value * scale).to(out.dtype.element_ty), mask=inside
+        out + row * columns + _place(n, columns, NIBBLES),
+        (value * scale).to(out.dtype.element_ty),
+        mask=inside,
     )
     tl.store(squares + row * PARTS + part, tl.sum(value * value, 0))
 
@@ -102,18 +123,45 @@ def gated(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """silu(gate) · up, [rows, columns], from the product gate|up of a normed row of `hidden` columns."""
     row = tl.program_id(0)
-    n = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    n = tl.program_id(1) * _COLUMNS + tl.arange(0, _COLUMNS)
     inside = n < columns
     adapter = 0
     if ROUTED:
         adapter = tl.load(adapters + row)
     inverse = _inverse(squares, row, hidden, eps, PARTS)
     gate = inverse * _sums(
-        product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row, SPLITS, RANKS, ROUTED
+        product,
+        low,
+        up,
+        owners,
+        adapter,
+        row,
+        n,
+        inside,
+        rows,
+        width,
+        low_width,
+        up_row,
+        SPLITS,
+        RANKS,
+        ROUTED,
     )
     other = inverse * _sums(
-        product, low, up, owners, adapter, row, n + columns, inside, rows, width, low_width, up_row, SPLITS,
-        RANKS, ROUTED,
+        product,
+        low,
+        up,
+        owners,
+        adapter,
+        row,
+        n + columns,
+        inside,
+        rows,
+        width,
+        low_width,
+        up_row,
+        SPLITS,
+        RANKS,
+        ROUTED,
     )
     if BIAS:
         gate += tl.load(bias + n, mask=inside, other=0.0).to(tl.float32)
@@ -146,10 +194,37 @@ def heads(  # type: ignore[no-untyped-def]
         adapter = tl.load(adapters + row)
     inverse = _inverse(squares, row, hidden, eps, PARTS)
     a = inverse * _sums(
-        product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row, SPLITS, RANKS, ROUTED
+        product,
+        low,
+        up,
+        owners,
+        adapter,
+        row,
+        n,
+        inside,
+        rows,
+        width,
+        low_width,
+        up_row,
+        SPLITS,
+        RANKS,
+        ROUTED,
     )
     b = inverse * _sums(
-        product, low, up, owners, adapter, row, n + HALF, inside, rows, width, low_width, up_row, SPLITS, RANKS,
+        product,
+        low,
+        up,
+        owners,
+        adapter,
+        row,
+        n + HALF,
+        inside,
+        rows,
+        width,
+        low_width,
+        up_row,
+        SPLITS,
+        RANKS,
         ROUTED,
     )
     if BIAS:

@@ -27,9 +27,16 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs Triton, which torch brings with CUDA only"
 )
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process of test_kernels_in_the_interpreter")
+interpreted = pytest.mark.skipif(
+    not INTERPRETED, reason="runs in the process of test_kernels_in_the_interpreter"
+)
 #: sizes that the kernels take
-SIZES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "initializer_range": 0.2}
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "head_dim": 32,
+    "initializer_range": 0.2,
+}
 SOME_LAYERS = {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -67,7 +74,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     def model(name: str) -> Any:
         if name not in loaded:
             family, changes = VARIANTS[name]
-            made = load(build_base(Path(root / name), family, **SIZES, **changes), double_quantization=name != "qwen2")
+            made = load(
+                build_base(Path(root / name), family, **SIZES, **changes), double_quantization=name != "qwen2"
+            )
             made.add_adapter("second", LoraConfig(r=3, lora_alpha=24, target_modules=["q_proj", "down_proj"]))
             generator = torch.Generator().manual_seed(5)
             for key, parameter in made.named_parameters():
@@ -79,8 +88,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return model
 
 
-def logits_of(decoder: FusedDecoder, rows: int, adapters: list[int] | None, module: ModuleType | None) -> Tensor:
-    """[2, rows, V]: two tokens behind random keys and values, one after the other."""
+def logits_of(
+    decoder: FusedDecoder, rows: int, adapters: list[int] | None, module: ModuleType | None
+) -> Tensor:
+    """[rows, V]: the next token of each row, behind random keys and values."""
     cache = KeyValueCache(len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, CPU)
     cache.resize(rows, CAPACITY, {})
     generator = torch.Generator().manual_seed(1)
@@ -91,28 +102,23 @@ def logits_of(decoder: FusedDecoder, rows: int, adapters: list[int] | None, modu
     decoding = DecodePass(decoder, cache, Graphs(CPU), kernels)
     decoding.resize(rows)
     bank = AdapterBank(decoder)
-    results = []
-    for turn in range(2):
-        positions = (torch.arange(rows) * 7 + 3) % (CAPACITY - 2) + turn
-        decoding.state.copy_(torch.stack([torch.arange(rows) + 3, positions, torch.tensor(adapters or [0] * rows)]))
-        longest = int(positions.max()) + 1
-        if adapters is None:
-            decoder.refresh(decoder.adapters_on)
-            results.append(decoding.run(rows, longest, ()).clone())
-        else:
-            bank.refresh()
-            with bank.routing(decoding.state[2], decoding.state[2]):
-                results.append(decoding.run(rows, longest, ()).clone())
-    return torch.stack(results)
+    positions = (torch.arange(rows) * 7 + 3) % (CAPACITY - 1)
+    decoding.state.copy_(
+        torch.stack([torch.arange(rows) + 3, positions, torch.tensor(adapters or [0] * rows)])
+    )
+    longest = int(positions.max()) + 1
+    if adapters is None:
+        decoder.refresh(decoder.adapters_on)
+        return decoding.run(rows, longest, ())
+    bank.refresh()
+    with bank.routing(decoding.state[2], decoding.state[2]):
+        return decoding.run(rows, longest, ())
 
 
 @interpreted
-@pytest.mark.parametrize(
-    ("name", "rows", "cached"),
-    [("llama", 1, 0), ("llama", 3, 1), ("llama", 17, 0), ("qwen2", 4, 0), ("qwen3", 2, 2), ("qwen3", 5, 0)],
-)
+@pytest.mark.parametrize(("name", "cached", "rows"), [("llama", 0, 1), ("qwen3", 2, 2), ("qwen2", 0, 5)])
 def test_kernels_give_the_logits_of_torch(
-    kernel_pass: ModuleType, models: Callable[[str], Any], name: str, rows: int, cached: int
+    kernel_pass: ModuleType, models: Callable[[str], Any], name: str, cached: int, rows: int
 ) -> None:
     decoder = FusedDecoder(models(name), checkpointing="none", cached=cached)
     assert kernel_pass.unfit(decoder) is None
@@ -122,25 +128,24 @@ def test_kernels_give_the_logits_of_torch(
 
 
 @interpreted
-@pytest.mark.parametrize("cached", [0, 2])
-def test_rows_keep_to_their_adapters(
-    kernel_pass: ModuleType, models: Callable[[str], Any], cached: int
-) -> None:
-    decoder = FusedDecoder(models("llama"), checkpointing="none", cached=cached)
-    adapters = [1, -1, 0, 1]
-    expected = logits_of(decoder, 4, adapters, None)
-    found = logits_of(decoder, 4, adapters, kernel_pass)
+def test_rows_keep_to_their_adapters(kernel_pass: ModuleType, models: Callable[[str], Any]) -> None:
+    decoder = FusedDecoder(
+        models("llama"), checkpointing="none", cached=1
+    )  # the last layer's weights are kept
+    adapters = [1, -1, 0, 1, 0]
+    expected = logits_of(decoder, 5, adapters, None)
+    found = logits_of(decoder, 5, adapters, kernel_pass)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
-    assert not torch.allclose(expected[:, 0], expected[:, 3])
+    assert not torch.allclose(found[2], found[4], atol=1e-2)
 
 
 @interpreted
 def test_adapters_can_be_off(kernel_pass: ModuleType, models: Callable[[str], Any]) -> None:
-    model = models("llama")
+    model = models("qwen2")
     decoder = FusedDecoder(model, checkpointing="none")
-    on = logits_of(decoder, 2, None, kernel_pass)
+    on = logits_of(decoder, 5, None, None)
     with model.disable_adapter():
-        expected = logits_of(decoder, 2, None, None)
-        found = logits_of(decoder, 2, None, kernel_pass)
+        expected = logits_of(decoder, 5, None, None)
+        found = logits_of(decoder, 5, None, kernel_pass)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
     assert not torch.allclose(on, found, atol=1e-2)

@@ -1,11 +1,11 @@
-# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
-"""y = x Wᵀ and x Aᵀ for 1 to 64 rows in one launch, W in bitsandbytes' NF4 or in 16 bits.
+# ruff: noqa: N803, N806  # compile-time constants are in capitals, as in Triton's own kernels
+"""y = x Wᵀ and x Aᵀ for 1 to 64 rows in one launch, W in bitsandbytes' NF4, A in 16 bits.
 
 NF4 is dequantized in registers, so a product reads 4.1 bits a weight. Dettmers et al., 2023,
 https://arxiv.org/abs/2305.14314. The columns are divided among SPLITS programs, whose float32 sums the next kernel adds
 (`triton_decode`): a single row needs many programs for the memory's full rate.
 
-For NF4, x is in the order of the nibbles: value 8 i + m of a row stands at m · K / 8 + i (`nibble order`).
+x is in the order of the nibbles: value 8 i + m of a row of K stands at m · K / 8 + i (`nibble order`).
 """
 
 import struct
@@ -21,30 +21,29 @@ _NF4 = (
 )  # fmt: skip
 
 
-def lookup_words() -> list[int]:
-    """The highest bytes of the values' float32 forms, four to a word, then the second bytes, as int32.
+def _tables() -> tuple[list[int], list[int]]:
+    """The highest bytes of the values' float32 forms, four to a word, and their second bytes.
 
-    The two bytes below repeat the second one, which is chosen for the least error. The words are an operand in memory:
-    known constants would take a move for each use.
+    The two bytes below repeat the second one, which is chosen for the least error.
     """
     high, low = [], []
     for value in _NF4:
         (bits,) = struct.unpack("<I", struct.pack("<f", value))
-        around = [bits >> 16, (bits >> 16) + 1, max(0, (bits >> 16) - 1)]
-        made = [each << 16 | (each & 255) << 8 | (each & 255) for each in around]
+        near = [bits >> 16, (bits >> 16) + 1, max(0, (bits >> 16) - 1)]
+        made = [each << 16 | (each & 255) * 0x101 for each in near]
         best = min(made, key=lambda each: abs(struct.unpack("<f", struct.pack("<I", each))[0] - value))
         high.append(best >> 24)
         low.append(best >> 16 & 255)
 
-    both = bytes(high + low)
-    return [int.from_bytes(both[start : start + 4], "little", signed=True) for start in range(0, 32, 4)]
+    def words(values: list[int]) -> list[int]:
+        return [int.from_bytes(bytes(values[start : start + 4]), "little") for start in range(0, 16, 4)]
+
+    return words(high), words(low)
 
 
 def _lookup() -> str:
-    """PTX from a word of eight nibbles to eight float32 values: byte permutations in place of loads from a table.
-
-    Operands: $0 to $7 the values, $8 the word, $9 to $12 the highest bytes, $13 to $16 the second ones.
-    """
+    """PTX from a word of eight nibbles, $8, to eight float32 values: byte permutations, no loads from a table."""
+    high, low = _tables()
     lines = [
         "{",
         ".reg .b32 s, t, p, q, h, l;",
@@ -54,9 +53,9 @@ def _lookup() -> str:
         "lop3.b32 t, t, 0x44444444, 0x32103210, 0xEA;",
     ]
     for half in range(2):
-        for name, table in (("h", 9), ("l", 13)):
-            lines.append(f"prmt.b32 p, ${table}, ${table + 1}, s;")
-            lines.append(f"prmt.b32 q, ${table + 2}, ${table + 3}, s;")
+        for name, table in (("h", high), ("l", low)):
+            lines.append(f"prmt.b32 p, {table[0]:#010x}, {table[1]:#010x}, s;")
+            lines.append(f"prmt.b32 q, {table[2]:#010x}, {table[3]:#010x}, s;")
             lines.append(f"prmt.b32 {name}, p, q, t;")
         for nibble in range(4):
             # a byte's high nibble comes first
@@ -73,12 +72,10 @@ _LOOKUP = tl.constexpr(_lookup())
 
 @triton.jit
 def _values(word, code, ASSEMBLY: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The eight codes of each word, float32, in the order of the weights; `code` has `lookup_words` with ASSEMBLY."""
+    """The eight codes of each word, float32, in the order of the weights."""
     if ASSEMBLY:
-        h0, h1, h2, h3 = tl.load(code), tl.load(code + 1), tl.load(code + 2), tl.load(code + 3)
-        l0, l1, l2, l3 = tl.load(code + 4), tl.load(code + 5), tl.load(code + 6), tl.load(code + 7)
         v0, v1, v2, v3, v4, v5, v6, v7 = tl.inline_asm_elementwise(
-            _LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r,r,r,r,r,r,r,r,r,r", [word, h0, h1, h2, h3, l0, l1, l2, l3],
+            _LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r,r", [word],
             dtype=(tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32),
             is_pure=True, pack=1,
         )  # fmt: skip
@@ -87,7 +84,7 @@ def _values(word, code, ASSEMBLY: tl.constexpr):  # type: ignore[no-untyped-def]
             v3.to(tl.float32, bitcast=True), v4.to(tl.float32, bitcast=True), v5.to(tl.float32, bitcast=True),
             v6.to(tl.float32, bitcast=True), v7.to(tl.float32, bitcast=True),
         )  # fmt: skip
-    else:
+    else:  # noqa: RET505  # Triton compiles what follows a branch, too
         # a byte's high nibble comes first
         return (
             tl.load(code + ((word >> 4) & 15)), tl.load(code + (word & 15)),
@@ -131,7 +128,7 @@ def _few_nf4(  # type: ignore[no-untyped-def]
     words = packed.to(tl.pointer_type(tl.int32), bitcast=True) + row[:, None] * (COLUMNS // 8)
     blocks = row[:, None] * (COLUMNS // 64) + tl.arange(0, WORDS // 8)[None, :]
     s0 = tl.zeros([BLOCK, WORDS], tl.float32)
-    s1, s2, s3 = s0, s0, s0
+    s1 = s0
     for turn in tl.range(0, COLUMNS // (8 * WORDS * SPLITS), num_stages=STAGES):
         iteration = turn * SPLITS + split
         word = (iteration * WORDS + tl.arange(0, WORDS))[None, :]
@@ -145,51 +142,34 @@ def _few_nf4(  # type: ignore[no-untyped-def]
         s0 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at, COLUMNS)
         if ROWS > 1:
             s1 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at + COLUMNS, COLUMNS)
-        if ROWS > 2:
-            s2 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at + 2 * COLUMNS, COLUMNS)
-        if ROWS > 3:
-            s3 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at + 3 * COLUMNS, COLUMNS)
     to = out + split * ROWS * width + n
     tl.store(to, tl.sum(s0, 1))
     if ROWS > 1:
         tl.store(to + width, tl.sum(s1, 1))
-    if ROWS > 2:
-        tl.store(to + 2 * width, tl.sum(s2, 1))
-    if ROWS > 3:
-        tl.store(to + 3 * width, tl.sum(s3, 1))
 
 
 @triton.jit
 def _few_plain(  # type: ignore[no-untyped-def]
     x, out, weight, n, width, split,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NIBBLES: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
     LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Rows in 16 bits; `weight` [BLOCK] points to them. NIBBLES: x is in nibble order."""
+    """Rows in 16 bits; `weight` [BLOCK] points to them."""
     inside = (n < width)[:, None]
     s0 = tl.zeros([BLOCK, LONG], tl.float32)
-    s1, s2, s3 = s0, s0, s0
+    s1 = s0
     for turn in tl.range(0, COLUMNS // (LONG * SPLITS), num_stages=STAGES):
         iteration = turn * SPLITS + split
         k = (iteration * LONG + tl.arange(0, LONG))[None, :]
         w = tl.load(weight[:, None] + k, mask=inside, other=0.0).to(tl.float32)
-        if NIBBLES:
-            k = (k % 8) * (COLUMNS // 8) + k // 8
+        k = (k % 8) * (COLUMNS // 8) + k // 8
         s0 += w * tl.load(x + k).to(tl.float32)
         if ROWS > 1:
             s1 += w * tl.load(x + COLUMNS + k).to(tl.float32)
-        if ROWS > 2:
-            s2 += w * tl.load(x + 2 * COLUMNS + k).to(tl.float32)
-        if ROWS > 3:
-            s3 += w * tl.load(x + 3 * COLUMNS + k).to(tl.float32)
     to = out + split * ROWS * width + n
     tl.store(to, tl.sum(s0, 1), mask=n < width)
     if ROWS > 1:
         tl.store(to + width, tl.sum(s1, 1), mask=n < width)
-    if ROWS > 2:
-        tl.store(to + 2 * width, tl.sum(s2, 1), mask=n < width)
-    if ROWS > 3:
-        tl.store(to + 3 * width, tl.sum(s3, 1), mask=n < width)
 
 
 @triton.jit
@@ -222,7 +202,7 @@ def _many_nf4(  # type: ignore[no-untyped-def]
 @triton.jit
 def _many_plain(  # type: ignore[no-untyped-def]
     x, weight, n, width, rows, split,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NIBBLES: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
     LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     r = tl.arange(0, ROWS)
@@ -232,8 +212,7 @@ def _many_plain(  # type: ignore[no-untyped-def]
         iteration = turn * SPLITS + split
         k = iteration * LONG + tl.arange(0, LONG)
         w = tl.load(weight[:, None] + k[None, :], mask=(n < width)[:, None], other=0.0)
-        if NIBBLES:
-            k = (k % 8) * (COLUMNS // 8) + k // 8
+        k = (k % 8) * (COLUMNS // 8) + k // 8
         total = tl.dot(w, tl.load(x + r[None, :] * COLUMNS + k[:, None], mask=inside, other=0.0), total)
     return total
 
@@ -244,20 +223,20 @@ def products(  # type: ignore[no-untyped-def]
     packed, absmax, second, offset,
     packed_1, absmax_1, second_1, offset_1,
     packed_2, absmax_2, second_2, offset_2,
-    end, end_1, code, second_code, weight_row, outputs, rows,
-    ROWS: tl.constexpr, MANY: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, NF4: tl.constexpr,
+    end, end_1, code, second_code, outputs, rows,
+    ROWS: tl.constexpr, MANY: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
     NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr, ASSEMBLY: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK: tl.constexpr, WORDS: tl.constexpr, LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Each program multiplies BLOCK rows of W, or of A, with all rows of x.
 
     Args:
-        x: [rows, COLUMNS] in 16 bits; in nibble order for NF4.
+        x: [rows, COLUMNS] in nibble order; in float32, with MANY in 16 bits.
         out: [SPLITS, rows, outputs + RANKS] float32.
         down, down_row: A [RANKS, COLUMNS] and its row stride.
-        packed: W in 16 bits, with the row stride `weight_row`; or NF4's bytes, of up to three weights.
+        packed, absmax, second, offset: bytes and scales of up to three weights, stacked.
         end, end_1: the first programs of the second and the third weight.
-        ROWS: `rows`, 1, 2 or 4; with MANY, on the matrix units, rounded up to 16, 32 or 64.
+        ROWS: `rows`, 1 or 2; with MANY, on the matrix units, rounded up to 16, 32 or 64.
     """
     tile = tl.program_id(0)
     split = tl.program_id(1)
@@ -266,11 +245,11 @@ def products(  # type: ignore[no-untyped-def]
     if tile * BLOCK >= outputs:
         weight = down + (n - outputs) * down_row
         if MANY:
-            total = _many_plain(x, weight, n, width, rows, split, ROWS, COLUMNS, NF4, SPLITS, BLOCK, LONG, STAGES)
+            total = _many_plain(x, weight, n, width, rows, split, ROWS, COLUMNS, SPLITS, BLOCK, LONG, STAGES)
             _store(out, total, n, width, rows, split, ROWS)
         else:
-            _few_plain(x, out, weight, n, width, split, ROWS, COLUMNS, NF4, SPLITS, BLOCK, LONG, STAGES)
-    elif NF4:
+            _few_plain(x, out, weight, n, width, split, ROWS, COLUMNS, SPLITS, BLOCK, LONG, STAGES)
+    else:
         first = tile * BLOCK
         if tile >= end_1:
             packed, absmax, second, offset = packed_2, absmax_2, second_2, offset_2
@@ -290,13 +269,6 @@ def products(  # type: ignore[no-untyped-def]
                 x, out, packed, absmax, second, offset, code, second_code, row, n, width, split,
                 ROWS, COLUMNS, NESTED, SECOND_BLOCK, ASSEMBLY, SPLITS, BLOCK, WORDS, STAGES,
             )  # fmt: skip
-    else:
-        weight = packed + n * weight_row
-        if MANY:
-            total = _many_plain(x, weight, n, width, rows, split, ROWS, COLUMNS, NF4, SPLITS, BLOCK, LONG, STAGES)
-            _store(out, total, n, width, rows, split, ROWS)
-        else:
-            _few_plain(x, out, weight, n, width, split, ROWS, COLUMNS, NF4, SPLITS, BLOCK, LONG, STAGES)
 
 
 @triton.jit
