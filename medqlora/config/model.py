@@ -29,8 +29,7 @@ class EngineOptions:
             on packed rows; "native" is the model's own forward. "auto" takes fused where it is faster: on a CPU in
             evaluations alone.
         decoding: generates the texts of evaluations: "engine" is this project's decode loop, for what the fused engine
-            takes; "transformers" is the model's own `generate`. "auto" takes the engine on a CPU; on a GPU, where the
-            engine was not measured yet, transformers.
+            takes; "transformers" is the model's own `generate`. "auto" takes the engine where its self-test passes.
         checkpointing: activation checkpointing of the fused engine: "none"; "full" keeps each layer's input and
             recomputes the rest in the backward; "offload" keeps those inputs in host memory; a number of layers to
             recompute; "auto" recomputes as little as the GPU's free memory allows. The native engine follows

@@ -167,10 +167,8 @@ class FusedDecoder:
 
     def step(self, positions: Tensor, segments: Segments, selection: Selection) -> Step:
         """What the layers share in a pass over tokens at `positions` [T]."""
-        angles = positions.float()[:, None] * self._frequencies
         return Step(
-            angles.cos() * self._factor,
-            angles.sin() * self._factor,
+            *self.turns(positions),
             segments,
             selection,
             self._seed(),
@@ -178,11 +176,21 @@ class FusedDecoder:
             self.accumulate,
         )
 
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [T, d / 2] float32 of the rotary angles at `positions` [T]."""
+        angles = positions.float()[:, None] * self._frequencies
+        return angles.cos() * self._factor, angles.sin() * self._factor
+
     def _seed(self) -> int | None:
         """The seed of this pass's dropout, from torch's CPU generator; None without dropout."""
         if not any(adapter.drop_rate for group in self.groups for adapter, _, _ in group.adapters):
             return None
         return int(torch.randint(1 << 62, ()))
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the layers are gathered from several processes."""
+        return self._shared is not None
 
     @property
     def adapters_on(self) -> bool:

@@ -24,6 +24,18 @@ RANK_MULTIPLE = 8
 class AddsLoRA(Protocol):
     """LoRA that differs from row to row, beside the group's own."""
 
+    @property
+    def down(self) -> Tensor:
+        """The scaled A of all adapters, [ranks, in]."""
+
+    @property
+    def up(self) -> Tensor:
+        """Their B, [out, ranks]."""
+
+    @property
+    def owners(self) -> Tensor:
+        """[ranks] int64: the adapter that each rank belongs to."""
+
     def add_to(self, y: Tensor, x: Tensor) -> None:
         """Adds each row's LoRA of x [T, in] to y [T, out], in place."""
 
@@ -115,6 +127,11 @@ class Group:
             for bias, size in zip(biases, self.sizes, strict=True)
         ]
         return torch.cat([part.to(dtype) for part in parts])
+
+    @property
+    def kept(self) -> Tensor | None:
+        """[out + ranks, in] in 16 bits, A below W; None for weights that are not kept dequantized."""
+        return None if self._cache is None else self._cache[:, : self.inputs]
 
     @property
     def tail(self) -> int:

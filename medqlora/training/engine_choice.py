@@ -100,7 +100,7 @@ def prepare_engine(
     probe = candidate.probe
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
-    decodes = candidate.shared is None and takes_engine(decoding, device)
+    decodes = candidate.shared is None and takes_engine(decoding)
     reason = agree(_not_fused(candidate, native, engine, packing))
     if reason is not None and engine == "fused":
         raise InputError(

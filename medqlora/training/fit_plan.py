@@ -119,7 +119,7 @@ class FitOptions:
 
     def _decodes(self, *, fused: bool, width: int) -> bool:
         """Whether the decode engine runs the evaluations; `training.engine_choice` decides in the same way."""
-        takes = takes_engine(self.model.decoding, torch.device(self.device))
+        takes = takes_engine(self.model.decoding)
         if fused:
             return takes
         evaluates = self.device == "cpu" and self.fusable and width == 4

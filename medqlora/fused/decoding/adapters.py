@@ -127,7 +127,7 @@ class _GroupLoRA:
     """The adapters of one weight group; see `AddsLoRA`.
 
     Attributes:
-        owners: [ranks] int64: the adapter that each rank belongs to.
+        owners, down, up: as of `AddsLoRA`.
     """
 
     def __init__(
@@ -152,14 +152,14 @@ class _GroupLoRA:
             start += size
         like = group.down
         self.owners = torch.tensor(owners, dtype=torch.int64, device=like.device)
-        self._down = torch.zeros(len(owners), group.inputs, dtype=dtype, device=like.device)
-        self._up = torch.zeros(group.outputs, len(owners), dtype=dtype, device=like.device)
+        self.down = torch.zeros(len(owners), group.inputs, dtype=dtype, device=like.device)
+        self.up = torch.zeros(group.outputs, len(owners), dtype=dtype, device=like.device)
         self._sources: list[tuple[Tensor, Tensor, float]] = []
         for module, name, start, rank in parts:
             a, b = module.lora_A[name].weight, module.lora_B[name].weight
             ranks = slice(rank, rank + a.shape[0])
-            self._sources.append((self._down[ranks], a, float(module.scaling[name])))
-            self._sources.append((self._up[start : start + b.shape[0], ranks], b, 1.0))
+            self._sources.append((self.down[ranks], a, float(module.scaling[name])))
+            self._sources.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
 
     def refresh(self) -> None:
         """Copies the weights; A with its scaling, multiplied in float32."""
@@ -167,9 +167,9 @@ class _GroupLoRA:
         foreach_copy_(targets, [weight.float() * factor for _, weight, factor in self._sources])
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        low = x @ self._down.t()
+        low = x @ self.down.t()
         mine = self._route.of(len(x))[:, None] == self.owners
-        y.addmm_(torch.where(mine, low, low.new_zeros(())), self._up.t())
+        y.addmm_(torch.where(mine, low, low.new_zeros(())), self.up.t())
 
 
 def _check(module: AdaptedLinear, name: str) -> None:

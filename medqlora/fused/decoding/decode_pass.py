@@ -1,5 +1,8 @@
 """One pass of decoding: the last token of each row in, the logits of its next one out."""
 
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -11,8 +14,13 @@ from medqlora.fused.layer import Layer
 from medqlora.fused.step import Selection, Step
 from medqlora.models.host_weights import HostEmbedding, HostHead
 
+if TYPE_CHECKING:
+    from medqlora.fused.decoding.kernel_pass import KernelPass  # needs Triton
+
 #: keys that a pass reads are a multiple of it on a GPU, so that few graphs are captured
 LENGTH_MULTIPLE = 256
+#: most rows of a pass by the kernels
+KERNEL_ROWS = 64
 
 
 class DecodePass:
@@ -25,14 +33,17 @@ class DecodePass:
         decoder: the model; its adapters are prepared by the caller, see `FusedDecoder.refresh` and `AdapterBank`.
         cache: of the rows.
         graphs: runs passes as CUDA graphs, on a GPU.
+        kernels: runs the layers of up to 64 rows; None for operations of torch.
 
     Attributes:
         state: [3, slots] int64: each row's last token, its position, and its adapter (see `AdapterBank`) for a pass
             over rows with different ones. The caller writes it.
     """
 
-    def __init__(self, decoder: FusedDecoder, cache: KeyValueCache, graphs: Graphs) -> None:
-        self._decoder, self._cache, self._graphs = decoder, cache, graphs
+    def __init__(
+        self, decoder: FusedDecoder, cache: KeyValueCache, graphs: Graphs, kernels: "KernelPass | None" = None
+    ) -> None:
+        self._decoder, self._cache, self._graphs, self._kernels = decoder, cache, graphs, kernels
         self._gpu = decoder.norm[0].device.type == "cuda"
         self._hosted = isinstance(decoder.body.embed_tokens, HostEmbedding)
         self.resize(0)
@@ -78,6 +89,9 @@ class DecodePass:
     def _body(self, rows: int, longest: int) -> Tensor:
         decoder, positions = self._decoder, self.state[1, :rows]
         x = self._embedded[:rows] if self._hosted else decoder.embed(self.state[0, :rows], None)
+        if self._kernels is not None and rows <= KERNEL_ROWS:
+            hidden = self._kernels.run(x.clone() if self._hosted else x, self.state[:, :rows], longest)
+            return hidden if self._head_apart else decoder.head(hidden)
         step = _step(decoder, positions)
         places = torch.arange(rows, device=positions.device)
         masks: dict[int | None, Tensor] = {}
@@ -100,6 +114,15 @@ class DecodePass:
         values.index_put_(at, projected.v)
         attended = attend_cached(projected.q, keys[:rows, :longest], values[:rows, :longest], mask)
         return layer.second.forward(attended, x, None, step.functions)[0]
+
+
+def kernels_for(decoder: FusedDecoder, cache: KeyValueCache) -> "KernelPass | None":
+    """The kernels for a model; None where they can't run it, or Triton isn't installed."""
+    if decoder.norm[0].device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from medqlora.fused.decoding.kernel_pass import kernel_pass
+
+    return kernel_pass(decoder, cache)
 
 
 def bucket(count: int) -> int:

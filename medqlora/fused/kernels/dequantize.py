@@ -63,6 +63,15 @@ class FourBit:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def nf4_pairs(self) -> "list[tuple[Tensor, QuantState]]":
+        """`pairs` where all weights are NF4 with blocks of 64, quantized alike; else none."""
+        pairs = [(packed, state) for packed, state in self.pairs if not isinstance(state, Int4State)]
+        alike = len(pairs) == len(self.pairs) and all(
+            state.quant_type == "nf4" and state.blocksize == 64 and state.nested == pairs[0][1].nested
+            for _, state in pairs
+        )
+        return pairs if alike else []
+
     def dequantize_into(self, out: Tensor) -> None:
         """Fills `out` [rows, columns]; its rows may have a stride.
 
@@ -88,7 +97,7 @@ class FourBit:
         try:
             if kinds == {True}:
                 return _int4_kernel(cast("list[tuple[Tensor, Int4State]]", self.pairs))
-            return _nf4_kernel(cast("list[tuple[Tensor, QuantState]]", self.pairs))
+            return _nf4_kernel(self.nf4_pairs())
         except ImportError:
             return None
 
@@ -110,15 +119,7 @@ def _int4_kernel(pairs: "list[tuple[Tensor, Int4State]]") -> Callable[[Tensor], 
 
 
 def _nf4_kernel(pairs: "list[tuple[Tensor, QuantState]]") -> Callable[[Tensor], None] | None:
-    nested = pairs[0][1].nested
-    fits = all(
-        state.quant_type == "nf4"
-        and state.blocksize == 64
-        and state.shape[1] % 64 == 0
-        and state.nested == nested
-        for _, state in pairs
-    )
-    if not fits:
+    if not pairs or any(state.shape[1] % 64 for _, state in pairs):
         return None
     from medqlora.fused.kernels.triton_nf4 import prepare
 

@@ -53,14 +53,14 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
     )
 
 
-def takes_engine(decoding: Decoding, device: torch.device) -> bool:
-    """Whether the decode engine generates on such a device: on a GPU, where it was not measured yet, if asked for."""
-    return decoding == "engine" or (decoding == "auto" and device.type == "cpu")
+def takes_engine(decoding: Decoding) -> bool:
+    """Whether the decode engine generates, where the fused engine runs the model."""
+    return decoding != "transformers"
 
 
 def decode_engine(model: nn.Module, device: torch.device, decoding: Decoding = "auto") -> DecodeEngine | None:
     """An engine that scores and generates with a loaded model; None where transformers does."""
-    fused = fused_for_evaluation(model, device) if takes_engine(decoding, device) else None
+    fused = fused_for_evaluation(model, device) if takes_engine(decoding) else None
     return None if fused is None else tested_engine(fused)
 
 

@@ -12,6 +12,7 @@ from medqlora.data.batching.packing import MicroBatch, pack
 from medqlora.fused import FusedDecoder
 from medqlora.fused.decoder import StoreKeys
 from medqlora.fused.decoding import AdapterBank, DecodePass, KeyValueCache
+from medqlora.fused.decoding.decode_pass import kernels_for
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding.layout import Layout, Size
 from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Request
@@ -78,7 +79,7 @@ class DecodeEngine:
         self._cache = KeyValueCache(
             len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self.device
         )
-        self._pass = DecodePass(decoder, self._cache, Graphs(self.device))
+        self._pass = DecodePass(decoder, self._cache, Graphs(self.device), kernels_for(decoder, self._cache))
         self._bank = AdapterBank(decoder)
         self._bank_fresh = False
         self._waiting: deque[_Row] = deque()
