@@ -12,24 +12,29 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medqlora.config.model import StepOptions
-from medqlora.data.batching.packing import StepBatch
+from medqlora.data.batching.budget import TokenBudget
+from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.fused import FusedDecoder, StepGraphs
+from medqlora.models.host_weights import to_host
+from medqlora.planner import Setting, Shape, plan
+from medqlora.planner.memory import GIB
 from medqlora.profiling.lengths import random_examples
 from medqlora.profiling.measure import step_batches
 from medqlora.profiling.random_model import add_adapters, build_base
 from medqlora.profiling.shapes import SHAPES
 from medqlora.training.optim import build_optimizer
-from medqlora.training.step import TorchDriver, TrainStep
+from medqlora.training.out_of_memory import BudgetSplitter
+from medqlora.training.step import Splitter, TorchDriver, TrainStep
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -57,6 +62,7 @@ class Bench:
         self.shape = SHAPES[shape][1]
         self.model: Any = add_adapters(build_base(self.shape, device=DEVICE, dtype=DTYPE))
         self.named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        self.hosted = False
         self.start = [p.detach().clone() for _, p in self.named]
         self.examples = random_examples(vocab_size=int(str(self.shape["vocab_size"])), longest=842)
         synchronize()
@@ -66,7 +72,38 @@ class Bench:
         source = step_batches(self.examples, budget, batch_size, 0)
         return [next(source) for _ in range(count)]
 
-    def train(self, *, graphs: bool | None, rate: float = 1e-5, tokens: int = 0, **options: Any) -> TrainStep:
+    def planned_gib(
+        self, batches: list[StepBatch], *, graphs: bool, checkpointing: Any, cached: int = 0
+    ) -> float:
+        """The peak of the steps by `medqlora plan`."""
+        micros = [micro for batch in batches for micro in batch.micro_batches]
+        largest = max(micros, key=lambda micro: micro.input_ids.numel())
+        place: Any = "host" if self.hosted else "device"
+        setting = Setting(
+            checkpointing=checkpointing,
+            cached=cached,
+            graphs=graphs,
+            tokens=largest.input_ids.numel(),
+            loss_rows=len(largest.rows),
+            embedding=place,
+            head=place,
+        )
+        return plan(Shape.of(self.model.config), setting).total("fit") / GIB
+
+    def host(self) -> None:
+        """Moves embedding and head to host memory, for the rest of the process."""
+        to_host(self.model, embedding=True, head=True)
+        self.hosted = True
+
+    def train(
+        self,
+        *,
+        graphs: bool | None,
+        rate: float = 1e-5,
+        tokens: int = 0,
+        splitter: Splitter | None = None,
+        **options: Any,
+    ) -> TrainStep:
         """Steps from the first weights; `graphs`: None for unpadded rows, False for padded ones without graphs."""
         with torch.no_grad():
             for (_, parameter), value in zip(self.named, self.start, strict=True):
@@ -76,7 +113,8 @@ class Bench:
             StepGraphs(decoder, tokens, capture=graphs)
         optimizer = build_optimizer("adamw_8bit", self.named, learning_rate=rate, weight_decay=0.0)
         step = StepOptions(learning_rate=rate)
-        return TrainStep(decoder, optimizer, step, device=DEVICE, driver=TorchDriver(DEVICE, DTYPE))
+        driver = TorchDriver(DEVICE, DTYPE)
+        return TrainStep(decoder, optimizer, step, device=DEVICE, driver=driver, splitter=splitter)
 
     def weights(self) -> list[Tensor]:
         return [parameter.detach().clone() for _, parameter in self.named]
@@ -117,6 +155,9 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
         result["allocated"] = gib(torch.cuda.max_memory_allocated())
         result["reserved"] = gib(torch.cuda.max_memory_reserved())
         result["used_since"] = gib(at_first - torch.cuda.mem_get_info()[0])
+        known = {key: value for key, value in options.items() if key != "graphs"}
+        result["planned"] = round(bench.planned_gib(batches, graphs=options["graphs"] is True, **known), 2)
+        result["plan_error"] = round(result["planned"] / result["allocated"] - 1, 3)
     graphs = train.decoder.graphs  # type: ignore[union-attr]
     if graphs is not None:
         result |= {"graphs": graphs.captures, "capture_s": round(graphs.capture_s, 2), "on": graphs.on}
@@ -125,7 +166,7 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
 
 def speed(bench: Bench, count: int, budget: int, size: int | None, **options: Any) -> dict[str, Any]:
     batches = bench.batches(count, budget, size)
-    kinds: dict[str, bool | None] = {"unpadded": None, "padded": False, "graphs": True}
+    kinds: dict[str, bool | None] = {"unpadded": None, "graphs" if GPU else "padded": GPU}
     return {name: timed(bench, batches, graphs=graphs, **options) for name, graphs in kinds.items()}
 
 
@@ -135,7 +176,7 @@ def equal(bench: Bench, count: int, budget: int, **options: Any) -> dict[str, An
     torch.utils.deterministic.fill_uninitialized_memory = False
     runs = []
     batches = bench.batches(count, budget)
-    for graphs in (False, True):
+    for graphs in (False, GPU):
         torch.manual_seed(0)
         train = bench.train(graphs=graphs, rate=2e-4, **options)
         results = [train.step(batch) for batch in batches]
@@ -154,6 +195,59 @@ def equal(bench: Bench, count: int, budget: int, **options: Any) -> dict[str, An
         "moved": float(max((a - b).abs().max() for a, b in zip(weights, bench.start, strict=True))),
         "losses": [round(float(one[i, 0]), 5) for i in (0, count - 1)],
     }
+
+
+def out_of_memory(bench: Bench, budget: int, room_gib: float) -> dict[str, Any]:
+    """Losses of steps whose first capture doesn't fit, beside those with room."""
+    examples = {example.id: example for example in bench.examples}
+    found: dict[str, Any] = {}
+    for name in ("with_room", "short"):
+        tokens = TokenBudget(budget)
+
+        def rebuild(ids: Sequence[str], tokens: TokenBudget = tokens) -> StepBatch:
+            return step_batch([examples[one] for one in ids], tokens.value)
+
+        splitter = BudgetSplitter(tokens, rebuild, DEVICE)
+        train = bench.train(graphs=GPU, rate=2e-4, checkpointing="none", splitter=splitter)
+        train.step(step_batch(bench.examples[:2], budget))
+        synchronize()
+        free()
+        if GPU and name == "short":
+            total = torch.cuda.get_device_properties(0).total_memory
+            held = torch.cuda.memory_reserved() + room_gib * 2**30
+            torch.cuda.set_per_process_memory_fraction(held / total)
+        ids = [[one.id for one in bench.examples[start : start + 14]] for start in range(0, 70, 14)]
+        losses = [round(float(train.step(rebuild(chosen)).loss), 5) for chosen in ids]
+        graphs: Any = train.decoder.graphs  # type: ignore[union-attr]
+        found[name] = {"losses": losses, "budget": tokens.value, "captures": graphs.captures, "on": graphs.on}
+        if GPU:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        del train, graphs
+        free()
+    pairs = zip(found["with_room"]["losses"], found["short"]["losses"], strict=True)
+    return {**found, "largest_difference": max(abs(a / b - 1) for a, b in pairs)}
+
+
+def dropped(bench: Bench, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """`run` with LoRA's dropout."""
+    parents = [
+        module
+        for name, module in bench.model.named_modules()
+        if name.endswith("lora_dropout") and isinstance(module, nn.ModuleDict)
+    ]
+    for parent in parents:
+        parent["default"] = nn.Dropout(0.1)
+    try:
+        return run()
+    finally:
+        for parent in parents:
+            parent["default"] = nn.Identity()
+
+
+def hosted(bench: Bench, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    if not bench.hosted:
+        bench.host()
+    return run()
 
 
 def profile(bench: Bench, budget: int, top: int, **options: Any) -> dict[str, Any]:
@@ -200,7 +294,16 @@ def main(shape: str, *chosen: str) -> None:
         "8k": lambda: speed(bench, count // 2, large, None, checkpointing="none"),
         "8k_offload": lambda: speed(bench, count // 2, large, None, checkpointing="offload"),
         "8k_profile": lambda: profile(bench, large, 40, graphs=None, checkpointing="none", cached=layers),
+        "out_of_memory": lambda: out_of_memory(bench, 6144, 8),
+        "equal_dropout": lambda: dropped(
+            bench, lambda: equal(bench, count // 2, small, checkpointing=layers // 2)
+        ),
         "8k_offload_profile": lambda: profile(bench, large, 30, graphs=None, checkpointing="offload"),
+        # the last: embedding and head stay on the host
+        "2k_hosted": lambda: hosted(bench, lambda: speed(bench, count, small, None, checkpointing="offload")),
+        "equal_hosted": lambda: hosted(
+            bench, lambda: equal(bench, count // 2, small, checkpointing="offload")
+        ),
     }
     for name in chosen or cases:
         started = time.perf_counter()
