@@ -39,7 +39,7 @@ class EngineOptions:
         weights: of the fused engine: "nf4" dequantizes them in every product, "cached" once, for 16 more bits a
             weight; "auto" caches where the memory allows. The numbers are the same.
         graphs: "auto" runs training steps of the fused engine as CUDA graphs, which a GPU starts with a few launches
-            instead of thousands: for micro-batches of at most 6,144 tokens, where the memory allows. Micro-batches are
+            instead of thousands: for micro-batches of at most 2,560 tokens, where the memory allows. Micro-batches are
             padded then, without a change of the loss. "off" runs without.
         embedding: "device", or "host": keep it in host memory and gather its rows from there.
         head: "device", or "host": keep the output head in host memory and stream it at every use. Both on the host

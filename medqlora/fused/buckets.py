@@ -9,11 +9,11 @@ from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.kernels.attention import Segments
 from medqlora.fused.kernels.elementwise import IGNORED
 
-#: tokens of a micro-batch up to which its launches take longer than its kernels
-LARGEST = 6144
-#: (largest number of tokens, multiple): a padded micro-batch has a multiple of them. A matrix product works on tiles
-#: of 128 rows or more, so most of the padding costs no time; where less is to be gained, graphs are fewer.
-_MULTIPLES = ((1024, 256), (4096, 128), (1 << 62, 256))
+#: tokens of a micro-batch up to which its launches take longer than its kernels: measured on an H200
+LARGEST = 2560
+#: (share of the largest micro-batch, multiple): above that share, tokens are padded to a multiple. Most micro-batches
+#: are nearly full, and few sizes are enough for the others.
+_MULTIPLES = ((0.75, 64), (0.5, 128), (0.0, 256))
 #: the rows with loss are padded to one of these sixteenths of the tokens
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 #: the least length for which the attention's launch is sized
@@ -38,16 +38,17 @@ class Bucket(NamedTuple):
     longest: int
 
 
-def find_bucket(batch: MicroBatch, window: int | None = None) -> Bucket:
+def find_bucket(batch: MicroBatch, window: int | None = None, largest: int = 0) -> Bucket:
     """The least bucket that holds a packed micro-batch.
 
     Args:
         batch: packed.
         window: of the model's attention; no segment gets longer, so that the attention needs no window.
+        largest: tokens of the largest micro-batch that is expected.
     """
     length = int(batch.lengths.max())
     count = batch.input_ids.shape[1]
-    tokens = padded_tokens(count)
+    tokens = padded_tokens(count, largest)
     rows = padded_rows(tokens, len(batch.rows))
     longest = max(_LONGEST, 1 << (length - 1).bit_length())
     if window is not None:
@@ -58,9 +59,9 @@ def find_bucket(batch: MicroBatch, window: int | None = None) -> Bucket:
     return Bucket(tokens, rows, segments, longest)
 
 
-def padded_tokens(count: int) -> int:
-    """The tokens of the bucket of a micro-batch with `count` tokens."""
-    return next(_up(count, multiple) for largest, multiple in _MULTIPLES if count <= largest)
+def padded_tokens(count: int, largest: int = 0) -> int:
+    """The tokens of the bucket of a micro-batch with `count` tokens; `largest` as in `find_bucket`."""
+    return next(_up(count, multiple) for share, multiple in _MULTIPLES if count > share * largest)
 
 
 def padded_rows(tokens: int, count: int) -> int:

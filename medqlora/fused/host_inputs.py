@@ -1,5 +1,7 @@
 """Layer inputs in host memory between forward and backward: their copies run beside the layers."""
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,13 @@ class HostInputs:
         #: layer, input on the device, and its copy's end
         self._ahead: tuple[int, Tensor, torch.cuda.Event] | None = None
 
+    def __del__(self) -> None:
+        # after an exception: memory that a copy still uses is freed now, and reused after the copy
+        busy = self._leaving or self._ahead
+        if busy is not None and self._stream is not None:
+            with suppress(RuntimeError):
+                torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+
     def put(self, index: int, x: Tensor) -> Tensor:
         """Begins to copy the input x [T, D] of layer `index`; returns its place in host memory."""
         if self._buffers is not None:
@@ -37,7 +46,7 @@ class HostInputs:
         self._stream.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(self._stream):
             host.copy_(x, non_blocking=True)
-        self._leaving = (_guarded(x, self._stream), self._stream.record_event())
+        self._leaving = (x, self._stream.record_event())
         return host
 
     def finish(self) -> None:
@@ -68,11 +77,4 @@ class HostInputs:
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             x.copy_(host, non_blocking=True)
-        return index, _guarded(x, self._stream), self._stream.record_event()
-
-
-def _guarded(x: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    """x, whose memory isn't reused before `stream` is done with it, even where an exception frees it early."""
-    if not torch.cuda.is_current_stream_capturing():  # a graph's memory is reused in the order of its capture
-        x.record_stream(stream)
-    return x
+        return index, x, self._stream.record_event()

@@ -22,7 +22,7 @@ from medqlora.models.host_weights import HostEmbedding
 from medqlora.utils.console import say
 
 #: graphs that are kept, the last used ones
-MOST = 32
+MOST = 64
 
 
 def why_no_graphs(decoder: FusedDecoder) -> str | None:
@@ -75,7 +75,7 @@ class StepGraphs:
         self._decoder = decoder
         self._device = decoder.norm[0].device
         self._captures = capture
-        self._tokens = padded_tokens(max(1, tokens))
+        self._tokens = tokens
         self.on = True
         self._warm = False
         self._captured: OrderedDict[tuple[Bucket, bool], _Captured] = OrderedDict()
@@ -102,7 +102,7 @@ class StepGraphs:
         seed = self._decoder.draw_seed()
         if seed is not None:
             self._seed.fill_(seed)
-        bucket = find_bucket(batch, self._decoder.window)
+        bucket = find_bucket(batch, self._decoder.window, self._tokens)
         if not self._captures or not self._warm:
             self._warm = True
             inputs = self._inputs(bucket)
@@ -225,7 +225,7 @@ class StepGraphs:
         if not count:
             return None
         if not self._pinned or len(self._pinned[-1][0]) < tokens:
-            size = (max(tokens, self._tokens), self._decoder.norm[0].shape[0])
+            size = (max(tokens, padded_tokens(max(1, self._tokens))), self._decoder.norm[0].shape[0])
             self._pinned.append(
                 [torch.empty(size, dtype=self._decoder.dtype, pin_memory=True) for _ in range(count)]
             )

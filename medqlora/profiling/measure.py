@@ -240,7 +240,7 @@ def _checkpointing(case: Case) -> Checkpointing:
 
 
 def _planned_gib(
-    config: "PretrainedConfig", case: Case, timed: Sequence[StepBatch], *, graphs: bool
+    config: "PretrainedConfig", case: Case, timed: Sequence[StepBatch], *, graphs: bool = False
 ) -> float | None:
     """The peak that `medqlora plan` computes for the largest of these micro-batches; None if it can't."""
     tokens, rows = max(

@@ -286,7 +286,7 @@ def main(shape: str, *chosen: str) -> None:
         "2k": lambda: speed(bench, count, small, None, checkpointing="none"),
         "2k_profile": lambda: profile(bench, small, 40, graphs=None, checkpointing="none"),
         "2k_graph_profile": lambda: profile(bench, small, 40, graphs=True, checkpointing="none"),
-        "equal": lambda: equal(bench, 2 * count, small, checkpointing="none"),
+        "equal": lambda: equal(bench, 50 if GPU else 3, small, checkpointing="none"),
         "equal_offload": lambda: equal(bench, count // 2, small, checkpointing="offload"),
         "equal_full": lambda: equal(bench, count // 2, small, checkpointing=layers // 2),
         "8_examples": lambda: speed(bench, count, large, 8, checkpointing="none"),

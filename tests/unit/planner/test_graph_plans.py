@@ -76,7 +76,7 @@ def test_graphs_change_no_other_choice_and_stay_out_where_memory_is_short() -> N
 @pytest.mark.parametrize("checkpointing", ["none", "offload", 16])
 def test_the_memory_of_graphs_is_that_of_a_padded_pass_and_stays_in_evaluations(checkpointing: Any) -> None:
     setting = Setting(
-        checkpointing=checkpointing, tokens=1930, loss_rows=300, rows=4, prompt_tokens=900, new_tokens=48
+        checkpointing=checkpointing, tokens=1990, loss_rows=300, rows=4, prompt_tokens=900, new_tokens=48
     )
     phases = plan(LLAMA_8B, replace(setting, graphs=True)).phases
     without = plan(LLAMA_8B, setting).phases
