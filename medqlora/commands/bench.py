@@ -103,6 +103,12 @@ def _add_engine_options(made: argparse.ArgumentParser) -> None:
         default="nf4",
         help="cached: the fused engine dequantizes once",
     )
+    add(
+        "--graphs",
+        choices=("auto", "off"),
+        default="auto",
+        help="off: the fused engine's steps without CUDA graphs",
+    )
     add("--embedding", choices=("device", "host"), default="device", help="host: kept in host memory")
     add("--head", choices=("device", "host"), default="device", help="host: streamed from host memory")
 
@@ -250,6 +256,7 @@ def _own_cases(options: argparse.Namespace, grid: _Grid, common: Case) -> list[C
             trainer=engine,
             checkpointing=checkpointing,
             weights=options.weights,
+            graphs=options.graphs,
             embedding=options.embedding,
             head=options.head,
             compile=options.compile == "yes" or (options.compile == "auto" and common.device == "cuda"),

@@ -126,6 +126,7 @@ def planned_report(words: list[str], gpu: "GPU | None", memory: int | None, devi
         "engine": setting.engine,
         "checkpointing": setting.checkpointing,
         "weights": "cached" if setting.cached else "nf4",
+        "graphs": setting.graphs,
         "micro_batch_tokens": fitted.micro_batch_tokens,
         "largest_micro_batch": setting.tokens,
         "phases": {name: dict(parts) for name, parts in fitted.plan.phases.items()},

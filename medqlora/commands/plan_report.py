@@ -28,6 +28,7 @@ class _Required(TypedDict):
     engine: str
     checkpointing: str | int
     weights: str
+    graphs: bool
     micro_batch_tokens: int
     largest_micro_batch: int
     phases: dict[str, dict[str, int]]
@@ -55,7 +56,8 @@ class Report(_Required, total=False):
 def _checkpointing(report: Report) -> str:
     value = report["checkpointing"]
     words = f"of {value} layers" if isinstance(value, int) else value
-    return words + (", weights kept dequantized" if report["weights"] == "cached" else "")
+    words += ", weights kept dequantized" if report["weights"] == "cached" else ""
+    return words + (", CUDA graphs" if report["graphs"] else "")
 
 
 def report_lines(report: Report) -> list[str]:

@@ -11,6 +11,7 @@ Decoding = Literal["auto", "engine", "transformers"]
 Checkpointing = Literal["auto", "offload", "full", "none"] | int
 Weights = Literal["auto", "nf4", "cached"]
 Place = Literal["device", "host"]
+Graphs = Literal["auto", "off"]
 _LEAST = {
     "learning_rate": 0.0,
     "weight_decay": 0.0,
@@ -36,6 +37,9 @@ class EngineOptions:
             `backend.gradient_checkpointing`.
         weights: of the fused engine: "nf4" dequantizes them in every product, "cached" once, for 16 more bits a
             weight; "auto" caches where the memory allows. The numbers are the same.
+        graphs: "auto" runs training steps of the fused engine as CUDA graphs, which a GPU starts with a few launches
+            instead of thousands: for micro-batches of at most 2,560 tokens, where the memory allows. Micro-batches are
+            padded then, without a change of the loss. "off" runs without.
         embedding: "device", or "host": keep it in host memory and gather its rows from there.
         head: "device", or "host": keep the output head in host memory and stream it at every use. Both on the host
             save 2 GB with Llama-3-8B, and cost some time.
@@ -47,6 +51,7 @@ class EngineOptions:
     decoding: Decoding = "auto"
     checkpointing: Checkpointing = "auto"
     weights: Weights = "auto"
+    graphs: Graphs = "auto"
     embedding: Place = "device"
     head: Place = "device"
     preflight: bool = True

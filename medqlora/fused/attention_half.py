@@ -8,6 +8,7 @@ from torch import Tensor
 from medqlora.fused.group import Group
 from medqlora.fused.kernels.attention import Attended, Segments, attend, attend_backward
 from medqlora.fused.kernels.elementwise import Elementwise
+from medqlora.fused.seeds import Seed, plus
 from medqlora.fused.step import Selection, Step
 
 
@@ -91,8 +92,8 @@ class AttentionHalf:
         self.window = window
         self._seed = seed
 
-    def _seeds(self, seed: int | None) -> list[int | None]:
-        return [None if seed is None else seed + self._seed + number for number in range(len(self.groups))]
+    def _seeds(self, seed: Seed | None) -> list[Seed | None]:
+        return [plus(seed, self._seed + number) for number in range(len(self.groups))]
 
     def _bounds(self, step: Step) -> tuple[Selection | None, Segments, Tensor, Tensor]:
         """The selection if q is a group of its own, the segments, and cos and sin of the queries."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from medqlora.compat.torch import foreach_copy_, foreach_mul
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.families import FAMILIES, layer_windows
 from medqlora.fused.head import HeadLoss, HostHeadLoss
+from medqlora.fused.host_inputs import HostInputs
 from medqlora.fused.kernels.attention import Segments
 from medqlora.fused.kernels.elementwise import elementwise, fastest
 from medqlora.fused.layer import Keep, Layer, LayerFunction
 from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
+from medqlora.fused.seeds import Seed
 from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.fused.support import unsupported
 from medqlora.models.host_weights import HostEmbedding, HostHead
@@ -26,6 +28,21 @@ from medqlora.models.sharded import ShardedBase
 Checkpointing = Literal["offload", "full", "none"] | int
 #: receives a layer's index, its keys and its values, [T, H_kv, d] each
 StoreKeys = Callable[[int, Tensor, Tensor], None]
+
+
+class RunsPasses(Protocol):
+    """Runs training passes in its own way."""
+
+    on: bool
+
+    def loss_sum(self, batch: MicroBatch) -> Tensor | None:
+        """As `FusedDecoder.loss_sum`; None leaves the pass to the decoder."""
+
+    def summary(self) -> str | None:
+        """What there is to tell the user at the end of the training, in one line."""
+
+    def clear(self) -> None:
+        """Frees the memory that is kept for passes."""
 
 
 class FusedDecoder:
@@ -73,6 +90,8 @@ class FusedDecoder:
         #: the backward adds LoRA's gradients to `.grad` in place, in a few launches per layer; every parameter
         #: needs a gradient tensor, and autograd receives none
         self.accumulate = False
+        #: runs the training passes that accumulate, see `StepGraphs`; where it returns None, they run as others do
+        self.graphs: RunsPasses | None = None
         #: the rows of this pass have different adapters, and the groups' `by_row` adds them
         self.by_row = False
         #: packed rows with other masks aren't supported: a scorer gives each label a row of its own
@@ -102,6 +121,8 @@ class FusedDecoder:
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
+        #: copies layers' inputs to host memory and back
+        self._copies = torch.cuda.Stream(device) if self.offloaded and device.type == "cuda" else None
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         self.groups = [group for layer in self.layers for group in layer.groups]
@@ -146,14 +167,14 @@ class FusedDecoder:
             ValueError: as `hidden`; or `batch.rows` are not as `pack` makes them.
         """
         self._check(batch)
+        if self.graphs is not None and self.graphs.on and self.accumulate and torch.is_grad_enabled():
+            loss = self.graphs.loss_sum(batch)
+            if loss is not None:
+                return loss
         segments = find_segments(batch.lengths, batch.rows.device)
         width = self.layers[0].first.heads.width
         selection = select_completions(batch, segments, self.dtype, width)
-        hidden = self._hidden(batch, self.step(batch.position_ids[0], segments, selection))
-        with torch.autocast(hidden.device.type, enabled=False):
-            if isinstance(self.head, HostHead):
-                return HostHeadLoss.apply(hidden, self.head, batch.targets)
-            return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
+        return self.pass_loss(batch, self.step(batch.position_ids[0], segments, selection))
 
     # ---- one pass ----------------------------------------------------------------------------------
 
@@ -165,14 +186,34 @@ class FusedDecoder:
                 f"an example has {int(batch.lengths.max())} tokens, and the model's attention window {self.window}"
             )
 
+    def pass_loss(self, batch: MicroBatch, step: Step, embedded: Tensor | None = None) -> Tensor:
+        """The loss of a pass, as `loss_sum`; `embedded` [T, D] replaces the embedding of its tokens."""
+        hidden = self._hidden(batch, step, embedded=embedded)
+        with torch.autocast(hidden.device.type, enabled=False):
+            if isinstance(self.head, HostHead):
+                return HostHeadLoss.apply(hidden, self.head, batch.targets)
+            return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
+
     def step(self, positions: Tensor, segments: Segments, selection: Selection) -> Step:
-        """What the layers share in a pass over tokens at `positions` [T]."""
+        """What the layers share in a pass over tokens at `positions` [T]; draws the seed of its dropout."""
+        return self.seeded_step(positions, segments, selection, self.draw_seed())
+
+    def seeded_step(
+        self,
+        positions: Tensor,
+        segments: Segments,
+        selection: Selection,
+        seed: Seed | None,
+        pinned: list[Tensor] | None = None,
+    ) -> Step:
+        """`step` with a given seed; `pinned` holds the layers' inputs in a pass that offloads them."""
         return Step(
             *self.turns(positions),
             segments,
             selection,
-            self._seed(),
+            seed,
             self.functions,
+            HostInputs(self._copies, pinned),
             self.accumulate,
         )
 
@@ -181,7 +222,22 @@ class FusedDecoder:
         angles = positions.float()[:, None] * self._frequencies
         return angles.cos() * self._factor, angles.sin() * self._factor
 
-    def _seed(self) -> int | None:
+    @property
+    def sharded(self) -> bool:
+        """Whether processes share the layers' weights."""
+        return self._shared is not None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The LoRA weights."""
+        return [parameter for layer in self.layers for parameter in layer.parameters]
+
+    @property
+    def offloaded(self) -> int:
+        """The number of layers, from the first on, whose inputs a training pass keeps in host memory."""
+        return self.recomputed if self._recomputed_keep == "offload" else 0
+
+    def draw_seed(self) -> int | None:
         """The seed of this pass's dropout, from torch's CPU generator; None without dropout."""
         if not any(adapter.drop_rate for group in self.groups for adapter, _, _ in group.adapters):
             return None
@@ -223,24 +279,31 @@ class FusedDecoder:
         normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
         return normed.to(self.dtype)
 
-    def _hidden(self, batch: MicroBatch, step: Step, store: StoreKeys | None = None) -> Tensor:
+    def _hidden(
+        self, batch: MicroBatch, step: Step, store: StoreKeys | None = None, embedded: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             if not self.by_row:
                 self.refresh(self.adapters_on)
             if self._shared is not None:
                 self._shared.begin(backward=torch.is_grad_enabled())
-            x = self.embed(batch.input_ids[0], None if batch.host_ids is None else batch.host_ids[0])
+            x = embedded
+            if x is None:
+                x = self.embed(batch.input_ids[0], None if batch.host_ids is None else batch.host_ids[0])
             for index, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
                     keep: Keep = self._recomputed_keep if index < self.recomputed else "all"
-                    x = LayerFunction.apply(x, layer, step, keep, *parameters)
+                    # a pass that accumulates has its gradients outside of autograd: any input begins its graph
+                    inputs = [torch.empty(0, requires_grad=True)] if step.accumulate else parameters
+                    x = LayerFunction.apply(x, layer, step, keep, *inputs)
                 else:
                     with torch.no_grad(), layer.gathered():
                         x, saved = layer.forward(x, step)
                     if store is not None:
                         store(index, saved[0].k, saved[0].v)
                     del saved  # before the next layer allocates
+            step.inputs.finish()
             return self.last_norm(x)
 
 

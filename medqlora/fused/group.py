@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from medqlora.compat.torch import foreach_mul_
 from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
+from medqlora.fused.kernels.dropout import drop, drop_on_device
+from medqlora.fused.seeds import DeviceSeed, Seed
 
 #: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
 ROW_MULTIPLE = 64
@@ -159,7 +161,7 @@ class Group:
         return matrix(rows, self.inputs + self.tail, like)
 
     def forward(
-        self, x: Tensor, seed: int | None, residual: Tensor | None = None, *, tailed: bool = False
+        self, x: Tensor, seed: Seed | None, residual: Tensor | None = None, *, tailed: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -186,7 +188,7 @@ class Group:
             self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
         return y, low.clone(memory_format=torch.contiguous_format)
 
-    def compress(self, x: Tensor, seed: int | None, out: Tensor) -> None:
+    def compress(self, x: Tensor, seed: Seed | None, out: Tensor) -> None:
         """Writes x Aᵀ to `out` [T, tail]; with dropout, each adapter masks x by itself."""
         if not self._drops(seed):
             torch.mm(x, self.down.t(), out=out)
@@ -202,7 +204,7 @@ class Group:
         """[rows, out + tail]; the caller fills all but the tail and passes it to the functions below."""
         return matrix(rows, self.outputs + self.tail, like)
 
-    def input_gradient(self, dy: Tensor, seed: int | None) -> Tensor:
+    def input_gradient(self, dy: Tensor, seed: Seed | None) -> Tensor:
         """x's gradient [T, in]; call `compress_gradient` on dy first."""
         dropped = self._drops(seed)
         tail = 0 if dropped else self.tail
@@ -219,7 +221,7 @@ class Group:
         if self.tail:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
-    def weight_gradients(self, dy: Tensor, x: Tensor, low: Tensor, seed: int | None) -> list[Tensor | None]:
+    def weight_gradients(self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None) -> list[Tensor | None]:
         """The gradients of `parameters`, float32; all None while the adapters are disabled.
 
         Args:
@@ -264,18 +266,18 @@ class Group:
         weight[self.outputs :].copy_(self.down[:tail])
         return weight
 
-    def _drops(self, seed: int | None) -> bool:
+    def _drops(self, seed: Seed | None) -> bool:
         return seed is not None and bool(self.tail) and any(each[0].drop_rate for each in self.adapters)
 
 
-def _drop(x: Tensor, adapter: Adapter, seed: int | None, number: int) -> Tensor:
+def _drop(x: Tensor, adapter: Adapter, seed: Seed | None, number: int) -> Tensor:
     """x under the adapter's dropout mask; the seed and the adapter's number in the group reproduce the mask."""
     rate = adapter.drop_rate
     if not rate or seed is None:
         return x
-    generator = torch.Generator(x.device).manual_seed(seed + number)
-    keep = torch.empty(x.shape, device=x.device, dtype=torch.bool).bernoulli_(1 - rate, generator=generator)
-    return x * keep * (1 / (1 - rate))
+    if isinstance(seed, DeviceSeed):
+        return drop_on_device(x, rate, seed.plus(number))
+    return drop(x, rate, seed + number)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class _Context(Protocol):
 class HeadLoss(torch.autograd.Function):
     """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], weight [V, D], targets [R], cross_entropy)`.
 
+    A row with a target below 0 adds nothing.
+
     The logits' gradient, softmax − one-hot, needs the logits only. So the forward multiplies each piece back
     through W and saves only the gradient of the hidden rows. A recomputation would need the product with W
     a third time. W receives no gradient.
@@ -66,6 +68,8 @@ class HeadLoss(torch.autograd.Function):
 class HostHeadLoss(torch.autograd.Function):
     """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], head, targets [R])`.
 
+    A row with a target below 0 adds nothing.
+
     W stays in host memory and is streamed once: each piece updates the sums over the vocabulary, as in online
     softmax (Milakov and Gimelshein, 2018, https://arxiv.org/abs/1805.02867). With l the logits, t the target's
     logit and s = log Σ exp l over all others, the loss is log(1 + exp(s − t)) and its gradient
@@ -98,11 +102,13 @@ class HostHeadLoss(torch.autograd.Function):
             top = higher
             del logits, piece, own
         margin = top + total.log() - of_target
+        counts = (targets >= 0)[:, None]
         if ctx.needs_input_grad[0]:
-            gradient = mean.div_(total * scale).sub_(target_rows.float()).mul_(torch.sigmoid(margin))
+            slope = torch.sigmoid(margin).where(counts, 0.0)
+            gradient = mean.div_(total * scale).sub_(target_rows.float()).mul_(slope)
             ctx.save_for_backward(gradient)
         ctx.dtype = hidden.dtype
-        return torch.nn.functional.softplus(margin).sum()
+        return torch.nn.functional.softplus(margin).where(counts, 0.0).sum()
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]

@@ -73,6 +73,7 @@ class Layer:
         self.second = MLPHalf(
             group(*o), group(*gate_up), group(*down), read_norm(module.post_attention_layernorm), seed + 3
         )
+        self.index = index
         self.last = last
         self.gathered = gathered
 
@@ -133,7 +134,7 @@ class _Context(Protocol):
 
 
 class LayerFunction(torch.autograd.Function):
-    """`Layer` in the graph: `apply(x, layer, step, keep, *layer.parameters)`.
+    """`Layer` in the graph: `apply(x, layer, step, keep, *layer.parameters)`; any input instead if `step.accumulate`.
 
     `keep` "all" saves the layer's activations. "input" saves x only, and the backward recomputes the layer up to
     down_proj. "offload" does the same with x in host memory.
@@ -143,11 +144,12 @@ class LayerFunction(torch.autograd.Function):
     def forward(
         ctx: _Context, x: Tensor, layer: Layer, step: Step, keep: Keep, *parameters: Tensor
     ) -> Tensor:
+        # before the layer's work: the copy runs beside it
+        kept = step.inputs.put(layer.index, x.detach()) if keep == "offload" else None
         with layer.gathered():
             y, saved = layer.forward(x.detach(), step)
         ctx.layer, ctx.step, ctx.keep, ctx.device = layer, step, keep, x.device
-        kept = _to_host(x) if keep == "offload" else x
-        ctx.save_for_backward(kept, *(_flatten(*saved) if keep == "all" else ()))
+        ctx.save_for_backward(x if kept is None else kept, *(_flatten(*saved) if keep == "all" else ()))
         return y
 
     @staticmethod
@@ -156,13 +158,13 @@ class LayerFunction(torch.autograd.Function):
         layer, step = ctx.layer, ctx.step
         x, *flat = ctx.saved_tensors
         # a tensor with a graph would make torch.compile compile the functions once more
-        x = x.detach().to(ctx.device, non_blocking=True)
+        x = step.inputs.get(layer.index, x, ctx.device) if ctx.keep == "offload" else x.detach()
         with torch.autocast(x.device.type, enabled=False), layer.gathered():
             saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, full=False)[1]
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
             if step.accumulate:
                 _add(layer.parameters, gradients)
-                gradients = [None] * len(gradients)
+                gradients = [None]
         return d_x, None, None, None, *gradients
 
 
@@ -182,12 +184,6 @@ def _add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None])
             held.add_(gradient)
     if targets:
         foreach_add_(targets, sources)
-
-
-def _to_host(x: Tensor) -> Tensor:
-    """An asynchronous copy in host memory; on one stream, so the caller may free x at once."""
-    host = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=x.device.type == "cuda")
-    return host.copy_(x.detach(), non_blocking=True)
 
 
 def _flatten(first: AttentionSaved, second: HalfSaved) -> list[Tensor | None]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from medqlora.fused.group import Group
 from medqlora.fused.kernels.elementwise import Elementwise
+from medqlora.fused.seeds import Seed, plus
 
 
 class HalfSaved(NamedTuple):
@@ -46,11 +47,11 @@ class MLPHalf:
     def groups(self) -> list[Group]:
         return [self.o, self.gate_up, self.down]
 
-    def _seeds(self, seed: int | None) -> list[int | None]:
-        return [None if seed is None else seed + self._seed + number for number in (0, 1, 3)]
+    def _seeds(self, seed: Seed | None) -> list[Seed | None]:
+        return [plus(seed, self._seed + number) for number in (0, 1, 3)]
 
     def forward(
-        self, attended: Tensor, x: Tensor, seed: int | None, functions: Elementwise, *, full: bool = True
+        self, attended: Tensor, x: Tensor, seed: Seed | None, functions: Elementwise, *, full: bool = True
     ) -> tuple[Tensor, HalfSaved]:
         """The layer's output [R, D] from `attended` [R, H d] and the layer's input x [R, D].
 
@@ -74,7 +75,7 @@ class MLPHalf:
         return y, saved._replace(low_down=low_down)
 
     def backward(
-        self, dy: Tensor, saved: HalfSaved, seed: int | None, functions: Elementwise
+        self, dy: Tensor, saved: HalfSaved, seed: Seed | None, functions: Elementwise
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`."""
         seed_o, seed_gate_up, seed_down = self._seeds(seed)

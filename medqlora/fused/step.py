@@ -7,8 +7,10 @@ from torch import Tensor
 
 from medqlora.compat.torch import assert_async
 from medqlora.data.batching.packing import MicroBatch
+from medqlora.fused.host_inputs import HostInputs
 from medqlora.fused.kernels.attention import Segments, flash_runs
 from medqlora.fused.kernels.elementwise import Elementwise
+from medqlora.fused.seeds import Seed
 
 
 class Selection(NamedTuple):
@@ -36,6 +38,7 @@ class Step(NamedTuple):
         selection: for the last layer.
         seed: of this pass's dropout; None for none.
         functions: plain or compiled.
+        inputs: of the layers, where activation checkpointing keeps them in host memory.
         accumulate: adds LoRA gradients to `.grad` in place; autograd receives none.
     """
 
@@ -43,8 +46,9 @@ class Step(NamedTuple):
     sin: Tensor
     segments: Segments
     selection: Selection
-    seed: int | None
+    seed: Seed | None
     functions: Elementwise
+    inputs: HostInputs
     accumulate: bool = False
 
 

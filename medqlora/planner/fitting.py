@@ -15,6 +15,8 @@ RESERVE = 0.06
 _BUDGETS = (512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 #: fixed cost of a pass in tokens' time, and dequantization's part of it: fitted on an H200
 _OVERHEAD, _DEQUANTIZATION = 1000, 300
+#: the part of it that CUDA graphs save
+_LAUNCHES = 360
 #: a layer's recomputation relative to its forward and backward, and the factor of copies to host memory
 _RECOMPUTATION, _COPIES = 0.4, 1.03
 #: epochs whose steps are examined
@@ -165,7 +167,7 @@ def relative_time(shape: Shape, setting: Setting) -> float:
     """The time of a token in arbitrary units, to rank the settings of one engine."""
     recomputed = min(recomputed_layers(shape, setting), shape.layers) / shape.layers
     dequantized = 1 - min(setting.cached, shape.layers) / shape.layers
-    overhead = _OVERHEAD - _DEQUANTIZATION + _DEQUANTIZATION * dequantized
+    overhead = _OVERHEAD - _DEQUANTIZATION + _DEQUANTIZATION * dequantized - _LAUNCHES * setting.graphs
     copies = _COPIES if setting.checkpointing == "offload" else 1.0
     return (1 + _RECOMPUTATION * recomputed) * (1 + overhead / setting.tokens) * copies
 

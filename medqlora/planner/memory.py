@@ -13,6 +13,7 @@ from typing import Literal
 
 from medqlora.config.backends import BaseQuantization
 from medqlora.config.stored_quantization import INT4
+from medqlora.fused.buckets import padded_rows, padded_tokens
 from medqlora.fused.group import RANK_MULTIPLE, ROW_MULTIPLE
 from medqlora.fused.head import PIECE_LOGITS
 from medqlora.fused.layer import WEIGHT_GROUPS
@@ -29,6 +30,8 @@ _BLOCK, _NESTED_BLOCK, _STATE_BLOCK = 64, 256, 256
 _LEAST_8BIT = 4096
 #: activations of a native engine relative to the fused one's: fitted to Unsloth without checkpointing
 _NATIVE_FACTOR = 1.31
+#: workspaces of the capturing stream, and what a shared pool leaves unused: measured on an H200
+GRAPHS_BYTES = 100 * 2**20
 #: layers' worth of activations that a native engine holds while it recomputes one
 _NATIVE_TRANSIENT = 1.8
 
@@ -48,6 +51,7 @@ class Setting:
         checkpointing: none, full, offload, or the number of recomputed layers.
         embedding, head: on the device or in host memory.
         cached: number of layers whose weights the fused engine keeps dequantized.
+        graphs: whether training steps run as CUDA graphs, which keep a pass's memory.
         device: cuda counts what torch allocates; cpu the memory of the process.
         process: bytes of the process before the base model is loaded; of a cpu.
         stored_width: bytes per weight in the base model's files; of a cpu.
@@ -75,6 +79,7 @@ class Setting:
     embedding: Literal["device", "host"] = "device"
     head: Literal["device", "host"] = "device"
     cached: int = 0
+    graphs: bool = False
     device: Literal["cuda", "cpu"] = "cuda"
     process: int = 0
     stored_width: int = 2
@@ -133,16 +138,27 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     }
     if setting.device == "cpu" and setting.engine == "native":
         return _host_plan(shape, setting, base, kept)
+    trained = setting
+    if setting.graphs:
+        tokens = padded_tokens(setting.tokens)
+        trained = replace(setting, tokens=tokens, loss_rows=padded_rows(tokens, setting.loss_rows))
+    activations = activation_bytes(shape, trained)
     # the head runs before the layers' backward, with all activations but without the workspace
-    logits = max(0, _logits_bytes(shape, setting) - workspace["dequantized group"])
+    logits = max(0, _logits_bytes(shape, trained) - workspace["dequantized group"])
     score = setting.score_tokens * _forward_bytes(shape, setting)
     phases = {
         "load": {**base, "gathered layers": layer} if setting.shares > 1 else base,
-        "fit": {**kept, "activations": activation_bytes(shape, setting), "logits": logits},
+        "fit": {**kept, "activations": activations, "logits": logits},
         "validate": {**kept, "activations": score},
     }
     if setting.rows:
         phases["generate"] = {**kept, **_generation_parts(shape, setting)}
+    if setting.graphs:
+        phases["fit"] = {**phases["fit"], "CUDA graphs": GRAPHS_BYTES}
+        # they keep the memory of a pass
+        held = GRAPHS_BYTES + activations + logits + workspace["dequantized group"]
+        for name in phases.keys() & {"validate", "generate"}:
+            phases[name] = {**phases[name], "CUDA graphs": held}
     return Plan(phases)
 
 

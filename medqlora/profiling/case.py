@@ -25,6 +25,7 @@ class Case:
         checkpointing: "full", "none", "offload" (fused engine only), a number of layers (fused engine only), or
             "unsloth" for that trainer's own.
         weights: "nf4", or "cached" for the fused engine to keep them dequantized.
+        graphs: "auto" runs the fused engine's steps as CUDA graphs, as `medqlora fit` does; or "off".
         embedding, head: on the "device" or in "host" memory; of this project's engines.
         compile: the fused engine runs the functions between matrix products as compiled kernels.
         micro_batch_tokens: of a packed micro-batch; for a peer, the length to which it packs or truncates.
@@ -47,6 +48,7 @@ class Case:
     shape_name: str = ""
     checkpointing: str = "full"
     weights: Literal["nf4", "cached"] = "nf4"
+    graphs: Literal["auto", "off"] = "auto"
     embedding: Literal["device", "host"] = "device"
     head: Literal["device", "host"] = "device"
     compile: bool = False
@@ -84,6 +86,7 @@ class Case:
             f"{rows}, checkpointing {self.checkpointing}"
             + (", weights cached" if self.weights == "cached" else "")
             + (f", {hosted} on the host" if hosted else "")
+            + (", no graphs" if self.trainer == "fused" and self.graphs == "off" else "")
             + (", sharded" if self.strategy == "fsdp" else "")
             + (", plain" if self.trainer == "fused" and not self.compile and self.device == "cuda" else "")
         )

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,8 @@ from medqlora.config.model import StepOptions
 from medqlora.data.batching.packing import StepBatch, deal, step_batch
 from medqlora.distributed.collectives import sum_over_processes
 from medqlora.errors import InputError
-from medqlora.fused import Checkpointing, FusedDecoder, unsupported
+from medqlora.fused import Checkpointing, FusedDecoder, StepGraphs, unsupported, why_no_graphs
+from medqlora.fused.buckets import LARGEST
 from medqlora.fused.kernels.attention import flash_runs
 from medqlora.fused.modules import text_config
 from medqlora.models import Decoder
@@ -67,14 +69,17 @@ def measure_share(case: Case, rank: int = 0) -> Share:
     longest = max(len(example.prompt) + len(example.completion) for example in examples)
     decoder = _decoder(model, shared, case, longest)
     loaded = peaks(device)
-    clock = Clock(device)
-    train = _train_step(model, decoder, shared, case, clock)
-    batches = step_batches(
+    source = step_batches(
         examples, case.micro_batch_tokens, case.batch_size, case.seed, rank=rank, devices=case.devices
     )
-    for _ in range(case.warm_up):
-        train.step(next(batches))
-    timed = [next(batches) for _ in range(case.steps)]
+    batches = list(islice(source, case.warm_up + case.steps))
+    graphed = isinstance(decoder, FusedDecoder) and _use_graphs(decoder, case, batches)
+    clock = Clock(device)
+    train = _train_step(model, decoder, shared, case, clock)
+    # every size of micro-batch is captured before its time is taken
+    for batch in batches if graphed else batches[: case.warm_up]:
+        train.step(batch)
+    timed = batches[case.warm_up :]
     reset_peak(device)
     if case.devices > 1:
         with together():
@@ -88,7 +93,7 @@ def measure_share(case: Case, rank: int = 0) -> Share:
         "flops": sum(_flops(flops, batch) for batch in timed),
         "flops_per_s": ceiling,
         "peaks": peaks(device),
-        "planned_gib": _planned_gib(config, case, timed),
+        "planned_gib": _planned_gib(config, case, timed, graphs=graphed),
         "loaded_gib": used_gib(loaded),
         "loss": loss,
         "attention": _attention(model, case, device, dtype),
@@ -221,11 +226,22 @@ def _decoder(
     return Decoder(model)
 
 
+def _use_graphs(decoder: FusedDecoder, case: Case, batches: Sequence[StepBatch]) -> bool:
+    """Runs the steps as CUDA graphs where `medqlora fit` does; whether it does."""
+    tokens = max(int(micro.lengths.sum()) for batch in batches for micro in batch.micro_batches)
+    if case.graphs == "off" or tokens > LARGEST or why_no_graphs(decoder) is not None:
+        return False
+    StepGraphs(decoder, tokens)
+    return True
+
+
 def _checkpointing(case: Case) -> Checkpointing:
     return _CHECKPOINTING.get(case.checkpointing) or int(case.checkpointing)
 
 
-def _planned_gib(config: "PretrainedConfig", case: Case, timed: Sequence[StepBatch]) -> float | None:
+def _planned_gib(
+    config: "PretrainedConfig", case: Case, timed: Sequence[StepBatch], *, graphs: bool = False
+) -> float | None:
     """The peak that `medqlora plan` computes for the largest of these micro-batches; None if it can't."""
     tokens, rows = max(
         (int(micro.lengths.sum()), len(micro.targets)) for batch in timed for micro in batch.micro_batches
@@ -237,6 +253,7 @@ def _planned_gib(config: "PretrainedConfig", case: Case, timed: Sequence[StepBat
         embedding=case.embedding,
         head=case.head,
         cached=config.num_hidden_layers if case.weights == "cached" else 0,
+        graphs=graphs,
         shares=case.devices if case.strategy == "fsdp" else 1,
         tokens=tokens,
         loss_rows=rows,

@@ -253,6 +253,14 @@ class StepHooks(CheckpointHooks):
     def on_train_epoch_end(self) -> None:
         self.flush_metrics()
 
+    def on_train_end(self) -> None:
+        graphs = getattr(self.chosen.decoder, "graphs", None)
+        if graphs is not None:
+            summary = graphs.summary()
+            if summary is not None:
+                say(summary)
+            graphs.clear()
+
 
 class _Trial:
     """A fit before its first step, as `preflight` runs it."""
@@ -264,11 +272,15 @@ class _Trial:
     def train(self, micro: MicroBatch) -> None:
         """Runs forward and backward; an exception keeps no gradient alive."""
         module, optimizer = self._module, self._module.trainer.optimizers[0]
+        decoder = module.chosen.decoder
         optimizer.zero_grad()
         try:
-            with module.trainer.precision_plugin.train_step_context():
-                loss = module.chosen.decoder.loss_sum(micro.to(module.device)) / max(1, len(micro.targets))
-            loss.backward()
+            # the first pass compiles kernels, and the second is captured
+            for _ in range(1 if getattr(decoder, "graphs", None) is None else 2):
+                with module.trainer.precision_plugin.train_step_context():
+                    loss = decoder.loss_sum(micro.to(module.device)) / max(1, len(micro.targets))
+                loss.backward()
+                del loss
         finally:
             optimizer.zero_grad()
 

@@ -9,7 +9,7 @@ from torch import nn
 from medqlora.config.data import Packing
 from medqlora.config.model import Decoding, Engine, Weights
 from medqlora.errors import InputError
-from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused import FusedDecoder, StepGraphs, unsupported, why_no_graphs
 from medqlora.inference.decoding import DecodeEngine
 from medqlora.inference.decoding.choice import (
     CAPABILITY,
@@ -142,7 +142,13 @@ def _fused_choice(
     candidate: Candidate, fused: FusedDecoder, planned: FitPlan | None, decodes: bool
 ) -> EngineChoice:
     kept = len(fused.layers) - fused.recomputed
-    say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations")
+    graphs = ""
+    if planned is not None and planned.setting.graphs:
+        reason = why_no_graphs(fused)
+        graphs = "; training steps as CUDA graphs" if reason is None else f"; no CUDA graphs ({reason})"
+        if reason is None:
+            StepGraphs(fused, planned.setting.tokens)
+    say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations{graphs}")
     if decodes:
         return EngineChoice(fused, True, planned, tested_engine(fused))
     if candidate.shared is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
@@ -13,6 +13,7 @@ from medqlora.config.model import ModelOptions
 from medqlora.config.stored_quantization import INT4, Int4Layout, int4_layout
 from medqlora.data.batching.budget import DEFAULT_TOKENS
 from medqlora.errors import InputError
+from medqlora.fused.buckets import LARGEST
 from medqlora.inference.decoding.choice import takes_engine
 from medqlora.models import Backend, LoRA
 from medqlora.models.quantization import stored_config
@@ -20,6 +21,7 @@ from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
 from medqlora.planner.memory import GIB
+from medqlora.training.optimizer_names import FLAT_OPTIMIZERS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -54,6 +56,8 @@ class FitPlan(NamedTuple):
         )
         if self.setting.cached:
             kept += ", weights kept dequantized"
+        if self.setting.graphs:
+            kept += ", CUDA graphs"
         return (
             f"Plan: {size(self.plan.peak)}{room} ({phases}); micro-batches of at most "
             f"{self.micro_batch_tokens} tokens, {kept}"
@@ -84,6 +88,11 @@ class FitOptions:
     process: int = 0
     stored_width: int = 2
     fusable: bool = True
+
+    @property
+    def graphable(self) -> bool:
+        """Whether training steps can run as CUDA graphs: on a GPU, with gradients that stay in place."""
+        return self.device == "cuda" and self.optimizer in FLAT_OPTIMIZERS
 
     def setting(self, *, fused: bool, width: int, cached_layers: int, devices: int, sharded: bool) -> Setting:
         """The planner's setting, before anything is chosen by memory."""
@@ -177,6 +186,10 @@ def plan_fit(
             checkpointing=fused and model.checkpointing == "auto",
             weights=fused and model.weights == "auto" and not sharded,
         )
+    if fused and width == 2 and model.graphs == "auto" and not sharded and options.graphable:
+        with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
+        if memory is None or plan(shape, with_graphs).peak <= memory:
+            setting = with_graphs
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 

@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+#: the target of a row that adds nothing to the loss
+IGNORED = -100
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """x / rms(x) · weight over the last dimension: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467."""
@@ -91,14 +94,16 @@ def swiglu_backward(gate_up: Tensor, gradient: Tensor, out: Tensor, product: Ten
 def cross_entropy(logits: Tensor, targets: Tensor, scale: float, losses: Tensor) -> None:
     """Writes −log softmax(logits)[target] of each row to `losses` [R] float32.
 
-    The gradient, (softmax − one-hot) · scale, overwrites `logits` [R, V].
+    The gradient, (softmax − one-hot) · scale, overwrites `logits` [R, V]. Both are 0 for a target below 0.
     """
     wide = logits.float()
     total = wide.logsumexp(1, keepdim=True)
-    index = targets[:, None]
-    losses.copy_((total - wide.gather(1, index))[:, 0])
+    counts = (targets >= 0)[:, None]
+    index = targets.clamp(min=0)[:, None]
+    losses.copy_((total - wide.gather(1, index)).where(counts, 0.0)[:, 0])
     result = (wide - total).exp()
-    logits.copy_(result.scatter_add(1, index, result.new_full((), -1.0).expand_as(index)) * scale)
+    result = result.scatter_add(1, index, result.new_full((), -1.0).expand_as(index)) * scale
+    logits.copy_(result.where(counts, 0.0))
 
 
 #: (logits, targets, scale, losses), as `cross_entropy` takes them

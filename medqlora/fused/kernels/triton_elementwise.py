@@ -212,7 +212,8 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * logits_row
     target = tl.load(targets + row)
-    chosen = tl.load(start + target).to(tl.float32)
+    counts = target >= 0
+    chosen = tl.load(start + target, mask=counts, other=0.0).to(tl.float32)
     # running maximum per column of a block, and the sum of exponentials relative to it
     top = tl.full((BLOCK,), -1e30, tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -224,7 +225,8 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
         top = higher
     largest = tl.max(top, 0)
     whole = largest + tl.log(tl.sum(total * tl.exp(top - largest), 0))
-    tl.store(losses + row, whole - chosen)
+    tl.store(losses + row, tl.where(counts, whole - chosen, 0.0))
+    scale = tl.where(counts, scale, 0.0)
     for begin in range(0, COLUMNS, BLOCK):
         column = begin + tl.arange(0, BLOCK)
         inside = column < COLUMNS

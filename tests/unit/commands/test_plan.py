@@ -28,7 +28,12 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 def test_the_experiment_is_planned_without_a_gpu_weights_or_network(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    default = planned(capsys, "--config", QLORA, "--gpu", "h200")
+    found = planned(capsys, "--config", QLORA, "--gpu", "h200", "--model.graphs", "off")
+    assert (default["graphs"], found["graphs"]) == (True, False)
+    # the graphs' share is the memory that they keep in evaluations
+    held = [phase.get("CUDA graphs", 0) for phase in default["phases"].values()]
+    assert default["peak"] - found["peak"] <= max(held) < GIB
     assert (found["engine"], found["checkpointing"], found["steps"]) == ("fused", "offload", 171)
     assert found["peak"] / GIB == pytest.approx(6.43, rel=0.05)  # as measured on an H200
     assert found["fits"]
