@@ -244,11 +244,6 @@ class FusedDecoder:
         return int(torch.randint(1 << 62, ()))
 
     @property
-    def sharded(self) -> bool:
-        """Whether the layers are gathered from several processes."""
-        return self._shared is not None
-
-    @property
     def adapters_on(self) -> bool:
         """Whether PEFT's adapters are in use now."""
         return not getattr(self._adapted, "disable_adapters", False)
