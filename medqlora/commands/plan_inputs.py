@@ -147,9 +147,8 @@ def read_fit(
         lengths, length_note = _lengths(data, backend)
     devices, num_nodes = devices or _devices(trainer), num_nodes or int(trainer["num_nodes"])
     check_strategy(trainer["strategy"])
-    shards = 1
-    if trainer["strategy"] == "fsdp" and devices * num_nodes > 1:
-        shards = devices if devices > 1 else num_nodes  # as `distributed.processes.sharding_groups`
+    shards = _shards(trainer, devices, num_nodes)
+    if shards > 1:
         check_shared(backend, options)
     on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
@@ -186,6 +185,13 @@ def _devices(trainer: "Namespace") -> int:
     """`--trainer.devices` as a number; 1 where it names devices."""
     given = str(trainer["devices"])
     return int(given) if given.isdigit() else 1
+
+
+def _shards(trainer: "Namespace", devices: int, num_nodes: int) -> int:
+    """GPUs that share one base model, as `distributed.processes.sharding_groups` has it."""
+    if trainer["strategy"] != "fsdp":
+        return 1
+    return devices if devices > 1 else num_nodes
 
 
 def _checked_precision(module: "QLoRAModule", data: "PubMedQADataModule", trainer: "Namespace") -> str:

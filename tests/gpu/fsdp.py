@@ -167,15 +167,20 @@ def main() -> int:
     options = parser.parse_args()
     commands = Commands(options.folder)
     commands.keep("versions", versions())
-    device = ["--device=cpu"] if options.tiny else []
-    words = ["--shape=tiny", "--engine=fused", "--micro_batch_tokens=512", "--steps=2", *device]
-    smoke = bench(commands, "smoke", *words)
-    if len(smoke) < 2 or "tokens_per_s" not in smoke[1]:
-        print(smoke)
-        return 1  # nothing else would run
     since = time.monotonic()
     llama = [str(Path(__file__).parent / "random_checkpoint.py"), str(options.folder / "llama")]
     writing = commands.begin("write", [*llama, str(options.tokenizer), "tiny" if options.tiny else "8b"], "1")
+    words = [
+        "--shape=tiny",
+        "--engine=fused",
+        "--checkpointing=full",
+        "--micro_batch_tokens=512",
+        "--steps=2",
+    ]
+    smoke = bench(commands, "smoke", *words, *(["--device=cpu"] if options.tiny else []))
+    if len(smoke) < 2 or "tokens_per_s" not in smoke[1]:
+        print(smoke)
+        return 1  # nothing else would run
     if not options.tiny:
         hosted = ["--embedding=host", "--head=host", "--checkpointing=offload", "--micro_batch_tokens=2048"]
         bench(commands, "70b", "--engine=fused", "--shape=llama-3-70b", "--steps=8", *hosted)

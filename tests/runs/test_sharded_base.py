@@ -199,6 +199,6 @@ def test_a_refusal_before_the_processes_have_met_ends_none_of_them_later(
         "--trainer.devices=2",
         "--model.weights=cached",
     ]
-    with pytest.raises(InputError, match="--model.weights cached"):
+    with pytest.raises(InputError, match=r"--model\.weights cached"):
         harness.run("fit", words)
     assert threading.active_count() == before
