@@ -95,7 +95,8 @@ def fit_words(options: argparse.Namespace, folder: Path, base: Path, *more: str)
     words += ["--progress.refresh_rate=0"]
     if options.tiny:
         words += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--data.micro_batch_tokens=1024"]
-        words += ["--data.train_samples=24", "--data.validation_samples=4", "--trainer.max_epochs=1"]
+        words += ["--data.train_samples=16", "--data.validation_samples=2", "--trainer.max_epochs=1"]
+        words += ["--data.batch_size=4"]
     return [*words, *more]
 
 
@@ -116,16 +117,28 @@ def fits(commands: Commands, options: argparse.Namespace) -> None:
         name: commands.begin(name, fit_words(options, commands.folder / f"run-{name}", base, *words), gpus)
         for name, (base, words, gpus) in plans.items()
     }
-    for name, process in begun.items():
-        code = commands.end(name, process, since)
-        run = commands.folder / f"run-{name}" / "lightning_logs" / "version_0"
-        said = [line for line in commands.log(name).splitlines() if line.startswith(SHOWN)]
-        commands.keep(name, {"exit_code": code, "said": said, **figures(run)})
-    for kind in ("llama", "gemma"):
-        one, two = (commands.found[f"{kind}-{devices}"].get("losses", {}) for devices in (1, 2))
-        both = [(one[step], two[step]) for step in one if step in two]
-        apart = max((abs(b / a - 1) for a, b in both), default=None)
+    while begun:  # each is kept as it ends: a call may be cut short
+        time.sleep(0.5)
+        for name, process in [*begun.items()]:
+            if process.poll() is not None:
+                del begun[name]
+                keep_fit(commands, name, commands.end(name, process, since))
+
+
+def keep_fit(commands: Commands, name: str, code: int) -> None:
+    """Keeps what a fit left behind; and beside the other fit of its base, how far the curves are apart."""
+    run = commands.folder / f"run-{name}" / "lightning_logs" / "version_0"
+    said = [line for line in commands.log(name).splitlines() if line.startswith(SHOWN)]
+    commands.keep(name, {"exit_code": code, "said": said, **figures(run)})
+    kind = name.partition("-")[0]
+    one, two = (commands.found.get(f"{kind}-{devices}", {}).get("losses", {}) for devices in (1, 2))
+    both = [(one[step], two[step]) for step in one if step in two]
+    if both:
+        apart = max(abs(b / a - 1) for a, b in both)
         commands.keep(f"{kind}-apart", {"steps": len(both), "largest": apart})
+        print(
+            f"{kind}: the curves are {apart:.2%} apart over {len(both)} steps, limit {CURVES:.1%}", flush=True
+        )
 
 
 #: the lines of a fit's log that the table shows
@@ -144,8 +157,6 @@ def table(found: dict[str, Any]) -> None:
             keys = ("exit_code", "memory_gib", "tokens_per_s_median", "fit_seconds", "validation")
             print(name, {key: values[key] for key in keys if key in values})
             print("   ", *values["said"], sep="\n    ")
-    for kind in ("llama", "gemma"):
-        print(kind, found.get(f"{kind}-apart"), "limit", CURVES)
     rows = found.get("70b", [])
     if len(rows) > 1 and "tokens_per_s" in rows[1]:
         row = rows[1]
