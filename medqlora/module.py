@@ -127,17 +127,23 @@ class QLoRAModule(StepHooks):
         # the weights of a checkpoint are loaded into new adapters
         fresh = self.trainer.state.fn == "fit" or self.checkpoint is not None
 
+        lora, adapter = (self.lora, None) if fresh else (None, adapter)
+
         def load(device: torch.device) -> nn.Module:
             return self.backend.load(
-                lora=self.lora if fresh else None,
-                adapter=None if fresh else adapter,
+                lora=lora,
+                adapter=adapter,
                 device=device,
                 dtype=self.dtype_of_base,
                 seed=self.data.seed,
             )
 
         self.model, self.shared = load_model(
-            load, self.trainer.strategy, embedding=self.options.embedding, head=self.options.head
+            load,
+            self.trainer.strategy,
+            embedding=self.options.embedding,
+            head=self.options.head,
+            once=lambda: self.backend.reads_weights_once(lora=lora, adapter=adapter),
         )
         self.parameter_counts = count_parameters(self.model)
         self.load_initial()

@@ -301,8 +301,6 @@ def _check_engine(options: argparse.Namespace, grid: _Grid) -> None:
         return
     if max(options.devices) == 1:
         raise InputError("--strategy fsdp: one device has nothing to share: add --devices 2")
-    if native:
-        raise InputError("--strategy fsdp: only the fused engine trains a sharded base: add --engine fused")
     if options.weights == "cached":
         raise InputError("--strategy fsdp: --weights cached would keep every layer on each device: use nf4")
 

@@ -216,7 +216,7 @@ def _plan(draft: "Draft") -> "Report":
     memory = machine.gpu_memory if draft.on_gpu else None
     with config_file(draft.text()) as path:
         check_options("fit", ["--config", path], files=True)
-        return planned_report(["--config", path], named, memory, None)
+        return planned_report(["--config", path], named, memory, (None, None))
 
 
 def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report", why: str) -> None:

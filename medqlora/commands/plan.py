@@ -45,8 +45,14 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         type=int,
         metavar="N",
-        help="GPUs that share each step; with --trainer.strategy fsdp the base model is sharded over them, "
-        "otherwise each has a copy (default: --trainer.devices, or 1)",
+        help="GPUs of a machine that share each step; with --trainer.strategy fsdp the base model is sharded over "
+        "them, otherwise each has a copy (default: --trainer.devices, or 1)",
+    )
+    made.add_argument(
+        "--num_nodes",
+        type=int,
+        metavar="N",
+        help="machines with as many GPUs each (default: --trainer.num_nodes)",
     )
     made.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     return made
@@ -62,9 +68,13 @@ def run(command: str, words: list[str]) -> int:
     from medqlora.planner.speed import gpu_named
 
     gpu = None if options.gpu is None else gpu_named(options.gpu)
-    if options.devices is not None and options.devices < 1:
-        raise InputError(f"--devices {options.devices}: give the number of GPUs, at least 1")
-    report = planned_report(rest, gpu, memory, options.devices)
+    for name, value, what in (
+        ("devices", options.devices, "GPUs"),
+        ("num_nodes", options.num_nodes, "machines"),
+    ):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: give the number of {what}, at least 1")
+    report = planned_report(rest, gpu, memory, (options.devices, options.num_nodes))
     print(json.dumps(report) if options.json else "\n".join(report_lines(report)), flush=True)
     return 0
 
@@ -97,14 +107,16 @@ class Target(NamedTuple):
     gpu: "GPU | None"
 
 
-def planned_report(words: list[str], gpu: "GPU | None", memory: int | None, devices: int | None) -> Report:
+def planned_report(
+    words: list[str], gpu: "GPU | None", memory: int | None, processes: tuple[int | None, int | None]
+) -> Report:
     """The plan of `fit` with these options, which are checked already.
 
     Args:
         words: options of `fit`, configurations first.
         gpu: the GPU to plan for; None for this machine's.
         memory: its memory in bytes, where that is given.
-        devices: GPUs that share each step; None for those of the options.
+        processes: GPUs of a machine that share each step, and machines; None for those of the options.
 
     Raises:
         InputError: an option is wrong, or the base model can't be planned.
@@ -114,7 +126,7 @@ def planned_report(words: list[str], gpu: "GPU | None", memory: int | None, devi
 
     cli = build(["fit", *words], with_trainer=False)
     for_gpu = gpu is not None or memory is not None
-    fit = read_fit(cli.model, cli.datamodule, cli.config["fit"]["trainer"], devices, for_gpu=for_gpu)
+    fit = read_fit(cli.model, cli.datamodule, cli.config["fit"]["trainer"], *processes, for_gpu=for_gpu)
     target = _target(gpu, memory, fit.on_cpu)
     fitted = fit.planned(gpu, target.room)
     setting, peak = fitted.setting, fitted.plan.peak

@@ -43,6 +43,8 @@ class Fit(NamedTuple):
         engine: `--model.engine`.
         width: bytes per value in the matrix products.
         on_cpu: whether it is planned for a CPU.
+        devices: GPUs that share each step, of all machines.
+        shards: GPUs that share one base model; 1 where each has a copy.
         steps: of an epoch.
         run_steps: of the run.
     """
@@ -56,14 +58,14 @@ class Fit(NamedTuple):
     width: int
     on_cpu: bool
     devices: int
-    sharded: bool
+    shards: int
     steps: int
     run_steps: int
 
     def fused_on(self, gpu: "GPU | None") -> bool:
         """Whether the fused engine would run the fit on this GPU; None for one that is not named."""
         by_itself = not self.on_cpu and self.width == 2 and (gpu is None or gpu.fused)
-        return self.sharded or (self.fusable and (self.engine == "fused" or by_itself))
+        return self.fusable and (self.engine == "fused" or by_itself)
 
     def planned(self, gpu: "GPU | None", room: int | None) -> "FitPlan":
         """The memory plan on this GPU.
@@ -82,7 +84,7 @@ class Fit(NamedTuple):
             width=self.width,
             memory=room,
             devices=self.devices,
-            sharded=self.sharded,
+            shards=self.shards,
         )
 
     @property
@@ -113,6 +115,7 @@ def read_fit(
     data: "PubMedQADataModule",
     trainer: "Namespace",
     devices: int | None,
+    num_nodes: int | None,
     *,
     for_gpu: bool,
 ) -> Fit:
@@ -120,7 +123,8 @@ def read_fit(
 
     Args:
         module, data, trainer: of the fit; nothing is read yet.
-        devices: GPUs that share each step; None for those of `trainer`.
+        devices: GPUs of each machine; None for those of `trainer`.
+        num_nodes: machines; None for those of `trainer`.
         for_gpu: whether a GPU, or its memory, is named: then `--trainer.accelerator cpu` does not count.
 
     Raises:
@@ -143,11 +147,11 @@ def read_fit(
         if lora.target_modules is not None:
             lora_targets(lora, skeleton(config, backend.base, getattr(backend, "auto_class", CAUSAL)))
         lengths, length_note = _lengths(data, backend)
-    devices = devices or _devices(trainer)
+    devices, num_nodes = devices or _devices(trainer), num_nodes or int(trainer["num_nodes"])
     check_strategy(trainer["strategy"])
-    sharded = trainer["strategy"] == "fsdp" and devices > 1
-    if sharded:
-        check_shared(backend, lora, options, data.options.packing, config)
+    shards = _shards(trainer, devices, num_nodes)
+    if shards > 1:
+        check_shared(backend, options)
     on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
     fit_options = FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens)
@@ -163,8 +167,8 @@ def read_fit(
         options.engine,
         DTYPES[precision].itemsize,
         on_cpu,
-        devices,
-        sharded,
+        devices * num_nodes,
+        shards,
         steps,
         total_steps(_bounds(trainer), steps),
     )
@@ -183,6 +187,13 @@ def _devices(trainer: "Namespace") -> int:
     """`--trainer.devices` as a number; 1 where it names devices."""
     given = str(trainer["devices"])
     return int(given) if given.isdigit() else 1
+
+
+def _shards(trainer: "Namespace", devices: int, num_nodes: int) -> int:
+    """GPUs that share one base model, as `distributed.processes.sharding_groups` has it."""
+    if trainer["strategy"] != "fsdp":
+        return 1
+    return devices if devices > 1 else num_nodes
 
 
 def _checked_precision(module: "QLoRAModule", data: "PubMedQADataModule", trainer: "Namespace") -> str:

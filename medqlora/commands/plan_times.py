@@ -40,7 +40,7 @@ def gpu_times(fit: "Fit", only: "GPU | None") -> list[GPUTimes]:
     from medqlora.planner.speed import GPUS
 
     rows: list[GPUTimes] = []
-    counts = sorted({*_DEVICES, fit.devices} - ({1} if fit.sharded else set()))
+    counts = sorted({*_DEVICES, fit.devices} - ({1} if fit.shards > 1 else set()))
     for name, gpu in GPUS.items():
         if only is not None and gpu is not only:
             continue

@@ -86,3 +86,23 @@ def observed_quantization(observe: Callable[[Tensor], None]) -> Iterator[None]:
     finally:
         for name, quantize in originals.items():
             setattr(functional, name, quantize)
+
+
+@contextmanager
+def observed_weights(observe: Callable[[nn.Parameter], None]) -> Iterator[None]:
+    """While entered, calls `observe` with every packed weight that a `Linear4bit` gets.
+
+    transformers 5 quantizes or reads one weight after another and offers no hook between them.
+    """
+    linear4bit = import_bitsandbytes().nn.Linear4bit
+
+    def observed(layer: nn.Module, name: str, value: object) -> None:
+        nn.Module.__setattr__(layer, name, value)  # type: ignore[arg-type]  # Module's annotation, as above
+        if isinstance(value, nn.Parameter) and getattr(value, "quant_state", None) is not None:
+            observe(value)
+
+    linear4bit.__setattr__ = observed
+    try:
+        yield
+    finally:
+        del linear4bit.__setattr__

@@ -28,3 +28,11 @@ def all_keys_match() -> nn.modules.module._IncompatibleKeys:
     torch 2.11-2.13 has no public name for the type that a module with its own `load_state_dict` has to return.
     """
     return nn.modules.module._IncompatibleKeys([], [])
+
+
+def in_backward() -> bool:
+    """Whether autograd's engine runs in this thread: a forward is then a recomputation by activation checkpointing.
+
+    torch's own checkpointing and FSDP2 ask in the same way; no public name exists.
+    """
+    return bool(torch._C._current_graph_task_id() != -1)

@@ -1,5 +1,8 @@
 """Private parts of transformers 5.17-5.24."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,3 +44,21 @@ def has_loaded_adapter(model: "PreTrainedModel") -> bool:
     transformers 5.17-5.24: the public `active_adapters()` raises where there is none; this flag is what it reads.
     """
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def one_weight_at_a_time() -> Iterator[None]:
+    """While entered, transformers reads a weight when it is its turn, and none ahead of it.
+
+    By itself it reads quantized files with threads, which fill a GPU before the weights are taken.
+    """
+    name = "HF_DEACTIVATE_ASYNC_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from medqlora.compat.lightning import UnwrappedDDP, kill_started_processes
+from medqlora.models.weight_shares import SHARD
 from medqlora.utils.distributed_errors import LostProcessError, patience, together
 
 T = TypeVar("T")
@@ -65,21 +67,26 @@ class DDPStrategy4bit(UnwrappedDDP):
 
 
 class ShardedBaseStrategy(DDPStrategy4bit):
-    """The same with one 4-bit base model for all processes: `--trainer.strategy fsdp`.
+    """The same with one 4-bit base model for the processes of a machine: `--trainer.strategy fsdp`.
 
-    Lightning's own strategies flatten parameters or make them DTensors, and a 4-bit weight then loses its scales. Here
-    each process has all adapters, and a share of the frozen layers as bytes (`models.sharded`).
+    torch's FSDP2 holds the shards (`models.sharded`). What is trained is replicated, and its gradients travel once a
+    step, so this is a data-parallel strategy: Lightning's `ModelParallelStrategy` would add checkpoints of DTensors.
+    With several machines each has the complete base (HSDP), and layers travel within a machine alone.
+
+    Attributes:
+        mesh: of the processes, dimensions "replicate" (machines, where there are several) and "shard".
+        host: group for small messages through the host between the processes that share a base; gloo notices an
+            ended process before the timeout.
     """
 
     def setup_environment(self) -> None:
         super().setup_environment()
-        #: group for small messages through the host; gloo notices an ended process before the timeout
-        self.host = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE_LOADING)
+        self.mesh, self.host = sharding_groups(self.root_device.type, self.num_processes)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Lets one process of each machine enter at a time, so that host memory holds one whole base model."""
-        turns = len(self.parallel_devices or ())
+        turns = self.num_processes
         with together():
             for _ in range(self.local_rank):
                 torch.distributed.barrier(self.host)
@@ -93,6 +100,30 @@ class ShardedBaseStrategy(DDPStrategy4bit):
         if shared is not None:
             shared.discard()  # Lightning moves the model to the host, and the bytes of these weights are elsewhere
         super().teardown()
+
+
+def sharding_groups(device_type: str, processes: int) -> tuple[DeviceMesh, torch.distributed.ProcessGroup]:
+    """The mesh of all processes, and this process's group on the host; all processes call it together.
+
+    Args:
+        device_type: "cuda" or "cpu".
+        processes: of each machine, which share a base; 1 shards one base over all machines.
+    """
+    world_size = torch.distributed.get_world_size()
+    shards = world_size if processes == 1 else processes
+    hosts = [
+        torch.distributed.new_group(
+            list(range(first, first + shards)), backend="gloo", timeout=_PATIENCE_LOADING
+        )
+        for first in range(0, world_size, shards)
+    ]
+    if shards == world_size:
+        mesh = init_device_mesh(device_type, (shards,), mesh_dim_names=(SHARD,))
+    else:
+        mesh = init_device_mesh(
+            device_type, (world_size // shards, shards), mesh_dim_names=("replicate", SHARD)
+        )
+    return mesh, hosts[torch.distributed.get_rank() // shards]
 
 
 def end_in_time(strategy: object, code: int) -> None:

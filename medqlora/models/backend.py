@@ -26,7 +26,7 @@ class Backend(ABC):
 
     #: the base model's name on the Hub or its folder, as the user gave it
     base: str
-    #: whether `load` works on the host, from where a base can be sharded over GPUs (`models.sharded`)
+    #: whether the base can be sharded over GPUs (`models.sharded`): `load` works on the host too
     sharable: bool = False
 
     def options(self) -> dict[str, object]:
@@ -128,6 +128,14 @@ class Backend(ABC):
         Raises:
             InputError: the base or the adapter can't be loaded.
         """
+
+    def reads_weights_once(self, *, lora: LoRAOptions | None, adapter: str | None) -> bool:
+        """Whether `load` needs no packed weight again after it has set it: a sharded base then keeps only its part.
+
+        Args:
+            lora, adapter: as for `load`.
+        """
+        return False
 
     @abstractmethod
     def decoder(self, model: "nn.Module") -> "Decoder":

@@ -43,11 +43,14 @@ def watched_quantization() -> Iterator[list[tuple[int, ...]]]:
         yield shapes
 
 
+def scales_are_finite(parameter: nn.Parameter) -> bool:
+    """Whether a quantized parameter's scales hold neither NaN nor infinity."""
+    return all(map(is_finite, _floats(parameter)))
+
+
 def not_finite(model: nn.Module) -> list[str]:
     """Names of the parameters with NaN or infinity; of a quantized parameter the scales are checked."""
-    return [
-        name for name, parameter in model.named_parameters() if not all(map(is_finite, _floats(parameter)))
-    ]
+    return [name for name, parameter in model.named_parameters() if not scales_are_finite(parameter)]
 
 
 def _floats(parameter: nn.Parameter) -> Iterator[Tensor]:

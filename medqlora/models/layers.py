@@ -107,6 +107,23 @@ def decoder_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"{prefix}{name}", module
 
 
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The text decoder's layers, in the order in which they run.
+
+    Raises:
+        ValueError: it has no list of as many layers as its configuration says.
+    """
+    body = text_decoder(model)
+    count = base_model(model).config.get_text_config().num_hidden_layers
+    lists = [
+        [*module] for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not lists:
+        raise ValueError(f"{type(body).__name__} has no list of {count} layers")
+    # Gemma 3n has lists of smaller modules beside its layers
+    return max(lists, key=lambda layers: sum(len([*layer.modules()]) for layer in layers))
+
+
 def _in_a_list(name: str) -> bool:
     return any(part.isdigit() for part in name.split("."))
 

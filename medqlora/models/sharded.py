@@ -1,142 +1,160 @@
-"""A 4-bit base sharded over processes: each keeps a shard of every layer's bytes; a layer is complete while it runs.
+"""A 4-bit base sharded over processes by torch's FSDP2: each keeps a shard of every layer's packed weights.
 
-As in FSDP (Zhao et al., 2023, https://arxiv.org/abs/2304.11277) a layer's buffer is gathered before its use and freed
-after it; the next layer is gathered while this one runs. But sharded weights are frozen bytes: bitsandbytes' scales
-keep their meaning, and gradients and checkpoints are unaffected.
+`torch.distributed.fsdp.fully_shard` holds the shards and gathers a layer (Zhao et al., 2023,
+https://arxiv.org/abs/2304.11277). It manages one parameter for each packed weight, outside of the model: packed
+values with their scales, stored as bfloat16, which torch 2.11 also takes. The weights in the model are views of the
+gathered parameters, so bitsandbytes, PEFT, gradients and checkpoints are unaffected. Adapters, norms, biases and
+codes stay as they are.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import UnshardHandle, fully_shard
+from torch.distributed.tensor import DTensor
 
-from medqlora.models.int4 import Int4Linear
-from medqlora.models.layers import base_model
-from medqlora.models.quantization import import_bitsandbytes, quant_state
+from medqlora.compat.torch import in_backward
+from medqlora.models.layers import decoder_layers
+from medqlora.models.quantization import quant_state
+from medqlora.models.weight_shares import Share, cut, packed_weights, place_in, tensors_of
 from medqlora.utils.distributed_errors import together
 
-#: alignment in bytes of a tensor in its layer's buffer, as in torch's own allocations
-_ALIGNMENT = 256
-#: torch 2.13 renamed it
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
 _NONE, _FORWARD, _BOTH = 0, 1, 2
 
 
-class _Sharded(NamedTuple):
-    """A tensor of the layer that goes into the shared buffer: an attribute of a weight or of its quantization state."""
-
-    owner: object
-    attribute: str
-
-    @property
-    def tensor(self) -> torch.Tensor:
-        return getattr(self.owner, self.attribute)
-
-    def replace(self, tensor: torch.Tensor) -> None:
-        setattr(self.owner, self.attribute, tensor)
-
-
 class ShardedLayer:
-    """A decoder layer's 4-bit weights as views of one buffer; this process keeps its shard of the buffer.
+    """A decoder layer's packed weights, sharded by FSDP2.
 
-    The buffer holds packed values and their scales. The codes (16 and 256 entries), norms, biases and adapters stay as
-    they are. The views stay valid objects while the buffer's memory is freed.
+    The weights' tensors become views of the gathered parameters. They stay valid objects while FSDP2 frees the
+    memory behind them.
 
     Args:
-        module: the layer, its weights in 4 bits, on any device.
-        device: where it runs.
-        rank, world_size: which shard this process keeps.
-
-    Attributes:
-        share: [total_bytes / world_size] uint8, on `device`.
+        weights: packed weights, whole, or cut while they were loaded.
+        device: where the layer runs.
+        mesh: processes, its dimension "shard" those that share the weights; all of them build the layer together.
+        shares: as from `cut_while_loading`.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, rank: int, world_size: int) -> None:
-        self._sharded = _sharded_tensors(module)
-        starts, end = [], 0
-        for entry in self._sharded:
-            starts.append(_up(end, _ALIGNMENT))
-            end = starts[-1] + entry.tensor.nbytes
-        size = _up(end, _ALIGNMENT * world_size) // world_size
-        self._buffer = torch.zeros(size * world_size, dtype=torch.uint8, device=device)
-        for entry, start in zip(self._sharded, starts, strict=True):
-            tensor = entry.tensor
-            view = self._buffer[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            entry.replace(view.copy_(tensor))
-        self.total_bytes = len(self._buffer)
-        self.share = self._buffer[rank * size : (rank + 1) * size].clone()
-        self._pending: dist.Work | None = None
+    def __init__(
+        self,
+        weights: Sequence[nn.Parameter],
+        device: torch.device,
+        mesh: DeviceMesh,
+        shares: dict[int, Share] | None = None,
+    ) -> None:
+        rank, count = place_in(mesh)
+        shares = shares or {}
+        own = [shares.get(id(quant_state(weight))) or cut(weight, rank, count) for weight in weights]
+        module = nn.Module()
+        for number, share in enumerate(own):
+            size = share.part.nbytes * count // torch.bfloat16.itemsize
+            empty = torch.empty(size, dtype=torch.bfloat16, device="meta")
+            module.register_parameter(f"weight{number}", nn.Parameter(empty, requires_grad=False))
+        self._module = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        module.to_empty(device=device)
+        for parameter, share in zip(module.parameters(), own, strict=True):
+            cast(DTensor, parameter).to_local().copy_(share.part.view(torch.bfloat16))
+        self.share_bytes = sum(share.part.nbytes for share in own)
+        self.total_bytes = self.share_bytes * count
+        self._owners = [tensors_of(weight) for weight in weights]
+        self._pending: UnshardHandle | None = None
+        self._whole = False
+        self.gather()
+        self.wait()
+        for owners, share, parameter in zip(self._owners, own, module.parameters(), strict=True):
+            buffer = parameter.data.view(torch.uint8)
+            for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
+                end = start + shape.numel() * dtype.itemsize
+                setattr(owner, name, buffer[start:end].view(dtype).view(shape))
         self.release()
 
     @property
     def whole(self) -> bool:
-        """Whether the buffer's memory is allocated; call `wait` before reading it."""
-        return self._buffer.untyped_storage().size() > 0
+        """Whether the layer is gathered, or is being gathered; call `wait` before reading it."""
+        return self._whole
 
     def gather(self) -> None:
-        """Starts to gather the other processes' shards, unless it has; all processes call it together."""
-        if self.whole:
-            return
-        self._buffer.untyped_storage().resize_(self.total_bytes)
-        self._pending = _all_gather(self._buffer, self.share, async_op=True)
+        """Starts to gather the other processes' shares, unless it has; all processes call it together."""
+        if not self._whole:
+            with together():
+                self._pending = self._module.unshard(async_op=True)
+            self._whole = True
 
     def wait(self) -> None:
-        """Waits until the buffer can be read; on a GPU the device's stream waits, not the host."""
+        """Waits until the layer can be read; on a GPU the device's stream waits, not the host."""
         if self._pending is not None:
             with together():
                 self._pending.wait()
             self._pending = None
 
     def release(self) -> None:
-        """Frees the buffer's memory; on a GPU for kernels launched later."""
+        """Frees the gathered weights; on a GPU for kernels launched later."""
         self.wait()
-        self._buffer.untyped_storage().resize_(0)
+        self._module.reshard()
+        self._whole = False
 
     def discard(self) -> None:
         """Removes the weights from the model, which can then be moved but no longer run."""
         self.wait()
-        for entry in self._sharded:
-            entry.replace(entry.tensor.new_empty(0))
+        for owner, name in (each for owners in self._owners for each in owners):
+            setattr(owner, name, getattr(owner, name).new_empty(0))
 
 
 class ShardedBase:
-    """The layers of a sharded base, gathered by all processes in the same order.
+    """The layers of a sharded base, gathered by all processes that share it in the same order.
 
-    All processes gather a layer together, but one may have more micro-batches, questions or new tokens than another.
-    So each announces every pass over the layers to the others, on the host, and one without passes left takes part in
-    theirs (`join`). At the end of a step or an evaluation, and before any other collective, all of them call `join`.
-    In between, all passes are of one kind.
+    FSDP2 would wait forever where one process runs another number of passes than the others: with more micro-batches,
+    questions or new tokens. So each announces every pass over the layers to the others, on the host, and one without
+    passes left takes part in theirs (`join`). At the end of a step or an evaluation, and before any other collective,
+    all of them call `join`. In between, all passes are of one kind.
 
     A pass that an exception cut short (out of memory) is completed before the next.
 
     Args:
         layers: in the model's order.
-        host: a process group on the host for small messages; None for torch's default group.
+        host: a process group on the host for small messages, of the processes that share the base; None for torch's
+            default group.
+
+    Attributes:
+        kept: whether all layers stay gathered, see `keep`.
     """
 
     def __init__(self, layers: Sequence[ShardedLayer], host: dist.ProcessGroup | None) -> None:
         self.layers = layers
+        self.kept = False
         self._host = host
-        #: the layers of the current pass, and the index of the next among them
+        #: the layers of the current pass, the index of the next among them, and whether it is entered
         self._order: list[int] = []
         self._next = 0
+        self._entered = False
 
     @property
     def share_bytes(self) -> int:
-        """The bytes of this process's shards."""
-        return sum(layer.share.nbytes for layer in self.layers)
+        """The bytes of this process's shares."""
+        return sum(layer.share_bytes for layer in self.layers)
 
     @property
     def total_bytes(self) -> int:
-        """The bytes of all processes' shards."""
+        """The bytes of all processes' shares."""
         return sum(layer.total_bytes for layer in self.layers)
+
+    @property
+    def shards(self) -> int:
+        """The number of processes that share the base."""
+        return self.total_bytes // max(1, self.share_bytes)
 
     def begin(self, *, backward: bool) -> None:
         """Starts a pass: each layer is used once in order, and again in reverse order for a backward."""
+        if self.kept:
+            return
         self._finish()
         kind = _BOTH if backward else _FORWARD
         self._announce(kind)
@@ -152,27 +170,52 @@ class ShardedBase:
             self.leave()
 
     def enter(self, number: int) -> None:
-        """Gathers the layer, and starts to gather the next one of this pass."""
+        """Gathers the layer, and starts to gather the next one of this pass; leaves the layer before."""
+        if self.kept:
+            return
+        if self._entered:
+            self.leave()
         if self._next >= len(self._order) or self._order[self._next] != number:
             raise RuntimeError(f"layer {number} is used out of order: the processes would never meet again")
         self.layers[number].gather()
         self.layers[number].wait()
+        self._entered = True
         if self._next + 1 < len(self._order):
             self.layers[self._order[self._next + 1]].gather()
 
     def leave(self) -> None:
         """Frees the layer, unless it is also the next one."""
+        if self.kept or not self._entered:
+            return
         number = self._order[self._next]
         self._next += 1
+        self._entered = False
         if self._order[self._next : self._next + 1] != [number]:
             self.layers[number].release()
 
     def join(self) -> None:
         """Takes part in the other processes' passes until no process has another; all of them call it."""
+        if self.kept:
+            return
         self._finish()
         while kind := self._announce(_NONE):
             self._open(kind)
             self._finish()
+
+    def keep(self) -> None:
+        """Gathers all layers, which stay until `give_back`: no process waits for another. All of them call it."""
+        self.join()
+        for layer in self.layers:
+            layer.gather()
+            layer.wait()
+        self.kept = True
+
+    def give_back(self) -> None:
+        """Frees the layers that `keep` gathered; no process waits for another."""
+        if self.kept:
+            self.kept = False
+            for layer in self.layers:
+                layer.release()
 
     def discard(self) -> None:
         """Removes all layers' weights from the model."""
@@ -196,63 +239,75 @@ class ShardedBase:
 
     def _finish(self) -> None:
         """Completes a pass: the other processes gather its remaining layers too."""
+        self.leave()
         while self._next < len(self._order):
             with self.use(self._order[self._next]):
                 pass
 
 
-def share_base(model: nn.Module, device: torch.device, host: dist.ProcessGroup | None) -> ShardedBase:
-    """Shards a loaded model's layers over the processes of torch's default group; all else goes to `device`.
+def share_base(
+    model: nn.Module,
+    device: torch.device,
+    mesh: DeviceMesh,
+    host: dist.ProcessGroup | None,
+    shares: dict[int, Share] | None = None,
+) -> ShardedBase:
+    """Shards a loaded model's layers over the processes of a mesh; all else goes to `device`.
 
-    It goes layer by layer: `device` never holds more of the layers than this process's shards and one complete layer.
-    The model's own forward gathers each layer before it runs, and calls `begin` by itself; it works without gradients
-    alone.
+    It goes layer by layer: `device` never holds more of the layers than this process's shares and one complete layer.
+    The model's own forward, and autograd's backward, gather each layer before it runs.
 
     Args:
-        model: a transformers causal language model in 4 bits, or a PEFT model around one, on the host.
+        model: a transformers causal language model in 4 bits, or a PEFT model around one; on the host, or with its
+            weights cut.
         device: where it runs.
+        mesh: as for `ShardedLayer`.
         host: as for `ShardedBase`.
+        shares: as from `cut_while_loading`.
     """
-    base = base_model(model)
-    layers = getattr(base, base.base_model_prefix).layers
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    sharded = ShardedBase([ShardedLayer(layer, device, rank, world_size) for layer in layers], host)
+    modules = decoder_layers(model)
+    layers = [ShardedLayer(packed_weights(layer), device, mesh, shares) for layer in modules]
+    inside = {id(weight) for layer in modules for weight in layer.parameters()}
+    cut_outside = [
+        weight
+        for weight in packed_weights(model)
+        if id(weight) not in inside and id(quant_state(weight)) in (shares or {})
+    ]
+    if cut_outside:  # a vision tower's, which no pass over the layers gathers
+        outside = ShardedLayer(cut_outside, device, mesh, shares)
+        outside.gather()
+        outside.wait()
     nn.Module.to(model, device)  # transformers' own `to` refuses some quantized models
-    for number, layer in enumerate(layers):
-        _gather_in_forward(layer, sharded, number)
+    sharded = ShardedBase(layers, host)
+    gather_in_forward(modules, sharded)
     return sharded
 
 
-def _gather_in_forward(layer: nn.Module, sharded: ShardedBase, number: int) -> None:
-    def before(*_: object) -> None:
-        if torch.is_grad_enabled():
-            raise RuntimeError("the model's own forward would keep weights for a backward that are freed")
-        if number == 0:
-            sharded.begin(backward=False)
+def gather_in_forward(layers: Sequence[nn.Module], sharded: ShardedBase) -> None:
+    """Registers hooks, so that the model's own forward and its backward gather each layer before it runs."""
+    for number, layer in enumerate(layers):
+        layer.register_forward_pre_hook(partial(_before, sharded, number))
+        layer.register_forward_hook(partial(_after, sharded, number))
+
+
+def _before(sharded: ShardedBase, number: int, *_: object) -> None:
+    if in_backward():  # activation checkpointing recomputes a layer, which `enter_again` has gathered
+        return
+    if number == 0:
+        sharded.begin(backward=torch.is_grad_enabled())
+    sharded.enter(number)
+
+
+def _after(sharded: ShardedBase, number: int, _: nn.Module, __: object, output: object) -> None:
+    if in_backward():
+        return
+    sharded.leave()
+    outputs = output if isinstance(output, (tuple, list)) else [output]
+    tensors = [each for each in outputs if isinstance(each, Tensor) and each.requires_grad]
+
+    def enter_again(_: Tensor) -> None:
+        """The gradient of the layer's output has arrived: its backward begins, that of the layer after is done."""
         sharded.enter(number)
 
-    def after(*_: object) -> None:
-        sharded.leave()
-
-    layer.register_forward_pre_hook(before)
-    layer.register_forward_hook(after)
-
-
-def _sharded_tensors(module: nn.Module) -> list[_Sharded]:
-    """The tensors with nearly all of the layer's bytes: packed values, their scales, and the scales of those."""
-    linear4bit = import_bitsandbytes().nn.Linear4bit
-    tensors: list[_Sharded] = []
-    for layer in module.modules():
-        if isinstance(layer, Int4Linear):
-            packed, state4 = layer.weight, layer.state
-            tensors += [_Sharded(packed, "data"), _Sharded(state4, "scales"), _Sharded(state4, "zeros")]
-        elif isinstance(layer, linear4bit):
-            state = quant_state(layer.weight)
-            tensors += [_Sharded(layer.weight, "data"), _Sharded(state, "absmax")]
-            if state is not None and state.nested:
-                tensors.append(_Sharded(state.state2, "absmax"))
-    return tensors
-
-
-def _up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
+    if tensors:
+        register_multi_grad_hook(tensors, enter_again, mode="any")

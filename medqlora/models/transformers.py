@@ -12,6 +12,7 @@ from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.adapters import check_adapter_base, read_merged
 from medqlora.models.adapters.fit import check_fit, load_adapter
+from medqlora.models.adapters.folder import adapter_config
 from medqlora.models.architecture import check_architecture, put_adapters_on, unquantized_modules
 from medqlora.models.backend import Backend
 from medqlora.models.decoder import Decoder
@@ -155,6 +156,18 @@ class Transformers(TransformersOptions, Backend):
 
     def _checkpoint_activations(self, model: nn.Module) -> None:
         checkpoint_activations(model)
+
+    def reads_weights_once(self, *, lora: LoRA | None, adapter: str | None) -> bool:
+        config = {} if adapter is None else adapter_config(adapter)
+        reads_base = config.get("init_lora_weights", True) not in (
+            True,
+            False,
+            "gaussian",
+        )  # PiSSA and the like
+        dora = config.get("use_dora") or (
+            lora is not None and lora.use_dora
+        )  # its magnitudes are the weights' norms
+        return not (reads_base or dora or experts(skeleton(self.config(), self.base)))
 
     def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
         """Arguments of `from_pretrained` for the quantization; none where bitsandbytes' own files bring them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from medqlora.compat.transformers import attention_implementation
 from medqlora.config.model import StepOptions
@@ -20,10 +21,11 @@ from medqlora.fused.modules import text_config
 from medqlora.models import Decoder
 from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
-from medqlora.models.layers import base_model
+from medqlora.models.layers import base_model, decoder_layers
 from medqlora.models.precision import DTYPES
-from medqlora.models.sharded import ShardedBase, ShardedLayer
+from medqlora.models.sharded import ShardedBase, ShardedLayer, gather_in_forward
 from medqlora.models.transformers import checkpoint_activations
+from medqlora.models.weight_shares import SHARD, packed_weights
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
 from medqlora.profiling.case import Case
@@ -60,7 +62,7 @@ def measure_share(case: Case, rank: int = 0) -> Share:
     ceiling = matrix_product_flops(device, dtype)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    model, shared = _model(case, rank, device, dtype)
+    model, shared = _model(case, device, dtype)
     to_host(model, embedding=case.embedding == "host", head=case.head == "host")
     config = text_config(model)
     examples = random_examples(
@@ -185,23 +187,24 @@ def _train_step(
     return TrainStep(decoder, optimizer, options, device=device, driver=driver, finish=finish, reduce=reduce)
 
 
-def _model(
-    case: Case, rank: int, device: torch.device, dtype: torch.dtype
-) -> tuple["PeftModel", ShardedBase | None]:
+def _model(case: Case, device: torch.device, dtype: torch.dtype) -> tuple["PeftModel", ShardedBase | None]:
     """The case's model with its adapters, and its sharded layers with strategy "fsdp"."""
     if case.strategy == "ddp":
         base = build_base(case.shape, device=device, dtype=dtype, seed=case.seed)
         return add_adapters(base, seed=case.seed), None
     layers: list[ShardedLayer] = []
+    mesh = init_device_mesh(device.type, (case.devices,), mesh_dim_names=(SHARD,))
     base = build_base(
         case.shape,
         device=device,
         dtype=dtype,
         seed=case.seed,
-        quantized=lambda layer: layers.append(ShardedLayer(layer, device, rank, case.devices)),
+        quantized=lambda layer: layers.append(ShardedLayer(packed_weights(layer), device, mesh)),
     )
     host = torch.distributed.new_group(backend="gloo", timeout=patience())
-    return add_adapters(base, seed=case.seed), ShardedBase(layers, host)
+    model, shared = add_adapters(base, seed=case.seed), ShardedBase(layers, host)
+    gather_in_forward(decoder_layers(model), shared)
+    return model, shared
 
 
 def _decoder(

@@ -85,6 +85,14 @@ class EvaluationHooks(LightningModule):
     def join(self) -> None:
         """Waits for the other processes that share the base model, and helps them."""
 
+    @abstractmethod
+    def keep_base(self) -> None:
+        """Gathers a sharded base for an evaluation that generates, where it fits; all processes together."""
+
+    @abstractmethod
+    def give_back_base(self) -> None:
+        """Frees what `keep_base` has gathered."""
+
     def evaluator(self) -> Evaluator:
         """Makes the evaluator of the present model and token budget."""
         return build_evaluator(self.model, self.backend, self.chosen, self.options, self.data, self.device)
@@ -101,6 +109,7 @@ class EvaluationHooks(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.flush_metrics()
+        self.keep_base()
         self._evaluated = []
 
     def forget_base(self) -> None:
@@ -127,6 +136,7 @@ class EvaluationHooks(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.release_cache()
+        self.give_back_base()
         self.join()
         own, self._evaluated = self._evaluated, []
         parts = gather(own, self.trainer.world_size)
@@ -176,6 +186,7 @@ class EvaluationHooks(LightningModule):
         self.prepare()
 
     def on_test_epoch_start(self) -> None:
+        self.keep_base()
         evaluator = self.evaluator()
         self.heard = [SetPredictions() for _ in self.data.sets]
         with self.trainer.precision_plugin.forward_context():  # as around a step
@@ -213,6 +224,7 @@ class EvaluationHooks(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.release_cache()
+        self.give_back_base()
         self.join()
         parts: tuple[Literal["dev", "test", "base"], ...] = ("dev", "test", "base")
         for answers in self.heard:

@@ -77,8 +77,7 @@ def start_stage(
     """
     data.check()
     if isinstance(trainer.strategy, ShardedBaseStrategy):
-        config = module.backend.config() if stage == "fit" else None
-        check_shared(module.backend, module.lora, module.options, data.packing, config)
+        check_shared(module.backend, module.options)
     module.check()
     _check_stage(trainer, module, stage)
     use_no_inference_mode(trainer)

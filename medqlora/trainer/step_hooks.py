@@ -13,6 +13,7 @@ from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.compat.lightning import LightningDriver, log_every_n_steps
 from medqlora.data.batching.packing import MicroBatch, StepBatch
 from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
+from medqlora.distributed.whole_base import keep_where_it_fits
 from medqlora.fused import unsupported
 from medqlora.inference.evaluator import Evaluator
 from medqlora.models.precision import DTYPES
@@ -54,6 +55,7 @@ class StepHooks(CheckpointHooks):
         self._metrics = StepMetrics()
         self._engine: EngineChoice | None = None
         self._step: TrainStep | None = None
+        self._told_of_base = False
 
     def setup(self, stage: str) -> None:
         """Lightning's hook, after the datamodule's: drops the engine of the stage before.
@@ -61,6 +63,7 @@ class StepHooks(CheckpointHooks):
         Lightning moves the model to the host between two stages, and an engine holds tensors of the device.
         """
         self._engine = self._step = None
+        self._told_of_base = False
         if stage == "fit":
             self._metrics, self.skipped_steps, self.validated = StepMetrics(), 0, (-1, [])
             self.forget_base()
@@ -107,8 +110,7 @@ class StepHooks(CheckpointHooks):
         with phase("Choosing the engine"), self.trainer.precision_plugin.forward_context():
             self._engine = prepare_engine(
                 candidate,
-                # the native backward would use weights that the processes have given back
-                engine="fused" if fits and self.shared is not None else self.options.engine,
+                engine=self.options.engine,
                 packing=data.packing,
                 plan=self._plan if fits else lambda fused: None,
                 agree=self._agree if fits else lambda reason: reason,
@@ -151,7 +153,7 @@ class StepHooks(CheckpointHooks):
             width=self.dtype_of_base.itemsize,
             memory=None if math.isinf(memory) else int(memory),
             devices=self.trainer.world_size,
-            sharded=self.shared is not None,
+            shards=1 if self.shared is None else self.shared.shards,
         )
         data.budget.settle(planned.micro_batch_tokens)
         say(planned.summary())
@@ -241,6 +243,15 @@ class StepHooks(CheckpointHooks):
         if self.shared is not None:
             self.shared.join()
 
+    def keep_base(self) -> None:
+        if self.shared is not None and self.options.generate:
+            tell, self._told_of_base = not self._told_of_base, True
+            keep_where_it_fits(self.shared, self.device, self.trainer.world_size, tell=tell)
+
+    def give_back_base(self) -> None:
+        if self.shared is not None:
+            self.shared.give_back()
+
     def flush_metrics(self) -> None:
         """Logs every step since the last call, with one copy from the device.
 
@@ -287,9 +298,11 @@ class _Trial:
     def evaluate(self, run: Callable[[Evaluator], object]) -> None:
         module = self._module
         module.eval()
+        module.keep_base()
         try:
             with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
                 run(module.evaluator())
         finally:
             module.release_cache()
+            module.give_back_base()
             module.train()

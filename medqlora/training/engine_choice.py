@@ -56,7 +56,7 @@ class Candidate(NamedTuple):
         device: where it lies.
         probe: a few short examples of different lengths.
         longest: tokens of the longest example of all.
-        shared: its layers where processes share them; training there needs the fused engine.
+        shared: its layers where processes share them.
     """
 
     model: nn.Module
@@ -103,11 +103,7 @@ def prepare_engine(
     decodes = candidate.shared is None and takes_engine(decoding)
     reason = agree(_not_fused(candidate, native, engine, packing))
     if reason is not None and engine == "fused":
-        raise InputError(
-            f"--model.engine fused: not possible here: {reason}: use auto or native"
-            if candidate.shared is None
-            else f"--trainer.strategy fsdp: it needs the fused engine, not possible here: {reason}: use ddp"
-        )
+        raise InputError(f"--model.engine fused: not possible here: {reason}: use auto or native")
     if reason is None:
         planned = plan(True)
         fused = _fused_decoder(candidate, planned, weights if decodes else "nf4")
@@ -122,8 +118,7 @@ def prepare_engine(
     if engine == "auto":
         say(f"Engine: native ({reason})")
     planned = plan(False)
-    if candidate.shared is None:
-        say_untrained(model, native, probe, device)
+    say_untrained(model, native, probe, device)
     packed = _native_packs(candidate, native, packing, agree)
     takes = packed and engine == "auto" and decodes
     evaluating = _evaluating(candidate, native, agree) if takes else None
@@ -151,8 +146,6 @@ def _fused_choice(
     say(f"Engine: fused; {kept} of {len(fused.layers)} layers keep their activations{graphs}")
     if decodes:
         return EngineChoice(fused, True, planned, tested_engine(fused))
-    if candidate.shared is not None:
-        say("Generation: by the model's own layers, since its base is sharded")
     return EngineChoice(fused, True, planned)
 
 

@@ -94,7 +94,7 @@ class FitOptions:
         """Whether training steps can run as CUDA graphs: on a GPU, with gradients that stay in place."""
         return self.device == "cuda" and self.optimizer in FLAT_OPTIMIZERS
 
-    def setting(self, *, fused: bool, width: int, cached_layers: int, devices: int, sharded: bool) -> Setting:
+    def setting(self, *, fused: bool, width: int, cached_layers: int, shards: int) -> Setting:
         """The planner's setting, before anything is chosen by memory."""
         backend, model = self.backend, self.model
         native = getattr(backend, "gradient_checkpointing", False)
@@ -117,12 +117,12 @@ class FitOptions:
             head=model.head,
             cached=cached_layers if fused and model.weights == "cached" else 0,
             new_tokens=model.max_new_tokens,
-            shares=devices if sharded else 1,
+            shares=shards,
             device=self.device,
             process=self.process,
             stored_width=self.stored_width,
             # Unsloth's attention takes the lengths of the examples instead
-            decodes=not (sharded and devices > 1) and self._decodes(fused=fused, width=width),
+            decodes=shards == 1 and self._decodes(fused=fused, width=width),
             masked=not fused and native != "unsloth" and type(backend).__name__ != "Unsloth",
         )
 
@@ -152,7 +152,7 @@ def plan_fit(
     width: int,
     memory: int | None,
     devices: int = 1,
-    sharded: bool = False,
+    shards: int = 1,
 ) -> FitPlan:
     """Plans a fit; memory decides what is "auto".
 
@@ -164,14 +164,12 @@ def plan_fit(
         width: bytes of a value in the matrix products.
         memory: bytes that torch may allocate; None plans "auto" without a limit, by the defaults.
         devices: GPUs that share each step.
-        sharded: whether they share one base model; else each has a copy.
+        shards: GPUs that share one base model; 1 where each has a copy.
     """
     model, data = options.model, options.data
     rows = EVAL_ROWS if data.eval_batch_size == "auto" else data.eval_batch_size
     work = Work(lengths, data.batch_size, rows if model.generate else 0, data.seed, devices)
-    setting = options.setting(
-        fused=fused, width=width, cached_layers=shape.layers, devices=devices, sharded=sharded
-    )
+    setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
     budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
     if memory is None:
         budget = budget or DEFAULT_TOKENS
@@ -184,9 +182,9 @@ def plan_fit(
             memory,
             micro_batch_tokens=budget,
             checkpointing=fused and model.checkpointing == "auto",
-            weights=fused and model.weights == "auto" and not sharded,
+            weights=fused and model.weights == "auto" and shards == 1,
         )
-    if fused and width == 2 and model.graphs == "auto" and not sharded and options.graphable:
+    if fused and width == 2 and model.graphs == "auto" and shards == 1 and options.graphable:
         with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
         if memory is None or plan(shape, with_graphs).peak <= memory:
             setting = with_graphs

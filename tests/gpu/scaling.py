@@ -1,4 +1,4 @@
-"""The acceptance on two GPUs of one host: what they gain, that the run is the same one, and one base over both."""
+"""The acceptance on two GPUs of one host: what they gain, and that the run is the same one. `fsdp.py` shards a base."""
 
 import json
 import sys
@@ -9,8 +9,6 @@ from figures import figures
 
 #: two GPUs' tokens a second over one's, and their seconds over one's for a whole fit: issue 6
 SPEED, SECONDS = 1.9, 0.6
-#: what a GPU may hold of Llama-3-70B's shape with its base over two, and how far the plan may be from it
-GIB_OF_70B, APART = 24, 0.05
 
 
 def scaling(acceptance: Any) -> dict[str, Any]:
@@ -25,24 +23,6 @@ def scaling(acceptance: Any) -> dict[str, Any]:
     if all(seconds):
         result["seconds_of_one"] = seconds[1] / seconds[0]
         result["within_limit"] = result["seconds_of_one"] <= SECONDS
-    return result | fits
-
-
-def spread(acceptance: Any) -> dict[str, Any]:
-    """Llama-3-70B's shape over two GPUs, measured and planned; then a fit with one base on one and over two."""
-    hosted = ["--embedding=host", "--head=host"]
-    rows, bench = _bench(
-        acceptance, "spread", "--strategy=fsdp", "--shape=llama-3-70b", "--checkpointing=offload", *hosted,
-        tokens=2048,
-    )  # fmt: skip
-    reserved, error = rows[-1].get("peak_reserved_gib"), rows[-1].get("plan_error")
-    if reserved is not None:
-        bench["within_limit"] = reserved <= GIB_OF_70B and abs(error) <= APART
-    result: dict[str, Any] = {"bench": bench, "exit_code": bench["exit_code"]}
-    options = ["--trainer.strategy=fsdp", "--model.engine=fused", "--model.generate=false"]
-    # also without a GPU, where the others are in float32: the fused engine takes no base of another width
-    fits = _fits(acceptance, "spread", "transformers", *options, "--trainer.precision=bf16-mixed")
-    result["exit_code"] = result["exit_code"] or fits.pop("exit_code")
     return result | fits
 
 

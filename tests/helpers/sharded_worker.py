@@ -1,6 +1,6 @@
-"""One of two processes that share a base, each with other work; `test_sharded_base` begins both.
+"""One of several processes that share a base, each with other work; `test_sharded_base` begins all of them.
 
-python sharded_worker.py BASE STORE RANK
+python sharded_worker.py BASE STORE RANK SHARDS REPLICAS
 """
 
 import sys
@@ -13,19 +13,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 from medqlora.data.batching.packing import pack
+from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
 from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.models.sharded import ShardedBase, share_base
+from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
 
 CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
 
 
-def load(base: str) -> Any:
-    backend = Transformers(base, gradient_checkpointing=False)
-    model: Any = backend.load(lora=LoRA(r=4), adapter=None, device=CPU, dtype=torch.float32, seed=0)
+def load(base: str, *, checkpointing: bool = False, dora: bool = False) -> Any:
+    backend = Transformers(base, gradient_checkpointing=checkpointing)
+    lora = LoRA(r=4, use_dora=dora)
+    model: Any = backend.load(lora=lora, adapter=None, device=CPU, dtype=torch.float32, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
@@ -36,11 +39,11 @@ def batch(number: int) -> Any:
     return pack([Encoded(f"{number}", tuple(PROMPTS[number]), (20, 21), ())])
 
 
-def trained(model: Any, decoder: FusedDecoder, numbers: list[int]) -> list[Tensor]:
+def trained(model: Any, decoder: FusedDecoder | Decoder, numbers: list[int]) -> list[Tensor]:
     model.zero_grad()
     for number in numbers:
         decoder.loss_sum(batch(number)).backward()
-    return [one.grad.clone() for one in model.parameters() if one.requires_grad]
+    return [one.grad.clone() for one in model.parameters() if one.grad is not None]
 
 
 @torch.no_grad()
@@ -90,19 +93,35 @@ def most_whole(shared: ShardedBase) -> int:
     return most
 
 
-def main(base: str, store: str, rank: int) -> None:
+def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=2)
+    world_size = shards * replicas
+    dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world_size)
+    mesh, host = sharding_groups("cpu", shards)
+    # passes, and new tokens, are more in some processes; of the machines one has less than the other
+    mine = [[0, 1, 2], [1], [2], []][rank]
+
+    fused_trains_and_answers_as_a_whole_base(base, mesh, host, rank, mine, shards)
+    if replicas == 1:
+        native_trains_as_a_whole_base(base, mesh, host, mine)
+    dist.destroy_process_group()
+
+
+def fused_trains_and_answers_as_a_whole_base(
+    base: str, mesh: Any, host: Any, rank: int, mine: list[int], shards: int
+) -> None:
     model = load(base)
-    mine = [[0, 1, 2], [1]][rank]  # passes, and new tokens, are more in the first process
     alone = FusedDecoder(model, checkpointing=2)
     gradients, answers = trained(model, alone, mine), asked(model, [alone, Decoder(model)], mine)
     before = layers_bytes(model)
 
-    shared = share_base(model, CPU, dist.new_group(backend="gloo"))
+    with cut_while_loading(mesh) as shares:
+        model = load(base)
     assert layers_bytes(model) == 0
-    assert shared.share_bytes == shared.total_bytes / 2
-    padding = len(shared.layers) * (7 * 3 + 2) * 256
+    shared = share_base(model, CPU, mesh, host, shares)
+    assert layers_bytes(model) == 0
+    assert shared.share_bytes == shared.total_bytes / shards
+    padding = len(shared.layers) * 7 * (3 + shards) * 256
     assert before <= shared.total_bytes <= before + padding
     assert most_whole(shared) == 2
     shared.join()
@@ -114,7 +133,14 @@ def main(base: str, store: str, rank: int) -> None:
     shared.join()
     assert layers_bytes(model) == 0
 
-    if rank == 1:  # a pass that comes to no end, and is made up for
+    shared.keep()  # then no process waits for another
+    assert layers_bytes(model) >= before
+    if rank % 2 == 0:
+        same(asked(model, [decoder, Decoder(model)], mine), answers)
+    shared.give_back()
+    assert layers_bytes(model) == 0
+
+    if rank == shards - 1:  # a pass that comes to no end, and is made up for
         loss = decoder.loss_sum(batch(2))
         assert layers_bytes(model) > 0
         del loss
@@ -124,17 +150,25 @@ def main(base: str, store: str, rank: int) -> None:
 
     # not a deadlock, where the processes are out of step
     with pytest.raises(RuntimeError, match="would never meet again"):
-        shared.begin(backward=rank == 0)
+        shared.begin(backward=rank % shards == 0)
     shared.begin(backward=False)
     with pytest.raises(RuntimeError, match="out of order"), shared.use(1):
         pass
     shared.join()
-    with pytest.raises(RuntimeError, match="for a backward"):  # it would read what is no longer there
-        model(torch.tensor([[5, 6]]))
     shared.discard()
     assert model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.numel() == 0
-    dist.destroy_process_group()
+
+
+def native_trains_as_a_whole_base(base: str, mesh: Any, host: Any, mine: list[int]) -> None:
+    for checkpointing, dora in ((False, False), (True, False), (True, True)):
+        model = load(base, checkpointing=checkpointing, dora=dora)
+        decoder = Decoder(model)
+        gradients = trained(model, decoder, mine)
+        shared = share_base(model, CPU, mesh, host)
+        same(trained(model, decoder, mine), gradients)
+        shared.join()
+        assert layers_bytes(model) == 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

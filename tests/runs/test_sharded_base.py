@@ -7,11 +7,11 @@ import shutil
 import threading
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import harness
 import pytest
 import torch
+from fuzzing import THOROUGH
 from harness import options
 from processes import LIMIT_S, assert_same_run, figures, run
 from tiny import build_base
@@ -19,8 +19,9 @@ from warm_process import WarmProgram
 
 from medqlora.config import ModelOptions
 from medqlora.errors import InputError
-from medqlora.models import LoRA, Transformers, Unsloth
-from medqlora.models.sharded import ShardedLayer
+from medqlora.models import Transformers, Unsloth
+from medqlora.models.layers import decoder_layers
+from medqlora.models.weight_shares import cut, packed_weights, tensors_of
 from medqlora.training.checks.options import check_shared
 
 CPU = torch.device("cpu")
@@ -30,56 +31,45 @@ UNEVEN = ["--data.batch_size=3", "--data.micro_batch_tokens=60", "--checkpoint.s
 SIZES = {"train": 9, "dev": 7}
 
 
-def bulk(module: Any) -> list[torch.Tensor]:
-    """The packed values and scales of a layer's seven 4-bit weights."""
-    linears = [each for each in module.modules() if hasattr(getattr(each, "weight", None), "quant_state")]
-    states = [each.weight.quant_state for each in linears]
-    return [
-        *(each.weight.data for each in linears),
-        *(state.absmax for state in states),
-        *(state.state2.absmax for state in states if state.nested),
-    ]
-
-
 @pytest.mark.parametrize("double_quantization", [True, False])
-def test_the_shares_of_a_layer_are_its_weights_and_each_process_keeps_only_its_own(
+def test_the_parts_of_a_weight_are_the_weight_and_nothing_else_of_it_is_kept(
     double_quantization: bool, tiny_bases: dict[str, Path]
 ) -> None:
     backend = Transformers(str(tiny_bases["llama"]), double_quantization=double_quantization)
-    model: Any = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
-    layer = model.model.layers[0]
-    x, places = torch.randn(1, 5, 64), torch.arange(5)[None]
-    angles = model.model.rotary_emb(x, places)
-    with torch.no_grad():
-        expected = layer(x, position_embeddings=angles)
-    originals = [one.clone() for one in bulk(layer)]
-    assert len(originals) == (21 if double_quantization else 14)
-    copies = [deepcopy(layer) for _ in range(3)]
-    shards = [ShardedLayer(copy, CPU, rank, 3) for rank, copy in enumerate(copies)]
-    everything = torch.cat([one.share for one in shards])
-    for copy, shard in zip(copies, shards, strict=True):
-        assert not shard.whole
-        assert all(one.untyped_storage().size() == 0 for one in bulk(copy))
-        assert len(shard.share) * 3 == shard.total_bytes
-        # what the other processes would send, in the buffer that all of the layer's tensors are views of
-        buffer = bulk(copy)[0].untyped_storage()
-        buffer.resize_(shard.total_bytes)
-        torch.empty(0, dtype=torch.uint8).set_(buffer).copy_(everything)
-        for found, original in zip(bulk(copy), originals, strict=True):
+    model = backend.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    weights = packed_weights(decoder_layers(model)[0])
+    assert len(weights) == 7
+    for weight in weights:
+        copies = [deepcopy(weight) for _ in range(3)]
+        shares = [cut(copy, rank, 3) for rank, copy in enumerate(copies)]
+        assert all(getattr(*each).numel() == 0 for copy in copies for each in tensors_of(copy))
+        assert len({share.part.nbytes for share in shares}) == 1
+        buffer = torch.cat([share.part for share in shares])
+        originals = [getattr(*each) for each in tensors_of(weight)]
+        assert len(originals) == (3 if double_quantization else 2)
+        for original, (start, dtype, shape) in zip(originals, shares[0].tensors, strict=True):
+            found = buffer[start : start + original.nbytes].view(dtype).view(shape)
             assert found.data_ptr() % 64 == 0
             assert torch.equal(found, original)
-        with torch.no_grad():
-            assert torch.equal(copy(x, position_embeddings=angles), expected)
 
 
 @pytest.mark.slow
-def test_processes_with_more_and_with_less_to_do_gather_the_same_layers(tmp_path: Path) -> None:
-    base = build_base(tmp_path / "base", "llama", layers=4)
-    logs = [tmp_path / f"{rank}.txt" for rank in range(2)]
-    program = "import sys, sharded_worker\nsharded_worker.main(*sys.argv[1:3], int(sys.argv[3]))"
-    workers = [WarmProgram(program, base, tmp_path / "store", rank, log=log) for rank, log in enumerate(logs)]
+@pytest.mark.parametrize(
+    ("shards", "replicas"),
+    [(2, 1), pytest.param(2, 2, marks=pytest.mark.skipif(not THOROUGH, reason="every night"))],
+)
+def test_processes_with_more_and_with_less_to_do_gather_the_same_layers(
+    shards: int, replicas: int, tmp_path: Path
+) -> None:
+    base = build_base(tmp_path / "base", "llama", layers=3)
+    logs = [tmp_path / f"{rank}.txt" for rank in range(shards * replicas)]
+    program = "import sys, sharded_worker\nsharded_worker.main(*sys.argv[1:3], *map(int, sys.argv[3:]))"
+    workers = [
+        WarmProgram(program, base, tmp_path / "store", rank, shards, replicas, log=log)
+        for rank, log in enumerate(logs)
+    ]
     codes = [worker.wait(timeout=LIMIT_S) for worker in workers]
-    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
+    assert codes == [0] * len(logs), "\n".join(log.read_text() for log in logs)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +90,11 @@ def test_a_spread_base_takes_the_same_steps_and_its_checkpoint_goes_on_with_one_
     alone: Path, tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
     words = [*options(tiny_bases["llama"], tmp_path, **SIZES), *UNEVEN]
-    said = run("fit", [*words, *SPREAD, "--model.lora.dropout=0", "--model.embedding=host"], 2)
+    more = ["--model.lora.dropout=0", "--model.embedding=host", "--model.engine=fused"]
+    said = run("fit", [*words, *SPREAD, *more], 2)
     assert "Engine: fused" in said
     assert "each process keeps" in said
+    assert said.count("Generation: each process gathers the whole base") == 1
     straight, spread = (folder / "lightning_logs" / "version_0" for folder in (alone, tmp_path))
     assert_same_run(straight, spread)
     saved = [torch.load(first_checkpoint(one), weights_only=True) for one in (straight, spread)]
@@ -112,14 +104,18 @@ def test_a_spread_base_takes_the_same_steps_and_its_checkpoint_goes_on_with_one_
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_one_process_goes_on_with_a_spread_base(
-    alone: Path, tiny_bases: dict[str, Path], tmp_path: Path
+def test_an_architecture_of_the_native_engine_goes_on_from_one_process_with_a_spread_base(
+    tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    words = [*options(tiny_bases["llama"], tmp_path, **SIZES), *UNEVEN]
-    straight, begun = alone / "lightning_logs" / "version_0", tmp_path / "lightning_logs" / "version_0"
+    (tmp_path / "one").mkdir()
+    data = options(tiny_bases["gemma2"], tmp_path, **SIZES)
+    words = [*UNEVEN, "--model.backend.gradient_checkpointing=true", "--model.generate=false"]
+    harness.run("fit", [*data, *words, f"--trainer.default_root_dir={tmp_path / 'one'}"])
+    straight, begun = (folder / "lightning_logs" / "version_0" for folder in (tmp_path / "one", tmp_path))
     shutil.copytree(straight, begun)
     shutil.rmtree(begun / "adapter")
-    run("fit", [*words, *SPREAD, f"--ckpt_path={first_checkpoint(begun)}"], 2)
+    said = run("fit", [*data, *words, *SPREAD, f"--ckpt_path={first_checkpoint(begun)}"], 2)
+    assert "Engine: native" in said
     assert_same_run(straight, begun)
 
 
@@ -157,11 +153,8 @@ def test_a_process_that_checks_a_smaller_pack_than_the_others_trains_on_with_the
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model.engine=native"], "--model.engine native .*: use auto, or --trainer.strategy ddp"),
         (["--model.weights=cached"], "--model.weights cached .*: use auto"),
         (["--model.backend.quantization=int8"], "--model.backend.quantization is int8: use nf4, or ddp"),
-        (["--data.packing=padded"], "no padded rows: use --data.packing auto, or"),
-        (["--model.lora.use_dora=true"], "no DoRA: use --model.lora.use_dora false, or"),
         (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy deepspeed_stage_3: .*: use fsdp"),
         (
             ["--trainer.strategy=lightning.pytorch.strategies.FSDPStrategy"],
@@ -181,18 +174,11 @@ def test_what_a_spread_base_cannot_do_is_refused_with_what_can(
         harness.run("fit", [*given, "--trainer.devices=2", *SPREAD, *words])
 
 
-def test_a_base_that_the_fused_engine_does_not_know_is_refused(
-    tiny_bases: dict[str, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=r"is gemma2: use --trainer.strategy ddp"):
-        harness.run("fit", [*options(tiny_bases["gemma2"], tmp_path), "--trainer.devices=2", *SPREAD])
-
-
 def test_a_backend_that_loads_onto_the_gpu_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"Unsloth loads .*: use --model.backend medqlora.models.Transformers"
     ):
-        check_shared(Unsloth("a-base"), LoRA(), ModelOptions(), "auto", None)
+        check_shared(Unsloth("a-base"), ModelOptions())
 
 
 def test_one_device_has_nothing_to_share_and_says_so(
@@ -207,7 +193,12 @@ def test_a_refusal_before_the_processes_have_met_ends_none_of_them_later(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
     before = threading.active_count()
-    words = [*options(tiny_bases["llama"], tmp_path), *SPREAD, "--trainer.devices=2", "--data.packing=padded"]
-    with pytest.raises(InputError, match="no padded rows"):
+    words = [
+        *options(tiny_bases["llama"], tmp_path),
+        *SPREAD,
+        "--trainer.devices=2",
+        "--model.weights=cached",
+    ]
+    with pytest.raises(InputError, match=r"--model\.weights cached"):
         harness.run("fit", words)
     assert threading.active_count() == before

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 
-from transformers import PretrainedConfig
-
 from medqlora.artifacts.validated import validation_scores
-from medqlora.config.data import Packing
 from medqlora.config.model import ModelOptions, check_checkpointing, check_weights
 from medqlora.config.trainer import check_precision, check_strategy_name
 from medqlora.data.checks import at_with_id
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.stage_data import StageData
 from medqlora.errors import InputError
-from medqlora.fused.families import FAMILIES
-from medqlora.models import Backend, LoRA
+from medqlora.models import Backend
 from medqlora.models.precision import DTYPES
 from medqlora.models.token_ids import check_token_ids
 from medqlora.records import Encoded
@@ -41,18 +37,11 @@ def check_strategy(strategy: object) -> None:
     check_strategy_name(strategy if isinstance(strategy, str) else type(strategy).__name__)
 
 
-def check_shared(
-    backend: Backend,
-    lora: LoRA,
-    options: ModelOptions,
-    packing: Packing,
-    config: PretrainedConfig | None,
-) -> None:
+def check_shared(backend: Backend, options: ModelOptions) -> None:
     """Raises InputError for an option that does not go with `--trainer.strategy fsdp`.
 
     Args:
-        backend, lora, options, packing: as the user gave them.
-        config: of the base that is trained; None in an evaluation, which may use the model's own forward.
+        backend, options: as the user gave them.
     """
     if not backend.sharable:
         raise InputError(
@@ -68,29 +57,6 @@ def check_shared(
     if options.weights == "cached":
         raise InputError(
             "--trainer.strategy fsdp: --model.weights cached would keep every layer whole, in 16 bits: use auto"
-        )
-    if config is None:
-        return
-    if options.engine == "native":
-        raise InputError(
-            "--trainer.strategy fsdp: --model.engine native keeps a layer's weights for its backward, and they are "
-            "given back: use auto, or --trainer.strategy ddp"
-        )
-    if packing == "padded":
-        raise InputError(
-            "--trainer.strategy fsdp: it trains with the fused engine, which takes no padded rows: use "
-            "--data.packing auto, or --trainer.strategy ddp"
-        )
-    if lora.use_dora:
-        raise InputError(
-            "--trainer.strategy fsdp: it trains with the fused engine, which has no DoRA: use --model.lora.use_dora "
-            "false, or --trainer.strategy ddp"
-        )
-    kind = config.get_text_config().model_type
-    if kind not in FAMILIES.names():
-        raise InputError(
-            f"--trainer.strategy fsdp: it trains with the fused engine, which knows {', '.join(FAMILIES.names())}, and "
-            f"'{backend.base}' is {kind}: use --trainer.strategy ddp"
         )
 
 

@@ -169,7 +169,6 @@ def test_a_configuration_gives_the_shape_without_a_weight(
             "--devices 2 and --peer: those trainers are measured on one GPU",
         ),
         (["--strategy", "fsdp", "--engine", "fused"], "--strategy fsdp: one device has nothing to share"),
-        (["--strategy", "fsdp", "--devices", "2"], "--strategy fsdp: only the fused engine"),
         (
             ["--strategy", "fsdp", "--devices", "2", "--engine", "fused", "--weights", "cached"],
             "--strategy fsdp: --weights cached would keep every layer on each device: use nf4",

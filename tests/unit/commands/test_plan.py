@@ -148,6 +148,11 @@ def test_a_base_of_70b_fits_two_small_gpus_that_share_it_and_none_that_has_it_wh
     assert spread["phases"]["load"]["quantized weights"] == pytest.approx(40 * layer)
     assert spread["phases"]["fit"]["gathered layers"] == pytest.approx(2 * layer)
     assert "gathered layers" not in whole["phases"]["fit"]
+    two_machines = planned(capsys, *words, "--num_nodes=2", "--trainer.strategy=fsdp")
+    assert two_machines["devices"] == 4
+    # each machine has the base
+    assert two_machines["phases"]["load"] == spread["phases"]["load"]
+    assert two_machines["largest_micro_batch"] <= spread["largest_micro_batch"]
 
 
 def test_what_a_shared_base_cannot_do_is_refused_in_the_plan_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from fused_models import CPU
 from int4_bases import LAYOUTS, make_int4
 from merge_models import live_model, saved
@@ -21,10 +22,11 @@ from medqlora.artifacts.merge.shards import ShardedFolder
 from medqlora.config.check import check_options
 from medqlora.config.stored_quantization import int4_layout, read_stored
 from medqlora.data.encoding.encode import encode_all
+from medqlora.distributed.processes import sharding_groups
 from medqlora.errors import InputError
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
-from medqlora.models.sharded import ShardedLayer
+from medqlora.models.sharded import share_base
 from medqlora.planner import Setting, Shape, plan
 from medqlora.records import Record
 
@@ -113,15 +115,18 @@ def test_a_loaded_base_has_the_planned_bytes(
 
 def test_a_sharded_layer_is_the_layer_again_once_it_is_gathered(bases: dict[str, tuple[Path, Path]]) -> None:
     model = live_model(bases["awq"][0], "awq")
-    layer = model.get_base_model().model.layers[0]
-    linear = layer.mlp.down_proj.base_layer
+    linear = model.get_base_model().model.layers[0].mlp.down_proj.base_layer
     expected = linear.dequantized(torch.float32)
-    sharded = ShardedLayer(layer, CPU, 0, 1)
-    assert linear.weight.untyped_storage().nbytes() == linear.state.scales.untyped_storage().nbytes() == 0
-    assert sharded.share.nbytes > linear.weight.nbytes
-    linear.weight.untyped_storage().resize_(sharded.total_bytes)
-    sharded._buffer.copy_(sharded.share)
-    assert torch.equal(linear.dequantized(torch.float32), expected)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        shared = share_base(model, CPU, sharding_groups("cpu", 1)[0], None)
+        assert linear.weight.untyped_storage().size() == linear.state.scales.untyped_storage().size() == 0
+        shared.begin(backward=False)
+        with shared.use(0):
+            assert torch.equal(linear.dequantized(torch.float32), expected)
+        shared.join()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_the_identity_tells_packed_bytes_and_their_reading_apart(

@@ -11,7 +11,8 @@ from medqlora.data.batching.packing import pack
 from medqlora.fused import FusedDecoder
 from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.models.flops import step_flops
-from medqlora.models.sharded import ShardedLayer
+from medqlora.models.layers import decoder_layers
+from medqlora.models.weight_shares import cut, packed_weights
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.host import mask_bytes, saved_layer_bytes
 from medqlora.planner.memory import GIB, cast_bytes, layer_bytes, optimizer_bytes
@@ -57,14 +58,11 @@ def test_weights_are_counted_one_by_one(family: str, tiny_bases: dict[str, Path]
 def test_a_share_of_a_spread_base_has_the_planned_bytes(tmp_path: Path) -> None:
     # so large that where the weights begin in a layer's buffer, and the codes, weigh little
     model = load(build_base(tmp_path, hidden_size=512, intermediate_size=1024))
-    layers = [ShardedLayer(one, CPU, 0, 4) for one in model.get_base_model().model.layers]
+    weights = [packed_weights(layer) for layer in decoder_layers(model)]
+    shares = [cut(weight, 0, 4).part.nbytes for layer in weights for weight in layer]
     planned = plan(Shape.of(model.config), Setting(width=4, r=4, shares=4)).phases
-    assert sum(one.share.nbytes for one in layers) == pytest.approx(
-        planned["load"]["quantized weights"], rel=0.02
-    )
-    assert sum(one.total_bytes for one in layers) == pytest.approx(
-        planned["fit"]["gathered layers"], rel=0.02
-    )
+    assert sum(shares) == pytest.approx(planned["load"]["quantized weights"], rel=0.02)
+    assert sum(shares) * 4 == pytest.approx(planned["fit"]["gathered layers"], rel=0.02)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

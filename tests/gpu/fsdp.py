@@ -1,0 +1,206 @@
+"""The acceptance of `--trainer.strategy fsdp` on two GPUs of one host.
+
+    python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--tiny]
+
+It measures Llama-3-70B's shape (`bench`), and compares whole fits over two GPUs with fits on one: an 8B base with
+the fused engine and written validation, and a Gemma 2 with the native engine. Everything that it finds is in
+FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it tries itself on a CPU.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from figures import figures, versions
+
+import medqlora
+
+CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
+#: issue 18: GiB of a card, tokens/s of two, of one; distance of the plan; distance of the curves
+GIB, TOKENS_PER_S, SCALING, APART, CURVES = 24, 2400, 1.9, 0.05, 0.002
+GEMMA = {
+    "vocab_size": 128256, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 128, "max_position_embeddings": 4096,
+    "sliding_window": 4096, "bos_token_id": 128000, "eos_token_id": 128001, "pad_token_id": 128001,
+}  # fmt: skip
+
+
+class Commands:
+    """Runs commands, each with a log in `folder`, and keeps what was found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: dict[str, Any] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, name: str, words: list[str], gpus: str | None = None) -> subprocess.Popen[bytes]:
+        """Begins a Python command on some of the GPUs."""
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        if gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus
+        with (self.folder / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, *words], stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+
+    def end(self, name: str, process: subprocess.Popen[bytes], since: float) -> int:
+        """Waits for a command, and shows the end of its log where it failed."""
+        code = process.wait()
+        print(f"{name}: exit code {code}, {time.monotonic() - since:.0f} s", flush=True)
+        if code:
+            print(self.log(name)[-2500:], flush=True)
+        return code
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+
+    def keep(self, name: str, value: Any) -> None:
+        self.found[name] = value
+        (self.folder / "fsdp.json").write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+
+
+def write_gemma(folder: Path, tokenizer: Path) -> None:
+    """A random Gemma 2 in 16 bits, so that loading it quantizes."""
+    import torch
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Gemma2Config(**GEMMA), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    for file in tokenizer.glob("tokenizer*"):
+        shutil.copy(file, folder)
+
+
+def bench(commands: Commands, name: str, *words: str) -> list[dict[str, Any]]:
+    since, target = time.monotonic(), commands.folder / name
+    words = ("-m", "medqlora", "bench", "--devices=2", "--strategy=fsdp", f"--out={target}", *words)
+    commands.end(name, commands.begin(name, [*words]), since)
+    file = target / "bench.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    commands.keep(name, rows)
+    return rows
+
+
+def fit_words(options: argparse.Namespace, folder: Path, base: Path, *more: str) -> list[str]:
+    words = ["-m", "medqlora", "fit", "--config", str(CONFIGS / "qlora.yaml")]
+    words += ["--config", str(CONFIGS / "no_unsloth.yaml"), "--config", str(CONFIGS / "large_gpu.yaml")]
+    words += [f"--model.backend.base={base}", f"--data.source.path={options.data}"]
+    words += [f"--trainer.default_root_dir={folder}", "--trainer.log_every_n_steps=1"]
+    words += ["--progress.refresh_rate=0"]
+    if options.tiny:
+        words += ["--trainer.accelerator=cpu", "--trainer.precision=32", "--data.micro_batch_tokens=1024"]
+        words += ["--data.train_samples=16", "--data.validation_samples=2", "--trainer.max_epochs=1"]
+        words += ["--data.batch_size=4"]
+    return [*words, *more]
+
+
+def fits(commands: Commands, options: argparse.Namespace) -> None:
+    """Four fits side by side: each base on one GPU and over two."""
+    fused = ["--model.engine=fused"] if options.tiny else []
+    fused += ["--trainer.precision=bf16-mixed"]
+    native = ["--trainer.max_steps=20", "--model.generate=false", "--data.micro_batch_tokens=1536"]
+    over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
+    plans = {
+        "llama-1": (commands.folder / "llama", [*fused, "--model.generate=false"], "0"),
+        "gemma-1": (commands.folder / "gemma", native, "1"),
+        "llama-2": (commands.folder / "llama", [*fused, *over_two], None),
+        "gemma-2": (commands.folder / "gemma", [*native, *over_two], None),
+    }
+    since = time.monotonic()
+    begun = {
+        name: commands.begin(name, fit_words(options, commands.folder / f"run-{name}", base, *words), gpus)
+        for name, (base, words, gpus) in plans.items()
+    }
+    while begun:  # each is kept as it ends: a call may be cut short
+        time.sleep(0.5)
+        for name, process in [*begun.items()]:
+            if process.poll() is not None:
+                del begun[name]
+                keep_fit(commands, name, commands.end(name, process, since))
+
+
+def keep_fit(commands: Commands, name: str, code: int) -> None:
+    """Keeps what a fit left behind; and beside the other fit of its base, how far the curves are apart."""
+    run = commands.folder / f"run-{name}" / "lightning_logs" / "version_0"
+    said = [line for line in commands.log(name).splitlines() if line.startswith(SHOWN)]
+    commands.keep(name, {"exit_code": code, "said": said, **figures(run)})
+    kind = name.partition("-")[0]
+    one, two = (commands.found.get(f"{kind}-{devices}", {}).get("losses", {}) for devices in (1, 2))
+    both = [(one[step], two[step]) for step in one if step in two]
+    if both:
+        apart = max(abs(b / a - 1) for a, b in both)
+        commands.keep(f"{kind}-apart", {"steps": len(both), "largest": apart})
+        print(
+            f"{kind}: the curves are {apart:.2%} apart over {len(both)} steps, limit {CURVES:.1%}", flush=True
+        )
+
+
+#: the lines of a fit's log that the table shows
+SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows")
+
+
+def table(found: dict[str, Any]) -> None:
+    for name in ("smoke", "70b"):
+        for row in found.get(name, []):
+            keys = ("tokens_per_s", "scaling", "peak_reserved_gib", "peak_allocated_gib", "planned_gib",
+                    "plan_error", "loss", "failed", "step_s", "quickest_waits")  # fmt: skip
+            print(name, {key: row[key] for key in keys if key in row})
+    for name in ("llama-1", "llama-2", "gemma-1", "gemma-2"):
+        if name in found:
+            values = found[name]
+            keys = ("exit_code", "memory_gib", "tokens_per_s_median", "fit_seconds", "validation")
+            print(name, {key: values[key] for key in keys if key in values})
+            print("   ", *values["said"], sep="\n    ")
+    rows = found.get("70b", [])
+    if len(rows) > 1 and "tokens_per_s" in rows[1]:
+        row = rows[1]
+        reached = {
+            "GiB": row["peak_reserved_gib"] <= GIB,
+            "tokens/s": row["tokens_per_s"] >= TOKENS_PER_S,
+            "scaling": row.get("scaling", 0) >= SCALING,
+            "plan": abs(row["plan_error"]) <= APART,
+        }
+        print("reached:", reached)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    commands = Commands(options.folder)
+    commands.keep("versions", versions())
+    since = time.monotonic()
+    llama = [str(Path(__file__).parent / "random_checkpoint.py"), str(options.folder / "llama")]
+    writing = commands.begin("write", [*llama, str(options.tokenizer), "tiny" if options.tiny else "8b"], "1")
+    words = [
+        "--shape=tiny",
+        "--engine=fused",
+        "--checkpointing=full",
+        "--micro_batch_tokens=512",
+        "--steps=2",
+    ]
+    smoke = bench(commands, "smoke", *words, *(["--device=cpu"] if options.tiny else []))
+    if len(smoke) < 2 or "tokens_per_s" not in smoke[1]:
+        print(smoke)
+        return 1  # nothing else would run
+    if not options.tiny:
+        hosted = ["--embedding=host", "--head=host", "--checkpointing=offload", "--micro_batch_tokens=2048"]
+        bench(commands, "70b", "--engine=fused", "--shape=llama-3-70b", "--steps=8", *hosted)
+    write_gemma(options.folder / "gemma", options.tokenizer)
+    commands.end("write", writing, since)
+    fits(commands, options)
+    table(commands.found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
