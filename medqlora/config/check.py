@@ -63,8 +63,6 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files
     for word in line.options:
         check.word(word)
     check.end()
-    backend = check.classes.get("model.backend", ("", None))[0]
-    check_base(backend, check.class_given.get("model.backend", {}))
     if files:
         source = check.classes.get("data.source", ("", None))[0]
         check_files(verb, check.values, source, check.class_given.get("data.source", {}))
@@ -351,3 +349,5 @@ class _Check:
                         f"{place.of(key)} {class_path}: its option '{name}' is missing: write --{key}.{name} VALUE"
                     )
         check_ranges(self.values)
+        backend = self.classes.get("model.backend", ("", None))[0]
+        check_base(backend, self.class_given.get("model.backend", {}))

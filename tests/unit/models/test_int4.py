@@ -1,6 +1,7 @@
 """GPTQ and AWQ bases compute as their dequantized weights, in loss, gradients and scores, and odd ones are refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,24 @@ def test_its_own_forward_pads_and_packs_as_the_dense_models(bases: dict[str, tup
     batch = pack(examples())
     losses = [Decoder(load(*each)).loss_sum(batch).item() for each in ((base, "awq"), (twin, "none"))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_layers_are_put_together_from_several_files(
+    bases: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(bases["awq-small"][0], tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    whole = load(base, "awq", lora=False)
+    (base / "model.safetensors").unlink()
+    names = {"model-1.safetensors": sorted(tensors)[::2], "model-2.safetensors": sorted(tensors)[1::2]}
+    for file, chosen in names.items():
+        save_file({name: tensors[name] for name in chosen}, base / file, metadata={"format": "pt"})
+    listed = {name: file for file, chosen in names.items() for name in chosen}
+    index = {"metadata": {"total_size": 0}, "weight_map": listed}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    hub.clear_caches()
+    divided = load(base, "awq", lora=False)
+    for name, layer in whole.named_modules():
+        if isinstance(layer, Int4Linear):
+            same = divided.get_submodule(name)
+            assert torch.equal(same.dequantized(torch.float32), layer.dequantized(torch.float32)), name
