@@ -180,7 +180,7 @@ def check_strategy_name(name: str) -> None:
     if plain != "fsdp" and any(word in plain for word in ("fsdp", "deepspeed", "modelparallel")):
         raise InputError(
             f"--trainer.strategy {name}: it shards parameters, and a 4-bit weight would lose its scales: use fsdp, "
-            "which here shares out the base's layers as bytes"
+            "which here shards the packed base with torch's FSDP2"
         )
 
 

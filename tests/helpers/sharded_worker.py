@@ -160,7 +160,7 @@ def fused_trains_and_answers_as_a_whole_base(
 
 
 def native_trains_as_a_whole_base(base: str, mesh: Any, host: Any, mine: list[int]) -> None:
-    for checkpointing, dora in ((False, False), (True, False), (True, True)):
+    for checkpointing, dora in ((False, False), (True, True)):
         model = load(base, checkpointing=checkpointing, dora=dora)
         decoder = Decoder(model)
         gradients = trained(model, decoder, mine)
