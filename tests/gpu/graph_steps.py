@@ -151,12 +151,12 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
         "first_pass_s": round(first_s, 2),
         "loss": round(float(loss), 4),
     }
+    known = {key: value for key, value in options.items() if key not in ("graphs", "tokens")}
+    result["planned"] = round(bench.planned_gib(batches, graphs=options["graphs"] is True, **known), 2)
     if GPU:
         result["allocated"] = gib(torch.cuda.max_memory_allocated())
         result["reserved"] = gib(torch.cuda.max_memory_reserved())
         result["used_since"] = gib(at_first - torch.cuda.mem_get_info()[0])
-        known = {key: value for key, value in options.items() if key != "graphs"}
-        result["planned"] = round(bench.planned_gib(batches, graphs=options["graphs"] is True, **known), 2)
         result["plan_error"] = round(result["planned"] / result["allocated"] - 1, 3)
     graphs = train.decoder.graphs  # type: ignore[union-attr]
     if graphs is not None:
@@ -167,7 +167,9 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
 def speed(bench: Bench, count: int, budget: int, size: int | None, **options: Any) -> dict[str, Any]:
     batches = bench.batches(count, budget, size)
     kinds: dict[str, bool | None] = {"unpadded": None, "graphs" if GPU else "padded": GPU}
-    return {name: timed(bench, batches, graphs=graphs, **options) for name, graphs in kinds.items()}
+    return {
+        name: timed(bench, batches, graphs=graphs, tokens=budget, **options) for name, graphs in kinds.items()
+    }
 
 
 def equal(bench: Bench, count: int, budget: int, **options: Any) -> dict[str, Any]:
@@ -284,6 +286,7 @@ def main(shape: str, *chosen: str) -> None:
     count = int(os.environ.get("STEPS", 24 if GPU else 2))
     cases: dict[str, Callable[[], dict[str, Any]]] = {
         "2k": lambda: speed(bench, count, small, None, checkpointing="none"),
+        "2k_cached": lambda: speed(bench, count, small, None, checkpointing="none", cached=layers),
         "2k_profile": lambda: profile(bench, small, 40, graphs=None, checkpointing="none"),
         "2k_graph_profile": lambda: profile(bench, small, 40, graphs=True, checkpointing="none"),
         "equal": lambda: equal(bench, 50 if GPU else 3, small, checkpointing="none"),
