@@ -18,7 +18,7 @@ from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.kernels.attention import flash_runs
 from medqlora.fused.seeds import DeviceSeed
 from medqlora.fused.step import select_any
-from medqlora.models.host_weights import HostEmbedding
+from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.utils.console import say
 
 #: graphs that are kept, the last used ones
@@ -32,6 +32,8 @@ def why_no_graphs(decoder: FusedDecoder) -> str | None:
         return "there is no GPU"
     if decoder.sharded:
         return "processes share the base model's layers"
+    if isinstance(decoder.head, HostHead):
+        return "the head is in host memory"
     if not flash_runs(device, decoder.dtype, decoder.layers[0].first.heads.width):
         return "its attention needs the examples' lengths on the host"
     if importlib.util.find_spec("triton") is None:
