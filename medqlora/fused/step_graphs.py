@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,7 +81,9 @@ class StepGraphs:
         reason = why_no_graphs(decoder)
         if capture and reason is not None:
             raise ValueError(f"training passes can't be CUDA graphs: {reason}")
-        self._decoder = decoder
+        self._owner = weakref.ref(
+            decoder
+        )  # a cycle would keep its weights on the GPU until a garbage collection
         self._device = decoder.norm[0].device
         self._captures = capture
         self._tokens = tokens
@@ -125,6 +128,12 @@ class StepGraphs:
         self._passes += 1
         loss: Tensor = _Replayed.apply(self._gradient.detach().requires_grad_(), self, captured, self._passes)
         return loss
+
+    @property
+    def _decoder(self) -> FusedDecoder:
+        decoder = self._owner()
+        assert decoder is not None  # it calls this object
+        return decoder
 
     def _inputs(self, bucket: Bucket) -> PaddedInputs:
         decoder, embedded = self._decoder, None

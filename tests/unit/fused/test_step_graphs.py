@@ -3,6 +3,8 @@
 The graphs of `tests/gpu/graph_steps.py` are real ones.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,6 +131,17 @@ def test_a_backward_after_the_next_pass_raises(folders: Callable[[str], Path]) -
     with pytest.raises(RuntimeError, match="overwritten by a later one"):
         first.backward()
     second.backward()
+
+
+def test_a_decoder_with_graphs_is_freed_without_a_garbage_collection(folders: Callable[[str], Path]) -> None:
+    _, _, decoder = trained(folders("llama"), OnCPU, steps=2)
+    alive = weakref.ref(decoder)
+    gc.disable()
+    try:
+        del decoder
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_new_gradient_tensors_are_captured_anew(folders: Callable[[str], Path]) -> None:
