@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.kernels.attention import flash_runs
 from medqlora.fused.seeds import DeviceSeed
 from medqlora.fused.step import select_any
-from medqlora.models.host_weights import HostEmbedding
+from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.utils.console import say
 
 #: graphs that are kept, the last used ones
@@ -32,6 +33,8 @@ def why_no_graphs(decoder: FusedDecoder) -> str | None:
         return "there is no GPU"
     if decoder.sharded:
         return "processes share the base model's layers"
+    if isinstance(decoder.head, HostHead):
+        return "the head is in host memory"
     if not flash_runs(device, decoder.dtype, decoder.layers[0].first.heads.width):
         return "its attention needs the examples' lengths on the host"
     if importlib.util.find_spec("triton") is None:
@@ -39,12 +42,18 @@ def why_no_graphs(decoder: FusedDecoder) -> str | None:
     return None
 
 
-class _Captured(NamedTuple):
+class Replays(Protocol):
+    """Captured work, as `torch.cuda.CUDAGraph`."""
+
+    def replay(self) -> None: ...
+
+
+class Captured(NamedTuple):
     """The graphs of a bucket, and the tensors that they read and write."""
 
     inputs: PaddedInputs
-    forward: torch.cuda.CUDAGraph
-    backward: torch.cuda.CUDAGraph
+    forward: Replays
+    backward: Replays
     loss: Tensor
 
 
@@ -72,18 +81,22 @@ class StepGraphs:
         reason = why_no_graphs(decoder)
         if capture and reason is not None:
             raise ValueError(f"training passes can't be CUDA graphs: {reason}")
-        self._decoder = decoder
+        self._owner = weakref.ref(
+            decoder
+        )  # a cycle would keep its weights on the GPU until a garbage collection
         self._device = decoder.norm[0].device
         self._captures = capture
         self._tokens = tokens
         self.on = True
         self._warm = False
-        self._captured: OrderedDict[tuple[Bucket, bool], _Captured] = OrderedDict()
+        self._captured: OrderedDict[tuple[Bucket, bool], Captured] = OrderedDict()
         #: what else the captured work depends on
         self._key: tuple[object, ...] = ()
         self._seed = torch.zeros((), dtype=torch.int64, device=self._device)
         self._gradient = torch.ones((), device=self._device)
         self._stream: torch.cuda.Stream | None = None
+        #: its memory is that of all graphs
+        self._newest: torch.cuda.CUDAGraph | None = None
         #: in host memory, for the inputs of offloaded layers; of all sizes, since graphs keep their addresses
         self._pinned: list[list[Tensor]] = []
         #: passes so far: a backward belongs to the last one
@@ -116,6 +129,12 @@ class StepGraphs:
         loss: Tensor = _Replayed.apply(self._gradient.detach().requires_grad_(), self, captured, self._passes)
         return loss
 
+    @property
+    def _decoder(self) -> FusedDecoder:
+        decoder = self._owner()
+        assert decoder is not None  # it calls this object
+        return decoder
+
     def _inputs(self, bucket: Bucket) -> PaddedInputs:
         decoder, embedded = self._decoder, None
         if isinstance(decoder.body.embed_tokens, HostEmbedding):
@@ -139,7 +158,7 @@ class StepGraphs:
         step = decoder.seeded_step(batch.position_ids[0], segments, selection, seed, pinned)
         return decoder.pass_loss(batch, step, inputs.embedded)
 
-    def _find(self, bucket: Bucket, *, seeded: bool) -> _Captured | None:
+    def _find(self, bucket: Bucket, *, seeded: bool) -> Captured | None:
         """The graphs of a bucket, captured if they are new; None where the capture fails."""
         key = self._depends()
         if key != self._key:
@@ -166,6 +185,7 @@ class StepGraphs:
     def clear(self) -> None:
         """Forgets all graphs, and frees their memory."""
         self._captured.clear()
+        self._newest = None
 
     def summary(self) -> str | None:
         """How many graphs there were, in one line; None where there was none."""
@@ -173,14 +193,14 @@ class StepGraphs:
             return None
         return f"Training steps: CUDA graphs for {self.captures} sizes of micro-batches took {self.capture_s:.1f} s"
 
-    def backward(self, captured: _Captured, number: int, gradient: Tensor) -> None:
+    def backward(self, captured: Captured, number: int, gradient: Tensor) -> None:
         """Replays the backward of pass `number`. Raises RuntimeError if another pass has begun since."""
         if number != self._passes:
             raise RuntimeError("a captured pass was overwritten by a later one before its backward")
         self._gradient.copy_(gradient)
         captured.backward.replay()
 
-    def _try(self, bucket: Bucket, seeded: bool) -> _Captured | None:
+    def _try(self, bucket: Bucket, seeded: bool) -> Captured | None:
         """The graphs of a bucket; None where the capture fails."""
         torch.cuda.empty_cache()  # the graphs' memory is their own
         started = time.perf_counter()
@@ -203,21 +223,20 @@ class StepGraphs:
         self.captures, self.capture_s = self.captures + 1, self.capture_s + taken_s
         return captured
 
-    def _capture(self, bucket: Bucket, seeded: bool) -> _Captured:
+    def _capture(self, bucket: Bucket, seeded: bool) -> Captured:
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
         inputs, pinned = self._inputs(bucket), self._reserve(bucket.tokens)
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream), torch.autocast("cuda", enabled=False), _no_collection():
-            # all graphs share their memory
-            other = next((captured.forward for captured in self._captured.values()), None)
-            with _recording(forward, like=other):
+            with _recording(forward, like=self._newest):
                 loss = self._run(inputs, seeded=seeded, pinned=pinned)
             # on this thread: the capture belongs to it
             with torch.autograd.set_multithreading_enabled(False), _recording(backward, like=forward):
                 loss.backward(self._gradient)
-        return _Captured(inputs, forward, backward, loss.detach())
+        self._newest = forward
+        return Captured(inputs, forward, backward, loss.detach())
 
     def _reserve(self, tokens: int) -> list[Tensor] | None:
         """Pinned memory for the layers' inputs; None where they stay on the device."""
@@ -236,7 +255,7 @@ class _Context(Protocol):
     """The autograd context of `_Replayed`."""
 
     owner: StepGraphs
-    captured: _Captured
+    captured: Captured
     number: int
 
 
@@ -244,7 +263,7 @@ class _Replayed(torch.autograd.Function):
     """A captured pass in the graph: `apply(anchor, graphs, captured, number)`."""
 
     @staticmethod
-    def forward(ctx: _Context, anchor: Tensor, owner: StepGraphs, captured: _Captured, number: int) -> Tensor:
+    def forward(ctx: _Context, anchor: Tensor, owner: StepGraphs, captured: Captured, number: int) -> Tensor:
         ctx.owner, ctx.captured, ctx.number = owner, captured, number
         captured.forward.replay()
         return captured.loss.clone()

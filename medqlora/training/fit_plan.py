@@ -91,8 +91,8 @@ class FitOptions:
 
     @property
     def graphable(self) -> bool:
-        """Whether training steps can run as CUDA graphs: on a GPU, with gradients that stay in place."""
-        return self.device == "cuda" and self.optimizer in FLAT_OPTIMIZERS
+        """Whether training steps can run as CUDA graphs: on a GPU, with the head and gradients that stay in place."""
+        return self.device == "cuda" and self.optimizer in FLAT_OPTIMIZERS and self.model.head == "device"
 
     def setting(self, *, fused: bool, width: int, cached_layers: int, shards: int) -> Setting:
         """The planner's setting, before anything is chosen by memory."""

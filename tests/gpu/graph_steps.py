@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from medqlora.config.model import StepOptions
 from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.packing import StepBatch, step_batch
-from medqlora.fused import FusedDecoder, StepGraphs
+from medqlora.fused import Checkpointing, FusedDecoder, StepGraphs
 from medqlora.models.host_weights import to_host
 from medqlora.planner import Setting, Shape, plan
 from medqlora.planner.memory import GIB
@@ -78,21 +78,19 @@ class Bench:
         """The peak of the steps by `medqlora plan`."""
         micros = [micro for batch in batches for micro in batch.micro_batches]
         largest = max(micros, key=lambda micro: micro.input_ids.numel())
-        place: Any = "host" if self.hosted else "device"
         setting = Setting(
             checkpointing=checkpointing,
             cached=cached,
             graphs=graphs,
             tokens=largest.input_ids.numel(),
             loss_rows=len(largest.rows),
-            embedding=place,
-            head=place,
+            embedding="host" if self.hosted else "device",
         )
         return plan(Shape.of(self.model.config), setting).total("fit") / GIB
 
     def host(self) -> None:
-        """Moves embedding and head to host memory, for the rest of the process."""
-        to_host(self.model, embedding=True, head=True)
+        """Moves the embedding to host memory, for the rest of the process."""
+        to_host(self.model, embedding=True, head=False)
         self.hosted = True
 
     def train(
@@ -151,12 +149,12 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
         "first_pass_s": round(first_s, 2),
         "loss": round(float(loss), 4),
     }
+    known = {key: value for key, value in options.items() if key not in ("graphs", "tokens")}
+    result["planned"] = round(bench.planned_gib(batches, graphs=options["graphs"] is True, **known), 2)
     if GPU:
         result["allocated"] = gib(torch.cuda.max_memory_allocated())
         result["reserved"] = gib(torch.cuda.max_memory_reserved())
         result["used_since"] = gib(at_first - torch.cuda.mem_get_info()[0])
-        known = {key: value for key, value in options.items() if key != "graphs"}
-        result["planned"] = round(bench.planned_gib(batches, graphs=options["graphs"] is True, **known), 2)
         result["plan_error"] = round(result["planned"] / result["allocated"] - 1, 3)
     graphs = train.decoder.graphs  # type: ignore[union-attr]
     if graphs is not None:
@@ -167,17 +165,26 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
 def speed(bench: Bench, count: int, budget: int, size: int | None, **options: Any) -> dict[str, Any]:
     batches = bench.batches(count, budget, size)
     kinds: dict[str, bool | None] = {"unpadded": None, "graphs" if GPU else "padded": GPU}
-    return {name: timed(bench, batches, graphs=graphs, **options) for name, graphs in kinds.items()}
+    return {
+        name: timed(bench, batches, graphs=graphs, tokens=budget, **options) for name, graphs in kinds.items()
+    }
 
 
-def equal(bench: Bench, count: int, budget: int, **options: Any) -> dict[str, Any]:
-    """Whether losses, norms and weights of steps from graphs are the bits of steps without."""
+def equal(
+    bench: Bench, count: int, budget: int, *, other: Checkpointing | None = None, **options: Any
+) -> dict[str, Any]:
+    """Whether losses, norms and weights of steps from graphs are the bits of steps without.
+
+    With `other`, of steps without graphs and with that checkpointing.
+    """
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     runs = []
     batches = bench.batches(count, budget)
-    for graphs in (False, GPU):
+    for graphs in (False, GPU if other is None else False):
         torch.manual_seed(0)
+        if runs and other is not None:
+            options["checkpointing"] = other
         train = bench.train(graphs=graphs, rate=2e-4, **options)
         results = [train.step(batch) for batch in batches]
         figures = torch.stack([torch.stack((result.loss, result.grad_norm)) for result in results])
@@ -185,8 +192,8 @@ def equal(bench: Bench, count: int, budget: int, **options: Any) -> dict[str, An
         del train
         free()
     torch.use_deterministic_algorithms(False)
-    (one, weights), (other, others) = runs
-    differ = [i for i in range(count) if not torch.equal(one[i], other[i])]
+    (one, weights), (second, others) = runs
+    differ = [i for i in range(count) if not torch.equal(one[i], second[i])]
     return {
         "steps": count,
         "steps_that_differ": len(differ),
@@ -284,10 +291,13 @@ def main(shape: str, *chosen: str) -> None:
     count = int(os.environ.get("STEPS", 24 if GPU else 2))
     cases: dict[str, Callable[[], dict[str, Any]]] = {
         "2k": lambda: speed(bench, count, small, None, checkpointing="none"),
+        "2k_cached": lambda: speed(bench, count, small, None, checkpointing="none", cached=layers),
         "2k_profile": lambda: profile(bench, small, 40, graphs=None, checkpointing="none"),
         "2k_graph_profile": lambda: profile(bench, small, 40, graphs=True, checkpointing="none"),
         "equal": lambda: equal(bench, 50 if GPU else 3, small, checkpointing="none"),
         "equal_offload": lambda: equal(bench, count // 2, small, checkpointing="offload"),
+        "offload_is_full": lambda: equal(bench, count // 2, small, checkpointing="offload", other="full"),
+        "8k_offload_is_full": lambda: equal(bench, count // 4, large, checkpointing="offload", other="full"),
         "equal_full": lambda: equal(bench, count // 2, small, checkpointing=layers // 2),
         "8_examples": lambda: speed(bench, count, large, 8, checkpointing="none"),
         "8k_cached": lambda: speed(bench, count // 2, large, None, checkpointing="none", cached=layers),
@@ -299,7 +309,7 @@ def main(shape: str, *chosen: str) -> None:
             bench, lambda: equal(bench, count // 2, small, checkpointing=layers // 2)
         ),
         "8k_offload_profile": lambda: profile(bench, large, 30, graphs=None, checkpointing="offload"),
-        # the last: embedding and head stay on the host
+        # the last: the embedding stays on the host
         "2k_hosted": lambda: hosted(bench, lambda: speed(bench, count, small, None, checkpointing="offload")),
         "equal_hosted": lambda: hosted(
             bench, lambda: equal(bench, count // 2, small, checkpointing="offload")

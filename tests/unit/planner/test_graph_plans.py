@@ -27,7 +27,9 @@ def planned(memory: float | None = 140, **changes: Any) -> FitPlan:
         "device": "cuda",
     }
     fit |= {"tokens": 2048, "generate": False}
-    model = {key: changes.pop(key) for key in ("graphs", "checkpointing", "weights") if key in changes}
+    model = {
+        key: changes.pop(key) for key in ("graphs", "checkpointing", "weights", "head") if key in changes
+    }
     fit |= changes
     options = FitOptions(
         Transformers("base"),
@@ -55,6 +57,7 @@ def test_graphs_are_planned_for_small_micro_batches_on_a_gpu() -> None:
         {"optimizer": "lion_8bit"},
         {"optimizer": lambda parameters: None},
         {"device": "cpu"},
+        {"head": "host"},
         {"tokens": 8192},
     ):
         other = planned(**without)
