@@ -48,7 +48,9 @@ def run(words: list[str]) -> int:
     check_words(kept, "--library")
     built = test_sets(kept, list(folders.values()), "--library")
     data = built.datamodule
-    check_contamination(list(folders.values()), data, bool(option_of(built, "report.allow_overlap")), "--library")
+    check_contamination(
+        list(folders.values()), data, bool(option_of(built, "report.allow_overlap")), "--library"
+    )
     from medqlora.inference.several import SeveralAdapters
 
     several = SeveralAdapters.load(list(folders.values()), device=device_of(kept), option="--library")
