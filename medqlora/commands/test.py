@@ -35,9 +35,9 @@ def run(command: str, words: list[str]) -> int:
 
         return run_ensemble(words)
     if is_given("library", words):
-        from medqlora.commands.library_use import test
+        from medqlora.commands.library_test import run as run_library
 
-        return test(words)
+        return run_library(words)
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,7 +125,8 @@ class TopicRouter:
         """
         fix = "write it again with `medqlora library add`"
         try:
-            with np.load(file, allow_pickle=False) as data:
+            # of the bytes: numpy leaves a damaged file open
+            with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as data:
                 version = int(data["version"])
                 text = json.loads(data["text"].tobytes())
                 idf, coefficients, intercepts = (

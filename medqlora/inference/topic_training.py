@@ -60,7 +60,12 @@ def train_router(
         return Trained(None, tuple(remarks))
     texts = [routed_text(record) for record in records]
     classes = sorted(set(kept))
-    out_of_fold = _out_of_fold(texts, kept, classes)
+    try:
+        out_of_fold = _out_of_fold(texts, kept)
+    except ValueError:  # no word occurs in two questions
+        return Trained(
+            None, (*remarks, f"every question goes to {general}: the known questions share no words")
+        )
     predictions = [
         Prediction(record.id, name, tuple(classes), tuple(map(float, row)), (1,) * len(classes))
         for record, name, row in zip(records, kept, out_of_fold, strict=True)
@@ -78,11 +83,14 @@ def train_router(
 def _fitted(
     texts: Sequence[str], names: Sequence[str], classes: Sequence[str]
 ) -> tuple[dict[str, int], Array, Array, Array]:
-    """Vocabulary, idf, coefficients and intercepts, a row a class also where there are two."""
+    """Vocabulary, idf, coefficients and intercepts, a row a class also where there are two.
+
+    A word of a single question is left out: in no other question would it say anything.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    words = TfidfVectorizer(sublinear_tf=True, max_features=_WORDS)
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=_WORDS)
     features = words.fit_transform(texts)
     model = LogisticRegression(C=10.0, max_iter=2000).fit(features, names)
     assert list(model.classes_) == list(classes)
@@ -94,7 +102,7 @@ def _fitted(
     return vocabulary, np.asarray(words.idf_), coefficients, intercepts
 
 
-def _out_of_fold(texts: Sequence[str], names: Sequence[str], classes: Sequence[str]) -> Array:
+def _out_of_fold(texts: Sequence[str], names: Sequence[str]) -> Array:
     """log p of each class for each text, by a classifier that did not see it, shape (texts, classes)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -102,7 +110,8 @@ def _out_of_fold(texts: Sequence[str], names: Sequence[str], classes: Sequence[s
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, max_features=_WORDS), LogisticRegression(C=10.0, max_iter=2000)
+        TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=_WORDS),
+        LogisticRegression(C=10.0, max_iter=2000),
     )
     folds = StratifiedKFold(_SPLITS, shuffle=True, random_state=0)
     found = cross_val_predict(model, list(texts), list(names), cv=folds, method="predict_log_proba")

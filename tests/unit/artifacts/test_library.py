@@ -1,0 +1,80 @@
+"""library.toml: written and read back, and refused where it is wrong."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from medqlora.artifacts.library import Entry, Library
+from medqlora.compat.toml import read_toml, write_toml
+from medqlora.errors import InputError
+from medqlora.records import Record
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+
+def entry(name: str, *topics: str) -> Entry:
+    return Entry(
+        name,
+        f"adapters/{name}",
+        "0" * 64,
+        'C:\\base "x"',
+        "sha256:1",
+        topics,
+        test={"accuracy": 0.5, "accuracy_ci95": [0.4, 0.6]},
+    )
+
+
+def test_what_is_written_is_toml_and_is_read_back() -> None:
+    content = {
+        "text": 'a "quote" \\ and \t tab, é, 𝛼, \x7f and \x01',
+        "numbers": [1, -2.5, 1e-9],
+        "yes": True,
+        "empty": [],
+        "a key": {"inner": {"x": 1}, "y": "z"},
+        "rows": [{"name": "a", "part": {"n": 1}}, {"name": "b"}],
+    }
+    assert tomllib.loads(write_toml(content)) == content
+    assert read_toml(write_toml({"none": None, "x": 1})) == {"x": 1}
+
+
+def test_a_library_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    entries = {one.name: one for one in (entry("heart", "Heart Diseases", "Stroke"), entry("all"))}
+    saved = Library(tmp_path, "all", entries).saved()
+    found = Library.open(str(tmp_path))
+    assert found == saved
+    assert found.names == ["all", "heart"]
+    assert [one.name for one in found.specialised] == ["heart"]
+    assert found.entries["heart"].has_topic(Record("a", "?", topics=("Humans", "heart diseases")))
+    assert not found.entries["heart"].has_topic(Record("a", "?", topics=("Heart",)))
+    assert found.router() is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("version = 1", "version = 2", "version 2"),
+        ('general = "all"', 'general = "none"', "general"),
+        ("version = 1", "version = ", "not TOML"),
+        ('adapter = "adapters/heart"', 'adapter = "../elsewhere"', "outside"),
+        ('name = "heart"', 'name = "he art"', "NAME"),
+        ('topics = ["Heart Diseases"]', "topics = 3", "topics"),
+        ('sha256 = "00', 'sha257 = "00', "sha256"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(old: str, new: str, named: str, tmp_path: Path) -> None:
+    Library(
+        tmp_path, "all", {one.name: one for one in (entry("all"), entry("heart", "Heart Diseases"))}
+    ).saved()
+    file = tmp_path / "library.toml"
+    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+    with pytest.raises(InputError, match=named):
+        Library.open(str(tmp_path))
+
+
+def test_a_folder_without_a_library_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"library\.toml"):
+        Library.open(str(tmp_path))
