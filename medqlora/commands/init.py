@@ -205,14 +205,13 @@ def _plan(draft: "Draft") -> "Report":
     from medqlora.commands.plan import planned_report
     from medqlora.commands.read_sets import config_file
     from medqlora.config.check import check_options
-    from medqlora.planner.speed import GPUS, gpu_named
+    from medqlora.planner.speed import gpu_named
 
     machine = draft.machine
     named = None
     if not machine.here and machine.gpu is not None and draft.base != DEMO_BASE:
         with contextlib.suppress(InputError):
             named = gpu_named(machine.gpu)
-        assert named is None or named in GPUS.values()
     memory = machine.gpu_memory if draft.on_gpu else None
     with config_file(draft.text()) as path:
         check_options("fit", ["--config", path], files=True)
