@@ -112,7 +112,7 @@ def test_what_is_said_of_the_release_is_true_of_this_version() -> None:
     assert f"## [{medqlora.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     major, minor, _ = medqlora.__version__.split(".")
     assert f"| {major}.{minor}.x | yes |" in (ROOT / "SECURITY.md").read_text("utf-8")
-    for name in ("ci.yml", "newest.yml"):
+    for name in ("ci.yml", "newest.yml", "release.yml"):
         assert yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))["jobs"]
 
 
