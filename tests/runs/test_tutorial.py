@@ -26,7 +26,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def wait_for(address: str, running: WarmCommand, limit_s: float = 240.0) -> None:
+def wait_for(address: str, running: WarmCommand, limit_s: float = 600.0) -> None:
     """Waits until the server answers."""
     end = time.monotonic() + limit_s
     while not answers(address):
@@ -36,6 +36,7 @@ def wait_for(address: str, running: WarmCommand, limit_s: float = 240.0) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif("MEDQLORA_THOROUGH" not in os.environ, reason="every night: the tutorial takes minutes")
 def test_the_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
