@@ -52,7 +52,7 @@ def test_the_commands_of_the_notebook_are_taken_too(monkeypatch: pytest.MonkeyPa
             Line("notebook", tuple(words.replace("$RUN", "lightning_logs/version_0").split()[1:])),
             monkeypatch,
         )
-    assert len(lines) == 8
+    assert len(lines) == 7
 
 
 def test_a_wrong_command_option_or_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
