@@ -1,6 +1,7 @@
-"""Takes pictures of a run's TensorBoard and of a test's report, at desktop and phone width.
+"""Takes pictures of a run's TensorBoard, of a test's report and of `medqlora data`'s page, at desktop and phone width.
 
     python examples/screenshots.py lightning_logs --report lightning_logs/version_1/report.html --out pictures
+    python examples/screenshots.py --look data_look.html --out docs/images
 
 Needs Playwright (`pip install playwright`) and a Chromium: the one that `playwright install chromium` fetches, or the
 system's. Without Playwright only the report is taken, by Chromium itself. Nothing outside this machine is asked.
@@ -53,6 +54,8 @@ def main() -> int:
         if options.report is not None:
             for name, size in SIZES.items():
                 take_report(browser, options.report, size, options.out, name)
+        if options.look is not None:
+            take_look(browser, options.look, options.out)
         if options.logdir is not None:
             with tensorboard(options.logdir) as address:
                 for name, size in SIZES.items():
@@ -66,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     made.add_argument("logdir", nargs="?", type=Path, help="TensorBoard's folder, as lightning_logs")
     made.add_argument("--report", type=Path, help="a report.html")
+    made.add_argument("--look", type=Path, help="a data_look.html of `medqlora data`")
     made.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the PNG files")
     made.add_argument("--chromium", help="the browser's program, where it is not found by itself")
     return made
@@ -85,6 +89,26 @@ def take_report(browser: Any, report: Path, size: tuple[int, int], out: Path, na
             save(page, out / f"report-{name}-curves.png")
             take_questions(page, out / f"report-{name}-questions.png")
         page.close()
+
+
+def take_look(browser: Any, look: Path, out: Path) -> None:
+    """Tokens with their loss mask and the packing of the first steps, as docs/images has them."""
+    page = browser.new_page(viewport={"width": 1000, "height": 300}, color_scheme="light")
+    page.goto(look.resolve().as_uri())
+    page.evaluate(
+        """() => {
+            const kept = ["Tokens and loss mask", "Packing of the first steps"];
+            for (const part of [...document.querySelectorAll("body > *, main > *, section")]) {
+                const title = part.querySelector("h2")?.textContent;
+                if (!part.querySelector("section") && !kept.includes(title)) part.remove();
+            }
+            document.querySelectorAll("article").forEach((part, place) => { if (place > 1) part.remove(); });
+        }"""
+    )
+    path = out / "data-look.png"
+    page.screenshot(path=str(path), full_page=True)
+    print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+    page.close()
 
 
 def take_questions(page: Any, path: Path) -> None:

@@ -16,6 +16,8 @@ from medqlora.utils.progress import phase
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+#: reports of a merge or an export: they quote questions, which may not be for others
+STAYS = ("merge_report.json", "merge_report.html", "export_report.json", "export_report.html")
 #: bytes from which a file travels on its own, before the commit
 _LARGE = 10 * 2**20
 
@@ -44,7 +46,9 @@ class Push:
 
 
 def files_to_send(folder: Path) -> dict[str, Path]:
-    """Path in the repository → file: all of a folder, or a single file. Hidden and temporary files stay here.
+    """Path in the repository → file: all of a folder, or a single file.
+
+    Hidden and temporary files stay here, and so do reports that quote questions.
 
     Raises:
         InputError: there is nothing to send, or a link leads out of the folder.
@@ -62,7 +66,7 @@ def files_to_send(folder: Path) -> dict[str, Path]:
                 f"{file}: a link that leads out of the folder is not sent: replace it by the file"
             )
         found[inner.as_posix()] = file
-    found.pop(CARD, None)
+    found = {name: file for name, file in found.items() if name not in (CARD, *STAYS)}
     if not found:
         raise InputError(
             f"{folder}: there is no file to send: name an adapter, a merged model or a GGUF file"

@@ -188,16 +188,23 @@ def _size(draft: "Draft", read: "ReadSets", options: argparse.Namespace, asker: 
     return replace(draft, epochs=epochs)
 
 
-def _fitting(draft: "Draft", bases: Sequence[str]) -> "tuple[Draft, Report]":
-    """The draft with the first of the base models that fits the memory by the plan; the last where none does."""
-    report: Report | None = None
+def _fitting(draft: "Draft", bases: Sequence[str]) -> "tuple[Draft, Report | str]":
+    """The draft with the first of the base models that fits the memory by the plan, and the plan.
+
+    The last one where none fits. In place of the plan, why there is none: the Hub can't be asked for the model's shape.
+    """
     for base in bases:
         tried = replace(draft, base=base, epochs=draft.epochs if base == draft.base else None)
-        report = _plan(tried)
+        try:
+            report = _plan(tried)
+        except InputError as error:
+            if Path(base).expanduser().exists() or "Hub" not in str(error):
+                raise
+            return tried, f"not planned: {error}"
         if report["fits"] is not False or base == bases[-1]:
             return tried, report
         print(f"{base} does not fit the memory by the plan: trying the next", flush=True)
-    raise AssertionError("there is always a base model")
+    raise InputError("--base: there is none to try: name one")
 
 
 def _plan(draft: "Draft") -> "Report":
@@ -205,33 +212,32 @@ def _plan(draft: "Draft") -> "Report":
     from medqlora.commands.plan import planned_report
     from medqlora.commands.read_sets import config_file
     from medqlora.config.check import check_options
-    from medqlora.planner.speed import GPUS, gpu_named
+    from medqlora.planner.speed import gpu_named
 
     machine = draft.machine
     named = None
     if not machine.here and machine.gpu is not None and draft.base != DEMO_BASE:
         with contextlib.suppress(InputError):
             named = gpu_named(machine.gpu)
-        assert named is None or named in GPUS.values()
     memory = machine.gpu_memory if draft.on_gpu else None
     with config_file(draft.text()) as path:
         check_options("fit", ["--config", path], files=True)
         return planned_report(["--config", path], named, memory, (None, None))
 
 
-def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report", why: str) -> None:
+def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", why: str) -> None:
     from medqlora import __version__
     from medqlora.commands.plan_report import memory_words, time_words
     from medqlora.evaluation.report.look_console import findings
     from medqlora.utils.files import write_text
 
     sets = ", ".join(f"{len(part):,} {name}" for name, part in read.look.records.items() if part)
-    plan = [
-        f"Base:    {draft.base} ({why})",
-        f"Memory:  {memory_words(report)}",
-        f"Work:    {time_words(report)}",
-    ]
-    notes = [f"Note:    {note}" for note in report["notes"]]
+    plan, notes = [f"Base:    {draft.base} ({why})"], []
+    if isinstance(report, str):
+        plan.append(f"Memory:  {report}")
+    else:
+        plan += [f"Memory:  {memory_words(report)}", f"Work:    {time_words(report)}"]
+        notes = [f"Note:    {note}" for note in report["notes"]]
     head = [
         f"Written by medqlora {__version__}: medqlora init",
         f"Data:    {read.look.source}: {sets} questions",

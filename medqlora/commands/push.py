@@ -88,7 +88,7 @@ def run(command: str, words: list[str]) -> int:
 def _push(options: argparse.Namespace) -> "tuple[Push, list[str]]":
     """What to send, and the lines that say so."""
     from medqlora.artifacts.hub_card import CARD, model_index, plain_card, read_card, with_index
-    from medqlora.artifacts.hub_push import Push, files_to_send
+    from medqlora.artifacts.hub_push import STAYS, Push, files_to_send
 
     if not _NAME.fullmatch(options.to) or ".." in options.to:
         raise InputError(f"--to {options.to}: write OWNER/NAME, as the Hub names repositories")
@@ -106,7 +106,14 @@ def _push(options: argparse.Namespace) -> "tuple[Push, list[str]]":
     width = max(map(len, files))
     lines = [f"{path} to {options.to} ({'private' if push.private else 'PUBLIC'}, where it is new)"]
     lines += [f"  {name:<{width}}  {_size(file.stat().st_size)}" for name, file in files.items()]
-    lines += [f"  {CARD:<{width}}  the card, {_figures(index)}", f"{_size(push.total_bytes)} in all", where]
+    lines += [
+        f"  {CARD:<{width}}  the card, {_figures(index)}",
+        f"{_size(push.total_bytes)} in all",
+        where,
+        *_notes(path),
+    ]
+    left = sorted(name for name in STAYS if path.is_dir() and (path / name).is_file())
+    lines += [f"Not sent: {', '.join(left)}: texts of questions may be in them"] if left else []
     return push, lines
 
 
@@ -171,7 +178,6 @@ def _report(given: str | None, logs: Path, path: Path) -> tuple[Mapping[str, obj
 
 def _weights_sha256(path: Path) -> str | None:
     """The digest of the adapter's weights that this is, or was made from; None where it is not known."""
-    from medqlora.models.adapters import RECORD_FILE
     from medqlora.models.weight_files import ADAPTER_WEIGHTS
     from medqlora.utils.digests import file_digest
 
@@ -185,12 +191,32 @@ def _weights_sha256(path: Path) -> str | None:
             return read_info(gguf[0], "push").adapter_sha256
         except ImportError:  # the extra `gguf`
             return None
+    merged = _record(path).get("merged")
+    digest = merged.get("adapter_sha256") if isinstance(merged, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
+def _record(path: Path) -> dict[str, object]:
+    """The folder's own record; {} where it has none."""
+    from medqlora.models.adapters import RECORD_FILE
+
     try:
         record = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    digest = record.get("adapter_sha256") if isinstance(record, dict) else None
-    return digest if isinstance(digest, str) else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _notes(path: Path) -> list[str]:
+    """What others should know before it is sent."""
+    from medqlora.artifacts.card_metadata import on_the_hub
+
+    base = _record(path).get("base")
+    if not isinstance(base, str) or on_the_hub(base):
+        return []
+    return [
+        f"Note: its base model is a folder of this machine ({base}), which the files name: others can't load it"
+    ]
 
 
 def _origin(path: Path) -> tuple[str | None, str | None]:

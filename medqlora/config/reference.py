@@ -1,4 +1,4 @@
-"""The option references of docs/configuration.md and docs/serve.md and the commands' table of README.md.
+"""The option references of docs/configuration.md and docs/serve.md; the commands' table of README.md and docs/index.md.
 
 `python -m medqlora.config.reference` rewrites their marked blocks; a test fails when they differ.
 """
@@ -72,6 +72,7 @@ def pages() -> dict[Path, str]:
             (ROOT / "docs" / "configuration.md", "options", option_tables),
             (ROOT / "docs" / "serve.md", "serve", serve_table),
             (ROOT / "README.md", "commands", command_table),
+            (ROOT / "docs" / "index.md", "commands", command_table),
         )
     }
 

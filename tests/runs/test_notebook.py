@@ -12,8 +12,9 @@ from import_path import import_path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from medqlora.cli import main
+from medqlora.config.check import check_options
 from medqlora.config.shipped import shipped_configs
+from medqlora.config.words import CommandLine, with_config
 
 FILE = Path(__file__).parents[2] / "examples" / "medqlora_colab.ipynb"
 SHORT = (
@@ -41,15 +42,19 @@ def test_every_configuration_that_it_names_is_shipped(notebook: nbformat.Noteboo
 
 
 @pytest.mark.parametrize("gpu", ["T4", "L4", "A100-SXM4-40GB"])
-def test_the_configuration_of_each_gpu_is_one_that_plan_takes(
-    gpu: str, notebook: nbformat.NotebookNode, capsys: pytest.CaptureFixture[str]
+def test_the_configuration_of_each_gpu_is_one_that_fit_takes(
+    gpu: str, notebook: nbformat.NotebookNode
 ) -> None:
     chosen = notebook.cells[2].source.partition("if not GPU:")[2].partition("SHORT =")[0]
     names = {"GPU": f"NVIDIA {gpu}"}
     exec(f"if not GPU:{chosen}", names)  # the notebook's own lines
-    kind = {"T4": "t4", "L4": "l4"}.get(gpu, "a100-40gb")
-    assert main(["plan", *shlex.split(names["CONFIG"]), "--gpu", kind]) == 0
-    assert "75 steps of" in capsys.readouterr().out  # 200 questions, 8 a step, 3 epochs
+    words = with_config(shlex.split(names["CONFIG"]))
+    check_options("fit", words)
+    line = CommandLine.parse(words)
+    assert str(line.value("data.train_samples")) == "200"
+    assert str(line.value("trainer.max_epochs")) == "3"
+    assert line.value("trainer.precision") == ("16-mixed" if gpu == "T4" else "bf16-mixed")
+    assert line.class_path("model.backend") == "medqlora.models.Transformers"
 
 
 @pytest.mark.slow
@@ -72,7 +77,7 @@ def test_all_cells_run_without_a_gpu(
             server.close()
     done = {words[0]: text for words, code, text in server.calls}
     assert [(words[0], code) for words, code, _ in server.calls if code] == []
-    assert list(done) == ["doctor", "data", "plan", "fit", "test", "predict", "merge", "export"]
+    assert list(done) == ["data", "plan", "fit", "test", "predict", "merge", "export"]
     assert "95% interval" in done["test"]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)

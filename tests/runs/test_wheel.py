@@ -112,8 +112,16 @@ def test_what_is_said_of_the_release_is_true_of_this_version() -> None:
     assert f"## [{medqlora.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     major, minor, _ = medqlora.__version__.split(".")
     assert f"| {major}.{minor}.x | yes |" in (ROOT / "SECURITY.md").read_text("utf-8")
-    for name in ("ci.yml", "newest.yml"):
+    for name in ("ci.yml", "newest.yml", "release.yml"):
         assert yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))["jobs"]
+
+
+def test_the_container_is_built_from_the_same_files() -> None:
+    copied = (ROOT / "Dockerfile").read_text("utf-8").partition("FROM base AS cpu")[0].split()
+    let_in = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    for name in SOURCES:
+        assert name in copied
+        assert f"!{name}" in let_in
 
 
 def test_versions_are_listed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:

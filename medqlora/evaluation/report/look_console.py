@@ -85,8 +85,8 @@ def _shortened(name: str, one: SetFacts, limit: int) -> str:
     if not one["shortened"]:
         return ""
     return (
-        f"{one['shortened']:,} {SET_NAMES[name]} contexts are shortened to the limit of {limit:,} prompt tokens, by "
-        f"{one['dropped_tokens']:,} in all: raise --data.max_prompt_tokens, or accept it"
+        f"Contexts of {one['shortened']:,} {SET_NAMES[name]} questions are shortened to the limit of {limit:,} prompt "
+        f"tokens, by {one['dropped_tokens']:,} in all: raise --data.max_prompt_tokens, or accept it"
     )
 
 

@@ -112,9 +112,9 @@ def _examples(look: DataLook, tokenizer: Tokenizer, count: int) -> Markup | None
         return None
     legend = element(
         "p",
-        "Each token on its own ground; what is ",
-        element("span", "bold and underlined", class_="learned"),
-        " is learned (it carries loss), the rest is read only. Decoded from the row that training makes.",
+        "The shading alternates from token to token. Tokens ",
+        element("span", "in bold with a line below", class_="learned"),
+        " carry loss: they are learned. All others are only read. The mask is that of the row that training makes.",
         class_="tokens",
     )
     chosen = shown_examples(records, encoded, count)

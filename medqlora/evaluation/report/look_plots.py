@@ -49,9 +49,7 @@ def packing_figure(steps: Sequence[Sequence[Row]], budget: int) -> Figure:
             axes.barh(
                 height, prompt, left=begin, height=0.7, color="#c9d6e6", edgecolor="white", linewidth=0.8
             )
-            axes.barh(
-                height, learned, left=begin + prompt, height=0.7, color=THIS, edgecolor="white", linewidth=0.8
-            )
+            axes.barh(height, learned, left=begin + prompt, height=0.7, color=THIS, linewidth=0)
             begin += prompt + learned
     axes.axvline(budget, color="#b3261e", linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])

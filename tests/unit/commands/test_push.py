@@ -149,8 +149,13 @@ def test_a_merged_model_and_a_gguf_file_are_sent_too(
     merged.mkdir()
     (merged / "config.json").write_text("{}")
     (merged / "model.safetensors").write_bytes(WEIGHTS)
-    (merged / "medqlora.json").write_text(json.dumps({"adapter_sha256": REPORT["adapter_sha256"]}))
-    pushed(capsys, "merged", "--to", "me/merged")
+    record = {"merged": {"adapter_sha256": REPORT["adapter_sha256"]}, "base": "/home/me/base"}
+    (merged / "medqlora.json").write_text(json.dumps(record))
+    (merged / "merge_report.html").write_text("a question")
+    text = pushed(capsys, "merged", "--to", "me/merged")
+    assert "Not sent: merge_report.html" in text
+    assert "/home/me/base" in text
+    assert "merge_report.html" not in hub.commits[-1][1]
     assert "model-index" in hub.commits[-1][1]["README.md"].decode()
     import gguf
 

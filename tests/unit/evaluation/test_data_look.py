@@ -86,7 +86,7 @@ def test_counts_and_findings(look: DataLook) -> None:
     assert places == {("q2", "again", "train"), ("q3", "leak", "dev")}
     lines = findings(facts)
     assert lines[0].startswith("Leak: 1 pair of questions in two sets have the same texts")
-    assert any("shortened to the limit of 90" in line for line in lines)
+    assert any("shortened to the limit of 90 prompt" in line for line in lines)
     assert "Warning: few" in lines
 
 

@@ -1,0 +1,71 @@
+"""Every night the tutorial is done as it is written: its Python, its commands, its server and its request."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from doc_commands import ROOT, blocks
+from warm_process import WarmCommand
+
+PAGE = ROOT / "docs" / "tutorial.md"
+
+
+def answers(address: str) -> bool:
+    """Whether the server is ready."""
+    try:
+        with urllib.request.urlopen(f"{address}/readyz", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_for(address: str, running: WarmCommand, limit_s: float = 600.0) -> None:
+    """Waits until the server answers."""
+    end = time.monotonic() + limit_s
+    while not answers(address):
+        assert time.monotonic() < end, running.log.read_text("utf-8")
+        assert running.poll() is None, running.log.read_text("utf-8")
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif("MEDQLORA_THOROUGH" not in os.environ, reason="every night: the tutorial takes minutes")
+def test_the_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs: dict[str, str] = {}
+    server: WarmCommand | None = None
+    for _, language, lines in blocks(PAGE):
+        if language == "python":
+            exec("\n".join(lines), {})
+        if language:
+            continue
+        for number, line in enumerate(lines):
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["medqlora", "serve"]:
+                server = WarmCommand(words[1:], cwd=tmp_path, log=tmp_path / "serve.log")
+                wait_for(f"http://127.0.0.1:{words[words.index('--port') + 1]}", server)
+            elif words[:1] == ["medqlora"]:
+                log = tmp_path / f"{len(outputs)}-{number}.log"
+                assert WarmCommand(words[1:], cwd=tmp_path, log=log).wait(600) == 0, log.read_text("utf-8")
+                outputs[words[1]] = log.read_text("utf-8")
+            elif words[:1] == ["curl"]:
+                body, address = words[words.index("-d") + 1].encode(), f"http://{words[2]}"
+                with urllib.request.urlopen(urllib.request.Request(address, body), timeout=120) as reply:
+                    assert json.loads(reply.read())["decision"] == "yes"
+    assert server is not None
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 0
+    assert list(outputs) == ["data", "init", "fit", "test", "ask", "merge", "push"]
+    score = re.search(r"^accuracy +([\d.]+)%", outputs["test"], re.MULTILINE)
+    assert score is not None
+    assert float(score[1]) > 90
+    assert "Changed decisions: 0" in outputs["merge"]
+    assert "Nothing was sent" in outputs["push"]
