@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
-from medqlora.records import LETTERS, Record, lettered
+from medqlora.records import LETTERS, ImageFile, Record, lettered
 from medqlora.retrieval.citations import cited_answer
 from medqlora.safety import SafeReply, screen
 from medqlora.serving.audit import AuditLog
 from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.image import MOST_IMAGES, clean_images
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool, UnavailableError
 from medqlora.serving.sources import Sources
@@ -51,6 +52,7 @@ class Question:
         labels: the decisions, where they are not the model's own.
         model: name of the served model.
         screened: further texts that may call for a fixed reply.
+        images: its images, in memory.
     """
 
     text: str
@@ -59,6 +61,7 @@ class Question:
     model: str
     labels: tuple[str, ...] = ()
     screened: tuple[str, ...] = ()
+    images: tuple[ImageFile, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -159,6 +162,21 @@ class Service:
             )
         return made
 
+    async def with_images(self, question: Question, images: Sequence[str]) -> Question:
+        """The question with its images, their pixels alone.
+
+        Raises:
+            ServiceError: the model reads text alone, or an image can't be read.
+        """
+        if not images or question.reply() is not None:
+            return question
+        model = self.model(question.model)
+        if not model.reads_images:
+            raise ServiceError(422, f"{model.name} reads text alone: leave the images out")
+        if len(images) > MOST_IMAGES:
+            raise ServiceError(422, f"{len(images)} images, {MOST_IMAGES} are allowed")
+        return replace(question, images=await clean_images(images))
+
     def job(self, question: Question, job_id: str) -> Job:
         """The question as a job, without a text."""
         record = Record(
@@ -167,6 +185,7 @@ class Service:
             question.contexts,
             options=question.options,
             labels=question.labels or tuple(question.options) or self._labels(question.model),
+            images=question.images,
         )
         return Job(job_id, question.model, record, write=False)
 

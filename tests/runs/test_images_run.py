@@ -1,14 +1,20 @@
 """Whole commands on questions with images: fit, resume, validate, test, predict, ask; and what refuses them."""
 
+import base64
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from harness import refused, run, write_rows
+from PIL import Image
+from served import served
 from tiny_vision_models import build_vision_base, write_image
 
 from medqlora.cli import main
+from medqlora.config.serving import ServeOptions
 from medqlora.inference.predictor import Predictor
 
 _CONFIG = """
@@ -153,3 +159,42 @@ def test_a_text_base_says_that_it_reads_no_images(
     assert (
         "4 of 4 JSONLines dev questions have images, which this base does not read" in capsys.readouterr().out
     )
+
+
+def test_the_service_takes_images_without_what_their_files_say(
+    finished: tuple[Path, Path, Any], tmp_path: Path
+) -> None:
+    folder, _, fit = finished
+    picture = folder / "42.png"
+    exif = Image.Exif()
+    exif[0x010E] = "Jane Doe"
+    stream = BytesIO()
+    Image.open(picture).save(stream, "PNG", exif=exif)
+    assert b"Jane Doe" in stream.getvalue()
+    with served(ServeOptions(device="cpu", max_new_tokens=3), {"xr": str(adapter_of(fit))}) as live:
+        (first, *_) = httpx.get(f"{live.url}/v1/models").json()["data"]
+        assert first["medqlora"]["images"] is True
+        clean = httpx.post(f"{live.url}/v1/image", content=stream.getvalue(), timeout=60).json()
+        assert (clean["width"], clean["height"]) == (48, 40)
+        assert b"Jane" not in base64.b64decode(clean["image"].partition(",")[2])
+        body = {"question": "Is there one?", "images": [clean["image"]]}
+        answer = httpx.post(f"{live.url}/v1/answer", json=body, timeout=60).json()
+        parts = [
+            {"type": "text", "text": "Is there one?"},
+            {"type": "image_url", "image_url": {"url": clean["image"]}},
+        ]
+        chat = {"messages": [{"role": "user", "content": parts}]}
+        said = httpx.post(f"{live.url}/v1/chat/completions", json=chat, timeout=60).json()
+        for wrong, message in (
+            ("https://example.org/x.png", "images: an image is no base64; addresses are not fetched"),
+            (base64.b64encode(b"GET / HTTP/1.1").decode(), "the image is no image"),
+        ):
+            refused_ = httpx.post(f"{live.url}/v1/answer", json={**body, "images": [wrong]}, timeout=60)
+            assert refused_.status_code == 422
+            assert message in refused_.json()["error"]["message"]
+    wanted = Predictor.load(adapter_of(fit), device="cpu", max_new_tokens=3).answer(
+        "Is there one?", images=[picture]
+    )
+    assert answer["probabilities"] == pytest.approx(dict(wanted.probabilities), rel=1e-4)
+    assert said["medqlora"]["probabilities"] == pytest.approx(dict(wanted.probabilities), rel=1e-4)
+    assert answer["rationale"] == wanted.rationale
