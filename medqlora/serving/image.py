@@ -69,10 +69,11 @@ def in_memory(address: str) -> ImageFile:
 def main() -> None:
     """Reads standard input, writes one object."""
     limit_this_process()
-    sys.stdout.write(json.dumps(_read(sys.stdin.buffer.read())))
+    sys.stdout.write(json.dumps(read_image(sys.stdin.buffer.read())))
 
 
-def _read(data: bytes) -> dict[str, str | int]:
+def read_image(data: bytes) -> dict[str, str | int]:
+    """The image's address and size, or what is wrong under `error`."""
     from medqlora.data.images.pixels import pixels_of
     from medqlora.errors import InputError
 

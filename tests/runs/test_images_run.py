@@ -1,21 +1,21 @@
 """Whole commands on questions with images: fit, resume, validate, test, predict, ask; and what refuses them."""
 
-import base64
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from harness import refused, run, write_rows
-from PIL import Image
-from served import served
 from tiny_vision_models import build_vision_base, write_image
 
 from medqlora.cli import main
-from medqlora.config.serving import ServeOptions
 from medqlora.inference.predictor import Predictor
+from medqlora.records import Record
+from medqlora.safety import NOTE
+from medqlora.serving import Done, Inbox, Job
+from medqlora.serving.engine import EngineSpec
+from medqlora.serving.engines.local import LocalEngine
+from medqlora.serving.image import in_memory, read_image
 
 _CONFIG = """
 model:
@@ -161,40 +161,24 @@ def test_a_text_base_says_that_it_reads_no_images(
     )
 
 
-def test_the_service_takes_images_without_what_their_files_say(
-    finished: tuple[Path, Path, Any], tmp_path: Path
+def test_the_services_engine_answers_as_the_predictor_does_from_an_image_in_memory(
+    finished: tuple[Path, Path, Any],
 ) -> None:
     folder, _, fit = finished
-    picture = folder / "42.png"
-    exif = Image.Exif()
-    exif[0x010E] = "Jane Doe"
-    stream = BytesIO()
-    Image.open(picture).save(stream, "PNG", exif=exif)
-    assert b"Jane Doe" in stream.getvalue()
-    with served(ServeOptions(device="cpu", max_new_tokens=3), {"xr": str(adapter_of(fit))}) as live:
-        (first, *_) = httpx.get(f"{live.url}/v1/models").json()["data"]
-        assert first["medqlora"]["images"] is True
-        clean = httpx.post(f"{live.url}/v1/image", content=stream.getvalue(), timeout=60).json()
-        assert (clean["width"], clean["height"]) == (48, 40)
-        assert b"Jane" not in base64.b64decode(clean["image"].partition(",")[2])
-        body = {"question": "Is there one?", "images": [clean["image"]]}
-        answer = httpx.post(f"{live.url}/v1/answer", json=body, timeout=60).json()
-        parts = [
-            {"type": "text", "text": "Is there one?"},
-            {"type": "image_url", "image_url": {"url": clean["image"]}},
-        ]
-        chat = {"messages": [{"role": "user", "content": parts}]}
-        said = httpx.post(f"{live.url}/v1/chat/completions", json=chat, timeout=60).json()
-        for wrong, message in (
-            ("https://example.org/x.png", "images: an image is no base64; addresses are not fetched"),
-            (base64.b64encode(b"GET / HTTP/1.1").decode(), "the image is no image"),
-        ):
-            refused_ = httpx.post(f"{live.url}/v1/answer", json={**body, "images": [wrong]}, timeout=60)
-            assert refused_.status_code == 422
-            assert message in refused_.json()["error"]["message"]
-    wanted = Predictor.load(adapter_of(fit), device="cpu", max_new_tokens=3).answer(
-        "Is there one?", images=[picture]
-    )
-    assert answer["probabilities"] == pytest.approx(dict(wanted.probabilities), rel=1e-4)
-    assert said["medqlora"]["probabilities"] == pytest.approx(dict(wanted.probabilities), rel=1e-4)
-    assert answer["rationale"] == wanted.rationale
+    picture, adapter = folder / "42.png", str(adapter_of(fit))
+    clean = read_image(picture.read_bytes())
+    record = Record("x", "Is there one?", labels=(), images=(in_memory(str(clean["image"])),))
+    text = Record("y", "Is there one?", labels=())
+    engine = LocalEngine.start(EngineSpec("local", {"xr": adapter}, None, None, "cpu", NOTE, 3, 4096, 8))
+    assert engine.models["xr"].to_json()["images"] is True
+    inbox, events = Inbox(), []
+    for one in (record, text):
+        inbox.put(Job(one.id, "xr", one, max_new_tokens=3))
+    while len(inbox) or engine.busy:
+        engine.work(inbox, events.extend)
+    answers = {event.id: event.answer for event in events if isinstance(event, Done)}
+    predictor = Predictor.load(adapter, device="cpu", max_new_tokens=3)
+    for ident, images in (("x", [picture]), ("y", [])):
+        wanted = predictor.answer("Is there one?", images=images)
+        assert answers[ident].probabilities == pytest.approx(dict(wanted.probabilities), rel=1e-4)
+        assert answers[ident].rationale == wanted.rationale
