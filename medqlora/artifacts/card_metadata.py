@@ -18,7 +18,8 @@ _LICENCES = (
 )
 #: the Hub's names of metrics, by this project's
 _METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "token_f1": "f1", "rouge_l": "rouge"}
-_DEMO = "TinyLlama"
+#: the backends whose bases this project makes
+_DEMOS = ("TinyLlama", "TinyVision")
 
 
 def front_matter(record: AdapterRecord) -> list[str]:
@@ -50,7 +51,7 @@ def hub_name(base: str, backend: str = "") -> str:
     """
     if on_the_hub(base):
         return base
-    name = _DEMO if backend == _DEMO else Path(base).name
+    name = backend if backend in _DEMOS else Path(base).name
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "local"
 
 
@@ -66,7 +67,7 @@ def licence(base: str, backend: str = "") -> list[str]:
     Of a local base its own card says which; of a name on the Hub the family; the demo's base is this project's own.
     Nothing asks a network.
     """
-    found = "mit" if backend == _DEMO else _own_licence(Path(base))
+    found = "mit" if backend in _DEMOS else _own_licence(Path(base))
     if found is None and on_the_hub(base):
         found = next((name for part, name in _LICENCES if re.search(part, base.lower())), None)
     if found is not None:

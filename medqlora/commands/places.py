@@ -12,7 +12,13 @@ from medqlora.errors import InputError
 from medqlora.utils.cache import cache_root, why_not_writable
 
 #: backend → what it keeps in the cache and can't do without
-_NEED_CACHE = {"TinyLlama": "the demo's base", "Unsloth": "the code that Unsloth compiles"}
+_NEED_CACHE = {
+    "TinyLlama": "the demo's base",
+    "TinyVision": "the demo's base",
+    "Unsloth": "the code that Unsloth compiles",
+}
+#: backend → the cache's folder of its base
+_BUILT = {"TinyLlama": "tiny_llama", "TinyVision": "tiny_vision"}
 
 
 def check_places(words: Sequence[str]) -> None:
@@ -55,7 +61,7 @@ def check_cache(words: Sequence[str]) -> str | None:
         return None
     content = _NEED_CACHE.get(backend)
     # the demo's base may have been built before, in a cache that is now read-only
-    built = backend == "TinyLlama" and any(root.glob("tiny_llama/[!.]*/config.json"))
+    built = backend in _BUILT and any(root.glob(f"{_BUILT[backend]}/[!.]*/config.json"))
     fix = "set MEDQLORA_CACHE to a folder that can be written"
     if content and not built:
         raise InputError(f"no place for {content}: the cache {root} can't be written ({why}): {fix}")

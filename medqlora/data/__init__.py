@@ -14,14 +14,18 @@ from medqlora.data.sources.pubmedqa import official_folds, official_test_ids, re
 
 if TYPE_CHECKING:  # the registered sources, for type checkers; at run time the registry gives them
     from medqlora.data.sources.bioasq import BioASQ as BioASQ
+    from medqlora.data.sources.ecg_images import ECGImages as ECGImages
     from medqlora.data.sources.jsonlines import JSONLines as JSONLines
     from medqlora.data.sources.medical_mmlu import MedicalMMLU as MedicalMMLU
     from medqlora.data.sources.medmcqa import MedMCQA as MedMCQA
     from medqlora.data.sources.medqa import MedQA as MedQA
     from medqlora.data.sources.mirage import Mirage as Mirage
+    from medqlora.data.sources.path_vqa import PathVQA as PathVQA
     from medqlora.data.sources.pubmedqa import PubMedQA as PubMedQA
+    from medqlora.data.sources.slake import SLAKE as SLAKE
     from medqlora.data.sources.synthetic_radiographs import SyntheticRadiographs as SyntheticRadiographs
     from medqlora.data.sources.synthetic_trials import SyntheticTrials as SyntheticTrials
+    from medqlora.data.sources.vqa_rad import VQARAD as VQARAD
 
 globals().update(SOURCES.built_in())  # a class path that no option has to spell out: medqlora.data.PubMedQA
 

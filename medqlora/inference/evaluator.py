@@ -257,7 +257,7 @@ def build_evaluator(
         sampling: how `engine` chooses tokens; None for greedy.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
-    length, image_inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
+    length, inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
 
     def generate_texts(examples: Sequence[Encoded], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
@@ -270,8 +270,7 @@ def build_evaluator(
                 device=device,
                 left_padding=getattr(decoder, "state", None) is None,
                 on_token=on_token,
-                images=[example.images for example in examples],
-                image_inputs=image_inputs,
+                images=None if inputs is None else ([one.images for one in examples], inputs),
             )
 
     limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)

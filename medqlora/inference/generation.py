@@ -93,8 +93,7 @@ def generate(
     device: torch.device,
     left_padding: bool = True,
     on_token: OnToken | None = None,
-    images: Sequence[Sequence[ImageSlot]] = (),
-    image_inputs: ImageInputs | None = None,
+    images: tuple[Sequence[Sequence[ImageSlot]], ImageInputs] | None = None,
 ) -> list[list[int]]:
     """The greedy continuation of each prompt, without its end token.
 
@@ -110,7 +109,7 @@ def generate(
         device: the model's.
         left_padding: whether the model supports it; if not, each batch holds prompts of one length.
         on_token: is called with each new token of a single prompt; an error that it raises ends the generation.
-        images, image_inputs: of each prompt, or none; and what makes the model's arguments of them.
+        images: of each prompt, and what makes the model's arguments of them.
 
     Raises:
         ValueError: `on_token` with several prompts.
@@ -131,20 +130,28 @@ def generate(
     for batch in [range(len(prompts))] if left_padding else _by_length(prompts):
         input_ids, mask = _left_padded([prompts[index] for index in batch], pad_token_id)
         input_ids = input_ids.to(device)
-        slots = [slot for index in batch for slot in images[index]] if images else []
-        further = image_inputs(slots, input_ids) if slots and image_inputs is not None else {}
         with _no_defaults(model) as generator:
             output = generator.generate(
                 input_ids=input_ids,
                 attention_mask=mask.to(device),
                 generation_config=settings,
                 streamer=None if on_token is None else Streamer(on_token, end_token_ids),
-                **further,
+                **_image_inputs(images, batch, input_ids),
             )
         for index, row in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in end_token_ids), len(row))
             texts[index] = row[:end]
     return texts
+
+
+def _image_inputs(
+    images: tuple[Sequence[Sequence[ImageSlot]], ImageInputs] | None, batch: Sequence[int], input_ids: Tensor
+) -> Mapping[str, Tensor]:
+    """The model's arguments for the images of these prompts; none for text alone."""
+    if images is None:
+        return {}
+    slots = [slot for index in batch for slot in images[0][index]]
+    return images[1](slots, input_ids) if slots else {}
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ class ServedModel:
         calibrated_on: number of validation questions of the calibration.
         wants_context: whether the adapter was trained with contexts.
         remarks: what a user has to know of it, a line each.
+        reads_images: whether questions may have images.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ServedModel:
     calibrated_on: int | None = None
     wants_context: bool = False
     remarks: tuple[str, ...] = ()
+    reads_images: bool = False
 
     def to_json(self) -> dict[str, Json]:
         """Plain values."""
@@ -50,6 +52,7 @@ class ServedModel:
             "calibrated_on": self.calibrated_on,
             "wants_context": self.wants_context,
             "remarks": list(self.remarks),
+            **({"images": True} if self.reads_images else {}),
         }
 
 

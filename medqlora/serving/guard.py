@@ -22,7 +22,7 @@ App: TypeAlias = Callable[[MutableMapping[str, object], Receive, Send], Awaitabl
 #: paths that need no token: they show nothing of a patient, and load balancers and browsers ask for them
 OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")
 #: paths whose bodies may be larger
-LARGE = ("/v1/batch", "/v1/text")
+LARGE = ("/v1/batch", "/v1/text", "/v1/image")
 #: seconds in which a body has to arrive
 BODY_S = 60.0
 _HEADERS = (

@@ -3,17 +3,13 @@
 `python -m medqlora.serving.pdf` reads the file from its input and writes JSON.
 """
 
-import asyncio
-import contextlib
 import io
 import json
 import sys
 
+from medqlora.serving.apart import SECONDS, limit_this_process, output_of
 from medqlora.serving.errors import ServiceError
 
-#: seconds and bytes that one file may take
-_SECONDS = 20
-_MEMORY = 1 << 30
 _MOST_PAGES = 300
 
 
@@ -23,21 +19,8 @@ async def text_of(data: bytes) -> dict[str, str | int]:
     Raises:
         ServiceError: it is none, is encrypted, holds no text, or takes too long.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "medqlora.serving.pdf"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(data), _SECONDS)
-    except (TimeoutError, asyncio.TimeoutError):
-        raise ServiceError(422, f"the PDF could not be read within {_SECONDS} s: paste its text") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    late = ServiceError(422, f"the PDF could not be read within {SECONDS} s: paste its text")
+    output = await output_of(__name__, data, late)
     try:
         found = json.loads(output)
     except ValueError:
@@ -49,11 +32,7 @@ async def text_of(data: bytes) -> dict[str, str | int]:
 
 def main() -> None:
     """Reads standard input, writes one object."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limits
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    limit_this_process()
     sys.stdout.write(json.dumps(_read(sys.stdin.buffer.read())))
 
 

@@ -13,6 +13,7 @@ Options = (
     Annotated[list[OptionText], Field(min_length=2, max_length=26)]
     | Annotated[dict[Label, OptionText], Field(min_length=2, max_length=26)]
 )
+Images = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(max_length=4)]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 QUESTION = "Does metformin lower the risk of colorectal adenoma?"
 CONTEXT = (
@@ -32,6 +33,9 @@ class AnswerRequest(BaseModel):
     options: Options | None = Field(
         default=None, description="for multiple choice: the options' texts, labelled A, B, …; or label → text"
     )
+    images: Images = Field(
+        default=[], description="images of the question, as data:image/…;base64,… addresses or base64"
+    )
     model: str | None = Field(default=None, description="a model of /v1/models; default: the first")
     rationale: bool = Field(default=True, description="also generate a rationale")
     verify: bool = Field(
@@ -48,11 +52,16 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class ImageURL(BaseModel):
+    url: str
+
+
 class ChatPart(BaseModel):
-    """A part of a message's content; only texts are read."""
+    """A part of a message's content: a text, or an image as a `data:` address."""
 
     type: str
     text: str | None = None
+    image_url: ImageURL | None = None
 
 
 class ChatMessage(BaseModel):
@@ -67,8 +76,16 @@ class ChatMessage(BaseModel):
         return "\n".join(part.text or "" for part in self.content if part.type == "text")
 
     @property
-    def only_text(self) -> bool:
-        return not isinstance(self.content, list) or all(part.type == "text" for part in self.content)
+    def readable(self) -> bool:
+        """Whether all parts are texts or images."""
+        parts = self.content if isinstance(self.content, list) else []
+        return all(part.type == "text" or part.image_url is not None for part in parts)
+
+    @property
+    def images(self) -> list[str]:
+        """The addresses of its images."""
+        parts = self.content if isinstance(self.content, list) else []
+        return [part.image_url.url for part in parts if part.image_url is not None]
 
 
 class ChatExtra(BaseModel):

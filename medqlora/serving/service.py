@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
-from medqlora.records import LETTERS, Record, lettered
+from medqlora.records import LETTERS, ImageFile, Record, lettered
 from medqlora.retrieval.citations import CitedAnswer, cited_answer
 from medqlora.retrieval.verification import unfit_labels
 from medqlora.safety import SafeReply, screen
@@ -17,6 +17,7 @@ from medqlora.serving.claims import verified
 from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.image import MOST_IMAGES, clean_images
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool, UnavailableError
 from medqlora.serving.sources import Sources
@@ -61,6 +62,7 @@ class Question:
         model: name of the served model.
         screened: further texts that may call for a fixed reply.
         verify: whether the text's claims are checked against its sources.
+        images: its images, in memory.
     """
 
     text: str
@@ -70,6 +72,7 @@ class Question:
     labels: tuple[str, ...] = ()
     screened: tuple[str, ...] = ()
     verify: bool = False
+    images: tuple[ImageFile, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -191,6 +194,21 @@ class Service:
         name = self.router.route(record).name
         return name if name in self.pool.models or not self.pool.models else None
 
+    async def with_images(self, question: Question, images: Sequence[str]) -> Question:
+        """The question with its images, their pixels alone.
+
+        Raises:
+            ServiceError: the model reads text alone, or an image can't be read.
+        """
+        if not images or question.reply() is not None:
+            return question
+        model = self.model(question.model)
+        if not model.reads_images:
+            raise ServiceError(422, f"{model.name} reads text alone: leave the images out")
+        if len(images) > MOST_IMAGES:
+            raise ServiceError(422, f"{len(images)} images, {MOST_IMAGES} are allowed")
+        return replace(question, images=await clean_images(images))
+
     def job(self, question: Question, job_id: str) -> Job:
         """The question as a job, without a text."""
         record = Record(
@@ -199,6 +217,7 @@ class Service:
             question.contexts,
             options=question.options,
             labels=question.labels or tuple(question.options) or self._labels(question.model),
+            images=question.images,
         )
         return Job(job_id, question.model, record, write=False)
 

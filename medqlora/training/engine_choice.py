@@ -96,8 +96,7 @@ def prepare_engine(
     """
     model, backend, device = candidate[:3]
     native = backend.decoder(model)
-    candidate = _without_images(candidate, native)
-    probe = candidate.probe
+    candidate, probe = _without_images(candidate, native)
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
     decodes = candidate.shared is None and takes_engine(decoding)
@@ -125,12 +124,13 @@ def prepare_engine(
     return EngineChoice(native, packed, planned, evaluating)
 
 
-def _without_images(candidate: Candidate, native: Decoder) -> Candidate:
-    """The candidate with a probe of text alone, once an image was seen to reach the answer."""
-    if not native.reads_images:
-        return candidate
-    check_images(candidate.model, native, candidate.probe, candidate.device)
-    return candidate._replace(probe=[without_images(example) for example in candidate.probe])
+def _without_images(candidate: Candidate, native: Decoder) -> tuple[Candidate, Sequence[Encoded]]:
+    """The candidate with a probe of text alone, once an image was seen to reach the answer; and that probe."""
+    probe = candidate.probe
+    if native.reads_images:
+        check_images(candidate.model, native, probe, candidate.device)
+        probe = [without_images(example) for example in probe]
+    return candidate._replace(probe=probe), probe
 
 
 def _fused_choice(

@@ -10,6 +10,12 @@ from tiny_vision_models import build_vision_base, write_image
 
 from medqlora.cli import main
 from medqlora.inference.predictor import Predictor
+from medqlora.records import Record
+from medqlora.safety import NOTE
+from medqlora.serving import Done, Inbox, Job
+from medqlora.serving.engine import EngineSpec
+from medqlora.serving.engines.local import LocalEngine
+from medqlora.serving.image import in_memory, read_image
 
 _CONFIG = """
 model:
@@ -153,3 +159,26 @@ def test_a_text_base_says_that_it_reads_no_images(
     assert (
         "4 of 4 JSONLines dev questions have images, which this base does not read" in capsys.readouterr().out
     )
+
+
+def test_the_services_engine_answers_as_the_predictor_does_from_an_image_in_memory(
+    finished: tuple[Path, Path, Any],
+) -> None:
+    folder, _, fit = finished
+    picture, adapter = folder / "42.png", str(adapter_of(fit))
+    clean = read_image(picture.read_bytes())
+    record = Record("x", "Is there one?", labels=(), images=(in_memory(str(clean["image"])),))
+    text = Record("y", "Is there one?", labels=())
+    engine = LocalEngine.start(EngineSpec("local", {"xr": adapter}, None, None, "cpu", NOTE, 3, 4096, 8))
+    assert engine.models["xr"].to_json()["images"] is True
+    inbox, events = Inbox(), []
+    for one in (record, text):
+        inbox.put(Job(one.id, "xr", one, max_new_tokens=3))
+    while len(inbox) or engine.busy:
+        engine.work(inbox, events.extend)
+    answers = {event.id: event.answer for event in events if isinstance(event, Done)}
+    predictor = Predictor.load(adapter, device="cpu", max_new_tokens=3)
+    for ident, images in (("x", [picture]), ("y", [])):
+        wanted = predictor.answer("Is there one?", images=images)
+        assert answers[ident].probabilities == pytest.approx(dict(wanted.probabilities), rel=1e-4)
+        assert answers[ident].rationale == wanted.rationale

@@ -4,6 +4,7 @@ One service (`live` in conftest.py) answers all of these tests.
 """
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -379,3 +380,13 @@ def test_what_is_open_is_answered_at_the_end_and_what_is_new_is_refused(folders:
         pids = service.service.pool.pids
         assert asyncio.run(ask_and_end()) == ([200] * 12, 503)
     assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_text_model_takes_no_images_and_a_body_gives_its_pixels(live: Served) -> None:
+    picture = base64.b64encode(b"GIF89a").decode()
+    refused = live.post("/v1/answer", {"question": QUESTION, "images": [picture]})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["message"] == "ward reads text alone: leave the images out"
+    broken = httpx.post(f"{live.url}/v1/image", content=b"GIF89a", timeout=60, headers=live.headers)
+    assert broken.status_code == 422
+    assert broken.json()["error"]["message"].startswith("the image: the GIF image is damaged")

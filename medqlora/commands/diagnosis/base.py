@@ -54,10 +54,10 @@ def cached(base: str, revision: str | None) -> bool:
     )
 
 
-def demo_base_is_built() -> bool:
-    """Whether the demo's base model is in medqlora's cache."""
+def demo_base_is_built(kind: str = "tiny_llama") -> bool:
+    """Whether the demo's base model of this kind is in medqlora's cache."""
     from medqlora.utils.cache import cache_folder
 
     with contextlib.suppress(OSError):  # the folder has a finding of its own
-        return any((cache_folder() / "tiny_llama").glob("[!.]*/config.json"))
+        return any((cache_folder() / kind).glob("[!.]*/config.json"))
     return False

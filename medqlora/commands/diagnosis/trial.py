@@ -95,17 +95,17 @@ class Trial:
 
     def _inspect(self, cli: "Run") -> None:
         """Reads what the other checks need to know of the configuration."""
-        from medqlora.models import TinyLlama, Transformers
+        from medqlora.models import TinyLlama, TinyVision, Transformers
         from medqlora.models.hub import is_local
 
         self.device = cli.trainer.strategy.root_device
         backend = cli.model.backend
         kind = type(backend).__name__
         self.needs = frozenset({"unsloth"} if kind == "Unsloth" else ())
-        self.needs_cache = isinstance(backend, TinyLlama) or kind == "Unsloth"
+        self.needs_cache = isinstance(backend, (TinyLlama, TinyVision)) or kind == "Unsloth"
         if isinstance(backend, Transformers):
             self.attention = backend.attention
-        if isinstance(backend, TinyLlama):
+        if isinstance(backend, (TinyLlama, TinyVision)):
             return
         if not is_local(backend.base):
             self.hub_base = backend.base
@@ -119,10 +119,9 @@ class Trial:
         Raises:
             InputError: the reason why the fit can't start.
         """
-        from medqlora.models import TinyLlama
-
         backend = cli.model.backend
-        built = not isinstance(backend, TinyLlama) or demo_base_is_built()
+        kept = {"TinyLlama": "tiny_llama", "TinyVision": "tiny_vision"}.get(type(backend).__name__)
+        built = kept is None or demo_base_is_built(kept)
         if any(finding.name == "weights" and finding.state == "wrong" for finding in self.findings):
             # reported already: the trial goes on to find other errors
             backend.check_files = lambda: None  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ Pillow and pydicom are imported when an image is read, so runs on text alone nee
 """
 
 from medqlora.data.images.files import DICOM, MAX_BYTES, image_file, image_kind, sanitized_png, stored_image
-from medqlora.data.images.pixels import image_size, read_pixels
+from medqlora.data.images.pixels import image_size, in_memory, read_pixels
 
 __all__ = [
     "DICOM",
@@ -12,6 +12,7 @@ __all__ = [
     "image_file",
     "image_kind",
     "image_size",
+    "in_memory",
     "read_pixels",
     "sanitized_png",
     "stored_image",

@@ -1,5 +1,6 @@
 """The pixels of an image file, as 8-bit RGB, upright, and without anything else that the file says."""
 
+import base64
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,15 @@ def read_pixels(image: ImageFile) -> "Image":
     import hashlib
 
     content = _bytes(image)
+    where = "an image" if in_memory(image) else image.path
     if hashlib.sha256(content).hexdigest() != image.sha256:
-        raise InputError(f"{image.path}: the image was changed since the questions were read: start again")
-    return pixels_of(content, image.path)
+        raise InputError(f"{where}: the image was changed since the questions were read: start again")
+    return pixels_of(content, where)
+
+
+def in_memory(image: ImageFile) -> bool:
+    """Whether its path is a `data:` address that holds the image: a service writes none to a disk."""
+    return image.path.startswith("data:")
 
 
 def image_size(image: ImageFile) -> tuple[int, int]:
@@ -60,6 +67,8 @@ def pixels_of(content: bytes, where: str) -> "Image":
 
 
 def _bytes(image: ImageFile) -> bytes:
+    if in_memory(image):
+        return base64.b64decode(image.path.partition(",")[2])
     try:
         return Path(image.path).read_bytes()
     except OSError as error:

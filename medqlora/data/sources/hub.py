@@ -5,7 +5,13 @@ from medqlora.errors import InputError
 
 
 def read_hub(
-    repository: str, config: str | None, split: str, revision: str | None, option: str, fix: str
+    repository: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    option: str,
+    fix: str,
+    images: str | None = None,
 ) -> list[Row]:
     """All rows of one split.
 
@@ -16,6 +22,7 @@ def read_hub(
         revision: the commit, branch or tag; the newest when None.
         option: the option that selected it, for messages.
         fix: how to pass a local copy instead, for messages.
+        images: a column of images, whose files are given as bytes instead of being decoded.
 
     Raises:
         InputError: the split can't be read; one line that ends with `fix`.
@@ -24,7 +31,8 @@ def read_hub(
 
     names = [repository] if config is None else [repository, config]
     try:
-        values = list(datasets.load_dataset(*names, split=split, revision=revision))
+        rows = datasets.load_dataset(*names, split=split, revision=revision)
+        values = list(rows if images is None else rows.cast_column(images, datasets.Image(decode=False)))
     except Exception as error:  # the Hub, its cache and the network each raise their own errors
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(

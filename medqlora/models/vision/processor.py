@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor
 
-from medqlora.data.images import read_pixels
+from medqlora.data.images import in_memory, read_pixels
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.vision.families import VisionFamily, family_of
@@ -114,6 +114,8 @@ class ImageProcessor:
             return kept
         made = self._processor(images=[read_pixels(image)], return_tensors="pt")
         tensors = {name: made[name] for name in self.family.inputs}
+        if in_memory(image):  # of a service's client: kept no longer than the question
+            return tensors
         self._kept[image.sha256] = tensors
         self._bytes += _size(tensors)
         while self._bytes > _KEPT_BYTES and len(self._kept) > 1:

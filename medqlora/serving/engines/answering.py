@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medqlora.data import Prompt, encode_all
+from medqlora.data.encoding.image_slots import ImageReader
 from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.answer import Answer, answer_of
@@ -29,6 +30,7 @@ class Spoken:
         prompt, tokenizer, max_prompt_tokens: make token ids of a question.
         calibration: of its confidence; None without one.
         note: text that every answer ends with.
+        images: counts the tokens of images; None for a base that reads text alone.
     """
 
     served: ServedModel
@@ -37,6 +39,7 @@ class Spoken:
     max_prompt_tokens: int
     calibration: Calibration | None
     note: str
+    images: ImageReader | None = None
 
     def encode(self, job: Job) -> Encoded:
         """The job's question as token ids.
@@ -51,7 +54,13 @@ class Spoken:
             if any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise InputError("the question, a context or an option is no valid Unicode")
         return encode_all(
-            [record], self.prompt, self.tokenizer, self.max_prompt_tokens, progress=False, cached=False
+            [record],
+            self.prompt,
+            self.tokenizer,
+            self.max_prompt_tokens,
+            images=self.images,
+            progress=False,
+            cached=False,
         )[0]
 
     def answer(
@@ -80,6 +89,7 @@ def served_model(
     *,
     wants_context: bool = False,
     remarks: Sequence[str] = (),
+    reads_images: bool = False,
 ) -> ServedModel:
     """What clients are told of a model."""
     return ServedModel(
@@ -90,4 +100,5 @@ def served_model(
         None if calibration is None else calibration.n,
         wants_context,
         tuple(remarks),
+        reads_images,
     )

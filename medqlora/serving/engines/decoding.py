@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from medqlora.inference.generation import ImageInputs
 from medqlora.serving.engines.rows import Row, token_logprob
 from medqlora.utils.types import Tokenizer
 
@@ -29,6 +30,7 @@ def decode(
     device: torch.device,
     changed: Changed,
     cancelled: Callable[[Row], bool],
+    image_inputs: ImageInputs | None = None,
 ) -> None:
     """Generates all rows in one batch; each ends by an end token, its stop texts, its limit, or a cancellation.
 
@@ -40,6 +42,7 @@ def decode(
         device: the model's.
         changed: see `Changed`.
         cancelled: asked at every step; a cancelled row ends with `finish` "cancelled".
+        image_inputs: makes the model's arguments of the rows' images; None for a base that reads text alone.
     """
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
@@ -58,8 +61,7 @@ def decode(
         pad_token_id=pad,
         use_cache=True,
     )
-    names = [row.adapter for row in rows]
-    mixed = {"adapter_names": names} if len(set(names)) > 1 else {}
+    input_ids = input_ids.to(device)
     get_base_model = getattr(model, "get_base_model", None)  # a PEFT model has it
     base = model if get_base_model is None else get_base_model()
     # the base's own defaults, such as a repetition penalty, would make the text another than the greedy one
@@ -67,15 +69,25 @@ def decode(
     base.generation_config = GenerationConfig()
     try:
         cast("Callable[..., Tensor]", model.generate)(
-            input_ids=input_ids.to(device),
+            input_ids=input_ids,
             attention_mask=mask.to(device),
             generation_config=settings,
             logits_processor=LogitsProcessorList([steps.before]),
             stopping_criteria=StoppingCriteriaList([steps.after]),
-            **mixed,
+            **_further_inputs(rows, input_ids, image_inputs),
         )
     finally:
         base.generation_config = own
+
+
+def _further_inputs(
+    rows: Sequence[Row], input_ids: Tensor, image_inputs: ImageInputs | None
+) -> dict[str, object]:
+    """The model's arguments for rows of several adapters, and for rows with images."""
+    names = [row.adapter for row in rows]
+    further: dict[str, object] = {"adapter_names": names} if len(set(names)) > 1 else {}
+    slots = [slot for row in rows for slot in row.images]
+    return {**further, **image_inputs(slots, input_ids)} if slots and image_inputs is not None else further
 
 
 class _Steps:

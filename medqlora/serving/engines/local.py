@@ -305,6 +305,7 @@ class LocalEngine:
                 device=predictor.device,
                 changed=changed,
                 cancelled=lambda row: inbox.cancelled(by_row[row].job.id),
+                image_inputs=getattr(predictor.decoder, "image_inputs", None),
             )
 
     def _continue(self, inbox: Inbox) -> list[Event]:
@@ -364,10 +365,17 @@ class LocalEngine:
             calibration,
             wants_context=trained.with_contexts,
             remarks=remarks,
+            reads_images=self._predictor.images is not None,
         )
         predictor = self._predictor
         spoken = Spoken(
-            served, prompt, predictor.tokenizer, trained.max_prompt_tokens, calibration, self._spec.note
+            served,
+            prompt,
+            predictor.tokenizer,
+            trained.max_prompt_tokens,
+            calibration,
+            self._spec.note,
+            predictor.images,
         )
         mixes = self._adapters.mixes(adapter)
         return _Loaded(spoken, adapter, tuple(end_token_ids(prompt, predictor.tokenizer)), mixes)
@@ -384,4 +392,5 @@ def _row(one: _Waiting) -> Row:
         job.top_logprobs,
         one.loaded.adapter,
         job.stream,
+        one.encoded.images,
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medqlora.data.batching.packing import pack
 from medqlora.inference.scoring import Decodes
-from medqlora.records import Encoded
+from medqlora.records import Encoded, ImageSlot
 from medqlora.serving.engine import TokenLogprob
 from medqlora.utils.types import Tokenizer
 
@@ -26,6 +26,7 @@ class Row:
         top_logprobs: as in `Job`.
         adapter: PEFT's name of its adapter.
         watched: whether each token is reported; else the end alone.
+        images: where the images are in `prompt`.
         token_ids: what was generated so far, without the end token.
         text: its text, without the stop text.
         logprobs: of `token_ids`.
@@ -40,6 +41,7 @@ class Row:
     top_logprobs: int | None = None
     adapter: str = ""
     watched: bool = False
+    images: tuple[ImageSlot, ...] = ()
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from medqlora.serving.engine import Delta, Done, Scores
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.image import clean_image
 from medqlora.serving.pdf import text_of
 from medqlora.serving.routes.common import call_of, errors, example, service_of
 from medqlora.serving.schemas import QUESTION, AnswerRequest
@@ -55,15 +56,16 @@ async def answer(body: AnswerRequest, request: Request) -> Response:
     rationale), and `answer` (the complete answer, which alone counts). The note is in each of `scores` and `answer`.
     """
     service, call = service_of(request), call_of(request, "/v1/answer")
-    question = _question(service, body)
+    question = await _question(service, body)
     if body.stream:
         return Stream(_streamed(service, question, body, call))
     done = await while_connected(request, _answered(service, question, body, call, call.request_id))
     return JSONResponse(service.extra(question, done))
 
 
-def _question(service: Service, body: AnswerRequest) -> Question:
-    return service.question(body.question, body.contexts, body.options, body.model, verify=body.verify)
+async def _question(service: Service, body: AnswerRequest) -> Question:
+    asked = service.question(body.question, body.contexts, body.options, body.model, verify=body.verify)
+    return await service.with_images(asked, body.images)
 
 
 async def _answered(
@@ -156,6 +158,29 @@ async def pdf_text(request: Request) -> Response:
     return JSONResponse(await while_connected(request, text_of(data)))
 
 
+_IMAGE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post(
+    "/v1/image",
+    responses={**example({"image": "data:image/png;base64,…", "width": 512, "height": 512}), **errors(404)},
+    openapi_extra=_IMAGE,
+    summary="The pixels of an image",
+)
+async def image_pixels(request: Request) -> Response:
+    """Reads an image in a process of its own, and gives its pixels alone for `images`; nothing is kept.
+
+    EXIF, comments and every field of a DICOM file are left out. Text that is drawn into the pixels stays.
+    """
+    data = await request.body()
+    return JSONResponse(await while_connected(request, clean_image(data)))
+
+
 async def _lines(service: Service, lines: list[bytes], call: Call) -> AsyncIterator[bytes]:
     """The answers in order; some lines ahead are asked already, so that the model gets batches."""
     asked: list[asyncio.Task[dict[str, Json]]] = []
@@ -189,7 +214,7 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
             raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
         except (ValueError, RecursionError):
             raise ServiceError(400, f"line {number}: no JSON in UTF-8") from None
-        question = _question(service, body)
+        question = await _question(service, body)
         done = await _patient(service, question, body, own)
         found = {"line": number, **service.extra(question, done)}
     except ServiceError as error:

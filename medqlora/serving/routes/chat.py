@@ -46,7 +46,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     gives; in a stream it comes with the last piece. Temperature is 0 unless given.
     """
     service, call = service_of(request), call_of(request, "/v1/chat/completions")
-    question = _question(service, body)
+    question = await service.with_images(_question(service, body), _images(body))
     job = _job(service, question, body, call)
     if body.stream:
         return Stream(_streamed(service, question, job, body, call))
@@ -94,12 +94,16 @@ async def model(name: str, request: Request) -> Response:
     return JSONResponse({**entry, "medqlora": found.to_json()})
 
 
+def _images(body: ChatRequest) -> list[str]:
+    return next((message.images for message in reversed(body.messages) if message.role == "user"), [])
+
+
 def _question(service: Service, body: ChatRequest) -> Question:
     users = [message for message in body.messages if message.role == "user"]
     if not users:
         raise ServiceError(422, "messages: the last user message is the question, and there is none")
-    if not users[-1].only_text:
-        raise ServiceError(422, "messages: only text is read, no images and no files")
+    if not users[-1].readable:
+        raise ServiceError(422, "messages: only text and images are read, no files")
     earlier = [message.text for message in users[:-1]]
     extra = body.medqlora
     return service.question(

@@ -145,8 +145,7 @@ def test_a_generated_text_is_the_greedy_one_of_the_complete_forward(
         end_token_ids=[1],
         pad_token_id=2,
         device=CPU,
-        images=[one.images for one in examples],
-        image_inputs=decoder.image_inputs,
+        images=([one.images for one in examples], decoder.image_inputs),
     )
     for one, text in zip(examples[:2], texts, strict=False):
         written = list(one.prompt)
