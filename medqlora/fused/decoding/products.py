@@ -158,9 +158,9 @@ class GroupProduct:
         low_programs = triton.cdiv(ranks, _FEW_OUTPUTS) * splits
         row_products[(low_programs + tiles,)](
             x.out, x.limbs.view(torch.int32), x.scales, out, low, down, down.stride(0), *self._operands, end, end_1,
-            self._code, self._second_code, group.outputs,
-            ROWS=rows, COLUMNS=group.inputs, RANKS=ranks, NESTED=self._nested, SECOND_BLOCK=self._second_block,
-            ASSEMBLY=self._assembly, LOW_SPLITS=splits, LOW_PROGRAMS=low_programs, BLOCK=_FEW_OUTPUTS,
+            self._code, self._second_code, group.outputs, ranks, low_programs,
+            ROWS=rows, COLUMNS=group.inputs, NESTED=self._nested, SECOND_BLOCK=self._second_block,
+            ASSEMBLY=self._assembly, LOW_SPLITS=splits, BLOCK=_FEW_OUTPUTS,
             # each of 32 threads reads four words at a time
             WORDS=_part(group.inputs // 8, 128), LONG=_part(group.inputs // splits, 256), num_warps=1,
         )  # fmt: skip

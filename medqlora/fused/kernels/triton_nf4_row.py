@@ -108,14 +108,14 @@ def _spread(scale, of_x, ASSEMBLY: tl.constexpr, BLOCK: tl.constexpr, WORDS: tl.
 
 @triton.jit
 def _low(  # type: ignore[no-untyped-def]
-    x, low, down, down_row, program,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    x, low, down, down_row, program, ranks,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
     LONG: tl.constexpr,
 ):  # fmt: skip
     """x Aᵀ at BLOCK ranks, over a part of the columns."""
     split = program % SPLITS
     rank = (program // SPLITS) * BLOCK + tl.arange(0, BLOCK)
-    inside = rank < RANKS
+    inside = rank < ranks
     s0 = tl.zeros([BLOCK, LONG], tl.float32)
     s1 = s0
     for turn in tl.range(0, COLUMNS // (LONG * SPLITS)):
@@ -124,38 +124,38 @@ def _low(  # type: ignore[no-untyped-def]
         s0 += a * tl.load(x + k).to(tl.float32)
         if ROWS > 1:
             s1 += a * tl.load(x + COLUMNS + k).to(tl.float32)
-    to = low + split * ROWS * RANKS + rank
+    to = low + split * ROWS * ranks + rank
     tl.store(to, tl.sum(s0, 1), mask=inside)
     if ROWS > 1:
-        tl.store(to + RANKS, tl.sum(s1, 1), mask=inside)
+        tl.store(to + ranks, tl.sum(s1, 1), mask=inside)
 
 
-@triton.jit(do_not_specialize=["end", "end_1"])
+@triton.jit(do_not_specialize=["end", "end_1", "ranks", "low_programs"])
 def row_products(  # type: ignore[no-untyped-def]
     x, limbs, x_scales, out, low, down, down_row,
     packed, absmax, second, offset,
     packed_1, absmax_1, second_1, offset_1,
     packed_2, absmax_2, second_2, offset_2,
-    end, end_1, code, second_code, outputs,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, NESTED: tl.constexpr,
-    SECOND_BLOCK: tl.constexpr, ASSEMBLY: tl.constexpr, LOW_SPLITS: tl.constexpr, LOW_PROGRAMS: tl.constexpr,
+    end, end_1, code, second_code, outputs, ranks, low_programs,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NESTED: tl.constexpr,
+    SECOND_BLOCK: tl.constexpr, ASSEMBLY: tl.constexpr, LOW_SPLITS: tl.constexpr,
     BLOCK: tl.constexpr, WORDS: tl.constexpr, LONG: tl.constexpr,
 ):  # fmt: skip
-    """The first LOW_PROGRAMS programs multiply rows of A, each other one BLOCK rows of W.
+    """The first `low_programs` programs multiply rows of A, each other one BLOCK rows of W.
 
     Args:
         x: [ROWS, COLUMNS] in 16 bits.
         limbs, x_scales: the same x as integers, see `triton_decode.leave`; read with ASSEMBLY.
         out: [ROWS, outputs] float32.
-        low: [LOW_SPLITS, ROWS, RANKS] float32.
-        down, down_row: A [RANKS, COLUMNS] and its row stride.
+        low: [LOW_SPLITS, ROWS, ranks] float32.
+        down, down_row: A [ranks, COLUMNS] and its row stride.
         packed, absmax, second, offset: bytes and scales of up to three weights, stacked.
         end, end_1: the first programs, of those for W, of the second and the third weight.
         ROWS: 1 or 2.
     """
-    tile = tl.program_id(0) - LOW_PROGRAMS
+    tile = tl.program_id(0) - low_programs
     if tile < 0:
-        _low(x, low, down, down_row, tl.program_id(0), ROWS, COLUMNS, RANKS, LOW_SPLITS, BLOCK, LONG)
+        _low(x, low, down, down_row, tl.program_id(0), ranks, ROWS, COLUMNS, LOW_SPLITS, BLOCK, LONG)
     else:
         n = tile * BLOCK + tl.arange(0, BLOCK)
         first = tile * BLOCK
