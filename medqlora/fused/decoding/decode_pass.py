@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: keys that a pass reads are a multiple of it on a GPU, so that few graphs are captured
 LENGTH_MULTIPLE = 256
+#: the same of the kernels, which read no key behind a row's last
+KERNEL_LENGTH_MULTIPLE = 2048
 #: most rows of a pass by the kernels
 KERNEL_ROWS = 64
 
@@ -70,7 +72,9 @@ class DecodePass:
             kind: whatever else the pass depends on, such as the adapters in use: passes of one kind are equal.
         """
         if self._gpu:
-            longest = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+            kernels = self._kernels is not None and rows <= KERNEL_ROWS
+            multiple = KERNEL_LENGTH_MULTIPLE if kernels else LENGTH_MULTIPLE
+            longest = -(-longest // multiple) * multiple
         longest = min(longest, self._cache.capacity)
         with torch.autocast(self.state.device.type, enabled=False):
             if self._hosted:

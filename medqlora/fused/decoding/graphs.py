@@ -68,7 +68,17 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         # all graphs share their memory: only one runs at a time, and its result is read before the next
         pool = next((other.pool() for other, _ in self._captured.values()), None)
-        # other threads, such as a server's, may use the device meanwhile
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            result = body()
+        torch.cuda.synchronize(self._device)
+        # `torch.cuda.graph` would collect garbage and empty the allocator's cache first: a second for each graph
+        with torch.cuda.stream(stream):
+            # other threads, such as a server's, may use the device meanwhile
+            if pool is None:
+                graph.capture_begin(capture_error_mode="thread_local")
+            else:
+                graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                result = body()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
         return graph, result

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.decoding.cache import KeyValueCache
-from medqlora.fused.decoding.products import GroupProduct, LowRank, Sums, obstacle
+from medqlora.fused.decoding.products import GroupProduct, LowRank, Operand, Sums, obstacle
 from medqlora.fused.group import Group
 from medqlora.fused.kernels import triton_decode as kernels
 from medqlora.fused.layer import Layer
@@ -18,12 +18,12 @@ class _Normed(NamedTuple):
     """The operand of the products behind a norm: x · weight, and the sums of squares that 1 / rms needs.
 
     Attributes:
-        out: [rows, D], as `GroupProduct.operand` wants it.
+        operand: [rows, D].
         squares: [rows, parts] float32.
         eps: of the norm.
     """
 
-    out: Tensor
+    operand: Operand
     squares: Tensor
     eps: float
 
@@ -38,6 +38,7 @@ class KernelPass:
 
     def __init__(self, decoder: FusedDecoder, cache: KeyValueCache) -> None:
         self._decoder, self._cache = decoder, cache
+        self._width = decoder.norm[0].shape[0]
         self._products = {id(group): GroupProduct(group) for group in decoder.groups}
 
     def run(self, x: Tensor, state: Tensor, longest: int) -> Tensor:
@@ -74,7 +75,7 @@ class KernelPass:
         decoder.functions.rms_norm(x, weight, eps, out)
         return out
 
-    def _product(self, group: Group, x: Tensor) -> Sums:
+    def _product(self, group: Group, x: Operand) -> Sums:
         by_row = group.by_row
         routed = None if by_row is None else LowRank(by_row.down, by_row.up, by_row.owners)
         return self._products[id(group)].run(x, routed)
@@ -91,18 +92,16 @@ class KernelPass:
     ) -> _Normed:
         """Adds a product to x, and prepares the operand of the group behind the next norm."""
         rows, columns = x.shape
-        product = self._products[id(following)]
-        out = product.operand(rows)
+        operand = self._products[id(following)].operand(rows)
         parts = triton.cdiv(columns, kernels.COLUMNS)
         squares = x.new_empty(rows, triton.next_power_of_2(parts), dtype=torch.float32)
         bias = None if group is None else group.bias
         kernels.residual[(rows, parts)](
-            x, *_operands(sums, adapters, x), x if bias is None else bias, weight, out, squares, rows,
+            x, *_operands(sums, adapters, x), x if bias is None else bias, weight, *operand[:3], squares, rows,
             *_widths(sums), columns,
-            **_constants(sums), BIAS=bias is not None, NIBBLES=product.nibbles(rows),
-            PARTS=squares.shape[1],
+            **_constants(sums), BIAS=bias is not None, ORDER=operand.order, PARTS=squares.shape[1],
         )  # fmt: skip
-        return _Normed(out, squares, eps)
+        return _Normed(operand, squares, eps)
 
     def _heads(
         self,
@@ -115,17 +114,17 @@ class KernelPass:
     ) -> Tensor:
         """q [rows, H, d], rotated; k and v go to the cache."""
         heads = layer.first.heads
-        rows = len(normed.out)
+        rows = len(normed.squares)
         q = self._decoder.norm[0].new_empty(rows, heads.queries, heads.width, dtype=self._decoder.dtype)
         normalizes = heads.q_norm is not None
         first = 0
         for group in layer.first.groups:
-            sums = self._product(group, normed.out)
+            sums = self._product(group, normed.operand)
             count = group.outputs // heads.width
             kernels.heads[(rows, count)](
                 *_operands(sums, adapters, q), q if group.bias is None else group.bias, normed.squares, *turns,
                 heads.q_norm if normalizes else q, heads.k_norm if normalizes else q, positions, q,
-                self._cache.keys(index), self._cache.values(index), rows, *_widths(sums), normed.out.shape[1],
+                self._cache.keys(index), self._cache.values(index), rows, *_widths(sums), self._width,
                 normed.eps, heads.eps, first, heads.queries, heads.keys, self._cache.capacity,
                 **_constants(sums), BIAS=group.bias is not None, NORM=normalizes, HALF=heads.width // 2,
                 PARTS=normed.squares.shape[1], num_warps=1,
@@ -133,7 +132,7 @@ class KernelPass:
             first += count
         return q
 
-    def _attend(self, layer: Layer, index: int, q: Tensor, positions: Tensor, longest: int) -> Tensor:
+    def _attend(self, layer: Layer, index: int, q: Tensor, positions: Tensor, longest: int) -> Operand:
         """The operand of o_proj."""
         heads = layer.first.heads
         rows, shared = len(q), heads.queries // heads.keys
@@ -146,29 +145,27 @@ class KernelPass:
             heads.width**-0.5, layer.first.window or 0, self._cache.capacity, heads.queries, heads.keys, chunks,
             SHARED=shared, GROUP=max(16, triton.next_power_of_2(shared)), WIDTH=heads.width, BLOCK=kernels.KEYS,
         )  # fmt: skip
-        product = self._products[id(layer.second.o)]
-        out = product.operand(rows)
+        operand = self._products[id(layer.second.o)].operand(rows)
         kernels.combine[(rows, heads.queries)](
-            parts, tops, totals, out, heads.queries, chunks,
-            CHUNKS=triton.next_power_of_2(chunks), WIDTH=heads.width, NIBBLES=product.nibbles(rows), num_warps=1,
+            parts, tops, totals, *operand[:3], heads.queries, chunks,
+            CHUNKS=triton.next_power_of_2(chunks), WIDTH=heads.width, ORDER=operand.order, num_warps=1,
         )  # fmt: skip
-        return out
+        return operand
 
-    def _gated(self, layer: Layer, normed: _Normed, adapters: Tensor) -> Tensor:
+    def _gated(self, layer: Layer, normed: _Normed, adapters: Tensor) -> Operand:
         """The operand of down_proj."""
         second = layer.second
-        sums = self._product(second.gate_up, normed.out)
-        product = self._products[id(second.down)]
-        rows, columns = len(normed.out), second.down.inputs
-        out = product.operand(rows)
+        sums = self._product(second.gate_up, normed.operand)
+        rows, columns = len(normed.squares), second.down.inputs
+        operand = self._products[id(second.down)].operand(rows)
         bias = second.gate_up.bias
         kernels.gated[(rows, triton.cdiv(columns, kernels.COLUMNS))](
-            *_operands(sums, adapters, out), out if bias is None else bias, normed.squares, out, rows,
-            *_widths(sums), columns, normed.out.shape[1], normed.eps,
-            **_constants(sums), BIAS=bias is not None, NIBBLES=product.nibbles(rows),
-            PARTS=normed.squares.shape[1],
+            *_operands(sums, adapters, normed.squares), normed.squares if bias is None else bias, normed.squares,
+            *operand[:3], rows,
+            *_widths(sums), columns, self._width, normed.eps,
+            **_constants(sums), BIAS=bias is not None, ORDER=operand.order, PARTS=normed.squares.shape[1],
         )  # fmt: skip
-        return out
+        return operand
 
 
 def _operands(sums: Sums | None, adapters: Tensor | None, unused: Tensor) -> tuple[Tensor, ...]:
@@ -191,10 +188,15 @@ def _widths(sums: Sums | None) -> tuple[int, int, int]:
 
 
 def _constants(sums: Sums | None) -> dict[str, int | bool]:
-    lora = None if sums is None else sums.lora
+    if sums is None:
+        return {"SPLITS": 0, "LOW_SPLITS": 0, "RANKS": 0, "OWN": False, "ROUTED": False}
+    lora = sums.lora
+    own = 0 if lora is None else lora.own
     return {
-        "SPLITS": 0 if sums is None else len(sums.product),
-        "RANKS": 0 if lora is None else len(lora.down),
+        "SPLITS": len(sums.product),
+        "LOW_SPLITS": len(sums.low),
+        "RANKS": 0 if lora is None else own or len(lora.down),
+        "OWN": own > 0,
         "ROUTED": lora is not None and lora.owners is not None,
     }
 
@@ -204,8 +206,8 @@ def unfit(decoder: FusedDecoder) -> str | None:
     if decoder.sharded:
         return "its layers are sharded"
     heads = decoder.layers[0].first.heads
-    if heads.width < 16 or heads.width & (heads.width - 1):
-        return f"heads are {heads.width} wide, no power of 2 from 16 on"
+    if heads.width < 64 or heads.width & (heads.width - 1):
+        return f"heads are {heads.width} wide, no power of 2 from 64 on"
     return next((why for group in decoder.groups if group.kept is None and (why := obstacle(group))), None)
 
 

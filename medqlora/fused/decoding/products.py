@@ -1,4 +1,4 @@
-"""The matrix products of a decoding pass by the kernels: a weight group's, with LoRA's first product beside it."""
+"""The matrix products of a decoding pass: a weight group's, with LoRA's first product beside it."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,33 @@ from torch import Tensor
 
 from medqlora.fused.group import Group
 from medqlora.fused.kernels.triton_nf4_product import products
+from medqlora.fused.kernels.triton_nf4_row import row_products
 
-#: rows up to which `products` runs on the ordinary units, row by row
+#: rows up to which `row_products` is faster than `products`
 _FEW = 2
 #: rows up to which NF4 is faster than weights that are kept in 16 bits
 _NF4_ROWS = 2
+#: outputs of a program of `products` and of `row_products`
+_OUTPUTS, _FEW_OUTPUTS = 64, 4
+#: programs that share the columns of A in `row_products`
+_LOW_SPLITS = 4
+#: the orders of `triton_decode.leave`
+PLAIN, NIBBLES, INTEGERS = 0, 1, 2
+
+
+class Operand(NamedTuple):
+    """x of a product, as `triton_decode.leave` writes it.
+
+    Attributes:
+        out: [rows, in] in 16 bits.
+        limbs, scales: x as integers with `INTEGERS`; otherwise not used.
+        order: one of the orders.
+    """
+
+    out: Tensor
+    limbs: Tensor
+    scales: Tensor
+    order: int
 
 
 class LowRank(NamedTuple):
@@ -22,11 +44,13 @@ class LowRank(NamedTuple):
         down: A [ranks, in], scaled.
         up: B [out, ranks].
         owners: [ranks] int64: the adapter of each rank; None where all rows have the same adapter.
+        own: ranks of each projection of the group, one behind another; 0 where they differ.
     """
 
     down: Tensor
     up: Tensor
     owners: Tensor | None
+    own: int = 0
 
 
 class Sums(NamedTuple):
@@ -69,17 +93,22 @@ class GroupProduct:
         self._second_code = state.state2.code if state.nested else state.code
         self._second_block = state.state2.blocksize if state.nested else 1
 
-    def nibbles(self, rows: int) -> bool:
-        """Whether the operand for so many rows is in nibble order."""
+    def _takes_nf4(self, rows: int) -> bool:
         return self._nf4 and (self.group.kept is None or rows <= _NF4_ROWS)
 
-    def operand(self, rows: int) -> Tensor:
-        """[rows, in], uninitialised."""
+    def operand(self, rows: int) -> Operand:
+        """An uninitialised operand of so many rows."""
         group = self.group
-        wide = self.nibbles(rows) and rows <= _FEW
-        return group.down.new_empty(rows, group.inputs, dtype=torch.float32 if wide else None)
+        out = group.down.new_empty(rows, group.inputs)
+        if not self._takes_nf4(rows):
+            return Operand(out, out, out, PLAIN)
+        if rows > _FEW:
+            return Operand(out, out, out, NIBBLES)
+        limbs = out.new_empty(rows, 2 * group.inputs, dtype=torch.int8)
+        scales = out.new_empty(rows, group.inputs // 64, dtype=torch.float32)
+        return Operand(out, limbs, scales, INTEGERS)
 
-    def run(self, x: Tensor, routed: LowRank | None) -> Sums:
+    def run(self, x: Operand, routed: LowRank | None) -> Sums:
         """The product of an operand.
 
         Args:
@@ -89,36 +118,68 @@ class GroupProduct:
         group = self.group
         lora = routed
         if lora is None and group.tail:
-            lora = LowRank(group.down, group.up, None)
-        if self.nibbles(len(x)):
-            return self._kernel(x, lora)
+            lora = LowRank(group.down, group.up, None, _own_ranks(group))
+        if x.order == NIBBLES:
+            return self._many(x, lora)
+        if x.order == INTEGERS:
+            return self._few(x, lora)
         kept = group.kept
         assert kept is not None
         if routed is None:  # A stands below W
-            both = _wide(x, kept[: group.outputs + group.tail])[None]
+            both = _wide(x.out, kept[: group.outputs + group.tail])[None]
             return Sums(both, both[..., group.outputs :], lora)
-        return Sums(_wide(x, kept[: group.outputs])[None], _wide(x, routed.down)[None], lora)
+        return Sums(_wide(x.out, kept[: group.outputs])[None], _wide(x.out, routed.down)[None], lora)
 
-    def _kernel(self, x: Tensor, lora: LowRank | None) -> Sums:
-        group, rows = self.group, len(x)
+    def _many(self, x: Operand, lora: LowRank | None) -> Sums:
+        group, rows = self.group, len(x.out)
         ranks = 0 if lora is None else len(lora.down)
         down = group.down if lora is None else lora.down
-        tiling = tiling_of(group, rows)
-        out = x.new_empty(tiling.splits, rows, group.outputs + ranks, dtype=torch.float32)
-        ends, tiles = [], 0
-        for size in group.sizes:
-            tiles += size // tiling.block
-            ends.append(tiles)
-        ends += [tiles] * (3 - len(ends))
-        products[(tiles + triton.cdiv(ranks, tiling.block), tiling.splits)](
-            x, out, down, down.stride(0), *self._operands, ends[0], ends[1], self._code, self._second_code,
+        words = group.inputs // 8
+        splits = _part(words // 16, 4)
+        out = x.out.new_empty(splits, rows, group.outputs + ranks, dtype=torch.float32)
+        tiles, end, end_1 = self._ends(_OUTPUTS)
+        products[(tiles + triton.cdiv(ranks, _OUTPUTS), splits)](
+            x.out, out, down, down.stride(0), *self._operands, end, end_1, self._code, self._second_code,
             group.outputs, rows,
-            ROWS=rows if rows <= _FEW else max(16, triton.next_power_of_2(rows)), MANY=rows > _FEW,
-            COLUMNS=group.inputs, RANKS=ranks, NESTED=self._nested, SECOND_BLOCK=self._second_block,
-            ASSEMBLY=self._assembly, SPLITS=tiling.splits, BLOCK=tiling.block, WORDS=tiling.words,
-            LONG=tiling.columns, STAGES=tiling.stages, num_warps=tiling.warps,
+            ROWS=max(16, triton.next_power_of_2(rows)), COLUMNS=group.inputs, RANKS=ranks, NESTED=self._nested,
+            SECOND_BLOCK=self._second_block, ASSEMBLY=self._assembly, SPLITS=splits, BLOCK=_OUTPUTS,
+            WORDS=_part(words // splits, 32), LONG=_part(group.inputs // splits, 64), STAGES=3 if rows <= 16 else 2,
         )  # fmt: skip
         return Sums(out, out[..., group.outputs :], lora)
+
+    def _few(self, x: Operand, lora: LowRank | None) -> Sums:
+        group, rows = self.group, len(x.out)
+        ranks = 0 if lora is None else len(lora.down)
+        down = group.down if lora is None else lora.down
+        splits = _part(group.inputs // 32, _LOW_SPLITS)
+        out = x.out.new_empty(1, rows, group.outputs, dtype=torch.float32)
+        low = x.out.new_empty(splits, rows, ranks, dtype=torch.float32)
+        tiles, end, end_1 = self._ends(_FEW_OUTPUTS)
+        low_programs = triton.cdiv(ranks, _FEW_OUTPUTS) * splits
+        row_products[(low_programs + tiles,)](
+            x.out, x.limbs.view(torch.int32), x.scales, out, low, down, down.stride(0), *self._operands, end, end_1,
+            self._code, self._second_code, group.outputs, ranks, low_programs,
+            ROWS=rows, COLUMNS=group.inputs, NESTED=self._nested, SECOND_BLOCK=self._second_block,
+            ASSEMBLY=self._assembly, LOW_SPLITS=splits, BLOCK=_FEW_OUTPUTS,
+            # each of 32 threads reads four words at a time
+            WORDS=_part(group.inputs // 8, 128), LONG=_part(group.inputs // splits, 256), num_warps=1,
+        )  # fmt: skip
+        return Sums(out, low, lora)
+
+    def _ends(self, block: int) -> tuple[int, int, int]:
+        """Programs of all weights, and those that come before the second and before the third."""
+        ends, tiles = [], 0
+        for size in self.group.sizes:
+            tiles += size // block
+            ends.append(tiles)
+        ends += [tiles] * (3 - len(ends))
+        return tiles, ends[0], ends[1]
+
+
+def _own_ranks(group: Group) -> int:
+    """The ranks of each projection where all have an adapter of the same rank; 0 where they differ."""
+    ranks = {adapter.a.shape[0] for adapter, _, _ in group.adapters}
+    return ranks.pop() if len(ranks) == 1 and len(group.adapters) == len(group.projections) else 0
 
 
 def _wide(x: Tensor, weight: Tensor) -> Tensor:
@@ -135,36 +196,6 @@ def obstacle(group: Group) -> str | None:
     if group.inputs % 128 or any(size % 64 for size in group.sizes):
         return "its sizes are no multiples of 128 and 64"
     return None
-
-
-class Tiling(NamedTuple):
-    """What a program of `products` computes.
-
-    Attributes:
-        block: outputs.
-        words: of eight weights, at a time.
-        columns: of A, at a time.
-        splits: programs that share the columns.
-        stages, warps: as Triton has them.
-    """
-
-    block: int
-    words: int
-    columns: int
-    splits: int
-    stages: int
-    warps: int
-
-
-def tiling_of(group: Group, rows: int) -> Tiling:
-    """The fastest tiling of several on an H200."""
-    words = group.inputs // 8
-    if rows <= _FEW:
-        # 32 threads read four words each
-        return Tiling(4, _part(words, 128), _part(group.inputs, 256), 1, 1, 1)
-    splits = _part(words // 16, 4)
-    stages = 3 if rows <= 16 else 2
-    return Tiling(64, _part(words // splits, 32), _part(group.inputs // splits, 64), splits, stages, 4)
 
 
 def _part(count: int, most: int) -> int:

@@ -9,31 +9,64 @@ and the sums of its squares, and the kernel behind the product multiplies.
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
+from medqlora.fused.kernels.triton_nf4_row import LARGEST
+
 #: columns that a program of `residual` and `gated` computes
 COLUMNS = 256
 #: keys that a program of `attend` reads
 KEYS = 128
 _COLUMNS = tl.constexpr(COLUMNS)
+_LARGEST = tl.constexpr(float(LARGEST))
 
 
 @triton.jit
-def _place(n, width, NIBBLES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where a product's operand has column n; `width` columns, see `triton_nf4_product` for the nibble order."""
-    if NIBBLES:
-        return (n % 8) * (width // 8) + n // 8
-    return n
+def leave(  # type: ignore[no-untyped-def]
+    out, limbs, scales, row, first, value, columns, ORDER: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Writes WIDTH columns of a product's operand, from the column `first` on.
+
+    ORDER 0 is plain; 1 the nibble order of `triton_nf4_product`; 2 is plain, and beside it the integers of
+    `triton_nf4_row`: for each block of 64 values a scale, and for each eight values four words of four bytes, the high
+    bytes of the first and of the last four in the order of their nibbles, and the low ones.
+
+    Args:
+        out: [rows, columns].
+        limbs: [rows, 4, columns / 8] int32, as int8.
+        scales: [rows, columns / 64] float32.
+        value: [WIDTH] float32; columns is a multiple of 64, and with ORDER 2 WIDTH too.
+    """
+    n = first + tl.arange(0, WIDTH)
+    inside = n < columns
+    place = n
+    if ORDER == 1:
+        place = (n % 8) * (columns // 8) + n // 8
+    tl.store(out + row * columns + place, value.to(out.dtype.element_ty), mask=inside)
+    if ORDER == 2:
+        block = first // 64 + tl.arange(0, WIDTH // 64)
+        values = tl.reshape(value, (WIDTH // 64, 64))
+        top = tl.max(tl.abs(values), 1)
+        scale = tl.where(top > 0, top / _LARGEST, 1.0)
+        whole = tl.floor(values / scale[:, None] + 0.5)
+        high = tl.floor((whole + 128.0) / 256.0)
+        low = whole - 256.0 * high
+        tl.store(scales + row * (columns // 64) + block, scale, mask=block * 64 < columns)
+        number = block[:, None] * 64 + tl.arange(0, 64)[None, :]
+        member = (number % 8) ^ 1
+        to = limbs + row * (columns * 2) + (member // 4) * (columns // 2) + (number // 8) * 4 + member % 4
+        tl.store(to, high.to(tl.int8), mask=number < columns)
+        tl.store(to + columns, low.to(tl.int8), mask=number < columns)
 
 
 @triton.jit
 def _sums(  # type: ignore[no-untyped-def]
     product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, ROUTED: tl.constexpr,
+    SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, ROUTED: tl.constexpr,
 ):  # fmt: skip
     """x Wᵀ + (x Aᵀ) Bᵀ of one row at the outputs n. ROUTED: ranks of other adapters than the row's don't count.
 
     Args:
         product: [SPLITS, rows, width] float32, x Wᵀ in its first columns.
-        low: [SPLITS, rows, low_width] float32, x Aᵀ in its first columns.
+        low: [LOW_SPLITS, rows, low_width] float32, x Aᵀ in its first columns.
         up: B [outputs, RANKS], rows at a distance of up_row.
         owners: [RANKS] int64, the adapter of each rank.
     """
@@ -45,7 +78,7 @@ def _sums(  # type: ignore[no-untyped-def]
         rank = first + tl.arange(0, 16)
         here = low + row * low_width + rank
         compressed = tl.load(here, mask=rank < RANKS, other=0.0)
-        for split in tl.static_range(1, SPLITS):
+        for split in tl.static_range(1, LOW_SPLITS):
             compressed += tl.load(here + split * rows * low_width, mask=rank < RANKS, other=0.0)
         if ROUTED:
             compressed = tl.where(
@@ -70,9 +103,10 @@ def _inverse(squares, row, columns, eps, PARTS: tl.constexpr):  # type: ignore[n
 
 @triton.jit(do_not_specialize=["rows"])
 def residual(  # type: ignore[no-untyped-def]
-    x, product, low, up, owners, adapters, bias, weight, out, squares, rows, width, low_width, up_row, columns,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, ROUTED: tl.constexpr, BIAS: tl.constexpr, NIBBLES: tl.constexpr,
-    PARTS: tl.constexpr,
+    x, product, low, up, owners, adapters, bias, weight, out, limbs, scales, squares, rows, width, low_width, up_row,
+    columns,
+    SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr, ROUTED: tl.constexpr,
+    BIAS: tl.constexpr, ORDER: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Adds a product to x [rows, columns] in place; `out` is x · weight, the operand of the product behind a norm."""
     row = tl.program_id(0)
@@ -86,40 +120,24 @@ def residual(  # type: ignore[no-untyped-def]
         if ROUTED:
             adapter = tl.load(adapters + row)
         value += _sums(
-            product,
-            low,
-            up,
-            owners,
-            adapter,
-            row,
-            n,
-            inside,
-            rows,
-            width,
-            low_width,
-            up_row,
-            SPLITS,
-            RANKS,
-            ROUTED,
-        )
+            product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row,
+            SPLITS, LOW_SPLITS, RANKS, ROUTED,
+        )  # fmt: skip
         if BIAS:
             value += tl.load(bias + n, mask=inside, other=0.0).to(tl.float32)
         value = value.to(x.dtype.element_ty).to(tl.float32)
         tl.store(here, value.to(x.dtype.element_ty), mask=inside)
     scale = tl.load(weight + n, mask=inside, other=0.0).to(tl.float32)
-    tl.store(
-        out + row * columns + _place(n, columns, NIBBLES),
-        (value * scale).to(out.dtype.element_ty),
-        mask=inside,
-    )
+    leave(out, limbs, scales, row, part * _COLUMNS, value * scale, columns, ORDER, _COLUMNS)
     tl.store(squares + row * PARTS + part, tl.sum(value * value, 0))
 
 
 @triton.jit(do_not_specialize=["rows"])
 def gated(  # type: ignore[no-untyped-def]
-    product, low, up, owners, adapters, bias, squares, out, rows, width, low_width, up_row, columns, hidden, eps,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, ROUTED: tl.constexpr, BIAS: tl.constexpr, NIBBLES: tl.constexpr,
-    PARTS: tl.constexpr,
+    product, low, up, owners, adapters, bias, squares, out, limbs, scales, rows, width, low_width, up_row,
+    columns, hidden, eps,
+    SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr, ROUTED: tl.constexpr,
+    BIAS: tl.constexpr, ORDER: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """silu(gate) · up, [rows, columns], from the product gate|up of a normed row of `hidden` columns."""
     row = tl.program_id(0)
@@ -130,52 +148,45 @@ def gated(  # type: ignore[no-untyped-def]
         adapter = tl.load(adapters + row)
     inverse = _inverse(squares, row, hidden, eps, PARTS)
     gate = inverse * _sums(
-        product,
-        low,
-        up,
-        owners,
-        adapter,
-        row,
-        n,
-        inside,
-        rows,
-        width,
-        low_width,
-        up_row,
-        SPLITS,
-        RANKS,
-        ROUTED,
-    )
+        product, low, up, owners, adapter, row, n, inside, rows, width, low_width, up_row,
+        SPLITS, LOW_SPLITS, RANKS, ROUTED,
+    )  # fmt: skip
+    second = RANKS * OWN
     other = inverse * _sums(
-        product,
-        low,
-        up,
-        owners,
-        adapter,
-        row,
-        n + columns,
-        inside,
-        rows,
-        width,
-        low_width,
-        up_row,
-        SPLITS,
-        RANKS,
-        ROUTED,
-    )
+        product, low + second, up + second, owners, adapter, row, n + columns, inside, rows, width, low_width, up_row,
+        SPLITS, LOW_SPLITS, RANKS, ROUTED,
+    )  # fmt: skip
     if BIAS:
         gate += tl.load(bias + n, mask=inside, other=0.0).to(tl.float32)
         other += tl.load(bias + columns + n, mask=inside, other=0.0).to(tl.float32)
-    value = gate * tl.sigmoid(gate) * other
-    tl.store(out + row * columns + _place(n, columns, NIBBLES), value.to(out.dtype.element_ty), mask=inside)
+    value = tl.where(inside, gate * tl.sigmoid(gate) * other, 0.0)
+    leave(out, limbs, scales, row, tl.program_id(1) * _COLUMNS, value, columns, ORDER, _COLUMNS)
+
+
+@triton.jit
+def _turned(  # type: ignore[no-untyped-def]
+    a, b, row, head, cos, sin, q_norm, k_norm, head_eps, queries, NORM: tl.constexpr, HALF: tl.constexpr
+):
+    """The halves of a query or key head, normed and rotated."""
+    column = tl.arange(0, HALF)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(a * a + b * b, 0) / (2 * HALF) + head_eps)
+        norm = q_norm
+        if head >= queries:
+            norm = k_norm
+        a *= scale * tl.load(norm + column).to(tl.float32)
+        b *= scale * tl.load(norm + HALF + column).to(tl.float32)
+    c = tl.load(cos + row * HALF + column)
+    s = tl.load(sin + row * HALF + column)
+    return a * c - b * s, b * c + a * s
 
 
 @triton.jit(do_not_specialize=["rows", "first"])
 def heads(  # type: ignore[no-untyped-def]
     product, low, up, owners, adapters, bias, squares, cos, sin, q_norm, k_norm, positions, q, keys, values,
     rows, width, low_width, up_row, hidden, eps, head_eps, first, queries, key_heads, capacity,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, ROUTED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr,
-    HALF: tl.constexpr, PARTS: tl.constexpr,
+    SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr, ROUTED: tl.constexpr,
+    BIAS: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """One head of q, k or v of one row: rotates q and k, and writes k and v to the cache at the row's position.
 
@@ -192,69 +203,34 @@ def heads(  # type: ignore[no-untyped-def]
     adapter = 0
     if ROUTED:
         adapter = tl.load(adapters + row)
+    # q, k or v, counted from the product's first
+    projection = (head >= queries).to(tl.int32) + (head >= queries + key_heads).to(tl.int32)
+    projection -= (first >= queries).to(tl.int32)
+    rank = projection * RANKS * OWN
     inverse = _inverse(squares, row, hidden, eps, PARTS)
     a = inverse * _sums(
-        product,
-        low,
-        up,
-        owners,
-        adapter,
-        row,
-        n,
-        inside,
-        rows,
-        width,
-        low_width,
-        up_row,
-        SPLITS,
-        RANKS,
-        ROUTED,
-    )
+        product, low + rank, up + rank, owners, adapter, row, n, inside, rows, width, low_width, up_row,
+        SPLITS, LOW_SPLITS, RANKS, ROUTED,
+    )  # fmt: skip
     b = inverse * _sums(
-        product,
-        low,
-        up,
-        owners,
-        adapter,
-        row,
-        n + HALF,
-        inside,
-        rows,
-        width,
-        low_width,
-        up_row,
-        SPLITS,
-        RANKS,
-        ROUTED,
-    )
+        product, low + rank, up + rank, owners, adapter, row, n + HALF, inside, rows, width, low_width, up_row,
+        SPLITS, LOW_SPLITS, RANKS, ROUTED,
+    )  # fmt: skip
     if BIAS:
         a += tl.load(bias + n).to(tl.float32)
         b += tl.load(bias + HALF + n).to(tl.float32)
     position = tl.load(positions + row)
+    to = q + (row * queries + head) * 2 * HALF + column
     if head < queries + key_heads:
         # the products of the packed pass are rounded before the rotation
         a = a.to(q.dtype.element_ty).to(tl.float32)
         b = b.to(q.dtype.element_ty).to(tl.float32)
-        if NORM:
-            scale = tl.rsqrt(tl.sum(a * a + b * b, 0) / (2 * HALF) + head_eps)
-            norm = q_norm
-            if head >= queries:
-                norm = k_norm
-            a *= scale * tl.load(norm + column).to(tl.float32)
-            b *= scale * tl.load(norm + HALF + column).to(tl.float32)
-        c = tl.load(cos + row * HALF + column)
-        s = tl.load(sin + row * HALF + column)
-        turned = a * c - b * s
-        b = b * c + a * s
-        a = turned
-    if head < queries:
-        to = q + (row * queries + head) * 2 * HALF + column
-    else:
-        place = (row.to(tl.int64) * capacity + position) * key_heads
-        if head < queries + key_heads:
-            to = keys + (place + head - queries) * 2 * HALF + column
-        else:
-            to = values + (place + head - queries - key_heads) * 2 * HALF + column
+        a, b = _turned(a, b, row, head, cos, sin, q_norm, k_norm, head_eps, queries, NORM, HALF)
+    place = (row.to(tl.int64) * capacity + position) * key_heads
+    if head >= queries + key_heads:
+        to = values + (place + head - queries - key_heads) * 2 * HALF + column
+    elif head >= queries:
+        to = keys + (place + head - queries) * 2 * HALF + column
     tl.store(to, a.to(q.dtype.element_ty))
     tl.store(to + HALF, b.to(q.dtype.element_ty))
 
@@ -310,8 +286,8 @@ def attend(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["chunks"])
 def combine(  # type: ignore[no-untyped-def]
-    parts, tops, totals, out, queries, chunks,
-    CHUNKS: tl.constexpr, WIDTH: tl.constexpr, NIBBLES: tl.constexpr,
+    parts, tops, totals, out, limbs, scales, queries, chunks,
+    CHUNKS: tl.constexpr, WIDTH: tl.constexpr, ORDER: tl.constexpr,
 ):  # fmt: skip
     """The attention's output [rows, queries · WIDTH] from the parts of `attend`; CHUNKS is `chunks` rounded up."""
     row = tl.program_id(0)
@@ -328,6 +304,4 @@ def combine(  # type: ignore[no-untyped-def]
         mask=((chunk < chunks) & (top > float("-inf")))[:, None], other=0.0,
     )  # fmt: skip
     result = tl.sum(values * weight[:, None], 0) / total
-    n = head * WIDTH + column
-    width = queries * WIDTH
-    tl.store(out + row * width + _place(n, width, NIBBLES), result.to(out.dtype.element_ty))
+    leave(out, limbs, scales, row, head * WIDTH, result, queries * WIDTH, ORDER, WIDTH)

@@ -1,9 +1,9 @@
-# ruff: noqa: N803, N806  # compile-time constants are in capitals, as in Triton's own kernels
-"""y = x Wᵀ and x Aᵀ for 1 to 64 rows in one launch, W in bitsandbytes' NF4, A in 16 bits.
+# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
+"""y = x Wᵀ and x Aᵀ for 3 to 64 rows in one launch, W in bitsandbytes' NF4, A in 16 bits.
 
 NF4 is dequantized in registers, so a product reads 4.1 bits a weight. Dettmers et al., 2023,
 https://arxiv.org/abs/2305.14314. The columns are divided among SPLITS programs, whose float32 sums the next kernel adds
-(`triton_decode`): a single row needs many programs for the memory's full rate.
+(`triton_decode`): few outputs need many programs for the memory's full rate.
 
 x is in the order of the nibbles: value 8 i + m of a row of K stands at m · K / 8 + i (`nibble order`).
 """
@@ -13,8 +13,8 @@ import struct
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
-#: the 16 values of NF4 in bfloat16, with the low byte repeated in float32's two last bytes
-_NF4 = (
+#: the 16 values of NF4
+NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
@@ -27,7 +27,7 @@ def _tables() -> tuple[list[int], list[int]]:
     The two bytes below repeat the second one, which is chosen for the least error.
     """
     high, low = [], []
-    for value in _NF4:
+    for value in NF4:
         (bits,) = struct.unpack("<I", struct.pack("<f", value))
         near = [bits >> 16, (bits >> 16) + 1, max(0, (bits >> 16) - 1)]
         made = [each << 16 | (each & 255) * 0x101 for each in near]
@@ -95,81 +95,13 @@ def _values(word, code, ASSEMBLY: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scales(absmax, second, offset, second_code, block, NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def scales(absmax, second, offset, second_code, block, NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The scale of each block of 64 values."""
     scale = tl.load(absmax + block)
     if NESTED:
         outer = tl.load(second + block // SECOND_BLOCK)
         scale = tl.load(second_code + scale.to(tl.int32)) * outer + tl.load(offset)
     return scale
-
-
-@triton.jit
-def _times(v0, v1, v2, v3, v4, v5, v6, v7, x, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """[BLOCK, WORDS] sums of each word's codes times x; `x` points to the words' first values."""
-    K: tl.constexpr = COLUMNS // 8
-    sums = v0 * tl.load(x)
-    sums += v1 * tl.load(x + K)
-    sums += v2 * tl.load(x + 2 * K)
-    sums += v3 * tl.load(x + 3 * K)
-    sums += v4 * tl.load(x + 4 * K)
-    sums += v5 * tl.load(x + 5 * K)
-    sums += v6 * tl.load(x + 6 * K)
-    sums += v7 * tl.load(x + 7 * K)
-    return sums
-
-
-@triton.jit
-def _few_nf4(  # type: ignore[no-untyped-def]
-    x, out, packed, absmax, second, offset, code, second_code, row, n, width, split,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr,
-    ASSEMBLY: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    words = packed.to(tl.pointer_type(tl.int32), bitcast=True) + row[:, None] * (COLUMNS // 8)
-    blocks = row[:, None] * (COLUMNS // 64) + tl.arange(0, WORDS // 8)[None, :]
-    s0 = tl.zeros([BLOCK, WORDS], tl.float32)
-    s1 = s0
-    for turn in tl.range(0, COLUMNS // (8 * WORDS * SPLITS), num_stages=STAGES):
-        iteration = turn * SPLITS + split
-        word = (iteration * WORDS + tl.arange(0, WORDS))[None, :]
-        loaded = tl.load(words + word)
-        scale = _scales(
-            absmax, second, offset, second_code, blocks + iteration * (WORDS // 8), NESTED, SECOND_BLOCK
-        )
-        scale = tl.reshape(tl.broadcast_to(scale[:, :, None], (BLOCK, WORDS // 8, 8)), (BLOCK, WORDS))
-        v0, v1, v2, v3, v4, v5, v6, v7 = _values(loaded, code, ASSEMBLY)
-        at = x + word
-        s0 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at, COLUMNS)
-        if ROWS > 1:
-            s1 += scale * _times(v0, v1, v2, v3, v4, v5, v6, v7, at + COLUMNS, COLUMNS)
-    to = out + split * ROWS * width + n
-    tl.store(to, tl.sum(s0, 1))
-    if ROWS > 1:
-        tl.store(to + width, tl.sum(s1, 1))
-
-
-@triton.jit
-def _few_plain(  # type: ignore[no-untyped-def]
-    x, out, weight, n, width, split,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
-    LONG: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """Rows in 16 bits; `weight` [BLOCK] points to them."""
-    inside = (n < width)[:, None]
-    s0 = tl.zeros([BLOCK, LONG], tl.float32)
-    s1 = s0
-    for turn in tl.range(0, COLUMNS // (LONG * SPLITS), num_stages=STAGES):
-        iteration = turn * SPLITS + split
-        k = (iteration * LONG + tl.arange(0, LONG))[None, :]
-        w = tl.load(weight[:, None] + k, mask=inside, other=0.0).to(tl.float32)
-        k = (k % 8) * (COLUMNS // 8) + k // 8
-        s0 += w * tl.load(x + k).to(tl.float32)
-        if ROWS > 1:
-            s1 += w * tl.load(x + COLUMNS + k).to(tl.float32)
-    to = out + split * ROWS * width + n
-    tl.store(to, tl.sum(s0, 1), mask=n < width)
-    if ROWS > 1:
-        tl.store(to + width, tl.sum(s1, 1), mask=n < width)
 
 
 @triton.jit
@@ -187,7 +119,7 @@ def _many_nf4(  # type: ignore[no-untyped-def]
         iteration = turn * SPLITS + split
         word = iteration * WORDS + tl.arange(0, WORDS)
         loaded = tl.load(words + word[None, :])
-        scale = _scales(
+        scale = scales(
             absmax, second, offset, second_code, blocks + iteration * (WORDS // 8), NESTED, SECOND_BLOCK
         )
         scale = tl.reshape(tl.broadcast_to(scale[:, :, None], (BLOCK, WORDS // 8, 8)), (BLOCK, WORDS))
@@ -224,19 +156,19 @@ def products(  # type: ignore[no-untyped-def]
     packed_1, absmax_1, second_1, offset_1,
     packed_2, absmax_2, second_2, offset_2,
     end, end_1, code, second_code, outputs, rows,
-    ROWS: tl.constexpr, MANY: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
-    NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr, ASSEMBLY: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK: tl.constexpr, WORDS: tl.constexpr, LONG: tl.constexpr, STAGES: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, NESTED: tl.constexpr,
+    SECOND_BLOCK: tl.constexpr, ASSEMBLY: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    WORDS: tl.constexpr, LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Each program multiplies BLOCK rows of W, or of A, with all rows of x.
 
     Args:
-        x: [rows, COLUMNS] in nibble order; in float32, with MANY in 16 bits.
+        x: [rows, COLUMNS] in 16 bits, in nibble order.
         out: [SPLITS, rows, outputs + RANKS] float32.
         down, down_row: A [RANKS, COLUMNS] and its row stride.
         packed, absmax, second, offset: bytes and scales of up to three weights, stacked.
         end, end_1: the first programs of the second and the third weight.
-        ROWS: `rows`, 1 or 2; with MANY, on the matrix units, rounded up to 16, 32 or 64.
+        ROWS: `rows` rounded up to 16, 32 or 64.
     """
     tile = tl.program_id(0)
     split = tl.program_id(1)
@@ -244,11 +176,8 @@ def products(  # type: ignore[no-untyped-def]
     width = outputs + RANKS
     if tile * BLOCK >= outputs:
         weight = down + (n - outputs) * down_row
-        if MANY:
-            total = _many_plain(x, weight, n, width, rows, split, ROWS, COLUMNS, SPLITS, BLOCK, LONG, STAGES)
-            _store(out, total, n, width, rows, split, ROWS)
-        else:
-            _few_plain(x, out, weight, n, width, split, ROWS, COLUMNS, SPLITS, BLOCK, LONG, STAGES)
+        total = _many_plain(x, weight, n, width, rows, split, ROWS, COLUMNS, SPLITS, BLOCK, LONG, STAGES)
+        _store(out, total, n, width, rows, split, ROWS)
     else:
         first = tile * BLOCK
         if tile >= end_1:
@@ -258,17 +187,11 @@ def products(  # type: ignore[no-untyped-def]
             packed, absmax, second, offset = packed_1, absmax_1, second_1, offset_1
             first = (tile - end) * BLOCK
         row = first + tl.arange(0, BLOCK)
-        if MANY:
-            total = _many_nf4(
-                x, packed, absmax, second, offset, code, second_code, row, rows, split,
-                ROWS, COLUMNS, NESTED, SECOND_BLOCK, ASSEMBLY, SPLITS, BLOCK, WORDS, STAGES,
-            )  # fmt: skip
-            _store(out, total, n, width, rows, split, ROWS)
-        else:
-            _few_nf4(
-                x, out, packed, absmax, second, offset, code, second_code, row, n, width, split,
-                ROWS, COLUMNS, NESTED, SECOND_BLOCK, ASSEMBLY, SPLITS, BLOCK, WORDS, STAGES,
-            )  # fmt: skip
+        total = _many_nf4(
+            x, packed, absmax, second, offset, code, second_code, row, rows, split,
+            ROWS, COLUMNS, NESTED, SECOND_BLOCK, ASSEMBLY, SPLITS, BLOCK, WORDS, STAGES,
+        )  # fmt: skip
+        _store(out, total, n, width, rows, split, ROWS)
 
 
 @triton.jit

@@ -34,7 +34,7 @@ interpreted = pytest.mark.skipif(
 SIZES: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
-    "head_dim": 32,
+    "head_dim": 64,
     "initializer_range": 0.2,
 }
 SOME_LAYERS = {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1}
