@@ -83,6 +83,9 @@ class Encoded(NamedTuple):
         labels: for each of the record's labels, the token ids that follow `prompt` if it is the answer; empty for
             free answers.
         dropped: the number of context tokens that were left out to fit; usually 0.
+        weight: of each of its completion tokens in the training loss; see `data.batching.loss_terms`.
+        smoothing: share of the label token's target that is spread over all labels, 0 to 1.
+        label_at: index in `completion` where the label begins; 0 unless the rationale comes first.
     """
 
     id: str
@@ -90,6 +93,9 @@ class Encoded(NamedTuple):
     completion: Sequence[int]
     labels: tuple[tuple[int, ...], ...] = ()
     dropped: int = 0
+    weight: float = 1.0
+    smoothing: float = 0.0
+    label_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

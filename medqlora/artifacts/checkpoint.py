@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias, TypedDict, cast
 
@@ -133,6 +133,7 @@ def checkpoint_definition(
     lora: LoRAOptions,
     digests: ExampleDigests,
     precision: str,
+    stages: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
     """The values that decide the course of a run; options for memory and the run's length are not among them.
 
@@ -144,6 +145,7 @@ def checkpoint_definition(
         scheduler: as optimizer, of the learning rate.
         digests: of the encoded examples.
         precision: the Trainer's.
+        stages: what defines each stage of a training in stages.
     """
     fingerprint = dict(source.fingerprint())
     files = fingerprint.pop("files", {})
@@ -174,6 +176,18 @@ def checkpoint_definition(
         "--model.max_grad_norm": step.max_grad_norm,
         **{f"--model.lora.{name}": value for name, value in asdict(lora).items()},
         "--trainer.precision": precision,
+        **_if_not_default(data),
+        **({"--data.stages": [dict(stage) for stage in stages]} if stages else {}),
+    }
+
+
+def _if_not_default(data: DataOptions) -> dict[str, object]:
+    """Options that older checkpoints lack: they are named where they change something."""
+    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule")
+    return {
+        f"--data.{name}": getattr(data, name)
+        for name in names
+        if getattr(data, name) != getattr(default, name)
     }
 
 

@@ -24,7 +24,7 @@ from medqlora.config.model import ModelOptions
 from medqlora.config.optimizers import FLAT_OPTIMIZERS
 from medqlora.config.retrieval import RetrievalOptions
 
-Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class"]
+Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class", "stages"]
 VERBS = ("fit", "validate", "test", "predict")
 REQUIRED = inspect.Parameter.empty
 
@@ -202,6 +202,11 @@ def _of_data() -> Iterator[Option]:
     yield Option("data.source", object, REQUIRED, "where the questions come from: a class_path.", "source")
     benchmarks = "further sources, whose test questions `test` evaluates on the same loaded model."
     yield Option("data.benchmarks", object, None, benchmarks, "source", many=True)
+    stages = (
+        "a training in stages: a list, each with `source` (a class_path; null for data.source), `name`, `epochs`, "
+        "`learning_rate`, `sampling` and `samples`; see docs/better-answers.md."
+    )
+    yield Option("data.stages", object, None, stages, "stages")
     yield from fields(DataOptions, "data")
     yield from fields(RetrievalOptions, "data.retrieval")
 

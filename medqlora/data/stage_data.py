@@ -6,6 +6,7 @@ from typing import Literal
 from medqlora.config.data import SAMPLES, DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.budget import TokenBudget
+from medqlora.data.batching.epochs import EpochPlan, Part
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
@@ -15,6 +16,12 @@ from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
 from medqlora.data.stages import read_stages
 from medqlora.data.summary import content_free, describe
 from medqlora.data.tell_tale import reject_tell_tale
+from medqlora.data.training_stages import (
+    TrainingStage,
+    balanced_part,
+    check_stages,
+    read_training_stages,
+)
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
 from medqlora.utils.types import Tokenizer
@@ -31,9 +38,12 @@ class StageData:
         source: the records.
         benchmarks: more sources, whose test questions `test` evaluates too.
         options: see `DataOptions`.
+        stages: of a training in stages; none trains on the source's training set.
 
     Attributes:
         records: id → record, all that were read.
+        parts: the epochs of a fit; empty until its training set is read.
+        stage_names: names of `parts` in a training in stages.
         train, dev, test: tokenized sets, empty until `read`.
         sets: question sets of `test`: the source's own, then the benchmarks.
         samples: "dev" or "test" → what the set is a sample of; without those that are whole.
@@ -43,7 +53,13 @@ class StageData:
         budget: tokens of a micro-batch; a process may lower its own while it trains.
     """
 
-    def __init__(self, source: Source, benchmarks: list[Source] | None, options: DataOptions) -> None:
+    def __init__(
+        self,
+        source: Source,
+        benchmarks: list[Source] | None,
+        options: DataOptions,
+        stages: Sequence[TrainingStage] | None = None,
+    ) -> None:
         self.source = source
         self.benchmarks = benchmarks or []
         self.options = options
@@ -61,6 +77,9 @@ class StageData:
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
         self.budget = TokenBudget(options.micro_batch_tokens)
+        self.training_stages = tuple(stages or ())
+        self.parts: list[Part] = []
+        self.stage_names: list[str] = []
         self.records: dict[str, Record] = {}
         self.train: list[Encoded] = []
         self.dev: list[Encoded] = []
@@ -89,6 +108,7 @@ class StageData:
         for option, value in values.items():
             if isinstance(value, int) and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        check_stages(self.training_stages)
         if not -(2**63) <= self.seed < 2**63:  # torch's range
             raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
 
@@ -132,7 +152,9 @@ class StageData:
         splits["dev"] = [record for record in splits["dev"] if record.id not in trained]
         self._sample(splits, stages)
         for name in stages:
-            if splits[name]:
+            if name == "train" and self.training_stages:
+                self._take_stages(splits, report)
+            elif splits[name]:
                 self._take(name, splits[name], self.source.name, report)
             elif name != "dev":  # a run without validation is the user's choice
                 raise InputError(
@@ -221,6 +243,23 @@ class StageData:
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
         report(describe(source, name, records, encoded, self.samples.get(name)))
+        if name == "train":
+            part = balanced_part(encoded, self.records, self.options, where="--data.balance", report=report)
+            self.stage_names, self.parts, self.train = [], [part], list(part.examples)
+
+    def _take_stages(self, splits: Mapping[str, list[Record]], report: Report) -> None:
+        """Reads the training sets of the stages; `train` then holds each of their examples once."""
+
+        def encoded(source: Source, records: list[Record]) -> tuple[list[Record], list[Encoded]]:
+            reject_tell_tale(records)
+            records = self._retrieved(records, report)
+            prompt = source.prompt(self.prompt_name)
+            return records, encode_all(records, prompt, self._read_with, self.max_prompt_tokens)
+
+        found = read_training_stages(self.training_stages, self.source, splits, self.options, encoded, report)
+        self.records.update(found.records)
+        self.parts, self.stage_names = found.parts, found.names
+        self.train = list({example.id: example for part in found.parts for example in part.examples}.values())
 
     def _question_set(
         self,
@@ -255,8 +294,22 @@ class StageData:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; the last one may hold fewer examples."""
-        return -(-len(self.train) // self.batch_size)
+        """Optimizer steps of the first epoch; the last one may hold fewer examples."""
+        return self.epoch_steps[0] if self.stage_names else -(-len(self.train) // self.batch_size)
+
+    @property
+    def epoch_steps(self) -> list[int]:
+        """Optimizer steps of each epoch of a training in stages; without stages one number, for every epoch."""
+        if not self.stage_names:
+            return [self.steps_per_epoch]
+        return [-(-part.count // self.batch_size) for part in self.parts for _ in range(part.epochs or 1)]
+
+    def stage_at(self, epoch: int) -> tuple[int, str, int, int] | None:
+        """Number and name of the stage of `epoch`, and the epoch's number in it of how many; None without stages."""
+        if not self.stage_names:
+            return None
+        number, within = EpochPlan(self.parts).part_of(epoch)
+        return number + 1, self.stage_names[number], within + 1, self.parts[number].epochs or 1
 
     @property
     def train_lengths(self) -> list[tuple[int, int]]:
@@ -322,19 +375,20 @@ class StageData:
             rank=rank,
             world_size=world_size,
             current_epoch=current_epoch,
+            plan=EpochPlan(self.parts, self.seed) if self.parts else None,
         )
         return self._loader
 
     def step_of(self, ids: Sequence[str]) -> StepBatch:
         """Makes the step over these training examples under the present budget."""
         assert self._loader is not None
-        by_id = {example.id: example for example in self.train}
+        by_id = {example.id: example for example in self._loader.present()}
         return self._loader.collate([by_id[ident] for ident in ids])
 
     def alone(self, ids: Sequence[str]) -> StepBatch:
         """Makes the step over these training examples, all of it in this process."""
         assert self._loader is not None
-        by_id = {example.id: example for example in self.train}
+        by_id = {example.id: example for example in self._loader.present()}
         return step_batch(
             [by_id[ident] for ident in ids],
             self.budget.value,

@@ -142,6 +142,8 @@ class FusedDecoder:
     def loss_sum(self, batch: MicroBatch) -> Tensor:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
 
+        With `batch.terms`, Σ weight · (−log p(target)) over them.
+
         Raises:
             ValueError: as `hidden`; or `batch.rows` are not as `pack` makes them.
         """
@@ -150,10 +152,14 @@ class FusedDecoder:
         width = self.layers[0].first.heads.width
         selection = select_completions(batch, segments, self.dtype, width)
         hidden = self._hidden(batch, self.step(batch.position_ids[0], segments, selection))
+        targets, weights = batch.targets, None
+        if batch.terms is not None:
+            targets, weights = batch.terms.targets, batch.terms.weights
+            hidden = hidden[batch.terms.places]
         with torch.autocast(hidden.device.type, enabled=False):
             if isinstance(self.head, HostHead):
-                return HostHeadLoss.apply(hidden, self.head, batch.targets)
-            return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
+                return HostHeadLoss.apply(hidden, self.head, targets, weights)
+            return HeadLoss.apply(hidden, self.head.weight, targets, self.functions.cross_entropy, weights)
 
     # ---- one pass ----------------------------------------------------------------------------------
 

@@ -27,7 +27,9 @@ class _Context(Protocol):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], weight [V, D], targets [R], cross_entropy)`.
+    """Σ −w log softmax(h Wᵀ)[target] over rows.
+
+    `apply(hidden [R, D], weight [V, D], targets [R], cross_entropy, weights)`; w is 1, or `weights` [R] float32.
 
     The logits' gradient, softmax − one-hot, needs the logits only. So the forward multiplies each piece back
     through W and saves only the gradient of the hidden rows. A recomputation would need the product with W
@@ -36,7 +38,12 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context, hidden: Tensor, weight: Tensor, targets: Tensor, cross_entropy: CrossEntropy
+        ctx: _Context,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        cross_entropy: CrossEntropy,
+        weights: Tensor | None = None,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0]
         rows = hidden.shape[0]
@@ -52,19 +59,20 @@ class HeadLoss(torch.autograd.Function):
                 gradient[piece] = logits @ weight
             del logits
         if gradient is not None:
-            ctx.save_for_backward(gradient.div_(scale))
+            gradient.div_(scale)
+            ctx.save_for_backward(gradient if weights is None else gradient.mul_(weights[:, None]))
         ctx.dtype = hidden.dtype
-        return losses.sum()
+        return losses.sum() if weights is None else losses @ weights
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * d_total).to(ctx.dtype), None, None, None
+        return (gradient * d_total).to(ctx.dtype), None, None, None, None
 
 
 class HostHeadLoss(torch.autograd.Function):
-    """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], head, targets [R])`.
+    """Σ −w log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], head, targets [R], weights)`, as `HeadLoss`.
 
     W stays in host memory and is streamed once: each piece updates the sums over the vocabulary, as in online
     softmax (Milakov and Gimelshein, 2018, https://arxiv.org/abs/1805.02867). With l the logits, t the target's
@@ -73,7 +81,9 @@ class HostHeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _Context, hidden: Tensor, head: HostHead, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: _Context, hidden: Tensor, head: HostHead, targets: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         x = hidden.detach().to(head.weight.dtype)
         scale = _HALF_SCALE if x.dtype == torch.float16 else 1.0
         top = x.new_full((len(x), 1), -torch.inf, dtype=torch.float32)
@@ -100,12 +110,13 @@ class HostHeadLoss(torch.autograd.Function):
         margin = top + total.log() - of_target
         if ctx.needs_input_grad[0]:
             gradient = mean.div_(total * scale).sub_(target_rows.float()).mul_(torch.sigmoid(margin))
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient if weights is None else gradient.mul_(weights[:, None]))
         ctx.dtype = hidden.dtype
-        return torch.nn.functional.softplus(margin).sum()
+        losses = torch.nn.functional.softplus(margin)
+        return losses.sum() if weights is None else losses[:, 0] @ weights
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * d_total).to(ctx.dtype), None, None
+        return (gradient * d_total).to(ctx.dtype), None, None, None

@@ -114,16 +114,26 @@ class Decoder:
     def loss_sum(self, batch: MicroBatch) -> Tensor:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
 
-        The head runs in pieces whose logits are recomputed in the backward, so they never exist all at once.
+        With `batch.terms`, Σ weight · (−log p(target)) over them. The head runs in pieces whose logits are recomputed
+        in the backward, so they never exist all at once.
         """
         hidden = self.hidden(batch, batch.rows)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for rows, targets in zip(hidden.split(HEAD_ROWS), batch.targets.split(HEAD_ROWS), strict=True):
-            total = total + checkpoint(self._loss_piece, rows, targets, use_reentrant=False)
+        if batch.terms is None:
+            for rows, targets in zip(hidden.split(HEAD_ROWS), batch.targets.split(HEAD_ROWS), strict=True):
+                total = total + checkpoint(self._loss_piece, rows, targets, use_reentrant=False)
+            return total
+        pieces = zip(*(part.split(HEAD_ROWS) for part in batch.terms), strict=True)
+        for places, targets, weights in pieces:
+            piece = checkpoint(self._weighted_piece, hidden[places], targets, weights, use_reentrant=False)
+            total = total + piece
         return total
 
     def _loss_piece(self, rows: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(rows), targets, reduction="sum")
+
+    def _weighted_piece(self, rows: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(rows), targets, reduction="none") @ weights
 
 
 def _number(config: "PretrainedConfig", *names: str) -> float | None:

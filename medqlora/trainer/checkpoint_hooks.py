@@ -91,6 +91,7 @@ class CheckpointHooks(EvaluationHooks):
             lora=self.lora,
             digests=data.example_digests(),
             precision=precision,
+            stages=[stage.definition() for stage in data.training_stages],
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from medqlora.trainer.checks import (
     check_predict_limit,
     check_train_limit,
     check_val_interval,
+    settle_stages,
 )
 from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
@@ -88,6 +89,8 @@ def start_stage(
         _read(module, data, stage)
     check_positions(module.backend, data)
     if stage == "fit":
+        if data.training_stages:
+            settle_stages(trainer, len(data.epoch_steps), validated=bool(data.dev))
         check_monitors(trainer, scores_of(data.dev, module.options.generate), (module, data))
         check_train_limit(trainer, data.steps_per_epoch)
         if data.dev:

@@ -21,14 +21,14 @@ from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
 from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, stored_width, usable_memory
-from medqlora.training.optim import build_optimizer, build_scheduler
+from medqlora.training.optim import StageRate, build_optimizer, build_scheduler, staged_schedule
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
 from medqlora.training.step_metrics import StepMetrics
 from medqlora.utils.console import say
 from medqlora.utils.progress import phase
 from medqlora.utils.random_state import restore_random_state
-from medqlora.utils.run_length import total_steps
+from medqlora.utils.run_length import limited, total_steps
 
 
 class StepHooks(CheckpointHooks):
@@ -164,10 +164,29 @@ class StepHooks(CheckpointHooks):
         optimizer = build_optimizer(
             self.optimizer, named, learning_rate=options.learning_rate, weight_decay=options.weight_decay
         )
-        total = total_steps(self.trainer, self.data.steps_per_epoch)
-        warmup = round(total * options.warmup_ratio)
-        scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
+        total = total_steps(self.trainer, self.data.epoch_steps)
+        if stages := self._stage_rates():
+            scheduler = staged_schedule(
+                self.lr_scheduler,
+                optimizer,
+                stages,
+                warmup_ratio=options.warmup_ratio,
+                total_steps=total,
+                each=self.data.options.stage_schedule == "each",
+            )
+        else:
+            warmup = round(total * options.warmup_ratio)
+            scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _stage_rates(self) -> list[StageRate]:
+        """Steps and rate of each stage; none without stages."""
+        rates, steps = [], iter(self.data.epoch_steps)
+        for stage in self.data.training_stages:
+            count = sum(limited(self.trainer, next(steps)) for _ in range(stage.epochs))
+            rate, full = stage.learning_rate, self.options.learning_rate
+            rates.append(StageRate(count, 1.0 if rate is None else rate / full if full else 0.0))
+        return rates
 
     def on_train_start(self) -> None:
         self._step = TrainStep(

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -112,6 +112,69 @@ def check_scheduler(scheduler: object) -> None:
         )
 
 
+class StageRate(NamedTuple):
+    """The steps of a stage, and the factor of the learning rate over them."""
+
+    steps: int
+    factor: float
+
+
+def staged_schedule(
+    scheduler: str | SchedulerFactory,
+    optimizer: Optimizer,
+    stages: Sequence[StageRate],
+    *,
+    warmup_ratio: float,
+    total_steps: int,
+    each: bool,
+) -> LRScheduler:
+    """Makes the schedule of a training in stages.
+
+    Args:
+        scheduler: a name of `SCHEDULERS`.
+        optimizer: with the full rate.
+        stages: in their order; steps after them belong to the last.
+        warmup_ratio: share of the schedule's steps over which the rate rises.
+        total_steps: of the run.
+        each: a schedule for each stage; else one over all of them.
+
+    Raises:
+        InputError: the schedule is a class of the user's, which can't be scaled.
+    """
+    check_scheduler(scheduler)
+    if not isinstance(scheduler, str):
+        raise InputError(
+            "--model.lr_scheduler: a class_path has one course for the whole run, and --data.stages have rates of "
+            "their own: use cosine, linear or constant"
+        )
+    name = scheduler
+
+    def factor(step: int) -> float:
+        place, stage = step, stages[-1]
+        for stage in stages[:-1]:
+            if place < stage.steps:
+                break
+            place -= stage.steps
+        else:
+            stage = stages[-1]
+        steps = stage.steps if each else total_steps
+        return stage.factor * _factor(name, place if each else step, round(steps * warmup_ratio), steps)
+
+    return LambdaLR(optimizer, factor)
+
+
+def _factor(name: str, step: int, warmup_steps: int, total_steps: int) -> float:
+    """The factor of the rate in `step`, of a schedule by name."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)  # a rate above 0 in the first step
+    if name == "constant":
+        return 1.0
+    if name == "linear":
+        return max(0, total_steps - step) / max(1, total_steps - warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
 def build_scheduler(
     scheduler: str | SchedulerFactory, optimizer: Optimizer, *, warmup_steps: int, total_steps: int
 ) -> LRScheduler:
@@ -133,15 +196,8 @@ def build_scheduler(
     check_scheduler(scheduler)
     if scheduler == "cosine":
         return warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
-    falls = scheduler == "linear"
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        left = max(0, total_steps - step) / max(1, total_steps - warmup_steps)
-        return left if falls else 1.0
-
-    return LambdaLR(optimizer, factor)
+    name = scheduler
+    return LambdaLR(optimizer, lambda step: _factor(name, step, warmup_steps, total_steps))
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
@@ -149,11 +205,4 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) 
 
     Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983, one cycle.
     """
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)  # a rate above 0 in the first step
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, lambda step: _factor("cosine", step, warmup_steps, total_steps))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medqlora.data.batching.loss_terms import LossTerms, loss_terms, loss_weight
 from medqlora.records import Encoded
 
 
@@ -24,6 +25,7 @@ class MicroBatch(NamedTuple):
         rows: [R] int64: the positions whose hidden state predicts a completion token.
         targets: [R] int64: that token.
         host_ids: `input_ids` on the host, for embeddings that stay there.
+        terms: weighted terms of the loss; None where it is the plain sum over `targets`.
     """
 
     input_ids: Tensor
@@ -33,6 +35,7 @@ class MicroBatch(NamedTuple):
     rows: Tensor
     targets: Tensor
     host_ids: Tensor | None = None
+    terms: LossTerms | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Copies to `device`; `lengths` and `host_ids` stay on the host, which reads them without a device sync."""
@@ -44,6 +47,7 @@ class MicroBatch(NamedTuple):
             self.rows.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
             self.input_ids if self.input_ids.device.type == "cpu" else self.host_ids,
+            None if self.terms is None else self.terms.to(device),
         )
 
 
@@ -52,12 +56,12 @@ class StepBatch(NamedTuple):
 
     Attributes:
         micro_batches: this process's share of the step; empty where it has no example.
-        completion_tokens: tokens with loss in the complete step, over all micro-batches and processes: the divisor of
-            the step's loss.
+        completion_tokens: tokens with loss in the complete step, over all micro-batches and processes.
         tokens: tokens in this process's share, without padding.
         ids: the records of the complete step, in the epoch's order.
         all_tokens: `tokens` over all processes.
         imbalance: tokens of the largest share over the mean; 1 where all shares are equal.
+        loss_weight: sum of the weights of these tokens; None where each is 1.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -66,6 +70,12 @@ class StepBatch(NamedTuple):
     ids: tuple[str, ...]
     all_tokens: int = 0
     imbalance: float = 1.0
+    loss_weight: float | None = None
+
+    @property
+    def divisor(self) -> float:
+        """Divides the step's summed loss: Σ w over its completion tokens, which is their number without weights."""
+        return self.completion_tokens if self.loss_weight is None else self.loss_weight
 
 
 def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
@@ -128,6 +138,7 @@ def pack(examples: Sequence[Encoded]) -> MicroBatch:
         torch.tensor(lengths, dtype=torch.int32),
         _long(rows),
         _long(targets),
+        terms=loss_terms(examples),
     )
 
 
@@ -146,7 +157,13 @@ def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
         targets += example.completion
     positions = torch.arange(longest).expand(len(examples), -1)
     return MicroBatch(
-        input_ids, positions, mask, torch.tensor(lengths, dtype=torch.int32), _long(rows), _long(targets)
+        input_ids,
+        positions,
+        mask,
+        torch.tensor(lengths, dtype=torch.int32),
+        _long(rows),
+        _long(targets),
+        terms=loss_terms(examples),
     )
 
 
@@ -244,6 +261,7 @@ def step_batch(
         tuple(example.id for example in examples),
         sum(loads),
         max(loads) * world_size / max(1, sum(loads)),
+        loss_weight(examples),
     )
 
 
