@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the registered sources, for type checkers; at run time the 
     from medqlora.data.sources.medqa import MedQA as MedQA
     from medqlora.data.sources.mirage import Mirage as Mirage
     from medqlora.data.sources.pubmedqa import PubMedQA as PubMedQA
+    from medqlora.data.sources.pubmedqa_extra import PubMedQAExtra as PubMedQAExtra
     from medqlora.data.sources.synthetic_trials import SyntheticTrials as SyntheticTrials
 
 globals().update(SOURCES.built_in())  # a class path that no option has to spell out: medqlora.data.PubMedQA

@@ -32,6 +32,7 @@ NOT_DECLARED = {
     "unsloth": "an extra",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
     "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
+    "optuna": "the extra `tune`, which alone needs it",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
     **dict.fromkeys(
         ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "limits", "pypdf"),

@@ -62,8 +62,8 @@ _ARMS = (
     "We randomised {n} {p} with {c} to {d}, {other} or placebo.",
     "In this trial {n} {p} with {c} were given {d}, {other} or placebo.",
 )
-#: share of the questions that each step of `difficulty` makes harder
-_HARDER = 0.5
+#: share of the abstracts, and of the findings, that each step of `difficulty` makes harder
+_HARDER = 0.3
 #: steps of `difficulty`: each adds to those before
 DIFFICULTIES = {1: "another arm", 2: "findings by negation", 3: "another outcome of the same drug"}
 _SIDE_EFFECTS = ("rare", "mild", "common", "severe")
@@ -93,8 +93,8 @@ class SyntheticTrials(Source):
         dev: how many to validate on; 0 for none.
         test: how many to test on.
         seed: another seed gives other questions of the same kind.
-        difficulty: 0 to 3: 1 adds another arm with another result, 2 also states findings by negation, 3 also
-            gives another outcome of the same drug with another result.
+        difficulty: 0 to 3: 1 adds another drug's arm with another result to 30% of the abstracts; 2 also states 30% of
+            the findings by negation; 3 also adds another outcome with another result to 30% of the abstracts.
     """
 
     name = "SyntheticTrials"
@@ -192,7 +192,7 @@ def _harder(rng: random.Random, split: str, trial: Record, difficulty: int) -> R
 
 
 def _finding(rng: random.Random, result: str, negated: bool = False) -> str:
-    if negated and rng.random() < 0.5:
+    if negated and rng.random() < _HARDER:
         return rng.choice(_NEGATED[result])
     finding = rng.choice(_FINDINGS[result])
     return f"{finding} (p = {rng.choice(_P_VALUES[result])})" if rng.random() < 0.3 else finding
