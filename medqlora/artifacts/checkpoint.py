@@ -183,7 +183,7 @@ def checkpoint_definition(
 
 def _if_not_default(data: DataOptions) -> dict[str, object]:
     """Options that older checkpoints lack: they are named where they change something."""
-    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule")
+    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule", "topics")
     return {
         f"--data.{name}": getattr(data, name)
         for name in names

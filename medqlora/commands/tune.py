@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.commands.tune_options import STUDY, Search
+from medqlora.compat.argparse import option_names
 from medqlora.config.check import check_options
 from medqlora.config.space import read_space, word
 from medqlora.config.words import CommandLine, with_config
@@ -117,14 +118,10 @@ def _search(options: argparse.Namespace, rest: list[str]) -> Search:
                 else "each trial is a new run under --out"
             )
             raise InputError(f"--{name}: {fix}: leave it out")
-    own = [f"--{action.dest}" for action in parser()._actions]
-    check_options("fit", rest, own, files=True)
+    check_options("fit", rest, option_names(parser()), files=True)
     for name, dimension in space.items():
         for value in dimension.ends:
-            try:
-                check_options("fit", [*rest, word(name, value)])
-            except InputError as error:
-                raise InputError(f"{options.space}: {error}") from error
+            _check_value(options.space, rest, word(name, value))
     out = Path(options.out).expanduser()
     if why := why_not_writable(out):
         raise InputError(f"--out {options.out}: can't be written ({why}): give another folder")
@@ -137,6 +134,13 @@ def _search(options: argparse.Namespace, rest: list[str]) -> Search:
         prune=options.prune,
         seed=options.search_seed,
     )
+
+
+def _check_value(file: str, rest: list[str], option: str) -> None:
+    try:
+        check_options("fit", [*rest, option])
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _run_workers(count: int, words: list[str]) -> None:
@@ -166,8 +170,8 @@ def _run_workers(count: int, words: list[str]) -> None:
         raise
     if any(codes):
         raise InputError(
-            f"--workers: {sum(map(bool, codes))} of {count} ended on an error, see above: put it right, and run the same "
-            "command again to go on"
+            f"--workers: {sum(map(bool, codes))} of {count} ended on an error, see above: put it right, and run the "
+            "same command again to go on"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medqlora.config.space import Dimension
+from medqlora.config.words import CommandLine
 
 STUDY, PAGE, BEST = "study.db", "report.html", "best.yaml"
 
@@ -36,12 +37,9 @@ class Search:
 
     def definition(self) -> dict[str, str]:
         """What makes two searches the same: their trials can be compared."""
-        configs = []
-        from medqlora.config.words import CommandLine
-
-        for name in CommandLine.parse(self.words).configs:
-            configs.append(hashlib.sha256(Path(name).expanduser().read_bytes()).hexdigest())
-        others = CommandLine.parse(self.words).without("config", "c").words
+        line = CommandLine.parse(self.words)
+        configs = [hashlib.sha256(Path(name).expanduser().read_bytes()).hexdigest() for name in line.configs]
+        others = line.without("config", "c").words
         space = {name: [type(one).__name__, asdict(one)] for name, one in sorted(self.space.items())}
         return {
             "--metric": self.metric,

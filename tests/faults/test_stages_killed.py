@@ -67,6 +67,7 @@ def test_a_run_killed_in_each_stage_ends_with_the_same_bytes(
 
 def _step(folder: Path) -> int:
     try:
-        return manifest_step(run_folder(folder))
+        run = run_folder(folder)
+        return manifest_step(run) if (run / "checkpoints" / "last.ckpt").is_file() else -1
     except ValueError:  # no run yet
         return -1
