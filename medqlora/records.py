@@ -86,6 +86,7 @@ class Encoded(NamedTuple):
         weight: of each of its completion tokens in the training loss; see `data.batching.loss_terms`.
         smoothing: share of the label token's target that is spread over all labels, 0 to 1.
         label_at: index in `completion` where the label begins; 0 unless the rationale comes first.
+        lead: token ids between a rationale that comes first and the label; empty where the label comes first.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Encoded(NamedTuple):
     weight: float = 1.0
     smoothing: float = 0.0
     label_at: int = 0
+    lead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,15 +176,20 @@ def checkpoint_definition(
         "--model.max_grad_norm": step.max_grad_norm,
         **{f"--model.lora.{name}": value for name, value in asdict(lora).items()},
         "--trainer.precision": precision,
-        **_if_not_default(data),
+        **_if_not_default(data, step),
         **({"--data.stages": [dict(stage) for stage in stages]} if stages else {}),
     }
 
 
-def _if_not_default(data: DataOptions) -> dict[str, object]:
+def _if_not_default(data: DataOptions, step: StepOptions) -> dict[str, object]:
     """Options that older checkpoints lack: they are named where they change something."""
-    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule", "topics")
-    return {
+    of_step = {
+        f"--model.{name}": getattr(step, name)
+        for name in ("lora_plus_ratio", "neftune_alpha")
+        if getattr(step, name) != getattr(StepOptions(), name)
+    }
+    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule", "topics", "rationale")
+    return of_step | {
         f"--data.{name}": getattr(data, name)
         for name in names
         if getattr(data, name) != getattr(default, name)
@@ -242,12 +247,17 @@ def adopt_rates(checkpoint: Mapping[str, object], learning_rate: float, weight_d
     if old != learning_rate:
         for group in groups:
             group["lr"] = group["lr"] * (learning_rate / old) if old else learning_rate
-            group["initial_lr"] = learning_rate
+            group["initial_lr"] = _scaled(group.get("initial_lr", old), old, learning_rate)
         for schedule in cast("list[dict[str, list[float]]]", checkpoint["lr_schedulers"]):
-            schedule["base_lrs"] = [learning_rate for _ in schedule["base_lrs"]]
+            schedule["base_lrs"] = [_scaled(rate, old, learning_rate) for rate in schedule["base_lrs"]]
     if definition.get("--model.weight_decay", weight_decay) != weight_decay:
         for group in groups:
             group["weight_decay"] = weight_decay
+
+
+def _scaled(rate: float, old: float, new: float) -> float:
+    """A group's highest rate where the run's changes from `old` to `new`: LoRA+ has a group with a multiple of it."""
+    return new if rate == old or not old else rate * (new / old)
 
 
 def copy_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

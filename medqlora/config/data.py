@@ -7,6 +7,7 @@ from medqlora.errors import InputError
 
 Balance = Literal["none", "sampling", "loss"]
 StageSchedule = Literal["one", "each"]
+Rationale = Literal["none", "after", "before"]
 Packing = Literal["auto", "packed", "padded"]
 #: sizes of samples of a set
 SAMPLES = ("train_samples", "validation_samples", "test_samples")
@@ -37,6 +38,10 @@ class DataOptions:
         validation_samples: a quick look: validate on this many questions, each label in its share, drawn by `seed`;
             every score then says that it is a sample's. Null for all.
         test_samples: the same of each set that `test` evaluates, and of the source's own in `predict`.
+        rationale: of a question with labels: "after" learns the decision and then its rationale; "none" the decision
+            alone; "before" the rationale and then the decision, which evaluation scores after the rationale that the
+            model generates (max_new_tokens has to hold it). Rationales come from the source, of `JSONLines` from the
+            column `rationale` or `long_answer`.
         balance: of the training questions' labels: "loss" weighs each question by its label, N / (K n) for n of N
             questions and K labels; "sampling" draws as many of each label in an epoch, as long as before; "none" takes
             them as they are.
@@ -62,6 +67,7 @@ class DataOptions:
     train_samples: int | None = None
     validation_samples: int | None = None
     test_samples: int | None = None
+    rationale: Rationale = "after"
     balance: Balance = "none"
     label_smoothing: float = 0.0
     stage_schedule: StageSchedule = "one"

@@ -1,6 +1,7 @@
 """The data of a run: records of a source, tokenized with a prompt, and the loaders over them. No Lightning."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from medqlora.config.data import SAMPLES, DataOptions
@@ -10,6 +11,7 @@ from medqlora.data.batching.epochs import EpochPlan, Part
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
+from medqlora.data.prompts.rationale_first import SUFFIX
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.retrieved import Retrieval
 from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
@@ -66,7 +68,7 @@ class StageData(SetSizes):
         self.benchmarks = benchmarks or []
         self.options = options
         self.questions = options.questions
-        self.prompt_name = options.prompt
+        self.prompt_name = options.prompt + (SUFFIX if options.rationale == "before" else "")
         self.max_prompt_tokens = options.max_prompt_tokens
         self.batch_size = options.batch_size
         self.packing = options.packing
@@ -244,13 +246,20 @@ class StageData(SetSizes):
         assert self.prompt is not None
         reject_tell_tale(records)
         records = self._retrieved(records, report)
-        encoded = encode_all(records, self.prompt, self._read_with, self.max_prompt_tokens)
+        learned = self._learned(records)
+        encoded = encode_all(learned, self.prompt, self._read_with, self.max_prompt_tokens)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
         report(describe(source, name, records, encoded, self.samples.get(name)))
         if name == "train":
             part = balanced_part(encoded, self.records, self.options, where="--data.balance", report=report)
             self.stage_names, self.parts, self.train = [], [part], list(part.examples)
+
+    def _learned(self, records: list[Record]) -> list[Record]:
+        """The records as they are tokenized: without the rationale of a decision where none is to be learned."""
+        if self.options.rationale != "none":
+            return records
+        return [replace(record, long_answer="") if record.labels else record for record in records]
 
     def _take_stages(self, splits: Mapping[str, list[Record]], report: Report) -> None:
         """Reads the training sets of the stages; `train` then holds each of their examples once."""
@@ -259,7 +268,8 @@ class StageData(SetSizes):
             reject_tell_tale(records)
             records = self._retrieved(records, report)
             prompt = source.prompt(self.prompt_name)
-            return records, encode_all(records, prompt, self._read_with, self.max_prompt_tokens)
+            learned = self._learned(records)
+            return records, encode_all(learned, prompt, self._read_with, self.max_prompt_tokens)
 
         found = read_training_stages(self.training_stages, self.source, splits, self.options, encoded, report)
         self.records.update(found.records)

@@ -19,6 +19,7 @@ from medqlora.fused.layer import Keep, Layer, LayerFunction
 from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
 from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.fused.support import unsupported
+from medqlora.models.embedding_noise import with_noise
 from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.sharded import ShardedBase
 
@@ -99,6 +100,8 @@ class FusedDecoder:
         if isinstance(checkpointing, str):
             checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
+        #: NEFTune's alpha while training; 0 for no noise on the embeddings
+        self.noise_alpha = 0.0
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
@@ -228,6 +231,8 @@ class FusedDecoder:
             if self._shared is not None:
                 self._shared.begin(backward=torch.is_grad_enabled())
             x = self.embed(batch.input_ids[0], None if batch.host_ids is None else batch.host_ids[0])
+            if self.noise_alpha and torch.is_grad_enabled():
+                x = with_noise(x, batch.lengths, self.noise_alpha)
             for index, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):

@@ -138,7 +138,7 @@ class Predictor:
             raise InputError(f"precision is {precision!r}: choose one of {', '.join(DTYPES)}")
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
-        template = lookup(prompt or trained.prompt)
+        template = lookup(prompt or trained.prompt, rationale_first=True)
         check_files(made, trained, option)
         tokenizer = made.tokenizer()
         dtype = DTYPES.get(precision or trained.precision, torch.float32)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medqlora.compat.transformers import attention_implementation
 from medqlora.data.batching.packing import MicroBatch, micro_batch, share_prompts
+from medqlora.models.embedding_noise import noisy
 from medqlora.models.layers import base_model, carries_state, text_decoder
 from medqlora.records import Encoded
 
@@ -37,6 +38,7 @@ class Decoder:
     def __init__(self, model: nn.Module, *, packed_lengths: bool = False) -> None:
         base = base_model(model)
         self.model = model
+        self.embedding = base.get_input_embeddings()
         self.body = text_decoder(base)
         self.head: nn.Linear = base.get_output_embeddings()
         self.packed_lengths = packed_lengths
@@ -54,6 +56,8 @@ class Decoder:
         self.takes_positions = not named or "position_ids" in accepted
         #: why a row can't hold several examples, nor begin with padding: a state along the row; None for no reason
         self.state = carries_state(base)
+        #: NEFTune's alpha while training; 0 for no noise on the embeddings
+        self.noise_alpha = 0.0
         self._takes_mask = not named or "attention_mask" in accepted
 
     @cached_property
@@ -117,7 +121,8 @@ class Decoder:
         With `batch.terms`, Σ weight · (−log p(target)) over them. The head runs in pieces whose logits are recomputed
         in the backward, so they never exist all at once.
         """
-        hidden = self.hidden(batch, batch.rows)
+        with noisy(self.embedding, batch.lengths, self.noise_alpha):
+            hidden = self.hidden(batch, batch.rows)
         total = hidden.new_zeros((), dtype=torch.float32)
         if batch.terms is None:
             for rows, targets in zip(hidden.split(HEAD_ROWS), batch.targets.split(HEAD_ROWS), strict=True):

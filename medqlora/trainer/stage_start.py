@@ -87,6 +87,11 @@ def start_stage(
     before_reading()
     with phase("Reading the questions"):
         _read(module, data, stage)
+    if data.options.rationale == "before" and not module.options.generate:
+        raise InputError(
+            "--model.generate false: with --data.rationale before a decision follows its generated rationale: leave it "
+            "true, or use --data.rationale after"
+        )
     check_positions(module.backend, data)
     if stage == "fit":
         if data.training_stages:

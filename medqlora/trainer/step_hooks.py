@@ -12,8 +12,9 @@ from medqlora.artifacts.checkpoint import OptimizerFactory
 from medqlora.compat.lightning import LightningDriver, log_every_n_steps
 from medqlora.data.batching.packing import MicroBatch, StepBatch
 from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
-from medqlora.fused import unsupported
+from medqlora.fused import FusedDecoder, unsupported
 from medqlora.inference.evaluator import Evaluator
+from medqlora.models.decoder import Decoder
 from medqlora.models.precision import DTYPES
 from medqlora.planner import Shape
 from medqlora.trainer.checkpoint_hooks import CheckpointHooks
@@ -162,7 +163,11 @@ class StepHooks(CheckpointHooks):
         named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         options = self.options
         optimizer = build_optimizer(
-            self.optimizer, named, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+            self.optimizer,
+            named,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            lora_plus_ratio=options.lora_plus_ratio,
         )
         total = total_steps(self.trainer, self.data.epoch_steps)
         if stages := self._stage_rates():
@@ -201,8 +206,12 @@ class StepHooks(CheckpointHooks):
             reduce=self._sum_over_processes if self.trainer.world_size > 1 else lambda loss: loss,
             watch=lambda done, of_tokens: self.watcher.step(done, of_tokens),
         )
-        if not self.options.preflight:
-            return
+        if self.options.preflight:
+            self._preflight()
+        self._add_noise()
+
+    def _preflight(self) -> None:
+        """Runs the largest batches once, and compares packed with single examples."""
         if self.planned is not None and self.device.type == "cuda":
             preflight(_Trial(self), self.data, self.planned, self.device)
         if self.packed:
@@ -217,6 +226,12 @@ class StepHooks(CheckpointHooks):
                 device=self.device,
             )
             self.join()  # a process with less room has a smaller pack
+
+    def _add_noise(self) -> None:
+        """Switches NEFTune on, after the comparison of packed with single examples."""
+        decoder = self.chosen.decoder
+        if self.options.neftune_alpha and isinstance(decoder, (Decoder, FusedDecoder)):
+            decoder.noise_alpha = self.options.neftune_alpha
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws the dropout of the interrupted one

@@ -3,14 +3,16 @@
 import inspect
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from medqlora.artifacts.checkpoint import OptimizerFactory, SchedulerFactory
-from medqlora.config.optimizers import SCHEDULERS
+from medqlora.config.optimizers import SCHEDULERS, class_path
 from medqlora.errors import InputError
 from medqlora.models.quantization import import_bitsandbytes
 from medqlora.training.flat import FlatOptimizer, FlatWeights
@@ -56,6 +58,7 @@ def build_optimizer(
     *,
     learning_rate: float,
     weight_decay: float,
+    lora_plus_ratio: float = 1.0,
 ) -> Optimizer:
     """Makes the optimizer.
 
@@ -68,7 +71,14 @@ def build_optimizer(
         named: (name, parameter) of the trained parameters.
         learning_rate: highest rate of the schedule.
         weight_decay: of optimizers by name that take it.
+        lora_plus_ratio: rate of LoRA's B over that of all others. With another than 1 every optimizer gets its
+            parameters one by one, in two groups (Hayou et al., 2024, https://arxiv.org/abs/2402.12354).
+
+    Raises:
+        InputError: a factory with another ratio than 1.
     """
+    if lora_plus_ratio != 1:
+        return _lora_plus(optimizer, named, learning_rate, weight_decay, lora_plus_ratio)
     if callable(optimizer):
         built = optimizer([parameter for _, parameter in named])
         for group in built.param_groups:
@@ -92,6 +102,34 @@ def build_optimizer(
         return kind(parts, lr=learning_rate, weight_decay=weight_decay)
 
     return FlatOptimizer(FlatWeights(named), build)
+
+
+def _lora_plus(
+    optimizer: str | OptimizerFactory,
+    named: Sequence[tuple[str, nn.Parameter]],
+    learning_rate: float,
+    weight_decay: float,
+    ratio: float,
+) -> Optimizer:
+    if callable(optimizer):
+        raise InputError(
+            f"--model.lora_plus_ratio {ratio:g}: an optimizer by class_path has groups of its own: give a name, as "
+            "adamw_8bit"
+        )
+    name = NamedOptimizer(optimizer)
+    module, _, kind = class_path(name).rpartition(".")
+    chosen = optimizer_class(name) if name not in FLAT_OPTIMIZERS else getattr(_home(module), kind)
+    of_b = [parameter for name, parameter in named if "lora_B" in name]
+    others = [parameter for name, parameter in named if "lora_B" not in name]
+    groups = [{"params": others, "lr": learning_rate}, {"params": of_b, "lr": learning_rate * ratio}]
+    settings = (
+        {"weight_decay": weight_decay} if "weight_decay" in inspect.signature(chosen).parameters else {}
+    )
+    return chosen(groups, lr=learning_rate, **settings)  # type: ignore[call-arg]
+
+
+def _home(module: str) -> ModuleType:
+    return import_bitsandbytes().optim if module.startswith("bitsandbytes") else torch.optim
 
 
 def check_scheduler(scheduler: object) -> None:

@@ -174,10 +174,8 @@ def score(
         report = _label_report(predictions, matched, base, seed, normalisation, prior, base_prior)
         if dev and predictions[0].logprobs:
             report["temperature"] = _temperature(predictions, dev, normalisation, prior)
-            compared_dev = decided(dev, normalisation, prior)
-            report["label_threshold"] = label_threshold(
-                decided(predictions, normalisation, prior), compared_dev, seed
-            )
+            compared, validated = (decided(part, normalisation, prior) for part in (predictions, dev))
+            report["label_threshold"] = label_threshold(compared, validated, seed)
     else:
         report = free_answer_scores(predictions, base, seed)
     compared = decided(predictions, normalisation, prior)
