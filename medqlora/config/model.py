@@ -67,7 +67,7 @@ class StepOptions:
             https://arxiv.org/abs/2402.12354) reports 1-2 points more accuracy at ratios of 4 to 16, with a lower
             `learning_rate`, on tasks that are hard for the base; about none on easy ones.
         neftune_alpha: noise on the embeddings in training, at most alpha / sqrt(tokens x dimensions) a value; 0 is
-            none. NEFTune (Jain et al., 2023, https://arxiv.org/abs/2310.05914) reports longer, preferred conversation at 5 to
+            none. NEFTune (Jain et al., 2023, https://arxiv.org/abs/2310.05914) reports preferred conversation at 5 to
             15, and no change on knowledge benchmarks.
         max_bad_steps: end the run after this many steps in a row whose loss or gradient is not finite; each such step
             is left out.

@@ -19,6 +19,7 @@ from medqlora.models.experts import quantize_experts, quantize_falcon
 from medqlora.models.layers import base_model, experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
+from medqlora.models.lora_init import check_loftq, init_loftq
 from medqlora.models.quantization import (
     bitsandbytes_config,
     check_quantization,
@@ -45,6 +46,9 @@ class Transformers(TransformersOptions, Backend):
             raise InputError(
                 f"--model.backend.attention sdpa: it would leave out the attention cap of '{self.base}': use auto"
             )
+        if lora.init == "loftq":
+            stored = getattr(config, "quantization_config", None) is not None
+            check_loftq(self.base, self.quantization, stored_quantized=stored)
         if lora.use_dora and self.quantization == "int8":
             raise InputError(
                 "--model.lora.use_dora: PEFT has no DoRA on int8: use --model.backend.quantization nf4"
@@ -114,6 +118,8 @@ class Transformers(TransformersOptions, Backend):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 model = put_adapters_on(base, lora)
+            if lora.init == "loftq":
+                init_loftq(model, self.base)
         if experts_apart:
             # after the adapters: PEFT reads the experts' shape from the parameter
             quantize_experts(model, self.quantization, self.double_quantization, device)
