@@ -81,7 +81,7 @@ def open_study(search: Search, *, first: bool = False) -> optuna.Study:
         study = optuna.create_study(
             storage=f"sqlite:///{path}",
             study_name=_NAME,
-            direction="minimize" if lower else _MORE_IS_BETTER,
+            direction="minimize" if lower else "maximize",
             pruner=optuna.pruners.MedianPruner() if search.prune == "median" else optuna.pruners.NopPruner(),
             load_if_exists=True,
         )

@@ -12,6 +12,7 @@ from medqlora.config import trainer
 from medqlora.config.backends import TinyLlamaOptions, TransformersOptions, UnslothOptions
 from medqlora.config.callbacks import (
     AnswersOptions,
+    AverageOptions,
     CheckpointOptions,
     GPUMemoryOptions,
     ProgressOptions,
@@ -41,6 +42,7 @@ GROUPS: Mapping[str, type] = {
     "data.retrieval": RetrievalOptions,
     "data": DataOptions,
     "checkpoint": CheckpointOptions,
+    "average": AverageOptions,
     "gpu_memory": GPUMemoryOptions,
     "progress": ProgressOptions,
     "report": ReportOptions,
@@ -75,7 +77,7 @@ class Option:
 def options(verb: str) -> dict[str, Option]:
     """Name → option of a verb, grouped in the order of the help."""
     listed = [*_general(verb), *_of_model(), *_of_data(), *_of_trainer()]
-    for group in ("checkpoint", "progress", "report", "answers", "gpu_memory"):
+    for group in ("checkpoint", "average", "progress", "report", "answers", "gpu_memory"):
         listed += fields(GROUPS[group], group)
     return {option.name: option for option in listed}
 

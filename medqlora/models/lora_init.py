@@ -1,14 +1,13 @@
 """Initial values of LoRA that need more than a random generator: LoftQ from the base's files, EVA from examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from typing_extensions import TypeIs
 
 from medqlora.data.batching.packing import pad
 from medqlora.errors import InputError
@@ -19,10 +18,19 @@ from medqlora.records import Encoded
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
 
 #: training questions whose activations EVA sees, and how many go through the model at once
 _EXAMPLES, _ROWS = 128, 8
+
+
+class AdaptedLayer(Protocol):
+    """The part of PEFT's LoRA layers that an initialisation reads and sets; the keys are adapters' names."""
+
+    base_layer: nn.Linear
+    lora_A: Mapping[str, nn.Linear]  # noqa: N815  # PEFT's name
+    lora_B: Mapping[str, nn.Linear]  # noqa: N815
+    r: Mapping[str, int]
+    scaling: Mapping[str, float]
 
 
 def check_loftq(base: str, quantization: str, *, stored_quantized: bool) -> None:
@@ -63,9 +71,7 @@ def init_loftq(model: nn.Module, base: str) -> None:
             if file.suffix == ".safetensors":
                 opened[file] = stack.enter_context(safe_open(file, framework="pt"))
                 files.update(dict.fromkeys(opened[file].keys(), file))
-        for name, layer in model.named_modules():
-            if not _is_adapted(layer):
-                continue
+        for name, layer in _adapted(model):
             key = f"{name.removeprefix('base_model.model.')}.weight"
             state = quant_state(layer.base_layer.weight)
             if key not in files or state is None:
@@ -100,7 +106,7 @@ def init_eva(model: nn.Module, examples: Sequence[Encoded], pad_token_id: int, s
     peft_model = cast("PeftModel", model)
     config: Any = peft_model.peft_config["default"]
     before = config.init_lora_weights, config.eva_config
-    device = next(layer.lora_A["default"].weight.device for layer in _adapted(model))
+    device = next(layer.lora_A["default"].weight.device for _, layer in _adapted(model))
     batches = [
         _inputs(examples[start : start + _ROWS], pad_token_id, device)
         for start in range(0, min(len(examples), _EXAMPLES), _ROWS)
@@ -118,7 +124,7 @@ def init_eva(model: nn.Module, examples: Sequence[Encoded], pad_token_id: int, s
         # the adapter is an ordinary one: what reads it needs no examples
         config.init_lora_weights, config.eva_config = before
         model.train(training)
-    for layer in _adapted(model):
+    for _, layer in _adapted(model):
         layer.lora_A["default"].weight.data = layer.lora_A["default"].weight.data.float()
 
 
@@ -131,11 +137,12 @@ def _inputs(examples: Sequence[Encoded], pad_token_id: int, device: torch.device
     }
 
 
-def _is_adapted(module: nn.Module) -> "TypeIs[LoraLayer]":
+def _adapted(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
+    """Name and layer of each adapter's place."""
     from peft.tuners.lora import LoraLayer
 
-    return isinstance(module, LoraLayer) and "default" in module.lora_A
-
-
-def _adapted(model: nn.Module) -> "list[LoraLayer]":
-    return [module for module in model.modules() if _is_adapted(module)]
+    return [
+        (name, cast(AdaptedLayer, module))
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and "default" in module.lora_A
+    ]

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -125,7 +125,8 @@ def _lora_plus(
     settings = (
         {"weight_decay": weight_decay} if "weight_decay" in inspect.signature(chosen).parameters else {}
     )
-    return chosen(groups, lr=learning_rate, **settings)  # type: ignore[call-arg]
+    build: Callable[..., Optimizer] = chosen
+    return build(groups, lr=learning_rate, **settings)
 
 
 def _home(module: str) -> ModuleType:
