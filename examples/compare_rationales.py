@@ -3,9 +3,9 @@
     python examples/compare_rationales.py --config configs/demo.yaml --out rationales
     python examples/compare_rationales.py --config configs/qlora.yaml --out rationales -- --model.max_new_tokens 96
 
-Trains one adapter for each value of `data.rationale` with the same options, and tests it. Options after `--` go to every
-fit and test. A comparison of two adapters is McNemar's exact test; a difference under about 5 points on 500 questions is
-no finding.
+Trains one adapter for each value of `data.rationale` with the same options, and tests it. Options after `--` go to
+every fit and test. A comparison of two adapters is McNemar's exact test; a difference under about 5 points on 500
+questions is no finding.
 """
 
 import argparse

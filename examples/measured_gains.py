@@ -56,9 +56,9 @@ def recipes(folder: Path, train: int, seed: int) -> dict[str, tuple[dict[str, ob
             6,
         ),
         "one stage, 4 epochs, label smoothing 0.1": ({"source": hard, "label_smoothing": 0.1}, 4),
-        "rare maybe": (rare, 2),
-        "rare maybe, balance loss": ({**rare, "balance": "loss"}, 2),
-        "rare maybe, balance sampling": ({**rare, "balance": "sampling"}, 2),
+        "rare maybe": (rare, 1),
+        "rare maybe, balance loss": ({**rare, "balance": "loss"}, 1),
+        "rare maybe, balance sampling": ({**rare, "balance": "sampling"}, 1),
     }
 
 
