@@ -183,17 +183,16 @@ def checkpoint_definition(
 
 def _if_not_default(data: DataOptions, step: StepOptions) -> dict[str, object]:
     """Options that older checkpoints lack: they are named where they change something."""
-    of_step = {
-        f"--model.{name}": getattr(step, name)
-        for name in ("lora_plus_ratio", "neftune_alpha")
-        if getattr(step, name) != getattr(StepOptions(), name)
-    }
-    default, names = DataOptions(), ("balance", "label_smoothing", "stage_schedule", "topics", "rationale")
-    return of_step | {
-        f"--data.{name}": getattr(data, name)
-        for name in names
-        if getattr(data, name) != getattr(default, name)
-    }
+    changed: dict[str, object] = {"--data.topics": list(data.selected_topics)} if data.selected_topics else {}
+    of_data = ("balance", "label_smoothing", "stage_schedule", "rationale")
+    of_step = ("lora_plus_ratio", "neftune_alpha")
+    for name in of_data:
+        if getattr(data, name) != getattr(DataOptions(), name):
+            changed[f"--data.{name}"] = getattr(data, name)
+    for name in of_step:
+        if getattr(step, name) != getattr(StepOptions(), name):
+            changed[f"--model.{name}"] = getattr(step, name)
+    return changed
 
 
 def check_definition(saved: CheckpointRecord, now: Mapping[str, object], *, anyway: bool) -> list[str]:

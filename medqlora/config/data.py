@@ -33,7 +33,7 @@ class DataOptions:
         packing: "packed" rows hold several examples that don't attend to each other, "padded" rows one; "auto" packs
             where a comparison on the model at start shows no difference.
         topics: keep the questions of these topics alone, in every set of `data.source`: a branch of MeSH by tree number
-            (C14, C04) or name, a heading, or a topic of your own data; null keeps all.
+            (C14, [C14, C04]) or name, a heading, or a topic of your own data; null keeps all.
         train_samples: train on this many examples, drawn by `seed`; null for all.
         validation_samples: a quick look: validate on this many questions, each label in its share, drawn by `seed`;
             every score then says that it is a sample's. Null for all.
@@ -63,7 +63,7 @@ class DataOptions:
     batch_size: int = 8
     micro_batch_tokens: int | Literal["auto"] = 2048
     packing: Packing = "auto"
-    topics: list[str] | None = None
+    topics: list[str] | str | None = None
     train_samples: int | None = None
     validation_samples: int | None = None
     test_samples: int | None = None
@@ -74,6 +74,11 @@ class DataOptions:
     eval_batch_size: int | Literal["auto"] = EVAL_ROWS
     seed: int = 0
     allow_test_questions: bool = False
+
+    @property
+    def selected_topics(self) -> tuple[str, ...]:
+        """`topics` as a tuple; none for all questions."""
+        return (self.topics,) if isinstance(self.topics, str) else tuple(self.topics or ())
 
     def check(self) -> None:
         """Raises InputError for values that no data can make right."""

@@ -144,8 +144,8 @@ class StageData(SetSizes):
             self.source, stages, report, allow_test_questions=self.allow_test_questions
         )._asdict()
         self.held_out = splits["test"]
-        if self.options.topics:
-            splits, line = select(splits, self.options.topics, stages)
+        if self.options.selected_topics:
+            splits, line = select(splits, self.options.selected_topics, stages)
             report(line)
         if self.retrieval is not None:
             self.retrieval.held_out = (
@@ -290,7 +290,7 @@ class StageData(SetSizes):
         retrieval = None
         if self.retrieval is not None:
             retrieval = self.retrieval.of_set(test, prompt, self._read_with, self.max_prompt_tokens)
-        topics = tuple(self.options.topics or ()) if source is self.source else ()
+        topics = self.options.selected_topics if source is self.source else ()
         return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval, topics)
 
     def _retrieved(self, records: list[Record], report: Report) -> list[Record]:
