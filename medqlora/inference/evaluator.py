@@ -11,6 +11,7 @@ from torch import nn
 
 from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
+from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
@@ -150,7 +151,11 @@ class Evaluator:
         watch: Watch,
     ) -> Evaluated:
         """`evaluate` where the decision follows a rationale: it is scored after the one that the model generates."""
-        assert self.generate is not None, "`data.rationale: before` was checked at the start"
+        if self.generate is None:
+            raise InputError(
+                "data.rationale before: this adapter decides after a rationale that it generates, and nothing is generated "
+                "here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
+            )
         share = 1 - _SCORING
         lengths = [len(example.prompt) for example in examples]
         generated: list[list[int]] = [[] for _ in examples]
