@@ -153,8 +153,8 @@ class Evaluator:
         """`evaluate` where the decision follows a rationale: it is scored after the one that the model generates."""
         if self.generate is None:
             raise InputError(
-                "data.rationale before: this adapter decides after a rationale that it generates, and nothing is generated "
-                "here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
+                "data.rationale before: this adapter decides after a rationale that it generates, and nothing is "
+                "generated here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
             )
         share = 1 - _SCORING
         lengths = [len(example.prompt) for example in examples]
