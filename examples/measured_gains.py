@@ -45,8 +45,9 @@ def rare_maybe(folder: Path, train: int, seed: int, difficulty: int) -> dict[str
 
 def recipes(folder: Path, train: int, seed: int) -> dict[str, tuple[dict[str, object], int]]:
     """Name → the `data` of each recipe and its epochs."""
-    hard, plain = source(train, seed, 3), source(train, seed + 100, 0)
+    hard, plain, others = source(train, seed, 3), source(train, seed + 100, 0), source(train, seed + 200, 3)
     stages = [{"name": "plain", "source": plain, "epochs": 2}, {"epochs": 4}]
+    alike = [{"name": "others", "source": others, "epochs": 1}, {"epochs": 3}]
     rare = {"source": rare_maybe(folder, train, seed, 0)}
     return {
         "one stage, 4 epochs": ({"source": hard}, 4),
@@ -55,6 +56,7 @@ def recipes(folder: Path, train: int, seed: int) -> dict[str, tuple[dict[str, ob
             {"source": hard, "stages": stages, "stage_schedule": "each"},
             6,
         ),
+        "two stages: 1 epoch of other trials alike, then 3": ({"source": hard, "stages": alike}, 4),
         "one stage, 4 epochs, label smoothing 0.1": ({"source": hard, "label_smoothing": 0.1}, 4),
         "rare maybe": (rare, 1),
         "rare maybe, balance loss": ({**rare, "balance": "loss"}, 1),
