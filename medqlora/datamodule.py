@@ -11,6 +11,7 @@ from medqlora.config.retrieval import RetrievalOptions
 from medqlora.data import Source
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch
+from medqlora.data.training_stages import TrainingStage
 from medqlora.errors import InputError
 from medqlora.records import Encoded
 from medqlora.trainer.run_data import RunData
@@ -26,6 +27,7 @@ class PubMedQADataModule(RunData, LightningDataModule):
             `medqlora.data.SyntheticTrials`.
         benchmarks: more sources, whose test questions `test` asks too, on the same loaded model.
         retrieval: an index that the contexts come from.
+        stages: training sets in order, each with its own epochs, rate and sampling; none trains on the source's.
         options: those of `medqlora.config.DataOptions`.
     """
 
@@ -34,11 +36,12 @@ class PubMedQADataModule(RunData, LightningDataModule):
         source: Source,
         benchmarks: list[Source] | None = None,
         retrieval: RetrievalOptions = RetrievalOptions(),  # noqa: B008  # frozen
+        stages: list[TrainingStage] | None = None,
         **options: Any,
     ) -> None:
         LightningDataModule.__init__(self)
         self.options = DataOptions(**options)
-        RunData.__init__(self, source, benchmarks, self.options, retrieval)
+        RunData.__init__(self, source, benchmarks, self.options, retrieval, stages)
         #: called once a stage between the checks of the options and reading: the command line chooses the weights
         self.before_reading: Callable[[], None] = lambda: None
         #: stage and Trainer of the last `start`, until Lightning's `setup` follows

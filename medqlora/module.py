@@ -8,13 +8,14 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from medqlora.artifacts.checkpoint import OptimizerFactory, SchedulerFactory
-from medqlora.compat.lightning import data_source, datamodule_of
+from medqlora.compat.lightning import checkpoint_to_restore, data_source, datamodule_of
 from medqlora.config.model import ModelOptions
 from medqlora.datamodule import PubMedQADataModule
 from medqlora.distributed.loading import load_model
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
 from medqlora.models.lora import LoRA
+from medqlora.models.lora_init import init_eva
 from medqlora.models.quantization import count_parameters
 from medqlora.models.sharded import ShardedBase
 from medqlora.models.shares import loaded_shares
@@ -27,6 +28,7 @@ from medqlora.training.optim import OptimizerName, SchedulerName, check_schedule
 from medqlora.training.optimizer_names import NamedOptimizer
 from medqlora.utils.console import say
 from medqlora.utils.host_memory import resident_bytes, return_freed_memory
+from medqlora.utils.progress import phase
 
 #: weights of the decoder layers from which a fit on a CPU returns freed memory: below, what the allocator holds is
 #: little, and the demo's steps would take half as long again
@@ -115,6 +117,26 @@ class QLoRAModule(StepHooks):
         check_trainer(self.trainer)
         return []
 
+    @property
+    def _begins(self) -> bool:
+        """Whether this is a fit with new weights, and not one that goes on from a checkpoint."""
+        return self.trainer.state.fn == "fit" and self.checkpoint is None and checkpoint_to_restore() is None
+
+    def _init_eva(self) -> None:
+        """Sets LoRA's A by the training questions' activations; the same in every process.
+
+        Raises:
+            InputError: processes share the base, whose layers no process has alone.
+        """
+        if self.shared is not None:
+            raise InputError(
+                "--model.lora.init eva: it runs the whole model, which --trainer.strategy fsdp shares out: use init "
+                "default"
+            )
+        with phase("Initialising LoRA by EVA"), self.trainer.precision_plugin.forward_context():
+            pad_token_id = self.backend.tokenizer().pad_token_id or 0
+            init_eva(self.model, self.data.train, pad_token_id, self.data.seed)
+
     def configure_model(self) -> None:
         """Lightning's hook: loads the base model, with new adapters or the evaluated one."""
         if self.model is not None:
@@ -146,6 +168,8 @@ class QLoRAModule(StepHooks):
             once=lambda: self.backend.reads_weights_once(lora=lora, adapter=adapter),
         )
         self.parameter_counts = count_parameters(self.model)
+        if self.lora.init == "eva" and self._begins:
+            self._init_eva()
         self.load_initial()
         if fresh:
             check_gradient_checkpointing(self.model, self.backend)

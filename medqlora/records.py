@@ -111,6 +111,10 @@ class Encoded(NamedTuple):
             free answers.
         dropped: the number of context tokens that were left out to fit; usually 0.
         images: where the images' tokens are in `prompt`; empty for a text question.
+        weight: of each of its completion tokens in the training loss; see `data.batching.loss_terms`.
+        smoothing: share of the label token's target that is spread over all labels, 0 to 1.
+        label_at: index in `completion` where the label begins; 0 unless the rationale comes first.
+        lead: token ids between a rationale that comes first and the label; empty where the label comes first.
     """
 
     id: str
@@ -119,6 +123,10 @@ class Encoded(NamedTuple):
     labels: tuple[tuple[int, ...], ...] = ()
     dropped: int = 0
     images: tuple[ImageSlot, ...] = ()
+    weight: float = 1.0
+    smoothing: float = 0.0
+    label_at: int = 0
+    lead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias, TypedDict, cast
 
@@ -133,6 +133,7 @@ def checkpoint_definition(
     lora: LoRAOptions,
     digests: ExampleDigests,
     precision: str,
+    stages: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
     """The values that decide the course of a run; options for memory and the run's length are not among them.
 
@@ -144,6 +145,7 @@ def checkpoint_definition(
         scheduler: as optimizer, of the learning rate.
         digests: of the encoded examples.
         precision: the Trainer's.
+        stages: what defines each stage of a training in stages.
     """
     fingerprint = dict(source.fingerprint())
     files = fingerprint.pop("files", {})
@@ -174,7 +176,23 @@ def checkpoint_definition(
         "--model.max_grad_norm": step.max_grad_norm,
         **{f"--model.lora.{name}": value for name, value in asdict(lora).items()},
         "--trainer.precision": precision,
+        **_if_not_default(data, step),
+        **({"--data.stages": [dict(stage) for stage in stages]} if stages else {}),
     }
+
+
+def _if_not_default(data: DataOptions, step: StepOptions) -> dict[str, object]:
+    """Options that older checkpoints lack: they are named where they change something."""
+    changed: dict[str, object] = {"--data.topics": list(data.selected_topics)} if data.selected_topics else {}
+    of_data = ("balance", "label_smoothing", "stage_schedule", "rationale")
+    of_step = ("lora_plus_ratio", "neftune_alpha")
+    for name in of_data:
+        if getattr(data, name) != getattr(DataOptions(), name):
+            changed[f"--data.{name}"] = getattr(data, name)
+    for name in of_step:
+        if getattr(step, name) != getattr(StepOptions(), name):
+            changed[f"--model.{name}"] = getattr(step, name)
+    return changed
 
 
 def check_definition(saved: CheckpointRecord, now: Mapping[str, object], *, anyway: bool) -> list[str]:
@@ -228,12 +246,17 @@ def adopt_rates(checkpoint: Mapping[str, object], learning_rate: float, weight_d
     if old != learning_rate:
         for group in groups:
             group["lr"] = group["lr"] * (learning_rate / old) if old else learning_rate
-            group["initial_lr"] = learning_rate
+            group["initial_lr"] = _scaled(group.get("initial_lr", old), old, learning_rate)
         for schedule in cast("list[dict[str, list[float]]]", checkpoint["lr_schedulers"]):
-            schedule["base_lrs"] = [learning_rate for _ in schedule["base_lrs"]]
+            schedule["base_lrs"] = [_scaled(rate, old, learning_rate) for rate in schedule["base_lrs"]]
     if definition.get("--model.weight_decay", weight_decay) != weight_decay:
         for group in groups:
             group["weight_decay"] = weight_decay
+
+
+def _scaled(rate: float, old: float, new: float) -> float:
+    """A group's highest rate where the run's changes from `old` to `new`: LoRA+ has a group with a multiple of it."""
+    return new if rate == old or not old else rate * (new / old)
 
 
 def copy_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

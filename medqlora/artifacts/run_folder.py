@@ -5,6 +5,7 @@ run.json                the state of a fit, see `medqlora.artifacts.runs`
 events.out.tfevents.*   TensorBoard's files
 checkpoints/            resumable checkpoints, last.ckpt the newest
 adapter/                the best checkpoint's adapter in PEFT's format
+adapter_averaged/       the average of several validations' adapters, where `--average.count` asks for it
 bad_records.jsonl       the records that were left out
 test_report.json, report.html, predictions.jsonl, aggregate_report.json   what `test` and `predict` write
 """
@@ -99,6 +100,10 @@ class RunFolder:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def averaged_adapter(self) -> Path:
+        return self.path / "adapter_averaged"
 
     @property
     def has_adapter(self) -> bool:

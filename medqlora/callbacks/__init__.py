@@ -1,5 +1,6 @@
 """The callbacks of every run, and its plugin for checkpoint files."""
 
+from medqlora.callbacks.adapter_average import AverageAdapters
 from medqlora.callbacks.adapter_checkpoint import AdapterCheckpoint
 from medqlora.callbacks.answers import Answers
 from medqlora.callbacks.attached import saver_of
@@ -14,6 +15,7 @@ from medqlora.callbacks.throughput import Throughput
 __all__ = [
     "AdapterCheckpoint",
     "Answers",
+    "AverageAdapters",
     "CheckpointFiles",
     "EvaluationReport",
     "GPUMemory",

@@ -125,7 +125,7 @@ def _test_questions(
 def _training(trainer: Trainer, module: QLoRAModule, data: PubMedQADataModule, step: int) -> TrainingFigures:
     return {
         "step": step,
-        "of_steps": total_steps(trainer, data.steps_per_epoch),
+        "of_steps": total_steps(trainer, data.epoch_steps),
         "epochs": trainer.max_epochs,
         "batch_size": data.batch_size,
         "learning_rate": module.learning_rate,

@@ -76,7 +76,7 @@ class StepProgress(ProgressBar, Watcher):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_disabled:
             return
-        total = total_steps(trainer, qlora_module(pl_module).data.steps_per_epoch)
+        total = total_steps(trainer, qlora_module(pl_module).data.epoch_steps)
         self._step_s = self._validation_s = 0.0
         self._steps = self._validations = 0
         self._fit = start("Training", total, "steps")

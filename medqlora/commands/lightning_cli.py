@@ -14,6 +14,7 @@ from medqlora.artifacts.run_folder import LOGS
 from medqlora.callbacks import (
     AdapterCheckpoint,
     Answers,
+    AverageAdapters,
     EvaluationReport,
     GPUMemory,
     StepProgress,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _CALLBACKS = {
     "checkpoint": AdapterCheckpoint,
+    "average": AverageAdapters,
     "gpu_memory": GPUMemory,
     "throughput": Throughput,
     "progress": StepProgress,

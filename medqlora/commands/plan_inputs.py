@@ -162,7 +162,7 @@ def read_fit(
         fit_options,
         shape,
         lengths,
-        [note for note in (hub_note, base_note, length_note) if note],
+        [note for note in (hub_note, base_note, length_note, _stages_note(data)) if note],
         fusable,
         options.engine,
         DTYPES[precision].itemsize,
@@ -172,6 +172,13 @@ def read_fit(
         steps,
         total_steps(_bounds(trainer), steps),
     )
+
+
+def _stages_note(data: "PubMedQADataModule") -> str | None:
+    """What the plan leaves out of a training in stages; None without stages."""
+    if not data.training_stages:
+        return None
+    return "data.stages: lengths and steps are those of data.source alone; `fit` plans with all stages"
 
 
 def _on_cpu(options: "FitOptions", config: "PretrainedConfig", *, fusable: bool) -> "FitOptions":

@@ -182,3 +182,11 @@ class LightningDriver:
         scale = self._scaler.get_scale()
         wrapped.step()
         return bool(self._scaler.get_scale() < scale)
+
+
+def reload_each_epoch(trainer: Trainer) -> None:
+    """Makes the training loader anew for each epoch, as `reload_dataloaders_every_n_epochs: 1`.
+
+    Lightning counts an epoch's batches when it makes the loader.
+    """
+    trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # declared nowhere

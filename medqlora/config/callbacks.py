@@ -43,6 +43,29 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True)
+class AverageOptions:
+    """The average of several adapters of a run, beside its best one; under `--average.`.
+
+    Args:
+        count: at the end, average the adapters of this many validations, validate the result, and write it to
+            `adapter_averaged/`; 0 averages none. Stochastic weight averaging (Izmailov et al., 2018,
+            https://arxiv.org/abs/1803.05407) gained 0.5 to 1 point on images; with a rate that falls to 0 little is
+            left of it, so use `model.lr_scheduler: constant`.
+        of: "best" takes the validations with the best `checkpoint.monitor`, "last" the newest.
+    """
+
+    count: int = 0
+    of: Literal["best", "last"] = "best"
+
+    def check(self) -> None:
+        """Raises InputError for a number that can't be."""
+        if self.count < 0 or self.count == 1:
+            raise InputError(f"--average.count {self.count}: give 0 for none, or at least 2")
+        if self.of not in ("best", "last"):
+            raise InputError(f"--average.of {self.of}: choose one of best, last")
+
+
+@dataclass(frozen=True)
 class GPUMemoryOptions:
     """Memory of each phase; under `--gpu_memory.`.
 

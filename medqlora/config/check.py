@@ -21,10 +21,12 @@ from medqlora.config.schema import (
     Kind,
     Option,
     class_options,
+    fields,
     groups,
     known_classes,
     options,
 )
+from medqlora.config.stages import StageOptions
 from medqlora.config.values import convert, fits, wanted
 from medqlora.config.words import CONFIG_OPTIONS, CommandLine
 from medqlora.config.words import Option as Word
@@ -70,7 +72,7 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files
 
 class _Check:
     def __init__(self, verb: str, line: CommandLine, own: Iterable[str]) -> None:
-        self.options = options(verb)
+        self.options = dict(options(verb))  # the sources of stages are added
         self.groups = groups(verb)
         self.line = line
         self.own = tuple(name.lstrip("-") for name in own)
@@ -148,6 +150,9 @@ class _Check:
     ) -> None:
         """Checks the value of one option."""
         key = option.name
+        if option.kind == "stages":
+            self.stages(option, parse_text(str(entry.value)) if typed else entry, place)
+            return
         if option.kind:
             if is_file(entry.value) and option.kind != "optimizer":
                 self.elsewhere = True
@@ -165,6 +170,40 @@ class _Check:
         if not fits(option.hint, entry.value, typed=typed) and not is_default(option, entry):
             raise InputError(f"{place.of(key)}{shown(entry.value)}: {wanted(option.hint)}")
         self.values[key] = convert(option.hint, entry.value)
+
+    def stages(self, option: Option, entry: Entry, place: Place) -> None:
+        """Checks a list of training stages."""
+        if entry.value is None:
+            return
+        if not entry.items:
+            raise InputError(f"{place.of(option.name)}{shown(entry.value)}: give a list of stages")
+        for number, item in enumerate(entry.items):
+            self.stage(f"{option.name}[{number}]", item, place.at(item))
+
+    def stage(self, key: str, entry: Entry, place: Place) -> None:
+        """Checks one training stage."""
+        known = {one.name.rpartition(".")[2]: one for one in fields(StageOptions, key)}
+        if entry.entries is None:
+            raise InputError(
+                f"{place.of(key)}{shown(entry.value)}: a stage is a mapping: write source: and epochs:"
+            )
+        values: dict[str, object] = {}
+        for name, part in entry.entries.items():
+            here = place.at(part)
+            if name == "source":
+                if part.value is not None:
+                    source = Option(f"{key}.source", object, None, "", "source")
+                    self.options[source.name] = source
+                    self.class_value(source, part, here)
+            elif name not in known:
+                raise InputError(
+                    f"{here.of(key)}: a stage has no option '{name}'{nearest(name, [*known, 'source'])}"
+                )
+            elif not fits(known[name].hint, part.value) and not is_default(known[name], part):
+                raise InputError(f"{here.of(f'{key}.{name}')}{shown(part.value)}: {wanted(known[name].hint)}")
+            else:
+                values[name] = convert(known[name].hint, part.value)
+        StageOptions(**values).check(f"--{key}")  # type: ignore[arg-type]  # each fits its type
 
     def class_value(self, option: Option, entry: Entry, place: Place) -> None:
         """Checks the class that an option names, and the options of the class."""

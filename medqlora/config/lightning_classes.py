@@ -6,7 +6,8 @@ from medqlora.errors import InputError
 
 _AVERAGED = (
     "validation would score averaged weights, and checkpoints and the exported adapter hold others: leave it out; "
-    "with --model.lr_scheduler cosine, the default, the rate falls to 0, which has the same effect"
+    "--average.count averages adapters of several validations; with --model.lr_scheduler cosine, the default, the rate "
+    "falls to 0, which has much the same effect"
 )
 _FROZEN = (
     "the base stays frozen in 4 bits, and the adapters alone are trained: leave it out, and name the adapted layers "

@@ -18,6 +18,7 @@ from medqlora.config.backends import (
 )
 from medqlora.config.callbacks import (
     AnswersOptions,
+    AverageOptions,
     CheckpointOptions,
     GPUMemoryOptions,
     ProgressOptions,
@@ -30,7 +31,7 @@ from medqlora.config.model import ModelOptions
 from medqlora.config.optimizers import FLAT_OPTIMIZERS
 from medqlora.config.retrieval import RetrievalOptions
 
-Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class"]
+Kind = Literal["", "backend", "source", "optimizer", "scheduler", "class", "stages"]
 VERBS = ("fit", "validate", "test", "predict")
 REQUIRED = inspect.Parameter.empty
 
@@ -49,6 +50,7 @@ GROUPS: Mapping[str, type] = {
     "data.retrieval": RetrievalOptions,
     "data": DataOptions,
     "checkpoint": CheckpointOptions,
+    "average": AverageOptions,
     "gpu_memory": GPUMemoryOptions,
     "progress": ProgressOptions,
     "report": ReportOptions,
@@ -83,7 +85,7 @@ class Option:
 def options(verb: str) -> dict[str, Option]:
     """Name → option of a verb, grouped in the order of the help."""
     listed = [*_general(verb), *_of_model(), *_of_data(), *_of_trainer()]
-    for group in ("checkpoint", "progress", "report", "answers", "gpu_memory"):
+    for group in ("checkpoint", "average", "progress", "report", "answers", "gpu_memory"):
         listed += fields(GROUPS[group], group)
     return {option.name: option for option in listed}
 
@@ -210,6 +212,11 @@ def _of_data() -> Iterator[Option]:
     yield Option("data.source", object, REQUIRED, "where the questions come from: a class_path.", "source")
     benchmarks = "further sources, whose test questions `test` evaluates on the same loaded model."
     yield Option("data.benchmarks", object, None, benchmarks, "source", many=True)
+    stages = (
+        "a training in stages: a list, each with `source` (a class_path; null for data.source), `name`, `epochs`, "
+        "`learning_rate`, `sampling` and `samples`; see docs/better-answers.md."
+    )
+    yield Option("data.stages", object, None, stages, "stages")
     yield from fields(DataOptions, "data")
     yield from fields(RetrievalOptions, "data.retrieval")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the registered sources, for type checkers; at run time the 
     from medqlora.data.sources.mirage import Mirage as Mirage
     from medqlora.data.sources.path_vqa import PathVQA as PathVQA
     from medqlora.data.sources.pubmedqa import PubMedQA as PubMedQA
+    from medqlora.data.sources.pubmedqa_extra import PubMedQAExtra as PubMedQAExtra
     from medqlora.data.sources.slake import SLAKE as SLAKE
     from medqlora.data.sources.synthetic_radiographs import SyntheticRadiographs as SyntheticRadiographs
     from medqlora.data.sources.synthetic_trials import SyntheticTrials as SyntheticTrials

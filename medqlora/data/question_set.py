@@ -60,6 +60,7 @@ class QuestionSet(NamedTuple):
             different labels, or none.
         sample: what `test` is a sample of; None where it is all.
         retrieval: where the contexts were retrieved; else None.
+        topics: that the questions were selected by; none for all.
     """
 
     source: Source
@@ -70,6 +71,15 @@ class QuestionSet(NamedTuple):
     content_free: Encoded | None
     sample: Sample | None = None
     retrieval: WithRetrieval | None = None
+    topics: tuple[str, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """The part of the source's questions that `test` holds, in words."""
+        parts = ["test", *([str(self.sample)] if self.sample else [])]
+        if self.topics:
+            parts.append(f"({', '.join(self.topics)})")
+        return " ".join(parts)
 
     def own_record(self, ident: str) -> Record:
         """The question as its source has it, without retrieved contexts."""

@@ -1,21 +1,32 @@
 """The data of a run: records of a source, tokenized with a prompt, and the loaders over them. No Lightning."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from medqlora.config.data import SAMPLES, DataOptions
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.budget import TokenBudget
+from medqlora.data.batching.epochs import EpochPlan, Part
 from medqlora.data.batching.loader import EvalLoader, StepLoader
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.data.encoding.encode import encode
 from medqlora.data.encoding.image_slots import ImageReader
+from medqlora.data.prompts.rationale_first import SUFFIX
 from medqlora.data.question_set import QuestionSet
 from medqlora.data.retrieved import Retrieval
 from medqlora.data.sample import Sample, check_size, draw_by_label, draw_sample
+from medqlora.data.set_sizes import SetSizes
 from medqlora.data.stages import read_stages
 from medqlora.data.summary import content_free, describe, report_unread_images
 from medqlora.data.tell_tale import reject_tell_tale
+from medqlora.data.topics import select
+from medqlora.data.training_stages import (
+    TrainingStage,
+    balanced_part,
+    check_stages,
+    read_training_stages,
+)
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
 from medqlora.utils.types import Tokenizer
@@ -25,16 +36,19 @@ _GROUP = 4
 Report = Callable[[str], None]
 
 
-class StageData:
+class StageData(SetSizes):
     """Questions from a source, tokenized with a prompt.
 
     Args:
         source: the records.
         benchmarks: more sources, whose test questions `test` evaluates too.
         options: see `DataOptions`.
+        stages: of a training in stages; none trains on the source's training set.
 
     Attributes:
         records: id → record, all that were read.
+        parts: the epochs of a fit; empty until its training set is read.
+        stage_names: names of `parts` in a training in stages.
         train, dev, test: tokenized sets, empty until `read`.
         sets: question sets of `test`: the source's own, then the benchmarks.
         samples: "dev" or "test" → what the set is a sample of; without those that are whole.
@@ -44,12 +58,18 @@ class StageData:
         budget: tokens of a micro-batch; a process may lower its own while it trains.
     """
 
-    def __init__(self, source: Source, benchmarks: list[Source] | None, options: DataOptions) -> None:
+    def __init__(
+        self,
+        source: Source,
+        benchmarks: list[Source] | None,
+        options: DataOptions,
+        stages: Sequence[TrainingStage] | None = None,
+    ) -> None:
         self.source = source
         self.benchmarks = benchmarks or []
         self.options = options
         self.questions = options.questions
-        self.prompt_name = options.prompt
+        self.prompt_name = options.prompt + (SUFFIX if options.rationale == "before" else "")
         self.max_prompt_tokens = options.max_prompt_tokens
         self.batch_size = options.batch_size
         self.packing = options.packing
@@ -62,6 +82,9 @@ class StageData:
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
         self.budget = TokenBudget(options.micro_batch_tokens)
+        self.training_stages = tuple(stages or ())
+        self.parts: list[Part] = []
+        self.stage_names: list[str] = []
         self.records: dict[str, Record] = {}
         self.train: list[Encoded] = []
         self.dev: list[Encoded] = []
@@ -92,6 +115,7 @@ class StageData:
         for option, value in values.items():
             if isinstance(value, int) and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        check_stages(self.training_stages)
         if not -(2**63) <= self.seed < 2**63:  # torch's range
             raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")
 
@@ -123,6 +147,9 @@ class StageData:
             self.source, stages, report, allow_test_questions=self.allow_test_questions
         )._asdict()
         self.held_out = splits["test"]
+        if self.options.selected_topics:
+            splits, line = select(splits, self.options.selected_topics, stages)
+            report(line)
         if self.retrieval is not None:
             self.retrieval.held_out = (
                 {record.id for record in splits["test"]} if "test" not in stages else set()
@@ -135,7 +162,9 @@ class StageData:
         splits["dev"] = [record for record in splits["dev"] if record.id not in trained]
         self._sample(splits, stages)
         for name in stages:
-            if splits[name]:
+            if name == "train" and self.training_stages:
+                self._take_stages(splits, report)
+            elif splits[name]:
                 self._take(name, splits[name], self.source.name, report)
             elif name != "dev":  # a run without validation is the user's choice
                 raise InputError(
@@ -219,11 +248,36 @@ class StageData:
         assert self.prompt is not None
         reject_tell_tale(records)
         records = self._retrieved(records, report)
-        encoded = self._encoded(records, self.prompt)
+        learned = self._learned(records)
+        encoded = self._encoded(learned, self.prompt)
         report_unread_images(source, name, records, self.images, report)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
         report(describe(source, name, records, encoded, self.samples.get(name)))
+        if name == "train":
+            part = balanced_part(encoded, self.records, self.options, where="--data.balance", report=report)
+            self.stage_names, self.parts, self.train = [], [part], list(part.examples)
+
+    def _learned(self, records: list[Record]) -> list[Record]:
+        """The records as they are tokenized: without the rationale of a decision where none is to be learned."""
+        if self.options.rationale != "none":
+            return records
+        return [replace(record, long_answer="") if record.labels else record for record in records]
+
+    def _take_stages(self, splits: Mapping[str, list[Record]], report: Report) -> None:
+        """Reads the training sets of the stages; `train` then holds each of their examples once."""
+
+        def encoded(source: Source, records: list[Record]) -> tuple[list[Record], list[Encoded]]:
+            reject_tell_tale(records)
+            records = self._retrieved(records, report)
+            prompt = source.prompt(self.prompt_name)
+            learned = self._learned(records)
+            return records, encode_all(learned, prompt, self._read_with, self.max_prompt_tokens)
+
+        found = read_training_stages(self.training_stages, self.source, splits, self.options, encoded, report)
+        self.records.update(found.records)
+        self.parts, self.stage_names = found.parts, found.names
+        self.train = list({example.id: example for part in found.parts for example in part.examples}.values())
 
     def _question_set(
         self,
@@ -239,59 +293,14 @@ class StageData:
         retrieval = None
         if self.retrieval is not None:
             retrieval = self.retrieval.of_set(test, prompt, self._read_with, self.max_prompt_tokens)
-        return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval)
+        topics = self.options.selected_topics if source is self.source else ()
+        return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval, topics)
 
     def _encoded(self, records: list[Record], prompt: Prompt) -> list[Encoded]:
         return encode_all(records, prompt, self._read_with, self.max_prompt_tokens, images=self.images)
 
     def _retrieved(self, records: list[Record], report: Report) -> list[Record]:
         return records if self.retrieval is None else self.retrieval.contexts(records, report)
-
-    # ---- sizes -----------------------------------------------------------------------------------
-
-    @property
-    def micro_batch_tokens(self) -> int | Literal["auto"]:
-        """Tokens of a micro-batch; "auto" until the fit is planned."""
-        return self.budget.option
-
-    @property
-    def token_budget(self) -> int:
-        """`micro_batch_tokens` as a number; 2,048 for "auto"."""
-        return self.budget.value
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; the last one may hold fewer examples."""
-        return -(-len(self.train) // self.batch_size)
-
-    @property
-    def train_lengths(self) -> list[tuple[int, int]]:
-        """(prompt, completion) of each training example, in tokens."""
-        return [(len(example.prompt), len(example.completion)) for example in self.train]
-
-    @property
-    def examples(self) -> list[Encoded]:
-        """All tokenized examples; those of the source's test set occur in `test` and in `sets`."""
-        listed = [example for questions in self.sets for example in questions.test]
-        return [*self.train, *self.dev, *self.test, *listed]
-
-    @property
-    def longest_example(self) -> Encoded | None:
-        """The example with the most tokens; None where `predict` has no question left."""
-        return max(self.examples, key=_length, default=None)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest example, with the longest of its possible answers; 0 without any example."""
-        return 0 if self.longest_example is None else _length(self.longest_example)
-
-    def probe(self) -> list[Encoded]:
-        """A few short examples of different lengths, to compare packed rows with single ones."""
-        by_length: dict[int, Encoded] = {}
-        for example in [*self.train, *self.dev, *self.test]:
-            by_length.setdefault(len(example.prompt) + len(example.completion), example)
-        shortest = [by_length[length] for length in sorted(by_length)[:3]]
-        return shortest * 2 if len(shortest) == 1 else shortest
 
     # ---- batches ---------------------------------------------------------------------------------
 
@@ -328,19 +337,20 @@ class StageData:
             rank=rank,
             world_size=world_size,
             current_epoch=current_epoch,
+            plan=EpochPlan(self.parts, self.seed) if self.parts else None,
         )
         return self._loader
 
     def step_of(self, ids: Sequence[str]) -> StepBatch:
         """Makes the step over these training examples under the present budget."""
         assert self._loader is not None
-        by_id = {example.id: example for example in self.train}
+        by_id = {example.id: example for example in self._loader.present()}
         return self._loader.collate([by_id[ident] for ident in ids])
 
     def alone(self, ids: Sequence[str]) -> StepBatch:
         """Makes the step over these training examples, all of it in this process."""
         assert self._loader is not None
-        by_id = {example.id: example for example in self.train}
+        by_id = {example.id: example for example in self._loader.present()}
         return step_batch(
             [by_id[ident] for ident in ids],
             self.budget.value,
@@ -362,7 +372,3 @@ class StageData:
         for index, questions in enumerate(self.sets):
             parts += [(index, "test"), (index, "dev")] if questions.dev else [(index, "test")]
         return parts
-
-
-def _length(example: Encoded) -> int:
-    return len(example.prompt) + max(map(len, (example.completion, *example.labels)))

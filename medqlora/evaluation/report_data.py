@@ -118,6 +118,21 @@ class Threshold(TypedDict):
     risk_ci95: Interval | None
 
 
+class LabelThreshold(TypedDict):
+    """Decisions with a threshold for the rarest label, which validation questions set; argmax stays the headline."""
+
+    label: str
+    threshold: float
+    fitted_on: int
+    decided: int
+    decided_by_argmax: int
+    accuracy: float
+    accuracy_ci95: Interval
+    macro_f1: float
+    macro_f1_ci95: Interval
+    mcnemar_p: float
+
+
 class Rationale(TypedDict):
     """Wording that generated rationales share with the reference."""
 
@@ -322,6 +337,7 @@ class Report(ModelScores, total=False):
     sample: dict[str, int] | None
     trained_on_test_questions: Mapping[str, Mapping[str, int]]
     threshold: Threshold | None
+    label_threshold: LabelThreshold | None
     asking_s: float
     retrieval: RetrievalBlock
     side_by_side: list[PairedRow]

@@ -21,6 +21,7 @@ from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
 from medqlora.fused.seeds import Seed
 from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
 from medqlora.fused.support import unsupported
+from medqlora.models.embedding_noise import with_noise
 from medqlora.models.host_weights import HostEmbedding, HostHead
 from medqlora.models.sharded import ShardedBase
 
@@ -118,6 +119,8 @@ class FusedDecoder:
         if isinstance(checkpointing, str):
             checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
+        #: NEFTune's alpha while training; 0 for no noise on the embeddings
+        self.noise_alpha = 0.0
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
@@ -163,11 +166,20 @@ class FusedDecoder:
     def loss_sum(self, batch: MicroBatch) -> Tensor:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
 
+        With `batch.terms`, Σ weight · (−log p(target)) over them.
+
         Raises:
             ValueError: as `hidden`; or `batch.rows` are not as `pack` makes them.
         """
         self._check(batch)
-        if self.graphs is not None and self.graphs.on and self.accumulate and torch.is_grad_enabled():
+        plain = batch.terms is None and not self.noise_alpha  # graphs have neither weights nor noise
+        if (
+            self.graphs is not None
+            and self.graphs.on
+            and plain
+            and self.accumulate
+            and torch.is_grad_enabled()
+        ):
             loss = self.graphs.loss_sum(batch)
             if loss is not None:
                 return loss
@@ -189,10 +201,14 @@ class FusedDecoder:
     def pass_loss(self, batch: MicroBatch, step: Step, embedded: Tensor | None = None) -> Tensor:
         """The loss of a pass, as `loss_sum`; `embedded` [T, D] replaces the embedding of its tokens."""
         hidden = self._hidden(batch, step, embedded=embedded)
+        targets, weights = batch.targets, None
+        if batch.terms is not None:
+            targets, weights = batch.terms.targets, batch.terms.weights
+            hidden = hidden[batch.terms.places]
         with torch.autocast(hidden.device.type, enabled=False):
             if isinstance(self.head, HostHead):
-                return HostHeadLoss.apply(hidden, self.head, batch.targets)
-            return HeadLoss.apply(hidden, self.head.weight, batch.targets, self.functions.cross_entropy)
+                return HostHeadLoss.apply(hidden, self.head, targets, weights)
+            return HeadLoss.apply(hidden, self.head.weight, targets, self.functions.cross_entropy, weights)
 
     def step(self, positions: Tensor, segments: Segments, selection: Selection) -> Step:
         """What the layers share in a pass over tokens at `positions` [T]; draws the seed of its dropout."""
@@ -285,6 +301,8 @@ class FusedDecoder:
             x = embedded
             if x is None:
                 x = self.embed(batch.input_ids[0], None if batch.host_ids is None else batch.host_ids[0])
+            if self.noise_alpha and torch.is_grad_enabled():
+                x = with_noise(x, batch.lengths, self.noise_alpha)
             for index, layer in enumerate(self.layers):
                 parameters = layer.parameters
                 if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):

@@ -27,7 +27,9 @@ class _Context(Protocol):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], weight [V, D], targets [R], cross_entropy)`.
+    """Σ −w log softmax(h Wᵀ)[target] over rows.
+
+    `apply(hidden [R, D], weight [V, D], targets [R], cross_entropy, weights)`; w is 1, or `weights` [R] float32.
 
     A row with a target below 0 adds nothing.
 
@@ -38,7 +40,12 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context, hidden: Tensor, weight: Tensor, targets: Tensor, cross_entropy: CrossEntropy
+        ctx: _Context,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        cross_entropy: CrossEntropy,
+        weights: Tensor | None = None,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0]
         rows = hidden.shape[0]
@@ -54,19 +61,20 @@ class HeadLoss(torch.autograd.Function):
                 gradient[piece] = logits @ weight
             del logits
         if gradient is not None:
-            ctx.save_for_backward(gradient.div_(scale))
+            gradient.div_(scale)
+            ctx.save_for_backward(gradient if weights is None else gradient.mul_(weights[:, None]))
         ctx.dtype = hidden.dtype
-        return losses.sum()
+        return losses.sum() if weights is None else losses @ weights
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * d_total).to(ctx.dtype), None, None, None
+        return (gradient * d_total).to(ctx.dtype), None, None, None, None
 
 
 class HostHeadLoss(torch.autograd.Function):
-    """Σ −log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], head, targets [R])`.
+    """Σ −w log softmax(h Wᵀ)[target] over rows: `apply(hidden [R, D], head, targets [R], weights)`, as `HeadLoss`.
 
     A row with a target below 0 adds nothing.
 
@@ -77,7 +85,9 @@ class HostHeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _Context, hidden: Tensor, head: HostHead, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: _Context, hidden: Tensor, head: HostHead, targets: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         x = hidden.detach().to(head.weight.dtype)
         scale = _HALF_SCALE if x.dtype == torch.float16 else 1.0
         top = x.new_full((len(x), 1), -torch.inf, dtype=torch.float32)
@@ -106,12 +116,13 @@ class HostHeadLoss(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             slope = torch.sigmoid(margin).where(counts, 0.0)
             gradient = mean.div_(total * scale).sub_(target_rows.float()).mul_(slope)
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient if weights is None else gradient.mul_(weights[:, None]))
         ctx.dtype = hidden.dtype
-        return torch.nn.functional.softplus(margin).where(counts, 0.0).sum()
+        losses = torch.nn.functional.softplus(margin).where(counts, 0.0)
+        return losses.sum() if weights is None else losses[:, 0] @ weights
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, d_total: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * d_total).to(ctx.dtype), None, None
+        return (gradient * d_total).to(ctx.dtype), None, None, None

@@ -11,6 +11,7 @@ from torch import nn
 
 from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
+from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
@@ -112,6 +113,8 @@ class Evaluator:
             completions: also score the gold completions, for the loss.
             watch: called whenever a part of the questions is scored or answered.
         """
+        if any(example.lead for example in examples):
+            return self._rationale_first(examples, records, completions=completions, watch=watch)
         writes = write and self.generate is not None
         share = _SCORING if writes else 1.0
 
@@ -139,6 +142,45 @@ class Evaluator:
             sum(result.completion_tokens for result in scored),
         )
 
+    def _rationale_first(
+        self,
+        examples: Sequence[Encoded],
+        records: Mapping[str, Record],
+        *,
+        completions: bool,
+        watch: Watch,
+    ) -> Evaluated:
+        """`evaluate` where the decision follows a rationale: it is scored after the one that the model generates."""
+        if self.generate is None:
+            raise InputError(
+                "data.rationale before: this adapter decides after a rationale that it generates, and nothing is "
+                "generated here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
+            )
+        share = 1 - _SCORING
+        lengths = [len(example.prompt) for example in examples]
+        generated: list[list[int]] = [[] for _ in examples]
+        done = 0
+        for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
+            for index, ids in zip(group, self.generate([examples[index] for index in group]), strict=True):
+                generated[index] = list(ids)
+            done += len(group)
+            watch(share * done)
+        thought = [after_rationale(example, ids) for example, ids in zip(examples, generated, strict=True)]
+        scored = self._score(thought, False, lambda count: watch(share * len(examples) + _SCORING * count))
+        learned = [one._replace(labels=()) for one in examples] if completions else []
+        losses = self._score(learned, True) if learned else []
+        predictions = [
+            _with_text(
+                _scored_prediction(example, result, records[example.id]), self._text(ids), records[example.id]
+            )
+            for example, result, ids in zip(examples, scored, generated, strict=True)
+        ]
+        return Evaluated(
+            predictions,
+            sum(result.completion_nll for result in losses),
+            sum(result.completion_tokens for result in losses),
+        )
+
     def stream(self, example: Encoded, record: Record, report: Callable[[Prediction], None]) -> Prediction:
         """The prediction of one question, as `evaluate` gives it, and meanwhile what is known of it.
 
@@ -149,6 +191,10 @@ class Evaluator:
                 text so far and nothing parsed from it. An error that it raises ends the generation.
         """
 
+        if example.lead:
+            prediction = self.evaluate([example], {record.id: record}).predictions[0]
+            report(prediction)
+            return prediction
         tokens: list[int] = []
         scored: list[Prediction] = []
 
@@ -174,6 +220,8 @@ class Evaluator:
 
     def prior(self, content_free: Encoded) -> tuple[float, ...]:
         """log p(label) in nats of each label, for a prompt without a question."""
+        if content_free.lead:
+            content_free = content_free._replace(prompt=[*content_free.prompt, *content_free.lead])
         return self._score([content_free], False)[0].label_logprobs
 
     def _score(
@@ -210,6 +258,17 @@ class Evaluator:
 
     def _text(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+
+
+def after_rationale(example: Encoded, generated: Sequence[int]) -> Encoded:
+    """The question with its prompt up to where the decision is due: prompt, generated rationale, `lead`.
+
+    What was generated from `lead` on is left out; without a `lead` all of it is the rationale.
+    """
+    size = len(example.lead)
+    ends = (at for at in range(len(generated) - size + 1) if tuple(generated[at : at + size]) == example.lead)
+    rationale = generated[: next(ends, len(generated))]
+    return example._replace(prompt=[*example.prompt, *rationale, *example.lead], completion=())
 
 
 def _scored_prediction(example: Encoded, scored: Scored, record: Record) -> Prediction:

@@ -141,7 +141,7 @@ class Predictor:
         _check_precision(precision)
         trained = read_trained(str(adapter_or_base), option)
         made = build_backend(trained, base=base, backend=backend, device=target)
-        template = lookup(prompt or trained.prompt)
+        template = lookup(prompt or trained.prompt, rationale_first=True)
         check_files(made, trained, option)
         tokenizer = made.tokenizer()
         dtype = DTYPES.get(precision or trained.precision, torch.float32)

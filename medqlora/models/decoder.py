@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medqlora.compat.transformers import attention_implementation
 from medqlora.data.batching.packing import MicroBatch, micro_batch, share_prompts
+from medqlora.models.embedding_noise import noisy
 from medqlora.models.layers import base_model, carries_state, text_decoder
 from medqlora.records import Encoded
 
@@ -40,6 +41,7 @@ class Decoder:
     def __init__(self, model: nn.Module, *, packed_lengths: bool = False) -> None:
         base = base_model(model)
         self.model = model
+        self.embedding = base.get_input_embeddings()
         self.body = text_decoder(base)
         self.head: nn.Linear = base.get_output_embeddings()
         self.packed_lengths = packed_lengths
@@ -57,6 +59,8 @@ class Decoder:
         self.takes_positions = not named or "position_ids" in accepted
         #: why a row can't hold several examples, nor begin with padding: a state along the row; None for no reason
         self.state = carries_state(base)
+        #: NEFTune's alpha while training; 0 for no noise on the embeddings
+        self.noise_alpha = 0.0
         self._takes_mask = not named or "attention_mask" in accepted
 
     @cached_property
@@ -117,16 +121,27 @@ class Decoder:
     def loss_sum(self, batch: MicroBatch) -> Tensor:
         """The sum of the completion tokens' negative log-likelihoods in nats, a float32 scalar with a graph.
 
-        The head runs in pieces whose logits are recomputed in the backward, so they never exist all at once.
+        With `batch.terms`, Σ weight · (−log p(target)) over them. The head runs in pieces whose logits are recomputed
+        in the backward, so they never exist all at once.
         """
-        hidden = self.hidden(batch, batch.rows)
+        with noisy(self.embedding, batch.lengths, self.noise_alpha):
+            hidden = self.hidden(batch, batch.rows)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for rows, targets in zip(hidden.split(HEAD_ROWS), batch.targets.split(HEAD_ROWS), strict=True):
-            total = total + checkpoint(self._loss_piece, rows, targets, use_reentrant=False)
+        if batch.terms is None:
+            for rows, targets in zip(hidden.split(HEAD_ROWS), batch.targets.split(HEAD_ROWS), strict=True):
+                total = total + checkpoint(self._loss_piece, rows, targets, use_reentrant=False)
+            return total
+        pieces = zip(*(part.split(HEAD_ROWS) for part in batch.terms), strict=True)
+        for places, targets, weights in pieces:
+            piece = checkpoint(self._weighted_piece, hidden[places], targets, weights, use_reentrant=False)
+            total = total + piece
         return total
 
     def _loss_piece(self, rows: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(rows), targets, reduction="sum")
+
+    def _weighted_piece(self, rows: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(rows), targets, reduction="none") @ weights
 
 
 def _number(config: "PretrainedConfig", *names: str) -> float | None:

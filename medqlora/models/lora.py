@@ -61,7 +61,8 @@ def peft_config(
         fan_in_fan_out=conv1d,
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
-        init_lora_weights=True if lora.init == "default" else lora.init,
+        # "eva" and "loftq" are computed afterwards, see `lora_init`; until then A is Kaiming-uniform, and B 0
+        init_lora_weights=lora.init if lora.init == "gaussian" else True,
         bias="none",
     )
 

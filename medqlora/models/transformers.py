@@ -20,6 +20,7 @@ from medqlora.models.experts import quantize_experts, quantize_falcon
 from medqlora.models.layers import base_model, experts
 from medqlora.models.loading import load_bare
 from medqlora.models.lora import LoRA
+from medqlora.models.lora_init import check_loftq, init_loftq
 from medqlora.models.quantization import (
     INT4,
     bitsandbytes_config,
@@ -54,6 +55,9 @@ class Transformers(TransformersOptions, Backend):
             raise InputError(
                 f"--model.backend.attention sdpa: it would leave out the attention cap of '{self.base}': use auto"
             )
+        if lora.init == "loftq":
+            stored = getattr(config, "quantization_config", None) is not None
+            check_loftq(self.base, self.quantization, stored_quantized=stored)
         if lora.use_dora and self.quantization in ("int8", *INT4):
             raise InputError(
                 f"--model.lora.use_dora: PEFT has no DoRA on {self.quantization}: use --model.backend.quantization nf4"
@@ -132,6 +136,8 @@ class Transformers(TransformersOptions, Backend):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 model = put_adapters_on(base, lora, self._further_targets(base))
+            if lora.init == "loftq":
+                init_loftq(model, self.base)
         if experts_apart:
             # after the adapters: PEFT reads the experts' shape from the parameter
             quantize_experts(model, self.quantization, self.double_quantization, device)

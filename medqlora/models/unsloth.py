@@ -73,6 +73,10 @@ class Unsloth(UnslothOptions, Backend):
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         import_unsloth()
         lora.check()
+        if lora.init in ("eva", "loftq"):
+            raise InputError(
+                f"--model.lora.init {lora.init}: it was not tried with Unsloth: add --config configs/no_unsloth.yaml"
+            )
         if lora.use_dora:
             raise InputError(
                 "--model.lora.use_dora: Unsloth has no DoRA: add --config configs/no_unsloth.yaml"

@@ -91,12 +91,13 @@ class CheckpointHooks(EvaluationHooks):
             lora=self.lora,
             digests=data.example_digests(),
             precision=precision,
+            stages=[stage.definition() for stage in data.training_stages],
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.flush_metrics()
         # copies: a view would be saved with its whole buffer
-        checkpoint["state_dict"] = {name: value.clone() for name, value in self._adapter_state().items()}
+        checkpoint["state_dict"] = {name: value.clone() for name, value in self.adapter_state().items()}
         step, predictions = self.validated
         checkpoint[checkpoints.KEY] = {
             **checkpoints.describe(self.backend, self.lora, self.device),
@@ -122,8 +123,9 @@ class CheckpointHooks(EvaluationHooks):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Loads an adapter's weights; the base model is loaded already. Raises InputError for another adapter."""
-        checkpoints.copy_weights(state_dict, self._adapter_state())
+        checkpoints.copy_weights(state_dict, self.adapter_state())
         return all_keys_match()
 
-    def _adapter_state(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The trained tensors by name, in place."""
         return {f"model.{name}": value for name, value in trainable_state(self.model).items()}

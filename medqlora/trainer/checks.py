@@ -11,11 +11,12 @@ from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from medqlora.compat.lightning import callbacks_of, fast_dev_run, overfit_batches
+from medqlora.compat.lightning import callbacks_of, fast_dev_run, overfit_batches, reload_each_epoch
 from medqlora.config.lightning_classes import REFUSED_CALLBACKS
 from medqlora.distributed.processes import DDPStrategy4bit
 from medqlora.errors import InputError
 from medqlora.training.checks.options import check_precision, check_strategy
+from medqlora.utils.console import say
 
 #: refused callbacks, with the reason and the alternative; a subclass is what it is derived from
 _REFUSED: tuple[tuple[type[Callback], str], ...] = tuple(
@@ -128,6 +129,33 @@ def check_val_interval(trainer: Trainer, steps: int) -> None:
             f"--trainer.val_check_interval {every}: an epoch has {batches} steps: use at most {batches}, or "
             f"count over epochs with --trainer.check_val_every_n_epoch null"
         )
+
+
+def settle_stages(trainer: Trainer, epochs: int, *, validated: bool) -> None:
+    """Gives the Trainer the epochs of a training in stages, each of which has a length of its own.
+
+    Args:
+        trainer: runs the fit.
+        epochs: of all stages.
+        validated: whether there are validation questions.
+
+    Raises:
+        InputError: the end of a stage would not be validated.
+    """
+    every, share = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    whole = isinstance(share, float) and share > 0 and (1 / share).is_integer()
+    if validated and trainer.limit_val_batches and (every != 1 or not whole):
+        raise InputError(
+            "--data.stages: each stage's end is validated: leave --trainer.check_val_every_n_epoch out, and give "
+            "--trainer.val_check_interval a share of the epoch like 0.5"
+        )
+    reload_each_epoch(trainer)
+    if not fast_dev_run(trainer):
+        if trainer.max_epochs not in (None, -1, epochs):
+            say(
+                f"The stages have {epochs} epochs together; --trainer.max_epochs {trainer.max_epochs} is not used"
+            )
+        trainer.fit_loop.max_epochs = epochs
 
 
 def check_train_limit(trainer: Trainer, steps: int) -> None:

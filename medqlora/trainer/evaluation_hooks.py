@@ -173,7 +173,23 @@ class EvaluationHooks(LightningModule):
                 logger.log_metrics(baselines.logged(), step=max(0, step - 1))  # as Lightning counts
         sample = self.data.samples.get("dev")
         questions = f"questions, a {sample}" if sample else "questions"
-        say(validation_line(step, metrics, baselines, questions, len(predictions)))
+        say(
+            self._stage_note(metrics) + validation_line(step, metrics, baselines, questions, len(predictions))
+        )
+
+    def _stage_note(self, metrics: dict[str, float]) -> str:
+        """The stage and its epoch, in a training in stages; at its end its scores are logged under its name."""
+        place = self.data.stage_at(self.trainer.current_epoch)
+        if place is None:
+            return ""
+        number, name, epoch, epochs = place
+        if epoch == epochs and self.trainer.is_last_batch:
+            ended = {
+                key.replace("val/", f"stages/{number}_{name}/", 1): value for key, value in metrics.items()
+            }
+            for logger in self.loggers:
+                logger.log_metrics(ended, step=max(0, self.trainer.global_step - 1))
+        return f"Stage {number} ({name}), epoch {epoch} of {epochs}: "
 
     # ---- test ------------------------------------------------------------------------------------
 

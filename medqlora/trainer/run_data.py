@@ -1,5 +1,6 @@
 """The data of a run, with the digests that identify its examples."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.checkpoint import ExampleDigests
@@ -8,6 +9,7 @@ from medqlora.config.retrieval import RetrievalOptions
 from medqlora.data import Source
 from medqlora.data.retrieved import Retrieval
 from medqlora.data.stage_data import StageData
+from medqlora.data.training_stages import TrainingStage
 from medqlora.utils.types import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ class RunData(StageData):
         benchmarks: list[Source] | None,
         options: DataOptions,
         retrieval: RetrievalOptions = RetrievalOptions(),  # noqa: B008  # frozen
+        stages: Sequence[TrainingStage] | None = None,
     ) -> None:
-        super().__init__(source, benchmarks, options)
+        super().__init__(source, benchmarks, options, stages)
         self.retrieval_options = retrieval
 
     @property

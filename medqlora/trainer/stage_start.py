@@ -33,6 +33,7 @@ from medqlora.trainer.checks import (
     check_predict_limit,
     check_train_limit,
     check_val_interval,
+    settle_stages,
 )
 from medqlora.trainer.run_data import RunData
 from medqlora.trainer.step_hooks import StepHooks
@@ -85,8 +86,15 @@ def start_stage(
     before_reading()
     with phase("Reading the questions"):
         _read(module, data, stage)
+    if data.options.rationale == "before" and not module.options.generate:
+        raise InputError(
+            "--model.generate false: with --data.rationale before a decision follows its generated rationale: leave it "
+            "true, or use --data.rationale after"
+        )
     check_positions(module.backend, data)
     if stage == "fit":
+        if data.training_stages:
+            settle_stages(trainer, len(data.epoch_steps), validated=bool(data.dev))
         check_monitors(trainer, scores_of(data.dev, module.options.generate), (module, data))
         check_train_limit(trainer, data.steps_per_epoch)
         if data.dev:

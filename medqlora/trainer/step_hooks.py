@@ -14,8 +14,9 @@ from medqlora.compat.lightning import LightningDriver, log_every_n_steps
 from medqlora.data.batching.packing import MicroBatch, StepBatch
 from medqlora.distributed.collectives import AsyncScalar, gather, sum_over_processes
 from medqlora.distributed.whole_base import keep_where_it_fits
-from medqlora.fused import unsupported
+from medqlora.fused import FusedDecoder, unsupported
 from medqlora.inference.evaluator import Evaluator
+from medqlora.models.decoder import Decoder
 from medqlora.models.precision import DTYPES
 from medqlora.planner import Shape
 from medqlora.trainer.checkpoint_hooks import CheckpointHooks
@@ -23,14 +24,14 @@ from medqlora.training.checks.packing import check_largest_pack
 from medqlora.training.checks.preflight import preflight
 from medqlora.training.engine_choice import Candidate, EngineChoice, prepare_engine
 from medqlora.training.fit_plan import FitOptions, FitPlan, plan_fit, stored_width, usable_memory
-from medqlora.training.optim import build_optimizer, build_scheduler
+from medqlora.training.optim import StageRate, build_optimizer, build_scheduler, staged_schedule
 from medqlora.training.out_of_memory import BudgetSplitter
 from medqlora.training.step import TrainStep
 from medqlora.training.step_metrics import StepMetrics
 from medqlora.utils.console import say
 from medqlora.utils.progress import phase
 from medqlora.utils.random_state import restore_random_state
-from medqlora.utils.run_length import total_steps
+from medqlora.utils.run_length import limited, total_steps
 
 
 class StepHooks(CheckpointHooks):
@@ -165,12 +166,35 @@ class StepHooks(CheckpointHooks):
         named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         options = self.options
         optimizer = build_optimizer(
-            self.optimizer, named, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+            self.optimizer,
+            named,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            lora_plus_ratio=options.lora_plus_ratio,
         )
-        total = total_steps(self.trainer, self.data.steps_per_epoch)
-        warmup = round(total * options.warmup_ratio)
-        scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
+        total = total_steps(self.trainer, self.data.epoch_steps)
+        if stages := self._stage_rates():
+            scheduler = staged_schedule(
+                self.lr_scheduler,
+                optimizer,
+                stages,
+                warmup_ratio=options.warmup_ratio,
+                total_steps=total,
+                each=self.data.options.stage_schedule == "each",
+            )
+        else:
+            warmup = round(total * options.warmup_ratio)
+            scheduler = build_scheduler(self.lr_scheduler, optimizer, warmup_steps=warmup, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _stage_rates(self) -> list[StageRate]:
+        """Steps and rate of each stage; none without stages."""
+        rates, steps = [], iter(self.data.epoch_steps)
+        for stage in self.data.training_stages:
+            count = sum(limited(self.trainer, next(steps)) for _ in range(stage.epochs))
+            rate, full = stage.learning_rate, self.options.learning_rate
+            rates.append(StageRate(count, 1.0 if rate is None else rate / full if full else 0.0))
+        return rates
 
     def on_train_start(self) -> None:
         self._step = TrainStep(
@@ -185,8 +209,12 @@ class StepHooks(CheckpointHooks):
             reduce=self._sum_over_processes if self.trainer.world_size > 1 else lambda loss: loss,
             watch=lambda done, of_tokens: self.watcher.step(done, of_tokens),
         )
-        if not self.options.preflight:
-            return
+        if self.options.preflight:
+            self._preflight()
+        self._add_noise()
+
+    def _preflight(self) -> None:
+        """Runs the largest batches once, and compares packed with single examples."""
         if self.planned is not None and self.device.type == "cuda":
             preflight(_Trial(self), self.data, self.planned, self.device)
         if self.packed:
@@ -201,6 +229,12 @@ class StepHooks(CheckpointHooks):
                 device=self.device,
             )
             self.join()  # a process with less room has a smaller pack
+
+    def _add_noise(self) -> None:
+        """Switches NEFTune on, after the comparison of packed with single examples."""
+        decoder = self.chosen.decoder
+        if self.options.neftune_alpha and isinstance(decoder, (Decoder, FusedDecoder)):
+            decoder.noise_alpha = self.options.neftune_alpha
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         if self._random_state is not None:  # a resumed run draws the dropout of the interrupted one

@@ -24,7 +24,7 @@ class ComputesLoss(Protocol):
     """The model as a step sees it: `medqlora.models.Decoder` or `medqlora.fused.FusedDecoder`."""
 
     def loss_sum(self, batch: MicroBatch) -> Tensor:
-        """Cross-entropy summed over the completion tokens, [] float32."""
+        """Cross-entropy summed over the completion tokens, or over `batch.terms` with their weights, [] float32."""
 
 
 class Splitter(Protocol):
@@ -96,7 +96,8 @@ def _same(loss: Tensor) -> Tensor:
 class TrainStep:
     """Runs optimizer steps: `step(batch)` for each `StepBatch`.
 
-    The loss is the sum over the completion tokens divided by their number in the whole step. So the number of
+    The loss is the sum over the completion tokens divided by their number in the whole step; with weights,
+    Σ w·nll / Σ w over the whole step (`data.batching.loss_terms`). So the number of
     micro-batches and of processes changes memory and speed, never the result. The host does not wait for the device,
     except in float16, whose scaler reads one value a step.
 
@@ -187,7 +188,7 @@ class TrainStep:
                 for micro, size in zip(batch.micro_batches, tokens, strict=True):
                     if micro.host_ids is None:  # not moved yet
                         micro = micro.to(self._device)
-                    part = self.decoder.loss_sum(micro) / batch.completion_tokens
+                    part = self.decoder.loss_sum(micro) / batch.divisor
                     with torch.autocast(device_type, enabled=False):  # a backward belongs outside autocast
                         self._driver.backward(part)
                     loss += part.detach()

@@ -70,7 +70,7 @@ def score_set(
         prior=answers.prior if corrected else None,
         base_prior=answers.base_prior if corrected and base else None,
         dataset=questions.source.name,
-        split=f"test {questions.sample}" if questions.sample else "test",
+        split=questions.split,
         prompt_sha256=prompt_sha256,
         adapter=adapter,
     )

@@ -36,7 +36,8 @@ NOT_DECLARED = {
     "pydicom": "the extra `images`: imported when a DICOM file is read",
     "wfdb": "the extra `ecg`: the source ECGImages alone needs it",
     "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
-    "sklearn": "the extra `library`: `library add` alone needs it",
+    "sklearn": "the extras `library` and `tune`, which alone need it",
+    "optuna": "the extra `tune`, which alone needs it",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",
     **dict.fromkeys(
         ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "limits", "pypdf"),

@@ -39,6 +39,7 @@ from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.llama_cpp import LlamaCpp, check_llama_cpp
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
+from medqlora.models.adapters import reject_quantization_made_up
 from medqlora.records import Encoded, Record
 from medqlora.safety import NOTE
 from medqlora.utils.digests import file_digest
@@ -99,6 +100,8 @@ class GGUFExport:
         merged = request.out.with_name(f".{request.out.name}.merged")
         options = MergeOptions(_MERGED_AS.get(request.kind, "auto"))
         self.merge = Merge(MergeRequest(request.adapter, merged, request.base, None, options, request.device))
+        if request.to == "gguf-lora":
+            reject_quantization_made_up(self.merge.record, "--to gguf-lora")
         base = self.merge.live
         shape_of(hub.load_config(base.name, base.revision), base.name)
         folder = local_folder(base.name, base.revision)

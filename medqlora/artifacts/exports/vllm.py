@@ -20,7 +20,12 @@ from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
-from medqlora.models.adapters import adapter_config, base_of, read_adapter
+from medqlora.models.adapters import (
+    adapter_config,
+    base_of,
+    read_adapter,
+    reject_quantization_made_up,
+)
 from medqlora.models.quantization import stored_quantization
 from medqlora.records import Record
 
@@ -60,6 +65,7 @@ class FolderExport:
         refuse_images(self.trained, "--adapter", "a folder for vLLM")
         self.adapter = Path(self.trained.adapter).expanduser()
         self.record = read_adapter(self.trained.adapter, "--adapter")
+        reject_quantization_made_up(self.record, "--to vllm")
         self._config = adapter_config(self.trained.adapter)
         check_served(self._config)
         self.base = request.base or base_of(self.trained.adapter)

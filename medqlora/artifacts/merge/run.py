@@ -24,7 +24,7 @@ from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.loading import build_backend, read_trained, refuse_images
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
-from medqlora.models.adapters import check_adapter_base, read_adapter
+from medqlora.models.adapters import check_adapter_base, read_adapter, reject_quantization_made_up
 from medqlora.models.precision import DTYPES
 from medqlora.records import Prediction, Record
 from medqlora.utils.digests import file_digest
@@ -90,6 +90,7 @@ class Merge:
         self.backend.check_adapter(trained.adapter, "--adapter")
         self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32))
         if request.onto is not None:
+            reject_quantization_made_up(self.record, f"--onto {request.onto}")
             _check_onto(request.onto, self.live.name)
 
     @property

@@ -1,19 +1,14 @@
 """The loaders that Lightning iterates: optimizer steps in training, groups of examples in evaluation."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from medqlora.data.batching.budget import TokenBudget
+from medqlora.data.batching.epochs import EpochPlan, Part, epoch_order
 from medqlora.data.batching.packing import StepBatch, step_batch
 from medqlora.records import Encoded
 
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Indices of `count` examples in the shuffled order of an epoch: a function of seed and epoch only."""
-    indices = list(range(count))
-    random.Random(f"{seed}/{epoch}").shuffle(indices)
-    return indices
+__all__ = ["EvalBatch", "EvalLoader", "StepLoader", "epoch_order"]
 
 
 class StepLoader:
@@ -34,6 +29,7 @@ class StepLoader:
         rank, world_size: this process's share of every step.
         current_epoch: gives the epoch when an iteration begins (the trainer's, also after a resume); without it,
             every iteration is the next epoch.
+        plan: the examples of each epoch, where it is not every one of `examples` once.
     """
 
     def __init__(
@@ -49,6 +45,7 @@ class StepLoader:
         rank: int = 0,
         world_size: int = 1,
         current_epoch: Callable[[], int] | None = None,
+        plan: EpochPlan | None = None,
     ) -> None:
         self.examples = examples
         self.batch_size = batch_size
@@ -62,33 +59,41 @@ class StepLoader:
         self.rank = rank
         self.world_size = world_size
         self.current_epoch = current_epoch
+        self.plan = EpochPlan([Part(examples)], seed) if plan is None else plan
         self._epoch = -1
         self._next = 0  # the next step of this epoch
         self._resume: dict[str, int] | None = None
 
     def __len__(self) -> int:
-        """Optimizer steps per epoch; the last step may hold fewer examples."""
-        return -(-len(self.examples) // self.batch_size)
+        """Optimizer steps of the present epoch; the last step may hold fewer examples."""
+        return self.steps(self.current_epoch() if self.current_epoch else max(0, self._epoch))
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of `epoch`."""
+        return -(-self.plan.count(epoch) // self.batch_size)
 
     def order(self, epoch: int) -> list[int]:
-        """Indices of the examples in the order of `epoch`."""
-        count = len(self.examples)
-        return epoch_order(count, self.seed, epoch) if self.shuffle else list(range(count))
+        """Indices of the examples of `epoch`, within its part of the plan, in their order."""
+        return self.plan.order(epoch) if self.shuffle else list(range(len(self.examples)))
+
+    def present(self, epoch: int | None = None) -> Sequence[Encoded]:
+        """What `order` counts; None for the epoch that is iterated."""
+        return self.plan.part(max(0, self._epoch) if epoch is None else epoch).examples
 
     def __iter__(self) -> Iterator[StepBatch]:
         epoch = self.current_epoch() if self.current_epoch else self._epoch + 1
         resume, self._resume = self._resume, None
         if resume is not None and self.current_epoch is None:
             # a state from before the first step has no epoch yet
-            epoch = max(0, resume["epoch"] + (resume["next"] >= len(self)))
+            epoch = max(0, resume["epoch"] + (resume["next"] >= self.steps(max(0, resume["epoch"]))))
         # an earlier epoch in the state was complete
         resumed = resume is not None and resume["epoch"] == epoch
         self._epoch, self._next = epoch, resume["next"] if resume is not None and resumed else 0
-        order = self.order(epoch)
-        while self._next < len(self):
+        order, examples = self.order(epoch), self.present(epoch)
+        while self._next < self.steps(epoch):
             start = self._next * self.batch_size
             self._next += 1
-            yield self.collate([self.examples[index] for index in order[start : start + self.batch_size]])
+            yield self.collate([examples[index] for index in order[start : start + self.batch_size]])
 
     @property
     def micro_batch_tokens(self) -> int:

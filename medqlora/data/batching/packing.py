@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medqlora.data.batching.loss_terms import LossTerms, loss_terms, loss_weight
 from medqlora.records import Encoded, ImageSlot
 
 
@@ -25,6 +26,7 @@ class MicroBatch(NamedTuple):
         targets: [R] int64: that token.
         host_ids: `input_ids` on the host, for embeddings that stay there.
         images: the examples' images, in the order of the rows; their pixels are read by the decoder.
+        terms: weighted terms of the loss; None where it is the plain sum over `targets`.
     """
 
     input_ids: Tensor
@@ -35,6 +37,7 @@ class MicroBatch(NamedTuple):
     targets: Tensor
     host_ids: Tensor | None = None
     images: tuple[ImageSlot, ...] = ()
+    terms: LossTerms | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Copies to `device`; `lengths` and `host_ids` stay on the host, which reads them without a device sync."""
@@ -47,6 +50,7 @@ class MicroBatch(NamedTuple):
             self.targets.to(device, non_blocking=True),
             self.input_ids if self.input_ids.device.type == "cpu" else self.host_ids,
             self.images,
+            None if self.terms is None else self.terms.to(device),
         )
 
 
@@ -55,12 +59,12 @@ class StepBatch(NamedTuple):
 
     Attributes:
         micro_batches: this process's share of the step; empty where it has no example.
-        completion_tokens: tokens with loss in the complete step, over all micro-batches and processes: the divisor of
-            the step's loss.
+        completion_tokens: tokens with loss in the complete step, over all micro-batches and processes.
         tokens: tokens in this process's share, without padding.
         ids: the records of the complete step, in the epoch's order.
         all_tokens: `tokens` over all processes.
         imbalance: tokens of the largest share over the mean; 1 where all shares are equal.
+        loss_weight: sum of the weights of these tokens; None where each is 1.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -69,6 +73,12 @@ class StepBatch(NamedTuple):
     ids: tuple[str, ...]
     all_tokens: int = 0
     imbalance: float = 1.0
+    loss_weight: float | None = None
+
+    @property
+    def divisor(self) -> float:
+        """Divides the step's summed loss: Σ w over its completion tokens, which is their number without weights."""
+        return self.completion_tokens if self.loss_weight is None else self.loss_weight
 
 
 def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
@@ -132,6 +142,7 @@ def pack(examples: Sequence[Encoded]) -> MicroBatch:
         _long(rows),
         _long(targets),
         images=_images(examples),
+        terms=loss_terms(examples),
     )
 
 
@@ -157,6 +168,7 @@ def pad(examples: Sequence[Encoded], pad_token_id: int) -> MicroBatch:
         _long(rows),
         _long(targets),
         images=_images(examples),
+        terms=loss_terms(examples),
     )
 
 
@@ -254,6 +266,7 @@ def step_batch(
         tuple(example.id for example in examples),
         sum(loads),
         max(loads) * world_size / max(1, sum(loads)),
+        loss_weight(examples),
     )
 
 

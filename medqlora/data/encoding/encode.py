@@ -5,7 +5,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from medqlora.data.checks import at_with_id
@@ -14,6 +14,7 @@ from medqlora.data.encoding.image_slots import ImageReader, expanded, extra_toke
 from medqlora.data.encoding.labels import shared_prefix
 from medqlora.data.encoding.tokens import TextTokenizer, text_tokenizer
 from medqlora.data.prompts.prompt import OPTION, Prompt
+from medqlora.data.prompts.rationale_first import RationaleFirst
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Record
 from medqlora.utils.locks import one_at_a_time
@@ -141,6 +142,7 @@ class _Encoder:
         self._before = self._text.template(frame.before)
         self._after = self._text.template(frame.after)
         self._delimiter = frame.delimiter
+        self._lead = f" {prompt.lead}" if prompt.lead else ""
         self._prefix = [] if frame.whole else list(self._text.prefix)
         end = self._text.until_control(
             frame.end
@@ -165,15 +167,36 @@ class _Encoder:
             prompt + self._completion(record) for record, (prompt, _, _) in zip(records, fitted, strict=True)
         ]
         result = []
-        for record, (_, ids, dropped), joint in zip(records, fitted, self._text.batch(joints), strict=True):
+        for record, (text, ids, dropped), joint in zip(
+            records, fitted, self._text.batch(joints), strict=True
+        ):
             labels = self._labels(record.labels)
+            lead = self._lead_ids if record.labels else ()
             completion: list[int] = []
+            label_at = 0
             if record.answer is not None:
                 completion = self._after_prompt(ids, self._prefixed(joint), record) + self._end_ids
-                self._check_gold(record, completion, labels)
+                if lead:
+                    label_at = self._label_at(record, text, ids)
+                self._check_gold(record, completion[label_at:], labels)
             ids, slots = expanded(ids, record, self._images)
-            result.append(Encoded(record.id, array("i", ids), array("i", completion), labels, dropped, slots))
+            encoded = Encoded(record.id, array("i", ids), array("i", completion), labels, dropped, slots)
+            result.append(encoded._replace(label_at=label_at, lead=lead) if lead else encoded)
         return result
+
+    def _label_at(self, record: Record, text: str, prompt: list[int]) -> int:
+        """Index of the decision in a completion whose rationale comes first."""
+        assert isinstance(self._prompt, RationaleFirst)
+        before = self._delimiter + self._text.text(self._prompt.before_decision(record.long_answer))
+        return len(self._after_prompt(prompt, self._prefixed(self._text.ids(text + before)), record))
+
+    @cached_property
+    def _lead_ids(self) -> tuple[int, ...]:
+        """The tokens of the prompt's `lead`, which stand between rationale and decision."""
+        if not self._prompt.lead:
+            return ()
+        ids = self._text.ids("It was so." + self._lead)
+        return tuple(ids[len(self._text.ids("It was so.")) :])
 
     def _body(self, record: Record, contexts: Sequence[str]) -> str:
         # the only path from a record to a prompt: five fields that do not hold the answer
@@ -253,11 +276,14 @@ class _Encoder:
         return joint[len(prompt) :]
 
     def _label_ids(self, labels: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-        text = self._before + self._text.text(self._prompt.body("?", (), {}, labels)) + self._after
+        text = (
+            self._before + self._text.text(self._prompt.body("?", (), {}, labels)) + self._after + self._lead
+        )
+        between = " " if self._lead else self._delimiter
         prompt = self._prefixed(self._text.ids(text))
         ids = []
         for label in labels:
-            joint = self._text.ids(text + self._delimiter + self._text.text(self._prompt.label(label)))
+            joint = self._text.ids(text + between + self._text.text(self._prompt.label(label)))
             ids.append(tuple(self._after_prompt(prompt, self._prefixed(joint), None)))
         shared = shared_prefix(ids)
         if shared is not None:

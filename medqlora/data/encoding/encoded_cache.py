@@ -71,7 +71,11 @@ def save(path: Path, encoded: Sequence[Encoded]) -> None:
 
     table = list(dict.fromkeys(item.labels for item in encoded))
     number = {labels: index for index, labels in enumerate(table)}
-    content: dict[str, object] = {"ids": [item.id for item in encoded], "labels": table}
+    content: dict[str, object] = {
+        "ids": [item.id for item in encoded],
+        "labels": table,
+        "lead": next((item.lead for item in encoded if item.lead), ()),
+    }
     if any(item.images for item in encoded):
         content["images"] = [[(slot.begin, slot.end) for slot in item.images] for item in encoded]
     meta = json.dumps(content)
@@ -89,6 +93,7 @@ def save(path: Path, encoded: Sequence[Encoded]) -> None:
             completion_lengths=np.array([len(item.completion) for item in encoded], dtype=np.int32),
             label_table=np.array([number[item.labels] for item in encoded], dtype=np.int32),
             dropped=np.array([item.dropped for item in encoded], dtype=np.int32),
+            label_at=np.array([item.label_at for item in encoded], dtype=np.int32),
         )
 
 
@@ -105,11 +110,26 @@ def load(path: Path, records: Sequence[Record]) -> list[Encoded] | None:
             prompts = _split(arrays["prompts"], arrays["prompt_lengths"])
             completions = _split(arrays["completions"], arrays["completion_lengths"])
             rows = zip(
-                meta["ids"], prompts, completions, arrays["label_table"], arrays["dropped"], strict=True
+                meta["ids"],
+                prompts,
+                completions,
+                arrays["label_table"],
+                arrays["dropped"],
+                arrays["label_at"],
+                strict=True,
             )
+            lead = tuple(meta["lead"])
             encoded = [
-                Encoded(id_, prompt, completion, table[label], int(dropped))
-                for id_, prompt, completion, label, dropped in rows
+                Encoded(
+                    id_,
+                    prompt,
+                    completion,
+                    table[label],
+                    int(dropped),
+                    label_at=int(label_at),
+                    lead=lead if table[label] else (),
+                )
+                for id_, prompt, completion, label, dropped, label_at in rows
             ]
             return encoded if "images" not in meta else _with_images(encoded, records, meta["images"])
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):

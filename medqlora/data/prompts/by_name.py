@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 
 from medqlora.data.prompts.prompt import OPTION, PROMPTS, Prompt
+from medqlora.data.prompts.rationale_first import SUFFIX, RationaleFirst
 from medqlora.data.wording import reason
 from medqlora.errors import InputError
 
@@ -16,17 +17,26 @@ def prompt_names() -> tuple[str, ...]:
     return tuple(sorted(PROMPTS.names()))
 
 
-def lookup(name: str, option: str = OPTION) -> Prompt:
+def lookup(name: str, option: str = OPTION, *, rationale_first: bool = False) -> Prompt:
     """The prompt of this name or class path; its `name` is the one given here.
 
     Args:
         name: a registered name, or the class path of a subclass of `Prompt` whose constructor needs no arguments.
         option: the option or file that holds the name, for messages.
+        rationale_first: whether the caller scores a decision after the rationale (`data.rationale: before`).
 
     Raises:
         InputError: there is no such prompt, module or class, or the class is no prompt; names the nearest.
     """
     name = str(name)
+    if name.endswith(SUFFIX):
+        if not rationale_first:
+            raise InputError(
+                f"{option}: this adapter was trained with data.rationale: before, and writes its rationale before the "
+                "decision: `validate`, `test`, `predict` and `ask` evaluate it, other commands don't: train with "
+                "--data.rationale after"
+            )
+        return RationaleFirst(lookup(name.removesuffix(SUFFIX), option))
     registered = PROMPTS.get(name)
     if registered is not None:
         return _made(registered, name)

@@ -44,6 +44,9 @@ class Prompt(ABC):
     #: the value of `--data.prompt` that selects it; `lookup` sets it to the registered name or the class path
     name: str
 
+    #: text between a rationale that comes first and the decision; "" where the decision comes first
+    lead: str = ""
+
     @abstractmethod
     def body(
         self,

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 
 from medqlora.data.prompts import Prompt, lookup
+from medqlora.data.prompts.rationale_first import SUFFIX, RationaleFirst
 from medqlora.records import BadRecord, Splits
 from medqlora.utils.registry import Registry
 
@@ -47,6 +48,8 @@ class Source(ABC):
         Raises:
             InputError: there is no such prompt; names the nearest.
         """
+        if name.endswith(SUFFIX):
+            return RationaleFirst(self.prompt(name.removesuffix(SUFFIX)))
         return self.prompts[name] if name in self.prompts else lookup(name)
 
     @abstractmethod

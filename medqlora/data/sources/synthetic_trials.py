@@ -8,6 +8,12 @@ Source: none; this file generates every name and figure. One record:
     answer     no
     long       It did no better than placebo.
 
+With `difficulty` the same abstract says more than the answer needs:
+
+    contexts   METHODS  We randomised 240 adults with belgrosis to mivquilar, zalotrevin or placebo.
+               RESULTS  In the mivquilar arm it was clearly reduced. The morvic pain was not clearly reduced.
+                        Besides, the lantary fatigue was too variable to judge.
+
 The question does not reveal the answer, and no name of a drug, condition or outcome is in two sets. So a model can only
 learn to read the findings of an abstract.
 """
@@ -47,6 +53,20 @@ _FINDINGS = {
     "no": ("unchanged", "as with placebo", "not affected"),
     "maybe": ("too variable to judge", "hard to assess", "lower in some"),
 }
+#: `difficulty` 2: the same findings by what they are not
+_NEGATED = {
+    "yes": ("not unchanged but lower", "no longer as with placebo", "not common but clearly reduced"),
+    "no": ("not clearly reduced", "not markedly lower", "not largely relieved"),
+    "maybe": ("neither reduced nor unchanged", "not the same in all", "not possible to judge"),
+}
+_ARMS = (
+    "We randomised {n} {p} with {c} to {d}, {other} or placebo.",
+    "In this trial {n} {p} with {c} were given {d}, {other} or placebo.",
+)
+#: share of the abstracts, and of the findings, that each step of `difficulty` makes harder
+_HARDER = 0.3
+#: steps of `difficulty`: each adds to those before
+DIFFICULTIES = {1: "another arm", 2: "findings by negation", 3: "another outcome of the same drug"}
 _SIDE_EFFECTS = ("rare", "mild", "common", "severe")
 _P_VALUES = {
     "yes": ("0.001", "0.002", "0.004"),
@@ -74,6 +94,8 @@ class SyntheticTrials(Source):
         dev: how many to validate on; 0 for none.
         test: how many to test on.
         seed: another seed gives other questions of the same kind.
+        difficulty: 0 to 3: 1 adds another drug's arm with another result to 30% of the abstracts; 2 also states 30% of
+            the findings by negation; 3 also adds another outcome with another result to 30% of the abstracts.
         fold: with a number from 0 to 9 the questions of `train` and `dev` together are cut into ten folds with equal
             shares of the answers: this one is validated on, and the other nine are trained on. A name may then be in
             both sets, and `dev` is no size any more.
@@ -83,11 +105,19 @@ class SyntheticTrials(Source):
     invented = True
 
     def __init__(
-        self, train: int = 1200, dev: int = 64, test: int = 400, seed: int = 0, fold: int | None = None
+        self,
+        train: int = 1200,
+        dev: int = 64,
+        test: int = 400,
+        seed: int = 0,
+        difficulty: int = 0,
+        fold: int | None = None,
     ) -> None:
         for option, value, least in (("train", train, 1), ("dev", dev, 0), ("test", test, 1)):
             if value < least:
                 raise InputError(f"--data.source.{option} is {value}: it has to be at least {least}")
+        if not 0 <= difficulty <= max(DIFFICULTIES):
+            raise InputError(f"--data.source.difficulty is {difficulty}: give 0 to {max(DIFFICULTIES)}")
         self.train, self.dev, self.test = train, dev, test
         if fold is not None and (
             isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS
@@ -99,11 +129,13 @@ class SyntheticTrials(Source):
             raise InputError(
                 f"--data.source.train and dev are {train} and {dev}: {FOLDS} folds need {FOLDS} questions"
             )
-        self.seed, self.fold = seed, fold
+        self.seed, self.difficulty, self.fold = seed, difficulty, fold
 
     def read(self) -> Splits:
         counts = {"train": self.train, "dev": self.dev, "test": self.test}
-        train, dev, test = (list(_trials(split, count, self.seed)) for split, count in counts.items())
+        train, dev, test = (
+            list(_trials(split, count, self.seed, self.difficulty)) for split, count in counts.items()
+        )
         if self.fold is not None:
             development = [*train, *dev]
             dev = stratified_folds(development, FOLDS, self.seed)[self.fold]
@@ -113,8 +145,10 @@ class SyntheticTrials(Source):
 
     def fingerprint(self) -> dict[str, object]:
         counts = {"train": self.train, "dev": self.dev, "test": self.test}
+        # left out where unset: runs before these options go on
         folded = {} if self.fold is None else {"fold": self.fold}
-        return {"source": self.name, **counts, "seed": self.seed, **folded}
+        harder = {"difficulty": self.difficulty} if self.difficulty else {}
+        return {"source": self.name, **counts, "seed": self.seed, **harder, **folded}
 
 
 def pretraining_trials(count: int, seed: int = 0) -> Iterator[Record]:
@@ -128,13 +162,14 @@ def pretraining_trials(count: int, seed: int = 0) -> Iterator[Record]:
         yield replace(record, answer=answer, long_answer=_RATIONALES[answer])
 
 
-def _trials(split: str, count: int, seed: int) -> Iterator[Record]:
+def _trials(split: str, count: int, seed: int, difficulty: int = 0) -> Iterator[Record]:
     rng = random.Random(f"{seed}/{split}")
     answers = [answer for answer, share in SHARES.items() for _ in range(round(share * count))][:count]
     answers += ["yes"] * (count - len(answers))
     rng.shuffle(answers)
     for number, answer in enumerate(answers):
-        yield _trial(rng, split, number, answer)
+        trial = _trial(rng, split, number, answer)
+        yield trial if not difficulty else _harder(rng, split, trial, difficulty)
 
 
 def _trial(rng: random.Random, split: str, number: int, answer: str) -> Record:
@@ -159,7 +194,32 @@ def _trial(rng: random.Random, split: str, number: int, answer: str) -> Record:
     )
 
 
-def _finding(rng: random.Random, result: str) -> str:
+def _harder(rng: random.Random, split: str, trial: Record, difficulty: int) -> Record:
+    """The trial with an abstract that also tells what was not asked, each time with another result."""
+    words = trial.question.split()
+    people, condition, drug, outcome = words[-3], words[-1].rstrip("?"), words[1], " ".join(words[3:5])
+    answer = str(trial.answer)
+    different = [result for result in YES_NO_MAYBE if result != answer]
+    negated = difficulty >= 2
+    methods, results = trial.contexts[0], [f"The {outcome} was {_finding(rng, answer, negated)}."]
+    if rng.random() < _HARDER:
+        other = _name(rng, split, 2, _DRUGS)
+        results.append(f"In the {other} arm it was {_finding(rng, rng.choice(different), negated)}.")
+        first, second = rng.sample((drug, other), 2)
+        number = 10 * rng.randint(4, 40)
+        methods = rng.choice(_ARMS).format(n=number, p=people, c=condition, d=first, other=second)
+    if difficulty >= 3 and rng.random() < _HARDER:
+        unasked = f"{_name(rng, split, 1, _OUTCOMES)} {rng.choice(_SIGNS)}"
+        results.append(f"Besides, the {unasked} was {_finding(rng, rng.choice(different), negated)}.")
+    if len(results) == 1:
+        results.append(f"Side effects were {rng.choice(_SIDE_EFFECTS)}.")
+    rng.shuffle(results)
+    return replace(trial, contexts=(methods, " ".join(results)))
+
+
+def _finding(rng: random.Random, result: str, negated: bool = False) -> str:
+    if negated and rng.random() < _HARDER:
+        return rng.choice(_NEGATED[result])
     finding = rng.choice(_FINDINGS[result])
     return f"{finding} (p = {rng.choice(_P_VALUES[result])})" if rng.random() < 0.3 else finding
 

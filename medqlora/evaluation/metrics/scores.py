@@ -19,6 +19,7 @@ from medqlora.evaluation.metrics.calibration import calibration, supported_tempe
 from medqlora.evaluation.metrics.checks import checked, in_order_of, matched_records
 from medqlora.evaluation.metrics.free_answer import free_answer_scores, quick_free_answer_scores
 from medqlora.evaluation.metrics.groups import MINIMUM_GROUP, by_group, by_length, topics
+from medqlora.evaluation.metrics.label_threshold import label_threshold
 from medqlora.evaluation.metrics.registry import registered_values
 from medqlora.evaluation.report_data import (
     BaseScores,
@@ -29,6 +30,8 @@ from medqlora.evaluation.report_data import (
     DecidedBy,
     Group,
     Interval,
+    LabelThreshold,
+    MetricValue,
     Prior,
     Report,
     Temperature,
@@ -171,10 +174,12 @@ def score(
         report = _label_report(predictions, matched, base, seed, normalisation, prior, base_prior)
         if dev and predictions[0].logprobs:
             report["temperature"] = _temperature(predictions, dev, normalisation, prior)
+            compared, validated = (decided(part, normalisation, prior) for part in (predictions, dev))
+            report["label_threshold"] = label_threshold(compared, validated, seed)
     else:
         report = free_answer_scores(predictions, base, seed)
     compared = decided(predictions, normalisation, prior)
-    if values := registered_values(compared, matched):
+    if values := registered_values(compared, matched) | _threshold_values(report.get("label_threshold")):
         report["metrics"] = values
         if base is not None and report["base"]:
             report["base"]["metrics"] = registered_values(decided(base, normalisation, base_prior), matched)
@@ -182,6 +187,19 @@ def score(
         {"dataset": dataset, "split": split, "prompt_sha256": prompt_sha256, "adapter": adapter, "seed": seed}
     )
     return Scores.of(report)
+
+
+def _threshold_values(block: LabelThreshold | None) -> dict[str, MetricValue | None]:
+    """The figures of a label's threshold among the metrics, which the terminal's table and the page show."""
+    if block is None:
+        return {}
+    values = {
+        "threshold": block["threshold"],
+        "accuracy": block["accuracy"],
+        "macro_f1": block["macro_f1"],
+        "mcnemar_p": block["mcnemar_p"],
+    }
+    return {f"{block['label']}_by_threshold": values}
 
 
 def quick_scores(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from medqlora.models.adapters.folder import (
     adapter_config,
     read_adapter,
     read_merged,
+    reject_quantization_made_up,
 )
 from medqlora.models.adapters.source import find_adapter
 from medqlora.models.adapters.state import save_adapter, trainable_state
@@ -21,6 +22,7 @@ __all__ = [
     "find_adapter",
     "read_adapter",
     "read_merged",
+    "reject_quantization_made_up",
     "save_adapter",
     "trainable_state",
 ]

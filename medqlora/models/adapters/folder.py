@@ -28,6 +28,26 @@ _UNSUPPORTED = {
 }
 
 
+def reject_quantization_made_up(record: Mapping[str, object], option: str) -> None:
+    """Rejects an adapter that LoftQ initialised, where it is to stand on other weights than the 4-bit base's.
+
+    Such an adapter contains the base's quantization error: unquantized weights would get it twice.
+
+    Args:
+        record: of `read_adapter`.
+        option: what asks for it, for the message.
+
+    Raises:
+        InputError: the adapter was initialised by LoftQ.
+    """
+    lora = record.get("lora")
+    if isinstance(lora, Mapping) and lora.get("init") == "loftq":
+        raise InputError(
+            f"{option}: the adapter was initialised by LoftQ, and makes up for the quantization of its base, which "
+            "other weights don't have: `medqlora merge` without --onto merges it onto the dequantized base"
+        )
+
+
 def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, object]:
     """The record that the training run wrote into the adapter's folder; {} for an adapter made elsewhere.
 

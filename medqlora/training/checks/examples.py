@@ -85,7 +85,8 @@ def check_answers(
             fault = _completion_fault(example, text, end_token_ids) or labels_fault(example.labels)
             if fault is None and record.labels and record.answer in record.labels and example.labels:
                 gold = example.labels[record.labels.index(record.answer)]
-                if tuple(example.completion[: len(gold)]) != gold:
+                start = example.label_at
+                if tuple(example.completion[start : start + len(gold)]) != gold:
                     fault = (
                         f"the answer doesn't begin with the tokens of its label {record.answer!r}: {_STALE}"
                     )

@@ -1,5 +1,6 @@
 """The embedded data: the same by seed, answered by the context alone, without a name in common between sets."""
 
+import hashlib
 import re
 from collections import Counter
 
@@ -86,3 +87,36 @@ def test_answers_of_the_pretraining_texts_tell_nothing_of_their_findings() -> No
 def test_a_size_below_one_is_told_with_its_option() -> None:
     with pytest.raises(InputError, match=r"--data\.source\.train is 0"):
         SyntheticTrials(train=0)
+
+
+def test_the_demos_own_trials_stay_as_they_were() -> None:
+    digest = hashlib.sha256()
+    splits = SyntheticTrials(train=50, dev=10, test=10).read()
+    for record in [*splits.train, *splits.dev, *splits.test, *pretraining_trials(50)]:
+        texts = (record.id, record.question, *record.contexts, str(record.answer), record.long_answer)
+        digest.update("\n".join([*texts, *record.topics, record.where]).encode())
+    assert digest.hexdigest()[:16] == "c33aec7f34d2c25a"
+    assert "difficulty" not in SyntheticTrials().fingerprint()  # runs from before the option go on
+
+
+def test_a_harder_abstract_also_tells_what_was_not_asked_with_another_result() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    hard = SyntheticTrials(difficulty=3).read()
+    plain = SyntheticTrials().read()
+    assert [record.question for record in hard.test[:1]] == [record.question for record in plain.test[:1]]
+    assert [record.answer for record in hard.test] == [record.answer for record in plain.test]
+    texts = [record.contexts[1] for record in hard.train]
+    for mark, share in (("arm it was", 0.3), ("Besides, the", 0.3)):
+        assert abs(sum(mark in text for text in texts) / len(texts) - share) < 0.05
+    assert not overlap(TrainingTrace.of(hard.train), hard.test).contaminated
+    sets = [invented(records) for records in hard]
+    assert sets[0].isdisjoint(sets[2])
+    # what a bag of words can tell of the plain abstracts, it can't of these
+    features = TfidfVectorizer(ngram_range=(1, 3)).fit(texts)
+    fitted = LogisticRegression().fit(features.transform(texts), [record.answer for record in hard.train])
+    test = features.transform([record.contexts[1] for record in hard.test])
+    assert fitted.score(test, [record.answer for record in hard.test]) < 0.9
+    with pytest.raises(InputError, match=r"--data\.source\.difficulty is 4: give 0 to 3"):
+        SyntheticTrials(difficulty=4)

@@ -236,12 +236,19 @@ def test_a_topics_accuracy_is_that_of_its_own_questions_in_whatever_order_the_re
         assert rows[topic]["accuracy"] == pytest.approx(right / len(own))
 
 
-def test_dev_changes_only_the_temperature() -> None:
+def test_dev_changes_only_the_temperature_and_adds_a_labels_threshold() -> None:
     items = random_predictions(30)
     dev = [replace(one, id=f"dev{one.id}") for one in random_predictions(30, seed=9)]
     with_dev, without = scored(items, dev=dev), scored(items)
     assert with_dev.pop("temperature")["before"]["nll"] == without["nll"]
     without.pop("temperature")
+    threshold = with_dev.pop("label_threshold")
+    assert with_dev.pop("metrics") == {
+        f"{threshold['label']}_by_threshold": {
+            name: threshold[name] for name in ("threshold", "accuracy", "macro_f1", "mcnemar_p")
+        }
+    }
+    without.pop("metrics", None)
     assert with_dev == without
 
 

@@ -1,0 +1,68 @@
+"""`data.rationale`: what is learned beside a decision, and where the decision stands and is scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizer_families import FAMILIES, family
+
+from medqlora.config.data import DataOptions
+from medqlora.data import SyntheticTrials, encode_all, lookup
+from medqlora.data.stage_data import StageData
+from medqlora.errors import InputError
+from medqlora.inference.evaluator import after_rationale
+
+
+def read(rationale: str, tokenizer: Any) -> StageData:
+    data = StageData(
+        SyntheticTrials(train=6, dev=4, test=4),
+        None,
+        DataOptions(rationale=rationale),  # type: ignore[arg-type]
+    )
+    data.read(tokenizer, ("train", "dev"), report=lambda line: None)
+    return data
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_decision_stands_where_the_option_says(kind: str) -> None:
+    tokenizer = family(kind)
+    found = {name: read(name, tokenizer) for name in ("none", "after", "before")}
+    for name, data in found.items():
+        for example in data.train:
+            record = data.records[example.id]
+            text = tokenizer.decode(list(example.completion), skip_special_tokens=True).strip()
+            expected = {
+                "none": f"{record.answer}.",
+                "after": f"{record.answer}. {record.long_answer}",
+                "before": f"{record.long_answer} Answer: {record.answer}.",
+            }[name]
+            assert text == expected
+            gold = example.labels[record.labels.index(str(record.answer))]
+            assert tuple(example.completion[example.label_at : example.label_at + len(gold)]) == gold
+            if name == "before":
+                before = example.completion[: example.label_at]
+                assert tuple(before[-len(example.lead) :]) == example.lead
+                scored = after_rationale(example, list(example.completion))
+                assert list(scored.prompt) == [*example.prompt, *before]
+                # what never comes to an answer is asked for one
+                silent = after_rationale(example, list(before[: -len(example.lead)]))
+                assert list(silent.prompt) == [*example.prompt, *before]
+
+
+def test_other_commands_refuse_an_adapter_whose_decision_comes_last() -> None:
+    name = read("before", family(next(iter(FAMILIES)))).prompt_name
+    assert lookup(name, rationale_first=True).lead
+    with pytest.raises(InputError, match=r"data\.rationale: before"):
+        lookup(name)
+
+
+def test_the_cache_keeps_where_the_decision_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDQLORA_CACHE", str(tmp_path))
+    tokenizer = family(next(iter(FAMILIES)))
+    records = SyntheticTrials(train=4, dev=0, test=4).read().train
+    prompt = lookup("medical+rationale_first", rationale_first=True)
+    made: Sequence[Any] = encode_all(records, prompt, tokenizer, 512, progress=False)
+    kept = encode_all(records, prompt, tokenizer, 512, progress=False)
+    assert [(one.label_at, one.lead) for one in kept] == [(one.label_at, one.lead) for one in made]
+    assert all(one.label_at and one.lead for one in kept)
