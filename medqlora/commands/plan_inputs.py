@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from medqlora.data.sources.source import Source
     from medqlora.datamodule import PubMedQADataModule
-    from medqlora.models import Backend
+    from medqlora.models import Backend, LoRA
     from medqlora.module import QLoRAModule
     from medqlora.planner import Shape
     from medqlora.planner.speed import GPU
@@ -130,8 +130,6 @@ def read_fit(
     Raises:
         InputError: an option is wrong, or the base model can't be planned.
     """
-    from medqlora.models.lora import lora_targets
-    from medqlora.models.transformers import CAUSAL, skeleton
     from medqlora.training.checks.options import DTYPES, check_shared, check_strategy
     from medqlora.training.fit_plan import FitOptions
     from medqlora.utils.run_length import total_steps
@@ -144,8 +142,7 @@ def read_fit(
         shape = _shape(backend, config)
         if base_note is None:
             data.images, shape = backend.images(), replace(shape, vision=backend.vision_parameters())
-        if lora.target_modules is not None:
-            lora_targets(lora, skeleton(config, backend.base, getattr(backend, "auto_class", CAUSAL)))
+        _check_targets(backend, lora, config)
         lengths, length_note = _lengths(data, backend)
     devices, num_nodes = devices or _devices(trainer), num_nodes or int(trainer["num_nodes"])
     check_strategy(trainer["strategy"])
@@ -235,6 +232,15 @@ def _shape(backend: "Backend", config: "PretrainedConfig") -> "Shape":
             f"--model.backend.base: '{backend.base}' is {config.model_type}, whose memory is not known: plan is "
             "for decoders with one MLP per layer, such as Llama, Mistral and Qwen"
         ) from error
+
+
+def _check_targets(backend: "Backend", lora: "LoRA", config: "PretrainedConfig") -> None:
+    """Checks that the base model has the layers of `--model.lora.target_modules`."""
+    from medqlora.models.lora import lora_targets
+    from medqlora.models.transformers import CAUSAL, skeleton
+
+    if lora.target_modules is not None:
+        lora_targets(lora, skeleton(config, backend.base, getattr(backend, "auto_class", CAUSAL)))
 
 
 def _configuration(backend: "Backend") -> tuple["PretrainedConfig", str | None]:

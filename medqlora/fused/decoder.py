@@ -70,6 +70,9 @@ class FusedDecoder:
         ValueError: the engine can't run the model; the message has the reason from `unsupported`.
     """
 
+    #: NEFTune's alpha while training; 0 for no noise on the embeddings
+    noise_alpha: float = 0.0
+
     def __init__(
         self,
         model: nn.Module,
@@ -119,8 +122,6 @@ class FusedDecoder:
         if isinstance(checkpointing, str):
             checkpointing = 0 if checkpointing == "none" else count
         self.recomputed = min(checkpointing, count - 1)
-        #: NEFTune's alpha while training; 0 for no noise on the embeddings
-        self.noise_alpha = 0.0
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")

@@ -80,12 +80,7 @@ def build_vectors(
         InputError: a folder holds no model, or the vectors can't be written.
     """
     encoder = Encoder(folder, "--embedding", device)
-    model = {
-        "size": encoder.size,
-        "embedding": str(folder.resolve()),
-        "embedding_sha256": digest(folder),
-        "recipe": asdict(encoder.recipe),
-    }
+    model = _model(encoder, folder)
     if query_folder is not None:
         check_folder(query_folder, "--query_embedding")
     vectors, notes = vector_files(index)
@@ -126,6 +121,16 @@ def build_vectors(
         }
     write_text(notes, json.dumps(known, indent=2) + "\n")
     return Embedded(count, encoder.size, kept)
+
+
+def _model(encoder: Encoder, folder: Path) -> dict[str, object]:
+    """What tells vectors of one model from those of another."""
+    return {
+        "size": encoder.size,
+        "embedding": str(folder.resolve()),
+        "embedding_sha256": digest(folder),
+        "recipe": asdict(encoder.recipe),
+    }
 
 
 def _vectors(

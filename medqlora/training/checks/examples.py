@@ -82,14 +82,11 @@ def check_answers(
         doubtful = []
         for example, text in zip(chunk, texts, strict=True):
             record = records[example.id]
-            fault = _completion_fault(example, text, end_token_ids) or labels_fault(example.labels)
-            if fault is None and record.labels and record.answer in record.labels and example.labels:
-                gold = example.labels[record.labels.index(record.answer)]
-                start = example.label_at
-                if tuple(example.completion[start : start + len(gold)]) != gold:
-                    fault = (
-                        f"the answer doesn't begin with the tokens of its label {record.answer!r}: {_STALE}"
-                    )
+            fault = (
+                _completion_fault(example, text, end_token_ids)
+                or labels_fault(example.labels)
+                or _gold_fault(example, record)
+            )
             if fault is not None:
                 raise InputError(f"{at_with_id(record)}: {fault}")
             wanted = prompt.completion(record.answer or "", record.long_answer, record.labels)
@@ -110,6 +107,16 @@ def check_answers(
                     f"{at_with_id(records[example.id])}: the answer's {len(example.completion)} tokens are not the "
                     f"{len(complete.completion)} that it has in full: {_STALE}"
                 )
+
+
+def _gold_fault(example: Encoded, record: Record) -> str | None:
+    """What is wrong with the label's tokens in a completion."""
+    if not record.labels or record.answer not in record.labels or not example.labels:
+        return None
+    gold = example.labels[record.labels.index(record.answer)]
+    if tuple(example.completion[example.label_at : example.label_at + len(gold)]) == gold:
+        return None
+    return f"the answer doesn't begin with the tokens of its label {record.answer!r}: {_STALE}"
 
 
 def _completion_fault(example: Encoded, text: str, end_token_ids: Sequence[int]) -> str | None:
