@@ -90,25 +90,9 @@ def build_vectors(
         check_folder(query_folder, "--query_embedding")
     vectors, notes = vector_files(index)
     part, keys_part = beside(index, "vectors.part"), beside(index, "keys.part")
-    before = _Before.read(index, model)
-    kept = 0
     with closing(open_index(index, "INDEX")) as connection:
-        count = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
         try:
-            table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
-            keys = np.empty((count, 2), dtype=np.uint64)
-            done = 0
-            for texts in _texts(connection):
-                rows = slice(done, done + len(texts))
-                keys[rows] = _keys(texts)
-                table[rows], copied = _vectors(texts, keys[rows], encoder, before)
-                kept += copied
-                done += len(texts)
-                progress("embedding", done, count)
-            table.flush()
-            del table, before
-            with keys_part.open("wb") as stream:
-                np.save(stream, keys, allow_pickle=False)
+            count, kept = _write(connection, part, keys_part, encoder, _Before.read(index, model), progress)
             flush(part)
             flush(keys_part)
             notes.unlink(missing_ok=True)  # never new notes with old vectors
@@ -126,6 +110,32 @@ def build_vectors(
         }
     write_text(notes, json.dumps(known, indent=2) + "\n")
     return Embedded(count, encoder.size, kept)
+
+
+def _write(
+    connection: sqlite3.Connection,
+    part: Path,
+    keys_part: Path,
+    encoder: Encoder,
+    before: "_Before | None",
+    progress: Progress,
+) -> tuple[int, int]:
+    """Writes the vectors and the keys of all passages; how many there are, and how many were copied."""
+    count = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
+    table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
+    keys = np.empty((count, 2), dtype=np.uint64)
+    done = kept = 0
+    for texts in _texts(connection):
+        rows = slice(done, done + len(texts))
+        keys[rows] = _keys(texts)
+        table[rows], copied = _vectors(texts, keys[rows], encoder, before)
+        kept += copied
+        done += len(texts)
+        progress("embedding", done, count)
+    table.flush()
+    with keys_part.open("wb") as stream:
+        np.save(stream, keys, allow_pickle=False)
+    return count, kept
 
 
 def _vectors(
