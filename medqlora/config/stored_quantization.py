@@ -67,7 +67,7 @@ def int4_layout(stored: Mapping[str, object], base: str) -> Int4Layout:
     method: Literal["gptq", "awq"] = "gptq" if stored_method(stored) == "gptq" else "awq"
     where = f"--model.backend.base: the files of '{base}' are {method.upper()}"
     bits = stored.get("bits", stored.get("w_bit", 4))
-    if bits != 4:
+    if str(bits) != "4":
         raise InputError(f"{where} in {bits} bits, and 4 are read: take its 4-bit version, or {_DENSE}")
     packed = stored.get("pack_dtype", "int32")
     if packed != "int32":

@@ -80,30 +80,19 @@ def build_vectors(
         InputError: a folder holds no model, or the vectors can't be written.
     """
     encoder = Encoder(folder, "--embedding", device)
-    model = _model(encoder, folder)
+    model = {
+        "size": encoder.size,
+        "embedding": str(folder.resolve()),
+        "embedding_sha256": digest(folder),
+        "recipe": asdict(encoder.recipe),
+    }
     if query_folder is not None:
         check_folder(query_folder, "--query_embedding")
     vectors, notes = vector_files(index)
     part, keys_part = beside(index, "vectors.part"), beside(index, "keys.part")
-    before = _Before.read(index, model)
-    kept = 0
     with closing(open_index(index, "INDEX")) as connection:
-        count = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
         try:
-            table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
-            keys = np.empty((count, 2), dtype=np.uint64)
-            done = 0
-            for texts in _texts(connection):
-                rows = slice(done, done + len(texts))
-                keys[rows] = _keys(texts)
-                table[rows], copied = _vectors(texts, keys[rows], encoder, before)
-                kept += copied
-                done += len(texts)
-                progress("embedding", done, count)
-            table.flush()
-            del table, before
-            with keys_part.open("wb") as stream:
-                np.save(stream, keys, allow_pickle=False)
+            count, kept = _write(connection, part, keys_part, encoder, _Before.read(index, model), progress)
             flush(part)
             flush(keys_part)
             notes.unlink(missing_ok=True)  # never new notes with old vectors
@@ -123,14 +112,30 @@ def build_vectors(
     return Embedded(count, encoder.size, kept)
 
 
-def _model(encoder: Encoder, folder: Path) -> dict[str, object]:
-    """What tells vectors of one model from those of another."""
-    return {
-        "size": encoder.size,
-        "embedding": str(folder.resolve()),
-        "embedding_sha256": digest(folder),
-        "recipe": asdict(encoder.recipe),
-    }
+def _write(
+    connection: sqlite3.Connection,
+    part: Path,
+    keys_part: Path,
+    encoder: Encoder,
+    before: "_Before | None",
+    progress: Progress,
+) -> tuple[int, int]:
+    """Writes the vectors and the keys of all passages; how many there are, and how many were copied."""
+    count = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
+    table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
+    keys = np.empty((count, 2), dtype=np.uint64)
+    done = kept = 0
+    for texts in _texts(connection):
+        rows = slice(done, done + len(texts))
+        keys[rows] = _keys(texts)
+        table[rows], copied = _vectors(texts, keys[rows], encoder, before)
+        kept += copied
+        done += len(texts)
+        progress("embedding", done, count)
+    table.flush()
+    with keys_part.open("wb") as stream:
+        np.save(stream, keys, allow_pickle=False)
+    return count, kept
 
 
 def _vectors(
