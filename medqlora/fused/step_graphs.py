@@ -81,9 +81,8 @@ class StepGraphs:
         reason = why_no_graphs(decoder)
         if capture and reason is not None:
             raise ValueError(f"training passes can't be CUDA graphs: {reason}")
-        self._owner = weakref.ref(
-            decoder
-        )  # a cycle would keep its weights on the GPU until a garbage collection
+        # a cycle would keep the decoder's weights on the GPU until a garbage collection
+        self._owner = weakref.ref(decoder)
         self._device = decoder.norm[0].device
         self._captures = capture
         self._tokens = tokens
@@ -120,7 +119,8 @@ class StepGraphs:
             self._warm = True
             inputs = self._inputs(bucket)
             self._load(inputs, batch)
-            return self._run(inputs, seeded=seed is not None)
+            # a copy: the seed of the next pass may come before this one's backward
+            return self._run(inputs, None if seed is None else DeviceSeed(self._seed.clone()))
         captured = self._find(bucket, seeded=seed is not None)
         if captured is None:
             return None
@@ -149,11 +149,12 @@ class StepGraphs:
             rows = self._decoder.embed(batch.input_ids[0], host_ids)
             inputs.embedded[: len(rows)].copy_(rows)
 
-    def _run(self, inputs: PaddedInputs, *, seeded: bool, pinned: list[Tensor] | None = None) -> Tensor:
+    def _run(
+        self, inputs: PaddedInputs, seed: DeviceSeed | None, pinned: list[Tensor] | None = None
+    ) -> Tensor:
         """The forward of a pass; every query of the last layer's attention runs."""
         decoder, batch = self._decoder, inputs.batch
         segments = inputs.segments
-        seed = DeviceSeed(self._seed) if seeded else None
         selection = select_any(batch.rows, segments)
         step = decoder.seeded_step(batch.position_ids[0], segments, selection, seed, pinned)
         return decoder.pass_loss(batch, step, inputs.embedded)
@@ -184,6 +185,8 @@ class StepGraphs:
 
     def clear(self) -> None:
         """Forgets all graphs, and frees their memory."""
+        if self._captured and self._captures and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the last one may still run
         self._captured.clear()
         self._newest = None
 
@@ -231,7 +234,7 @@ class StepGraphs:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream), torch.autocast("cuda", enabled=False), _no_collection():
             with _recording(forward, like=self._newest):
-                loss = self._run(inputs, seeded=seeded, pinned=pinned)
+                loss = self._run(inputs, DeviceSeed(self._seed) if seeded else None, pinned)
             # on this thread: the capture belongs to it
             with torch.autograd.set_multithreading_enabled(False), _recording(backward, like=forward):
                 loss.backward(self._gradient)

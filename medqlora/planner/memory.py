@@ -32,6 +32,8 @@ _LEAST_8BIT = 4096
 _NATIVE_FACTOR = 1.31
 #: workspaces of the capturing stream, and what a shared pool leaves unused: measured on an H200
 GRAPHS_BYTES = 100 * 2**20
+#: memory of the graphs themselves, which torch does not count: about 10 MiB a size of micro-batches
+GRAPHS_OUTSIDE_BYTES = 256 * 2**20
 #: layers' worth of activations that a native engine holds while it recomputes one
 _NATIVE_TRANSIENT = 1.8
 

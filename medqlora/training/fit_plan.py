@@ -20,7 +20,7 @@ from medqlora.models.quantization import stored_config
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
 from medqlora.planner.fitting import RESERVE
-from medqlora.planner.memory import GIB
+from medqlora.planner.memory import GIB, GRAPHS_OUTSIDE_BYTES
 from medqlora.training.optimizer_names import FLAT_OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def plan_fit(
         )
     if fused and width == 2 and model.graphs == "auto" and shards == 1 and options.graphable:
         with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
-        if memory is None or plan(shape, with_graphs).peak <= memory:
+        if memory is None or plan(shape, with_graphs).peak + GRAPHS_OUTSIDE_BYTES <= memory:
             setting = with_graphs
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 

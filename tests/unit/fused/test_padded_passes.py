@@ -75,6 +75,32 @@ def test_nor_with_dropout_whose_masks_are_those_of_the_same_rows(
     assert one[0] != other[0]
 
 
+def test_two_padded_passes_before_their_backwards_keep_their_own_masks(
+    folders: Callable[[str], Path],
+) -> None:
+    model = load(folders("llama"), LoRA(r=5, alpha=9, dropout=0.3)).train()
+    decoder = FusedDecoder(model, checkpointing="full")
+    decoder.accumulate = True
+    StepGraphs(decoder, 2048, capture=False)
+    found = []
+    for interleaved in (False, True):
+        for parameter in decoder.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.manual_seed(5)
+        losses = []
+        for shape in ((11, 4), (9, 6)):
+            losses.append(decoder.loss_sum(pack(examples(shape))))
+            if not interleaved:
+                losses[-1].backward()
+        if interleaved:
+            for loss in losses:
+                loss.backward()
+        found.append([parameter.grad for parameter in decoder.parameters])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert torch.equal(one, other)
+
+
 def test_nor_with_padding_longer_than_the_attention_window(tmp_path: Path) -> None:
     model = load(build_base(tmp_path, "mistral", layers=2, sliding_window=24))
     assert_padding_changes_nothing(model, pack(examples()), checkpointing="full")

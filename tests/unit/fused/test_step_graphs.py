@@ -18,6 +18,7 @@ from medqlora.config import StepOptions
 from medqlora.data.batching.packing import StepBatch, pack, step_batch
 from medqlora.fused import FusedDecoder, StepGraphs
 from medqlora.fused.buckets import Bucket
+from medqlora.fused.seeds import DeviceSeed
 from medqlora.fused.step_graphs import Captured
 from medqlora.training.optim import build_optimizer
 from medqlora.training.step import TorchDriver, TrainStep
@@ -45,7 +46,7 @@ class OnCPU(StepGraphs):
 
         def forward() -> None:
             with torch.enable_grad():
-                live[:] = [self._run(inputs, seeded=seeded)]
+                live[:] = [self._run(inputs, DeviceSeed(self._seed) if seeded else None)]
             loss.copy_(live[0].detach())
 
         def backward() -> None:

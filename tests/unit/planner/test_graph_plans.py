@@ -73,7 +73,9 @@ def test_graphs_change_no_other_choice_and_stay_out_where_memory_is_short() -> N
         assert with_graphs.micro_batch_tokens == without.micro_batch_tokens
         if with_graphs.setting.graphs:
             assert with_graphs.plan.peak <= memory * GIB
-    assert not planned(planned(graphs="off").plan.peak / GIB, graphs="auto").setting.graphs
+    peak = planned().plan.peak / GIB
+    assert not planned(peak + 0.2).setting.graphs  # the graphs themselves lie outside of what torch allocates
+    assert planned(peak + 0.3).setting.graphs
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "offload", 16])
