@@ -147,6 +147,17 @@ def test_rows_keep_to_their_adapters(kernel_pass: ModuleType, models: Callable[[
 
 
 @interpreted
+def test_more_rows_than_the_kernel_takes_are_dequantized_first(
+    kernel_pass: ModuleType, models: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = FusedDecoder(models("llama"), checkpointing="none")
+    expected = logits_of(decoder, 4, None, None)
+    monkeypatch.setattr("medqlora.fused.decoding.products._MOST_ROWS", 3)
+    found = logits_of(decoder, 4, None, kernel_pass)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
+
+
+@interpreted
 def test_adapters_can_be_off(kernel_pass: ModuleType, models: Callable[[str], Any]) -> None:
     model = models("qwen2")
     decoder = FusedDecoder(model, checkpointing="none")
