@@ -247,9 +247,13 @@ def _bandwidth(device: "torch.device") -> float:
 
 def _read_bytes(decoder: "FusedDecoder", case: GenerationCase, tokens: float) -> float:
     """The bytes that a step has to read: the layers' weights as they are kept, the head, keys and values."""
+    from medqlora.fused.decoding.decode_pass import NF4_ROWS, kernels_fit
+
     weights = sum(group.outputs * group.inputs for group in decoder.groups)
     width = decoder.dtype.itemsize
     cached = case.weights == "cached" and case.writer == "medqlora"
+    if case.rows <= NF4_ROWS and kernels_fit(decoder):
+        cached = False
     heads = decoder.layers[0].first.heads
     cache = 2 * len(decoder.layers) * heads.keys * heads.width * width
     # 4 bits and a byte of scale for 64 values

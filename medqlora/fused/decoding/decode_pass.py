@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 LENGTH_MULTIPLE = 256
 #: the same of the kernels, which read no key behind a row's last
 KERNEL_LENGTH_MULTIPLE = 2048
-#: most rows of a pass by the kernels
-KERNEL_ROWS = 64
+#: rows up to which the kernels take NF4 where weights are kept in 16 bits too, since it is faster
+NF4_ROWS = 2
 
 
 class DecodePass:
@@ -35,7 +35,7 @@ class DecodePass:
         decoder: the model; its adapters are prepared by the caller, see `FusedDecoder.refresh` and `AdapterBank`.
         cache: of the rows.
         graphs: runs passes as CUDA graphs, on a GPU.
-        kernels: runs the layers of up to 64 rows; None for operations of torch.
+        kernels: runs the layers; None for operations of torch.
 
     Attributes:
         state: [3, slots] int64: each row's last token, its position, and its adapter (see `AdapterBank`) for a pass
@@ -72,8 +72,7 @@ class DecodePass:
             kind: whatever else the pass depends on, such as the adapters in use: passes of one kind are equal.
         """
         if self._gpu:
-            kernels = self._kernels is not None and rows <= KERNEL_ROWS
-            multiple = KERNEL_LENGTH_MULTIPLE if kernels else LENGTH_MULTIPLE
+            multiple = LENGTH_MULTIPLE if self._kernels is None else KERNEL_LENGTH_MULTIPLE
             longest = -(-longest // multiple) * multiple
         longest = min(longest, self._cache.capacity)
         with torch.autocast(self.state.device.type, enabled=False):
@@ -93,7 +92,7 @@ class DecodePass:
     def _body(self, rows: int, longest: int) -> Tensor:
         decoder, positions = self._decoder, self.state[1, :rows]
         x = self._embedded[:rows] if self._hosted else decoder.embed(self.state[0, :rows], None)
-        if self._kernels is not None and rows <= KERNEL_ROWS:
+        if self._kernels is not None:
             hidden = self._kernels.run(x.clone() if self._hosted else x, self.state[:, :rows], longest)
             return hidden if self._head_apart else decoder.head(hidden)
         step = _step(decoder, positions)
@@ -122,11 +121,20 @@ class DecodePass:
 
 def kernels_for(decoder: FusedDecoder, cache: KeyValueCache) -> "KernelPass | None":
     """The kernels for a model; None where they can't run it, or Triton isn't installed."""
-    if decoder.norm[0].device.type != "cuda" or find_spec("triton") is None:
+    if not kernels_fit(decoder):
         return None
-    from medqlora.fused.decoding.kernel_pass import kernel_pass
+    from medqlora.fused.decoding.kernel_pass import KernelPass
 
-    return kernel_pass(decoder, cache)
+    return KernelPass(decoder, cache)
+
+
+def kernels_fit(decoder: FusedDecoder) -> bool:
+    """Whether the kernels run a model's passes: on a GPU in half precision, where Triton is installed."""
+    if decoder.norm[0].device.type != "cuda" or decoder.dtype == torch.float32 or find_spec("triton") is None:
+        return False
+    from medqlora.fused.decoding.kernel_pass import unfit
+
+    return unfit(decoder) is None
 
 
 def bucket(count: int) -> int:

@@ -209,10 +209,3 @@ def unfit(decoder: FusedDecoder) -> str | None:
     if heads.width < 64 or heads.width & (heads.width - 1):
         return f"heads are {heads.width} wide, no power of 2 from 64 on"
     return next((why for group in decoder.groups if group.kept is None and (why := obstacle(group))), None)
-
-
-def kernel_pass(decoder: FusedDecoder, cache: KeyValueCache) -> KernelPass | None:
-    """The kernels for a model on a GPU in half precision; None where they can't run it."""
-    if decoder.norm[0].device.type != "cuda" or decoder.dtype == torch.float32 or unfit(decoder):
-        return None
-    return KernelPass(decoder, cache)

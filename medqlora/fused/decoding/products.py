@@ -6,14 +6,15 @@ import torch
 import triton  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
+from medqlora.fused.decoding.decode_pass import NF4_ROWS
 from medqlora.fused.group import Group
 from medqlora.fused.kernels.triton_nf4_product import products
 from medqlora.fused.kernels.triton_nf4_row import row_products
 
 #: rows up to which `row_products` is faster than `products`
 _FEW = 2
-#: rows up to which NF4 is faster than weights that are kept in 16 bits
-_NF4_ROWS = 2
+#: most rows of `products`
+_MOST_ROWS = 64
 #: outputs of a program of `products` and of `row_products`
 _OUTPUTS, _FEW_OUTPUTS = 64, 4
 #: programs that share the columns of A in `row_products`
@@ -68,10 +69,13 @@ class Sums(NamedTuple):
 
 
 class GroupProduct:
-    """y = x Wᵀ and x Aᵀ of one weight group, for up to 64 rows.
+    """y = x Wᵀ and x Aᵀ of one weight group.
+
+    The kernels multiply up to 64 rows with NF4. Weights that are kept in 16 bits, and those of more rows, which are
+    dequantized first, are multiplied by torch.
 
     Args:
-        group: its NF4 weights, or the 16-bit ones that it keeps.
+        group: the weights.
     """
 
     def __init__(self, group: Group) -> None:
@@ -94,7 +98,7 @@ class GroupProduct:
         self._second_block = state.state2.blocksize if state.nested else 1
 
     def _takes_nf4(self, rows: int) -> bool:
-        return self._nf4 and (self.group.kept is None or rows <= _NF4_ROWS)
+        return self._nf4 and rows <= (_MOST_ROWS if self.group.kept is None else NF4_ROWS)
 
     def operand(self, rows: int) -> Operand:
         """An uninitialised operand of so many rows."""
@@ -124,7 +128,11 @@ class GroupProduct:
         if x.order == INTEGERS:
             return self._few(x, lora)
         kept = group.kept
-        assert kept is not None
+        if kept is None:
+            weight = x.out.new_empty(group.outputs, group.inputs)
+            group.weights.dequantize_into(weight)
+            product = _wide(x.out, weight)[None]
+            return Sums(product, product if lora is None else _wide(x.out, lora.down)[None], lora)
         if routed is None:  # A stands below W
             both = _wide(x.out, kept[: group.outputs + group.tail])[None]
             return Sums(both, both[..., group.outputs :], lora)

@@ -130,6 +130,44 @@ def _low(  # type: ignore[no-untyped-def]
         tl.store(to + ranks, tl.sum(s1, 1), mask=inside)
 
 
+@triton.jit
+def _nf4(  # type: ignore[no-untyped-def]
+    x, limbs, x_scales, to, packed, absmax, second, offset, code, second_code, first, outputs,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr,
+    ASSEMBLY: tl.constexpr, BLOCK: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
+    """x Wᵀ at BLOCK outputs from the weight's row `first` on; the second row's go `outputs` behind `to` [BLOCK]."""
+    row = first + tl.arange(0, BLOCK)
+    words = packed.to(tl.pointer_type(tl.int32), bitcast=True) + row[:, None] * (COLUMNS // 8)
+    blocks = row[:, None] * (COLUMNS // 64)
+    s0 = tl.zeros([BLOCK, WORDS], tl.float32)
+    s1 = s0
+    for turn in tl.range(0, COLUMNS // (8 * WORDS)):
+        word = (turn * WORDS + tl.arange(0, WORDS))[None, :]
+        loaded = tl.load(words + word)
+        block = (turn * (WORDS // 8) + tl.arange(0, WORDS // 8))[None, :]
+        scale = scales(absmax, second, offset, second_code, blocks + block, NESTED, SECOND_BLOCK)
+        h0, l0, h1, l1 = loaded, loaded, loaded, loaded
+        if ASSEMBLY:
+            h0, l0, h1, l1 = tl.inline_asm_elementwise(
+                _LOOKUP, "=r,=r,=r,=r,r", [loaded], dtype=(tl.int32, tl.int32, tl.int32, tl.int32), is_pure=True,
+                pack=1,
+            )  # fmt: skip
+        s0 += _sums(
+            loaded, word, x, limbs, _spread(scale, x_scales + block, ASSEMBLY, BLOCK, WORDS), h0, l0, h1, l1,
+            code, COLUMNS, ASSEMBLY,
+        )  # fmt: skip
+        if ROWS > 1:
+            s1 += _sums(
+                loaded, word, x + COLUMNS, limbs + COLUMNS // 2,
+                _spread(scale, x_scales + COLUMNS // 64 + block, ASSEMBLY, BLOCK, WORDS), h0, l0, h1, l1,
+                code, COLUMNS, ASSEMBLY,
+            )  # fmt: skip
+    tl.store(to, tl.sum(s0, 1))
+    if ROWS > 1:
+        tl.store(to + outputs, tl.sum(s1, 1))
+
+
 @triton.jit(do_not_specialize=["end", "end_1", "ranks", "low_programs"])
 def row_products(  # type: ignore[no-untyped-def]
     x, limbs, x_scales, out, low, down, down_row,
@@ -165,32 +203,7 @@ def row_products(  # type: ignore[no-untyped-def]
         elif tile >= end:
             packed, absmax, second, offset = packed_1, absmax_1, second_1, offset_1
             first = (tile - end) * BLOCK
-        row = first + tl.arange(0, BLOCK)
-        words = packed.to(tl.pointer_type(tl.int32), bitcast=True) + row[:, None] * (COLUMNS // 8)
-        blocks = row[:, None] * (COLUMNS // 64)
-        s0 = tl.zeros([BLOCK, WORDS], tl.float32)
-        s1 = s0
-        for turn in tl.range(0, COLUMNS // (8 * WORDS)):
-            word = (turn * WORDS + tl.arange(0, WORDS))[None, :]
-            loaded = tl.load(words + word)
-            block = (turn * (WORDS // 8) + tl.arange(0, WORDS // 8))[None, :]
-            scale = scales(absmax, second, offset, second_code, blocks + block, NESTED, SECOND_BLOCK)
-            h0, l0, h1, l1 = loaded, loaded, loaded, loaded
-            if ASSEMBLY:
-                h0, l0, h1, l1 = tl.inline_asm_elementwise(
-                    _LOOKUP, "=r,=r,=r,=r,r", [loaded], dtype=(tl.int32, tl.int32, tl.int32, tl.int32), is_pure=True,
-                    pack=1,
-                )  # fmt: skip
-            s0 += _sums(
-                loaded, word, x, limbs, _spread(scale, x_scales + block, ASSEMBLY, BLOCK, WORDS), h0, l0, h1, l1,
-                code, COLUMNS, ASSEMBLY,
-            )  # fmt: skip
-            if ROWS > 1:
-                s1 += _sums(
-                    loaded, word, x + COLUMNS, limbs + COLUMNS // 2,
-                    _spread(scale, x_scales + COLUMNS // 64 + block, ASSEMBLY, BLOCK, WORDS), h0, l0, h1, l1,
-                    code, COLUMNS, ASSEMBLY,
-                )  # fmt: skip
-        tl.store(out + n, tl.sum(s0, 1))
-        if ROWS > 1:
-            tl.store(out + outputs + n, tl.sum(s1, 1))
+        _nf4(
+            x, limbs, x_scales, out + n, packed, absmax, second, offset, code, second_code, first, outputs,
+            ROWS, COLUMNS, NESTED, SECOND_BLOCK, ASSEMBLY, BLOCK, WORDS,
+        )  # fmt: skip

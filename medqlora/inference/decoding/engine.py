@@ -171,6 +171,9 @@ class DecodeEngine:
         Returns:
             The numbers of these requests; none, and no slot is taken, where fewer than `at_least` have room.
         """
+        needs = [len(request.prompt) + request.max_new_tokens for request in requests]
+        if self._room(needs)[0] < at_least:  # asked again after each step
+            return []
         rows = [self._row(request) for request in requests]
         return [row.id for row in rows[: self._place(rows, at_least)]]
 
@@ -239,16 +242,18 @@ class DecodeEngine:
         self._begin(chosen, self.decoder.logits(hidden))
         return True
 
-    def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
-        """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
+    def _room(self, needs: Sequence[int]) -> tuple[int, Size]:
+        """How many rows with these needs have room now, and the cache's size for them."""
         size = Size(self._cache.slots, self._cache.capacity)
         expected = self.expected + len(self._rows) if self.expected else 0
-        count, wanted = self._layout.place(
-            size, [row.need for row in self._rows], [row.need for row in rows], expected
-        )
+        return self._layout.place(size, [row.need for row in self._rows], needs, expected)
+
+    def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
+        """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
+        count, wanted = self._room([row.need for row in rows])
         if count < at_least:
             return 0
-        if wanted != size:
+        if wanted != (self._cache.slots, self._cache.capacity):
             self._resize(wanted)
         for row in rows[:count]:
             row.slot = len(self._rows)

@@ -16,16 +16,19 @@ _PROMPTS, _NEW = ((5, 3, 8, 4, 9), (7, 2), (4, 6, 3)), 4
 def why_not(engine: DecodeEngine) -> str | None:
     """The reason why an engine can't be used, in a few words; None where it can.
 
-    It continues three short prompts, and looks for each token in the logits of a packed pass over the whole rows.
+    It continues three short prompts, the first one alone too, since one row and several run different kernels, and
+    looks for each token in the logits of a packed pass over the whole rows.
     """
     decoder = engine.decoder
     training = decoder.model.training
     decoder.model.eval()
     try:
-        rows = {engine.add(Request(prompt, _NEW)): list(prompt) for prompt in _PROMPTS}
-        for event in engine.run():
-            rows[event.id] += event.tokens
-        engine.release()
+        rows: dict[int, list[int]] = {}
+        for together in (_PROMPTS[:1], _PROMPTS):
+            rows |= {engine.add(Request(prompt, _NEW)): list(prompt) for prompt in together}
+            for event in engine.run():
+                rows[event.id] += event.tokens
+            engine.release()
         batch = pack([Encoded("", row, ()) for row in rows.values()])
         ends = batch.lengths.long().cumsum(0)
         places = torch.cat([torch.arange(end - _NEW, end) for end in ends.tolist()])

@@ -33,7 +33,7 @@ interpreted = pytest.mark.skipif(
 #: sizes that the kernels take
 SIZES: dict[str, Any] = {
     "hidden_size": 128,
-    "intermediate_size": 256,
+    "intermediate_size": 128,
     "head_dim": 64,
     "initializer_range": 0.2,
 }
@@ -116,7 +116,14 @@ def logits_of(
 
 
 @interpreted
-@pytest.mark.parametrize(("name", "cached", "rows"), [("llama", 0, 1), ("qwen3", 2, 2), ("qwen2", 0, 5)])
+@pytest.mark.parametrize(
+    ("name", "cached", "rows"),
+    [
+        ("llama", 0, 2),  # the row kernel
+        ("qwen2", 0, 5),
+        ("qwen3", 2, 5),
+    ],
+)
 def test_kernels_give_the_logits_of_torch(
     kernel_pass: ModuleType, models: Callable[[str], Any], name: str, cached: int, rows: int
 ) -> None:
@@ -140,6 +147,17 @@ def test_rows_keep_to_their_adapters(kernel_pass: ModuleType, models: Callable[[
 
 
 @interpreted
+def test_more_rows_than_the_kernel_takes_are_dequantized_first(
+    kernel_pass: ModuleType, models: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = FusedDecoder(models("llama"), checkpointing="none")
+    expected = logits_of(decoder, 4, None, None)
+    monkeypatch.setattr("medqlora.fused.decoding.products._MOST_ROWS", 3)
+    found = logits_of(decoder, 4, None, kernel_pass)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
+
+
+@interpreted
 def test_adapters_can_be_off(kernel_pass: ModuleType, models: Callable[[str], Any]) -> None:
     model = models("qwen2")
     decoder = FusedDecoder(model, checkpointing="none")
@@ -149,3 +167,27 @@ def test_adapters_can_be_off(kernel_pass: ModuleType, models: Callable[[str], An
         found = logits_of(decoder, 5, None, kernel_pass)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
     assert not torch.allclose(on, found, atol=1e-2)
+
+
+@interpreted
+def test_operands_as_integers_have_fifteen_bits(kernel_pass: ModuleType) -> None:
+    """What `triton_nf4_row` reads: its assembly runs on a GPU alone."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 320, generator=generator) * torch.logspace(-3, 3, 320)
+    x[0, :64] = 0  # a block of zeros
+    x[1, 100] = 1e4  # one large value in a block
+    weight = torch.ones(320)
+    out, squares = torch.empty(2, 320), torch.empty(2, 2)
+    limbs, scales = torch.zeros(2, 640, dtype=torch.int8), torch.empty(2, 5)
+    unused = torch.empty(1)
+    kernel_pass.kernels.residual[(2, 2)](
+        x, *(unused,) * 6, weight, out, limbs, scales, squares, 2, 0, 0, 0, 320,
+        SPLITS=0, LOW_SPLITS=0, RANKS=0, OWN=False, ROUTED=False, BIAS=False, ORDER=2, PARTS=2,
+    )  # fmt: skip
+    torch.testing.assert_close(out, x)
+    high, low = limbs.view(2, 2, 2, 40, 4).long().unbind(1)
+    whole = (256 * high + low).transpose(1, 2).reshape(2, 40, 8)  # nibble by nibble
+    in_order = whole[:, :, [1, 0, 3, 2, 5, 4, 7, 6]].reshape(2, 5, 64)
+    error = (in_order * scales[:, :, None] - x.view(2, 5, 64)).abs().amax(-1)
+    assert (error <= x.view(2, 5, 64).abs().amax(-1) * 2.0**-15).all()
+    torch.testing.assert_close(squares.sum(1), x.square().sum(1))
