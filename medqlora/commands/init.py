@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medqlora.commands.first_config import Draft
     from medqlora.commands.plan_report import Report
     from medqlora.commands.read_sets import ReadSets
+    from medqlora.data.sources.recognised import Recognised
 
 COMMAND = Command(
     "init", "a look at data and machine, and a first configuration for them", also=("new",), rank=4
@@ -82,9 +83,7 @@ def run(command: str, words: list[str]) -> int:
     print(machine.line(), flush=True)
     bases = suggested_bases(machine)
     base = options.base or asker.ask(f"Base model? ({bases[0][1]})", bases[0][0])
-    if found.class_path.endswith("JSONLines") and "test" not in found.init_args:
-        test = options.test or asker.ask("A file of test questions?", "", check=_existing)
-        found.init_args.update({"test": test} if test else {})
+    _add_test(found, options.test, asker)
     draft = Draft(found, base, machine, train_samples=options.train_samples, more=rest)
     draft, read = _look(draft)
     draft = _size(draft, read, options, asker)
@@ -118,6 +117,21 @@ class Asker:
             except InputError as error:
                 print(printable(str(error)), flush=True)
         return default
+
+
+def _add_test(found: "Recognised", test: str | None, asker: Asker) -> None:
+    """Gives a question set of the user's its test file, where it has none; asks for one.
+
+    Raises:
+        InputError: the data have a test set of their own.
+    """
+    own = not found.class_path.endswith("JSONLines")
+    if own and test is not None:
+        raise InputError(f"--test {test}: {found.class_path} has its own test set: leave the option out")
+    if test is None and not own and "test" not in found.init_args:
+        test = asker.ask("A file of test questions?", "", check=_existing) or None
+    if test is not None:
+        found.init_args["test"] = test
 
 
 def _existing(name: str) -> str:

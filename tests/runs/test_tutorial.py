@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,22 +28,43 @@ def answers(address: str) -> bool:
         return False
 
 
-def wait_for(address: str, running: WarmCommand, limit_s: float = 600.0) -> None:
-    """Waits until the server answers."""
-    end = time.monotonic() + limit_s
-    while not answers(address):
-        assert time.monotonic() < end, running.log.read_text("utf-8")
-        assert running.poll() is None, running.log.read_text("utf-8")
-        time.sleep(0.5)
+class Server:
+    """`medqlora serve` in a process of its own, as a reader starts it."""
+
+    def __init__(self, words: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("w") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "medqlora", *words], stdout=stream, stderr=stream, cwd=log.parent
+            )
+
+    def wait_for(self, address: str, limit_s: float = 600.0) -> None:
+        """Waits until it answers."""
+        end = time.monotonic() + limit_s
+        while not answers(address):
+            assert time.monotonic() < end, self.log.read_text("utf-8")
+            assert self._process.poll() is None, self.log.read_text("utf-8")
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(60)
+
+    def end(self) -> int:
+        """Ends it as Ctrl-C in another terminal would; its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(120)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif("MEDQLORA_THOROUGH" not in os.environ, reason="every night: the tutorial takes minutes")
-def test_the_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorial_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     outputs: dict[str, str] = {}
-    server: WarmCommand | None = None
+    server: Server | None = None
     for _, language, lines in blocks(PAGE):
         if language == "python":
             exec("\n".join(lines), {})
@@ -50,8 +73,9 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.Monk
         for number, line in enumerate(lines):
             words = shlex.split(line, comments=True)
             if words[:2] == ["medqlora", "serve"]:
-                server = WarmCommand(words[1:], cwd=tmp_path, log=tmp_path / "serve.log")
-                wait_for(f"http://127.0.0.1:{words[words.index('--port') + 1]}", server)
+                server = Server(words[1:], tmp_path / "serve.log")
+                request.addfinalizer(server.kill)
+                server.wait_for(f"http://127.0.0.1:{words[words.index('--port') + 1]}")
             elif words[:1] == ["medqlora"]:
                 log = tmp_path / f"{len(outputs)}-{number}.log"
                 assert WarmCommand(words[1:], cwd=tmp_path, log=log).wait(600) == 0, log.read_text("utf-8")
@@ -61,8 +85,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.Monk
                 with urllib.request.urlopen(urllib.request.Request(address, body), timeout=120) as reply:
                     assert json.loads(reply.read())["decision"] == "yes"
     assert server is not None
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(60) == 0
+    assert server.end() == 0, server.log.read_text("utf-8")
     assert list(outputs) == ["data", "init", "fit", "test", "ask", "merge", "push"]
     score = re.search(r"^accuracy +([\d.]+)%", outputs["test"], re.MULTILINE)
     assert score is not None

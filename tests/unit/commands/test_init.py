@@ -138,6 +138,7 @@ def test_wrong_words_are_one_line(ward: Path, capsys: pytest.CaptureFixture[str]
     assert "give at least 1" in refused(capsys, "init", "ward.jsonl", "--epochs", "0")
     assert "reads none" in refused(capsys, "init", "ward.jsonl", "--config", "x.yaml")
     assert "--test: there is no file" in refused(capsys, "init", "ward.jsonl", "--test", "gone.csv")
+    assert "has its own test set" in refused(capsys, "init", "demo", "--test", "ward.jsonl", "--yes")
     assert "let its name end in .yaml" in refused(capsys, "init", "ward.jsonl", "--out", "x")
     assert "did you mean" in refused(capsys, "data", "ward.jsonl", "--data.batch_sise", "4")
     assert "did you mean h200" in refused(capsys, "init", "ward.jsonl", "--gpu", "h2000", "--yes")
