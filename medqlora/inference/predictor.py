@@ -199,11 +199,6 @@ class Predictor:
 
     def _encode(self, records: Sequence[Record]) -> list[Encoded]:
         _check_texts(records)
-        if self.images is None and any(record.images for record in records):
-            raise InputError(
-                "--image: this model reads text alone: use an adapter of a vision-language base "
-                "(configs/demo_images.yaml), or leave the image out"
-            )
         encoded = encode_all(
             records,
             self.prompt,
@@ -267,7 +262,7 @@ class Predictor:
         Raises:
             InputError: a text is not valid Unicode, the question is too long, the note is empty, or a file is no image.
         """
-        return self.answers([one_question(question, context, options, self.labels, images)], note)[0]
+        return self.answers([self._asked(question, context, options, images)], note)[0]
 
     def answer_stream(
         self,
@@ -288,7 +283,7 @@ class Predictor:
         Raises:
             InputError: as `answer`, at the call.
         """
-        record = one_question(question, context, options, self.labels, images)
+        record = self._asked(question, context, options, images)
         reply = screen(question)
         if reply is not None:
             part = AnswerPart(safe_answer(record, reply, note), "", complete=True)
@@ -303,6 +298,20 @@ class Predictor:
             parts.complete(self._answer_of(record, prediction, note=note))
 
         return iterate(run)
+
+    def _asked(
+        self,
+        question: str,
+        context: str | Sequence[str] | None,
+        options: Sequence[str] | Mapping[str, str] | None,
+        images: Sequence[str | Path],
+    ) -> Record:
+        if images and self.images is None:
+            raise InputError(
+                "--image: this model reads text alone: use an adapter of a vision-language base "
+                "(configs/demo_images.yaml), or leave the image out"
+            )
+        return one_question(question, context, options, self.labels, images)
 
     def _answer_of(self, record: Record, prediction: Prediction, *, note: str) -> Answer:
         return answer_of(prediction, record, self.calibration, note, self.scope)

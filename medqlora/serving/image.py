@@ -74,7 +74,7 @@ def main() -> None:
 
 def read_image(data: bytes) -> dict[str, str | int]:
     """The image's address and size, or what is wrong under `error`."""
-    from medqlora.data.images.pixels import pixels_of
+    from medqlora.data.images import pixels_of
     from medqlora.errors import InputError
 
     try:

@@ -96,7 +96,7 @@ def prepare_engine(
     """
     model, backend, device = candidate[:3]
     native = backend.decoder(model)
-    candidate, probe = _without_images(candidate, native)
+    probe = _text_probe(candidate, native)
     if not native.packed_lengths:  # Unsloth's forward gives no logits to compare with
         check_model(model, native, probe, device)
     decodes = candidate.shared is None and takes_engine(decoding)
@@ -117,20 +117,19 @@ def prepare_engine(
     if engine == "auto":
         say(f"Engine: native ({reason})")
     planned = plan(False)
-    say_untrained(model, native, probe, device)
+    say_untrained(model, native, candidate.probe, device)
     packed = _native_packs(candidate, native, packing, agree)
     takes = packed and engine == "auto" and decodes
     evaluating = _evaluating(candidate, native, agree) if takes else None
     return EngineChoice(native, packed, planned, evaluating)
 
 
-def _without_images(candidate: Candidate, native: Decoder) -> tuple[Candidate, Sequence[Encoded]]:
-    """The candidate with a probe of text alone, once an image was seen to reach the answer; and that probe."""
-    probe = candidate.probe
-    if native.reads_images:
-        check_images(candidate.model, native, probe, candidate.device)
-        probe = [without_images(example) for example in probe]
-    return candidate._replace(probe=probe), probe
+def _text_probe(candidate: Candidate, native: Decoder) -> Sequence[Encoded]:
+    """The probe without its images, for the checks of the language model; an image was seen to reach the answer."""
+    if not native.reads_images:
+        return candidate.probe
+    check_images(candidate.model, native, candidate.probe, candidate.device)
+    return [without_images(example) for example in candidate.probe]
 
 
 def _fused_choice(

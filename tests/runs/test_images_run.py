@@ -1,6 +1,7 @@
 """Whole commands on questions with images: fit, resume, validate, test, predict, ask; and what refuses them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness import refused, run, write_rows
 from tiny_vision_models import build_vision_base, write_image
 
 from medqlora.cli import main
+from medqlora.errors import InputError
 from medqlora.inference.predictor import Predictor
 from medqlora.records import Record
 from medqlora.safety import NOTE
@@ -156,9 +158,14 @@ def test_a_text_base_says_that_it_reads_no_images(
         "validate",
         [f"--config={config}", *text, "--model.adapter=none", f"--trainer.default_root_dir={tmp_path}"],
     )
-    assert (
-        "4 of 4 JSONLines dev questions have images, which this base does not read" in capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert "4 of 4 JSONLines dev questions have images, which this base does not read" in shown
+    predictor = Predictor.load(tiny_bases["llama"], device="cpu", generate=False)
+    pictured = fit_records(finished[0])[0]
+    # images of a file are left out; one that is asked about is an error
+    assert predictor.predict([pictured]) == predictor.predict([replace(pictured, images=())])
+    with pytest.raises(InputError, match="--image: this model reads text alone"):
+        predictor.answer("Is there one?", images=[pictured.images[0].path])
 
 
 def test_the_services_engine_answers_as_the_predictor_does_from_an_image_in_memory(

@@ -3,17 +3,16 @@
 Pillow and pydicom are imported when an image is read, so runs on text alone need neither.
 """
 
-from medqlora.data.images.files import DICOM, MAX_BYTES, image_file, image_kind, sanitized_png, stored_image
-from medqlora.data.images.pixels import image_size, in_memory, read_pixels
+from medqlora.data.images.files import DICOM, MAX_BYTES, image_file, image_kind, stored_image
+from medqlora.data.images.pixels import in_memory, pixels_of, read_pixels
 
 __all__ = [
     "DICOM",
     "MAX_BYTES",
     "image_file",
     "image_kind",
-    "image_size",
     "in_memory",
+    "pixels_of",
     "read_pixels",
-    "sanitized_png",
     "stored_image",
 ]

@@ -88,21 +88,3 @@ def stored_image(content: bytes, where: str) -> ImageFile:
             f"{where}: the cache can't be written ({error.strerror or error}): set MEDQLORA_CACHE to a folder that can"
         ) from error
     return ImageFile(str(path), digest)
-
-
-def sanitized_png(content: bytes, where: str) -> bytes:
-    """The pixels of an image as a PNG: without EXIF, comments, colour profiles, or any field of a DICOM file.
-
-    Text that is drawn into the pixels stays.
-
-    Raises:
-        InputError: the bytes are no image that can be read.
-    """
-    from io import BytesIO
-
-    from medqlora.data.images.pixels import pixels_of
-
-    check_kind(image_kind(content[:_HEAD]), len(content), where)
-    stream = BytesIO()
-    pixels_of(content, where).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()

@@ -49,15 +49,6 @@ def in_memory(image: ImageFile) -> bool:
     return image.path.startswith("data:")
 
 
-def image_size(image: ImageFile) -> tuple[int, int]:
-    """(width, height) of an image as `read_pixels` gives it.
-
-    Raises:
-        InputError: as `read_pixels`.
-    """
-    return read_pixels(image).size
-
-
 def pixels_of(content: bytes, where: str) -> "Image":
     """As `read_pixels`, from the bytes of a file; `where` names it in messages."""
     kind = image_kind(content[:132])

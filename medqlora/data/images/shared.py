@@ -6,6 +6,7 @@ and brightness leave most of them. It is a dozen lines; a library would bring wa
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from medqlora.data.images.pixels import read_pixels
@@ -36,6 +37,7 @@ class SharedImage(NamedTuple):
     exact: bool
 
 
+@lru_cache(maxsize=200_000)  # an adapter's trace is written at every better checkpoint
 def difference_hash(image: ImageFile) -> bytes:
     """The 256-bit difference hash of an image. Raises InputError where it can't be read."""
     import numpy as np

@@ -132,9 +132,10 @@ def say_untrained(
         if gradient is None or not gradient.count_nonzero()
     ]
     if untrained:
+        what = "a question" if any(example.images for example in examples) else "a text"
         names = sorted({name.split(".lora_B")[0].rpartition(".")[2] for name in untrained})
         say(
-            f"Warning: {len(untrained)} of {len(trained)} adapters get no gradient from a text "
+            f"Warning: {len(untrained)} of {len(trained)} adapters get no gradient from {what} "
             f"({', '.join(names)}): they stay without effect"
         )
 

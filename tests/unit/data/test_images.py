@@ -14,7 +14,7 @@ from tiny_vision_models import write_image
 
 from medqlora.data import JSONLines
 from medqlora.data.checks import content
-from medqlora.data.images import image_file, read_pixels, sanitized_png, stored_image
+from medqlora.data.images import image_file, pixels_of, read_pixels, stored_image
 from medqlora.data.images.shared import difference_hash, shared_images
 from medqlora.data.sources.synthetic_radiographs import SyntheticRadiographs
 from medqlora.errors import InputError
@@ -50,7 +50,7 @@ def test_an_image_is_turned_as_its_camera_says_and_keeps_nothing_else() -> None:
     tall = Image.fromarray(np.zeros((8, 24, 3), dtype=np.uint8))
     source = encoded(tall, "JPEG", exif=exif, comment=b"Jane Doe")
     assert b"Jane Doe" in source
-    clean = sanitized_png(source, "test")
+    clean = encoded(pixels_of(source, "test"), "PNG")
     assert b"Jane" not in clean
     opened = Image.open(BytesIO(clean))
     assert opened.size == (8, 24)
@@ -92,7 +92,7 @@ def test_a_dicom_image_is_windowed_inverted_and_without_its_patient() -> None:
     windowed = dicom(values, WindowCenter=100, WindowWidth=200)
     assert pixels(windowed)[..., 0].tolist() == [[0, 128], [255, 255]]
     assert pixels(dicom(values, "MONOCHROME1"))[..., 0].tolist() == [[255, 191], [127, 0]]
-    assert b"Doe" not in sanitized_png(dicom(values), "test")
+    assert b"Doe" not in encoded(pixels_of(dicom(values), "test"), "PNG")
     frames = stored_image(dicom(np.zeros((2, 2)), NumberOfFrames=2), "test")
     with pytest.raises(InputError, match="holds 2 frames: export the one to ask about"):
         read_pixels(frames)
@@ -109,7 +109,7 @@ def test_a_dicom_image_is_windowed_inverted_and_without_its_patient() -> None:
 )
 def test_what_is_no_image_is_refused_in_one_line(content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
-        sanitized_png(content, "--image scan")
+        pixels_of(content, "--image scan")
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith("--image scan")
 

@@ -11,13 +11,15 @@ from medqlora.data import SOURCES, Source
 from medqlora.data.sources import source
 
 
+def below(kind: type[Source]) -> set[type[Source]]:
+    """All subclasses."""
+    return {each for one in kind.__subclasses__() for each in (one, *below(one))}
+
+
 def test_every_source_of_the_package_is_registered_under_its_class_name() -> None:
     concrete = {
         kind.__name__: kind
-        for kind in [
-            *Source.__subclasses__(),
-            *(k for s in Source.__subclasses__() for k in s.__subclasses__()),
-        ]
+        for kind in below(Source)
         if kind.__module__.startswith("medqlora.data.sources.") and not inspect.isabstract(kind)
     }
     assert SOURCES.built_in() == concrete
