@@ -198,6 +198,8 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert "data.source.init_args.fold" in shown
     assert "learning_rate" not in shown  # the same in both
     assert "training tokens" in shown
+    assert run("runs", str(group.parent)) == 0
+    assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
     assert "Settings that differ" in page.read_text()
     assert run("compare", str(group), "--out", str(page)) == 2
@@ -272,6 +274,7 @@ def _topical(count: int, start: int = 0) -> list[dict[str, Any]]:
         ("--folds=0 --against=nowhere", "--against"),
         ("--folds=0 --ckpt_path=nowhere", "--ckpt_path"),
         ("--folds=0 --checkpoint.dirpath=somewhere", "--checkpoint.dirpath"),
+        ("--against=cv_0", "belongs to --folds"),
         ("--fold=all", "folds"),
     ],
 )
