@@ -102,6 +102,12 @@ def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLo
     backend, data = built.model.backend, built.datamodule
     for folder in adapters:
         check_adapter_base(folder, backend.base, backend.identity())
+        recorded = read_adapter(folder).get("prompt")
+        trained_with = recorded.get("name") if isinstance(recorded, dict) else None
+        if trained_with not in (None, data.prompt_name):
+            say(
+                f"Note: {folder} was trained with the prompt '{trained_with}', asked with '{data.prompt_name}'"
+            )
     data.read(backend.tokenizer(), ("test",), report=say)
     data.read_benchmarks(report=say)
     for questions in data.sets:
