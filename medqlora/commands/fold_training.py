@@ -128,7 +128,8 @@ def _in_processes(group: FoldGroup, folds: Sequence[int], words: list[str], at_o
                 if not ended:
                     time.sleep(_LOOK_S)
         finally:
-            for one in running:  # each saves a checkpoint, and ends
+            # each saves a checkpoint, and ends; Ctrl-C did not reach it, since a second signal would cut that short
+            for one in running:
                 one.process.send_signal(signal.SIGTERM)
             for one in running:
                 one.process.wait()
@@ -138,11 +139,12 @@ def _started(
     group: FoldGroup, fold: int, words: list[str], gpu: str | None, logged: bool, files: ExitStack
 ) -> _Process:
     environment = {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
-    command = [sys.executable, "-m", "medqlora.commands.fold_worker", str(group.path), str(fold), *words]
+    start = [sys.executable, "-m", "medqlora.commands.fold_worker", str(os.getpid())]
+    command = [*start, str(group.path), str(fold), *words]
     where = "" if gpu is None else f" on GPU {gpu}"
     if not logged:
         say(f"\nFold {fold}{where}")
-        return _Process(fold, gpu, subprocess.Popen(command, env=environment))
+        return _Process(fold, gpu, subprocess.Popen(command, env=environment, start_new_session=True))
     output = files.enter_context(group.log(fold).open("ab"))
     process = subprocess.Popen(
         [*command, "--trainer.devices=1"],
@@ -150,6 +152,7 @@ def _started(
         stdout=output,
         stderr=subprocess.STDOUT,
         env=environment,
+        start_new_session=True,
     )
     say(f"Fold {fold}: started{where}, process {process.pid}; it writes {group.log(fold)}")
     return _Process(fold, gpu, process)

@@ -8,6 +8,7 @@ from medqlora.artifacts.fold_group import FoldGroup, GroupRecord
 from medqlora.artifacts.run_folder import LOGS
 from medqlora.commands.fold_training import train_folds
 from medqlora.commands.places import check_places
+from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
 from medqlora.config.command_options import own_options
 from medqlora.config.words import CommandLine, with_config
@@ -75,6 +76,7 @@ def run(words: list[str]) -> int:
         train_folds(
             group, plan.folds, list(plan.words), at_once=plan.at_once, in_process=plan.one_cpu_process
         )
+        import_unsloth_if_named(["validate", *plan.words])
         from medqlora.commands.fold_report import report
 
         report(group, plan.folds, list(plan.words), plan.against)
@@ -160,6 +162,10 @@ def _group(plan: FoldPlan, options: dict[str, str]) -> FoldGroup:
                 "option out, or name a folder cv_N"
             )
         say(f"--ckpt_path auto: {plan.logs} holds no unfinished cross-validation: a new one begins")
+    elif resume == "best":
+        raise InputError(
+            "--ckpt_path best: a cross-validation goes on from the newest checkpoint: give last, or its folder"
+        )
     elif resume is not None:
         return _resumed(FoldGroup(Path(resume).expanduser()), plan, options)
     elif unfinished := _unfinished(plan):

@@ -13,6 +13,7 @@ from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.library_use import load_library, one_value
 from medqlora.commands.on_one_base import device_of, kept_words, log_folder, option_of
 from medqlora.commands.places import check_places
+from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
 from medqlora.config.command_options import own_options
 from medqlora.config.words import CommandLine, with_config
@@ -71,6 +72,7 @@ def _check(words: list[str]) -> None:
         )
     check_options("predict", words, own_options("predict"), files=True)
     check_places(["predict", *words])
+    import_unsloth_if_named(["predict", *words])
 
 
 def _questions(words: list[str], library: Library) -> "tuple[list[Record], dict[str, object]]":

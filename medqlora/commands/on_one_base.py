@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medqlora.artifacts.fold_group import group_adapters
 from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.commands.places import check_places
+from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
 from medqlora.config.command_options import own_options
 from medqlora.config.words import CommandLine
@@ -35,13 +36,22 @@ def adapter_folders(given: Sequence[str], option: str) -> list[str]:
         InputError: one isn't there, is damaged, or is named twice.
     """
     folders: dict[str, str] = {}
+    bases: dict[str, object] = {}
     for name in given:
         for one in group_adapters(name, option) or [find_adapter(name, option)[0]]:
-            read_adapter(one, option)
+            bases[one] = read_adapter(one, option).get("base_identity")
             place = str(Path(one).expanduser().resolve())
             if place in folders:
                 raise InputError(f"{option} {name}: {one} is given twice: name each adapter once")
             folders[place] = one
+    first = next(iter(bases), "")
+    if other := next(
+        (one for one, base in bases.items() if None not in (base, bases[first]) and base != bases[first]),
+        None,
+    ):
+        raise InputError(
+            f"{option}: {first} and {other} were trained on different base models: name adapters of one"
+        )
     return list(folders.values())
 
 
@@ -65,6 +75,7 @@ def check_words(words: list[str], option: str) -> None:
         )
     check_options("test", words, own_options("test"), files=True)
     check_places(["test", *words])
+    import_unsloth_if_named(["test", *words])
 
 
 def device_of(words: Sequence[str]) -> str:
@@ -91,6 +102,12 @@ def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLo
     backend, data = built.model.backend, built.datamodule
     for folder in adapters:
         check_adapter_base(folder, backend.base, backend.identity())
+        recorded = read_adapter(folder).get("prompt")
+        trained_with = recorded.get("name") if isinstance(recorded, dict) else None
+        if trained_with not in (None, data.prompt_name):
+            say(
+                f"Note: {folder} was trained with the prompt '{trained_with}', asked with '{data.prompt_name}'"
+            )
     data.read(backend.tokenizer(), ("test",), report=say)
     data.read_benchmarks(report=say)
     for questions in data.sets:
@@ -163,8 +180,9 @@ def check_contamination(
     worst: dict[str, object] = {}
     for folder in adapters:
         trace = EvaluatedWeights("adapter", folder, folder=Path(folder).expanduser()).trace()
-        for questions in data.sets if trace is not None else []:
-            assert trace is not None
+        if trace is None:
+            continue
+        for questions in data.sets:
             name = questions.source.name
             found = overlap(trace, [questions.own_record(example.id) for example in questions.test])
             if found.contaminated and not allow:

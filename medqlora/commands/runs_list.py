@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
 
+from medqlora.artifacts.fold_group import FoldGroup
 from medqlora.artifacts.run_folder import LOGS, RunFolder
 from medqlora.artifacts.runs import is_alive
 from medqlora.commands.arguments import Parser
@@ -36,8 +37,9 @@ states:
   running or interrupted   the record names no process of this machine
 
 A fit that did not finish and left checkpoints/last.ckpt has the command below it that goes on from there, in
-the same folder. A fit and a predict keep a record, run.json; of the other commands' folders it is known what they
-wrote. Size is what the folder holds on disk; the newest run is at the top.
+the same folder. The folds of a cross-validation are listed as cv_0/version_3. A fit and a predict keep a
+record, run.json; of the other commands' folders it is known what they wrote. Size is what the folder holds on
+disk; the newest run is at the top.
 """
 _UNKNOWN = "–"
 _WIDEST = 36
@@ -126,9 +128,13 @@ def listed(root: Path) -> list[RunRow]:
     """
     run = RunFolder(root)
     alone = run.record_file.exists() or run.is_named_as_a_run
-    rows = [_readable(folder) for folder in ([run] if alone else RunFolder.all(root))]
+    folders = [run] if alone else RunFolder.all(root)
+    rows = [_readable(folder) for folder in folders]
+    for group in [] if alone else FoldGroup.all(root):
+        folds = [_readable(fold) for fold in RunFolder.all(group.path)]
+        rows += [{**fold, "run": f"{group.path.name}/{fold['run']}"} for fold in folds]
     return sorted(
-        rows, key=lambda row: (row["started"] or "", RunFolder(Path(row["run"])).number), reverse=True
+        rows, key=lambda row: (row["started"] or "", RunFolder(Path(row["folder"])).number), reverse=True
     )
 
 

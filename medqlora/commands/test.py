@@ -5,7 +5,7 @@ from pathlib import Path
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands import test_gguf
 from medqlora.commands.registry import Command
-from medqlora.commands.verbs import is_given, run_verb, shows_help
+from medqlora.commands.verbs import check_alone, is_given, run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
 
 COMMAND = Command(
@@ -38,6 +38,7 @@ def run(command: str, words: list[str]) -> int:
         from medqlora.commands.library_test import run as run_library
 
         return run_library(words)
+    check_alone(words, "ensemble", ("against",))
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
         run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])

@@ -41,6 +41,8 @@ def run(command: str, words: list[str]) -> int:
         from medqlora.commands.folds import run as run_folds
 
         return run_folds(words)
+    if command == "fit":
+        check_alone(words, "folds", ("folds_at_once", "against"))
     if command == "predict" and is_given("library", words):
         from medqlora.commands.library_predict import run as run_library
 
@@ -52,6 +54,13 @@ def run(command: str, words: list[str]) -> int:
 def is_given(name: str, words: list[str]) -> bool:
     """Whether an option stands among the words."""
     return any(option.name == name for option in CommandLine.parse(words).options)
+
+
+def check_alone(words: list[str], needed: str, names: tuple[str, ...]) -> None:
+    """Raises InputError for options that belong to `needed`, which is not given."""
+    for name in names:
+        if is_given(name, words):
+            raise InputError(f"--{name}: it belongs to --{needed}: pass that too, or leave it out")
 
 
 def execute(begun: "Run") -> None:

@@ -23,13 +23,13 @@ class SeveralAdapters:
     """
 
     def __init__(self, predictor: Predictor, backend: Backend, first: Trained) -> None:
-        assert first.adapter is not None
+        folder = str(first.adapter)
         # the fused engine scores with the adapter that it was made with
         self.predictor = replace(predictor, engine=None)
         self.backend = backend
-        self.trained: dict[str, Trained] = {first.adapter: first}
+        self.trained: dict[str, Trained] = {folder: first}
         self._adapters = Adapters(predictor.model, backend)
-        self._names = {first.adapter: FIRST}
+        self._names = {folder: FIRST}
 
     @classmethod
     def load(

@@ -198,6 +198,8 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert "data.source.init_args.fold" in shown
     assert "learning_rate" not in shown  # the same in both
     assert "training tokens" in shown
+    assert run("runs", str(group.parent)) == 0
+    assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
     assert "Settings that differ" in page.read_text()
     assert run("compare", str(group), "--out", str(page)) == 2
@@ -237,6 +239,20 @@ def test_a_library_routes_by_topic_and_calls_nothing_better_without_a_test(
     found = json.loads((library / "comparison.json").read_text())
     assert found["by_topic"]["heart"][1]["n"] == 12
     assert "rarely suffice" in (library / "comparison.html").read_text()
+    assert run("test", *test, f"--library={library}") == 0
+    answered = json.loads((tmp_path / "lightning_logs" / "version_0" / "routing.json").read_text())[
+        "answered"
+    ]
+    assert sum(answered.values()) == 24
+    assert set(answered) == {"general", "heart"}
+    capsys.readouterr()
+    ask = ["--context=The result was yes.", f"--library={library}", "--json", "--max_new_tokens=4"]
+    for question, name in (
+        ("Does it help the heart valve?", "heart"),
+        ("Does it help the knee joint?", "general"),
+    ):
+        assert run("ask", question, *ask, "--device=cpu") == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["adapter"] == name
     assert run("library", "remove", f"--library={library}", "general") == 2
     assert run("library", "remove", f"--library={library}", "heart") == 0
     assert not (library / "adapters" / "heart").exists()
@@ -272,6 +288,7 @@ def _topical(count: int, start: int = 0) -> list[dict[str, Any]]:
         ("--folds=0 --against=nowhere", "--against"),
         ("--folds=0 --ckpt_path=nowhere", "--ckpt_path"),
         ("--folds=0 --checkpoint.dirpath=somewhere", "--checkpoint.dirpath"),
+        ("--against=cv_0", "belongs to --folds"),
         ("--fold=all", "folds"),
     ],
 )
