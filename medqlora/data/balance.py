@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from medqlora.config.data import Balance
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Record
 
@@ -64,12 +63,21 @@ def groups_of(
     return tuple(tuple(groups[key]) for key in sorted(groups))
 
 
-def describe_balance(balance: Balance, answers: Sequence[str]) -> str:
-    """One line on the labels' numbers and what balances them."""
-    counts, weights = Counter(answers), class_weights(answers)
-    if balance == "loss":
-        parts = [f"{label} {weight:.2f} (of {counts[label]:,})" for label, weight in weights.items()]
-        return f"Balance: weights in the loss: {', '.join(parts)}"
-    share = len(answers) / len(counts)
-    parts = [f"{label} {share / counts[label]:.2f} times" for label in weights]
-    return f"Balance: each label as often in an epoch, so a question on average: {', '.join(parts)}"
+def describe_weights(answers: Sequence[str]) -> str:
+    """One line on the weight of each label in the loss."""
+    counts = Counter(answers)
+    parts = [
+        f"{label} {weight:.2f} (of {counts[label]:,})" for label, weight in class_weights(answers).items()
+    ]
+    return f"Balance: weights in the loss: {', '.join(parts)}"
+
+
+def describe_sampling(groups: Sequence[Sequence[int]], answers: Sequence[str], drawn: int) -> str:
+    """One line on how often a question of each label is drawn in an epoch of `drawn` questions."""
+    counts, draws = Counter(answers), Counter[str]()
+    for group in groups:
+        draws[answers[group[0]]] += 1
+    parts = [
+        f"{label} {drawn * draws[label] / len(groups) / counts[label]:.2f} times" for label in sorted(counts)
+    ]
+    return f"Balance: {drawn:,} questions an epoch, each group as often; a question on average: {', '.join(parts)}"

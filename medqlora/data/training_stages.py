@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from medqlora.config.data import DataOptions
 from medqlora.config.stages import StageOptions
-from medqlora.data.balance import class_weights, describe_balance, groups_of, labels_of, weighted
+from medqlora.data.balance import (
+    class_weights,
+    describe_sampling,
+    describe_weights,
+    groups_of,
+    labels_of,
+    weighted,
+)
 from medqlora.data.batching.epochs import Part
 from medqlora.data.checks import at, content, reject_shared_content
 from medqlora.data.sources.source import Source
@@ -135,12 +142,13 @@ def balanced_part(
     if sampling != "natural":
         answers = labels_of(listed, records, where)
         groups = groups_of(listed, answers, by_length=sampling == "label_length")
-        report(describe_balance("sampling", answers))
+        drawn = None if stage is None else stage.samples
+        report(describe_sampling(groups, answers, drawn or len(listed)))
         balance = "none"  # once is enough
     if balance == "loss":
         answers = labels_of(listed, records, where)
         listed = weighted(listed, answers, class_weights(answers))
-        report(describe_balance("loss", answers))
+        report(describe_weights(answers))
     if stage is None:
         return Part(listed, groups=groups)
     return Part(listed, stage.epochs, groups, stage.samples)
