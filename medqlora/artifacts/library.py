@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medqlora.compat.toml import read_toml, write_toml
+from medqlora.data.topics import in_topics
 from medqlora.errors import InputError
 from medqlora.inference.topic_router import TopicRouter
 from medqlora.models.adapters import read_adapter
@@ -62,9 +63,8 @@ class Entry:
     added: str = field(default_factory=now)
 
     def has_topic(self, record: Record) -> bool:
-        """Whether a question is of one of its topics; upper and lower case are the same."""
-        wanted = {topic.casefold() for topic in self.topics}
-        return any(topic.casefold() in wanted for topic in record.topics)
+        """Whether a question is of one of its topics or MeSH branches; upper and lower case are the same."""
+        return in_topics(record, self.topics)
 
 
 @dataclass(frozen=True)
