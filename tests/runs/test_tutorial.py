@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from doc_commands import ROOT, blocks
 from warm_process import WarmCommand
 
 PAGE = ROOT / "docs" / "tutorial.md"
+#: of the page's server; the test takes a free one
+PORT = "8123"
 
 
 def answers(address: str) -> bool:
@@ -64,6 +67,9 @@ def test_the_tutorial_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outputs: dict[str, str] = {}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
     server: Server | None = None
     for _, language, lines in blocks(PAGE):
         if language == "python":
@@ -71,7 +77,7 @@ def test_the_tutorial_does_what_it_says(
         if language:
             continue
         for number, line in enumerate(lines):
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line.replace(PORT, port), comments=True)
             if words[:2] == ["medqlora", "serve"]:
                 server = Server(words[1:], tmp_path / "serve.log")
                 request.addfinalizer(server.kill)
