@@ -212,7 +212,8 @@ def new_entry(
     new.rename(place)
     prompt, data, calibration = (_mapping(record.get(key)) for key in ("prompt", "data", "calibration"))
     recorded = data.get("topics")
-    own = [str(one) for one in recorded] if isinstance(recorded, (list, tuple)) else []
+    listed = [recorded] if isinstance(recorded, str) else recorded
+    own = [str(one) for one in listed] if isinstance(listed, (list, tuple)) else []
     return Entry(
         name,
         f"adapters/{name}",

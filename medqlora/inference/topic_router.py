@@ -123,7 +123,7 @@ class TopicRouter:
         Raises:
             InputError: the file is damaged, or of another version.
         """
-        fix = "write it again with `medqlora library add`"
+        fix = "add or remove an adapter (`medqlora library`), which trains it anew"
         try:
             # of the bytes: numpy leaves a damaged file open
             with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as data:
