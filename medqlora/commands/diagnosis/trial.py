@@ -177,7 +177,8 @@ def _start_without_base(cli: "Run") -> None:
     check_run(cli.trainer)
     check_options(cli.model.options)
     backend = cli.model.backend
-    options: dict[str, Any] = {name: value for name, value in backend.options().items() if name != "seed"}
+    known = Transformers.option_names()
+    options: dict[str, Any] = {name: value for name, value in backend.options().items() if name in known}
     with tempfile.TemporaryDirectory(prefix="medqlora-doctor-") as base:
         LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1).save_pretrained(base)
         device, precision = cli.trainer.strategy.root_device, str(cli.trainer.precision)

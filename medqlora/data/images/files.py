@@ -8,6 +8,7 @@ from medqlora.records import ImageFile
 from medqlora.utils.cache import cache_folder
 from medqlora.utils.digests import file_digest
 from medqlora.utils.files import replacing
+from medqlora.utils.terminal import printable_line
 
 #: bytes of a file that is read as an image, at most; an uncompressed 16-bit radiograph of 4k x 4k pixels has 32 MiB
 MAX_BYTES = 64 << 20
@@ -21,6 +22,7 @@ _SIGNATURES = {
     "TIFF": (b"II*\x00", b"MM\x00*"),
 }
 FORMATS = (*_SIGNATURES, "WEBP", DICOM)
+_LONGEST_PATH = 300  # characters
 _HEAD = 132  # bytes; DICOM's mark stands behind 128 bytes of preamble
 
 
@@ -46,15 +48,23 @@ def image_file(path: Path, where: str) -> ImageFile:
     Raises:
         InputError: there is no such file, it is too large, or its first bytes are no image's.
     """
+    named = shown_path(path)
     try:
         if not path.is_file():
-            raise InputError(f"{where}: there is no image file {path}: correct the path")
+            raise InputError(f"{where}: there is no image file {named}: correct the path")
         with path.open("rb") as stream:
             kind = image_kind(stream.read(_HEAD))
-        check_kind(kind, path.stat().st_size, f"{where}: {path}")
+        check_kind(kind, path.stat().st_size, f"{where}: {named}")
         return ImageFile(str(path), file_digest(path)["sha256"])
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{where}: {str(path)!r} can't be read ({error}): correct the path") from error
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise InputError(f"{where}: {named} can't be read ({reason}): correct the path") from error
+
+
+def shown_path(path: Path) -> str:
+    """A path for messages: one line, and its end where it is very long."""
+    line = printable_line(str(path))
+    return line if len(line) <= _LONGEST_PATH else f"…{line[-_LONGEST_PATH:]}"
 
 
 def check_kind(kind: str | None, size: int, where: str) -> None:
