@@ -2,8 +2,9 @@
 
     python examples/measured_gains.py --seeds 0 1 2 --out gains
 
-Each line of the table is one recipe, trained and tested once a seed on the demo's base. All train on trials of difficulty
-3, the rare-maybe recipes with one maybe in six of them. The test questions are the same for all. Results are kept in OUT/results.jsonl: a run that was interrupted goes on.
+Each line of the table is one recipe, trained and tested once a seed on the demo's base. All train on trials of
+difficulty 3, the rare-maybe recipes with one maybe in six of them. The test questions are the same for all. Results are
+kept in OUT/results.jsonl: a run that was interrupted goes on.
 """
 
 import argparse
