@@ -33,6 +33,7 @@ SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 BACKENDS = (models.Unsloth, models.Transformers, models.TinyLlama)
 SOURCES = (
     data.PubMedQA,
+    data.PubMedQAExtra,
     data.JSONLines,
     data.SyntheticTrials,
     data.MedQA,
@@ -185,7 +186,7 @@ def test_the_parser_accepts_what_the_check_without_lightning_lets_pass(
 FILES = {"report.html", "model.safetensors", "model.safetensors.index.json"}
 #: options that take names of their own: columns, and a class's options
 OPEN = ("data.source.fields.", "model.optimizer.", "trainer.callbacks.")
-OURS = ("model", "data", "checkpoint", "gpu_memory", "progress", "report", "throughput", "answers")
+OURS = ("model", "data", "checkpoint", "average", "gpu_memory", "progress", "report", "throughput", "answers")
 
 
 @cache

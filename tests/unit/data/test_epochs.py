@@ -155,3 +155,24 @@ def test_weights_and_smoothing_reach_the_training_examples_alone(tokenizer: Any)
 def test_a_stage_with_an_impossible_number_is_told(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"--data\.stages\[1\]\.{next(iter(bad))} is"):
         StageOptions(**bad).check("--data.stages[1]")
+
+
+def test_a_step_holds_the_texts_of_its_own_stage_where_ids_collide(tokenizer: Any) -> None:
+    main, other = (SyntheticTrials(train=8, dev=4, test=4, seed=seed) for seed in (0, 7))
+    data, _ = read(
+        main, [TrainingStage(source=other, name="other"), TrainingStage()], tokenizer, batch_size=3
+    )
+    loader = data.train_loader(packed=True)
+    for epoch, source in enumerate((other, main)):
+        texts = []
+        for batch in loader:
+            for micro in batch.micro_batches:
+                ids, start = micro.input_ids[0].tolist(), 0
+                for length in micro.lengths.tolist():
+                    texts.append(tokenizer.decode(ids[start : start + length]))
+                    start += length
+        records = source.read().train
+        assert len(texts) == len(records), epoch
+        for record in records:
+            (text,) = (text for text in texts if record.question in text)
+            assert f" {record.answer}. {record.long_answer}" in text
