@@ -89,6 +89,7 @@ def adapter_contents(
             "max_prompt_tokens": data.max_prompt_tokens,
             "validation_sample": data.samples["dev"]._asdict() if "dev" in data.samples else None,
             **({} if data.retrieval is None else {"retrieval": asdict(data.retrieval_options)}),
+            **({"topics": list(topics)} if (topics := data.options.selected_topics) else {}),
         },
         "train_ids": [record.id for record in train],
         "dev_ids": [record.id for record in dev],
