@@ -27,10 +27,16 @@ REFERENCE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 DOCUMENTATION = "\n".join(
     [README, *(file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md")))]
 )
-WHOLE = {"demo.yaml", "qlora.yaml", "suite.yaml"}
+WHOLE = {"demo.yaml", "demo_images.yaml", "qlora.yaml", "suite.yaml"}
 OVERLAYS = sorted({path.name for path in CONFIGS.glob("*.yaml")} - WHOLE)
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-BACKENDS = (models.Unsloth, models.Transformers, models.TinyLlama)
+BACKENDS = (
+    models.Unsloth,
+    models.Transformers,
+    models.TinyLlama,
+    models.VisionLanguage,
+    models.TinyVision,
+)
 SOURCES = (
     data.PubMedQA,
     data.PubMedQAExtra,
@@ -41,6 +47,11 @@ SOURCES = (
     data.MedicalMMLU,
     data.BioASQ,
     data.Mirage,
+    data.ECGImages,
+    data.PathVQA,
+    data.SLAKE,
+    data.SyntheticRadiographs,
+    data.VQARAD,
 )
 
 

@@ -106,11 +106,11 @@ def test_an_embedding_of_another_kind_is_refused_on_the_host(tiny_bases: dict[st
         return model
 
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    load_model(load, strategy, embedding="device", head="host")
+    load_model(load, strategy, embedding="device", head="host", once=lambda: True)
     with pytest.raises(
         InputError, match=r"^--model.embedding host: .* its Scaled can't stay on the host: .*: use device$"
     ):
-        load_model(load, strategy, embedding="host", head="device")
+        load_model(load, strategy, embedding="host", head="device", once=lambda: True)
 
 
 def test_auto_takes_the_budget_and_the_layers_that_fit_and_the_loader_keeps_to_them(
