@@ -4,7 +4,8 @@ from typing import Any, cast
 
 from fastapi import Request
 
-from medqlora.serving.service import Call, Service
+from medqlora.serving.question import Call
+from medqlora.serving.service import Service
 from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
 

@@ -156,7 +156,9 @@ def test_an_adapter_doubts_and_warns_as_ask_does(
     engine: LocalEngine, tiny_bases: dict[str, Path], tmp_path: Path, write: bool
 ) -> None:
     folder = trained_adapter(tiny_bases["llama"], tmp_path / "drawn", threshold=0.0, seed=5)
-    scope = TrainingScope.of([Record(f"q{n}", "Does drug help?", (CONTEXT,)) for n in range(3)], "drawn trials")
+    scope = TrainingScope.of(
+        [Record(f"q{n}", "Does drug help?", (CONTEXT,)) for n in range(3)], "drawn trials"
+    )
     scope.save(folder)
     predictor = Predictor.load(folder, device="cpu", max_new_tokens=10)
     engine.load("drawn", str(folder))
