@@ -95,7 +95,8 @@ def service(tmp_path: Path, pool: Any = None, sources: Any = None, **options: An
     return Service(ServeOptions(**options), pool or KnownPool(), metrics, audit, {}, sources)
 
 
-def post(made: Service, path: str, body: Any) -> httpx.Response:
+def post(made: Service, path: str, body: Any, *, admin: bool = False) -> httpx.Response:
+    folder = Path(made.audit.path or ".").parent if admin else None
     limits = Limits(None, Rate("100/minute"), frozenset({"localhost"}), (), 1 << 20, 1 << 20)
 
     async def run() -> httpx.Response:
@@ -235,3 +236,10 @@ def test_only_a_few_files_of_clients_are_read_at_once(monkeypatch: pytest.Monkey
 
     assert asyncio.run(run()) == [b"x"] * 20
     assert now == [0, apart.AT_ONCE]
+
+
+def test_no_adapter_takes_the_name_of_the_library_or_of_the_base(tmp_path: Path) -> None:
+    made = service(tmp_path, library="library", adapter_folder=str(tmp_path))
+    for name in ("library", "base"):
+        reply = post(made, "/v1/adapters", {"name": name, "folder": "x"}, admin=True)
+        assert (reply.status_code, f"name: '{name}' is the" in reply.text) == (422, True)
