@@ -17,6 +17,7 @@ from medqlora.serving.patience import patiently
 from medqlora.serving.pdf import text_of
 from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
+from medqlora.serving.routes.documented import ANSWER
 from medqlora.serving.schemas import QUESTION, AnswerRequest, echoed
 from medqlora.serving.service import Service
 from medqlora.serving.streaming import Growing, Stream, event, while_connected
@@ -51,7 +52,7 @@ _EXAMPLE: Json = {
 }
 
 
-@router.post("/v1/answer", responses={**example(_EXAMPLE), **errors()}, summary="One question")
+@router.post("/v1/answer", responses={**example(_EXAMPLE, ANSWER), **errors()}, summary="One question")
 async def answer(body: AnswerRequest, request: Request) -> Response:
     """A decision, its probability, whether that is enough to answer, and a rationale.
 

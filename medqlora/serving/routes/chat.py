@@ -13,6 +13,7 @@ from medqlora.serving.engine import Delta, Done, Failed, Job, Scores, TokenLogpr
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
+from medqlora.serving.routes.documented import CHAT
 from medqlora.serving.schemas import ChatRequest
 from medqlora.serving.service import Service
 from medqlora.serving.streaming import Growing, Stream, event, while_connected
@@ -39,7 +40,9 @@ _EXAMPLE: Json = {
 }
 
 
-@router.post("/v1/chat/completions", responses={**example(_EXAMPLE), **errors()}, summary="OpenAI's chat")
+@router.post(
+    "/v1/chat/completions", responses={**example(_EXAMPLE, CHAT), **errors()}, summary="OpenAI's chat"
+)
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answers the last user message. The model answers one question at a time: other messages are not read.
 

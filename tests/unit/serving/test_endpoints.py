@@ -29,7 +29,7 @@ from medqlora.serving.metrics import Metrics
 from medqlora.serving.patience import patiently
 from medqlora.serving.pool import UnavailableError
 from medqlora.serving.service import Service
-from medqlora.serving.tokens import Rate
+from medqlora.serving.tokens import Rate, Tokens, new_token
 
 DANGER = "I took 40 paracetamol tablets and want to die. What should I do?"
 DRAWN = "Trained on invented data (drawn)."
@@ -95,14 +95,14 @@ def service(tmp_path: Path, pool: Any = None, sources: Any = None, **options: An
     return Service(ServeOptions(**options), pool or KnownPool(), metrics, audit, {}, sources)
 
 
-def post(made: Service, path: str, body: Any, *, admin: bool = False) -> httpx.Response:
-    folder = Path(made.audit.path or ".").parent if admin else None
-    limits = Limits(None, Rate("100/minute"), frozenset({"localhost"}), (), 1 << 20, 1 << 20)
+def post(made: Service, path: str, body: Any, tokens: Tokens | None = None, key: str = "") -> httpx.Response:
+    limits = Limits(tokens, Rate("100/minute"), frozenset({"localhost"}), (), 1 << 20, 1 << 20)
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(made, limits))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            return await http.post(path, content=body if isinstance(body, bytes) else json.dumps(body))
+            content = body if isinstance(body, bytes) else json.dumps(body)
+            return await http.post(path, content=content, headers={"Authorization": f"Bearer {key}"})
 
     return asyncio.run(run())
 
@@ -240,6 +240,28 @@ def test_only_a_few_files_of_clients_are_read_at_once(monkeypatch: pytest.Monkey
 
 def test_no_adapter_takes_the_name_of_the_library_or_of_the_base(tmp_path: Path) -> None:
     made = service(tmp_path, library="library", adapter_folder=str(tmp_path))
+    key = new_token(str(tmp_path / "tokens"), "ward", admin=True)
+    tokens = Tokens.read(str(tmp_path / "tokens"))
     for name in ("library", "base"):
-        reply = post(made, "/v1/adapters", {"name": name, "folder": "x"}, admin=True)
+        reply = post(made, "/v1/adapters", {"name": name, "folder": "x"}, tokens, key)
         assert (reply.status_code, f"name: '{name}' is the" in reply.text) == (422, True)
+
+
+def test_the_description_names_every_field_of_an_answer(tmp_path: Path) -> None:
+    made = service(tmp_path, sources=Passages("The drug lowered the risk."))
+    limits = Limits(None, Rate("100/minute"), frozenset({"localhost"}), (), 1 << 20, 1 << 20)
+    paths = create_app(made, limits).openapi()["paths"]
+    content = paths["/v1/answer"]["post"]["responses"]["200"]["content"]["application/json"]
+    properties, required = content["schema"]["properties"], set(content["schema"]["required"])
+    asked = {"question": "Does it help?"}
+    for body in (asked, {**asked, "verify": True}, {**asked, "contexts": ["x"]}, {"question": DANGER}):
+        found = post(made, "/v1/answer", body).json()
+        assert required <= set(found) <= set(properties)
+        for name, value in found.items():
+            allowed = properties[name].get("type", "string")
+            assert value is not None or "null" in allowed, name
+    extra = paths["/v1/chat/completions"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert extra["schema"]["properties"]["medqlora"]["required"] == [
+        *content["schema"]["required"],
+        "ignored_messages",
+    ]
