@@ -21,6 +21,7 @@ from medqlora.models.weight_files import ADAPTER_WEIGHTS
 from medqlora.records import Record
 from medqlora.utils.digests import file_digest
 from medqlora.utils.files import now, write_text
+from medqlora.utils.manifests import leaves
 
 FILE, ROUTER = "library.toml", "router.npz"
 #: raised when a field's meaning changes
@@ -96,7 +97,7 @@ class Library:
             )
         try:
             content = read_toml(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{option}: {file}: not TOML ({error}): correct it, or add the adapters again"
             ) from error
@@ -110,6 +111,8 @@ class Library:
         entries = {}
         for row in rows:
             entry = _entry(row, f"{option}: {file}")
+            if entry.name in entries:
+                raise InputError(f"{option}: {file}: two adapters have the name {entry.name!r}: rename one")
             entries[entry.name] = entry
         general = content.get("general")
         if general not in entries:
@@ -141,6 +144,10 @@ class Library:
         found = {}
         for name in self.names:
             folder, entry = self.folder(name), self.entries[name]
+            if leaves(Path(folder), self.path):
+                raise InputError(
+                    f"--library {self.path}: {name} is a link to a folder outside the library: add it again"
+                )
             read_adapter(folder, f"--library {self.path}")
             if file_digest(Path(folder) / ADAPTER_WEIGHTS)["sha256"] != entry.sha256:
                 raise InputError(

@@ -10,13 +10,16 @@ from medqlora.records import Prediction, Record
 from medqlora.retrieval.citations import CitedAnswer
 from medqlora.retrieval.claims import split_claims
 from medqlora.retrieval.verification import ClaimCheck
-
-#: scores that one request has under way at once
-_AT_ONCE = 8
+from medqlora.serving.errors import ServiceError
 
 
 async def verified(
-    cited: CitedAnswer, labels: tuple[str, ...], prefix: str, score: Callable[[Record], Awaitable[Answer]]
+    cited: CitedAnswer,
+    labels: tuple[str, ...],
+    prefix: str,
+    score: Callable[[Record], Awaitable[Answer]],
+    *,
+    at_once: int = 8,
 ) -> CitedAnswer:
     """The answer with the verdict of its sources on each claim of its text, as `ask --verify` gives it.
 
@@ -25,15 +28,20 @@ async def verified(
         labels: the model's, each of which says something of a claim.
         prefix: of the ids of the questions.
         score: the answer to a question by the labels alone.
+        at_once: scores that are under way at once.
+
+    Raises:
+        ServiceError: a score is no finite number.
     """
     claims = [claim.text for claim in split_claims(cited.answer.rationale)]
     check = ClaimCheck(claims, [cited.hits] * len(claims), labels, relevant=0.0)
-    slots = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(at_once)
 
     async def scored(record: Record) -> Prediction:
         async with slots:
             answer = await score(replace(record, id=f"{prefix}-{record.id}"))
-        assert answer.probabilities is not None
+        if not set(labels) <= set(answer.probabilities):
+            raise ServiceError(503, "verify: the model's scores are not finite numbers")
         # calibrated already; the softmax of their logarithms gives them back
         logprobs = [math.log(max(answer.probabilities[label], 1e-30)) for label in labels]
         return Prediction(record.id, None, labels, tuple(logprobs), (1,) * len(labels))

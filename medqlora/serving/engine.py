@@ -95,11 +95,16 @@ class TokenLogprob(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """The labels are scored: `answer` holds the decision, before any text is generated."""
+    """The labels are scored: `answer` holds the decision, before any text is generated.
+
+    Attributes:
+        id, answer, prompt_tokens, sources: as in `Done`.
+    """
 
     id: str
     answer: Answer
     prompt_tokens: int
+    sources: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)

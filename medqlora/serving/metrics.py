@@ -42,6 +42,7 @@ class Metrics:
             "medqlora_decisions", "Answers by model and decision", ["model", "decision"], registry=made
         )
         self.refusals = Counter("medqlora_refusals", "Fixed safety replies by kind", ["kind"], registry=made)
+        self.claims = Counter("medqlora_claims", "Verified claims by verdict", ["verdict"], registry=made)
         self.refused = Counter(
             "medqlora_refused_requests", "Requests refused by a limit", ["limit"], registry=made
         )

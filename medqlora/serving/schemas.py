@@ -1,8 +1,9 @@
 """The bodies of requests. The bounds here are about form; the service's own limits come on top."""
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 #: a label that answers are chosen from
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
@@ -14,11 +15,30 @@ Options = (
     | Annotated[dict[Label, OptionText], Field(min_length=2, max_length=26)]
 )
 Images = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(max_length=4)]
+T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 QUESTION = "Does metformin lower the risk of colorectal adenoma?"
 CONTEXT = (
     "In a randomized trial of 151 patients, polyps recurred in 38% with metformin and in 57% with placebo."
 )
+
+
+def echoed(value: T) -> T:
+    """A value that a reply repeats.
+
+    Raises:
+        ValueError: JSON in UTF-8 can't hold it: NaN, half a character, or too deep.
+    """
+    nested: object = value
+    for _ in range(32):  # a reply nests it deeper than the request did
+        nested = [nested]
+    try:
+        json.dumps(nested, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError:
+        raise ValueError("a number is not finite, or a text is no valid Unicode") from None
+    return value
 
 
 class AnswerRequest(BaseModel):
@@ -150,8 +170,10 @@ class SystemOneRequest(BaseModel):
     )
 
     model: str | None = None
-    state: str | dict[str, Any] | list[Any]
-    questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=64)]
+    state: Annotated[str | dict[str, Any] | list[Any], AfterValidator(echoed)]
+    questions: Annotated[
+        dict[str, dict[str, Any]], Field(min_length=1, max_length=64), AfterValidator(echoed)
+    ]
     assets: Annotated[dict[str, Any], Field(max_length=0)] = {}
 
 

@@ -1,27 +1,27 @@
 """From a question of a client to events: screening, limits, the job, and what is counted and recorded of it."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medqlora.config.serving import ServeOptions
 from medqlora.inference.answer import Answer, safe_answer
-from medqlora.records import LETTERS, ImageFile, Record, lettered
+from medqlora.records import LETTERS, Record, lettered
 from medqlora.retrieval.citations import CitedAnswer, cited_answer
 from medqlora.retrieval.verification import unfit_labels
-from medqlora.safety import SafeReply, screen
+from medqlora.safety import SafeReply
 from medqlora.serving.audit import AuditLog
 from medqlora.serving.claims import verified
-from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, ServedModel
+from medqlora.serving.engine import BASE, Delta, Done, Event, Failed, Job, Scores, ServedModel
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.image import MOST_IMAGES, clean_images
 from medqlora.serving.metrics import Metrics
+from medqlora.serving.patience import patiently
 from medqlora.serving.pool import Pool, UnavailableError
+from medqlora.serving.question import Call, Question
 from medqlora.serving.sources import Sources
-from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
 
 if TYPE_CHECKING:
@@ -29,61 +29,6 @@ if TYPE_CHECKING:
 
 #: the name by which a request asks a library
 LIBRARY = "library"
-
-
-@dataclass
-class Call:
-    """One request, as it is counted and recorded.
-
-    Attributes:
-        request_id: in the reply's header and the audit log.
-        holder: whose request it is.
-        endpoint: its path.
-        started: of the monotonic clock, in seconds.
-    """
-
-    request_id: str
-    holder: Holder
-    endpoint: str
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a client asks.
-
-    Attributes:
-        text, contexts, options: the question.
-        labels: the decisions, where they are not the model's own.
-        model: name of the served model.
-        screened: further texts that may call for a fixed reply.
-        verify: whether the text's claims are checked against its sources.
-        images: its images, in memory.
-    """
-
-    text: str
-    contexts: tuple[str, ...]
-    options: Mapping[str, str]
-    model: str
-    labels: tuple[str, ...] = ()
-    screened: tuple[str, ...] = ()
-    verify: bool = False
-    images: tuple[ImageFile, ...] = ()
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return (self.text, *self.contexts, *self.options, *self.options.values())
-
-    def reply(self) -> SafeReply | None:
-        """The fixed reply that it calls for; None where a model may answer it."""
-        for text in (self.text, *self.screened):
-            if (reply := screen(text)) is not None:
-                return reply
-        return None
 
 
 class Service:
@@ -164,15 +109,23 @@ class Service:
             screened=tuple(screened),
             verify=verify,
         )
-        if verify and (self.sources is None or made.contexts):
+        # a fixed reply must wait for no model, and for no question that is asked in the right way
+        reply = made.reply()
+        if reply is None and verify and (self.sources is None or made.contexts):
             raise ServiceError(
                 422,
                 "verify: claims are checked against retrieved sources: serve with --index, and give no contexts",
             )
         model = self._routed(made, model)
-        # a fixed reply must not wait for a model
-        known = self.pool.models or made.reply() is None
-        made = replace(made, model=self.model(model).name if known else model or BASE)
+        if reply is None:
+            made = replace(made, model=self.model(model).name)
+        else:
+            made = replace(
+                made, model=model if model in self.pool.models else next(iter(self.pool.models), BASE)
+            )
+        labels = self._labels(made.model)
+        if reply is None and verify and (named := unfit_labels(labels)) is not None:
+            raise ServiceError(422, f"verify: the labels of {made.model} say nothing of a claim ({named})")
         length = sum(map(len, made.texts))
         if length > self.options.context_chars:
             self.metrics.refused.labels("context").inc()
@@ -240,10 +193,7 @@ class Service:
         """
         reply = question.reply()
         if reply is not None:
-            self.metrics.refusals.labels(reply.kind).inc()
-            refusal = safe_answer(Record(job.id, question.text), reply, self.options.note)
-            self._record(question, call, 200, refusal)
-            yield Done(job.id, refusal, 0)
+            yield Done(job.id, self.refused(question, reply, call), 0)
             return
         status, first = 499, True
         answer: Answer | None = None
@@ -261,6 +211,8 @@ class Service:
                 if isinstance(event, Failed):
                     status = event.status
                     raise ServiceError(status, event.message)
+                if isinstance(event, Scores) and found is not None:
+                    event = replace(event, sources=cited_answer(event.answer, found.hits).to_json())
                 if isinstance(event, Delta) and first:
                     first = False
                     self.metrics.first_token.observe(call.seconds)
@@ -268,6 +220,7 @@ class Service:
                     if found is not None:
                         named = cited_answer(event.answer, found.hits)
                         if question.verify:
+                            await events.aclose()  # its place in the queue is free for the claims
                             named = await self._verified(named, question, job.id, call)
                         event = replace(event, answer=named.answer, sources=named.to_json())
                     status, answer = 200, event.answer
@@ -283,13 +236,15 @@ class Service:
             await events.aclose()
             self._record(question, call, status, answer)
 
+    def refused(self, question: Question, reply: SafeReply, call: Call, status: int = 200) -> Answer:
+        """The answer that is a fixed reply, counted and recorded."""
+        self.metrics.refusals.labels(reply.kind).inc()
+        refusal = safe_answer(Record(call.request_id, question.text), reply, self.options.note)
+        self._record(question, call, status, refusal)
+        return refusal
+
     async def _verified(self, cited: CitedAnswer, question: Question, job_id: str, call: Call) -> CitedAnswer:
         """The answer with the verdicts of its own sources. Raises ServiceError as `events` does."""
-        labels = self._labels(question.model)
-        if (named := unfit_labels(labels)) is not None:
-            raise ServiceError(
-                422, f"verify: the labels of {question.model} say nothing of a claim ({named})"
-            )
 
         async def score(record: Record) -> Answer:
             events = self.pool.run(Job(record.id, question.model, record, write=False))
@@ -305,7 +260,20 @@ class Service:
             self.metrics.tokens.labels("prompt").inc(event.prompt_tokens)
             return event.answer
 
-        return await verified(cited, labels, f"{job_id}-claim", score)
+        made = await verified(
+            cited,
+            self._labels(question.model),
+            f"{job_id}-claim",
+            lambda record: patiently(lambda: score(record), self.patience(call)),
+            at_once=max(1, min(8, self.options.queue // 2)),
+        )
+        for claim in made.claims or ():
+            self.metrics.claims.labels(str(claim["verdict"])).inc()
+        return made
+
+    def patience(self, call: Call) -> float:
+        """Seconds until a request is given up."""
+        return self.options.timeout_s - call.seconds
 
     async def _next(self, events: "AsyncIterator[Event]", call: Call) -> Event | None:
         """The next event; None at the end. Raises ServiceError when the time is up or no process takes the job."""
@@ -336,12 +304,15 @@ class Service:
 
     def warnings(self, question: Question, done: Done) -> list[Json]:
         """What the client has to know of this answer, a sentence each."""
-        model, given = self.pool.models.get(question.model), question.contexts or done.sources
-        if done.sources is not None and done.sources.get("contradicted"):
-            return ["The answer's own sources contradict a part of it."]
-        if model is None or done.answer.reply is not None or given or not model.wants_context:
-            return []
-        return ["This adapter was trained with a context, and none was given; answers are less reliable."]
+        model, sources = self.pool.models.get(question.model), done.sources or {}
+        found: list[Json] = []
+        if sources.get("contradicted"):
+            found.append("The answer's own sources contradict a part of it.")
+        bare = done.answer.reply is None and not question.contexts and not sources.get("sources")
+        if bare and model is not None and model.wants_context:
+            none = "none was found" if done.sources is not None else "none was given"
+            found.append(f"This adapter was trained with a context, and {none}; answers are less reliable.")
+        return found
 
     def extra(self, question: Question, done: Done) -> dict[str, Json]:
         """The answer with what this service knows beyond the model, as plain values."""

@@ -131,11 +131,51 @@ def pdf_of(text: str) -> bytes:
     return f"{body}xref\n0 6\n0000000000 65535 f \n{table}{trailer}".encode()
 
 
-def test_axe_finds_no_violation(page: Any) -> None:
+def test_with_an_index_claims_are_checked_at_a_switch_that_keys_reach(page: Any, live: Served) -> None:
+    listed = live.get("/v1/models").json()
+    assert page.is_hidden("#verifying")
+    page.route(
+        "**/v1/models",
+        lambda route: route.fulfill(json={**listed, "medqlora": {"index": True, "library": True}}),
+    )
+    asked: list[dict[str, Any]] = []
+    whole = live.post("/v1/answer", {"question": QUESTION, "rationale": False}).json()
+    claims = [
+        {"claim": EVIL, "verdict": "contradicted", "confidence": 0.9, "conflicting": True, "passages": []}
+    ]
+    more = {"claims": claims, "warning": "Trained on invented data.", "model": "careful"}
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.post_data_json)
+        event = f"event: answer\ndata: {json.dumps({**whole, **more})}\n\n"
+        route.fulfill(body=event, content_type="text/event-stream")
+
+    page.route("**/v1/answer", answer)
+    page.evaluate("() => readModels()")
+    page.wait_for_selector("#verifying:not([hidden])")
+    page.focus("#compare")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.get_by_role("checkbox", name="Check the rationale against its sources").is_checked()
+    axe_finds_nothing(page)
+    ask(page, QUESTION, model="library")
+    page.wait_for_selector("article .note")
+    ask(page, QUESTION, model="library", context=CONTEXT)
+    until(lambda: len(asked) == 2, "no second question")
+    assert [body.get("verify") for body in asked] == [True, None]
+    assert asked[0]["model"] == "library"
+    page.wait_for_selector("article .note")
+    shown = page.inner_text("article")
+    assert shown.startswith("careful")  # the adapter that the library chose
+    assert f"contradicted: {EVIL} (the sources conflict)" in shown
+    assert "Trained on invented data." in shown
+    axe_finds_nothing(page)
+
+
+def axe_finds_nothing(page: Any) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing"
     )
-    ask(page, QUESTION, model="careful")
     # axe is put into the page past its policy, as a user's own extension is
     source = Path(axe.__file__).with_name("axe.min.js").read_text("utf-8")
     session = page.context.new_cdp_session(page)
@@ -149,3 +189,8 @@ def test_axe_finds_no_violation(page: Any) -> None:
         },
     )
     assert [each["id"] for each in json.loads(found["result"]["value"])] == []
+
+
+def test_axe_finds_no_violation(page: Any) -> None:
+    ask(page, QUESTION, model="careful")
+    axe_finds_nothing(page)

@@ -9,6 +9,7 @@ from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.answer import Answer, answer_of
 from medqlora.inference.calibration import Calibration
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.serving.engine import Job, ServedModel
 from medqlora.utils.types import Tokenizer
@@ -31,6 +32,7 @@ class Spoken:
         calibration: of its confidence; None without one.
         note: text that every answer ends with.
         images: counts the tokens of images; None for a base that reads text alone.
+        scope: what the adapter was trained on; None where that is not known.
     """
 
     served: ServedModel
@@ -40,6 +42,7 @@ class Spoken:
     calibration: Calibration | None
     note: str
     images: ImageReader | None = None
+    scope: TrainingScope | None = None
 
     def encode(self, job: Job) -> Encoded:
         """The job's question as token ids.
@@ -72,7 +75,7 @@ class Spoken:
         prediction = Prediction(
             job.id, None, record.labels, tuple(logprobs), tuple(lengths), text=text, parsed=parsed
         )
-        return answer_of(prediction, record, self.calibration, self.note)
+        return answer_of(prediction, record, self.calibration, self.note, self.scope)
 
 
 def record_of(job: Job, served: ServedModel) -> Record:

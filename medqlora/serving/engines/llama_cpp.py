@@ -61,6 +61,7 @@ class LlamaCppEngine:
             trained.max_prompt_tokens,
             calibration,
             spec.note,
+            scope=trained.scope,
         )
         context = trained.max_prompt_tokens + spec.max_new_tokens
         model = LlamaCpp(Path(str(spec.gguf)).expanduser(), context, threads=spec.threads or 2)

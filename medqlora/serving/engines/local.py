@@ -356,8 +356,9 @@ class LocalEngine:
 
     def _entry(self, name: str, trained: Trained, adapter: str, remarks: Sequence[str] = ()) -> _Loaded:
         prompt = lookup(trained.prompt)
-        # a calibration belongs to the model that it was fitted on
-        calibration = None if name == BASE and self._spec.adapters else trained.calibration
+        # a calibration belongs to the model that it was fitted on, a scope to the one that was trained
+        bare = name == BASE and bool(self._spec.adapters)
+        calibration = None if bare else trained.calibration
         served = served_model(
             name,
             str(self._backend.base),
@@ -376,6 +377,7 @@ class LocalEngine:
             calibration,
             self._spec.note,
             predictor.images,
+            None if bare else trained.scope,
         )
         mixes = self._adapters.mixes(adapter)
         return _Loaded(spoken, adapter, tuple(end_token_ids(prompt, predictor.tokenizer)), mixes)

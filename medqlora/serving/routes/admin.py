@@ -12,6 +12,7 @@ from medqlora.serving.metrics import CONTENT_TYPE
 from medqlora.serving.pool import UnavailableError
 from medqlora.serving.routes.common import call_of, errors, example, service_of
 from medqlora.serving.schemas import AdapterRequest
+from medqlora.serving.service import LIBRARY
 from medqlora.serving.worker import Load
 from medqlora.utils.manifests import leaves
 
@@ -31,6 +32,8 @@ async def adapters(body: AdapterRequest, request: Request) -> Response:
         raise ServiceError(403, f"loading adapters {why}", code="admin")
     if body.name == BASE:
         raise ServiceError(422, f"name: {BASE!r} is the base model's")
+    if body.name == LIBRARY and service.options.library is not None:
+        raise ServiceError(422, f"name: {LIBRARY!r} is the library's")
     folder = None if body.folder is None else str(allowed(service.options.adapter_folder, body.folder))
     async with service.changing:
         known = service.pool.models

@@ -13,10 +13,13 @@ from pydantic import ValidationError
 from medqlora.serving.engine import Delta, Done, Scores
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.image import clean_image
+from medqlora.serving.patience import patiently
 from medqlora.serving.pdf import text_of
+from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
-from medqlora.serving.schemas import QUESTION, AnswerRequest
-from medqlora.serving.service import Call, Question, Service
+from medqlora.serving.routes.documented import ANSWER
+from medqlora.serving.schemas import QUESTION, AnswerRequest, echoed
+from medqlora.serving.service import Service
 from medqlora.serving.streaming import Growing, Stream, event, while_connected
 from medqlora.utils.types import Json
 
@@ -35,6 +38,7 @@ _EXAMPLE: Json = {
     "calibrated": True,
     "calibrated_on": 50,
     "caution": None,
+    "warning": None,
     "rationale": "Recurrence was lower with metformin.",
     "reason": None,
     "reply": None,
@@ -48,7 +52,7 @@ _EXAMPLE: Json = {
 }
 
 
-@router.post("/v1/answer", responses={**example(_EXAMPLE), **errors()}, summary="One question")
+@router.post("/v1/answer", responses={**example(_EXAMPLE, ANSWER), **errors()}, summary="One question")
 async def answer(body: AnswerRequest, request: Request) -> Response:
     """A decision, its probability, whether that is enough to answer, and a rationale.
 
@@ -91,9 +95,8 @@ async def _streamed(
         async with aclosing(service.events(question, job, call)) as events:
             async for each in events:
                 if isinstance(each, Scores):
-                    yield event(
-                        "scores", service.extra(question, Done(job.id, each.answer, each.prompt_tokens))
-                    )
+                    scored = Done(job.id, each.answer, each.prompt_tokens, sources=each.sources)
+                    yield event("scores", service.extra(question, scored))
                 elif isinstance(each, Delta):
                     if piece := growing.more(each.text):
                         yield event("text", {"text": piece})
@@ -208,7 +211,7 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
         try:
             given = json.loads(line)
             if isinstance(given, dict):
-                line_id = given.pop("line_id", None)
+                line_id = echoed(given.pop("line_id", None))
             body = AnswerRequest.model_validate(given)
         except ValidationError as error:
             raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
@@ -224,15 +227,9 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
 
 async def _patient(service: Service, question: Question, body: AnswerRequest, call: Call) -> Done:
     """The answer of a batch's line, which waits where a client of one question is told to ask again."""
-    pause = 0.2
-    while True:
-        try:
-            return await _answered(service, question, body, call, call.request_id)
-        except ServiceError as error:
-            if error.code != "queue" or call.seconds + pause > service.options.timeout_s:
-                raise
-        await asyncio.sleep(pause)
-        pause = min(2.0, 2 * pause)
+    return await patiently(
+        lambda: _answered(service, question, body, call, call.request_id), service.patience(call)
+    )
 
 
 def told(error: object) -> str:

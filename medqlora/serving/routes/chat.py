@@ -11,9 +11,11 @@ from fastapi.responses import JSONResponse, Response
 from medqlora.inference.answer import Answer
 from medqlora.serving.engine import Delta, Done, Failed, Job, Scores, TokenLogprob
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
+from medqlora.serving.routes.documented import CHAT
 from medqlora.serving.schemas import ChatRequest
-from medqlora.serving.service import Call, Question, Service
+from medqlora.serving.service import Service
 from medqlora.serving.streaming import Growing, Stream, event, while_connected
 from medqlora.utils.types import Json
 
@@ -38,7 +40,9 @@ _EXAMPLE: Json = {
 }
 
 
-@router.post("/v1/chat/completions", responses={**example(_EXAMPLE), **errors()}, summary="OpenAI's chat")
+@router.post(
+    "/v1/chat/completions", responses={**example(_EXAMPLE, CHAT), **errors()}, summary="OpenAI's chat"
+)
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answers the last user message. The model answers one question at a time: other messages are not read.
 
@@ -65,14 +69,21 @@ async def chat(body: ChatRequest, request: Request) -> Response:
 @router.get(
     "/v1/models",
     responses={
-        **example({"object": "list", "data": [{"id": "version_0", "object": "model"}]}),
+        **example(
+            {
+                "object": "list",
+                "data": [{"id": "version_0", "object": "model"}],
+                "medqlora": {"index": False, "library": False},
+            }
+        ),
         **errors(413),
     },
     summary="The models that requests can name",
 )
 async def models(request: Request) -> Response:
-    """The adapters, and the base model without one."""
-    served = service_of(request).pool.models
+    """The adapters, and the base model without one. `medqlora` says whether there is an index, and a library."""
+    service = service_of(request)
+    served = service.pool.models
     data: list[Json] = [
         {
             "id": model.name,
@@ -83,7 +94,8 @@ async def models(request: Request) -> Response:
         }
         for model in served.values()
     ]
-    return JSONResponse({"object": "list", "data": data})
+    offers: Json = {"index": service.sources is not None, "library": service.options.library is not None}
+    return JSONResponse({"object": "list", "data": data, "medqlora": offers})
 
 
 @router.get("/v1/models/{name}", responses=errors(413), summary="One model")
@@ -191,7 +203,7 @@ class _Content:
             return piece
         self._rationale = True
         if self._scored.decision is None:
-            return piece
+            return piece if self._scored.warning is None else f"{self._scored.warning}\n\n{piece}"
         # the text of an uncertain answer must not look like the answer
         return f"\n\nGenerated text: {piece}" if self._scored.kind == "uncertain" else f"\n\n{piece}"
 

@@ -1,10 +1,12 @@
 """What the endpoints share."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from fastapi import Request
 
-from medqlora.serving.service import Call, Service
+from medqlora.serving.question import Call
+from medqlora.serving.service import Service
 from medqlora.serving.tokens import Holder
 from medqlora.utils.types import Json
 
@@ -51,9 +53,10 @@ def errors(*without: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def example(value: Json) -> dict[int | str, dict[str, Any]]:
+def example(value: Json, schema: Mapping[str, object] | None = None) -> dict[int | str, dict[str, Any]]:
     """The documented reply of an endpoint."""
-    return {200: {"description": "the answer", "content": {"application/json": {"example": value}}}}
+    content = {"example": value} if schema is None else {"example": value, "schema": schema}
+    return {200: {"description": "the answer", "content": {"application/json": content}}}
 
 
 def service_of(request: Request) -> Service:

@@ -18,9 +18,10 @@ from fastapi.responses import JSONResponse, Response
 
 from medqlora.serving.engine import Done
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
 from medqlora.serving.schemas import SystemOneRequest
-from medqlora.serving.service import Call, Question, Service
+from medqlora.serving.service import LIBRARY, Service
 from medqlora.serving.streaming import while_connected
 from medqlora.utils.types import Json
 
@@ -40,7 +41,13 @@ _EXAMPLE: Json = {
         },
     },
     "usage": {"input_tokens": 160, "output_tokens": 0},
-    "medqlora": {"note": "Not medical advice; consult a healthcare professional."},
+    "medqlora": {
+        "note": "Not medical advice; consult a healthcare professional.",
+        "calibrated": {"lower": True, "design": False},
+        "uncertain": {},
+        "models": {"lower": "version_0", "design": "version_0"},
+        "warnings": [],
+    },
 }
 
 
@@ -147,7 +154,7 @@ async def systemone(body: SystemOneRequest, request: Request) -> Response:
         questions[name] = replace(made, labels=labels)
         reply = questions[name].reply()
         if reply is not None:
-            service.metrics.refusals.labels(reply.kind).inc()
+            service.refused(questions[name], reply, call, 422)
             raise ServiceError(
                 422, f"{reply.text}\n\n{service.options.note}", code=f"safe_reply:{reply.kind}"
             )
@@ -160,10 +167,23 @@ async def systemone(body: SystemOneRequest, request: Request) -> Response:
             raise ServiceError(503, "the model's scores are not finite numbers")
         answers[name] = each.answer([probabilities[label] for label in labels])
     total = sum(done.prompt_tokens for done in found.values())
-    model = next(iter(questions.values())).model
+    models: dict[str, Json] = {name: question.model for name, question in questions.items()}
+    # a library answers each question by the adapter of its topic
+    model = LIBRARY if len(set(map(str, models.values()))) > 1 else next(iter(models.values()))
+    warnings = [
+        warning
+        for name, done in found.items()
+        for warning in (done.answer.warning, *service.warnings(questions[name], done))
+        if warning
+    ]
     extra: Json = {
         "note": service.options.note,
         "calibrated": {name: done.answer.calibrated for name, done in found.items()},
+        "uncertain": {
+            name: done.answer.reason for name, done in found.items() if done.answer.kind == "uncertain"
+        },
+        "models": models,
+        "warnings": list(dict.fromkeys(map(str, warnings))),
     }
     usage: Json = {"input_tokens": total, "output_tokens": 0}
     return JSONResponse({"model": model, "answers": answers, "usage": usage, "medqlora": extra})

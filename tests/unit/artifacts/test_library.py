@@ -61,6 +61,8 @@ def test_a_library_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
         ("version = 1", "version = ", "not TOML"),
         ('adapter = "adapters/heart"', 'adapter = "../elsewhere"', "outside"),
         ('name = "heart"', 'name = "he art"', "NAME"),
+        ('name = "heart"', 'name = "all"', "two adapters have the name 'all'"),
+        ("version = 1", f"version = {'[' * 100_000}", "not TOML"),
         ('topics = ["Heart Diseases"]', "topics = 3", "topics"),
         ('sha256 = "00', 'sha257 = "00', "sha256"),
     ],
@@ -73,6 +75,15 @@ def test_a_wrong_file_is_refused_with_its_place(old: str, new: str, named: str, 
     file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
     with pytest.raises(InputError, match=named):
         Library.open(str(tmp_path))
+
+
+def test_an_adapter_that_is_a_link_out_of_the_library_is_refused(tmp_path: Path) -> None:
+    made = Library(tmp_path / "library", "all", {"all": entry("all")})
+    (tmp_path / "elsewhere").mkdir()
+    (made.path / "adapters").mkdir(parents=True)
+    (made.path / "adapters" / "all").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(InputError, match="outside the library"):
+        made.saved().folders()
 
 
 def test_a_folder_without_a_library_is_refused(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from medqlora.serving.audit import AuditLog
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool
+from medqlora.serving.question import Call
 from medqlora.serving.routes.admin import allowed
 from medqlora.serving.routes.typed import Typed
 from medqlora.serving.self_test import TOLERANCE, SelfTest
-from medqlora.serving.service import Call, Service
+from medqlora.serving.service import Service
 from medqlora.serving.streaming import Growing
 from medqlora.serving.tokens import ANYBODY, Holder, Rate, Tokens
 

@@ -13,6 +13,7 @@ import torch
 from served import CONTEXT, trained_adapter
 
 from medqlora.errors import InputError
+from medqlora.inference import Predictor, TrainingScope
 from medqlora.records import Record
 from medqlora.safety import NOTE
 from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job, Scores
@@ -148,6 +149,38 @@ def test_adapters_come_and_go_and_a_waiting_job_of_one_that_went_is_told(
     alike(done(run(engine, [job(0, "ward")])["0-ward"]), before)
     with pytest.raises(InputError, match="stays loaded"):
         engine.unload("ward")
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_an_adapter_doubts_and_warns_as_ask_does(
+    engine: LocalEngine, tiny_bases: dict[str, Path], tmp_path: Path, write: bool
+) -> None:
+    folder = trained_adapter(tiny_bases["llama"], tmp_path / "drawn", threshold=0.0, seed=5)
+    scope = TrainingScope.of(
+        [Record(f"q{n}", "Does drug help?", (CONTEXT,)) for n in range(3)], "drawn trials"
+    )
+    scope.save(folder)
+    predictor = Predictor.load(folder, device="cpu", max_new_tokens=10)
+    engine.load("drawn", str(folder))
+    try:
+        for record in (
+            Record("known", "Does drug 7 help?", (CONTEXT,)),
+            Record("bare", "Does drug 7 help?"),
+            Record("strange", "Is aspirin useful?", (CONTEXT,)),
+        ):
+            (wanted,) = predictor.answers([record])
+            found = done(run(engine, [Job("x", "drawn", record, write=write, max_new_tokens=10)])["x"]).answer
+            assert wanted.warning is not None
+            assert (found.warning, found.calibrated, found.caution) == (
+                wanted.warning,
+                wanted.calibrated,
+                wanted.caution,
+            )
+            if write or record.id != "known":
+                assert (found.kind, found.reason) == (wanted.kind, wanted.reason)
+        assert done(run(engine, [Job("x", "base", record, write=False)])["x"]).answer.warning is None
+    finally:
+        engine.unload("drawn")
 
 
 def test_an_adapter_of_another_base_is_refused(
