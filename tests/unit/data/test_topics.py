@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from medqlora.config.data import DataOptions
+from medqlora.data import SyntheticTrials
 from medqlora.data import topics as module
+from medqlora.data.stage_data import StageData
 from medqlora.data.topics import in_topics, select
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -84,3 +87,30 @@ def test_on_pubmedqa_the_branches_hold_the_questions_that_their_headings_say(pub
     # whatever is named Neoplasms belongs to C04; carcinomas and the like come in addition
     assert len(by_word - found) <= 2
     assert len(found) > len(by_word)
+
+
+def test_retrieval_leaves_out_the_articles_of_all_test_questions_not_of_a_topics_alone() -> None:
+    from tokenizer_families import FAMILIES, family
+
+    class Kept:
+        """Leaves the contexts, and keeps what may not be given."""
+
+        held_out: set[str] = set()
+
+        def contexts(self, records: list[Record], report: object) -> list[Record]:
+            return records
+
+        def of_set(self, *given: object) -> None:
+            return None
+
+    class Retrieving(StageData):
+        def make_retrieval(self, tokenizer: object) -> Any:
+            return kept
+
+    kept = Kept()
+    source = SyntheticTrials(train=12, dev=8, test=8)
+    topic = source.read().train[0].topics[0]
+    data = Retrieving(source, None, DataOptions(topics=topic))
+    data.read(family(next(iter(FAMILIES))), ("train", "dev"), report=lambda line: None)
+    assert len(data.train) < 12
+    assert kept.held_out == {record.id for record in source.read().test}
