@@ -115,7 +115,9 @@ def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
     say(f"\nAsking {len(missing)} adapters their own validation questions")
     several = SeveralAdapters.load([str(group.run(fold).adapter) for fold in missing], device=device)
     for fold in missing:
-        data = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False).datamodule
+        built = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False)
+        data, adapter = built.datamodule, str(group.run(fold).adapter)
+        data.images = several.predictor.images
         data.validation_samples = None  # a run may validate on a sample: here all questions are asked
         data.read(several.predictor.tokenizer, ("dev",), report=lambda line: None)
         if not data.dev or not all(example.labels for example in data.dev):

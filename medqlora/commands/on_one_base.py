@@ -108,6 +108,7 @@ def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLo
             say(
                 f"Note: {folder} was trained with the prompt '{trained_with}', asked with '{data.prompt_name}'"
             )
+    data.images = backend.images()
     data.read(backend.tokenizer(), ("test",), report=say)
     data.read_benchmarks(report=say)
     for questions in data.sets:
@@ -140,6 +141,7 @@ def development_questions(words: list[str], adapters: Sequence[str]) -> "list[Pu
         extra = [] if fold is None else [f"--data.source.fold={fold}"]
         built = build(["test", *words, *extra], with_trainer=False)
         built.datamodule.validation_samples = None
+        built.datamodule.images = built.model.backend.images()
         built.datamodule.read(built.model.backend.tokenizer(), ("dev",), report=lambda line: None)
         read.append(built.datamodule)
     return read

@@ -95,7 +95,8 @@ def test_retrieval_leaves_out_the_articles_of_all_test_questions_not_of_a_topics
     class Kept:
         """Leaves the contexts, and keeps what may not be given."""
 
-        held_out: set[str] = set()
+        def __init__(self) -> None:
+            self.held_out: set[str] = set()
 
         def contexts(self, records: list[Record], report: object) -> list[Record]:
             return records
