@@ -21,10 +21,14 @@ _OPTION = "RUN"
 
 
 class Decided(NamedTuple):
-    """An answer of a test: the right one, and the decision; None where nothing could be read."""
+    """An answer of a test: the right one, and the decision; None where nothing could be read.
+
+    `question` is its text; None where the file has none.
+    """
 
     gold: str
     decision: str | None
+    question: str | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,9 @@ def _answers(run: RunFolder) -> tuple[str, dict[str, Decided]]:
     report = _json(run.test_report)
     found = {
         str(line["id"]): Decided(
-            str(line["gold"]), None if line.get("decision") is None else str(line["decision"])
+            str(line["gold"]),
+            None if line.get("decision") is None else str(line["decision"]),
+            None if line.get("question") is None else str(line["question"]),
         )
         for line in _json_lines(run.predictions())
         if "id" in line

@@ -151,18 +151,17 @@ def held_out_predictions(
     several: "SeveralAdapters", members: Sequence[str], words: list[str]
 ) -> "list[Prediction]":
     """The ensemble on its members' validation questions, each answered by the members that did not train on it."""
+    from medqlora.artifacts.evaluated_weights import trained_on
     from medqlora.inference.out_of_fold import out_of_fold
 
-    trained = {}
-    for member in members:
-        ids = read_adapter(member).get("train_ids")
-        if not isinstance(ids, list) or not ids:
-            return []  # an adapter made elsewhere: nobody knows what it was trained on
-        trained[member] = frozenset(map(str, ids))
+    if not all(read_adapter(member).get("train_ids") for member in members):
+        return []  # an adapter made elsewhere: nobody knows what it was trained on
     found: dict[str, Prediction] = {}
     for data in development_questions(words, members):
         records = [data.records[example.id] for example in data.dev if example.labels]
         examples = {example.id: example for example in data.dev}
+        own = [data.sets[0].own_record(record.id) for record in records]
+        trained = {member: trained_on(member, own) for member in members}
         for prediction in out_of_fold(several.predict, trained, records, examples):
             found.setdefault(prediction.id, prediction)
     return list(found.values())

@@ -323,3 +323,26 @@ def test_another_sources_questions_are_no_cross_validation_to_compare_with() -> 
     )
     with pytest.raises(InputError, match="none of these questions"):
         compare_groups(one, other, "cv_1")
+
+
+def test_folds_that_decide_after_a_rationale_are_validated_as_each_run_was(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--data.rationale=before", "--model.generate=true", "--model.max_new_tokens=4"]
+    given = [*words(tiny_bases["llama"], tmp_path), *more]
+    assert run("fit", *given, "--folds=0,4") == 0
+    found = tmp_path / "lightning_logs" / "cv_0"
+    report = json.loads((found / "cv_report.json").read_text())
+    for row in report["each"]:
+        scores = read_adapter(str(found / f"version_{row['fold']}" / "adapter"))["scores"]
+        assert row["accuracy"] == pytest.approx(scores["val/likelihood_accuracy"])  # type: ignore[call-overload,index]
+    capsys.readouterr()
+    assert run("test", *given, f"--ensemble={found}") == 0
+    # an adapter that trained on a fold's questions is not asked them out of fold
+    record = found / "version_0" / "adapter" / "medqlora.json"
+    stored = json.loads(record.read_text())
+    stored["train_ids"] += stored["dev_ids"][:1]
+    record.write_text(json.dumps(stored))
+    (found / "version_0" / "out_of_fold.jsonl").unlink()
+    assert run("fit", *given, "--folds=0,4", f"--ckpt_path={found}") == 2
+    assert "validation questions of fold 0 were trained on" in capsys.readouterr().err

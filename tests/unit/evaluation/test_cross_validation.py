@@ -136,3 +136,19 @@ def test_models_side_by_side_have_exact_tests_adjusted_by_holm() -> None:
     )
     assert [verdict(row) for row in rows[:2]] == ["", "better"]
     assert verdict(rows[2]) == "may be chance"
+
+
+def test_runs_on_other_questions_under_the_same_ids_are_not_paired() -> None:
+    from medqlora.artifacts.run_summary import Decided, RunSummary
+    from medqlora.commands.compare import paired
+
+    def tested(name: str, text: str | None, *idents: str) -> RunSummary:
+        return RunSummary(name, "test", answers={ident: Decided("yes", "yes", text) for ident in idents})
+
+    one = tested("one", "Does it help?", "a", "b")
+    with pytest.raises(InputError, match="RUN other: b is another question than in one"):
+        paired([one, tested("other", "Does it harm?", "b", "c")])
+    for text in ("Does it help?", None):
+        rows, notes = paired([one, tested("other", text, "b", "c")])
+        assert [row["n"] for row in rows] == [1, 1]
+        assert "on the 1 questions" in notes[0]
