@@ -153,7 +153,9 @@ class StageData(SetSizes):
         if self.retrieval is not None:
             # also what `topics` leaves out: the adapter may be tested on all questions
             self.retrieval.held_out = (
-                {record.id for record in self.held_out} if "test" not in stages else set()
+                set()
+                if "test" in stages
+                else {name for record in self.held_out for name in (record.id, *record.aliases)}
             )
         if "train" in stages:
             splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)

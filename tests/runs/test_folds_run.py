@@ -1,6 +1,7 @@
 """Cross-validation, ensembles, combination, comparison and library, as a user runs them, on a tiny base."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from interruptions import wait
 from safetensors.torch import load_file
 from warm_process import WarmCommand
 
+from medqlora.artifacts.evaluated_weights import trained_on
 from medqlora.cli import main
 from medqlora.data import SyntheticTrials
 from medqlora.errors import InputError
 from medqlora.inference.predictor import Predictor
 from medqlora.models.adapters import read_adapter
+from medqlora.utils.manifests import write_folder_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -142,6 +145,9 @@ def test_an_ensemble_is_the_mean_of_log_probabilities_calibrated_on_what_each_me
     saved = json.loads((tested / "ensemble.json").read_text())
     assert saved["calibration"]["n"] == 6  # each development question of the two folds, once
     assert report["temperature"]["fitted_on"] == 6
+    fold = SyntheticTrials(train=26, dev=4, test=9, fold=0).read()
+    copied = [replace(fold.train[0], id="elsewhere"), fold.train[1], fold.dev[0]]  # also under another id
+    assert trained_on(str(group / "version_0" / "adapter"), copied) == {"elsewhere", fold.train[1].id}
     records = SyntheticTrials(train=26, dev=4, test=9).read().test
     each = [
         Predictor.load(group / f"version_{fold}" / "adapter", device="cpu", generate=False).predict(records)
@@ -343,6 +349,7 @@ def test_folds_that_decide_after_a_rationale_are_validated_as_each_run_was(
     stored = json.loads(record.read_text())
     stored["train_ids"] += stored["dev_ids"][:1]
     record.write_text(json.dumps(stored))
+    write_folder_manifest(record.parent)
     (found / "version_0" / "out_of_fold.jsonl").unlink()
     assert run("fit", *given, "--folds=0,4", f"--ckpt_path={found}") == 2
     assert "validation questions of fold 0 were trained on" in capsys.readouterr().err

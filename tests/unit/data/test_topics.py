@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medqlora.data import topics as module
 from medqlora.data.stage_data import StageData
 from medqlora.data.topics import in_topics, select
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import Record, Splits
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,9 +110,15 @@ def test_retrieval_leaves_out_the_articles_of_all_test_questions_not_of_a_topics
             return kept
 
     kept = Kept()
-    source = SyntheticTrials(train=12, dev=8, test=8)
+
+    class Known(SyntheticTrials):
+        def read(self) -> Splits:
+            found = super().read()
+            return found._replace(test=[replace(one, aliases=(f"pmid {one.id}",)) for one in found.test])
+
+    source = Known(train=12, dev=8, test=8)
     topic = source.read().train[0].topics[0]
     data = Retrieving(source, None, DataOptions(topics=topic))
     data.read(family(next(iter(FAMILIES))), ("train", "dev"), report=lambda line: None)
     assert len(data.train) < 12
-    assert kept.held_out == {record.id for record in source.read().test}
+    assert kept.held_out == {name for one in source.read().test for name in (one.id, f"pmid {one.id}")}
