@@ -247,6 +247,7 @@ def _answers(run: RunFolder) -> tuple[str, dict[str, Decided]]:
         )
         for line in _json_lines(run.predictions())
         if "id" in line
+        and "decision" in line  # free answers have none
         and line.get("gold") is not None
         and line.get("dataset") in (None, report.get("dataset"))
     }

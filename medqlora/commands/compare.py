@@ -107,6 +107,8 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
 
     notes = [
         f"{one.name} was not tested: `medqlora test --model.adapter {one.name}/adapter`."
+        if one.tested is None
+        else f"{one.tested} has no decisions to pair: its report says how free answers compare."
         for one in runs
         if not one.answers
     ]

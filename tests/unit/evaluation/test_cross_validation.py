@@ -1,6 +1,8 @@
 """A cross-validation's figures, and models side by side, against scikit-learn, numpy and statsmodels."""
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,3 +154,19 @@ def test_runs_on_other_questions_under_the_same_ids_are_not_paired() -> None:
         rows, notes = paired([one, tested("other", text, "b", "c")])
         assert [row["n"] for row in rows] == [1, 1]
         assert "on the 1 questions" in notes[0]
+
+
+def test_a_test_of_free_answers_has_no_decisions_to_pair(tmp_path: Path) -> None:
+    from medqlora.artifacts.run_summary import summarize
+    from medqlora.commands.compare import paired
+
+    for name in ("version_0", "version_1"):
+        (tmp_path / name).mkdir()
+        report = {"dataset": "d", "split": "test", "decided_by": "exact_match"}
+        (tmp_path / name / "test_report.json").write_text(json.dumps(report))
+        lines = [{"id": f"q{n}", "gold": f"answer {n}", "text": "x", "exact_match": False} for n in range(3)]
+        (tmp_path / name / "predictions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    rows, notes = paired([summarize(str(tmp_path / name)) for name in ("version_0", "version_1")])
+    assert rows == []
+    assert len(notes) == 2
+    assert all("no decisions to pair" in note for note in notes)
