@@ -27,9 +27,12 @@ from medqlora.models.adapters import read_adapter
 from medqlora.models.weight_files import ADAPTER_WEIGHTS
 from medqlora.records import Prediction, Record
 from medqlora.utils.console import say
-from medqlora.utils.digests import file_digest
+from medqlora.utils.digests import file_digest, text_digest
 from medqlora.utils.files import write_text
 from medqlora.utils.versions import versions
+
+#: in a line of out-of-fold predictions: the question's digest
+_DIGEST = "question_sha256"
 
 
 def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: str | None) -> None:
@@ -87,22 +90,26 @@ def read_results(group: FoldGroup, option: str) -> list[FoldResult]:
     results = []
     for fold in group.record(option).folds:
         file = group.out_of_fold(fold)
-        if (predictions := _read(file)) is None:
+        if (read := _read(file)) is None:
             raise InputError(
                 f"{option} {group.path}: fold {fold} has no out-of-fold predictions that can be read ({file.name}): go "
                 f"on with it by `medqlora fit --folds … --ckpt_path {group.path}`"
             )
-        results.append(FoldResult(fold, str(group.run(fold).path), predictions))
+        results.append(FoldResult(fold, str(group.run(fold).path), *read))
     return results
 
 
-def _read(file: Path, adapter_sha256: str | None = None) -> list[Prediction] | None:
-    """The predictions of a file; None where it is missing, damaged, or of another adapter than `adapter_sha256`."""
+def _read(file: Path, adapter_sha256: str | None = None) -> tuple[list[Prediction], dict[str, str]] | None:
+    """The predictions of a file, and id → digest of the question, where the file has it.
+
+    None where the file is missing, damaged, or of another adapter than `adapter_sha256`.
+    """
     try:
         head, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
         if adapter_sha256 not in (None, head["adapter_sha256"]) or head["n"] != len(rows):
             return None
-        return [prediction_of(row) for row in rows]
+        digests = {str(row["id"]): str(row[_DIGEST]) for row in rows if _DIGEST in row}
+        return [prediction_of(row) for row in rows], digests
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
@@ -137,7 +144,9 @@ def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
         _check_held_out(adapter, fold, records)
         found = several.predict(adapter, records, examples)
         head = {"fold": fold, "n": len(found), "adapter_sha256": digests[fold]}
-        lines = [json.dumps(row) for row in (head, *map(prediction_row, found))]
+        texts = {record.id: text_digest(record.question) for record in records}
+        rows = [{**prediction_row(one), _DIGEST: texts[one.id]} for one in found]
+        lines = [json.dumps(row) for row in (head, *rows)]
         write_text(group.out_of_fold(fold), "\n".join(lines) + "\n")
         right = sum(one.decision == one.gold for one in found)
         say(f"Fold {fold}: {right} of {len(found)} right")

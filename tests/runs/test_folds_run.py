@@ -1,6 +1,7 @@
 """Cross-validation, ensembles, combination, comparison and library, as a user runs them, on a tiny base."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,15 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
     assert "Settings that differ" in page.read_text()
+    again = tmp_path / "cv_1"
+    shutil.copytree(group, again)
+    assert run("compare", str(group), str(again), "--out", str(page)) == 0
+    file = again / "version_0" / "out_of_fold.jsonl"
+    head, *rows = lines(file)
+    rows[0]["question_sha256"] = "0" * 64  # another question under the same id
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *rows)))
+    assert run("compare", str(group), str(again), "--out", str(page)) == 2
+    assert f"{rows[0]['id']} is another question" in capsys.readouterr().err
     assert run("compare", str(group), "--out", str(page)) == 2
     assert run("compare", str(group), str(tmp_path)) == 2
 

@@ -170,3 +170,13 @@ def test_a_test_of_free_answers_has_no_decisions_to_pair(tmp_path: Path) -> None
     assert rows == []
     assert len(notes) == 2
     assert all("no decisions to pair" in note for note in notes)
+
+
+def test_cross_validations_of_other_questions_under_the_same_ids_are_not_paired() -> None:
+    one, other, older = (
+        [FoldResult(0, "", predictions(3, 1), {f"q{n}": f"{text} {n}" for n in range(3)} if text else {})]
+        for text in ("easy", "hard", "")
+    )
+    with pytest.raises(InputError, match="q0 is another question there"):
+        compare_groups(one, other, "cv_1")
+    assert compare_groups(one, older, "cv_1")["n"] == compare_groups(one, one, "cv_1")["n"] == 3
