@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from warm_process import WarmCommand
 
 from medqlora.artifacts.evaluated_weights import trained_on
+from medqlora.artifacts.merge.folder import merged_record
 from medqlora.cli import main
 from medqlora.data import SyntheticTrials
 from medqlora.errors import InputError
@@ -97,7 +98,10 @@ def test_each_fold_is_answered_by_the_adapter_that_did_not_train_on_it_and_all_c
         asked |= ids
         assert record["calibration"] == report["calibration"]
         assert record["calibration"]["n"] == 6  # type: ignore[index,call-overload]
-        assert record["calibrated_on"] == {"kind": "out-of-fold", "folds": [0, 4], "n": 6}
+        origin = {"kind": "out-of-fold", "folds": [0, 4], "n": 6}
+        assert record["calibrated_on"] == origin
+        merged = merged_record(record, group / f"version_{fold}" / "adapter", "float16")
+        assert merged["calibrated_on"] == origin
     assert report["pooled"]["n"] == 6
     page = (group / "cv_report.html").read_text()
     assert "Learning curves" in page

@@ -122,3 +122,9 @@ def test_retrieval_leaves_out_the_articles_of_all_test_questions_not_of_a_topics
     data.read(family(next(iter(FAMILIES))), ("train", "dev"), report=lambda line: None)
     assert len(data.train) < 12
     assert kept.held_out == {name for one in source.read().test for name in (one.id, f"pmid {one.id}")}
+
+
+def test_headings_are_compared_without_case_also_where_a_branch_is_asked_for() -> None:
+    assert in_topics(record("heart diseases"), ["Heart Diseases"])
+    assert in_topics(record("HEART DISEASES"), ["C14"])
+    assert not in_topics(record("heart"), ["C14", "Heart Diseases"])
