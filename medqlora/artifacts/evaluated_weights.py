@@ -16,7 +16,7 @@ from medqlora.artifacts.run_folder import ADAPTER_CONFIG, RunFolder
 from medqlora.config.lora import LoRAOptions
 from medqlora.data.test_sets import recorded_counts
 from medqlora.errors import InputError
-from medqlora.evaluation import TrainingTrace
+from medqlora.evaluation import TrainingTrace, overlap
 from medqlora.inference import Calibration
 from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import (
@@ -316,3 +316,19 @@ def _of_adapter(adapter: str, backend: Backend) -> EvaluatedWeights:
     backend.check_adapter(name)
     folder = Path(name).expanduser()
     return EvaluatedWeights("adapter", name, folder=folder, file=folder / "adapter_model.safetensors")
+
+
+def trained_on(folder: str, records: Sequence[Record]) -> frozenset[str]:
+    """Ids of the records that an adapter was trained on: by id, or by text under another id.
+
+    Texts are compared as `test` compares them (`evaluation.overlap`), where the adapter has its training trace.
+
+    Raises:
+        InputError: the adapter's record or its trace is damaged.
+    """
+    weights = EvaluatedWeights("adapter", folder, folder=Path(folder).expanduser())
+    ids = read_adapter(folder).get("train_ids")
+    known = frozenset(map(str, ids)) if isinstance(ids, list) else frozenset()
+    trace = weights.trace()
+    again = () if trace is None else overlap(trace, records).contaminated
+    return frozenset(record.id for record in records if record.id in known).union(again)

@@ -13,7 +13,7 @@ from medqlora.artifacts.fold_group import FoldGroup
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.errors import InputError
 from medqlora.models.weight_files import ADAPTER_WEIGHTS
-from medqlora.utils.digests import file_digest
+from medqlora.utils.digests import file_digest, text_digest
 
 #: options that say where a run lies, not what it is
 _PLACES = ("trainer.default_root_dir", "ckpt_path", "config", "model.adapter")
@@ -21,10 +21,14 @@ _OPTION = "RUN"
 
 
 class Decided(NamedTuple):
-    """An answer of a test: the right one, and the decision; None where nothing could be read."""
+    """An answer of a test: the right one, and the decision; None where nothing could be read.
+
+    `question` is the SHA-256 of its text; None where the file has none.
+    """
 
     gold: str
     decision: str | None
+    question: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,11 @@ def _of_group(group: FoldGroup) -> RunSummary:
             labels, scores = line.get("labels"), line.get("logprobs")
             if isinstance(labels, list) and isinstance(scores, list) and labels:
                 best = max(range(len(scores)), key=scores.__getitem__)
-                answers[str(line.get("id"))] = Decided(str(line.get("gold")), str(labels[best]))
+                answers[str(line.get("id"))] = Decided(
+                    str(line.get("gold")),
+                    str(labels[best]),
+                    None if line.get("question_sha256") is None else str(line["question_sha256"]),
+                )
     return RunSummary(
         str(group.path),
         "cross-validation",
@@ -237,10 +245,13 @@ def _answers(run: RunFolder) -> tuple[str, dict[str, Decided]]:
     report = _json(run.test_report)
     found = {
         str(line["id"]): Decided(
-            str(line["gold"]), None if line.get("decision") is None else str(line["decision"])
+            str(line["gold"]),
+            None if line.get("decision") is None else str(line["decision"]),
+            None if line.get("question") is None else text_digest(str(line["question"])),
         )
         for line in _json_lines(run.predictions())
         if "id" in line
+        and "decision" in line  # free answers have none
         and line.get("gold") is not None
         and line.get("dataset") in (None, report.get("dataset"))
     }

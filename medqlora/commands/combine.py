@@ -150,6 +150,7 @@ def _calibration(
 ) -> Mapping[str, object] | None:
     """The calibration on the validation questions that no member trained on; None where there is none, or no data."""
     from medqlora.artifacts.combined_adapter import held_out_ids
+    from medqlora.artifacts.evaluated_weights import trained_on
     from medqlora.artifacts.merge.questions import validation_questions
     from medqlora.inference import calibrate
 
@@ -162,6 +163,8 @@ def _calibration(
         print(f"Note: {error}", flush=True)
         return None
     labelled = [record for record in questions if record.labels and record.answer in record.labels]
+    trained = frozenset[str]().union(*(trained_on(member.folder, labelled) for member in members))
+    labelled = [record for record in labelled if record.id not in trained]
     if not labelled:
         return None
     with several.switched(name):

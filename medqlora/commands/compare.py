@@ -101,12 +101,14 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
     """The tested runs on the questions of all of them, the first of them as reference; and what was left out.
 
     Raises:
-        InputError: a question has different right answers in two runs.
+        InputError: an id stands for two questions, or a question has different right answers in two runs.
     """
     from medqlora.evaluation.side_by_side import side_by_side
 
     notes = [
         f"{one.name} was not tested: `medqlora test --model.adapter {one.name}/adapter`."
+        if one.tested is None
+        else f"{one.tested} has no decisions to pair: its report says how free answers compare."
         for one in runs
         if not one.answers
     ]
@@ -122,6 +124,20 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
         notes.append(f"Compared on the {len(shared)} questions that all of them were asked; one has {most}.")
     gold = [tested[0].answers[ident].gold for ident in shared]
     for one in tested[1:]:
+        texts = [(tested[0].answers[ident].question, one.answers[ident].question) for ident in shared]
+        differs = next(
+            (
+                ident
+                for ident, pair in zip(shared, texts, strict=True)
+                if None not in pair and pair[0] != pair[1]
+            ),
+            None,
+        )
+        if differs is not None:
+            raise InputError(
+                f"RUN {one.name}: {differs} is another question than in {tested[0].name}: compare tests of the same "
+                "data"
+            )
         other = [one.answers[ident].gold for ident in shared]
         if other != gold:
             ident = next(ident for ident, a, b in zip(shared, gold, other, strict=True) if a != b)

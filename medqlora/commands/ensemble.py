@@ -86,7 +86,12 @@ def run(words: list[str]) -> int:
 def _ask(built: "MedQLoRACLI", words: list[str], members: Sequence[str], others: Sequence[str]) -> Answered:
     from medqlora.inference.several import SeveralAdapters
 
-    several = SeveralAdapters.load([*members, *others], device=device_of(words), option="--ensemble")
+    several = SeveralAdapters.load(
+        [*members, *others],
+        device=device_of(words),
+        max_new_tokens=built.model.options.max_new_tokens,
+        option="--ensemble",
+    )
     data = built.datamodule
     for questions in data.sets:
         several.predictor.check_examples(questions.test)

@@ -9,6 +9,7 @@ from pathlib import Path
 from medqlora.artifacts.curve import read_curves
 from medqlora.artifacts.fold_group import REPORT, REPORT_PAGE, FoldGroup
 from medqlora.artifacts.recalibration import recalibrate
+from medqlora.config.model import ModelOptions
 from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 from medqlora.evaluation.cross_validation import (
@@ -22,12 +23,16 @@ from medqlora.evaluation.report.cross_validation_page import cross_validation_ta
 from medqlora.evaluation.report.files import write_files
 from medqlora.inference import calibrate
 from medqlora.inference.several import SeveralAdapters
+from medqlora.models.adapters import read_adapter
 from medqlora.models.weight_files import ADAPTER_WEIGHTS
-from medqlora.records import Prediction
+from medqlora.records import Prediction, Record
 from medqlora.utils.console import say
-from medqlora.utils.digests import file_digest
+from medqlora.utils.digests import file_digest, text_digest
 from medqlora.utils.files import write_text
 from medqlora.utils.versions import versions
+
+#: in a line of out-of-fold predictions: the question's digest
+_DIGEST = "question_sha256"
 
 
 def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: str | None) -> None:
@@ -47,7 +52,9 @@ def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: st
     results = read_results(group, "--ckpt_path")
     found = cross_validation(results)
     pooled = [one for result in results for one in result.predictions]
-    calibration = calibrate(pooled, _target_risk(words), "--model.target_risk").to_json()
+    calibration = calibrate(
+        pooled, _number(words, "target_risk", ModelOptions().target_risk), "--model.target_risk"
+    ).to_json()
     found["calibration"] = dict(calibration)
     if others is not None:
         found["compared"] = compare_groups(results, others, str(against))
@@ -83,22 +90,26 @@ def read_results(group: FoldGroup, option: str) -> list[FoldResult]:
     results = []
     for fold in group.record(option).folds:
         file = group.out_of_fold(fold)
-        if (predictions := _read(file)) is None:
+        if (read := _read(file)) is None:
             raise InputError(
                 f"{option} {group.path}: fold {fold} has no out-of-fold predictions that can be read ({file.name}): go "
                 f"on with it by `medqlora fit --folds … --ckpt_path {group.path}`"
             )
-        results.append(FoldResult(fold, str(group.run(fold).path), predictions))
+        results.append(FoldResult(fold, str(group.run(fold).path), *read))
     return results
 
 
-def _read(file: Path, adapter_sha256: str | None = None) -> list[Prediction] | None:
-    """The predictions of a file; None where it is missing, damaged, or of another adapter than `adapter_sha256`."""
+def _read(file: Path, adapter_sha256: str | None = None) -> tuple[list[Prediction], dict[str, str]] | None:
+    """The predictions of a file, and id → digest of the question, where the file has it.
+
+    None where the file is missing, damaged, or of another adapter than `adapter_sha256`.
+    """
     try:
         head, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
         if adapter_sha256 not in (None, head["adapter_sha256"]) or head["n"] != len(rows):
             return None
-        return [prediction_of(row) for row in rows]
+        digests = {str(row["id"]): str(row[_DIGEST]) for row in rows if _DIGEST in row}
+        return [prediction_of(row) for row in rows], digests
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
@@ -113,9 +124,15 @@ def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
 
     device = "cpu" if CommandLine.parse(words).value("trainer.accelerator") == "cpu" else "auto"
     say(f"\nAsking {len(missing)} adapters their own validation questions")
-    several = SeveralAdapters.load([str(group.run(fold).adapter) for fold in missing], device=device)
+    several = SeveralAdapters.load(
+        [str(group.run(fold).adapter) for fold in missing],
+        device=device,
+        max_new_tokens=int(_number(words, "max_new_tokens", ModelOptions().max_new_tokens)),
+    )
     for fold in missing:
-        data = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False).datamodule
+        built = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False)
+        data, adapter = built.datamodule, str(group.run(fold).adapter)
+        data.images = several.predictor.images
         data.validation_samples = None  # a run may validate on a sample: here all questions are asked
         data.read(several.predictor.tokenizer, ("dev",), report=lambda line: None)
         if not data.dev or not all(example.labels for example in data.dev):
@@ -124,16 +141,30 @@ def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
             )
         examples = {example.id: example for example in data.dev}
         records = [data.records[example.id] for example in data.dev]
-        found = several.predict(str(group.run(fold).adapter), records, examples)
+        _check_held_out(adapter, fold, records)
+        found = several.predict(adapter, records, examples)
         head = {"fold": fold, "n": len(found), "adapter_sha256": digests[fold]}
-        lines = [json.dumps(row) for row in (head, *map(prediction_row, found))]
+        texts = {record.id: text_digest(record.question) for record in records}
+        rows = [{**prediction_row(one), _DIGEST: texts[one.id]} for one in found]
+        lines = [json.dumps(row) for row in (head, *rows)]
         write_text(group.out_of_fold(fold), "\n".join(lines) + "\n")
         right = sum(one.decision == one.gold for one in found)
         say(f"Fold {fold}: {right} of {len(found)} right")
 
 
-def _target_risk(words: list[str]) -> float:
-    from medqlora.config.model import ModelOptions
+def _check_held_out(adapter: str, fold: int, records: Sequence[Record]) -> None:
+    """Raises InputError for validation questions that the fold's adapter has trained on: its folds were others."""
+    trained = read_adapter(adapter).get("train_ids")
+    known = set(map(str, trained)) if isinstance(trained, list) else set()
+    if both := [record.id for record in records if record.id in known]:
+        raise InputError(
+            f"--folds: {len(both)} of the {len(records)} validation questions of fold {fold} were trained on by "
+            f"{adapter} (the first is {both[0]}): the data or their options have changed since: begin a new "
+            "cross-validation"
+        )
 
-    value = CommandLine.parse(words).value("model.target_risk")
-    return ModelOptions().target_risk if value is None else float(str(value))
+
+def _number(words: list[str], name: str, default: float) -> float:
+    """A number under `--model.`."""
+    value = CommandLine.parse(words).value(f"model.{name}")
+    return default if value is None else float(str(value))

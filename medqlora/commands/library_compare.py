@@ -53,7 +53,12 @@ def run(words: list[str]) -> int:
     )
     from medqlora.inference.several import SeveralAdapters
 
-    several = SeveralAdapters.load(list(folders.values()), device=device_of(kept), option="--library")
+    several = SeveralAdapters.load(
+        list(folders.values()),
+        device=device_of(kept),
+        max_new_tokens=built.model.options.max_new_tokens,
+        option="--library",
+    )
     questions = data.sets[0]
     several.predictor.check_examples(questions.test)
     records = [questions.records[example.id] for example in questions.test]

@@ -44,9 +44,13 @@ def run(words: list[str]) -> int:
     from medqlora.inference.routed import RoutedPredictor
     from medqlora.inference.several import SeveralAdapters
 
-    routed = RoutedPredictor(
-        SeveralAdapters.load(adapters, device=device_of(kept), option="--library"), folders, router
+    several = SeveralAdapters.load(
+        adapters,
+        device=device_of(kept),
+        max_new_tokens=built.model.options.max_new_tokens,
+        option="--library",
     )
+    routed = RoutedPredictor(several, folders, router)
     tested, counts = [], Counter[str]()
     for questions in built.datamodule.sets:
         result = _tested(built, questions, routed, counts)

@@ -108,6 +108,7 @@ def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLo
             say(
                 f"Note: {folder} was trained with the prompt '{trained_with}', asked with '{data.prompt_name}'"
             )
+    data.images = backend.images()
     data.read(backend.tokenizer(), ("test",), report=say)
     data.read_benchmarks(report=say)
     for questions in data.sets:
@@ -140,6 +141,7 @@ def development_questions(words: list[str], adapters: Sequence[str]) -> "list[Pu
         extra = [] if fold is None else [f"--data.source.fold={fold}"]
         built = build(["test", *words, *extra], with_trainer=False)
         built.datamodule.validation_samples = None
+        built.datamodule.images = built.model.backend.images()
         built.datamodule.read(built.model.backend.tokenizer(), ("dev",), report=lambda line: None)
         read.append(built.datamodule)
     return read
@@ -149,18 +151,17 @@ def held_out_predictions(
     several: "SeveralAdapters", members: Sequence[str], words: list[str]
 ) -> "list[Prediction]":
     """The ensemble on its members' validation questions, each answered by the members that did not train on it."""
+    from medqlora.artifacts.evaluated_weights import trained_on
     from medqlora.inference.out_of_fold import out_of_fold
 
-    trained = {}
-    for member in members:
-        ids = read_adapter(member).get("train_ids")
-        if not isinstance(ids, list) or not ids:
-            return []  # an adapter made elsewhere: nobody knows what it was trained on
-        trained[member] = frozenset(map(str, ids))
+    if not all(read_adapter(member).get("train_ids") for member in members):
+        return []  # an adapter made elsewhere: nobody knows what it was trained on
     found: dict[str, Prediction] = {}
     for data in development_questions(words, members):
         records = [data.records[example.id] for example in data.dev if example.labels]
         examples = {example.id: example for example in data.dev}
+        own = [data.sets[0].own_record(record.id) for record in records]
+        trained = {member: trained_on(member, own) for member in members}
         for prediction in out_of_fold(several.predict, trained, records, examples):
             found.setdefault(prediction.id, prediction)
     return list(found.values())

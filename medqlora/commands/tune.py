@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from medqlora.commands.registry import Command
 from medqlora.commands.tune_options import STUDY, Search
 from medqlora.compat.argparse import option_names
 from medqlora.config.check import check_options
-from medqlora.config.space import read_space, word
+from medqlora.config.space import Dimension, read_space, word
 from medqlora.config.words import CommandLine, with_config
 from medqlora.errors import InputError
 from medqlora.utils.cache import why_not_writable
@@ -119,6 +120,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> Search:
             )
             raise InputError(f"--{name}: {fix}: leave it out")
     check_options("fit", rest, option_names(parser()), files=True)
+    _check_comparable(options, space, line)
     for name, dimension in space.items():
         for value in dimension.ends:
             _check_value(options.space, rest, word(name, value))
@@ -134,6 +136,21 @@ def _search(options: argparse.Namespace, rest: list[str]) -> Search:
         prune=options.prune,
         seed=options.search_seed,
     )
+
+
+def _check_comparable(options: argparse.Namespace, space: Mapping[str, Dimension], line: CommandLine) -> None:
+    """Raises InputError for a space whose trials would be judged by different questions or different texts."""
+    if "data.seed" in space and line.value("data.validation_samples") is not None:
+        raise InputError(
+            f"{options.space}: data.seed draws the questions of --data.validation_samples, and trials that validate on "
+            "other questions can't be compared: leave one of them out"
+        )
+    texts = [name for name in ("data.rationale", "data.prompt") if name in space]
+    if texts and options.metric == "val/loss":
+        raise InputError(
+            f"--metric val/loss: {texts[0]} changes the texts that it is the loss of, so trials can't be compared by "
+            "it: use val/macro_f1 or val/accuracy"
+        )
 
 
 def _check_value(file: str, rest: list[str], option: str) -> None:

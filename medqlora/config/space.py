@@ -14,11 +14,14 @@ from medqlora.config.schema import options
 from medqlora.errors import InputError
 
 Value = bool | int | float | str | None
+_OTHER = "trials that validate on other questions can't be compared"
 #: options that are no part of a search: of the test set, of weights, and those that `tune` gives itself
 _NOT_SEARCHED = {
     "data.test_samples": "the test questions are no part of a search",
     "data.questions": "the test questions are no part of a search",
     "data.allow_test_questions": "the test questions are no part of a search",
+    "data.validation_samples": _OTHER,
+    "data.topics": _OTHER,
     "model.adapter": "a fit trains a new adapter",
     "trainer.devices": "a trial takes one device, and --workers runs several",
     "trainer.default_root_dir": "each trial has a folder under --out",

@@ -146,13 +146,16 @@ class StageData(SetSizes):
         splits: dict[str, list[Record]] = read_stages(
             self.source, stages, report, allow_test_questions=self.allow_test_questions
         )._asdict()
-        self.held_out = splits["test"]
+        self.held_out, validation = splits["test"], splits["dev"]
         if self.options.selected_topics:
             splits, line = select(splits, self.options.selected_topics, stages)
             report(line)
         if self.retrieval is not None:
+            # also what `topics` leaves out: the adapter may be tested on all questions
             self.retrieval.held_out = (
-                {record.id for record in splits["test"]} if "test" not in stages else set()
+                set()
+                if "test" in stages
+                else {name for record in self.held_out for name in (record.id, *record.aliases)}
             )
         if "train" in stages:
             splits["train"] = draw_sample(splits["train"], self.train_samples, self.seed)
@@ -163,7 +166,7 @@ class StageData(SetSizes):
         self._sample(splits, stages)
         for name in stages:
             if name == "train" and self.training_stages:
-                self._take_stages(splits, report)
+                self._take_stages(splits, validation, report)
             elif splits[name]:
                 self._take(name, splits[name], self.source.name, report)
             elif name != "dev":  # a run without validation is the user's choice
@@ -248,8 +251,7 @@ class StageData(SetSizes):
         assert self.prompt is not None
         reject_tell_tale(records)
         records = self._retrieved(records, report)
-        learned = self._learned(records)
-        encoded = self._encoded(learned, self.prompt)
+        encoded = self._encoded(self.learned(records), self.prompt)
         report_unread_images(source, name, records, self.images, report)
         setattr(self, name, encoded)
         self.records.update((record.id, record) for record in records)
@@ -258,23 +260,27 @@ class StageData(SetSizes):
             part = balanced_part(encoded, self.records, self.options, where="--data.balance", report=report)
             self.stage_names, self.parts, self.train = [], [part], list(part.examples)
 
-    def _learned(self, records: list[Record]) -> list[Record]:
+    def learned(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records as they are tokenized: without the rationale of a decision where none is to be learned."""
         if self.options.rationale != "none":
             return records
         return [replace(record, long_answer="") if record.labels else record for record in records]
 
-    def _take_stages(self, splits: Mapping[str, list[Record]], report: Report) -> None:
+    def _take_stages(
+        self, splits: Mapping[str, list[Record]], validation: list[Record], report: Report
+    ) -> None:
         """Reads the training sets of the stages; `train` then holds each of their examples once."""
 
         def encoded(source: Source, records: list[Record]) -> tuple[list[Record], list[Encoded]]:
             reject_tell_tale(records)
             records = self._retrieved(records, report)
-            prompt = source.prompt(self.prompt_name)
-            learned = self._learned(records)
-            return records, encode_all(learned, prompt, self._read_with, self.max_prompt_tokens)
+            report_unread_images(source.name, "train", records, self.images, report)
+            return records, self._encoded(self.learned(records), source.prompt(self.prompt_name))
 
-        found = read_training_stages(self.training_stages, self.source, splits, self.options, encoded, report)
+        held_out = {"validation": validation, "test": self.held_out}  # whole: no sample, and every topic
+        found = read_training_stages(
+            self.training_stages, self.source, splits, self.options, encoded, report, held_out
+        )
         self.records.update(found.records)
         self.parts, self.stage_names = found.parts, found.names
         self.train = list({example.id: example for part in found.parts for example in part.examples}.values())
@@ -296,7 +302,7 @@ class StageData(SetSizes):
         topics = self.options.selected_topics if source is self.source else ()
         return QuestionSet(source, prompt, records, test, dev, free, sample, retrieval, topics)
 
-    def _encoded(self, records: list[Record], prompt: Prompt) -> list[Encoded]:
+    def _encoded(self, records: Sequence[Record], prompt: Prompt) -> list[Encoded]:
         return encode_all(records, prompt, self._read_with, self.max_prompt_tokens, images=self.images)
 
     def _retrieved(self, records: list[Record], report: Report) -> list[Record]:

@@ -17,9 +17,9 @@ _TREE = re.compile(r"[A-Z]\d\d(\.\d{3})*")
 
 @cache
 def _mesh() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Branch → its name, and heading → the beginnings of its tree numbers; of `mesh_branches.json`."""
+    """Branch → its name, and heading without case → the beginnings of its tree numbers; of `mesh_branches.json`."""
     shipped = json.loads(Path(__file__).with_name("mesh_branches.json").read_text("ascii"))
-    return shipped["branches"], shipped["headings"]
+    return shipped["branches"], {name.casefold(): trees for name, trees in shipped["headings"].items()}
 
 
 def branch_of(topic: str) -> str | None:
@@ -42,11 +42,11 @@ def branch_of(topic: str) -> str | None:
 def in_topics(record: Record, topics: Sequence[str]) -> bool:
     """Whether a question has a heading of one of the branches, or one of the topics itself."""
     branches = [branch for topic in topics if (branch := branch_of(topic)) is not None]
-    names = {topic.casefold() for topic in topics if branch_of(topic) is None}
+    names = {topic.casefold() for topic in topics}  # a branch's own name too: its heading need not be listed
     if any(topic.casefold() in names for topic in record.topics):
         return True
     _, headings = _mesh()
-    trees = [tree for topic in record.topics for tree in headings.get(topic, ())]
+    trees = [tree for topic in record.topics for tree in headings.get(topic.casefold(), ())]
     return any(tree == branch or tree.startswith(f"{branch}.") for tree in trees for branch in branches)
 
 

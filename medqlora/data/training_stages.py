@@ -70,16 +70,19 @@ def read_training_stages(
     options: DataOptions,
     encode: Encode,
     report: Report,
+    held_out: Mapping[str, Sequence[Record]],
 ) -> TrainingSet:
     """Reads and checks the training sets of all stages.
 
     Args:
         stages: in their order.
         main: `data.source`.
-        splits: its sets; no stage may hold a question of "dev" or "test".
+        splits: its sets, as they are used.
         options: of the run.
         encode: tokenizes a stage's records.
         report: gets each line for the terminal.
+        held_out: "validation" or "test" → all of its questions, which no stage may hold; also those that a sample or
+            `topics` leaves out, since they are asked later.
 
     Raises:
         InputError: a stage has no questions, or one that is held out.
@@ -92,7 +95,7 @@ def read_training_stages(
         if stage.source is not None:
             allowed = options.allow_test_questions
             records = read_stages(source, ("train",), report, allow_test_questions=allowed).train
-            _reject_held_out(name, records, splits["dev"], splits["test"])
+            _reject_held_out(name, records, held_out)
             records = _distinct(name, records, known)
         if not records:
             raise InputError(f"{where}.source: {source.name} has no train records: check its options")
@@ -165,15 +168,13 @@ def stage_name(stage: TrainingStage, source: Source) -> str:
     return stage.name or (source if stage.source is None else stage.source).name
 
 
-def _reject_held_out(
-    name: str, records: Sequence[Record], dev: Sequence[Record], test: Sequence[Record]
-) -> None:
+def _reject_held_out(name: str, records: Sequence[Record], held_out: Mapping[str, Sequence[Record]]) -> None:
     """Rejects validation and test questions of `data.source` in a stage, by their texts or by id and question.
 
     Raises:
         InputError: names the first.
     """
-    for kind, held in (("validation", dev), ("test", test)):
+    for kind, held in held_out.items():
         reject_shared_content({f"{OPTION} {name}": records}, held, kind)
         by_id = {(record.id, content(record)[0]): record for record in held}
         for record in records:

@@ -1,7 +1,7 @@
 """A cross-validation's figures: mean and spread over the folds, and the pooled out-of-fold predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from medqlora.errors import InputError
@@ -22,11 +22,13 @@ class FoldResult:
         fold: its number.
         run: its run's folder, as text.
         predictions: of its validation questions, by the adapter that did not train on them.
+        questions: id → SHA-256 of the question's text; empty of older files.
     """
 
     fold: int
     run: str
     predictions: Sequence[Prediction]
+    questions: Mapping[str, str] = field(default_factory=dict)
 
 
 class FoldRow(TypedDict):
@@ -150,7 +152,7 @@ def compare_groups(
         seed: of the bootstrap.
 
     Raises:
-        InputError: they have no question in common, or different answers to one.
+        InputError: they have no question in common, an id stands for two questions, or one has two answers.
     """
     other = {one.id: one for fold in others for one in fold.predictions}
     pairs = [(one, other[one.id]) for fold in folds for one in fold.predictions if one.id in other]
@@ -158,6 +160,12 @@ def compare_groups(
         raise InputError(
             f"--against {against}: it has none of these questions: name a cross-validation on the same data"
         )
+    texts, other_texts = (
+        {ident: text for fold in part for ident, text in fold.questions.items()} for part in (folds, others)
+    )
+    both = [one.id for one, _ in pairs if one.id in texts and one.id in other_texts]
+    if ident := next((ident for ident in both if texts[ident] != other_texts[ident]), None):
+        raise InputError(f"--against {against}: {ident} is another question there: compare on the same data")
     if differs := next((one.id for one, two in pairs if one.gold != two.gold), None):
         raise InputError(
             f"--against {against}: question {differs} has another answer there: compare on the same data"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from medqlora.config.model import EvaluationOptions
 from medqlora.errors import InputError
 from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
 from medqlora.inference.predictor import Predictor
@@ -100,15 +101,22 @@ class SeveralAdapters:
         if folder is None:
             return replace(self.predictor, calibration=None)
         trained = self.trained[folder]
+        prompt = lookup(trained.prompt, rationale_first=True)
         return replace(
             self.predictor,
-            prompt=lookup(trained.prompt),
+            prompt=prompt,
+            options=self._options(rationale_first=bool(prompt.lead)),
             max_prompt_tokens=trained.max_prompt_tokens,
             labels=trained.labels,
             calibration=trained.calibration,
             scope=trained.scope,
             wants_context=trained.with_contexts,
         )
+
+    def _options(self, *, rationale_first: bool) -> EvaluationOptions:
+        """Those of `predictor`; a decision after a rationale can't be scored before the rationale is generated."""
+        options = self.predictor.options
+        return replace(options, generate=True) if rationale_first else options
 
     def active(self, folder: str | None) -> AbstractContextManager[None]:
         """A block in which the adapter is switched on; None switches all off."""
@@ -132,8 +140,11 @@ class SeveralAdapters:
             records: the questions.
             examples: id → the encoded question; without them, questions are encoded as the adapter's record says.
         """
+        predictor = self.of(folder)
+        if examples is not None and any(examples[record.id].lead for record in records):
+            predictor = replace(predictor, options=self._options(rationale_first=True))
         with self.active(folder):
-            return self.of(folder).predict(records, examples)
+            return predictor.predict(records, examples)
 
 
 def mean_log_probabilities(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:

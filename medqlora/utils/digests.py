@@ -1,4 +1,4 @@
-"""SHA-256 digests of files."""
+"""SHA-256 digests of files and texts."""
 
 import hashlib
 from pathlib import Path
@@ -25,3 +25,8 @@ def file_digest(path: Path) -> FileDigest:
             digest.update(piece)
             size += len(piece)
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def text_digest(text: str) -> str:
+    """The SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

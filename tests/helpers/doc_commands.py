@@ -12,6 +12,7 @@ import pytest
 from medqlora.commands import arguments
 from medqlora.commands.registry import commands
 from medqlora.config.check import check_options
+from medqlora.config.command_options import own_options
 from medqlora.config.schema import class_options, known_classes
 from medqlora.config.shipped import config_path, shipped_configs
 from medqlora.config.words import CommandLine
@@ -134,7 +135,7 @@ def check_verb(verb: str, words: list[str]) -> None:
         if Path(config_path(name)).name.removesuffix(".yaml") in shipped_configs()
     }
     own = set(given.configs) - shipped or not given.configs
-    rest = given.without("config", "c")
+    rest = given.without("config", "c", *own_options(verb))  # the command takes its own off first
     if own:  # a class that only the reader's file names: its options are those of any class
         for option in rest.options:
             for key, kind in (("model.backend", "backend"), ("data.source", "source")):

@@ -1,6 +1,8 @@
 """Cross-validation, ensembles, combination, comparison and library, as a user runs them, on a tiny base."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ from interruptions import wait
 from safetensors.torch import load_file
 from warm_process import WarmCommand
 
+from medqlora.artifacts.evaluated_weights import trained_on
+from medqlora.artifacts.merge.folder import merged_record
 from medqlora.cli import main
 from medqlora.data import SyntheticTrials
 from medqlora.errors import InputError
 from medqlora.inference.predictor import Predictor
 from medqlora.models.adapters import read_adapter
+from medqlora.utils.manifests import write_folder_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -93,7 +98,10 @@ def test_each_fold_is_answered_by_the_adapter_that_did_not_train_on_it_and_all_c
         asked |= ids
         assert record["calibration"] == report["calibration"]
         assert record["calibration"]["n"] == 6  # type: ignore[index,call-overload]
-        assert record["calibrated_on"] == {"kind": "out-of-fold", "folds": [0, 4], "n": 6}
+        origin = {"kind": "out-of-fold", "folds": [0, 4], "n": 6}
+        assert record["calibrated_on"] == origin
+        merged = merged_record(record, group / f"version_{fold}" / "adapter", "float16")
+        assert merged["calibrated_on"] == origin
     assert report["pooled"]["n"] == 6
     page = (group / "cv_report.html").read_text()
     assert "Learning curves" in page
@@ -142,6 +150,9 @@ def test_an_ensemble_is_the_mean_of_log_probabilities_calibrated_on_what_each_me
     saved = json.loads((tested / "ensemble.json").read_text())
     assert saved["calibration"]["n"] == 6  # each development question of the two folds, once
     assert report["temperature"]["fitted_on"] == 6
+    fold = SyntheticTrials(train=26, dev=4, test=9, fold=0).read()
+    copied = [replace(fold.train[0], id="elsewhere"), fold.train[1], fold.dev[0]]  # also under another id
+    assert trained_on(str(group / "version_0" / "adapter"), copied) == {"elsewhere", fold.train[1].id}
     records = SyntheticTrials(train=26, dev=4, test=9).read().test
     each = [
         Predictor.load(group / f"version_{fold}" / "adapter", device="cpu", generate=False).predict(records)
@@ -202,6 +213,15 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
     assert "Settings that differ" in page.read_text()
+    again = tmp_path / "cv_1"
+    shutil.copytree(group, again)
+    assert run("compare", str(group), str(again), "--out", str(page)) == 0
+    file = again / "version_0" / "out_of_fold.jsonl"
+    head, *rows = lines(file)
+    rows[0]["question_sha256"] = "0" * 64  # another question under the same id
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *rows)))
+    assert run("compare", str(group), str(again), "--out", str(page)) == 2
+    assert f"{rows[0]['id']} is another question" in capsys.readouterr().err
     assert run("compare", str(group), "--out", str(page)) == 2
     assert run("compare", str(group), str(tmp_path)) == 2
 
@@ -323,3 +343,27 @@ def test_another_sources_questions_are_no_cross_validation_to_compare_with() -> 
     )
     with pytest.raises(InputError, match="none of these questions"):
         compare_groups(one, other, "cv_1")
+
+
+def test_folds_that_decide_after_a_rationale_are_validated_as_each_run_was(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--data.rationale=before", "--model.generate=true", "--model.max_new_tokens=4"]
+    given = [*words(tiny_bases["llama"], tmp_path), *more]
+    assert run("fit", *given, "--folds=0,4") == 0
+    found = tmp_path / "lightning_logs" / "cv_0"
+    report = json.loads((found / "cv_report.json").read_text())
+    for row in report["each"]:
+        scores = read_adapter(str(found / f"version_{row['fold']}" / "adapter"))["scores"]
+        assert row["accuracy"] == pytest.approx(scores["val/likelihood_accuracy"])  # type: ignore[call-overload,index]
+    capsys.readouterr()
+    assert run("test", *given, f"--ensemble={found}") == 0
+    # an adapter that trained on a fold's questions is not asked them out of fold
+    record = found / "version_0" / "adapter" / "medqlora.json"
+    stored = json.loads(record.read_text())
+    stored["train_ids"] += stored["dev_ids"][:1]
+    record.write_text(json.dumps(stored))
+    write_folder_manifest(record.parent)
+    (found / "version_0" / "out_of_fold.jsonl").unlink()
+    assert run("fit", *given, "--folds=0,4", f"--ckpt_path={found}") == 2
+    assert "validation questions of fold 0 were trained on" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Whole commands on questions with images: fit, resume, validate, test, predict, ask; and what refuses them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,19 @@ def test_the_services_engine_answers_as_the_predictor_does_from_an_image_in_memo
         wanted = predictor.answer("Is there one?", images=images)
         assert answers[ident].probabilities == pytest.approx(dict(wanted.probabilities), rel=1e-4)
         assert answers[ident].rationale == wanted.rationale
+
+
+def test_several_adapters_are_asked_with_the_images(finished: tuple[Path, Path, Any], tmp_path: Path) -> None:
+    _, config, fit = finished
+    again = shutil.copytree(adapter_of(fit), tmp_path / "again")
+    words = [f"--config={config}", f"--trainer.default_root_dir={tmp_path}"]
+    tested = run("test", [*words, f"--model.adapter={again}"])
+    assert main(["test", *words, "--ensemble", str(adapter_of(fit)), str(again)]) == 0
+
+    def probabilities(folder: Path) -> dict[str, list[float]]:
+        lines = (folder / "predictions.jsonl").read_text("utf-8").splitlines()
+        return {row["id"]: list(row["probabilities"].values()) for row in map(json.loads, lines)}
+
+    alone = probabilities(Path(tested.trainer.log_dir))
+    together = probabilities(tmp_path / "lightning_logs" / "version_1")
+    assert together == {ident: pytest.approx(values, rel=1e-3) for ident, values in alone.items()}

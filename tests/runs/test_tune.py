@@ -87,6 +87,22 @@ def test_a_wrong_search_is_refused_before_anything_is_made(
     assert not (tmp_path / "search").exists()
 
 
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ("data.seed: [1, 2]", "data.seed draws the questions of --data.validation_samples"),
+        ("data.rationale: [none, after]", "--metric val/loss: data.rationale changes the texts"),
+    ],
+)
+def test_trials_that_could_not_be_compared_are_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], space: str, told: str
+) -> None:
+    (tmp_path / "space.yaml").write_text(f"{space}\n", encoding="utf-8")
+    assert main(["tune", *words, "--data.validation_samples=2"]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "search").exists()
+
+
 def test_a_trial_that_falls_behind_is_pruned(tmp_path: Path) -> None:
     search = Search((), {"model.lora.r": Choices((2, 4)), "x": Interval(0, 1)}, 9, "val/accuracy", tmp_path)
     study = open_study(search, first=True)

@@ -89,6 +89,7 @@ def merged_record(
         "data",
         "labels",
         "calibration",
+        "calibrated_on",
         "training",
         "scores",
         "chosen_by",

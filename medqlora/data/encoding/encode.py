@@ -151,7 +151,7 @@ class _Encoder:
         self._end_ids = [self._text.eos] if end is None else []
         self.identity = [
             prompt.sha256(tokenizer),
-            [_code(kind.__module__) for kind in type(prompt).__mro__ if issubclass(kind, Prompt)],
+            [_code(kind.__module__) for kind in _classes(prompt)],
             self._text.digest,
             list(frame),
             max_prompt_tokens,
@@ -304,6 +304,12 @@ class _Encoder:
                 f"{at_with_id(record)}: {OPTION}: with this tokenizer the answer {record.answer!r} does not begin with "
                 f"the tokens that are scored for it after the prompt {self._prompt.name!r}: use another prompt"
             )
+
+
+def _classes(prompt: Prompt) -> list[type[Prompt]]:
+    """The classes that make a prompt's text; of a prompt around another one, those of both."""
+    own = [kind for kind in type(prompt).__mro__ if issubclass(kind, Prompt)]
+    return [*own, *_classes(prompt.inner)] if isinstance(prompt, RationaleFirst) else own
 
 
 @cache

@@ -33,8 +33,8 @@ def lookup(name: str, option: str = OPTION, *, rationale_first: bool = False) ->
         if not rationale_first:
             raise InputError(
                 f"{option}: this adapter was trained with data.rationale: before, and writes its rationale before the "
-                "decision: `validate`, `test`, `predict` and `ask` evaluate it, other commands don't: train with "
-                "--data.rationale after"
+                "decision: `validate`, `test`, `predict`, `ask` and `fit --folds` evaluate it, this does not: train "
+                "with --data.rationale after"
             )
         return RationaleFirst(lookup(name.removesuffix(SUFFIX), option))
     registered = PROMPTS.get(name)

@@ -44,9 +44,23 @@ def check_examples(data: StageData, tokenizer: Tokenizer) -> list[str]:
         InputError: as `check_answers` and `check_apart`.
     """
     assert data.prompt is not None
-    check_answers(data.train, data.records, data.prompt, tokenizer, data.end_token_ids, data.images)
+    for examples, prompt in _with_prompts(data, data.prompt):
+        listed = data.learned([data.records[example.id] for example in examples])
+        learned = {record.id: record for record in listed}
+        check_answers(examples, learned, prompt, tokenizer, data.end_token_ids, data.images)
     trained = [data.records[example.id] for example in data.train]
     return check_apart(trained, data.held_out, data.source)
+
+
+def _with_prompts(data: StageData, prompt: Prompt) -> list[tuple[Sequence[Encoded], Prompt]]:
+    """The training examples with the prompt that made them: a stage's source may have one of its own."""
+    if not data.training_stages:
+        return [(data.train, prompt)]
+    sources = [stage.source or data.source for stage in data.training_stages]
+    return [
+        (part.examples, source.prompt(data.prompt_name))
+        for part, source in zip(data.parts, sources, strict=True)
+    ]
 
 
 def check_answers(
@@ -65,7 +79,7 @@ def check_answers(
 
     Args:
         examples: the training set.
-        records: id → record, of these examples at least.
+        records: id → record as it is learned, of these examples at least.
         prompt: template of the examples.
         tokenizer: has encoded the examples.
         end_token_ids: tokens that end an answer.

@@ -27,6 +27,8 @@ def test_lists_and_intervals_are_read_flat_or_nested(tmp_path: Path) -> None:
     ("line", "told"),
     [
         ("data.test_samples: [1, 2]", "the test questions are no part of a search"),
+        ("data.validation_samples: [5, 6]", "validate on other questions can't be compared"),
+        ("data.topics: [C14, C04]", "validate on other questions can't be compared"),
         ("data.source.test: [a, b]", "a search takes plain options"),
         ("data.benchmarks: [a, b]", "a search takes plain options"),
         ("model.lora.rank: [8, 16]", "did you mean 'model.lora.r'"),

@@ -14,6 +14,7 @@ from medqlora.data import prompts
 from medqlora.data.encoding import encoded_cache
 from medqlora.data.encoding.encode import encode, encode_all
 from medqlora.data.prompts.lm_eval import LMEvalChoice
+from medqlora.data.prompts.rationale_first import RationaleFirst
 from medqlora.records import Record
 
 
@@ -99,6 +100,10 @@ def test_a_changed_file_of_a_prompt_voids_what_was_encoded_with_it(records, own_
     assert len(list(own_cache.iterdir())) == 1
     encode_all(records[:2], loaded(text + "# changed\n"), family("llama3"), 60, progress=False)
     assert len(list(own_cache.iterdir())) == 2
+    # also of a prompt within another
+    for shown, files in ((text, 3), (text, 3), (text + "# changed\n", 4)):
+        encode_all(records[:2], RationaleFirst(loaded(shown)), family("llama3"), 60, progress=False)
+        assert len(list(own_cache.iterdir())) == files
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])

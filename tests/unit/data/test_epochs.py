@@ -176,3 +176,45 @@ def test_a_step_holds_the_texts_of_its_own_stage_where_ids_collide(tokenizer: An
         for record in records:
             (text,) = (text for text in texts if record.question in text)
             assert f" {record.answer}. {record.long_answer}" in text
+
+
+def test_a_stage_may_not_hold_what_a_sample_or_a_topic_leaves_out_of_validation_and_test(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    from harness import questions, write_rows
+
+    def rows(count: int, start: int) -> list[dict[str, Any]]:
+        return [{**row, "topics": [f"t{n % 2}"]} for n, row in enumerate(questions(count, start))]
+
+    held = {"dev": rows(6, 100), "test": rows(6, 200)}
+    files = {name: str(write_rows(tmp_path / f"{name}.jsonl", part)) for name, part in held.items()}
+    main = JSONLines(train=str(write_rows(tmp_path / "train.jsonl", rows(8, 0))), **files)
+    for kind, name in (("validation", "dev"), ("test", "test")):
+        for number, row in enumerate(held[name]):
+            other = {**row, "id": f"other-{number}"}
+            leaky = str(write_rows(tmp_path / f"{name}{number}.jsonl", [other]))
+            stages = [TrainingStage(source=JSONLines(train=leaky, dev_fraction=0)), TrainingStage()]
+            with pytest.raises(InputError, match=rf"of the {kind} set"):
+                read(main, stages, tokenizer, validation_samples=2, topics="t1")
+
+
+def test_a_stages_images_reach_the_model(tokenizer: Any) -> None:
+    from medqlora.data import SyntheticRadiographs
+
+    class Reader:
+        """Two tokens an image, in place of one that the tokenizer has."""
+
+        placeholder, identity = "7", "two tokens"
+        token_id = tokenizer.encode("7", add_special_tokens=False)[-1]
+
+        def count(self, image: object) -> int:
+            return 2
+
+    source = SyntheticRadiographs(4, 2, 2)
+    data = StageData(source, None, DataOptions(), [TrainingStage()])
+    plain = StageData(source, None, DataOptions())
+    for one in (data, plain):
+        one.images = Reader()
+        one.read(tokenizer, ("train", "dev"), report=lambda line: None)
+    assert all(len(one.images) == 1 for one in plain.train)
+    assert data.train == plain.train

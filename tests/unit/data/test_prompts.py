@@ -13,7 +13,7 @@ from medqlora.data import prompts
 from medqlora.data.encoding.encode import encode, end_token_ids
 from medqlora.data.sources.pubmedqa import PubMedQA
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import ImageFile, Record
 
 LABELS = ("yes", "no", "maybe")
 SENTINEL = "GIVEAWAY"
@@ -125,6 +125,7 @@ def test_every_other_field_of_a_record_leaves_the_prompt_as_it_is():
         "topics": (SENTINEL,),
     }
     free |= {"annotations": {"reasoning_free": SENTINEL}, "where": SENTINEL, "aliases": (SENTINEL,)}
+    free["images"] = (ImageFile(SENTINEL, SENTINEL),)  # a base that reads text alone leaves them out
     seen = {"question", "contexts", "options", "labels", "subject"}
     assert {field.name for field in fields(Record)} == {*free, *seen}
     changed = Record(question=base.question, contexts=base.contexts, labels=base.labels, **free)

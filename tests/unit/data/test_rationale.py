@@ -10,8 +10,10 @@ from tokenizer_families import FAMILIES, family
 from medqlora.config.data import DataOptions
 from medqlora.data import SyntheticTrials, encode_all, lookup
 from medqlora.data.stage_data import StageData
+from medqlora.data.training_stages import TrainingStage
 from medqlora.errors import InputError
 from medqlora.inference.evaluator import after_rationale
+from medqlora.training.checks.examples import check_examples
 
 
 def read(rationale: str, tokenizer: Any) -> StageData:
@@ -66,3 +68,17 @@ def test_the_cache_keeps_where_the_decision_is(tmp_path: Path, monkeypatch: pyte
     kept = encode_all(records, prompt, tokenizer, 512, progress=False)
     assert [(one.label_at, one.lead) for one in kept] == [(one.label_at, one.lead) for one in made]
     assert all(one.label_at and one.lead for one in kept)
+
+
+@pytest.mark.parametrize("rationale", ["none", "after", "before"])
+def test_the_checks_of_a_fit_take_what_each_option_learns(rationale: str) -> None:
+    tokenizer = family(next(iter(FAMILIES)))
+    assert check_examples(read(rationale, tokenizer), tokenizer) == []
+    staged = StageData(
+        SyntheticTrials(train=6, dev=4, test=4),
+        None,
+        DataOptions(rationale=rationale),  # type: ignore[arg-type]
+        [TrainingStage(source=SyntheticTrials(train=6, test=4, seed=5)), TrainingStage()],
+    )
+    staged.read(tokenizer, ("train", "dev"), report=lambda line: None)
+    assert check_examples(staged, tokenizer) == []

@@ -3,16 +3,20 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from medqlora.config.data import DataOptions
+from medqlora.data import SyntheticTrials
 from medqlora.data import topics as module
+from medqlora.data.stage_data import StageData
 from medqlora.data.topics import in_topics, select
 from medqlora.errors import InputError
-from medqlora.records import Record
+from medqlora.records import Record, Splits
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,3 +88,43 @@ def test_on_pubmedqa_the_branches_hold_the_questions_that_their_headings_say(pub
     # whatever is named Neoplasms belongs to C04; carcinomas and the like come in addition
     assert len(by_word - found) <= 2
     assert len(found) > len(by_word)
+
+
+def test_retrieval_leaves_out_the_articles_of_all_test_questions_not_of_a_topics_alone() -> None:
+    from tokenizer_families import FAMILIES, family
+
+    class Kept:
+        """Leaves the contexts, and keeps what may not be given."""
+
+        def __init__(self) -> None:
+            self.held_out: set[str] = set()
+
+        def contexts(self, records: list[Record], report: object) -> list[Record]:
+            return records
+
+        def of_set(self, *given: object) -> None:
+            return None
+
+    class Retrieving(StageData):
+        def make_retrieval(self, tokenizer: object) -> Any:
+            return kept
+
+    kept = Kept()
+
+    class Known(SyntheticTrials):
+        def read(self) -> Splits:
+            found = super().read()
+            return found._replace(test=[replace(one, aliases=(f"pmid {one.id}",)) for one in found.test])
+
+    source = Known(train=12, dev=8, test=8)
+    topic = source.read().train[0].topics[0]
+    data = Retrieving(source, None, DataOptions(topics=topic))
+    data.read(family(next(iter(FAMILIES))), ("train", "dev"), report=lambda line: None)
+    assert len(data.train) < 12
+    assert kept.held_out == {name for one in source.read().test for name in (one.id, f"pmid {one.id}")}
+
+
+def test_headings_are_compared_without_case_also_where_a_branch_is_asked_for() -> None:
+    assert in_topics(record("heart diseases"), ["Heart Diseases"])
+    assert in_topics(record("HEART DISEASES"), ["C14"])
+    assert not in_topics(record("heart"), ["C14", "Heart Diseases"])

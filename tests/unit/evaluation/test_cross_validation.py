@@ -1,6 +1,8 @@
 """A cross-validation's figures, and models side by side, against scikit-learn, numpy and statsmodels."""
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +138,45 @@ def test_models_side_by_side_have_exact_tests_adjusted_by_holm() -> None:
     )
     assert [verdict(row) for row in rows[:2]] == ["", "better"]
     assert verdict(rows[2]) == "may be chance"
+
+
+def test_runs_on_other_questions_under_the_same_ids_are_not_paired() -> None:
+    from medqlora.artifacts.run_summary import Decided, RunSummary
+    from medqlora.commands.compare import paired
+
+    def tested(name: str, text: str | None, *idents: str) -> RunSummary:
+        return RunSummary(name, "test", answers={ident: Decided("yes", "yes", text) for ident in idents})
+
+    one = tested("one", "Does it help?", "a", "b")
+    with pytest.raises(InputError, match="RUN other: b is another question than in one"):
+        paired([one, tested("other", "Does it harm?", "b", "c")])
+    for text in ("Does it help?", None):
+        rows, notes = paired([one, tested("other", text, "b", "c")])
+        assert [row["n"] for row in rows] == [1, 1]
+        assert "on the 1 questions" in notes[0]
+
+
+def test_a_test_of_free_answers_has_no_decisions_to_pair(tmp_path: Path) -> None:
+    from medqlora.artifacts.run_summary import summarize
+    from medqlora.commands.compare import paired
+
+    for name in ("version_0", "version_1"):
+        (tmp_path / name).mkdir()
+        report = {"dataset": "d", "split": "test", "decided_by": "exact_match"}
+        (tmp_path / name / "test_report.json").write_text(json.dumps(report))
+        lines = [{"id": f"q{n}", "gold": f"answer {n}", "text": "x", "exact_match": False} for n in range(3)]
+        (tmp_path / name / "predictions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    rows, notes = paired([summarize(str(tmp_path / name)) for name in ("version_0", "version_1")])
+    assert rows == []
+    assert len(notes) == 2
+    assert all("no decisions to pair" in note for note in notes)
+
+
+def test_cross_validations_of_other_questions_under_the_same_ids_are_not_paired() -> None:
+    one, other, older = (
+        [FoldResult(0, "", predictions(3, 1), {f"q{n}": f"{text} {n}" for n in range(3)} if text else {})]
+        for text in ("easy", "hard", "")
+    )
+    with pytest.raises(InputError, match="q0 is another question there"):
+        compare_groups(one, other, "cv_1")
+    assert compare_groups(one, older, "cv_1")["n"] == compare_groups(one, one, "cv_1")["n"] == 3
