@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser, own_and_rest
+from medqlora.commands.early_read import read_found_early
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable
@@ -71,6 +72,7 @@ def run(command: str, words: list[str]) -> int:
     from medqlora.data.sources.recognised import recognised
 
     found = recognised(options.source, "init")
+    read_found_early(found, options.test, rest)
     asker = Asker(
         asks=not options.yes and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     )

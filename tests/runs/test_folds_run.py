@@ -201,6 +201,8 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert run("runs", str(group.parent)) == 0
     assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
+    own = group / "version_0"
+    assert f"medqlora test --config {own}/config.yaml --model.adapter {own}/adapter`" in shown
     assert "Settings that differ" in page.read_text()
     assert run("compare", str(group), "--out", str(page)) == 2
     assert run("compare", str(group), str(tmp_path)) == 2
