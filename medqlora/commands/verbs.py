@@ -119,7 +119,7 @@ def prepared(words: list[str], command: str | None = None, into: Path | None = N
     """
     source = check_options(words[0], words[1:], own_options(words[0]), files=True)
     check_places(words)
-    if words[0] in ("fit", "validate") and not CommandLine.parse(words).has("print_config"):
+    if words[0] in ("fit", "validate", "test") and not CommandLine.parse(words).has("print_config"):
         read_early(source)
     import_unsloth_if_named(words)
     if words[0] == "fit":
