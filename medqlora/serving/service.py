@@ -336,6 +336,10 @@ class Service:
 
     def warnings(self, question: Question, done: Done) -> list[Json]:
         """What the client has to know of this answer, a sentence each."""
+        own = [] if done.answer.warning is None else [done.answer.warning]
+        return [*own, *self._of_contexts(question, done)]
+
+    def _of_contexts(self, question: Question, done: Done) -> list[Json]:
         model, given = self.pool.models.get(question.model), question.contexts or done.sources
         if done.sources is not None and done.sources.get("contradicted"):
             return ["The answer's own sources contradict a part of it."]

@@ -9,6 +9,7 @@ from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
 from medqlora.inference.answer import Answer, answer_of
 from medqlora.inference.calibration import Calibration
+from medqlora.inference.training_scope import TrainingScope
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.serving.engine import Job, ServedModel
 from medqlora.utils.types import Tokenizer
@@ -29,6 +30,7 @@ class Spoken:
         served: what clients are told of it.
         prompt, tokenizer, max_prompt_tokens: make token ids of a question.
         calibration: of its confidence; None without one.
+        scope: what the model was trained on; None for a bare base model.
         note: text that every answer ends with.
         images: counts the tokens of images; None for a base that reads text alone.
     """
@@ -38,6 +40,7 @@ class Spoken:
     tokenizer: Tokenizer
     max_prompt_tokens: int
     calibration: Calibration | None
+    scope: TrainingScope | None
     note: str
     images: ImageReader | None = None
 
@@ -72,7 +75,7 @@ class Spoken:
         prediction = Prediction(
             job.id, None, record.labels, tuple(logprobs), tuple(lengths), text=text, parsed=parsed
         )
-        return answer_of(prediction, record, self.calibration, self.note)
+        return answer_of(prediction, record, self.calibration, self.note, self.scope)
 
 
 def record_of(job: Job, served: ServedModel) -> Record:

@@ -60,6 +60,7 @@ class LlamaCppEngine:
             backend.tokenizer(),
             trained.max_prompt_tokens,
             calibration,
+            trained.scope,
             spec.note,
         )
         context = trained.max_prompt_tokens + spec.max_new_tokens

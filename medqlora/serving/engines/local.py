@@ -356,8 +356,9 @@ class LocalEngine:
 
     def _entry(self, name: str, trained: Trained, adapter: str, remarks: Sequence[str] = ()) -> _Loaded:
         prompt = lookup(trained.prompt)
-        # a calibration belongs to the model that it was fitted on
-        calibration = None if name == BASE and self._spec.adapters else trained.calibration
+        # a calibration belongs to the model that it was fitted on, and a scope to what was trained
+        bare = name == BASE and bool(self._spec.adapters)
+        calibration = None if bare else trained.calibration
         served = served_model(
             name,
             str(self._backend.base),
@@ -374,6 +375,7 @@ class LocalEngine:
             predictor.tokenizer,
             trained.max_prompt_tokens,
             calibration,
+            None if bare else trained.scope,
             self._spec.note,
             predictor.images,
         )

@@ -101,13 +101,22 @@ class VLLMEngine:
                 name, backend.base, own.labels, own.calibration, wants_context=own.with_contexts
             )
             prompt = lookup(own.prompt)
-            spoken[name] = Spoken(shown, prompt, tokenizer, own.max_prompt_tokens, own.calibration, spec.note)
+            spoken[name] = Spoken(
+                shown, prompt, tokenizer, own.max_prompt_tokens, own.calibration, own.scope, spec.note
+            )
             known[name] = name
         if bases:
             calibration = None if spec.adapters else trained.calibration
             shown = served_model(BASE, backend.base, trained.labels, calibration)
+            scope = None if spec.adapters else trained.scope
             spoken[BASE] = Spoken(
-                shown, lookup(trained.prompt), tokenizer, trained.max_prompt_tokens, calibration, spec.note
+                shown,
+                lookup(trained.prompt),
+                tokenizer,
+                trained.max_prompt_tokens,
+                calibration,
+                scope,
+                spec.note,
             )
             known[BASE] = bases[0]
         return cls(url, spoken, end_token_ids(lookup(trained.prompt), tokenizer), known, max(4, spec.rows))
