@@ -46,7 +46,8 @@ def serve(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     limits = limits_of(options)
     bound = bind(options)
     try:
-        service = build(options, adapters, base)
+        with phase("Preparing the service"):
+            service = build(options, adapters, base)
         try:
             return asyncio.run(Running(service, limits, bound).run())
         except Interrupted as end:
