@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -254,6 +255,9 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
     else:
         plan += [f"Memory:  {memory_words(report)}", f"Work:    {time_words(report)}"]
         notes = [f"Note:    {note}" for note in report["notes"]]
+    typed = shlex.quote(str(out))
+    # a comment to a shell: the line is often pasted whole
+    follow = "" if read.look.records["test"] else " --data.source.test FILE  # FILE: your test questions"
     head = [
         f"Written by medqlora {__version__}: medqlora init",
         f"Data:    {read.look.source}: {sets} questions",
@@ -262,8 +266,8 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
         *plan,
         *notes,
         "",
-        f"  medqlora fit  --config {out}",
-        f"  medqlora test --config {out}",
+        f"  medqlora fit  --config {typed}",
+        f"  medqlora test --config {typed}{follow}",
         "",
         "Every option: medqlora fit --help. The paths are seen from the folder where the command runs.",
     ]
@@ -273,6 +277,5 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
         raise InputError(
             f"--out {out}: it can't be written ({error.strerror}): name another place"
         ) from error
-    follow = "" if read.look.records["test"] else " (it has no test questions yet: --data.source.test FILE)"
-    lines = [*plan, *notes, f"Wrote {out}. Next:", f"  medqlora fit --config {out}"]
-    print("\n".join([*map(printable, lines), f"  medqlora test --config {out}{follow}"]), flush=True)
+    lines = [*plan, *notes, f"Wrote {out}. Next:", f"  medqlora fit --config {typed}"]
+    print("\n".join([*map(printable, lines), f"  medqlora test --config {typed}{follow}"]), flush=True)
