@@ -14,6 +14,7 @@ from medqlora.artifacts.evaluated_weights import EvaluatedWeights
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.evaluation.report.context import Context
 from medqlora.module import QLoRAModule
+from medqlora.utils.cache import base_words
 from medqlora.utils.files import now
 from medqlora.utils.progress import duration
 
@@ -33,7 +34,7 @@ def report_context(trainer: Trainer, module: QLoRAModule, answering_s: float) ->
     record = {} if weights is None else weights.record
     answering = f"{duration(answering_s)} for all answers, after loading"
     facts = {
-        "Base model": module.backend.base,
+        "Base model": base_words(module.backend.base),
         "Adapter": "none" if weights is None or weights.kind == "base" else weights.name,
         "Date": f"{now()[:16].replace('T', ' ')} UTC",
         "Tested on": ", ".join(source.name for source in (module.data.source, *module.data.benchmarks)),

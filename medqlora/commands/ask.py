@@ -133,11 +133,20 @@ def run(command: str, words: list[str]) -> int:
         image_file(Path(image).expanduser(), "--image")
     if options.image and options.index is not None:
         raise InputError("--image: answers from an index are for text alone: leave out --image or --index")
+    _check_adapter(options.adapter)
     predictor = _load(options)
     if options.question is None:
         return _loop(predictor, options, context)
     _answer(predictor, options.question, context, options)
     return 0
+
+
+def _check_adapter(name: str | None) -> None:
+    """Refuses a path that leads nowhere, before anything heavy is imported; `owner/name` may be on the Hub."""
+    if name is None or Path(name).expanduser().exists():
+        return
+    if Path(name).is_absolute() or name.count("/") != 1 or Path(name).parent.is_dir():
+        raise InputError(f"--adapter: there is no folder {name}: give the adapter/ folder of a finished run")
 
 
 def _load(options: argparse.Namespace) -> "Predictor | RoutedPredictor":

@@ -97,6 +97,17 @@ def run(command: str, words: list[str]) -> int:
     return 0
 
 
+def _how_to_test(run: "RunSummary") -> str:
+    """The command that tests a run on the questions of its own configuration."""
+    config, adapter = Path(run.name) / "config.yaml", Path(run.name) / "adapter"
+    if not config.is_file() or not adapter.is_dir():
+        return "it has no adapter of its own."
+    words = ["medqlora", "test", "--config", str(config), "--model.adapter", str(adapter)]
+    if run.settings.get("data.source.init_args.test") == "null":
+        words += ["--data.source.test", "FILE"]
+    return f"`{shlex.join(words)}`."
+
+
 def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
     """The tested runs on the questions of all of them, the first of them as reference; and what was left out.
 
@@ -106,7 +117,7 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
     from medqlora.evaluation.side_by_side import side_by_side
 
     notes = [
-        f"{one.name} was not tested: `medqlora test --model.adapter {one.name}/adapter`."
+        f"{one.name} was not tested: {_how_to_test(one)}"
         if one.tested is None
         else f"{one.tested} has no decisions to pair: its report says how free answers compare."
         for one in runs

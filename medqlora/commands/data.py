@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser, own_and_rest
+from medqlora.commands.early_read import read_found_early
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 
@@ -117,6 +118,7 @@ def _read_drafted(source: str, base: str | None, rest: list[str]) -> "ReadSets":
     from medqlora.data.sources.recognised import recognised
 
     found = recognised(source, "data")
+    read_found_early(found, None, rest)
     from medqlora.commands.first_config import Draft, suggested_bases
     from medqlora.commands.fitting_limit import read_fitting
     from medqlora.commands.machine import this_machine

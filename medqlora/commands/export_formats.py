@@ -8,6 +8,7 @@ from medqlora.commands.newest_run import adapter_or_newest
 from medqlora.commands.verification_options import check_verification, questions_of
 from medqlora.config.exports import bits_of
 from medqlora.errors import InputError
+from medqlora.utils.cache import base_words
 from medqlora.utils.files import disk_full
 from medqlora.utils.progress import phase
 
@@ -59,7 +60,7 @@ def _export_gguf(options: argparse.Namespace, out: Path) -> int:
                 options.verify == "true",
             )
         )
-    print(f"Exporting {made.merge.adapter} with {made.merge.live.name}", flush=True)
+    print(f"Exporting {made.merge.adapter} with {base_words(made.merge.live.name)}", flush=True)
     try:
         report = made.finish(_written(made, options))
     except InputError:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.commands.arguments import Parser, own_and_rest
+from medqlora.commands.early_read import read_found_early
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable
@@ -71,6 +73,7 @@ def run(command: str, words: list[str]) -> int:
     from medqlora.data.sources.recognised import recognised
 
     found = recognised(options.source, "init")
+    read_found_early(found, options.test, rest)
     asker = Asker(
         asks=not options.yes and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     )
@@ -252,6 +255,9 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
     else:
         plan += [f"Memory:  {memory_words(report)}", f"Work:    {time_words(report)}"]
         notes = [f"Note:    {note}" for note in report["notes"]]
+    typed = shlex.quote(str(out))
+    # a comment to a shell: the line is often pasted whole
+    follow = "" if read.look.records["test"] else " --data.source.test FILE  # FILE: your test questions"
     head = [
         f"Written by medqlora {__version__}: medqlora init",
         f"Data:    {read.look.source}: {sets} questions",
@@ -260,8 +266,8 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
         *plan,
         *notes,
         "",
-        f"  medqlora fit  --config {out}",
-        f"  medqlora test --config {out}",
+        f"  medqlora fit  --config {typed}",
+        f"  medqlora test --config {typed}{follow}",
         "",
         "Every option: medqlora fit --help. The paths are seen from the folder where the command runs.",
     ]
@@ -271,6 +277,5 @@ def _write(out: Path, draft: "Draft", read: "ReadSets", report: "Report | str", 
         raise InputError(
             f"--out {out}: it can't be written ({error.strerror}): name another place"
         ) from error
-    follow = "" if read.look.records["test"] else " (it has no test questions yet: --data.source.test FILE)"
-    lines = [*plan, *notes, f"Wrote {out}. Next:", f"  medqlora fit --config {out}"]
-    print("\n".join([*map(printable, lines), f"  medqlora test --config {out}{follow}"]), flush=True)
+    lines = [*plan, *notes, f"Wrote {out}. Next:", f"  medqlora fit --config {typed}"]
+    print("\n".join([*map(printable, lines), f"  medqlora test --config {typed}{follow}"]), flush=True)

@@ -12,6 +12,7 @@ from medqlora.commands.verification_options import (
     questions_of,
 )
 from medqlora.errors import InputError
+from medqlora.utils.cache import base_words
 from medqlora.utils.progress import phase
 
 COMMAND = Command("merge", "an adapter merged into its base model, and verified", rank=65)
@@ -89,7 +90,7 @@ def _merge(options: argparse.Namespace) -> int:
     )
     with phase("Reading the adapter and its base"):
         merge = Merge(request)
-    print(f"Merging {merge.adapter} into {merge.live.name}", flush=True)
+    print(f"Merging {merge.adapter} into {base_words(merge.live.name)}", flush=True)
     questions = questions_of(options, merge.record, merge.adapter)
     progress = ProgressLines()
     folder, merged = merge.write(progress.update)

@@ -2,6 +2,8 @@
 
 from typing import TypedDict
 
+from medqlora.utils.cache import base_words
+
 _GIB = 2**30
 
 
@@ -64,7 +66,7 @@ def report_lines(report: Report) -> list[str]:
     """The report for the terminal."""
     unit = (_GIB, "GiB") if report["peak"] >= _GIB else (2**20, "MiB")
     return [
-        f"Plan for {report['base']}: {report['engine']} engine, checkpointing {_checkpointing(report)}",
+        f"Plan for {base_words(report['base'])}: {report['engine']} engine, checkpointing {_checkpointing(report)}",
         *(f"Note: {note}" for note in report["notes"]),
         "",
         *_phase_lines(report, *unit),

@@ -18,6 +18,7 @@ from medqlora.artifacts.runs import is_alive
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
+from medqlora.utils.cache import base_words
 from medqlora.utils.terminal import printable_line
 
 COMMAND = Command(
@@ -263,7 +264,7 @@ def _table(runs: list[RunRow]) -> list[str]:
             _shown(run["command"]),
             "damaged record" if run["damaged"] else _shown(run["state"]),
             ", ".join(f"{name} {value:.4f}" for name, value in run["best"].items()) or _UNKNOWN,
-            _shown(run["base"]),
+            _shown(run["base"] and base_words(run["base"])),
             _size(run["bytes"]),
             _UNKNOWN if run["started"] is None else run["started"][:16].replace("T", " "),
         )

@@ -12,6 +12,7 @@ from medqlora.config.backends import BACKEND_NAMES
 from medqlora.config.serving import ENGINES, ServeOptions
 from medqlora.errors import InputError
 from medqlora.safety import check_note
+from medqlora.utils.progress import phase
 
 COMMAND = Command("serve", "an HTTP API and a page that answer questions", rank=55)
 
@@ -68,7 +69,8 @@ def run(command: str, words: list[str]) -> int:
     if options.adapter_folder is not None and not Path(options.adapter_folder).expanduser().is_dir():
         raise InputError(f"--adapter_folder: there is no folder {options.adapter_folder}: check the path")
     adapters, base = served(options)
-    from medqlora.serving.server import serve
+    with phase("Loading the program"):
+        from medqlora.serving.server import serve
 
     return serve(options, adapters, base)
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medqlora.commands.early_read import read_early
 from medqlora.commands.places import check_places
 from medqlora.commands.registry import Command, commands
 from medqlora.commands.unsloth_first import import_unsloth_if_named
@@ -116,8 +117,10 @@ def prepared(words: list[str], command: str | None = None, into: Path | None = N
     Raises:
         InputError: an option is wrong, or a folder can't be written.
     """
-    check_options(words[0], words[1:], own_options(words[0]), files=True)
+    source = check_options(words[0], words[1:], own_options(words[0]), files=True)
     check_places(words)
+    if words[0] in ("fit", "validate", "test") and not CommandLine.parse(words).has("print_config"):
+        read_early(source)
     import_unsloth_if_named(words)
     if words[0] == "fit":
         # torch reads it once: large pages, of which `return_freed_memory` needs many fresh ones

@@ -13,7 +13,7 @@ from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
 from medqlora.config.lightning_classes import check_lightning_class
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, SCHEDULERS, is_optimizer_name, nearest_name
-from medqlora.config.origin import Place, is_default, is_file, may_be_imported, shown
+from medqlora.config.origin import GivenSource, Place, is_default, is_file, may_be_imported, shown
 from medqlora.config.ranges import check_base, check_files, check_ranges
 from medqlora.config.schema import (
     EMPTY_GROUPS,
@@ -43,7 +43,9 @@ class UnknownOptionError(InputError):
     """The command line has an option that the command doesn't have."""
 
 
-def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files: bool = False) -> None:
+def check_options(
+    verb: str, words: list[str], own: Iterable[str] = (), *, files: bool = False
+) -> GivenSource:
     """Checks the options of a verb, and the configurations that they name.
 
     Args:
@@ -52,22 +54,26 @@ def check_options(verb: str, words: list[str], own: Iterable[str] = (), *, files
         own: further options of the command, which a mistyped one may mean.
         files: also refuse a checkpoint or a data file that doesn't exist.
 
+    Returns: the source of the data.
+
     Raises:
         InputError: the first that is wrong: in the configurations in their order, then on the command line, then
             options that are missing, then values out of range.
     """
     line = CommandLine.parse(words)
     if line.has("print_shtab") or any(option.name.endswith(".help") for option in line.options):
-        return
+        return GivenSource("", {})
     check = _Check(verb, line, own)
     for name in line.configs:
         check.file(read_config(name))
     for word in line.options:
         check.word(word)
     check.end()
+    source = check.classes.get("data.source", ("", None))[0]
+    given = check.class_given.get("data.source", {})
     if files:
-        source = check.classes.get("data.source", ("", None))[0]
-        check_files(verb, check.values, source, check.class_given.get("data.source", {}))
+        check_files(verb, check.values, source, given)
+    return GivenSource("" if check.elsewhere or check.staged else source, given)
 
 
 class _Check:
@@ -84,6 +90,7 @@ class _Check:
         self.values: dict[str, object] = {}
         #: whether a part of the options stands in a file that isn't looked into
         self.elsewhere = False
+        self.staged = False  # has stages, which may read other data
 
     # ---- configurations ------------------------------------------------------------------------------
 
@@ -177,6 +184,7 @@ class _Check:
             return
         if not entry.items:
             raise InputError(f"{place.of(option.name)}{shown(entry.value)}: give a list of stages")
+        self.staged = True
         for number, item in enumerate(entry.items):
             self.stage(f"{option.name}[{number}]", item, place.at(item))
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from medqlora.config.files import Entry
 from medqlora.config.schema import Option
@@ -27,6 +29,18 @@ class Place:
     def at(self, entry: Entry) -> "Place":
         """The place of an entry of the same file."""
         return self if self.file is None else Place(self.file, entry.line or self.line)
+
+
+class GivenSource(NamedTuple):
+    """The source of the data by the options alone.
+
+    Attributes:
+        class_path: its class; "" where it is not known, or stages may read others.
+        given: option of the class → value.
+    """
+
+    class_path: str
+    given: Mapping[str, object]
 
 
 def is_default(option: Option, entry: Entry) -> bool:

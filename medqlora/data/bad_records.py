@@ -1,7 +1,6 @@
 """Unusable records of a user's file: an error, or a list of what was left out."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,8 @@ OnBadRecord = Literal["error", "skip"]
 
 #: the name of the list in a run's folder
 FILE_NAME = "bad_records.jsonl"
+#: lines that a remark names
+_SHOWN = 3
 
 
 def check_choice(value: str) -> None:
@@ -44,12 +45,20 @@ def refuse(error: InputError, bad: BadRecord, skipped: list[BadRecord] | None) -
 
 def remarks_on(skipped: Sequence[BadRecord]) -> tuple[str, ...]:
     """A line for each file with skipped records, for `Source.remarks`."""
-    counts = Counter(bad.file for bad in skipped)
+    lines: dict[str, list[int]] = {}
+    for bad in skipped:
+        lines.setdefault(bad.file, []).append(bad.line)
     return tuple(
-        f"{count:,} {'record' if count == 1 else 'records'} of {file} {'was' if count == 1 else 'were'} left "
-        f"out, see {FILE_NAME}"
-        for file, count in counts.items()
+        f"{len(of_file):,} {'record' if len(of_file) == 1 else 'records'} of {file} "
+        f"{'was' if len(of_file) == 1 else 'were'} left out ({_places(sorted(of_file))}): "
+        f"a run's {FILE_NAME} says why"
+        for file, of_file in lines.items()
     )
+
+
+def _places(lines: Sequence[int]) -> str:
+    shown = ", ".join(map(str, lines[:_SHOWN])) + (", …" if len(lines) > _SHOWN else "")
+    return f"line or row {shown}" if len(lines) == 1 else f"lines or rows {shown}"
 
 
 def write_bad_records(path: Path, skipped: Sequence[BadRecord]) -> None:

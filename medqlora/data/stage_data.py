@@ -171,7 +171,8 @@ class StageData(SetSizes):
                 self._take(name, splits[name], self.source.name, report)
             elif name != "dev":  # a run without validation is the user's choice
                 raise InputError(
-                    f"--data.source: {self.source.name} has no {name} records: check its options"
+                    f"--data.source: {self.source.name} has no {name} records: check its options (with a file "
+                    f"of yours: --data.source.{name} FILE)"
                 )
         sample = self.samples.get("test")
         self.sets = [self._question_set(self.source, self.records, self.test, self.dev, sample)]

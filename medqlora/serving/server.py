@@ -23,6 +23,7 @@ from medqlora.serving.sources import Sources
 from medqlora.serving.tokens import Rate, Tokens
 from medqlora.utils.console import say
 from medqlora.utils.interrupts import Interrupted
+from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
     import uvicorn
@@ -45,7 +46,8 @@ def serve(options: ServeOptions, adapters: Mapping[str, str], base: str | None) 
     limits = limits_of(options)
     bound = bind(options)
     try:
-        service = build(options, adapters, base)
+        with phase("Preparing the service"):
+            service = build(options, adapters, base)
         try:
             return asyncio.run(Running(service, limits, bound).run())
         except Interrupted as end:
@@ -212,7 +214,8 @@ class Running:
         """
         serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         starting = asyncio.create_task(self.service.pool.start())
-        await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+        with phase("Loading the models"):
+            await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and starting.exception() is not None:
             self.stop()
             await serving

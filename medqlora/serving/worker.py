@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from medqlora.errors import InputError
 from medqlora.serving.engine import Engine, EngineSpec, Event, Failed, Inbox, Job, ServedModel
+from medqlora.utils.libraries import quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    quiet_libraries()
     if not spec.unsloth:
         _quiet()
     if spec.threads:

@@ -3,8 +3,12 @@
 import errno
 import getpass
 import os
+import re
 import tempfile
 from pathlib import Path
+
+#: the folder of a base that is built on this machine
+_EMBEDDED = re.compile(r".*[/\\]tiny_(llama|vision)[/\\][0-9a-f]{16}")
 
 
 def cache_root() -> Path:
@@ -19,6 +23,11 @@ def cache_root() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "medqlora").expanduser()
     except RuntimeError as error:  # pathlib's, of a user id without an entry in /etc/passwd
         raise OSError(errno.ENOENT, "this user has no home folder", "~/.cache/medqlora") from error
+
+
+def base_words(base: str) -> str:
+    """A base model's name for the user: words for an embedded one, whose folder in the cache says nothing."""
+    return "the demo's base" if _EMBEDDED.fullmatch(base) else base
 
 
 def cache_folder(*parts: str) -> Path:

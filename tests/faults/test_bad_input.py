@@ -216,6 +216,7 @@ def test_an_empty_split(refused: Refused, words: list[str]) -> None:
     without = [word for word in words if not word.startswith("--data.source.test")]
     line = refused("test", *without, "--model.adapter=none")
     assert line.startswith("--data.source: JSONLines has no test records: ")
+    assert "--data.source.test FILE" in line
 
 
 def test_more_training_samples_than_there_are(refused: Refused, words: list[str]) -> None:

@@ -212,7 +212,11 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert run("runs", str(group.parent)) == 0
     assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
-    assert "Settings that differ" in page.read_text()
+    own = group / "version_0"
+    assert f"medqlora test --config {own}/config.yaml --model.adapter {own}/adapter`" in shown
+    text = page.read_text()
+    assert "Settings that differ" in text
+    assert text.count('<div class="runs">') == 2, "tables whose words break, so that they fit a phone"
     again = tmp_path / "cv_1"
     shutil.copytree(group, again)
     assert run("compare", str(group), str(again), "--out", str(page)) == 0

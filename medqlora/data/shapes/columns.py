@@ -186,6 +186,15 @@ class Columns:
         """The preferred column for messages; the field name if there is none."""
         return self._names[field][0] if self._names[field] else field
 
+    def has(self, field: str) -> bool:
+        """Whether the file has a column for the field."""
+        return bool(self._names[field])
+
+    @staticmethod
+    def has_own_name(column: str) -> bool:
+        """Whether the column's name is none of the usual names of a field."""
+        return not any(key(column) in _KEYS[field] for field in FIELDS)
+
     def is_mapped(self, field: str) -> bool:
         """Whether the options name the column."""
         return field in self._mapped

@@ -1,5 +1,6 @@
 """Converts the rows of a file to records, and describes the detected columns and answers."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -61,6 +62,7 @@ class Table:
         readable = [row for row in self._read if row is not None]
         if not readable:
             self._converted(self.rows[0])  # raises the error
+        self._of_source = option.startswith("--data.source.")
         self._columns = Columns(readable or rows, fields, option, optional)
         self._images = ImageColumn(self._columns, readable)
         self._answers: Answers | None = None
@@ -222,13 +224,20 @@ class Table:
             words.append("labels " + "/".join(map(plain, labels[:8])))
         return words
 
+    def _way_to_use(self, unused: Sequence[str]) -> str:
+        """How a column is read as the context, where the file has no column for it."""
+        column = next(filter(self._columns.has_own_name, unused), None)
+        if column is None or self._columns.has("contexts") or self.form is not None or not self._of_source:
+            return ""
+        return f"; if it is the context: --data.source.fields.contexts {shlex.quote(column)}"
+
     def remarks(self) -> list[str]:
         """Notes on the columns for the user, one line each without the file name."""
         readable = [row for row in self._read if row is not None]
         unused = self._columns.unused(readable, [self.answer_column, *self._ignored()])
         lines = self._images.remarks()
         if unused:
-            lines.append(f"not used: {listed(unused)}")
+            lines.append(f"not used: {listed(unused)}{self._way_to_use(unused)}")
         if self._rationales:
             lines.append(
                 f"in {self._rationales:,} of {len(self.rows):,} rows text follows the label: learned as the rationale"

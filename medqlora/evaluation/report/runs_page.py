@@ -76,7 +76,7 @@ def _by_run(names: Sequence[str], values: Mapping[str, Sequence[str]], first: st
         [name, *(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…" for value in of_run)]
         for name, of_run in values.items()
     ]
-    return table([first, *names], rows)
+    return element("div", table([first, *names], rows), class_="runs")
 
 
 def _curves(curves: Mapping[str, Mapping[str, Curve]]) -> Markup | None:

@@ -201,7 +201,7 @@ def test_the_loop_answers_until_its_input_ends_and_survives_mistakes(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--adapter", "/nowhere"], "--adapter: '/nowhere' holds no adapter_config.json"),
+        (["--adapter", "/nowhere"], "--adapter: there is no folder /nowhere"),
         (["--contxt", "x"], "did you mean '--context'?"),
         (["--note", "no"], "--note"),
         (["--option", "A"], "one alone is no choice"),

@@ -128,6 +128,7 @@ def test_on_a_terminal_it_asks_at_most_five_questions_and_enter_takes_the_defaul
     text = b"".join(shown).decode()
     assert text.count("? ") - text.count("many: give a whole number") <= 5 + 1  # one was asked again
     assert "many: give a whole number" in text
+    assert "medqlora test --config mine.yaml --data.source.test FILE  #" in text, "can be pasted into a shell"
     assert yaml.safe_load(Path("mine.yaml").read_text())["data"]["train_samples"] == 20
 
 

@@ -313,3 +313,14 @@ def test_the_line_that_says_how_to_go_on_does(
     (row,) = listed(capsys, folder)
     assert (row["run"], row["state"], row["resume"]) == ("version_0", "finished", None)
     assert set(row["best"]) == {"val/accuracy"}
+
+
+def test_the_demos_base_has_words_for_its_folder_in_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = "/home/me/.cache/medqlora/tiny_llama/d1e21b865df8849e"
+    a_run(tmp_path, 0, base=folder)
+    text = "\n".join(shown(capsys, tmp_path))
+    assert "the demo's base" in text
+    assert "tiny_llama" not in text
+    assert listed(capsys, tmp_path)[0]["base"] == folder, "a program gets the folder"

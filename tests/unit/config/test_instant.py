@@ -26,13 +26,19 @@ for words in json.load(sys.stdin):
     rows.append([code, out.getvalue(), err.getvalue(), heavy])
 json.dump(rows, sys.stdout)
 """
-YAML = {
+FILES = {
     "option.yaml": "data:\n  source: medqlora.data.SyntheticTrials\n  batch_sise: 8\n",
     "value.yaml": "data:\n  source: medqlora.data.SyntheticTrials\n\n  batch_size: many\n",
     "class.yaml": "model:\n  backend:\n    class_path: medqlora.models.Tiny\n",
     "inner.yaml": "model:\n  backend:\n    class_path: medqlora.models.TinyLlama\n    init_args:\n      sed: 3\n",
     "broken.yaml": "model:\n  lora: [1\ndata: 3\n",
 }
+#: a row without its answer, in a file of the user's
+FILES["ward.csv"] = "Question,Decision\nIs it safe?,yes\nIs it cheap?,\n"
+FILES["ward.yaml"] = (
+    "model:\n  backend: medqlora.models.TinyLlama\ndata:\n  source:\n"
+    "    class_path: medqlora.data.JSONLines\n    init_args: {train: ward.csv}\n"
+)
 DEMO = ["--model.backend=medqlora.models.TinyLlama", "--data.source=medqlora.data.SyntheticTrials"]
 #: words → the beginning of the line
 REFUSED = [
@@ -82,6 +88,14 @@ REFUSED = [
         "--data.source.train: there is no file none.jsonl: check the path",
     ),
     (["fit", "--ckpt_path=none.ckpt"], "--ckpt_path: there is no file 'none.ckpt'"),
+    (["init", "ward.csv", "--yes"], "ward.csv:3: Decision is missing or empty: the train set needs answers"),
+    (["data", "ward.csv"], "ward.csv:3: Decision is missing or empty: the train set needs answers"),
+    (["fit", "--config=ward.yaml"], "ward.csv:3: Decision is missing or empty: the train set needs answers"),
+    (
+        ["fit", *DEMO[:1], "--data.source=medqlora.data.JSONLines", "--data.source.train=ward.csv"],
+        "ward.csv:3: Decision is missing or empty: the train set needs answers",
+    ),
+    (["ask", "Does it help?", "--adapter", "none"], "--adapter: there is no folder none"),
     (["test", *DEMO, "--ckpt_path=last"], "--ckpt_path last: there are no runs in lightning_logs"),
     (["fit", *DEMO, "--ckpt_path=best"], "--ckpt_path best: there are no runs in lightning_logs"),
     (["validate", *DEMO, "--ckpt_path=auto"], "--ckpt_path: there is no file 'auto'"),
@@ -131,7 +145,7 @@ REFUSED = [
 
 
 def test_help_and_wrong_input_are_answered_without_torch_or_lightning(tmp_path: Path) -> None:
-    for name, text in YAML.items():
+    for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     helps = [[name, "--help"] for name in commands()]
     cases = [*helps, *(words for words, _ in REFUSED)]
@@ -153,7 +167,7 @@ def test_help_and_wrong_input_are_answered_without_torch_or_lightning(tmp_path: 
         assert (code, heavy) == (2, []), words
         assert err.startswith(f"medqlora: error: {line}"), (words, err)
         assert err.count("\n") == 1, words
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(YAML), "something was written"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES), "something was written"
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "full"])

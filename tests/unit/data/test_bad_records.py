@@ -58,7 +58,10 @@ def test_bad_lines_of_each_kind_are_left_out_and_listed_with_line_and_reason(tmp
     for number, (_, why) in enumerate(BAD, 21):
         assert by_line[number].why.startswith(why)
         assert by_line[number].file == path
-    assert f"12 records of {path} were left out, see bad_records.jsonl" in source.remarks
+    assert (
+        f"12 records of {path} were left out (lines or rows 21, 22, 23, …): a run's bad_records.jsonl says why"
+        in (source.remarks)
+    )
     # the default is an error at the first of them; bytes are looked at before lines
     with pytest.raises(InputError, match=r"own\.jsonl:22: the byte 0xff"):
         JSONLines(path).read()
@@ -84,9 +87,9 @@ def test_reading_twice_lists_each_once(tmp_path: Path) -> None:
     source.read()
     source.read()
     assert len(source.skipped) == 1
-    assert (
-        source.remarks.count(f"1 record of {tmp_path / 'own.jsonl'} was left out, see bad_records.jsonl") == 1
-    )
+    path, number = tmp_path / "own.jsonl", len(ROWS) + 1
+    line = f"1 record of {path} was left out (line or row {number}): a run's bad_records.jsonl says why"
+    assert source.remarks.count(line) == 1
 
 
 def test_rows_of_a_table_and_items_of_a_list_are_left_out_too(tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_pubmedqa_leaves_out_bad_records_and_says_that_the_set_is_not_whole(tmp_
     assert bad.why.startswith("final_decision is 'perhaps'")
     assert source.remarks == (
         "ori_pqal.json: 6 rows, a JSON object of objects",
-        f"1 record of {path} was left out, see bad_records.jsonl",
+        f"1 record of {path} was left out (line or row {bad.line}): a run's bad_records.jsonl says why",
     )
     with pytest.raises(InputError, match=r"left out as bad: 1, the first .*final_decision is 'perhaps'"):
         PubMedQA(path, on_bad_record="skip").read()

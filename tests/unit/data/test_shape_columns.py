@@ -103,6 +103,17 @@ def test_a_formatted_example_as_text_is_no_context(read_rows_as_train: Any) -> N
     records, remarks = read_rows_as_train(rows)
     assert [record.contexts for record in records] == [(), (), ()]
     assert "not used: text" in remarks
+    assert "fields.contexts" not in remarks, "the text holds the answer"
+
+
+def test_an_unused_column_is_offered_as_the_context_of_a_file_without_one(read_rows_as_train: Any) -> None:
+    row = {"question": "Q?", "answer": "yes", "Abstract (EN)": TEXT}
+    way = "not used: Abstract (EN); if it is the context: --data.source.fields.contexts 'Abstract (EN)'"
+    assert way in read_rows_as_train([row])[1]
+    [record], remarks = read_rows_as_train([row], fields={"contexts": "Abstract (EN)"})
+    assert record.contexts == (TEXT,)
+    assert "not used" not in remarks
+    assert "fields.contexts" not in read_rows_as_train([{**row, "context": TEXT}])[1]
 
 
 def test_rows_of_one_file_may_name_a_column_differently(read_rows_as_train: Any) -> None:

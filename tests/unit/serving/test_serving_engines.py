@@ -1,6 +1,7 @@
 """The engines: one answer for one question, whatever the batch, the adapters beside it, and who holds the weights."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -76,6 +77,28 @@ def test_an_answer_does_not_depend_on_the_batch_nor_on_the_adapters_beside_it(en
         alike(done(together[each.id]), done(run(engine, [each])[each.id]))
     texts = {model: done(together[f"0-{model}"]).answer.rationale for model in ("ward", "other", "base")}
     assert len(set(texts.values())) == 3
+
+
+def test_a_question_far_from_the_training_is_uncertain_as_ask_has_it(
+    spec: EngineSpec, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(spec.adapters["ward"], tmp_path / "far"))
+    trained_on = [Record(str(n), "Does lomevir reduce pain?", (CONTEXT,)) for n in range(3)]
+    TrainingScope.of(trained_on, invented="SyntheticTrials").save(folder)
+    question = "Does metformin lower the risk of adenoma?"
+    wanted = Predictor.load(str(folder)).answer(question)
+    assert (wanted.kind, wanted.warning is None) == ("uncertain", False)
+    engine = LocalEngine.start(replace(spec, adapters={"far": str(folder)}))
+    asked = [
+        Job(model, model, Record("x", question), max_new_tokens=4, stream=True) for model in ("far", "base")
+    ]
+    events = run(engine, asked)
+    for answer in (done(events["far"]).answer, events["far"][0].answer):  # type: ignore[union-attr]
+        assert (answer.kind, answer.warning) == ("uncertain", wanted.warning)
+        assert "content words" in str(answer.reason)
+        assert "no context was given" in str(answer.reason)
+    bare = done(events["base"]).answer
+    assert (bare.kind, bare.warning) == ("answer", None), "the base model was not trained on anything of ours"
 
 
 def test_a_stream_is_scored_first_and_its_texts_grow(engine: LocalEngine) -> None:
