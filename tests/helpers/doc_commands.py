@@ -103,6 +103,9 @@ def check(line: Line, patch: pytest.MonkeyPatch) -> None:
     if name in VERBS and "--gguf" not in words:
         check_verb(VERBS[name], words)
         return
+    if [name, *words[:1]] == ["library", "compare"]:  # takes the options of `test`
+        check_verb("test", words[1:])
+        return
 
     def parsed(parser: Any, given: Any = None, namespace: Any = None) -> NoReturn:
         namespace, rest = known(parser, given, namespace)
@@ -139,6 +142,8 @@ def check_verb(verb: str, words: list[str]) -> None:
     if own:  # a class that only the reader's file names: its options are those of any class
         for option in rest.options:
             for key, kind in (("model.backend", "backend"), ("data.source", "source")):
+                if given.has(key):
+                    continue
                 if option.name.startswith(f"{key}.") and any(
                     option.name.split(".")[2] in (class_options(kind, path, key) or {})
                     for path in known_classes(kind)
