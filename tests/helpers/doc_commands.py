@@ -142,7 +142,7 @@ def check_verb(verb: str, words: list[str]) -> None:
     if own:  # a class that only the reader's file names: its options are those of any class
         for option in rest.options:
             for key, kind in (("model.backend", "backend"), ("data.source", "source")):
-                if given.has(key):
+                if any(other.name == key for other in given.options):
                     continue
                 if option.name.startswith(f"{key}.") and any(
                     option.name.split(".")[2] in (class_options(kind, path, key) or {})
