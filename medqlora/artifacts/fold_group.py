@@ -114,7 +114,7 @@ class FoldGroup:
 
     def run(self, fold: int) -> RunFolder:
         """The folder of a fold's run."""
-        return RunFolder(self.path / f"version_{fold}")
+        return RunFolder.numbered(self.path, fold)
 
     def out_of_fold(self, fold: int) -> Path:
         """The file with a fold's out-of-fold predictions."""

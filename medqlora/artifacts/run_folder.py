@@ -50,6 +50,11 @@ class RunFolder:
         return [cls(path) for path in root.iterdir() if path.name.startswith(_PREFIX) and path.is_dir()]
 
     @classmethod
+    def numbered(cls, root: Path, number: int) -> "RunFolder":
+        """`version_N` under `root`."""
+        return cls(root / f"{_PREFIX}{number}")
+
+    @classmethod
     def new(cls, root: Path) -> "RunFolder":
         """Makes the next `version_N` under `root`; two runs that start together get a folder each.
 

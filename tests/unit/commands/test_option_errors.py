@@ -85,7 +85,7 @@ COMMAND_LINE = [
     ("--model.optimizer adam8", f"--model.optimizer adam8: choose one of {OPTIMIZERS}"),
     (
         "--model.backend.quantization nf5",
-        "--model.backend.quantization nf5: choose one of nf4, fp4, int8, none",
+        "--model.backend.quantization nf5: choose one of nf4, fp4, int8, none, gptq, awq",
     ),
     # classes
     (
@@ -178,7 +178,7 @@ IN_A_FILE = [
     (
         "model:\n  backend:\n    class_path: medqlora.models.Transformers\n    init_args:\n      base: x\n"
         "      quantization: nf5\n",
-        ":6: model.backend.quantization nf5: choose one of nf4, fp4, int8, none",
+        ":6: model.backend.quantization nf5: choose one of nf4, fp4, int8, none, gptq, awq",
     ),
     (
         "data:\n  batch_size: 4\n  batch_size: 8\n",

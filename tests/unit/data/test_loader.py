@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from medqlora.data.batching.loader import EvalLoader, StepLoader, epoch_order
 from medqlora.data.batching.packing import StepBatch
@@ -45,7 +46,7 @@ def plain(batches: Sequence[StepBatch]) -> list[Any]:
         (
             batch.ids,
             batch.completion_tokens,
-            [[None if t is None else t.tolist() for t in m] for m in batch.micro_batches],
+            [[t.tolist() if isinstance(t, Tensor) else t for t in m] for m in batch.micro_batches],
         )
         for batch in batches
     ]

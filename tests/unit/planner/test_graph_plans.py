@@ -21,7 +21,7 @@ def planned(memory: float | None = 140, **changes: Any) -> FitPlan:
     fit = {
         "fused": True,
         "width": 2,
-        "sharded": False,
+        "shards": 1,
         "devices": 1,
         "optimizer": "adamw_8bit",
         "device": "cuda",
@@ -41,7 +41,7 @@ def planned(memory: float | None = 140, **changes: Any) -> FitPlan:
         device=fit["device"],
     )
     room = None if memory is None else int(memory * GIB)
-    keys = ("fused", "width", "sharded", "devices")
+    keys = ("fused", "width", "shards", "devices")
     return plan_fit(LLAMA_8B, options, LENGTHS, memory=room, **{key: fit[key] for key in keys})
 
 
@@ -53,7 +53,7 @@ def test_graphs_are_planned_for_small_micro_batches_on_a_gpu() -> None:
         {"graphs": "off"},
         {"fused": False},
         {"width": 4},
-        {"sharded": True, "devices": 2},
+        {"shards": 2, "devices": 2},
         {"optimizer": "lion_8bit"},
         {"optimizer": lambda parameters: None},
         {"device": "cpu"},
