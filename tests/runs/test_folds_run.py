@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import nightly
 from harness import write_rows
 from interruptions import wait
 from safetensors.torch import load_file
@@ -108,6 +109,7 @@ def test_each_fold_is_answered_by_the_adapter_that_did_not_train_on_it_and_all_c
     assert "<script" not in page
 
 
+@nightly  # by day test_stages_killed.py and tests/faults kill single runs
 def test_a_cross_validation_killed_in_its_second_fold_ends_as_one_that_never_was(
     tiny_bases: dict[str, Path], group: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import lightning
 import pytest
 import torch
 from events import logged
+from fuzzing import nightly
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_programs import Own, equal, weights
@@ -312,6 +313,7 @@ def test_an_attribute_that_is_missing_while_the_engine_is_chosen_is_named_itself
         _ = module.nothing
 
 
+@nightly  # by day tests/unit/evaluation/test_validation_metrics.py has two processes
 @pytest.mark.slow
 def test_two_processes_have_the_scores_of_all_questions(own: Own) -> None:
     program = Path(__file__).parents[1] / "helpers" / "own_two_processes.py"

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fuzzing import THOROUGH
+from fuzzing import THOROUGH, nightly
 from harness import options
 from interruptions import outcome, run_folder, same
 from processes import LIMIT_S, assert_same_run, begin, figures, finish, run
@@ -181,7 +181,7 @@ def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(
     assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=nightly)])
 def test_a_process_that_failed_alone_is_gone_though_its_end_would_wait_for_the_others(
     rank: int, tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -206,6 +206,9 @@ def test_a_rater_rates_reloads_and_exports_offline(built: Path, tmp_path: Path) 
             for aspect in ASPECTS:
                 page.check(f"input[name='{place}{aspect}'][value='{value}']")
         assert page.text_content("#told") == "1 of 3 rated"
+        page.wait_for_timeout(
+            300
+        )  # Chromium hands what a page stores to another process, which the reload asks
         page.reload()
         assert page.text_content("#told") == "1 of 3 rated"
         page.click("#open")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fused_models import CPU, SETTINGS, VARIANTS, assert_same, examples, gradients, load, one_by_one
+from fuzzing import nightly
 from torch import Tensor
 
 from medqlora.data.batching.packing import pack
@@ -236,6 +237,7 @@ def test_in_half_precision_its_error_is_no_larger_than_pefts(
     assert loss.item() == pytest.approx(exact_loss.item(), rel=1e-2)
 
 
+@nightly  # half a minute of compilation; the functions that it compiles are tested by day
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch 2.13's own
 def test_compiled_kernels_give_the_same(folders: Callable[[str], Path]) -> None:
