@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.errors import InputError
-from medqlora.utils.files import now, write_text
+from medqlora.utils.files import make_numbered, now, number_of, write_text
 from medqlora.utils.slurm import slurm_job
 
 _PREFIX, _RECORD = "cv_", "group.json"
@@ -58,16 +58,9 @@ class FoldGroup:
             OSError: the folder can't be made or written.
         """
         root.mkdir(parents=True, exist_ok=True)
-        number = max((group.number for group in cls.all(root)), default=-1) + 1
-        while True:
-            group = cls(root / f"{_PREFIX}{number}")
-            try:
-                group.path.mkdir()
-            except FileExistsError:  # another process was first
-                number += 1
-            else:
-                write_text(group.path / _RECORD, json.dumps(asdict(record), indent=2) + "\n")
-                return group
+        group = cls(make_numbered(root, _PREFIX))
+        write_text(group.path / _RECORD, json.dumps(asdict(record), indent=2) + "\n")
+        return group
 
     @classmethod
     def all(cls, root: Path) -> "list[FoldGroup]":
@@ -81,8 +74,7 @@ class FoldGroup:
     @property
     def number(self) -> int:
         """N of `cv_N`; -1 for another name."""
-        number = self.path.name.removeprefix(_PREFIX)
-        return int(number) if number.isascii() and number.isdigit() else -1
+        return number_of(self.path, _PREFIX)
 
     @property
     def is_group(self) -> bool:

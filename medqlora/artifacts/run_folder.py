@@ -14,6 +14,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from medqlora.utils.files import make_numbered, number_of
+
 #: the folder of the runs
 LOGS = "lightning_logs"
 EVENTS = "events.out.tfevents.*"
@@ -65,21 +67,12 @@ class RunFolder:
             OSError: the folder can't be made.
         """
         root.mkdir(exist_ok=True)
-        number = max((run.number for run in cls.all(root)), default=-1) + 1
-        while True:
-            run = cls(root / f"{_PREFIX}{number}")
-            try:
-                run.path.mkdir()
-            except FileExistsError:  # another process was first
-                number += 1
-            else:
-                return run
+        return cls(make_numbered(root, _PREFIX))
 
     @property
     def number(self) -> int:
         """N of `version_N`; -1 for another name."""
-        number = self.path.name.removeprefix(_PREFIX)
-        return int(number) if number.isascii() and number.isdigit() else -1
+        return number_of(self.path, _PREFIX)
 
     @property
     def is_named_as_a_run(self) -> bool:

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, get_type_hints
 
 from medqlora.compat.argparse import flag_names, option_names
@@ -35,6 +35,31 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown.split("=")[0], option_names(self), 1) if unknown else []
         hint = f"did you mean '{near[0]}'?" if near else f"see {self.prog} --help"
         raise InputError(f"{message}: {hint}")
+
+
+def run_action(
+    command: str, actions: Mapping[str, Callable[[list[str]], int]], usage: str, words: list[str]
+) -> int:
+    """Runs the action that the first word names; without one, or for `--help`, prints the usage.
+
+    Args:
+        command: the word after `medqlora`.
+        actions: name → runs it with the words after it, and returns the exit code.
+        usage: text that lists the actions.
+        words: after the command.
+
+    Raises:
+        InputError: there is no such action; or as the action.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage, end="", flush=True)
+        return 0
+    action = actions.get(words[0])
+    if action is None:
+        near = difflib.get_close_matches(words[0], actions, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the actions are {', '.join(actions)}"
+        raise InputError(f"{command} {words[0]}: there is no such action: {hint}")
+    return action(words[1:])
 
 
 def own_and_rest(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:

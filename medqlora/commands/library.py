@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.commands.arguments import Parser
+from medqlora.commands.arguments import Parser, run_action
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
@@ -36,17 +36,7 @@ actions:
 
 def run(command: str, words: list[str]) -> int:
     """Raises InputError for a wrong action or option, or a damaged library or adapter."""
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_HELP, end="", flush=True)
-        return 0
-    action = _ACTIONS.get(words[0])
-    if action is None:
-        import difflib
-
-        near = difflib.get_close_matches(words[0], _ACTIONS, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the actions are {', '.join(_ACTIONS)}"
-        raise InputError(f"library {words[0]}: there is no such action: {hint}")
-    return action(words[1:])
+    return run_action("library", _ACTIONS, _HELP, words)
 
 
 def _with_library(action: str, description: str) -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medqlora.data.prompts import lookup
@@ -28,6 +28,8 @@ from medqlora.utils.progress import Bar, phase
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+Batch = TypeVar("Batch")
 
 #: increase it when the texts or the training change outside `Recipe`
 VERSION = 1
@@ -190,23 +192,45 @@ def _pretrain(recipe: Recipe, bar: Bar) -> "tuple[LlamaForCausalLM, PreTrainedTo
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05
     )
-    batches = list(_batches(rows, recipe, tokenizer.pad_token_id))
+
+    def loss(ids: Tensor) -> Tensor:
+        logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, :-1]
+        return F.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id
+        )
+
+    train(model, optimizer, list(_batches(rows, recipe, tokenizer.pad_token_id)), loss, bar)
+    return model.eval(), tokenizer
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    loss: Callable[[Batch], Tensor],
+    bar: Bar,
+) -> None:
+    """One pass over the batches, with linear warm-up and half a cosine from the optimizer's rate on.
+
+    Args:
+        model: its gradient is clipped to a norm of 1.
+        optimizer: of the model, and of whatever else is trained.
+        batches: a step each.
+        loss: of a batch.
+        bar: counts the steps.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
     bar.total, bar.unit = len(batches), "steps"
     bar.begin_at(0)
-    for step, ids in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate_factor(step, len(batches))
-        logits = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits[:, :-1]
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id
-        )
-        loss.backward()
+    for step, batch in enumerate(batches):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * rate_factor(step, len(batches))
+        loss(batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         bar.advance()
-    return model.eval(), tokenizer
 
 
 def _batches(rows: list[list[int]], recipe: Recipe, pad: int) -> Iterator[Tensor]:

@@ -19,7 +19,7 @@ from medqlora.data.images.radiograph import SIDE
 from medqlora.data.prompts import lookup
 from medqlora.data.sources.synthetic_radiographs import pretraining_radiographs
 from medqlora.models.loading import no_bars
-from medqlora.models.tiny_base import built_once, byte_level_tokenizer, rate_factor
+from medqlora.models.tiny_base import built_once, byte_level_tokenizer, train
 from medqlora.records import Record
 from medqlora.utils.progress import Bar
 
@@ -156,21 +156,13 @@ def _pretrain(
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *reader.parameters()], lr=recipe.learning_rate, betas=(0.9, 0.95)
     )
-    starts = range(0, len(rows), recipe.batch_size)
-    model.train()
-    bar.total, bar.unit = len(starts), "steps"
-    bar.begin_at(0)
-    for step, start in enumerate(starts):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate_factor(step, len(starts))
+
+    def loss(start: int) -> Tensor:
         chosen = slice(start, start + recipe.batch_size)
         ids = _padded(rows[chosen], tokenizer.pad_token_id)
-        loss = _loss(model, reader, ids, pictures[chosen], patch=recipe.patch, padding=tokenizer.pad_token_id)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        bar.advance()
+        return _loss(model, reader, ids, pictures[chosen], patch=recipe.patch, padding=tokenizer.pad_token_id)
+
+    train(model, optimizer, range(0, len(rows), recipe.batch_size), loss, bar)
     return model.eval(), tokenizer
 
 

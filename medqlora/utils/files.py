@@ -78,6 +78,32 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def number_of(folder: Path, prefix: str) -> int:
+    """N of a folder named `prefix` and N; -1 for another name."""
+    number = folder.name.removeprefix(prefix)
+    return int(number) if number.isascii() and number.isdigit() else -1
+
+
+def make_numbered(root: Path, prefix: str) -> Path:
+    """Makes the next folder `prefix`N under `root`; two processes at once get a folder each.
+
+    Raises:
+        OSError: `root` can't be read, or the folder can't be made.
+    """
+    taken = (
+        number_of(path, prefix) for path in root.iterdir() if path.is_dir() and path.name.startswith(prefix)
+    )
+    number = max(taken, default=-1) + 1
+    while True:
+        folder = root / f"{prefix}{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process was first
+            number += 1
+        else:
+            return folder
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether the error says that the disk, a quota or a size limit is used up."""
     return isinstance(error, OSError) and error.errno in _FULL

@@ -10,10 +10,10 @@ from medqlora.errors import InputError
 from medqlora.models import Decoder
 from medqlora.models.layers import base_model
 from medqlora.records import Encoded
+from medqlora.training.checks.model import refusing_forward
 
 #: smallest relative change of the last hidden state that another image has to make, over rounding in 16 bits
 _CHANGES = 1e-3
-_FAILS = (RuntimeError, TypeError, KeyError, ValueError, IndexError)
 
 
 def without_images(example: Encoded) -> Encoded:
@@ -46,22 +46,10 @@ def check_images(
     kind, name = base.config.model_type, type(base).__name__
     batch = micro_batch([example._replace(completion=[example.prompt[-1]])], packed=False, pad_token_id=0)
     batch = batch.to(device)
-    training = model.training
-    model.eval()
-    try:
+    with refusing_forward(model, f"{name} ({kind}) fails on an image"):
         seen = decoder.hidden(batch, batch.rows).float()
         # the same tokens without pixels: the embeddings of the image token itself
         unseen = decoder.hidden(batch._replace(images=()), batch.rows).float()
-    except _FAILS as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(str(error).split())[:200].rstrip(":. ")
-        raise InputError(
-            f"--model.backend.base: the forward of {name} ({kind}) fails on an image ({type(error).__name__}: "
-            f"{reason}): this architecture is not supported"
-        ) from error
-    finally:
-        model.train(training)
     change = float((seen - unseen).norm() / unseen.norm().clamp_min(1e-12))
     if not change > _CHANGES:  # false for NaN
         raise InputError(

@@ -1,6 +1,7 @@
 """Checks of the loaded model before the first step: causal attention, the head's logits, gradients of all adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,32 @@ _FAILS = (RuntimeError, TypeError, KeyError, ValueError, IndexError)
 _OF_THE_DEVICE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 
+@contextmanager
+def refusing_forward(model: nn.Module, what: str) -> Iterator[None]:
+    """Puts the model into eval mode for a test forward; an error of its architecture becomes an InputError.
+
+    Errors of the device, such as memory that ran out, stay what they are.
+
+    Args:
+        model: gets its mode back at the end.
+        what: fails, in words: "LlamaModel (llama) fails with its adapters in place".
+    """
+    training = model.training
+    model.eval()
+    try:
+        yield
+    except _FAILS as error:
+        if isinstance(error, _OF_THE_DEVICE):
+            raise
+        reason = " ".join(str(error).split())[:200].rstrip(":. ")
+        raise InputError(
+            f"--model.backend.base: the forward of {what} ({type(error).__name__}: {reason}): this architecture is not "
+            "supported"
+        ) from error
+    finally:
+        model.train(training)
+
+
 @torch.no_grad()
 def check_model(
     model: nn.Module, decoder: Decoder, examples: Sequence[Encoded], device: torch.device
@@ -43,26 +70,14 @@ def check_model(
     tokens = [*examples[0].prompt, *examples[0].completion][:_PROBED]
     ids = torch.tensor([tokens], device=device)
     half = len(tokens) // 2
-    training = model.training
-    model.eval()
     base = base_model(model)
     kind, name = base.config.get_text_config().model_type, type(base).__name__
-    try:
+    with refusing_forward(model, f"{name} ({kind}) fails with its adapters in place"):
         hidden = _hidden(decoder, tokens, device)
         # the second half reversed: other tokens, all of them known to the tokenizer
         changed = _hidden(decoder, [*tokens[:half], *reversed(tokens[half:])], device)
         shown = model(input_ids=ids, use_cache=False).logits[0].float()
         ours = decoder.logits(hidden)
-    except _FAILS as error:
-        if isinstance(error, _OF_THE_DEVICE):
-            raise
-        reason = " ".join(str(error).split())[:200].rstrip(":. ")
-        raise InputError(
-            f"--model.backend.base: the forward of {name} ({kind}) fails with its adapters in place "
-            f"({type(error).__name__}: {reason}): this architecture is not supported"
-        ) from error
-    finally:
-        model.train(training)
     tolerance = _TOLERANCE.get(decoder.head.weight.dtype, 1e-1)
     if half and _difference(hidden[:half], changed[:half]) > tolerance:
         raise InputError(
