@@ -33,6 +33,8 @@ _SHAPES = ("r", "target_modules", "use_dora")
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 #: makes the schedule of an optimizer's learning rate
 SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
+#: how long the texts of a validation may be, where its scores come from them
+GENERATED_TOKENS = "--model.max_new_tokens"
 _SCHEDULER = "--model.lr_scheduler"
 
 
@@ -134,6 +136,7 @@ def checkpoint_definition(
     digests: ExampleDigests,
     precision: str,
     stages: Sequence[Mapping[str, object]] = (),
+    generated_tokens: int | None = None,
 ) -> dict[str, object]:
     """The values that decide the course of a run; options for memory and the run's length are not among them.
 
@@ -146,6 +149,7 @@ def checkpoint_definition(
         digests: of the encoded examples.
         precision: the Trainer's.
         stages: what defines each stage of a training in stages.
+        generated_tokens: length limit of the texts that the validation's scores come from; None without texts.
     """
     fingerprint = dict(source.fingerprint())
     files = fingerprint.pop("files", {})
@@ -178,6 +182,7 @@ def checkpoint_definition(
         "--trainer.precision": precision,
         **_if_not_default(data, step),
         **({"--data.stages": [dict(stage) for stage in stages]} if stages else {}),
+        **({} if generated_tokens is None else {GENERATED_TOKENS: generated_tokens}),
     }
 
 
@@ -213,6 +218,9 @@ def check_definition(saved: CheckpointRecord, now: Mapping[str, object], *, anyw
     if before is None:
         return []
     before = {_SCHEDULER: "cosine", **before}  # older checkpoints have no other
+    if GENERATED_TOKENS not in before or GENERATED_TOKENS not in now:  # it is compared where both have it
+        before = {name: value for name, value in before.items() if name != GENERATED_TOKENS}
+        now = {name: value for name, value in now.items() if name != GENERATED_TOKENS}
     different = [
         f"{name} {_shortened(now.get(name))} (the checkpoint: {_shortened(before.get(name))})"
         for name in dict.fromkeys([*before, *now])

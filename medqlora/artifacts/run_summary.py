@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from medqlora.artifacts.fold_group import FoldGroup
 from medqlora.artifacts.run_folder import RunFolder
+from medqlora.artifacts.runs import finite_scores
 from medqlora.errors import InputError
 from medqlora.models.weight_files import ADAPTER_WEIGHTS
 from medqlora.utils.digests import file_digest, text_digest
@@ -41,6 +42,7 @@ class RunSummary:
         settings: option → value, as texts.
         curves: tag → (step, value).
         cost: name with its unit → value.
+        best: the best validation scores, by name.
         dataset: what `answers` are to; None without any.
         answers: id → decision, of the newest test of its adapter, or out of fold.
         tested: the folder with them.
@@ -51,6 +53,7 @@ class RunSummary:
     settings: Mapping[str, str] = field(default_factory=dict)
     curves: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
     dataset: str | None = None
     answers: Mapping[str, Decided] = field(default_factory=dict)
     tested: str | None = None
@@ -78,7 +81,14 @@ def summarize(given: str) -> RunSummary:
             "lightning_logs/version_0"
         )
     curves = _curves(run.path)
-    found = RunSummary(str(run.path), "fit", _settings(run), curves, _cost(run, curves))
+    found = RunSummary(
+        str(run.path),
+        "fit",
+        _settings(run),
+        curves,
+        _cost(run, curves),
+        finite_scores((run.read_record() or {}).get("best")),
+    )
     test = _test_of(run)
     if test is None:
         return found
@@ -91,11 +101,17 @@ def _of_test(run: RunFolder) -> RunSummary:
     dataset, answers = _answers(run)
     named = _json(run.test_report).get("adapter")
     trained = RunFolder(Path(str(named)).expanduser().parent)
-    found = RunSummary(str(run.path), "test", {}, {}, {}, dataset, answers, str(run.path))
+    found = RunSummary(str(run.path), "test", dataset=dataset, answers=answers, tested=str(run.path))
     if not isinstance(named, str) or trained.read_record() is None:
         return found
     curves = _curves(trained.path)
-    return replace(found, settings=_settings(trained), curves=curves, cost=_cost(trained, curves))
+    return replace(
+        found,
+        settings=_settings(trained),
+        curves=curves,
+        cost=_cost(trained, curves),
+        best=finite_scores((trained.read_record() or {}).get("best")),
+    )
 
 
 def _of_group(group: FoldGroup) -> RunSummary:
@@ -125,11 +141,10 @@ def _of_group(group: FoldGroup) -> RunSummary:
         str(group.path),
         "cross-validation",
         settings,
-        {},
-        total,
-        "out of fold" if answers else None,
-        answers,
-        str(group.path),
+        cost=total,
+        dataset="out of fold" if answers else None,
+        answers=answers,
+        tested=str(group.path),
     )
 
 

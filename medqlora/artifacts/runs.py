@@ -1,6 +1,7 @@
 """The runs under a log folder: their records, the unfinished fits, the finished adapters."""
 
 import json
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -15,6 +16,16 @@ from medqlora.utils.slurm import slurm_job
 
 #: a process that began so many seconds after the run's record is another process with the same number
 _CLOCK_SLACK_S = 5
+
+
+def finite_scores(value: object) -> dict[str, float]:
+    """The numbers of a record's scores, by name; what is no finite number is left out."""
+    numbers = value if isinstance(value, dict) else {}
+    return {
+        str(name): float(score)
+        for name, score in numbers.items()
+        if isinstance(score, (int, float)) and math.isfinite(score)
+    }
 
 
 @dataclass

@@ -92,7 +92,9 @@ def run(command: str, words: list[str]) -> int:
         "command": shlex.join(["medqlora", *sys.argv[1:]]),
         "tests": {one.name: one.tested or "none" for one in runs},
     }
-    write_text(out, render_runs(names, differing(runs), curves, rows, costs(runs), notes, info))
+    write_text(
+        out, render_runs(names, differing(runs), curves, rows, best_scores(runs), costs(runs), notes, info)
+    )
     print(f"\nPage: {out}", flush=True)
     return 0
 
@@ -175,6 +177,12 @@ def costs(runs: "Sequence[RunSummary]") -> dict[str, list[str]]:
     return {name: [_number(one.cost.get(name)) for one in runs] for name in names}
 
 
+def best_scores(runs: "Sequence[RunSummary]") -> dict[str, list[str]]:
+    """Name of a score → its best value in each run's validations."""
+    names = dict.fromkeys(name for one in runs for name in one.best)
+    return {name: [f"{one.best[name]:.4f}" if name in one.best else "–" for one in runs] for name in names}
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "–"
@@ -187,6 +195,7 @@ def _plain(one: "RunSummary") -> Mapping[str, object]:
         "kind": one.kind,
         "settings": dict(one.settings),
         "cost": dict(one.cost),
+        "best": dict(one.best),
         "dataset": one.dataset,
         "tested": one.tested,
     }
@@ -196,7 +205,11 @@ def _show(runs: "Sequence[RunSummary]", rows: "Sequence[PairedRow]", notes: Sequ
     from medqlora.evaluation.report.side_by_side_table import paired_lines
     from medqlora.evaluation.report.wording import caution
 
-    for title, values in (("Settings that differ", differing(runs)), ("Cost", costs(runs))):
+    for title, values in (
+        ("Settings that differ", differing(runs)),
+        ("Best validation scores", best_scores(runs)),
+        ("Cost", costs(runs)),
+    ):
         if values:
             print(f"\n{title}")
             print(f"{'':<38}" + "".join(f"{_end(one.name):>{_WIDEST + 2}}" for one in runs))

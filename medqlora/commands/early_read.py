@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.config.origin import GivenSource
 from medqlora.config.words import CommandLine
+from medqlora.data.wording import no_records
 
 if TYPE_CHECKING:
     from medqlora.data.sources.recognised import Recognised
@@ -39,6 +40,16 @@ def read_early(source: GivenSource) -> None:
     early = JSONLines(**given)  # type: ignore[arg-type]
     early.checks_test_questions = False  # an option may allow them
     early.read()
+
+
+def check_test_set(source: GivenSource) -> None:
+    """Refuses to test on files of the user's without a test set, before anything heavy is imported.
+
+    Raises:
+        InputError: `JSONLines` is given no file of test questions.
+    """
+    if source.class_path == "medqlora.data.JSONLines" and source.given.get("test") is None:
+        raise no_records("JSONLines", "test")
 
 
 def read_found_early(found: "Recognised", test: str | None, words: Sequence[str]) -> None:

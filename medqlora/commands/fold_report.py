@@ -10,7 +10,7 @@ from medqlora.artifacts.curve import read_curves
 from medqlora.artifacts.fold_group import REPORT, REPORT_PAGE, FoldGroup
 from medqlora.artifacts.recalibration import recalibrate
 from medqlora.config.model import ModelOptions
-from medqlora.config.words import CommandLine
+from medqlora.config.words import CONFIG_OPTIONS, CommandLine
 from medqlora.errors import InputError
 from medqlora.evaluation.cross_validation import (
     FoldResult,
@@ -76,9 +76,15 @@ def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: st
     say(f"\n{cross_validation_table(found)}")
     say(f"Group:   {group.path}")
     say(f"Report:  {group.path / REPORT_PAGE}")
-    configs = [word for name in CommandLine.parse(words).configs for word in ("--config", name)]
-    say(f"Next:    {shlex.join(['medqlora', 'test', *configs, '--ensemble', str(group.path)])}")
+    say(f"Next:    {shlex.join(['medqlora', 'test', *tested_with(words), '--ensemble', str(group.path)])}")
     say(f"         {shlex.join(['tensorboard', '--logdir', str(group.path)])}")
+
+
+def tested_with(words: Sequence[str]) -> list[str]:
+    """Of the words of a fit those that a test takes too: every configuration, and the options of data and model."""
+    line = CommandLine.parse(words)
+    kept = line.only(lambda one: one.name in CONFIG_OPTIONS or one.name.startswith(("data.", "model.")))
+    return kept.words
 
 
 def read_results(group: FoldGroup, option: str) -> list[FoldResult]:

@@ -6,6 +6,21 @@ from pathlib import Path
 from medqlora.artifacts.run_folder import RunFolder
 
 
+def best_line(monitor: str, score: float, majority: float | None, checkpoint: str) -> str:
+    """The best validation score of a fit.
+
+    Args:
+        monitor: the score's name, with the sample of questions where it is of one.
+        score: its best value.
+        majority: accuracy of always giving the most frequent answer; None for free answers.
+        checkpoint: name of the checkpoint's file.
+    """
+    line = f"Best {monitor}: {score:.4f}  ({checkpoint})"
+    if majority is None or score > majority or not monitor.partition(",")[0].endswith("accuracy"):
+        return line
+    return f"{line}, no better than always the most frequent answer (majority answer: {majority:.4f})"
+
+
 def after_fit(run: RunFolder, adapter: Path | None, *, tests: bool) -> list[str]:
     """The commands that go on from a finished fit.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.artifacts.fold_group import group_adapters
 from medqlora.artifacts.run_folder import LOGS, RunFolder
+from medqlora.commands.early_read import check_test_set
 from medqlora.commands.places import check_places
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
@@ -73,7 +74,7 @@ def check_words(words: list[str], option: str) -> None:
         raise InputError(
             f"--report.prior_correction true: {option} compares the labels as scored: leave it out"
         )
-    check_options("test", words, own_options("test"), files=True)
+    check_test_set(check_options("test", words, own_options("test"), files=True))
     check_places(["test", *words])
     import_unsloth_if_named(["test", *words])
 

@@ -74,7 +74,7 @@ def report_lines(report: Report) -> list[str]:
         *_peak_lines(report, *unit),
         f"Parameters: {report['parameters']['trainable']:,} trainable of {report['parameters']['total']:,} "
         f"({report['parameters']['trainable'] / report['parameters']['total']:.2%})",
-        f"Work:      {report['steps']} steps of {report['flops_per_step'] / 1e12:.1f} TFLOP, "
+        f"Work:      {report['steps']} steps of {_flops(report['flops_per_step'])}, "
         f"{report['tokens']:,} tokens",
         *_time_lines(report),
         *_gpu_lines(report.get("gpus", [])),
@@ -141,13 +141,24 @@ def _peak_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
 
 def _time_lines(report: Report) -> list[str]:
     if "minutes" not in report:
-        return []
+        on_cpu = report["memory"] is None and "gpus" not in report
+        return [
+            "Time:      not estimated for a CPU; the fit tells the time left after its first steps"
+        ] * on_cpu
     (low, high), (fast, slow) = report["tokens_per_s"], report["minutes"]
     return [
         f"Time:      {fast:.1f} to {slow:.1f} minutes of training at {low:,.0f} to {high:,.0f} tokens/s, "
         "without validation;",
         "           an estimate from measured shares of an H200's peak",
     ]
+
+
+def _flops(count: float) -> str:
+    """Floating-point operations in the largest unit with a number of at least 0.1."""
+    for unit, size in (("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= 0.1 * size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e6:,.1f} MFLOP"
 
 
 def _gpu_lines(gpus: list[GPUTimes]) -> list[str]:

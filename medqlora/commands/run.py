@@ -16,7 +16,7 @@ from medqlora.callbacks.adapter_contents import ChosenBy
 from medqlora.commands.evaluated import choose_weights
 from medqlora.commands.given_checkpoint import GivenCheckpoint, check_free
 from medqlora.commands.lightning_cli import MedQLoRACLI
-from medqlora.commands.next_steps import after_fit
+from medqlora.commands.next_steps import after_fit, best_line
 from medqlora.commands.option_errors import one_line
 from medqlora.commands.trainer_options import make_folder
 from medqlora.compat.lightning import fast_dev_run
@@ -189,7 +189,8 @@ class Run:
         if saver.best_model_score is not None:
             best = float(saver.best_model_score)
             part = f", {sample}" if (sample := self.datamodule.samples.get("dev")) else ""
-            say(f"Best {saver.monitor}{part}: {best:.4f}  ({Path(saver.best_model_path).name})")
+            checkpoint = Path(saver.best_model_path).name
+            say(best_line(f"{saver.monitor}{part}", best, self.model.majority, checkpoint))
         say(f"Run:     {folder}")
         if saver.adapter_folder is not None:
             say(f"Adapter: {saver.adapter_folder}")
@@ -236,6 +237,10 @@ class Run:
             # scores of different kinds can't be compared: the best so far would be forgotten
             now["--checkpoint.monitor"] = saver_of(self.trainer).monitor
             record = {**record, "definition": {**record["definition"], "--checkpoint.monitor": monitor}}
+        if not self.datamodule.dev or (monitor or "").startswith(("val/loss", "val/likelihood")):
+            now.pop(
+                checkpoint.GENERATED_TOKENS, None
+            )  # no score of a text decides which checkpoint is the best
         different = checkpoint.check_definition(record, now, anyway=self._resume_anyway)
         if different:
             say(f"Going on with other values: {'; '.join(different)}")

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import math
 import os
 import shlex
 import socket
@@ -14,7 +13,7 @@ from typing import TypedDict
 
 from medqlora.artifacts.fold_group import FoldGroup
 from medqlora.artifacts.run_folder import LOGS, RunFolder
-from medqlora.artifacts.runs import is_alive
+from medqlora.artifacts.runs import finite_scores, is_alive
 from medqlora.commands.arguments import Parser
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
@@ -178,7 +177,7 @@ def _described(run: RunFolder) -> RunRow:
         "folder": str(run.path),
         "command": command,
         "state": state,
-        "best": _scores(record.get("best")) or _test_scores(run),
+        "best": finite_scores(record.get("best")) or _test_scores(run),
         "base": _text(record.get("base")),
         "bytes": _bytes(run.path),
         "started": _started(record, run.path),
@@ -193,13 +192,6 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _scores(value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        return {}
-    numbers = {name: score for name, score in value.items() if isinstance(score, (int, float))}
-    return {name: float(score) for name, score in numbers.items() if math.isfinite(score)}
-
-
 def _test_scores(run: RunFolder) -> dict[str, float]:
     """A test's accuracy, or the token F1 of free answers, from its report."""
     try:
@@ -209,7 +201,7 @@ def _test_scores(run: RunFolder) -> dict[str, float]:
     if not isinstance(report, dict):
         return {}
     name = "token_f1" if report.get("decided_by") == "exact_match" and "token_f1" in report else "accuracy"
-    return _scores({f"test/{name}": report.get(name)})
+    return finite_scores({f"test/{name}": report.get(name)})
 
 
 def _state(record: Mapping[str, object]) -> str | None:

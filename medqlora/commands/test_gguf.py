@@ -98,7 +98,7 @@ def run(words: list[str]) -> int:
     _compare_digests(options, made_from)
     record = read_adapter(options.adapter, "--adapter")
     tested = _tested(options, trained, record, info, made_from)
-    _report(options, tested)
+    _report(options, tested, info)
     return 0
 
 
@@ -217,7 +217,20 @@ def _in_llama_cpp(
         return runtime.predict(examples, by_id, lambda done, total: progress.update("llama.cpp", done, total))
 
 
-def _report(options: argparse.Namespace, tested: "Tested") -> None:
+def _header(file: str, info: "GGUFInfo") -> dict[str, object]:
+    """What the report says of the tested file."""
+    from medqlora.utils.digests import file_digest
+
+    path = Path(file).expanduser()
+    return {
+        "file size, bytes": path.stat().st_size,
+        "quantization": info.quantization,
+        "architecture": info.architecture,
+        "sha256": file_digest(path)["sha256"],
+    }
+
+
+def _report(options: argparse.Namespace, tested: "Tested", file: "GGUFInfo") -> None:
     """Writes the report's files and TensorBoard's events, and prints the table."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -231,6 +244,7 @@ def _report(options: argparse.Namespace, tested: "Tested") -> None:
     info = {
         "command": shlex.join(["medqlora", *sys.argv[1:]]),
         "gguf": options.gguf,
+        **_header(options.gguf, file),
         "lora": options.lora,
         "adapter": options.adapter,
         "runtime": "llama.cpp",

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medqlora.commands.early_read import read_early
+from medqlora.commands.early_read import check_test_set, read_early
 from medqlora.commands.places import check_places
 from medqlora.commands.registry import Command, commands
 from medqlora.commands.unsloth_first import import_unsloth_if_named
@@ -120,6 +120,8 @@ def prepared(words: list[str], command: str | None = None, into: Path | None = N
     source = check_options(words[0], words[1:], own_options(words[0]), files=True)
     check_places(words)
     if words[0] in ("fit", "validate", "test") and not CommandLine.parse(words).has("print_config"):
+        if words[0] == "test" or command == "full":  # `full` would train first
+            check_test_set(source)
         read_early(source)
     import_unsloth_if_named(words)
     if words[0] == "fit":

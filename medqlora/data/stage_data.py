@@ -27,6 +27,7 @@ from medqlora.data.training_stages import (
     check_stages,
     read_training_stages,
 )
+from medqlora.data.wording import no_records
 from medqlora.errors import InputError
 from medqlora.records import YES_NO_MAYBE, Encoded, Record
 from medqlora.utils.types import Tokenizer
@@ -170,10 +171,7 @@ class StageData(SetSizes):
             elif splits[name]:
                 self._take(name, splits[name], self.source.name, report)
             elif name != "dev":  # a run without validation is the user's choice
-                raise InputError(
-                    f"--data.source: {self.source.name} has no {name} records: check its options (with a file "
-                    f"of yours: --data.source.{name} FILE)"
-                )
+                raise no_records(self.source.name, name)
         sample = self.samples.get("test")
         self.sets = [self._question_set(self.source, self.records, self.test, self.dev, sample)]
 

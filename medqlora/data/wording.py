@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from medqlora.errors import InputError
 from medqlora.utils.terminal import printable
 
 
@@ -30,3 +31,16 @@ def reason(error: BaseException) -> str:
     lines = str(error).splitlines() or [""]
     text = printable(lines[0])
     return (text if len(text) <= 200 else f"{text[:199]}…") or type(error).__name__
+
+
+def no_records(source: str, stage: str) -> InputError:
+    """The error of a source without the set that a command needs.
+
+    Args:
+        source: its name.
+        stage: the set: "train" or "test".
+    """
+    return InputError(
+        f"--data.source: {source} has no {stage} records: check its options (with a file of yours: "
+        f"--data.source.{stage} FILE)"
+    )

@@ -56,7 +56,8 @@ class FusedDecoder:
 
     Args:
         model: a transformers causal language model in 4 bits, or a PEFT model around one. Its adapters
-            are in place; their values, the training mode and PEFT's `disable_adapter` may change later.
+            are in place; their values, the training mode and PEFT's `disable_adapter` may change later. The
+            adapter that is switched on now stays its own: see `has_its_adapter`.
         checkpointing: "none" keeps the activations of every layer. "full" keeps the layers' inputs and
             recomputes the rest. "offload" keeps the inputs in host memory. A number selects the first layers
             for "full". The last layer always keeps its activations: they take less memory than a
@@ -132,6 +133,7 @@ class FusedDecoder:
         self.groups = [group for layer in self.layers for group in layer.groups]
         #: an adapted module: PEFT disables all adapters together, so one module tells the state of all
         self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
+        self._made_with = self._active
         self._casts = _by_kind([cast for group in self.groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
@@ -264,6 +266,16 @@ class FusedDecoder:
     def adapters_on(self) -> bool:
         """Whether PEFT's adapters are in use now."""
         return not getattr(self._adapted, "disable_adapters", False)
+
+    @property
+    def _active(self) -> tuple[str, ...]:
+        """PEFT's names of the adapters that are switched on."""
+        return tuple(getattr(self._adapted, "active_adapters", ()))
+
+    @property
+    def has_its_adapter(self) -> bool:
+        """Whether PEFT has the adapter switched on that the decoder was made with, or has switched all off."""
+        return not self.adapters_on or self._active == self._made_with
 
     @torch.no_grad()
     def refresh(self, active: bool) -> None:

@@ -149,7 +149,7 @@ def build_backend(
         device: the model's.
 
     Raises:
-        InputError: there is no such backend, or an option that it needs is not recorded.
+        InputError: there is no such backend, it takes no base, or an option that it needs is not recorded.
     """
     name = backend or trained.backend
     if name == "Unsloth" and backend is None and device.type == "cpu":
@@ -163,6 +163,8 @@ def build_backend(
     kind = getattr(models, name)
     options = {**trained.backend_options, "base": base or trained.base or trained.backend_options.get("base")}
     known = kind.option_names()
+    if base is not None and "base" not in known:
+        raise InputError(f"--base {base}: the backend {name} has a base model of its own: leave --base out")
     try:
         return kind(**{key: value for key, value in options.items() if key in known})
     except TypeError as error:  # an option that is needed and not recorded

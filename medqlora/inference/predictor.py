@@ -195,7 +195,14 @@ class Predictor:
             return []
         encoded = self._encode(records) if examples is None else [examples[record.id] for record in records]
         with self._precision():
-            return self.evaluator.evaluate(encoded, by_id).predictions
+            return self.current_evaluator().evaluate(encoded, by_id).predictions
+
+    def current_evaluator(self) -> Evaluator:
+        """The evaluator; without `engine` once PEFT has another adapter switched on than the engine was made with."""
+        if self.engine is not None and not self.engine.decoder.has_its_adapter:
+            self.engine = None
+            self.evaluator = self._evaluator()
+        return self.evaluator
 
     def _encode(self, records: Sequence[Record]) -> list[Encoded]:
         _check_texts(records)
@@ -294,7 +301,7 @@ class Predictor:
         def run(report: Report) -> None:
             parts = PartsOfAnswer(record, partial(self._answer_of, record, note=note), report)
             with self._precision():
-                prediction = self.evaluator.stream(encoded, record, parts.so_far)
+                prediction = self.current_evaluator().stream(encoded, record, parts.so_far)
             parts.complete(self._answer_of(record, prediction, note=note))
 
         return iterate(run)

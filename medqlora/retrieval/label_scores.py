@@ -49,4 +49,4 @@ class LabelScorer:
         one.check_examples(encoded)
         by_id = {record.id: record for record in records}
         with nullcontext() if one.autocast is None else torch.autocast(one.device.type, one.autocast):
-            return one.evaluator.evaluate(encoded, by_id, write=False).predictions
+            return one.current_evaluator().evaluate(encoded, by_id, write=False).predictions

@@ -92,6 +92,7 @@ class CheckpointHooks(EvaluationHooks):
             digests=data.example_digests(),
             precision=precision,
             stages=[stage.definition() for stage in data.training_stages],
+            generated_tokens=self.options.max_new_tokens if self.options.generate else None,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

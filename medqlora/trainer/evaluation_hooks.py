@@ -62,6 +62,8 @@ class EvaluationHooks(LightningModule):
         #: the base model's predictions of a fit's first validation, and then its baselines
         self._base: list[Prediction] = []
         self._base_asked = False
+        #: share of the most frequent answer in a fit's validation; None before it, and for free answers
+        self.majority: float | None = None
 
     @property
     @abstractmethod
@@ -169,6 +171,7 @@ class EvaluationHooks(LightningModule):
         baselines = Baselines.of(predictions, self._base)
         step = self.trainer.global_step
         if baselines is not None:
+            self.majority = baselines.majority
             for logger in self.loggers:
                 logger.log_metrics(baselines.logged(), step=max(0, step - 1))  # as Lightning counts
         sample = self.data.samples.get("dev")

@@ -15,10 +15,14 @@ class GGUFInfo(NamedTuple):
     Attributes:
         bits: of a weight, as in `medqlora.evaluation.verification.TOLERANCE`.
         adapter_sha256: digest of the weights of the adapter that it was made from; None in files of others.
+        architecture: llama.cpp's name of the model family.
+        quantization: llama.cpp's name of the quantization that most weights have.
     """
 
     bits: int
     adapter_sha256: str | None
+    architecture: str = "not named"
+    quantization: str = "not named"
 
 
 def read_info(path: Path, option: str) -> GGUFInfo:
@@ -40,7 +44,20 @@ def read_info(path: Path, option: str) -> GGUFInfo:
             f"{option} {path}: it is no complete GGUF file: copy it, or export it, again"
         ) from error
     kind, digest = fields.get("general.file_type"), fields.get("medqlora.adapter_sha256")
+    architecture = fields.get("general.architecture")
     return GGUFInfo(
         16 if kind is None else _BITS.get(int(kind.contents()), 4),
         None if digest is None else str(digest.contents()),
+        GGUFInfo._field_defaults["architecture"] if architecture is None else str(architecture.contents()),
+        GGUFInfo._field_defaults["quantization"] if kind is None else _file_type(int(kind.contents())),
     )
+
+
+def _file_type(number: int) -> str:
+    """The name of a `general.file_type`: "Q4_K_M", "F16"; the number where this version of gguf knows none."""
+    import gguf
+
+    try:
+        return gguf.LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        return f"file type {number}"

@@ -42,6 +42,14 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "images": ("images", "image", "image_path", "image_file", "image_name", "img", "img_path", "img_name"),
 }
 
+#: names that number the rows of one file, and stand for something else in another: the id only where no other column
+#: is, and every row has a number or code of its own
+_NUMBERS = (
+    *("nr", "no", "num", "number", "#", "row", "row_id", "item", "item_id", "sno", "lfdnr", "qno"),
+    *("case", "case_id", "case_no", "case_nr", "record", "record_id", "record_no", "record_nr"),
+    *("question_no", "question_nr", "question_number"),
+)
+
 #: names that reveal the answer, as a column or inside a context
 TELL_TALE = frozenset(
     key
@@ -56,6 +64,7 @@ _FAMILY = re.compile(r"(?P<stem>|op|opt|option|choice|ending|answer)(?P<mark>[a-
 _MARKS = (string.ascii_lowercase, [str(n) for n in range(26)], [str(n) for n in range(1, 27)])
 _ADDRESS = re.compile(r"\s*(?:https?|ftp)://\S+\s*")
 _LONG = 25  # characters; shorter texts are codes, names or dates
+_CODE = re.compile(r"(?=.*\d)[\w\-/#]{1,40}")  # of a row
 _LOOKED_AT = 200  # rows that are inspected
 
 _WORDS_OF = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
@@ -81,6 +90,7 @@ _KEYS = {
     field: {key(name): rank for rank, name in reversed(list(enumerate(names)))}
     for field, names in SYNONYMS.items()
 }
+_NUMBER_KEYS = frozenset(map(key, _NUMBERS))
 _TELL_TALE_KEYS = frozenset(map(key, TELL_TALE))
 
 
@@ -149,6 +159,9 @@ class Columns:
             field: self._mapped[field] if field in self._mapped else self._candidates(field, claimed)
             for field in FIELDS
         }
+        if not self._names["id"] and "id" not in self._mapped:
+            numbers = [one for one in self._all if key(one) in _NUMBER_KEYS and one not in claimed]
+            self._names["id"] = [one for one in numbers if _tells_rows_apart(rows, one)][:1]
         if "contexts" not in self._mapped:
             questions = self._names["question"][:1]
             self._names["contexts"] = [
@@ -248,6 +261,19 @@ class Columns:
                 or any(_is_content(row.value.get(column)) for row in rows[:_LOOKED_AT])
             )
         ]
+
+
+def _tells_rows_apart(rows: Sequence[Row], column: str) -> bool:
+    """Whether every row has a whole number or a short code in a column, and no two the same."""
+    values = [row.value.get(column) for row in rows]
+    if not all(
+        isinstance(value, int) and not isinstance(value, bool)
+        if not isinstance(value, str)
+        else _CODE.fullmatch(value.strip())
+        for value in values
+    ):
+        return False
+    return len({str(value).strip() for value in values}) == len(values) > 1
 
 
 def _repeats(rows: Sequence[Row], column: str, questions: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ def render_runs(
     differing: Mapping[str, Sequence[str]],
     curves: Mapping[str, Mapping[str, Curve]],
     rows: Sequence[PairedRow],
+    best: Mapping[str, Sequence[str]],
     costs: Mapping[str, Sequence[str]],
     notes: Sequence[str],
     run_info: Mapping[str, object],
@@ -37,6 +38,7 @@ def render_runs(
         differing: setting → its value in each run.
         curves: name of the run → tag → curve.
         rows: the tested runs on the questions of all of them; empty where fewer than two were.
+        best: validation score → its best value in each run.
         costs: name with its unit → its value in each run.
         notes: what could not be compared, in sentences.
         run_info: what is needed to repeat it.
@@ -54,6 +56,7 @@ def render_runs(
             (
                 *section("Test figures", _tests(rows)),
                 *section("Settings that differ", _by_run(names, differing, "setting")),
+                *section("Best validation scores", _by_run(names, best, "")),
                 *section("Cost", _by_run(names, costs, "")),
                 *section("Curves", _curves(curves)),
                 *section("To repeat it", fields(run_info)),

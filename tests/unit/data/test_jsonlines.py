@@ -225,6 +225,30 @@ def test_slips_in_the_options_are_named(put):
         JSONLines(put([{**ROWS[0], "options": ["x", "y"], "answer": "A"}]), labels=["yes", "no"]).read()
 
 
+@pytest.mark.parametrize("column", ["Nr", "No", "No.", "ID", "#", "Case ID", "lfd. Nr."])
+def test_a_column_that_numbers_the_rows_is_their_id(put, column):
+    rows = [
+        {column: 40 + number, **{k: v for k, v in row.items() if k != "id"}}
+        for number, row in enumerate(ROWS)
+    ]
+    assert ids_of(JSONLines(put(rows), dev_fraction=0.0)) == [str(row[column]) for row in rows]
+
+
+@pytest.mark.parametrize("values", [["1", "1"], ["yes", "no"], [True, False], [0.2, 0.8], ["12", None]])
+def test_a_column_of_such_a_name_that_tells_no_rows_apart_is_no_id(put, values):
+    rows = [
+        {"no": value, **{k: v for k, v in row.items() if k != "id"}}
+        for value, row in zip(values, ROWS, strict=False)
+    ]
+    assert ids_of(JSONLines(put(rows), dev_fraction=0.0)) == ["train:1", "train:2"]
+    named = [{"pmid": f"p{number}", **row, "no": number} for number, row in enumerate(rows)]
+    assert ids_of(JSONLines(put(named), dev_fraction=0.0)) == ["p0", "p1"]  # a name of an id comes first
+
+
+def ids_of(source):
+    return [record.id for record in source.read().train]
+
+
 def test_a_file_too_small_to_set_a_part_aside_is_refused(put):
     with pytest.raises(InputError, match=r"--data\.source\.train: .* leaves nothing to train on"):
         JSONLines(put(ROWS[:1])).read()

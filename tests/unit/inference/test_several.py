@@ -1,10 +1,13 @@
 """Ensembles as arithmetic: the mean of log-probabilities, and which members answer a development question."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from served import trained_adapter
 
+from medqlora.inference import Predictor
 from medqlora.inference.out_of_fold import out_of_fold
 from medqlora.inference.several import mean_log_probabilities
 from medqlora.records import Encoded, Prediction, Record
@@ -54,3 +57,24 @@ def test_a_development_question_is_answered_by_the_members_that_did_not_train_on
         "b": values["one"],
         "c": (-2.0, -1.0, -2.0),
     }  # d was trained on by both
+
+
+def test_predictions_are_of_the_adapter_that_peft_has_switched_on(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a program of the user's own switches adapters, by PEFT's methods on `Predictor.model`."""
+    folders = [
+        str(trained_adapter(tiny_bases["llama"], tmp_path / str(n), threshold=0.0, seed=n)) for n in range(2)
+    ]
+    records = [Record("q", "Does it help?", ("It did.",), labels=LABELS)]
+    own, expected = (
+        Predictor.load(one, device="cpu", generate=False).predict(records)[0].logprobs for one in folders
+    )
+    predictor = Predictor.load(folders[0], device="cpu", generate=False)
+    assert predictor.engine is not None  # which reads an adapter once
+    predictor.model.load_adapter(folders[1], "second")
+    assert predictor.predict(records)[0].logprobs == own
+    predictor.model.set_adapter("second")
+    assert predictor.predict(records)[0].logprobs == pytest.approx(expected, abs=1e-4) != own
+    predictor.model.set_adapter("default")
+    assert predictor.predict(records)[0].logprobs == pytest.approx(own, abs=1e-4)
