@@ -6,6 +6,7 @@ Real processes on a CPU, with gloo: on GPUs the same code sends the same message
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ def test_the_report_of_two_processes_is_that_of_one(
     assert reports[0] == reports[1]
 
 
+@nightly  # by day the next test has the processes' environment, without torchrun's own process
 def test_torchrun_begins_the_processes_as_well(
     alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -83,6 +85,23 @@ def test_torchrun_begins_the_processes_as_well(
     )
     said = finish(process)
     assert process.returncode == 0, said
+    assert_same_run(alone[4], tmp_path / "lightning_logs" / "version_0")
+
+
+def test_processes_that_torchrun_would_have_begun_take_the_steps_of_one(
+    alone: dict[int, Path], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each has the environment of `torchrun --nproc-per-node=2`, and none begins another."""
+    words = options(tiny_bases["llama"], tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        agent = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+    agent |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "False", "GROUP_RANK": "0"}
+    agent |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    both = [begin("fit", words, 2, cold=False, **agent, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    said = [finish(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[1].count("Trainable parameters") == 0
     assert_same_run(alone[4], tmp_path / "lightning_logs" / "version_0")
 
 
