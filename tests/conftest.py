@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import unsynced
 from tokenizer_families import FAMILIES, family
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: tests use no network
@@ -86,6 +87,14 @@ def cases() -> Path:
 def any_tokenizer(request: pytest.FixtureRequest) -> Any:
     """Each family's tokenizer in turn; not to be changed."""
     return family(request.param)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut() -> Iterator[None]:
+    """A run syncs some 40 files, and waits for each; no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        unsynced(patch)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

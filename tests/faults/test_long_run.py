@@ -13,7 +13,7 @@ from import_path import import_path
 from tiny import build_base
 from watcher import EVERY
 
-STEPS = 10_000 if THOROUGH else 2_000
+STEPS = 10_000 if THOROUGH else 1_500
 MIB = 2**20
 
 

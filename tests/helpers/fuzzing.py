@@ -15,7 +15,7 @@ nightly = pytest.mark.skipif(not THOROUGH, reason="every night, with MEDQLORA_TH
 #: inputs of the thorough run, by what they are given to; `test_fuzz_decisions.py` adds them up
 THOROUGH_INPUTS = {"readers": 9_000, "prompts": 2_500, "packing": 4_500, "decisions": 8_000}
 #: inputs of the slow tests in this run
-SLOW_INPUTS = {name: count if THOROUGH else count // 4 for name, count in THOROUGH_INPUTS.items()}
+SLOW_INPUTS = {name: count if THOROUGH else count // 8 for name, count in THOROUGH_INPUTS.items()}
 
 
 def fuzz(strategy: st.SearchStrategy[Any], check: Callable[[Any], None], inputs: int) -> None:

@@ -21,7 +21,10 @@ from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
 import pytest
+from fuzzing import THOROUGH
 from import_path import import_path
+
+from medqlora.profiling import processes
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["warm_imports", "warm_process"])
@@ -131,6 +134,13 @@ class WarmWorker(WarmProcess):
         assert list(command[:3]) == [sys.executable, "-m", "medqlora.profiling.worker"]
         assert stderr == subprocess.STDOUT
         super().__init__(command, _work, (list(command[3:]), stdout.name, dict(env)))
+
+
+def warm_workers(patch: pytest.MonkeyPatch) -> None:
+    """The processes of `bench`'s cases are forked from one that has imported torch; every night they begin cold."""
+    if not THOROUGH:
+        names = {name: getattr(subprocess, name) for name in ("STDOUT", "TimeoutExpired")}
+        patch.setattr(processes, "subprocess", SimpleNamespace(Popen=WarmWorker, **names))
 
 
 class WarmProgram(WarmProcess):

@@ -31,7 +31,7 @@ def runs(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         *options(tiny_bases["llama"], tmp_path_factory.mktemp("run"), dev=9),
         "--trainer.log_every_n_steps=4",
     ]
-    return {verb: run(verb, words) for verb in ("fit", "test")}
+    return {verb: run(verb, words, drawn=True) for verb in ("fit", "test")}
 
 
 def events(cli: Any) -> EventAccumulator:

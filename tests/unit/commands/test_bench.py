@@ -7,13 +7,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from fuzzing import THOROUGH
 from harness import refused
-from warm_process import WarmWorker
+from warm_process import warm_workers
 
 from medqlora.cli import main
 from medqlora.commands.bench import _cases, parser
@@ -39,11 +37,7 @@ QUICK = [
 @pytest.fixture
 def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes of the cases are forked from one that has imported torch; every night they begin cold."""
-    if not THOROUGH:
-        names = SimpleNamespace(
-            Popen=WarmWorker, STDOUT=subprocess.STDOUT, TimeoutExpired=subprocess.TimeoutExpired
-        )
-        monkeypatch.setattr(processes, "subprocess", names)
+    warm_workers(monkeypatch)
 
 
 @pytest.mark.slow

@@ -170,7 +170,7 @@ def test_a_marker_at_the_seam_of_the_prompt_is_text(any_tokenizer: Any) -> None:
 # --- the real one -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chatting_llama3(llama3_tokenizer: Any) -> Any:
     tokenizer = copy.deepcopy(llama3_tokenizer)
     tokenizer.chat_template = LLAMA3_CHAT

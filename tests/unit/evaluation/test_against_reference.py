@@ -179,7 +179,7 @@ def test_the_official_questions_are_decided_as_plain_transformers_decides_them(
 ) -> None:
     tokenizer = models.tokenizer
     if not THOROUGH:
-        official = Official(official.rows[::6], official.records[::6])
+        official = Official(official.rows[::12], official.records[::12])
     asked = [PROMPTS[name](row, YES_NO_MAYBE, tokenizer) for row in official.rows]
     expected = [log_likelihoods(models.plain, tokenizer, prompt, answers) for prompt, answers in asked]
     best = [YES_NO_MAYBE[logprobs.index(max(logprobs))] for logprobs in expected]

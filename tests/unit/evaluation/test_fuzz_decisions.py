@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
-from fuzzing import SLOW_INPUTS, THOROUGH_INPUTS, fuzz
+from fuzzing import SLOW_INPUTS, THOROUGH_INPUTS, fuzz, nightly
 from hypothesis import strategies as st
 
 from medqlora.evaluation.parsing import (
@@ -296,7 +296,7 @@ UNITS = (
     ],
 )
 @pytest.mark.parametrize("labels", [("yes", "no", "maybe"), ("A", "B", "C", "D")])
-@pytest.mark.parametrize("size", [8_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [8_000, pytest.param(100_000, marks=nightly)])
 def test_places_that_are_looked_at_grow_with_the_text_and_no_faster(
     unit: str, labels: tuple[str, ...], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

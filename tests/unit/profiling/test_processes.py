@@ -1,6 +1,7 @@
 """A case that fails is a row that says so, and the next one runs."""
 
 import pytest
+from warm_process import warm_workers
 
 from medqlora.profiling import SHAPES, Case, run_case
 from medqlora.profiling.processes import run_cases
@@ -17,7 +18,13 @@ CASE = Case(
 )
 
 
+@pytest.fixture
+def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm_workers(monkeypatch)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_a_case_that_does_not_fit_says_so_and_the_next_one_runs() -> None:
     # an embedding of petabytes: the allocator's own answer
     large = Case(trainer="native", shape={**TINY, "vocab_size": 10**13}, precision="32", warm_up=1, steps=1)
@@ -35,6 +42,7 @@ def test_a_case_that_takes_too_long_is_ended() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm")
 def test_what_goes_wrong_inside_is_said_in_a_line() -> None:
     wrong = Case(trainer="fused", shape={**TINY, "model_type": "gemma", "head_dim": 16}, precision="32")
     result = run_case(wrong)
