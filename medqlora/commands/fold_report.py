@@ -76,11 +76,11 @@ def report(group: FoldGroup, folds: Sequence[int], words: list[str], against: st
     say(f"\n{cross_validation_table(found)}")
     say(f"Group:   {group.path}")
     say(f"Report:  {group.path / REPORT_PAGE}")
-    say(f"Next:    {shlex.join(['medqlora', 'test', *tested_with(words), '--ensemble', str(group.path)])}")
+    say(f"Next:    {shlex.join(['medqlora', 'test', *kept_for_test(words), '--ensemble', str(group.path)])}")
     say(f"         {shlex.join(['tensorboard', '--logdir', str(group.path)])}")
 
 
-def tested_with(words: Sequence[str]) -> list[str]:
+def kept_for_test(words: Sequence[str]) -> list[str]:
     """Of the words of a fit those that a test takes too: every configuration, and the options of data and model."""
     line = CommandLine.parse(words)
     kept = line.only(lambda one: one.name in CONFIG_OPTIONS or one.name.startswith(("data.", "model.")))

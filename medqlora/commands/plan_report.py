@@ -154,9 +154,9 @@ def _time_lines(report: Report) -> list[str]:
 
 
 def _flops(count: float) -> str:
-    """Floating-point operations in the largest unit with a number of at least 0.1."""
+    """Floating-point operations in the largest unit with a number of at least 1."""
     for unit, size in (("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if count >= 0.1 * size:
+        if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count / 1e6:,.1f} MFLOP"
 

@@ -182,6 +182,21 @@ def test_another_score_to_choose_by_is_named_for_the_best_so_far_would_be_forgot
         run("fit", [*words, "--checkpoint.monitor=val/loss", "--ckpt_path=last"])
 
 
+def test_another_length_of_the_texts_that_are_scored_is_named_unless_no_text_decides(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """A text that is cut off earlier is scored otherwise, and the best so far would be of another kind."""
+    longer = ["--model.max_new_tokens=7", "--ckpt_path=last"]
+    words = interrupted(tiny_bases["llama"], tmp_path, step=8)
+    with pytest.raises(InputError, match=r"values: --model\.max_new_tokens 7 \(the checkpoint: 6\): pass"):
+        run("fit", [*words, *longer])
+    by_loss = tmp_path / "by_loss"
+    by_loss.mkdir()
+    monitor = ["--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]
+    words = interrupted(tiny_bases["llama"], by_loss, *monitor, step=8)
+    assert run("fit", [*words, *longer]).trainer.global_step == 12
+
+
 def test_the_runs_length_and_memory_knobs_may_change_and_files_may_move(
     tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -211,6 +211,9 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert "data.source.init_args.fold" in shown
     assert "learning_rate" not in shown  # the same in both
     assert "training tokens" in shown
+    best = [json.loads((group / f"version_{fold}" / "run.json").read_text())["best"] for fold in (0, 4)]
+    (row,) = [line for line in shown.splitlines() if line.startswith("val/accuracy ")]
+    assert row.split() == ["val/accuracy", *(f"{one['val/accuracy']:.4f}" for one in best)]
     assert run("runs", str(group.parent)) == 0
     assert "cv_0/version_4" in capsys.readouterr().out
     assert "was not tested" in shown
@@ -218,7 +221,7 @@ def test_runs_and_cross_validations_are_compared_from_their_folders(
     assert f"medqlora test --config {own}/config.yaml --model.adapter {own}/adapter`" in shown
     text = page.read_text()
     assert "Settings that differ" in text
-    assert text.count('<div class="runs">') == 2, "tables whose words break, so that they fit a phone"
+    assert text.count('<div class="runs">') == 3, "tables whose words break, so that they fit a phone"
     again = tmp_path / "cv_1"
     shutil.copytree(group, again)
     assert run("compare", str(group), str(again), "--out", str(page)) == 0

@@ -95,6 +95,13 @@ REFUSED = [
         ["fit", *DEMO[:1], "--data.source=medqlora.data.JSONLines", "--data.source.train=ward.csv"],
         "ward.csv:3: Decision is missing or empty: the train set needs answers",
     ),
+    # a test, or a fit that a test follows, on files without test questions
+    (["test", "--config=ward.yaml"], "--data.source: JSONLines has no test records: check its options"),
+    (["full", "--config=ward.yaml"], "--data.source: JSONLines has no test records: check its options"),
+    (
+        ["test", "--config=ward.yaml", "--data.source.test=ward.csv"],
+        "ward.csv:3: Decision is missing or empty: the train set needs answers",
+    ),
     (["ask", "Does it help?", "--adapter", "none"], "--adapter: there is no folder none"),
     (["test", *DEMO, "--ckpt_path=last"], "--ckpt_path last: there are no runs in lightning_logs"),
     (["fit", *DEMO, "--ckpt_path=best"], "--ckpt_path best: there are no runs in lightning_logs"),

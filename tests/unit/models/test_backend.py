@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from medqlora.config import TinyLlamaOptions, TransformersOptions, UnslothOptions
+from medqlora.errors import InputError
+from medqlora.inference.loading import Trained, build_backend
 from medqlora.models import Backend, Decoder, LoRA, TinyLlama, Transformers, Unsloth
 from medqlora.utils.types import Tokenizer
 
@@ -81,3 +83,12 @@ def test_backends_and_adapter_folders_are_known_without_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_base_for_a_backend_that_has_its_own_is_refused_in_one_line() -> None:
+    trained = Trained(backend="TinyLlama", backend_options={"seed": 0})
+    said = "--base other: the backend TinyLlama has a base model of its own: leave --base out"
+    with pytest.raises(InputError) as error:
+        build_backend(trained, base="other", backend=None, device=torch.device("cpu"))
+    assert str(error.value) == said
+    assert isinstance(build_backend(trained, base=None, backend=None, device=torch.device("cpu")), TinyLlama)
