@@ -98,7 +98,8 @@ def run(words: list[str]) -> int:
     _compare_digests(options, made_from)
     record = read_adapter(options.adapter, "--adapter")
     tested = _tested(options, trained, record, info, made_from)
-    _report(options, tested, info)
+    tested.scores.more["gguf"] = header = _header(options.gguf, info)
+    _report(options, tested, header)
     return 0
 
 
@@ -217,7 +218,7 @@ def _in_llama_cpp(
         return runtime.predict(examples, by_id, lambda done, total: progress.update("llama.cpp", done, total))
 
 
-def _header(file: str, info: "GGUFInfo") -> dict[str, object]:
+def _header(file: str, info: "GGUFInfo") -> "dict[str, object]":
     """What the report says of the tested file."""
     from medqlora.utils.digests import file_digest
 
@@ -230,7 +231,7 @@ def _header(file: str, info: "GGUFInfo") -> dict[str, object]:
     }
 
 
-def _report(options: argparse.Namespace, tested: "Tested", file: "GGUFInfo") -> None:
+def _report(options: argparse.Namespace, tested: "Tested", header: "dict[str, object]") -> None:
     """Writes the report's files and TensorBoard's events, and prints the table."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -244,7 +245,7 @@ def _report(options: argparse.Namespace, tested: "Tested", file: "GGUFInfo") -> 
     info = {
         "command": shlex.join(["medqlora", *sys.argv[1:]]),
         "gguf": options.gguf,
-        **_header(options.gguf, file),
+        **header,
         "lora": options.lora,
         "adapter": options.adapter,
         "runtime": "llama.cpp",

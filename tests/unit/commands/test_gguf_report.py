@@ -46,10 +46,10 @@ def test_test_reports_a_gguf_file_beside_the_live_adapter(
     assert compared["largest_difference"] == report["live"]["largest_difference"] < 0.02
     assert compared["limits"]["difference"] == 0.02
     assert "Against the live adapter" in (folder / "report.html").read_text()
-    header = [out.stat().st_size, "F16", "llama", hashlib.sha256(out.read_bytes()).hexdigest()]
-    assert [
-        report["info"][name] for name in ("file size, bytes", "quantization", "architecture", "sha256")
-    ] == header
+    assert list(report["gguf"].values()) == [
+        *(out.stat().st_size, "F16", "llama", hashlib.sha256(out.read_bytes()).hexdigest())
+    ]
+    assert report["gguf"]["sha256"] in (folder / "report.html").read_text()
     (_, accuracy) = logged(folder, "x-test/accuracy")[0]
     assert accuracy == pytest.approx(report["accuracy"], abs=1e-6)
     assert logged(folder, "x-test/live_accuracy")[0][1] == pytest.approx(
