@@ -90,7 +90,7 @@ def _merge(options: argparse.Namespace) -> int:
     )
     with phase("Reading the adapter and its base"):
         merge = Merge(request)
-    print(f"Merging {merge.adapter} into {base_words(merge.live.name)}", flush=True)
+    print(f"Merging the adapter {merge.adapter} into {base_words(merge.live.name)}", flush=True)
     questions = questions_of(options, merge.record, merge.adapter)
     progress = ProgressLines()
     folder, merged = merge.write(progress.update)

@@ -1,4 +1,4 @@
-"""`medqlora test`: one adapter, or several (seeds, folds) and then what they have in common."""
+"""`medqlora test`: tests one adapter, or several (seeds, folds) and then reports their mean and deviation."""
 
 from pathlib import Path
 
@@ -19,12 +19,15 @@ _ADAPTER = "--model.adapter"
 
 
 def run(command: str, words: list[str]) -> int:
-    """Tests; see `medqlora.commands.verbs.run` for what it raises.
+    """Runs the tests that the options name.
 
-    `--model.adapter` may be given several times, or be followed by several folders, as a shell's
-    `lightning_logs/version_*/adapter` is: each is tested by itself, with a report of its own, and then one
-    report tells their mean and spread. With `--gguf FILE` a GGUF file is tested, with
-    `--ensemble A B` adapters that answer together, with `--library DIR` those of a library.
+    `--model.adapter` takes several folders, as a shell expands `lightning_logs/version_*/adapter`, and may be
+    repeated. Each adapter then has a test and a report of its own, and one more report gives mean and standard
+    deviation. `--gguf FILE` tests a GGUF file, `--ensemble A B` the mean of several adapters, `--library DIR` the
+    adapters of a library.
+
+    Raises:
+        InputError, FitError, Interrupted: as `medqlora.commands.verbs.run`.
     """
     if test_gguf.is_meant(words):
         return test_gguf.run(words)
@@ -41,44 +44,48 @@ def run(command: str, words: list[str]) -> int:
     check_alone(words, "ensemble", ("against",))
     words, adapters = split_adapters(with_config(words))
     if len(adapters) < 2:
-        run_verb([command, *words, *(f"{_ADAPTER}={one}" for one in adapters)])
+        run_verb([command, *words, *(f"{_ADAPTER}={adapter}" for adapter in adapters)])
         return 0
-    _check(adapters)
+    _check_adapters(adapters)
     folders = []
     for number, adapter in enumerate(adapters, 1):
         print(f"\nAdapter {number} of {len(adapters)}", flush=True)
-        folders.append(_tested([command, *words, f"{_ADAPTER}={adapter}"]))
-    _together(folders)
+        folders.append(_test_adapter([command, *words, f"{_ADAPTER}={adapter}"]))
+    _report_aggregate(folders)
     return 0
 
 
 def split_adapters(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words without the adapters', and the adapters, in order."""
+    """Separates the adapters from the other words; both keep their order."""
     line = CommandLine.parse(words)
     name = _ADAPTER.lstrip("-")
-    # without a value it is left for the check to report
+    # an option without a value stays among the words: the check of the options reports it
     kept = line.only(lambda option: option.name != name or option.value is None)
     return kept.words, line.all_values(name)
 
 
-def _check(adapters: list[str]) -> None:
-    """Before the first of them is tested, which may take an hour, all have to be there, and differ."""
+def _check_adapters(adapters: list[str]) -> None:
+    """Checks that all adapters exist and differ, before the first test, which may take an hour.
+
+    Raises:
+        InputError: an adapter is missing, damaged, or given twice.
+    """
     from medqlora.errors import InputError
     from medqlora.models.adapters import find_adapter, read_adapter
 
-    seen: set[str] = set()
+    checked: set[Path] = set()
     for adapter in adapters:
         folder = adapter if adapter == "none" else find_adapter(adapter)[0]
         if folder != "none":
             read_adapter(folder)
-        place = str(Path(folder).expanduser().resolve())
-        if place in seen:
+        path = Path(folder).expanduser().resolve()
+        if path in checked:
             raise InputError(f"{_ADAPTER} {adapter}: given twice: name each adapter once")
-        seen.add(place)
+        checked.add(path)
 
 
-def _tested(words: list[str]) -> Path:
-    """Tests one adapter and lets its model go; the folder of its run."""
+def _test_adapter(words: list[str]) -> Path:
+    """Tests one adapter, frees its model, and returns the run's folder."""
     import gc
 
     import torch
@@ -92,8 +99,8 @@ def _tested(words: list[str]) -> Path:
     return folder
 
 
-def _together(folders: list[Path]) -> None:
-    """One report over the runs, beside theirs."""
+def _report_aggregate(folders: list[Path]) -> None:
+    """Writes one report over the runs, in a run folder of its own, and prints its table."""
     import json
 
     from medqlora.evaluation import aggregate, aggregate_table, write_aggregate

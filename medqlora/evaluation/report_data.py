@@ -309,6 +309,7 @@ class Report(ModelScores, total=False):
 
     adapter_sha256: str
     live: LiveComparison
+    gguf: dict[str, object]
 
     decided_by: DecidedBy
     human_accuracy: dict[str, float] | None

@@ -1,14 +1,13 @@
 """Opens an index as it is searched: by words, by vectors, or both, with or without a cross-encoder."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from medqlora.errors import InputError
 from medqlora.retrieval.search import Index
 
 #: "words" is BM25, "vectors" the embeddings' similarity, "both" their fusion; "auto" takes both where there are vectors
 Ranking = Literal["auto", "words", "vectors", "both"]
-RANKINGS: tuple[str, ...] = get_args(Ranking)
 
 
 def open_for_search(

@@ -27,7 +27,7 @@ def cache_root() -> Path:
 
 def base_words(base: str) -> str:
     """A base model's name for the user: words for an embedded one, whose folder in the cache says nothing."""
-    return "the demo's base" if _EMBEDDED.fullmatch(base) else base
+    return "the demo's base model" if _EMBEDDED.fullmatch(base) else base
 
 
 def cache_folder(*parts: str) -> Path:

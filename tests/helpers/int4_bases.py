@@ -8,6 +8,7 @@ AWQ (AutoAWQ's `WQLinear_GEMM.from_linear`): word c of qweight's row r holds at 
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+#: family and layouts → layout → (the base, its dequantized twin)
+Twins = Callable[[str, Iterable[str]], dict[str, tuple[Path, Path]]]
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 #: name → (method, fields of quantization_config)
 LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {

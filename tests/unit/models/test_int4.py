@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fused_models import CPU, assert_same, examples, gradients, one_by_one
-from int4_bases import LAYOUTS, make_int4, quantized
+from int4_bases import LAYOUTS, Twins, make_int4, quantized
 from safetensors.torch import load_file, save_file
 from tiny import build_base
 
@@ -37,12 +37,8 @@ def load(base: Path, quantization: Any, dtype: torch.dtype = torch.float32, lora
 
 
 @pytest.fixture(scope="module")
-def bases(
-    tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, Path]]:
-    """Layout → (the base, its dequantized twin)."""
-    folder = tmp_path_factory.mktemp("int4")
-    return {layout: make_int4(tiny_bases["qwen2"], folder, layout) for layout in LAYOUTS}
+def bases(int4_twins: Twins) -> dict[str, tuple[Path, Path]]:
+    return int4_twins("qwen2", LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

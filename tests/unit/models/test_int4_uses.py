@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from fused_models import CPU
-from int4_bases import LAYOUTS, make_int4
+from int4_bases import LAYOUTS, Twins, make_int4
 from merge_models import live_model, saved
 from safetensors.torch import load_file
 
@@ -37,12 +37,8 @@ USED = ("gptq-act-order", "awq")
 
 
 @pytest.fixture(scope="module")
-def bases(
-    tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, Path]]:
-    """Layout → (the base, its dequantized twin)."""
-    folder = tmp_path_factory.mktemp("int4")
-    return {layout: make_int4(tiny_bases["llama"], folder, layout) for layout in USED}
+def bases(int4_twins: Twins) -> dict[str, tuple[Path, Path]]:
+    return int4_twins("llama", USED)
 
 
 @pytest.mark.parametrize("layout", USED)
