@@ -35,10 +35,15 @@ def _tables() -> tuple[list[int], list[int]]:
         high.append(best >> 24)
         low.append(best >> 16 & 255)
 
-    def words(values: list[int]) -> list[int]:
-        return [int.from_bytes(bytes(values[start : start + 4]), "little") for start in range(0, 16, 4)]
+    return four_to_a_word(high), four_to_a_word(low)
 
-    return words(high), words(low)
+
+def four_to_a_word(values: list[int]) -> list[int]:
+    """The lowest bytes of 16 values in four words of 32 bits."""
+    return [
+        int.from_bytes(bytes(value & 255 for value in values[start : start + 4]), "little")
+        for start in range(0, 16, 4)
+    ]
 
 
 def _lookup() -> str:

@@ -10,7 +10,7 @@ it rounds less than bfloat16 does.
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
-from medqlora.fused.kernels.triton_nf4_product import NF4, scales
+from medqlora.fused.kernels.triton_nf4_product import NF4, four_to_a_word, scales
 
 #: the largest integer: 127 in the high byte, 0 in the low one
 LARGEST = 127 * 256
@@ -21,14 +21,7 @@ def _tables() -> tuple[list[int], list[int]]:
     codes = [round(value * LARGEST) for value in NF4]
     low = [(code + 128) % 256 - 128 for code in codes]
     high = [(code - byte) // 256 for code, byte in zip(codes, low, strict=True)]
-
-    def words(values: list[int]) -> list[int]:
-        return [
-            int.from_bytes(bytes(value % 256 for value in values[start : start + 4]), "little")
-            for start in range(0, 16, 4)
-        ]
-
-    return words(high), words(low)
+    return four_to_a_word(high), four_to_a_word(low)
 
 
 def _lookup() -> str:
