@@ -9,6 +9,13 @@ from pathlib import Path
 
 from medqlora.commands.arguments import Parser, run_action
 from medqlora.commands.index_options import add_search_options, check_k, check_ranking, filters_of
+from medqlora.commands.index_server import (
+    describe_server,
+    is_description,
+    refuse_server,
+    show_skipped,
+    write_to_server,
+)
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
@@ -62,6 +69,10 @@ def _build(words: list[str]) -> int:
     out = Path(options.out).expanduser()
     if options.passage_words < 20:
         raise InputError(f"--passage_words is {options.passage_words}: it has to be at least 20")
+    if is_description(out):
+        return write_to_server(
+            options, options.out, "--out", options.passage_words, overwrite=options.overwrite
+        )
     if out.exists() and not options.overwrite:
         raise InputError(
             f"--out {options.out}: exists: `medqlora index add` extends it, --overwrite replaces it"
@@ -82,6 +93,8 @@ def _add(words: list[str]) -> int:
     out = Path(options.index).expanduser()
     if not out.is_file():
         raise InputError(f"INDEX: there is no file {options.index}: build it with `medqlora index build`")
+    if is_description(out):
+        return write_to_server(options, options.index, "INDEX", None)
     return _written(options, out, 0, add=True)
 
 
@@ -106,10 +119,7 @@ def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -
     built = build_index(request, progress.update)
     if built.resumed_at:
         print(f"Resumed: {built.resumed_at:,} entries were indexed before", flush=True)
-    for line in built.skipped[:5]:
-        print(f"Left out: {printable_line(line)}", flush=True)
-    if len(built.skipped) > 5:
-        print(f"Left out: {len(built.skipped) - 5:,} more", flush=True)
+    show_skipped(built.skipped)
     changes = f"{built.added:,} added, {built.replaced:,} replaced, {built.deleted:,} deleted"
     older = f", {built.ignored:,} older versions ignored" if built.ignored else ""
     print(f"Documents: {built.documents:,} ({changes}{older}), {built.passages:,} passages", flush=True)
@@ -131,6 +141,8 @@ def _embed(words: list[str]) -> int:
     out = Path(options.index).expanduser()
     if options.embedding is None:
         raise InputError("--embedding is missing: name a folder of a sentence-embedding model")
+    if is_description(out):
+        refuse_server("INDEX", options.index)
     from medqlora.retrieval.store import open_index
 
     open_index(out, "INDEX").close()
@@ -252,7 +264,7 @@ def _info(words: list[str]) -> int:
     options = parser.parse_args(words)
     from medqlora.retrieval.contents import describe
 
-    contents = describe(options.index)
+    contents = describe_server(options.index) if is_description(options.index) else describe(options.index)
     if options.json:
         print(json.dumps(contents, ensure_ascii=False), flush=True)
         return 0

@@ -3,7 +3,7 @@
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -163,13 +163,7 @@ class Index:
 
     def walk(self, query: str, filters: Filters, most: int) -> Iterator[Hit]:
         """The passages from best to worst, at most `most`, for a caller that leaves some out."""
-        seen, size = 0, 16
-        while seen < most:
-            hits = self.search(query, min(size, most), filters)
-            yield from hits[seen:]
-            if len(hits) < size:
-                return
-            seen, size = len(hits), size * 4
+        return walked(lambda count: self.search(query, count, filters), most)
 
     def terms(self, query: str) -> dict[str, tuple[str, float]]:
         """Stem → a word of the query with that stem, and its weight: the inverse document frequency of BM25.
@@ -264,8 +258,7 @@ class Index:
 
     def _weight(self, stem: str) -> float:
         """log((N - n + 0.5) / (n + 0.5)), at least 1e-6: as FTS5's own."""
-        count = self._count(stem)
-        return max(1e-6, math.log((self.passages - count + 0.5) / (count + 0.5)))
+        return rarity(self._count(stem), self.passages)
 
     def _rarest(self, terms: Mapping[str, tuple[str, float]]) -> list[str]:
         """Words of the terms that are searched, within `POSTINGS`; the rarest always."""
@@ -304,6 +297,27 @@ class Index:
             )
             kept.update(row[0] for row in rows)
         return kept
+
+
+def rarity(count: int, passages: int) -> float:
+    """The inverse document frequency of BM25 of a term in `count` of `passages`, at least 1e-6: as FTS5's own."""
+    return max(1e-6, math.log((passages - count + 0.5) / (count + 0.5)))
+
+
+def walked(search: Callable[[int], list[Hit]], most: int) -> Iterator[Hit]:
+    """The hits from best to worst, at most `most`, for a caller that leaves some out.
+
+    Args:
+        search: the best hits of that number.
+        most: hits.
+    """
+    seen, size = 0, 16
+    while seen < most:
+        hits = search(min(size, most))
+        yield from hits[seen:]
+        if len(hits) < size:
+            return
+        seen, size = len(hits), size * 4
 
 
 class Coverage:
