@@ -154,6 +154,10 @@ def _embed(words: list[str]) -> int:
 def _check_embedding(options: argparse.Namespace) -> None:
     from medqlora.retrieval.embedding import EmbeddingRecipe, check_folder
 
+    if options.vectors == "faiss":
+        from medqlora.retrieval.approximate import check_faiss
+
+        check_faiss("--vectors faiss")
     for option in ("embedding", "query_embedding"):
         if getattr(options, option) is not None:
             folder = Path(getattr(options, option)).expanduser()
@@ -167,15 +171,26 @@ def _embedded(options: argparse.Namespace, out: Path) -> None:
 
     query = None if options.query_embedding is None else Path(options.query_embedding).expanduser()
     made = build_vectors(
-        out, Path(options.embedding).expanduser(), query, options.device, ProgressLines().update
+        out,
+        Path(options.embedding).expanduser(),
+        query,
+        options.device,
+        ProgressLines().update,
+        options.vectors,
     )
     kept = f", {made.kept:,} as before" if made.kept else ""
     print(f"Vectors: {made.passages:,} of {made.size} numbers{kept}, {vector_files(out)[0]}", flush=True)
+    if made.approximation is not None:
+        lists, looked_through, recall = made.approximation
+        print(
+            f"Search:  faiss, {looked_through:,} of {lists:,} lists a question; it finds {recall:.1%} of the 10 best",
+            flush=True,
+        )
 
 
 def _renewed(options: argparse.Namespace, out: Path) -> None:
     """Brings the vectors of an index that was added to up to date, where it has some."""
-    from medqlora.retrieval.vectors import recorded_models, vector_files
+    from medqlora.retrieval.vectors import recorded_models, recorded_search, vector_files
 
     if not vector_files(out)[1].is_file():
         return
@@ -188,6 +203,8 @@ def _renewed(options: argparse.Namespace, out: Path) -> None:
         )
         return
     options.embedding, query = str(models[0]), models[1]
+    if options.vectors == "auto":
+        options.vectors = recorded_search(out)
     options.query_embedding = None if query is None else str(query)
     _embedded(options, out)
 
@@ -210,6 +227,12 @@ def _add_embedding(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--query_embedding", metavar="FOLDER", help="the model of the questions, where it is another"
+    )
+    parser.add_argument(
+        "--vectors",
+        choices=("auto", "exact", "faiss"),
+        default="auto",
+        help="how they are searched: exact, or an approximate index of faiss; auto: exact up to a million passages",
     )
     parser.add_argument(
         "--device",
