@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from medqlora.errors import InputError
+from medqlora.retrieval.documents import with_title
 from medqlora.retrieval.fusion import reciprocal_rank_fusion
 from medqlora.retrieval.query import MOST_TERMS, WORD, query_words
 from medqlora.retrieval.store import COLUMNS, TOKENIZER, Found, found_of, open_index, read_meta
@@ -343,6 +344,4 @@ class Coverage:
 
 def shown_text(passage: Found) -> str:
     """Title and text of a passage, as an encoder reads them."""
-    return (
-        f"{passage.title}. {passage.text}" if passage.title and passage.text else passage.title + passage.text
-    )
+    return with_title(passage.title, passage.text)

@@ -27,8 +27,8 @@ from medqlora.retrieval.approximate import (
     exact_rows,
 )
 from medqlora.retrieval.build import Progress
+from medqlora.retrieval.documents import with_title
 from medqlora.retrieval.embedding import Encoder, check_folder, digest
-from medqlora.retrieval.search import shown_text
 from medqlora.retrieval.store import COLUMNS, beside, found_of, open_index, read_meta
 from medqlora.utils.console import say
 from medqlora.utils.files import flush, write_text
@@ -186,12 +186,13 @@ def _write(
     table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
     keys = np.empty((count, 2), dtype=np.uint64)
     done = kept = 0
-    for texts in _texts(connection):
-        rows = slice(done, done + len(texts))
-        keys[rows] = _keys(texts)
-        table[rows], copied = _vectors(texts, keys[rows], encoder, before)
+    for passages in _passages(connection):
+        rows = slice(done, done + len(passages))
+        pairs = encoder.recipe.pairs
+        keys[rows] = _keys([f"{one}\0{text}" if pairs else with_title(one, text) for one, text in passages])
+        table[rows], copied = _vectors(passages, keys[rows], encoder, before)
         kept += copied
-        done += len(texts)
+        done += len(passages)
         progress("embedding", done, count)
     table.flush()
     with keys_part.open("wb") as stream:
@@ -200,17 +201,17 @@ def _write(
 
 
 def _vectors(
-    texts: Sequence[str], keys: Keys, encoder: Encoder, before: "_Before | None"
+    passages: Sequence[tuple[str, str]], keys: Keys, encoder: Encoder, before: "_Before | None"
 ) -> tuple[NDArray[np.float16], int]:
-    """[len(texts), size] vectors, and how many of them were copied."""
-    found = np.full(len(texts), -1) if before is None else before.rows(keys)
-    made = np.empty((len(texts), encoder.size), dtype=np.float16)
+    """[len(passages), size] vectors, and how many of them were copied."""
+    found = np.full(len(passages), -1) if before is None else before.rows(keys)
+    made = np.empty((len(passages), encoder.size), dtype=np.float16)
     new = np.flatnonzero(found < 0)
     if len(new):
-        made[new] = encoder.documents([texts[int(place)] for place in new])
+        made[new] = encoder.passages([passages[int(place)] for place in new])
     if before is not None:
         made[found >= 0] = before.table[found[found >= 0]]
-    return made, len(texts) - len(new)
+    return made, len(passages) - len(new)
 
 
 def _keys(texts: Sequence[str]) -> Keys:
@@ -232,11 +233,12 @@ class _Before:
     @classmethod
     def read(cls, index: Path, model: dict[str, object]) -> "_Before | None":
         """None where there are none, or of another model."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
             file, notes = vector_files(index)
             known = json.loads(notes.read_text(encoding="utf-8"))
             table: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
             keys: Keys = np.load(keys_file(index), allow_pickle=False)
+            known["recipe"] = {"pairs": False, **known["recipe"]}  # which older notes don't have
             same = all(known.get(name) == value for name, value in model.items() if name != "embedding")
             if same and keys.dtype == np.uint64 and keys.shape == (len(table), 2) and len(keys):
                 return cls(table, keys)
@@ -307,9 +309,10 @@ class MappedVectors:
         return list(zip(self._numbers[rows].tolist(), scores.tolist(), strict=True))
 
 
-def _texts(connection: sqlite3.Connection) -> Iterator[list[str]]:
+def _passages(connection: sqlite3.Connection) -> Iterator[list[tuple[str, str]]]:
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM passages JOIN documents ON documents.id = passages.document ORDER BY passages.id"
     )
     while some := rows.fetchmany(_CHUNK):
-        yield [shown_text(found_of(row)) for row in some]
+        found = [found_of(row) for row in some]
+        yield [(one.title, one.text) for one in found]

@@ -278,8 +278,8 @@ class OpenSearchIndex:
         if self.embedding is None:
             return
         sources = [source for one in actions if isinstance(source := one.get("_source"), dict)]
-        texts = [shown_text(shapes.found_of_source(source)) for source in sources]
-        vectors = self._encoder(self.embedding, "embedding").documents(texts)
+        passages = [(str(source["title"]), str(source["text"])) for source in sources]
+        vectors = self._encoder(self.embedding, "embedding").passages(passages)
         for source, vector in zip(sources, vectors, strict=True):
             source["vector"] = [float(number) for number in vector]
 
