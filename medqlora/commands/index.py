@@ -27,6 +27,7 @@ COMMAND = Command(
 _HELP = """usage: medqlora index ACTION ...
 
 Builds and searches an index of medical literature: one file, for `--data.retrieval.index`, `ask` and `verify`.
+A .yaml file in its place describes an index on an OpenSearch server.
 
 actions:
   build   a new index of PubMed XML, JATS, JSONL, CSV, PubMedQA, text, Markdown and PDF files
@@ -54,7 +55,12 @@ def _build(words: list[str]) -> int:
         "index build", "Builds an index. Run the same command again to go on with a killed build."
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the index to write, as literature.mqi")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the index to write, as literature.mqi; or the description (.yaml) of one on a server",
+    )
     _add_reading(parser)
     parser.add_argument(
         "--passage_words",
@@ -85,7 +91,9 @@ def _add(words: list[str]) -> int:
         "index add",
         "Adds files to an index. Documents of the same id are replaced, PubMed's deletions carried out.",
     )
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
     _add_reading(parser)
     _add_embedding(parser)
@@ -135,7 +143,9 @@ def _embed(words: list[str]) -> int:
     parser = Parser(
         "index embed", "Writes the vectors of an index's passages beside it, for ranking by meaning."
     )
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     _add_embedding(parser)
     options = parser.parse_args(words)
     out = Path(options.index).expanduser()
@@ -247,7 +257,9 @@ def _add_embedding(parser: argparse.ArgumentParser) -> None:
 
 def _search(words: list[str]) -> int:
     parser = Parser("index search", "The passages for a question, the best first.")
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("query", metavar="QUESTION", help="the question, in quotes")
     parser.add_argument("--k", type=int, default=5, help="passages (default: %(default)s)")
     add_search_options(parser)
@@ -282,7 +294,9 @@ def _search(words: list[str]) -> int:
 
 def _info(words: list[str]) -> int:
     parser = Parser("index info", "What an index holds.")
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(words)
     from medqlora.retrieval.contents import describe
