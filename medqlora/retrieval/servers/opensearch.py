@@ -4,8 +4,6 @@ BM25 and, where passages have vectors, k-NN run on the server; the fusion of bot
 """
 
 import hashlib
-import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,16 @@ from medqlora.retrieval.query import MOST_TERMS, query_words
 from medqlora.retrieval.search import CANDIDATES, Filters, Hit, rarity, shown_text, walked
 from medqlora.retrieval.searchable import Ranking, Written
 from medqlora.retrieval.servers import opensearch_shapes as shapes
-from medqlora.retrieval.servers.opensearch_calls import PASSWORD, Place, answers, known, send
+from medqlora.retrieval.servers.opensearch_calls import (
+    Place,
+    answers,
+    connect,
+    contents,
+    known,
+    passages_with,
+    send,
+    stems_of,
+)
 from medqlora.retrieval.store import Found
 from medqlora.utils.types import Json
 
@@ -60,6 +67,7 @@ class OpenSearchIndex:
     _option: str = field(default="INDEX", init=False)
     _ranking: Ranking = field(default="auto", init=False)
     _device: str = field(default="auto", init=False)
+    _digest: str | None = field(default=None, init=False)
     _meta: dict[str, Json] = field(default_factory=dict, init=False)
     _counts: dict[str, int] = field(default_factory=dict, init=False)
     _reranker: "CrossEncoder | None" = field(default=None, init=False)
@@ -71,7 +79,7 @@ class OpenSearchIndex:
         """Raises InputError for values that no server makes right."""
         if not str(self.url).startswith(("http://", "https://")):
             raise InputError(f"url {self.url}: write it as https://localhost:9200")
-        name = str(self.name)
+        self.name = name = str(self.name)
         if (
             name != name.lower()
             or not name
@@ -88,27 +96,7 @@ class OpenSearchIndex:
         Raises:
             InputError: `opensearch-py` is missing, or there is no password for the user.
         """
-        try:
-            from opensearchpy import OpenSearch
-        except ImportError as error:
-            raise InputError(
-                f"{self._option}: OpenSearch needs opensearch-py: pip install 'medqlora[opensearch]'"
-            ) from error
-        logging.getLogger("opensearch").setLevel(logging.ERROR)  # it remarks on each reply that is none
-        login = None
-        if self.user is not None:
-            password = os.environ.get(PASSWORD)
-            if not password:
-                raise InputError(f"{self._option}: user {self.user}: put the password into {PASSWORD}")
-            login = (self.user, password)
-        return OpenSearch(
-            hosts=[self.url],
-            http_auth=login,
-            ca_certs=self.certificates,
-            timeout=self.timeout_s,
-            max_retries=2,
-            http_compress=True,
-        )
+        return connect(self._place, self.certificates, self.timeout_s)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -122,6 +110,10 @@ class OpenSearchIndex:
         self._read_meta(option)
         if not self._meta.get("complete"):
             raise InputError(f"{option}: {self.name} is incomplete: run its `medqlora index build` again")
+        if self.embedding is not None and self._meta.get("vectors") != self._model:
+            raise InputError(
+                f"{option}: {self.name} has vectors of another model, or none: correct embedding, or build it anew"
+            )
 
     def close(self) -> None:
         """Closes the connections."""
@@ -162,17 +154,18 @@ class OpenSearchIndex:
                 raise InputError(
                     f"{option}: {self.name} exists: `medqlora index add` extends it, --overwrite replaces it"
                 )
-            if self._meta.get("words") == words:
+            if self._meta.get("words") == words and self._meta.get("vectors") == self._model:
                 self._meta["content"] = ""
                 return
+        meta = shapes.meta_of(words, self._model)
         size = None if self.embedding is None else self._encoder(self.embedding, "embedding").size
         with self._answers() as client:
             if there:
                 client.indices.delete(index=self.name)
             client.indices.create(
-                index=self.name, body=shapes.index_body(words, size, self.shards, self.replicas)
+                index=self.name, body=shapes.index_body(meta, size, self.shards, self.replicas)
             )
-        self._meta = shapes.meta_of(words, "", False)
+        self._meta = meta
 
     def write(self, entries: Sequence[tuple[Entry, str]]) -> Written:
         """Writes documents and deletions, in order.
@@ -183,6 +176,8 @@ class OpenSearchIndex:
         Raises:
             InputError: the server refuses, or doesn't answer.
         """
+        if self._meta.get("vectors") != self._model:
+            raise InputError(f"{self._option}: {self.name} has vectors: add embedding to its description")
         latest: dict[str, Entry] = {}
         ignored = 0
         found = hashlib.sha256(str(self._meta.get("content", "")).encode())
@@ -221,33 +216,17 @@ class OpenSearchIndex:
             client.indices.refresh(index=self.name)
             if not client.count(index=self.name)["count"]:
                 raise InputError("SOURCES: no document is left: nothing can be found")
-            words = self._meta["words"]
-            assert isinstance(words, int)
-            self._meta = shapes.meta_of(words, self.meta["content"], True)
+            self._meta["complete"] = True
             client.indices.put_mapping(index=self.name, body={"_meta": self._meta})
         self._counts.clear()
 
     def describe(self) -> dict[str, Json]:
         """Documents, passages and marks. Raises InputError."""
-        body: dict[str, Json] = {
-            "size": 0,
-            "track_total_hits": True,
-            "aggs": {
-                "documents": {"cardinality": {"field": "key", "precision_threshold": 40_000}},
-                "years": {"stats": {"field": "year"}},
-            },
-        }
         with self._answers() as client:
-            found = client.search(index=self.name, body=body)
-            parts = found["aggregations"]
-            years = parts["years"]
             return {
                 "server": self.url,
                 "index": self.name,
-                "documents (about)": int(parts["documents"]["value"]),
-                "passages": int(found["hits"]["total"]["value"]),
-                "first_year": None if years["min"] is None else int(years["min"]),
-                "last_year": None if years["max"] is None else int(years["max"]),
+                **contents(client, self.name),
                 "passage_words": self._meta.get("words"),
                 "content_sha256": self._meta.get("content"),
                 "vectors": self.embedding,
@@ -359,24 +338,13 @@ class OpenSearchIndex:
         words = query_words(query)
         if not words:
             return {}
-        text = " ".join(words)
-        answer = client.indices.analyze(index=self.name, body={"analyzer": "stemmed", "text": text})
-        stems = {int(token["start_offset"]): str(token["token"]) for token in answer["tokens"]}
         word_of: dict[str, str] = {}
-        place = 0
-        for word in words:
-            if place in stems:
-                word_of.setdefault(stems[place], word)
-            place += len(word.encode("utf-16-le")) // 2 + 1  # Java counts UTF-16
+        for word, stem in stems_of(client, self.name, words).items():
+            word_of.setdefault(stem, word)
         new = [stem for stem in word_of if stem not in self._counts]
         if new:
-            asked = [None, *(word_of[stem] for stem in new)]
-            lines = [line for word in asked for line in ({}, shapes.counted(word))]
-            counts = [
-                int(one["hits"]["total"]["value"])
-                for one in client.msearch(index=self.name, body=lines)["responses"]
-            ]
-            self._counts |= {"": counts[0], **dict(zip(new, counts[1:], strict=True))}
+            counts = passages_with(client, self.name, [None, *(word_of[stem] for stem in new)])
+            self._counts |= dict(zip(["", *new], counts, strict=True))
         rarest = sorted(word_of, key=lambda stem: (self._counts[stem], stem))[:MOST_TERMS]
         return {word_of[stem]: rarity(self._counts[stem], self._counts[""]) for stem in rarest}
 
@@ -389,6 +357,19 @@ class OpenSearchIndex:
             self._meta = dict(next(iter(mapping.values()))["mappings"].get("_meta") or {})
         if self._meta.get("medqlora") != shapes.VERSION:
             raise InputError(f"{option}: {self.name} is no index of this version of medqlora: build another")
+
+    @property
+    def _model(self) -> str | None:
+        """The digest of the embedding's folder; None without."""
+        if self.embedding is None:
+            return None
+        if self._digest is None:
+            from medqlora.retrieval.embedding import check_folder, digest
+
+            folder = Path(self.embedding).expanduser()
+            check_folder(folder, "embedding")
+            self._digest = digest(folder)
+        return self._digest
 
     def _encoder(self, folder: str, option: str) -> "Encoder":
         if folder not in self._encoders:

@@ -1,12 +1,14 @@
 """Calls to an OpenSearch server: its errors as one line, batches of passages, and what it holds of documents."""
 
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medqlora.errors import InputError
-from medqlora.retrieval.servers.opensearch_shapes import passage_id
+from medqlora.retrieval.servers.opensearch_shapes import counted, passage_id
 from medqlora.utils.types import Json
 
 if TYPE_CHECKING:
@@ -33,6 +35,40 @@ class Place:
     url: str
     name: str
     user: str | None
+
+
+def connect(place: Place, certificates: str | None, timeout_s: float) -> "OpenSearch":
+    """A client for the server.
+
+    Args:
+        place: its address, and the user.
+        certificates: a file of certificate authorities; None for the system's.
+        timeout_s: a request may take this long.
+
+    Raises:
+        InputError: `opensearch-py` is missing, or there is no password for the user.
+    """
+    try:
+        from opensearchpy import OpenSearch
+    except ImportError as error:
+        raise InputError(
+            f"{place.option}: OpenSearch needs opensearch-py: pip install 'medqlora[opensearch]'"
+        ) from error
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # it remarks on each reply that is none
+    login = None
+    if place.user is not None:
+        password = os.environ.get(PASSWORD)
+        if not password:
+            raise InputError(f"{place.option}: user {place.user}: put the password into {PASSWORD}")
+        login = (place.user, password)
+    return OpenSearch(
+        hosts=[place.url],
+        http_auth=login,
+        ca_certs=certificates,
+        timeout=timeout_s,
+        max_retries=2,
+        http_compress=True,
+    )
 
 
 @contextmanager
@@ -85,6 +121,48 @@ def known(client: "OpenSearch", name: str, keys: Sequence[str]) -> dict[str, tup
                 source = one["_source"]
                 found[some[one["_id"]]] = int(source["version"]), int(source["passages"])
     return found
+
+
+def stems_of(client: "OpenSearch", name: str, words: Sequence[str]) -> dict[str, str]:
+    """Word → stem, of the words that the index's analyzer takes for one; in their order.
+
+    https://docs.opensearch.org/latest/api-reference/analyze-apis/
+    """
+    answer = client.indices.analyze(index=name, body={"analyzer": "stemmed", "text": " ".join(words)})
+    tokens = {int(token["start_offset"]): str(token["token"]) for token in answer["tokens"]}
+    stems: dict[str, str] = {}
+    start = 0
+    for word in words:
+        if start in tokens:
+            stems[word] = tokens[start]
+        start += len(word.encode("utf-16-le")) // 2 + 1  # the server counts UTF-16
+    return stems
+
+
+def passages_with(client: "OpenSearch", name: str, words: Sequence[str | None]) -> list[int]:
+    """The number of passages with each word; None stands for all passages."""
+    lines = [line for word in words for line in ({}, counted(word))]
+    return [int(one["hits"]["total"]["value"]) for one in client.msearch(index=name, body=lines)["responses"]]
+
+
+def contents(client: "OpenSearch", name: str) -> dict[str, Json]:
+    """Numbers of documents (above 40,000 an estimate) and passages, and the years."""
+    body: dict[str, Json] = {
+        "size": 0,
+        "track_total_hits": True,
+        "aggs": {
+            "documents": {"cardinality": {"field": "key", "precision_threshold": 40_000}},
+            "years": {"stats": {"field": "year"}},
+        },
+    }
+    found = client.search(index=name, body=body)
+    years = found["aggregations"]["years"]
+    return {
+        "documents": int(found["aggregations"]["documents"]["value"]),
+        "passages": int(found["hits"]["total"]["value"]),
+        "first_year": None if years["min"] is None else int(years["min"]),
+        "last_year": None if years["max"] is None else int(years["max"]),
+    }
 
 
 def _refusal(place: Place, status: int | str, line: str) -> str:

@@ -33,11 +33,11 @@ _ANALYSIS: dict[str, Json] = {
 }
 
 
-def index_body(words: int, size: int | None, shards: int, replicas: int) -> dict[str, Json]:
+def index_body(meta: dict[str, Json], size: int | None, shards: int, replicas: int) -> dict[str, Json]:
     """Settings and mapping of a new index.
 
     Args:
-        words: most words of a passage.
+        meta: what the mapping says of it.
         size: numbers of a vector; None for none.
         shards, replicas: of the index.
     """
@@ -57,13 +57,13 @@ def index_body(words: int, size: int | None, shards: int, replicas: int) -> dict
         index["knn"] = True
     return {
         "settings": {"index": index, "analysis": _ANALYSIS},
-        "mappings": {"dynamic": "strict", "_meta": meta_of(words, "", False), "properties": properties},
+        "mappings": {"dynamic": "strict", "_meta": meta, "properties": properties},
     }
 
 
-def meta_of(words: int, content: str, complete: bool) -> dict[str, Json]:
-    """What the mapping says of the index."""
-    return {"medqlora": VERSION, "words": words, "content": content, "complete": complete}
+def meta_of(words: int, vectors: str | None) -> dict[str, Json]:
+    """What the mapping says of a new index: the words of its passages, and the digest of its vectors' model."""
+    return {"medqlora": VERSION, "words": words, "vectors": vectors, "content": "", "complete": False}
 
 
 def passage_id(key: str, place: int) -> str:

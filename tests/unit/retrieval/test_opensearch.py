@@ -20,7 +20,7 @@ from recorded_http import Recording, Reply, Request, served
 from medqlora.cli import main
 from medqlora.records import Record
 from medqlora.retrieval.documents import Document, Section
-from medqlora.retrieval.embedding import Encoder
+from medqlora.retrieval.embedding import Encoder, digest
 from medqlora.retrieval.opening import open_for_search
 from medqlora.retrieval.retriever import Retriever
 from medqlora.retrieval.search import Filters, Hit
@@ -164,7 +164,7 @@ def test_the_server_finds_what_an_index_file_finds_also_after_updates_and_deleti
 def test_a_build_that_was_killed_is_no_index_and_the_same_command_completes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state: dict[str, Any] = {"meta": shapes.meta_of(20, "", False), "bulk": []}
+    state: dict[str, Any] = {"meta": shapes.meta_of(20, None), "bulk": []}
 
     def answer(request: Request) -> Reply:
         if request.path == f"/{NAME}/_mapping" and request.method == "PUT":
@@ -230,7 +230,9 @@ def documented(request: Request, meta: dict[str, Any]) -> Reply:
     return 200, replies.get(kind, {})
 
 
-def test_vectors_go_to_the_server_and_both_rankings_are_fused(tmp_path: Path) -> None:
+def test_vectors_go_to_the_server_and_both_rankings_are_fused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from test_vectors import save_bert
 
     bert = save_bert(tmp_path / "bert")
@@ -247,7 +249,7 @@ def test_vectors_go_to_the_server_and_both_rankings_are_fused(tmp_path: Path) ->
         asked.append(request)
         body = request.body
         if not request.path.endswith("_search"):
-            return documented(request, shapes.meta_of(300, "c", True))
+            return documented(request, {**shapes.meta_of(300, digest(bert)), "complete": True})
         scored: list[tuple[dict[str, Any], float]] = [(one, 3.0), (two, 0.5)]
         if "knn" in body["query"]:
             scored = [(two, 1.9), (one, 1.2)]
@@ -261,6 +263,16 @@ def test_vectors_go_to_the_server_and_both_rankings_are_fused(tmp_path: Path) ->
             }
         }
 
+    def answer_unlike(request: Request) -> Reply:
+        return documented(request, {**shapes.meta_of(300, "another"), "complete": True})
+
+    with served(answer_unlike) as url:
+        line = refused(capsys, "index", "search", str(describe(tmp_path, url, embedding=bert)), "pain")
+        assert "has vectors of another model, or none" in line
+        file = str(first_files(tmp_path)[0])
+        assert "has vectors: add embedding" in refused(
+            capsys, "index", "add", str(describe(tmp_path, url)), file
+        )
     with served(answer) as url:
         path = describe(tmp_path, url, embedding=bert)
         server = open_for_search(path, "INDEX", device="cpu")
