@@ -64,4 +64,7 @@ def _made(path: str, name: str, arguments: dict[str, object]) -> IndexServer:
     missing = [key for key, one in parameters.items() if one.default is one.empty and key not in arguments]
     if missing:
         raise InputError(f"{path}: init_args: {missing[0]} is missing: write it")
-    return cast(IndexServer, kind(**arguments))
+    try:
+        return cast(IndexServer, kind(**arguments))
+    except InputError as error:
+        raise InputError(f"{path}: init_args: {error}") from error

@@ -21,6 +21,7 @@ from medqlora.retrieval.servers import opensearch_shapes as shapes
 from medqlora.retrieval.servers.opensearch_calls import (
     Place,
     answers,
+    check_values,
     connect,
     contents,
     known,
@@ -77,18 +78,8 @@ class OpenSearchIndex:
 
     def __post_init__(self) -> None:
         """Raises InputError for values that no server makes right."""
-        if not str(self.url).startswith(("http://", "https://")):
-            raise InputError(f"url {self.url}: write it as https://localhost:9200")
-        self.name = name = str(self.name)
-        if (
-            name != name.lower()
-            or not name
-            or name[0] in "_-+."
-            or any(one in ' \\/*?"<>|,#:' for one in name)
-        ):
-            raise InputError(
-                f"name {name!r}: OpenSearch takes lower-case letters, digits, - and _: choose another"
-            )
+        self.name = str(self.name)
+        check_values(self)
 
     def client(self) -> "OpenSearch":
         """A new client; a class that derives from this one may give another, as for a cloud's way to sign requests.

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from medqlora.errors import InputError
 from medqlora.retrieval.servers.opensearch_shapes import counted, passage_id
@@ -37,6 +38,42 @@ class Place:
     user: str | None
 
 
+class Settings(Protocol):
+    """The options of an index on OpenSearch."""
+
+    url: str
+    name: str
+    user: str | None
+    certificates: str | None
+    embedding: str | None
+    query_embedding: str | None
+    shards: int
+    replicas: int
+    timeout_s: float
+
+
+def check_values(settings: Settings) -> None:
+    """Raises InputError for values that no server makes right."""
+    for option in ("user", "certificates", "embedding", "query_embedding"):
+        value = getattr(settings, option)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{option} {value!r}: write a text, in quotes")
+    for option, least in (("shards", 1), ("replicas", 0), ("timeout_s", 0.1)):
+        value = getattr(settings, option)
+        kinds = (int, float) if option == "timeout_s" else (int,)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value < least:
+            raise InputError(f"{option} {value!r}: write a number of at least {least}")
+    if not str(settings.url).startswith(("http://", "https://")):
+        raise InputError(f"url {settings.url}: write it as https://localhost:9200")
+    name = settings.name
+    if not name or name != name.lower() or name[0] in "_-+." or any(one in ' \\/*?"<>|,#:' for one in name):
+        raise InputError(
+            f"name {name!r}: OpenSearch takes lower-case letters, digits, - and _: choose another"
+        )
+    if settings.certificates is not None and not Path(settings.certificates).expanduser().is_file():
+        raise InputError(f"certificates: there is no file {settings.certificates}: correct it")
+
+
 def connect(place: Place, certificates: str | None, timeout_s: float) -> "OpenSearch":
     """A client for the server.
 
@@ -64,7 +101,7 @@ def connect(place: Place, certificates: str | None, timeout_s: float) -> "OpenSe
     return OpenSearch(
         hosts=[place.url],
         http_auth=login,
-        ca_certs=certificates,
+        ca_certs=None if certificates is None else str(Path(certificates).expanduser()),
         timeout=timeout_s,
         max_retries=2,
         http_compress=True,

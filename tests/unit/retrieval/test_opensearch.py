@@ -343,6 +343,11 @@ def test_what_no_server_makes_right_is_refused_in_one_line(
     assert "has no option 'host'" in line(f"{kind}init_args:\n  host: a\n")
     assert "write it as https://localhost:9200" in line(f"{kind}init_args:\n  url: localhost\n  name: a\n")
     assert "choose another" in line(f"{kind}init_args:\n  url: http://a\n  name: Über Alles\n")
+    local = f"{kind}init_args:\n  url: http://a\n  name: a\n"
+    assert "embedding 5: write a text" in line(f"{local}  embedding: 5\n")
+    assert "shards 0: write a number of at least 1" in line(f"{local}  shards: 0\n")
+    assert "timeout_s 'soon': write a number" in line(f"{local}  timeout_s: soon\n")
+    assert "there is no file ca.pem" in line(f"{local}  certificates: ca.pem\n")
     login = f"{kind}init_args:\n  url: http://127.0.0.1:1\n  name: a\n  user: me\n"
     monkeypatch.delenv("OPENSEARCH_PASSWORD", raising=False)
     assert "put the password into OPENSEARCH_PASSWORD" in line(login)
