@@ -131,10 +131,9 @@ def build_vectors(
             flush(part)
             flush(keys_part)
             notes.unlink(missing_ok=True)  # never new notes with old vectors
+            faiss_file(index).unlink(missing_ok=True)
             part.replace(vectors)
             keys_part.replace(keys_file(index))
-            faiss_file(index).unlink(missing_ok=True)
-            approximation = _approximation(index, count, search, progress)
         except OSError as error:
             part.unlink(missing_ok=True)
             keys_part.unlink(missing_ok=True)
@@ -145,9 +144,13 @@ def build_vectors(
             **model,
             "query_embedding": str((query_folder or folder).resolve()),
             "search": search,
-            "faiss": approximation and approximation._asdict(),
+            "faiss": None,
         }
     write_text(notes, json.dumps(known, indent=2) + "\n")
+    # a process that is killed while it clusters has its vectors
+    approximation = _approximation(index, count, search, progress)
+    if approximation is not None:
+        write_text(notes, json.dumps({**known, "faiss": approximation._asdict()}, indent=2) + "\n")
     return Embedded(count, encoder.size, kept, approximation)
 
 
@@ -166,9 +169,15 @@ def _approximation(index: Path, count: int, search: VectorSearch, progress: Prog
     table: NDArray[np.float16] = np.load(vector_files(index)[0], mmap_mode="r", allow_pickle=False)
     part = beside(index, "faiss.part")
     progress("clustering", 0, 1)
-    approximation = build_approximation(table, part)
-    flush(part)
-    part.replace(faiss_file(index))
+    try:
+        approximation = build_approximation(table, part)
+        flush(part)
+        part.replace(faiss_file(index))
+    except (OSError, RuntimeError) as error:  # faiss raises the second where it can't write
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"--vectors: {faiss_file(index)} can't be written ({error}): free some space, or choose exact"
+        ) from error
     progress("clustering", 1, 1)
     return approximation
 

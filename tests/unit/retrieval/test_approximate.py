@@ -136,6 +136,28 @@ def test_an_index_is_searched_by_faiss_on_request_and_above_a_number_of_passages
     assert main([*embed, "--vectors", "auto"]) == 0
     assert "Search:  faiss" in capsys.readouterr().out
     assert json.loads(vector_files(index)[1].read_text())["faiss"]["lists"] == 1
+
+    # killed while it clusters: the vectors are there, and are searched exactly
+    def killed(table: NDArray[np.float16], file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "build_approximation", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vectors.build_vectors(index, bert, None, "cpu", lambda *_: None, "faiss")
+    assert json.loads(vector_files(index)[1].read_text())["faiss"] is None
+    opened = open_for_search(index, "INDEX", "vectors")
+    assert {hit.passage.ident for hit in opened.search("zalo fever", 5)} >= {
+        hit.passage.ident for hit in exact
+    }
+    opened.close()
+    assert main([*embed, "--vectors", "faiss"]) == 0
+    assert "5 as before" in capsys.readouterr().out
+    # no room
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "faiss_file", lambda index: tmp_path / "nowhere" / "x")
+        assert "can't be written" in refused(capsys, *embed, "--vectors", "faiss")
+    assert main([*embed, "--vectors", "faiss"]) == 0
     # without the package
     kept = Path(shutil.copy(faiss_file(index), tmp_path / "kept"))
     monkeypatch.setitem(sys.modules, "faiss", None)
