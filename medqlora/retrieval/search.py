@@ -20,6 +20,8 @@ POSTINGS = 12_000
 CANDIDATES = 100
 #: words whose stems are kept in memory
 _REMEMBERED = 500_000
+#: passages that a filter keeps are compared one by one up to this number
+_FEW = 100_000
 #: values of one statement; SQLite takes 32,766
 _MOST_VALUES = 10_000
 
@@ -75,8 +77,8 @@ class Hit(NamedTuple):
 class Vectors(Protocol):
     """Passages by the similarity of their embeddings (`medqlora.retrieval.vectors`)."""
 
-    def nearest(self, query: str, count: int) -> list[tuple[int, float]]:
-        """(passage's number, similarity), best first."""
+    def nearest(self, query: str, count: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """(passage's number, similarity), best first; of all passages, or of those numbers, which are in order."""
 
 
 class Reranker(Protocol):
@@ -221,15 +223,30 @@ class Index:
     def _by_vectors(
         self, vectors: Vectors, query: str, count: int, filters: Filters
     ) -> list[tuple[int, float]]:
-        """(passage's number, similarity), best first; more are looked at while the filters leave too few."""
+        """(passage's number, similarity), best first.
+
+        The nearest are filtered; where a filter leaves too few of them, what it keeps is compared.
+        """
         size = 4 * count
         while True:
             near = vectors.nearest(query, size)
             kept = self._kept([number for number, _ in near], filters)
             ranked = [pair for pair in near if pair[0] in kept][:count]
-            if len(ranked) == count or len(near) < size:
+            if len(ranked) == count or size >= self.passages:
                 return ranked
+            if (few := self._few(filters)) is not None:
+                return vectors.nearest(query, count, few)
             size *= 8
+
+    def _few(self, filters: Filters) -> list[int] | None:
+        """The passages that the filters keep, in order; None where they are many."""
+        condition, values = filters.sql()
+        rows = self.connection.execute(
+            "SELECT passages.id FROM passages JOIN documents ON documents.id = passages.document "
+            f"WHERE {condition or '1'} LIMIT ?",
+            [*values, _FEW + 1],
+        ).fetchall()
+        return None if len(rows) > _FEW else sorted(row[0] for row in rows)
 
     # ---- the database ----------------------------------------------------------------------------------
 

@@ -306,12 +306,16 @@ class MappedVectors:
             raise InputError(f"{file}: the question's model gives {self._encoder.size} numbers: {rebuild}")
         self._asked: tuple[str, NDArray[np.float32]] | None = None
 
-    def nearest(self, query: str, count: int) -> list[tuple[int, float]]:
-        """(passage's number, dot product), best first; of equal ones the first in the index."""
+    def nearest(self, query: str, count: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """(passage's number, dot product), best first; of equal ones the first in the index. See `Vectors`."""
         if self._asked is None or self._asked[0] != query:  # a walk asks again for more
             self._asked = query, self._encoder.query(query)
         wanted = self._asked[1]
-        if self._approximate is not None:
+        if among is not None:
+            of_numbers = np.searchsorted(self._numbers, np.asarray(among, dtype=np.int64))
+            places, scores = exact_rows(self._table[of_numbers], wanted, count)
+            rows = of_numbers[places]
+        elif self._approximate is not None:
             rows, scores = self._approximate.nearest(wanted, count)
         else:
             rows, scores = exact_rows(self._table, wanted, count)

@@ -16,9 +16,10 @@ from literature import article, article_set, built
 
 from medqlora.cli import main
 from medqlora.errors import InputError
-from medqlora.retrieval import vectors
+from medqlora.retrieval import search, vectors
 from medqlora.retrieval.approximate import RECALL, ApproximateRows, build_approximation, exact_rows
 from medqlora.retrieval.opening import open_for_search
+from medqlora.retrieval.search import Filters
 from medqlora.retrieval.vectors import faiss_file, vector_files
 
 COUNT, SIZE = 6000, 32
@@ -98,6 +99,33 @@ def test_a_file_of_other_vectors_or_a_damaged_one_is_refused(
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="is damaged"):
         ApproximateRows(file, table[:200], 1)
+
+
+def test_a_narrow_filter_leaves_the_nearest_of_what_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_vectors import WORDS, save_bert
+
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, 6)) for _ in range(60)]
+    index, bert = tmp_path / "i.mqi", save_bert(tmp_path / "bert")
+    articles = (
+        article(n, "", f"<AbstractText>{text}</AbstractText>", mesh=("Rare",) if n % 12 == 0 else ())
+        for n, text in enumerate(texts)
+    )
+    built(index, article_set(tmp_path / "a.xml", *articles))
+    for how in ("exact", "faiss"):
+        vectors.build_vectors(index, bert, None, "cpu", lambda *_: None, how)  # type: ignore[arg-type]
+        opened = open_for_search(index, "INDEX", "vectors")
+        every = [hit.passage.ident for hit in opened.search("zalo fever", 60, Filters())]
+        rare = [ident for ident in every if int(ident) % 12 == 0]
+        monkeypatch.setattr(search, "CANDIDATES", 1)
+        for few in (100_000, 2):  # compared one by one, or by looking at more
+            monkeypatch.setattr(search, "_FEW", few)
+            found = opened.search("zalo fever", 3, Filters(mesh=("rare",)))
+            assert [hit.passage.ident for hit in found] == rare[:3]
+        monkeypatch.undo()
+        opened.close()
 
 
 def test_an_index_is_searched_by_faiss_on_request_and_above_a_number_of_passages(
