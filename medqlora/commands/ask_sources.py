@@ -38,9 +38,9 @@ def check_index_options(options: argparse.Namespace) -> None:
         raise InputError("--verify: it checks against the sources of --index: name an index")
     check_k(options.k)
     if options.index is not None:
-        from medqlora.retrieval.store import open_index
+        from medqlora.retrieval.opening import check_index
 
-        open_index(options.index, "--index").close()
+        check_index(options.index, "--index")
 
 
 def answer_from_index(

@@ -9,6 +9,13 @@ from pathlib import Path
 
 from medqlora.commands.arguments import Parser, run_action
 from medqlora.commands.index_options import add_search_options, check_k, check_ranking, filters_of
+from medqlora.commands.index_server import (
+    describe_server,
+    is_description,
+    refuse_server,
+    show_skipped,
+    write_to_server,
+)
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
 from medqlora.utils.terminal import printable_line
@@ -20,6 +27,7 @@ COMMAND = Command(
 _HELP = """usage: medqlora index ACTION ...
 
 Builds and searches an index of medical literature: one file, for `--data.retrieval.index`, `ask` and `verify`.
+A .yaml file in its place describes an index on an OpenSearch server.
 
 actions:
   build   a new index of PubMed XML, JATS, JSONL, CSV, PubMedQA, text, Markdown and PDF files
@@ -47,7 +55,12 @@ def _build(words: list[str]) -> int:
         "index build", "Builds an index. Run the same command again to go on with a killed build."
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the index to write, as literature.mqi")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the index to write, as literature.mqi; or the description (.yaml) of one on a server",
+    )
     _add_reading(parser)
     parser.add_argument(
         "--passage_words",
@@ -62,6 +75,10 @@ def _build(words: list[str]) -> int:
     out = Path(options.out).expanduser()
     if options.passage_words < 20:
         raise InputError(f"--passage_words is {options.passage_words}: it has to be at least 20")
+    if is_description(out):
+        return write_to_server(
+            options, options.out, "--out", options.passage_words, overwrite=options.overwrite
+        )
     if out.exists() and not options.overwrite:
         raise InputError(
             f"--out {options.out}: exists: `medqlora index add` extends it, --overwrite replaces it"
@@ -74,7 +91,9 @@ def _add(words: list[str]) -> int:
         "index add",
         "Adds files to an index. Documents of the same id are replaced, PubMed's deletions carried out.",
     )
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
     _add_reading(parser)
     _add_embedding(parser)
@@ -82,6 +101,8 @@ def _add(words: list[str]) -> int:
     out = Path(options.index).expanduser()
     if not out.is_file():
         raise InputError(f"INDEX: there is no file {options.index}: build it with `medqlora index build`")
+    if is_description(out):
+        return write_to_server(options, options.index, "INDEX", None)
     return _written(options, out, 0, add=True)
 
 
@@ -106,10 +127,7 @@ def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -
     built = build_index(request, progress.update)
     if built.resumed_at:
         print(f"Resumed: {built.resumed_at:,} entries were indexed before", flush=True)
-    for line in built.skipped[:5]:
-        print(f"Left out: {printable_line(line)}", flush=True)
-    if len(built.skipped) > 5:
-        print(f"Left out: {len(built.skipped) - 5:,} more", flush=True)
+    show_skipped(built.skipped)
     changes = f"{built.added:,} added, {built.replaced:,} replaced, {built.deleted:,} deleted"
     older = f", {built.ignored:,} older versions ignored" if built.ignored else ""
     print(f"Documents: {built.documents:,} ({changes}{older}), {built.passages:,} passages", flush=True)
@@ -125,12 +143,16 @@ def _embed(words: list[str]) -> int:
     parser = Parser(
         "index embed", "Writes the vectors of an index's passages beside it, for ranking by meaning."
     )
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     _add_embedding(parser)
     options = parser.parse_args(words)
     out = Path(options.index).expanduser()
     if options.embedding is None:
         raise InputError("--embedding is missing: name a folder of a sentence-embedding model")
+    if is_description(out):
+        refuse_server("INDEX", options.index)
     from medqlora.retrieval.store import open_index
 
     open_index(out, "INDEX").close()
@@ -142,6 +164,10 @@ def _embed(words: list[str]) -> int:
 def _check_embedding(options: argparse.Namespace) -> None:
     from medqlora.retrieval.embedding import EmbeddingRecipe, check_folder
 
+    if options.vectors == "faiss":
+        from medqlora.retrieval.approximate import check_faiss
+
+        check_faiss("--vectors faiss")
     for option in ("embedding", "query_embedding"):
         if getattr(options, option) is not None:
             folder = Path(getattr(options, option)).expanduser()
@@ -155,15 +181,26 @@ def _embedded(options: argparse.Namespace, out: Path) -> None:
 
     query = None if options.query_embedding is None else Path(options.query_embedding).expanduser()
     made = build_vectors(
-        out, Path(options.embedding).expanduser(), query, options.device, ProgressLines().update
+        out,
+        Path(options.embedding).expanduser(),
+        query,
+        options.device,
+        ProgressLines().update,
+        options.vectors,
     )
     kept = f", {made.kept:,} as before" if made.kept else ""
     print(f"Vectors: {made.passages:,} of {made.size} numbers{kept}, {vector_files(out)[0]}", flush=True)
+    if made.approximation is not None:
+        lists, looked_through, recall = made.approximation
+        print(
+            f"Search:  faiss, {looked_through:,} of {lists:,} lists a question; it finds {recall:.1%} of the 10 best",
+            flush=True,
+        )
 
 
 def _renewed(options: argparse.Namespace, out: Path) -> None:
     """Brings the vectors of an index that was added to up to date, where it has some."""
-    from medqlora.retrieval.vectors import recorded_models, vector_files
+    from medqlora.retrieval.vectors import recorded_models, recorded_search, vector_files
 
     if not vector_files(out)[1].is_file():
         return
@@ -176,6 +213,8 @@ def _renewed(options: argparse.Namespace, out: Path) -> None:
         )
         return
     options.embedding, query = str(models[0]), models[1]
+    if options.vectors == "auto":
+        options.vectors = recorded_search(out)
     options.query_embedding = None if query is None else str(query)
     _embedded(options, out)
 
@@ -200,6 +239,12 @@ def _add_embedding(parser: argparse.ArgumentParser) -> None:
         "--query_embedding", metavar="FOLDER", help="the model of the questions, where it is another"
     )
     parser.add_argument(
+        "--vectors",
+        choices=("auto", "exact", "faiss"),
+        default="auto",
+        help="how they are searched: exact, or an approximate index of faiss; auto: exact up to a million passages",
+    )
+    parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
@@ -212,7 +257,9 @@ def _add_embedding(parser: argparse.ArgumentParser) -> None:
 
 def _search(words: list[str]) -> int:
     parser = Parser("index search", "The passages for a question, the best first.")
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("query", metavar="QUESTION", help="the question, in quotes")
     parser.add_argument("--k", type=int, default=5, help="passages (default: %(default)s)")
     add_search_options(parser)
@@ -247,12 +294,14 @@ def _search(words: list[str]) -> int:
 
 def _info(words: list[str]) -> int:
     parser = Parser("index info", "What an index holds.")
-    parser.add_argument("index", metavar="INDEX", help="the index")
+    parser.add_argument(
+        "index", metavar="INDEX", help="the index, or the description (.yaml) of one on a server"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(words)
     from medqlora.retrieval.contents import describe
 
-    contents = describe(options.index)
+    contents = describe_server(options.index) if is_description(options.index) else describe(options.index)
     if options.json:
         print(json.dumps(contents, ensure_ascii=False), flush=True)
         return 0

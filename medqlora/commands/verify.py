@@ -62,12 +62,12 @@ def run(command: str, words: list[str]) -> int:
     filters = filters_of(options)
     check_ranking(options)
     from medqlora.retrieval.claims import split_claims
-    from medqlora.retrieval.store import open_index
+    from medqlora.retrieval.opening import check_index
 
     text = text_of(options.claim)
     if not split_claims(text):
         raise InputError("CLAIM holds no sentence of three words or more: write what is to be checked")
-    open_index(options.index, "--index").close()
+    check_index(options.index, "--index")
     folder = _adapter(options)
     from medqlora.inference.predictor import Predictor
     from medqlora.retrieval.label_scores import LabelScorer

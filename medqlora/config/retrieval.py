@@ -17,7 +17,8 @@ class RetrievalOptions:
     """Contexts from an index, in place of the questions' own.
 
     Args:
-        index: an index of `medqlora index build`; each question then gets its contexts from it. Null retrieves nothing.
+        index: an index of `medqlora index build`, or the description (.yaml) of one on a server; each question then
+            gets its contexts from it. Null retrieves nothing.
         k: passages for a question.
         max_tokens: tokens of the passages together; the first passage is always taken. Null leaves it to
             `max_prompt_tokens`.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from medqlora.retrieval.retriever import Retriever as Retriever
     from medqlora.retrieval.search import Filters as Filters
     from medqlora.retrieval.search import Index as Index
+    from medqlora.retrieval.searchable import Searchable as Searchable
+    from medqlora.retrieval.servers.opensearch import OpenSearchIndex as OpenSearchIndex
     from medqlora.retrieval.verification import ClaimVerdict as ClaimVerdict
     from medqlora.retrieval.verification import Verifier as Verifier
 
@@ -31,6 +33,8 @@ _HOMES = {
     "Retriever": "retriever",
     "Filters": "search",
     "Index": "search",
+    "Searchable": "searchable",
+    "OpenSearchIndex": "servers.opensearch",
     "ClaimVerdict": "verification",
     "Verifier": "verification",
 }

@@ -94,6 +94,11 @@ class Passage(NamedTuple):
 Entry: TypeAlias = Document | Deletion
 
 
+def with_title(title: str, text: str) -> str:
+    """Title and text of a passage as one text."""
+    return f"{title}. {text}" if title and text else title + text
+
+
 def text_of(document: Document) -> str:
     """The document's text: its sections, a line each, the abstract first."""
     return "\n".join(section.text for section in (*document.abstract, *document.body))

@@ -1,8 +1,9 @@
 """Sentence embeddings and cross-encoders from a model's folder, by transformers.
 
 A folder of sentence-transformers says itself how its tokens become one vector: `modules.json` names the steps,
-`1_Pooling/config.json` the pooling. Without these files it is the mean over the tokens, or for MedCPT's models, which
-say so in their card, the first token (https://huggingface.co/ncbi/MedCPT-Query-Encoder).
+`1_Pooling/config.json` the pooling. Without these files it is the mean over the tokens. MedCPT's models, known by their
+folder's name, are as their cards say: the first token, not normalised, title and abstract as a pair, and questions of
+64 tokens (https://huggingface.co/ncbi/MedCPT-Article-Encoder, https://huggingface.co/ncbi/MedCPT-Query-Encoder).
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.errors import InputError
+from medqlora.retrieval.documents import with_title
 from medqlora.utils.types import Json
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class EmbeddingRecipe:
         normalized: whether a vector is divided by its length.
         max_tokens: longer texts are cut.
         query_prefix, document_prefix: text before a query and a document.
+        pairs: whether a passage's title and text are the two parts of an input, instead of one text.
     """
 
     pooling: Pooling = "mean"
@@ -44,6 +47,7 @@ class EmbeddingRecipe:
     max_tokens: int = _LONGEST
     query_prefix: str = ""
     document_prefix: str = ""
+    pairs: bool = False
 
     @classmethod
     def read(cls, folder: Path, option: str) -> "EmbeddingRecipe":
@@ -52,6 +56,10 @@ class EmbeddingRecipe:
         Raises:
             InputError: a file is damaged, or asks for a pooling that is not known here.
         """
+        name = folder.resolve().name.casefold()
+        if "medcpt" in name and not (folder / "modules.json").is_file():
+            longest_text = 64 if "query" in name else _LONGEST
+            return cls("cls", normalized=False, max_tokens=longest_text, pairs="article" in name)
         pooling_file = folder / "1_Pooling" / "config.json"
         modules = _json_list(folder / "modules.json", option)
         kinds = [str(one.get("type", "")).rpartition(".")[2] for one in modules if isinstance(one, dict)]
@@ -94,10 +102,14 @@ class Encoder:
         self.recipe = EmbeddingRecipe.read(self.folder, self.option)
         from transformers import AutoModel, AutoTokenizer
 
+        from medqlora.models.loading import no_bars
+
         self.device = _device(self.device)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            self._model = AutoModel.from_pretrained(self.folder, local_files_only=True).eval().to(self.device)
+            with no_bars():
+                loaded = AutoModel.from_pretrained(self.folder, local_files_only=True)
+            self._model = loaded.eval().to(self.device)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{self.option} {self.folder}: no model that transformers loads ({_line(error)})"
@@ -112,19 +124,28 @@ class Encoder:
         """[len(texts), size] vectors of passages."""
         return self._encode([self.recipe.document_prefix + text for text in texts])
 
+    def passages(self, passages: Sequence[tuple[str, str]]) -> Embeddings:
+        """[len(passages), size] vectors of passages, each with title and text."""
+        if not self.recipe.pairs:
+            return self.documents([with_title(title, text) for title, text in passages])
+        return self._encode([title for title, _ in passages], [text for _, text in passages])
+
     def query(self, text: str) -> Embeddings:
         """[size] the vector of a question."""
         return np.asarray(self._encode([self.recipe.query_prefix + text])[0])
 
-    def _encode(self, texts: Sequence[str]) -> Embeddings:
+    def _encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> Embeddings:
+        """[len(texts), size]; with `seconds`, each input is a pair."""
         import torch
 
         vectors = np.empty((len(texts), self.size), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        lengths = [len(text) + len(seconds[number] if seconds else "") for number, text in enumerate(texts)]
+        order = sorted(range(len(texts)), key=lengths.__getitem__)
         for start in range(0, len(order), BATCH):
             some = order[start : start + BATCH]
             batch = self._tokenizer(
                 [texts[number] for number in some],
+                [seconds[number] for number in some] if seconds else None,
                 padding=True,
                 truncation=True,
                 max_length=self.recipe.max_tokens,
@@ -155,10 +176,15 @@ class CrossEncoder:
         check_folder(self.folder, self.option)
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from medqlora.models.loading import no_bars
+
         self.device = _device(self.device)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            loaded = AutoModelForSequenceClassification.from_pretrained(self.folder, local_files_only=True)
+            with no_bars():
+                loaded = AutoModelForSequenceClassification.from_pretrained(
+                    self.folder, local_files_only=True
+                )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{self.option} {self.folder}: no model that transformers loads ({_line(error)})"
@@ -242,7 +268,7 @@ def _pooling(config: Mapping[str, Json], folder: Path, option: str) -> Pooling:
         "pooling_mode_cls": "cls",
     }
     if not wanted:
-        return "cls" if "medcpt" in folder.name.casefold() else "mean"
+        return "mean"
     if len(wanted) > 1 or wanted[0] not in known:
         raise InputError(
             f"{option} {folder}: its pooling {', '.join(wanted)} is not supported: mean and cls are"

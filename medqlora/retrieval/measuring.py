@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from medqlora.retrieval.search import Filters, Index
+from medqlora.retrieval.search import Filters
+from medqlora.retrieval.searchable import Searchable
 
 #: documents of a ranking
 DEPTH = 100
@@ -25,7 +26,7 @@ class Timed(NamedTuple):
 
 
 def rank_documents(
-    index: Index,
+    index: Searchable,
     queries: Mapping[str, str],
     filters: Filters = _ALL,
     depth: int = DEPTH,

@@ -1,13 +1,12 @@
 """Opens an index as it is searched: by words, by vectors, or both, with or without a cross-encoder."""
 
 from pathlib import Path
-from typing import Literal
 
 from medqlora.errors import InputError
 from medqlora.retrieval.search import Index
-
-#: "words" is BM25, "vectors" the embeddings' similarity, "both" their fusion; "auto" takes both where there are vectors
-Ranking = Literal["auto", "words", "vectors", "both"]
+from medqlora.retrieval.searchable import Ranking, Searchable
+from medqlora.retrieval.servers.description import described, is_description
+from medqlora.retrieval.store import open_index
 
 
 def open_for_search(
@@ -16,11 +15,11 @@ def open_for_search(
     ranking: Ranking = "auto",
     reranker: str | None = None,
     device: str = "auto",
-) -> Index:
+) -> Searchable:
     """The index at `path`.
 
     Args:
-        path: its file.
+        path: its file, or the description of one on a server.
         option: what named it, for messages.
         ranking: see `Ranking`.
         reranker: folder of a cross-encoder.
@@ -29,6 +28,11 @@ def open_for_search(
     Raises:
         InputError: there is no such index, its vectors are missing or outdated, or a folder holds no model.
     """
+    if is_description(path):
+        server = described(path, option)
+        server.open(option)
+        server.select(ranking, reranker, device)
+        return server
     index = Index.open(path, option)
     try:
         from medqlora.retrieval.vectors import MappedVectors, vector_files
@@ -46,6 +50,16 @@ def open_for_search(
         index.close()
         raise
     return index
+
+
+def check_index(path: str | Path, option: str) -> None:
+    """Raises InputError where no index can be opened at `path`, or on the server that it describes."""
+    if not is_description(path):
+        open_index(path, option).close()
+        return
+    server = described(path, option)
+    server.open(option)
+    server.close()
 
 
 def trained_with_numbers(adapter: str | None) -> bool:

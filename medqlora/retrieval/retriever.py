@@ -12,7 +12,8 @@ from medqlora.data.question_set import Evidence
 from medqlora.evaluation.contamination import RUN_WORDS, Hashes, run_hashes
 from medqlora.records import Record
 from medqlora.retrieval.opening import open_for_search
-from medqlora.retrieval.search import Filters, Hit, Index
+from medqlora.retrieval.search import Filters, Hit
+from medqlora.retrieval.searchable import Searchable
 from medqlora.retrieval.store import Found
 
 #: passages that are looked through at most, where many are left out
@@ -52,7 +53,7 @@ class Retriever:
 
     def __init__(
         self,
-        index: Index,
+        index: Searchable,
         *,
         k: int = 3,
         filters: Filters = Filters(),  # noqa: B008  # frozen

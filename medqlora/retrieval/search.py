@@ -1,37 +1,29 @@
 """Searches an index: BM25 over stemmed words, with filters; and with vectors beside it, both rankings fused."""
 
 import math
-import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from medqlora.errors import InputError
+from medqlora.retrieval.documents import with_title
+from medqlora.retrieval.fusion import reciprocal_rank_fusion
+from medqlora.retrieval.query import MOST_TERMS, WORD, query_words
 from medqlora.retrieval.store import COLUMNS, TOKENIZER, Found, found_of, open_index, read_meta
 
 #: postings that a query reads at most, rarest terms first: a word in most passages tells none of them apart
 POSTINGS = 12_000
-#: terms of a query
-_MOST_TERMS = 64
 #: candidates of each ranking before they are fused
 CANDIDATES = 100
 #: words whose stems are kept in memory
 _REMEMBERED = 500_000
-#: constant of reciprocal rank fusion, Cormack et al. 2009, https://doi.org/10.1145/1571941.1572114
-FUSION_K = 60
-
-_WORD = re.compile(r"\w+")
-#: words that say nothing of a question's subject; they are searched only where a question has no others
-_FUNCTION_WORD_LIST = (
-    "a about after all also among an and any are as at be been before being between both but by can could did do does "
-    "doing during each for from had has have having how if in into is isn it its may might more most must no nor not "
-    "of on only or other our should so some such t than that the their them then there these they this those through "
-    "to true under until was we were what when where whether which while who whom why will with would"
-)
-_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
+#: passages that a filter keeps are compared one by one up to this number
+_FEW = 100_000
+#: values of one statement; SQLite takes 32,766
+_MOST_VALUES = 10_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,8 @@ class Hit(NamedTuple):
 class Vectors(Protocol):
     """Passages by the similarity of their embeddings (`medqlora.retrieval.vectors`)."""
 
-    def nearest(self, query: str, count: int) -> list[tuple[int, float]]:
-        """(passage's number, similarity), best first."""
+    def nearest(self, query: str, count: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """(passage's number, similarity), best first; of all passages, or of those numbers, which are in order."""
 
 
 class Reranker(Protocol):
@@ -174,22 +166,14 @@ class Index:
 
     def walk(self, query: str, filters: Filters, most: int) -> Iterator[Hit]:
         """The passages from best to worst, at most `most`, for a caller that leaves some out."""
-        seen, size = 0, 16
-        while seen < most:
-            hits = self.search(query, min(size, most), filters)
-            yield from hits[seen:]
-            if len(hits) < size:
-                return
-            seen, size = len(hits), size * 4
+        return walked(lambda count: self.search(query, count, filters), most)
 
     def terms(self, query: str) -> dict[str, tuple[str, float]]:
         """Stem → a word of the query with that stem, and its weight: the inverse document frequency of BM25.
 
         A stem that no passage has is kept, with the highest weight; it counts for the coverage.
         """
-        query = query.encode("utf-8", "replace").decode("utf-8")  # a terminal's bytes may be no UTF-8
-        words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
-        words = ([word for word in words if word not in _FUNCTION_WORDS] or words)[: 4 * _MOST_TERMS]
+        words = query_words(query)
         terms: dict[str, tuple[str, float]] = {}
         for stem, word in zip(self.stems(words), words, strict=True):
             if stem:
@@ -225,11 +209,9 @@ class Index:
         """The rankings by words and by vectors in one, and then in the cross-encoder's order."""
         rankings = []
         if self.lexical:
-            rankings.append([number for number, _ in self._by_words(terms, count, filters)])
+            rankings.append(self._by_words(terms, count, filters))
         if self.vectors is not None:
-            near = [number for number, _ in self.vectors.nearest(query, 4 * count)]
-            kept = self._kept(near, filters)
-            rankings.append([number for number in near if number in kept][:count])
+            rankings.append(self._by_vectors(self.vectors, query, count, filters))
         fused = reciprocal_rank_fusion(rankings)
         if self.reranker is None:
             return fused
@@ -237,6 +219,34 @@ class Index:
         texts = self.fetch(best)
         scores = self.reranker.scores(query, [shown_text(texts[number]) for number in best])
         return sorted(zip(best, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
+
+    def _by_vectors(
+        self, vectors: Vectors, query: str, count: int, filters: Filters
+    ) -> list[tuple[int, float]]:
+        """(passage's number, similarity), best first.
+
+        The nearest are filtered; where a filter leaves too few of them, what it keeps is compared.
+        """
+        size = 4 * count
+        while True:
+            near = vectors.nearest(query, size)
+            kept = self._kept([number for number, _ in near], filters)
+            ranked = [pair for pair in near if pair[0] in kept][:count]
+            if len(ranked) == count or size >= self.passages:
+                return ranked
+            if (few := self._few(filters)) is not None:
+                return vectors.nearest(query, count, few)
+            size *= 8
+
+    def _few(self, filters: Filters) -> list[int] | None:
+        """The passages that the filters keep, in order; None where they are many."""
+        condition, values = filters.sql()
+        rows = self.connection.execute(
+            "SELECT passages.id FROM passages JOIN documents ON documents.id = passages.document "
+            f"WHERE {condition or '1'} LIMIT ?",
+            [*values, _FEW + 1],
+        ).fetchall()
+        return None if len(rows) > _FEW else sorted(row[0] for row in rows)
 
     # ---- the database ----------------------------------------------------------------------------------
 
@@ -266,8 +276,7 @@ class Index:
 
     def _weight(self, stem: str) -> float:
         """log((N - n + 0.5) / (n + 0.5)), at least 1e-6: as FTS5's own."""
-        count = self._count(stem)
-        return max(1e-6, math.log((self.passages - count + 0.5) / (count + 0.5)))
+        return rarity(self._count(stem), self.passages)
 
     def _rarest(self, terms: Mapping[str, tuple[str, float]]) -> list[str]:
         """Words of the terms that are searched, within `POSTINGS`; the rarest always."""
@@ -276,7 +285,7 @@ class Index:
         for stem, (word, _) in sorted(terms.items(), key=lambda item: (self._count(item[0]), item[0])):
             count = self._count(stem)
             postings += count
-            if asked and (postings > POSTINGS or len(asked) >= _MOST_TERMS):
+            if asked and (postings > POSTINGS or len(asked) >= MOST_TERMS):
                 break
             if count:
                 asked.append(word)
@@ -295,13 +304,38 @@ class Index:
     def _kept(self, numbers: Sequence[int], filters: Filters) -> set[int]:
         """Those that the filters keep."""
         condition, values = filters.sql()
-        marks = ", ".join("?" * len(numbers))
-        rows = self.connection.execute(
-            "SELECT passages.id FROM passages JOIN documents ON documents.id = passages.document "
-            f"WHERE passages.id IN ({marks}) AND {condition or '1'}",
-            [*numbers, *values],
-        )
-        return {row[0] for row in rows}
+        kept: set[int] = set()
+        for start in range(0, len(numbers), _MOST_VALUES):
+            some = numbers[start : start + _MOST_VALUES]
+            marks = ", ".join("?" * len(some))
+            rows = self.connection.execute(
+                "SELECT passages.id FROM passages JOIN documents ON documents.id = passages.document "
+                f"WHERE passages.id IN ({marks}) AND {condition or '1'}",
+                [*some, *values],
+            )
+            kept.update(row[0] for row in rows)
+        return kept
+
+
+def rarity(count: int, passages: int) -> float:
+    """The inverse document frequency of BM25 of a term in `count` of `passages`, at least 1e-6: as FTS5's own."""
+    return max(1e-6, math.log((passages - count + 0.5) / (count + 0.5)))
+
+
+def walked(search: Callable[[int], list[Hit]], most: int) -> Iterator[Hit]:
+    """The hits from best to worst, at most `most`, for a caller that leaves some out.
+
+    Args:
+        search: the best hits of that number.
+        most: hits.
+    """
+    seen, size = 0, 16
+    while seen < most:
+        hits = search(min(size, most))
+        yield from hits[seen:]
+        if len(hits) < size:
+            return
+        seen, size = len(hits), size * 4
 
 
 class Coverage:
@@ -320,29 +354,11 @@ class Coverage:
         """Share of the query's weight in the passage and its title, 0 to 1."""
         if not self._total:
             return 0.0
-        words = set(_WORD.findall(f"{passage.title} {passage.text}".casefold()))
+        words = set(WORD.findall(f"{passage.title} {passage.text}".casefold()))
         held = set(self._index.stems(sorted(words)))
         return sum(weight for stem, (_, weight) in self._terms.items() if stem in held) / self._total
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = FUSION_K) -> list[tuple[int, float]]:
-    """(item, score) with the score sum over rankings of 1 / (k + rank), ranks from 1; best first.
-
-    Of equal scores the item that the last ranking has first, then the lower number. Two rankings that swap their first
-    two items give both the same score: with words first and vectors last, the vectors then decide.
-
-    Cormack et al. 2009, https://doi.org/10.1145/1571941.1572114.
-    """
-    scores: dict[int, float] = {}
-    for ranking in rankings:
-        for rank, item in enumerate(ranking, 1):
-            scores[item] = scores.get(item, 0.0) + 1 / (k + rank)
-    last = {item: rank for rank, item in enumerate(rankings[-1])} if rankings else {}
-    return sorted(scores.items(), key=lambda pair: (-pair[1], last.get(pair[0], len(last)), pair[0]))
-
-
 def shown_text(passage: Found) -> str:
     """Title and text of a passage, as an encoder reads them."""
-    return (
-        f"{passage.title}. {passage.text}" if passage.title and passage.text else passage.title + passage.text
-    )
+    return with_title(passage.title, passage.text)

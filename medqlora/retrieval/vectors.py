@@ -3,6 +3,7 @@
 literature.mqi  literature.mqi.vectors.npy  literature.mqi.vectors.keys.npy  literature.mqi.vectors.json
 
 The keys are digests of the passages' texts: when the index has changed, the vectors of texts that stayed are copied.
+Above a million passages an approximate index of faiss stands beside them, literature.mqi.vectors.faiss.
 """
 
 import hashlib
@@ -12,22 +13,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medqlora.errors import InputError
+from medqlora.retrieval.approximate import (
+    ApproximateRows,
+    Approximation,
+    build_approximation,
+    check_faiss,
+    exact_rows,
+)
 from medqlora.retrieval.build import Progress
+from medqlora.retrieval.documents import with_title
 from medqlora.retrieval.embedding import Encoder, check_folder, digest
-from medqlora.retrieval.search import shown_text
 from medqlora.retrieval.store import COLUMNS, beside, found_of, open_index, read_meta
+from medqlora.utils.console import say
 from medqlora.utils.files import flush, write_text
 
 Keys = NDArray[np.uint64]
-#: passages that are encoded together, and rows of one block of a search
+#: how vectors are searched: "exact" reads all of them, "faiss" an approximate index; "auto" chooses by their number
+VectorSearch = Literal["auto", "exact", "faiss"]
+#: most passages that "auto" searches exactly
+MOST_EXACT = 1_000_000
+#: passages that are encoded together
 _CHUNK = 512
-_ROWS = 65_536
 
 
 def vector_files(index: Path) -> tuple[Path, Path]:
@@ -40,6 +52,11 @@ def keys_file(index: Path) -> Path:
     return index.with_name(f"{index.name}.vectors.keys.npy")
 
 
+def faiss_file(index: Path) -> Path:
+    """The approximate index of the vectors, where there is one."""
+    return index.with_name(f"{index.name}.vectors.faiss")
+
+
 class Embedded(NamedTuple):
     """What was written.
 
@@ -47,11 +64,13 @@ class Embedded(NamedTuple):
         passages: their number.
         size: numbers of a vector.
         kept: vectors that were copied, because their text and model are as before.
+        approximation: of faiss; None where the search is exact.
     """
 
     passages: int
     size: int
     kept: int
+    approximation: Approximation | None = None
 
 
 def recorded_models(index: Path) -> tuple[Path, Path | None] | None:
@@ -64,8 +83,21 @@ def recorded_models(index: Path) -> tuple[Path, Path | None] | None:
     return None
 
 
+def recorded_search(index: Path) -> VectorSearch:
+    """How the vectors beside an index were asked to be searched; "auto" where it is not known."""
+    with suppress(OSError, ValueError, AttributeError):
+        chosen = json.loads(vector_files(index)[1].read_text(encoding="utf-8")).get("search")
+        return "exact" if chosen == "exact" else "faiss" if chosen == "faiss" else "auto"
+    return "auto"
+
+
 def build_vectors(
-    index: Path, folder: Path, query_folder: Path | None, device: str, progress: Progress
+    index: Path,
+    folder: Path,
+    query_folder: Path | None,
+    device: str,
+    progress: Progress,
+    search: VectorSearch = "auto",
 ) -> Embedded:
     """Writes the vectors of all passages of an index, and keeps those of texts that have one by the same model.
 
@@ -75,10 +107,13 @@ def build_vectors(
         query_folder: the model of the questions, where it is another.
         device: of torch.
         progress: see `Progress`.
+        search: see `VectorSearch`.
 
     Raises:
-        InputError: a folder holds no model, or the vectors can't be written.
+        InputError: a folder holds no model, faiss is missing, or the vectors can't be written.
     """
+    if search == "faiss":
+        check_faiss("--vectors faiss")
     encoder = Encoder(folder, "--embedding", device)
     model = {
         "size": encoder.size,
@@ -96,20 +131,55 @@ def build_vectors(
             flush(part)
             flush(keys_part)
             notes.unlink(missing_ok=True)  # never new notes with old vectors
+            faiss_file(index).unlink(missing_ok=True)
             part.replace(vectors)
             keys_part.replace(keys_file(index))
         except OSError as error:
             part.unlink(missing_ok=True)
             keys_part.unlink(missing_ok=True)
             raise InputError(f"--embedding: {vectors} can't be written ({error.strerror})") from error
-        known = {
+        known: dict[str, object] = {
             "content": read_meta(connection)["content"],
             "passages": count,
             **model,
             "query_embedding": str((query_folder or folder).resolve()),
+            "search": search,
+            "faiss": None,
         }
     write_text(notes, json.dumps(known, indent=2) + "\n")
-    return Embedded(count, encoder.size, kept)
+    # a process that is killed while it clusters has its vectors
+    approximation = _approximation(index, count, search, progress)
+    if approximation is not None:
+        write_text(notes, json.dumps({**known, "faiss": approximation._asdict()}, indent=2) + "\n")
+    return Embedded(count, encoder.size, kept, approximation)
+
+
+def _approximation(index: Path, count: int, search: VectorSearch, progress: Progress) -> Approximation | None:
+    """Builds the approximate index, where it is asked for or needed."""
+    if search == "exact" or (search == "auto" and count <= MOST_EXACT):
+        return None
+    try:
+        check_faiss("--vectors auto")
+    except InputError:
+        say(
+            f"Warning: {count:,} vectors are searched exactly, which reads all of them for each question: "
+            "pip install 'medqlora[faiss]' and run `medqlora index embed` again"
+        )
+        return None
+    table: NDArray[np.float16] = np.load(vector_files(index)[0], mmap_mode="r", allow_pickle=False)
+    part = beside(index, "faiss.part")
+    progress("clustering", 0, 1)
+    try:
+        approximation = build_approximation(table, part)
+        flush(part)
+        part.replace(faiss_file(index))
+    except (OSError, RuntimeError) as error:  # faiss raises the second where it can't write
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"--vectors: {faiss_file(index)} can't be written ({error}): free some space, or choose exact"
+        ) from error
+    progress("clustering", 1, 1)
+    return approximation
 
 
 def _write(
@@ -125,12 +195,13 @@ def _write(
     table = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, encoder.size))
     keys = np.empty((count, 2), dtype=np.uint64)
     done = kept = 0
-    for texts in _texts(connection):
-        rows = slice(done, done + len(texts))
-        keys[rows] = _keys(texts)
-        table[rows], copied = _vectors(texts, keys[rows], encoder, before)
+    for passages in _passages(connection):
+        rows = slice(done, done + len(passages))
+        pairs = encoder.recipe.pairs
+        keys[rows] = _keys([f"{one}\0{text}" if pairs else with_title(one, text) for one, text in passages])
+        table[rows], copied = _vectors(passages, keys[rows], encoder, before)
         kept += copied
-        done += len(texts)
+        done += len(passages)
         progress("embedding", done, count)
     table.flush()
     with keys_part.open("wb") as stream:
@@ -139,17 +210,17 @@ def _write(
 
 
 def _vectors(
-    texts: Sequence[str], keys: Keys, encoder: Encoder, before: "_Before | None"
+    passages: Sequence[tuple[str, str]], keys: Keys, encoder: Encoder, before: "_Before | None"
 ) -> tuple[NDArray[np.float16], int]:
-    """[len(texts), size] vectors, and how many of them were copied."""
-    found = np.full(len(texts), -1) if before is None else before.rows(keys)
-    made = np.empty((len(texts), encoder.size), dtype=np.float16)
+    """[len(passages), size] vectors, and how many of them were copied."""
+    found = np.full(len(passages), -1) if before is None else before.rows(keys)
+    made = np.empty((len(passages), encoder.size), dtype=np.float16)
     new = np.flatnonzero(found < 0)
     if len(new):
-        made[new] = encoder.documents([texts[int(place)] for place in new])
+        made[new] = encoder.passages([passages[int(place)] for place in new])
     if before is not None:
         made[found >= 0] = before.table[found[found >= 0]]
-    return made, len(texts) - len(new)
+    return made, len(passages) - len(new)
 
 
 def _keys(texts: Sequence[str]) -> Keys:
@@ -171,11 +242,12 @@ class _Before:
     @classmethod
     def read(cls, index: Path, model: dict[str, object]) -> "_Before | None":
         """None where there are none, or of another model."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
             file, notes = vector_files(index)
             known = json.loads(notes.read_text(encoding="utf-8"))
             table: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
             keys: Keys = np.load(keys_file(index), allow_pickle=False)
+            known["recipe"] = {"pairs": False, **known["recipe"]}  # which older notes don't have
             same = all(known.get(name) == value for name, value in model.items() if name != "embedding")
             if same and keys.dtype == np.uint64 and keys.shape == (len(table), 2) and len(keys):
                 return cls(table, keys)
@@ -224,28 +296,36 @@ class MappedVectors:
         self._numbers = np.fromiter((row[0] for row in rows), dtype=np.int64)
         if self._table.shape != (len(self._numbers), known.get("size")):
             raise InputError(f"{file}: has the shape {self._table.shape}: {rebuild}")
+        self._approximate: ApproximateRows | None = None
+        if known.get("faiss"):
+            check_faiss(str(index))
+            looked_through = int(known["faiss"]["looked_through"])
+            self._approximate = ApproximateRows(faiss_file(index), self._table, looked_through)
         self._encoder = Encoder(Path(str(known["query_embedding"])), "query_embedding", device)
         if self._encoder.size != self._table.shape[1]:
             raise InputError(f"{file}: the question's model gives {self._encoder.size} numbers: {rebuild}")
+        self._asked: tuple[str, NDArray[np.float32]] | None = None
 
-    def nearest(self, query: str, count: int) -> list[tuple[int, float]]:
-        """(passage's number, dot product), best first; of equal ones the first in the index."""
-        wanted = self._encoder.query(query)
-        scores = np.concatenate(
-            [
-                self._table[start : start + _ROWS].astype(np.float32) @ wanted
-                for start in range(0, len(self._table), _ROWS)
-            ]
-        )
-        count = min(count, len(scores))
-        best = np.argpartition(-scores, count - 1)[:count] if count else np.empty(0, dtype=np.int64)
-        order = np.lexsort((self._numbers[best], -scores[best]))
-        return [(int(self._numbers[best[at]]), float(scores[best[at]])) for at in order]
+    def nearest(self, query: str, count: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """(passage's number, dot product), best first; of equal ones the first in the index. See `Vectors`."""
+        if self._asked is None or self._asked[0] != query:  # a walk asks again for more
+            self._asked = query, self._encoder.query(query)
+        wanted = self._asked[1]
+        if among is not None:
+            of_numbers = np.searchsorted(self._numbers, np.asarray(among, dtype=np.int64))
+            places, scores = exact_rows(self._table[of_numbers], wanted, count)
+            rows = of_numbers[places]
+        elif self._approximate is not None:
+            rows, scores = self._approximate.nearest(wanted, count)
+        else:
+            rows, scores = exact_rows(self._table, wanted, count)
+        return list(zip(self._numbers[rows].tolist(), scores.tolist(), strict=True))
 
 
-def _texts(connection: sqlite3.Connection) -> Iterator[list[str]]:
+def _passages(connection: sqlite3.Connection) -> Iterator[list[tuple[str, str]]]:
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM passages JOIN documents ON documents.id = passages.document ORDER BY passages.id"
     )
     while some := rows.fetchmany(_CHUNK):
-        yield [shown_text(found_of(row)) for row in some]
+        found = [found_of(row) for row in some]
+        yield [(one.title, one.text) for one in found]

@@ -6,11 +6,20 @@
 import io
 import json
 import sys
+from collections.abc import Mapping
 
 from medqlora.serving.apart import SECONDS, limit_this_process, output_of
 from medqlora.serving.errors import ServiceError
+from medqlora.utils.pdf import Fault, PdfError, read_pdf_text
 
 _MOST_PAGES = 300
+_FAULTS: Mapping[Fault, str] = {
+    "no pypdf": "PDFs need the package pypdf on the server: pip install -e '.[serve]'",
+    "damaged": "the file is no PDF, or is damaged: paste its text",
+    "encrypted": "the PDF is encrypted: paste its text",
+    "too many pages": f"the PDF has more than {_MOST_PAGES} pages: paste the part that matters",
+    "no text": "the PDF holds no text, such as a scan: paste its text",
+}
 
 
 async def text_of(data: bytes) -> dict[str, str | int]:
@@ -38,24 +47,12 @@ def main() -> None:
 
 def _read(data: bytes) -> dict[str, str | int]:
     try:
-        from pypdf import PdfReader
-    except ImportError:
-        return {"error": "PDFs need the package pypdf on the server: pip install -e '.[serve]'"}
-    try:
-        reader = PdfReader(io.BytesIO(data))
-        if reader.is_encrypted:
-            return {"error": "the PDF is encrypted: paste its text"}
-        if len(reader.pages) > _MOST_PAGES:
-            return {"error": f"the PDF has more than {_MOST_PAGES} pages: paste the part that matters"}
-        text = "\n\n".join(page.extract_text() for page in reader.pages).strip()
+        found = read_pdf_text(io.BytesIO(data), _MOST_PAGES)
     except MemoryError:
         return {"error": "the PDF takes too much memory: paste its text"}
-    except Exception:  # pypdf raises many kinds for damaged files
-        return {"error": "the file is no PDF, or is damaged: paste its text"}
-    if not text:
-        return {"error": "the PDF holds no text, such as a scan: paste its text"}
-    plain = text.encode("utf-8", "replace").decode()
-    return {"text": plain, "pages": len(reader.pages)}
+    except PdfError as error:
+        return {"error": _FAULTS[error.fault]}
+    return {"text": "\n\n".join(found.pages).strip(), "pages": len(found.pages)}
 
 
 if __name__ == "__main__":

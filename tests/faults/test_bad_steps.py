@@ -49,7 +49,7 @@ def test_the_step_is_left_out_its_questions_are_named_and_the_run_goes_on(
     assert said[0].startswith("Step 4 is left out: its loss is ")
     assert said[0].split("its questions: ")[1].count("q") == 4
 
-    from events import logged
+    from tensorboard_events import logged
 
     folder = Path(cli.trainer.log_dir)
     losses = [value for _, value in logged(folder, "train/loss")]

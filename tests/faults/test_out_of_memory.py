@@ -37,7 +37,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
 
 
 def losses(cli: Any) -> list[float]:
-    from events import logged
+    from tensorboard_events import logged
 
     return [value for _, value in logged(Path(cli.trainer.log_dir), "train/loss")]
 

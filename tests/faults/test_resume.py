@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from events import logged
 from harness import adapter_weights, options, run
 from interruptions import InterruptionError, same
+from tensorboard_events import logged
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.errors import InputError

@@ -10,10 +10,10 @@ from typing import Any
 
 import psutil
 import pytest
-from events import logged
 from fuzzing import THOROUGH
 from import_path import import_path
 from safetensors.torch import load_file
+from tensorboard_events import logged
 from warm_process import WarmCommand
 
 #: what the whole of a run with so few steps may take; a process that waits for another would wait longer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from events import logged
 from harness import options, run
+from tensorboard_events import logged
 from torch.utils.flop_counter import FlopCounterMode
 
 from medqlora.callbacks import GPUMemory, StepProgress, Throughput, saver_of

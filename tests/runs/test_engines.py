@@ -20,7 +20,7 @@ def words(tiny_bases: dict[str, Path], tmp_path: Path) -> list[str]:
 
 
 def losses(cli: Any) -> dict[int, float]:
-    from events import logged
+    from tensorboard_events import logged
 
     return dict(logged(Path(cli.trainer.log_dir), "train/loss"))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from events import logged
 from harness import adapter_weights, options, refused, run
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -34,6 +33,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from own_programs import Own, equal, weights
+from tensorboard_events import logged
 
 from medqlora.commands.trainer_options import environment_plugins, slurm_without_srun
 from medqlora.errors import InputError

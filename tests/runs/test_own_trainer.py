@@ -10,12 +10,12 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from events import logged
 from fuzzing import nightly
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_programs import Own, equal, weights
 from safetensors.torch import load_file
+from tensorboard_events import logged
 
 from medqlora.callbacks import (
     AdapterCheckpoint,

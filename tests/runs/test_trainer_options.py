@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from events import logged
 from harness import options, refused, run
 from lightning.pytorch.loggers import Logger
+from tensorboard_events import logged
 
 from medqlora.artifacts.run_folder import RunFolder
 from medqlora.callbacks import AdapterCheckpoint, StepProgress, saver_of

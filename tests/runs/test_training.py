@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from events import logged
 from harness import adapter_weights, options, questions, run
+from tensorboard_events import logged
 
 from medqlora.data import encode_all, lookup
 from medqlora.data.batching.packing import StepBatch, step_batch

@@ -24,6 +24,8 @@ DISTRIBUTIONS = {
     "huggingface_hub": "huggingface-hub",
     "ir_measures": "ir-measures",
     "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "opensearchpy": "opensearch-py",
 }
 #: imported and not declared
 NOT_DECLARED = {
@@ -36,6 +38,8 @@ NOT_DECLARED = {
     "pydicom": "the extra `images`: imported when a DICOM file is read",
     "wfdb": "the extra `ecg`: the source ECGImages alone needs it",
     "pypdf": "the extra `pdf`: `index` alone needs it, and only for PDF",
+    "faiss": "the extra `faiss`: vectors above a million passages alone need it",
+    "opensearchpy": "the extra `opensearch`: an index on a server alone needs it",
     "sklearn": "the extras `library` and `tune`, which alone need it",
     "optuna": "the extra `tune`, which alone needs it",
     "xllamacpp": "the extra `gguf`: llama.cpp, which checks them",

@@ -3,6 +3,9 @@
 The hash is a difference hash (Krawetz, 2013, https://www.hackerfactor.com/blog/index.php?/archives/529): the image in
 grey, 17 x 16 pixels, and for each pixel whether its right neighbour is brighter: 256 bits. Scaling, recompression
 and brightness leave most of them. It is a dozen lines; a library would bring wavelets that are not used here.
+
+An image without contrast, such as a blank page, has a hash of equal bits, which says nothing of it: such images are
+compared by their files alone.
 """
 
 from collections.abc import Sequence
@@ -59,6 +62,8 @@ def table_of_bits(images: Sequence[ImageFile]) -> "NDArray[np.uint8]":
 def near_duplicates(images: Sequence[ImageFile], known: "NDArray[np.uint8]") -> dict[str, int]:
     """SHA-256 of each image that has a near-duplicate → the row of the nearest in `known`, [n, 32] hashes.
 
+    A hash that is within `NEAR_BITS` of equal bits is near to no other.
+
     Raises:
         InputError: an image can't be read.
     """
@@ -67,17 +72,26 @@ def near_duplicates(images: Sequence[ImageFile], known: "NDArray[np.uint8]") -> 
     if not images or not len(known):
         return {}
     table = np.unpackbits(known, axis=1).astype(np.float32)
+    blank = _blank(table)
     found: dict[str, int] = {}
     for start in range(0, len(images), _CHUNK):
         part = images[start : start + _CHUNK]
         bits = np.unpackbits(table_of_bits(part), axis=1).astype(np.float32)
         # Hamming distance of rows of 0 and 1: |a| + |b| - 2 a.b
         distances = bits.sum(1)[:, None] + table.sum(1)[None] - 2 * bits @ table.T
+        distances[:, blank] = np.inf
+        distances[_blank(bits)] = np.inf
         nearest = distances.argmin(axis=1)
         for row, image in enumerate(part):
             if distances[row, nearest[row]] <= NEAR_BITS:
                 found[image.sha256] = int(nearest[row])
     return found
+
+
+def _blank(bits: "NDArray[np.float32]") -> "NDArray[np.bool_]":
+    """[n] whether at most `NEAR_BITS` of a row's bits differ from the others."""
+    ones = bits.sum(axis=1)
+    return (ones <= NEAR_BITS) | (ones >= bits.shape[1] - NEAR_BITS)
 
 
 def shared_images(train: Sequence[Record], test: Sequence[Record]) -> list[SharedImage]:

@@ -1,15 +1,23 @@
 """Text, Markdown and PDF files: each is a document."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from medqlora.errors import InputError
 from medqlora.retrieval.documents import Document, Entry, Section
+from medqlora.utils.pdf import Fault, PdfError, read_pdf_text
 
 #: bytes of a text that no article or book has
 _LARGEST = 256 << 20
+_FAULTS: Mapping[Fault, str] = {
+    "no pypdf": "PDF needs pypdf: pip install 'medqlora[pdf]'",
+    "damaged": "no readable PDF ({detail}): export it again, or convert it to text",
+    "encrypted": "the PDF is encrypted: save it without a password",
+    "too many pages": "the PDF has too many pages: split it",
+    "no text": "the PDF holds no text (scanned pages?): run OCR on it first",
+}
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*\s*$", re.MULTILINE)
 
 
@@ -43,28 +51,12 @@ def read_pdf(path: Path, name: str) -> Iterator[Entry]:
         InputError: `pypdf` is not installed, or the file is damaged, encrypted, or without text.
     """
     try:
-        from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
-    except ImportError as error:
-        raise InputError(f"{path}: PDF needs pypdf: pip install 'medqlora[pdf]'") from error
-    import logging
-
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it remarks on each small fault of a file
-    try:
-        reader = PdfReader(path)
-        sections = [
-            Section(f"page {number}", _plain(page.extract_text() or ""))
-            for number, page in enumerate(reader.pages, 1)
-        ]
-        title = str((reader.metadata.title if reader.metadata else None) or "")
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        raise InputError(
-            f"{path}: no readable PDF ({error}): export it again, or convert it to text"
-        ) from error
-    sections = [section for section in sections if section.text]
-    if not sections:
-        raise InputError(f"{path}: the PDF holds no text (scanned pages?): run OCR on it first")
-    yield from _document(name, "PDF", _plain(title) or path.name, sections)
+        found = read_pdf_text(path)
+    except PdfError as error:
+        raise InputError(f"{path}: {_FAULTS[error.fault].format(detail=error.detail)}") from error
+    pages = [Section(f"page {number}", _plain(text)) for number, text in enumerate(found.pages, 1)]
+    sections = [section for section in pages if section.text]
+    yield from _document(name, "PDF", _plain(found.title) or path.name, sections)
 
 
 def _document(name: str, source: str, title: str, sections: list[Section]) -> Iterator[Entry]:

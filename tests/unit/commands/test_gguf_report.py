@@ -20,7 +20,7 @@ pytest.importorskip("xllamacpp", reason="the extra [gguf] is not installed")
 def test_test_reports_a_gguf_file_beside_the_live_adapter(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from events import logged
+    from tensorboard_events import logged
 
     out, logs = tmp_path / "model.gguf", tmp_path / "logs"
     assert main(export_words("gguf", adapter, out, "--verify", "false")) == 0

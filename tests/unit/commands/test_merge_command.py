@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from events import logged
 from harness import questions, refused, run, write_rows
 from merge_models import live_model, saved
+from tensorboard_events import logged
 from tiny import build_base
 
 from medqlora.artifacts.merge import run as merge_run

@@ -143,6 +143,28 @@ def test_the_same_picture_is_found_again_smaller_as_a_jpeg_and_another_one_is_no
     ]
 
 
+def test_images_without_contrast_are_near_duplicates_of_none() -> None:
+    from PIL import Image
+
+    def flat(shade: int) -> Any:
+        return stored_image(encoded(Image.new("L", (40, 40), shade), "PNG"), "test")
+
+    ramp = Image.fromarray(np.tile(np.arange(0, 240, 6, dtype=np.uint8), (40, 1)))
+    nearly = Image.new("L", (40, 40), 9)
+    nearly.putpixel((20, 20), 255)  # one bright spot: a few bits
+    first = stored_image(encoded(ramp, "PNG"), "test")
+    other = stored_image(encoded(ramp.point(lambda value: value // 2), "PNG"), "test")
+    train = [Record(f"t{shade}", "Is it?", images=(flat(shade),)) for shade in (0, 90)]
+    train.append(Record("ramp", "Is it?", images=(first,)))
+    spot = stored_image(encoded(nearly, "PNG"), "test")
+    test = [Record("x", "What?", images=(flat(200),)), Record("y", "What?", images=(other,))]
+    test.append(Record("z", "What?", images=(spot,)))
+    assert shared_images(train, test) == []
+    # the same file is the same image, with contrast or without
+    same = shared_images(train, [Record("w", "What?", images=(flat(90),))])
+    assert [(one.train.id, one.exact) for one in same] == [("t90", True)]
+
+
 def test_contamination_is_the_question_with_its_image_and_shared_images_are_told(tmp_path: Path) -> None:
     drawn = SyntheticRadiographs(2, 0, 1).read()
     first, second = (one.images[0] for one in drawn.train)

@@ -14,7 +14,7 @@ from literature import article, article_set, built, trial_rows, trials
 
 from medqlora.cli import main
 from medqlora.errors import InputError
-from medqlora.retrieval.search import Filters, Index, reciprocal_rank_fusion
+from medqlora.retrieval.search import Filters, Index
 
 #: builds words[0] of words[1:], and kills itself with SIGKILL at a write, a commit or the packing
 KILLED = """
@@ -203,19 +203,6 @@ def test_common_words_are_not_searched_where_rare_ones_are_there(
     assert expected == [question.id]
     monkeypatch.setattr("medqlora.retrieval.search.POSTINGS", 10)
     assert found(index, question.question, 1) == expected
-
-
-def test_fusion_adds_reciprocal_ranks() -> None:
-    fused = dict(reciprocal_rank_fusion([[4, 2, 9], [2, 7]]))
-    assert fused == pytest.approx({2: 1 / 62 + 1 / 61, 4: 1 / 61, 9: 1 / 63, 7: 1 / 62})
-    assert [item for item, _ in reciprocal_rank_fusion([[4, 2, 9], [2, 7]])] == [2, 4, 7, 9]
-
-
-def test_the_vectors_decide_where_both_rankings_swap_the_first_two() -> None:
-    for words, vectors in (([4, 2, 9], [2, 4, 7]), ([2, 4, 9], [4, 2])):
-        assert [item for item, _ in reciprocal_rank_fusion([words, vectors])][:2] == vectors[:2]
-    assert [item for item, _ in reciprocal_rank_fusion([[5], [3]])] == [3, 5]
-    assert reciprocal_rank_fusion([]) == []
 
 
 def test_bad_rows_are_left_out_on_request_and_told(

@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from literature import article, article_set, entries
@@ -210,6 +213,31 @@ def test_a_folder_of_markdown_text_and_pdf_is_read_by_name(tmp_path: Path) -> No
     (tmp_path / "c.pdf").write_bytes(b"%PDF-1.4 broken")
     with pytest.raises(InputError, match=r"c\.pdf: no readable PDF"):
         entries(tmp_path / "c.pdf")
+
+
+def test_the_index_and_the_page_read_a_pdf_alike_and_refuse_the_same(tmp_path: Path) -> None:
+    from pypdf import PdfReader, PdfWriter
+
+    def by_page() -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "medqlora.serving.pdf"],
+            input=(tmp_path / "c.pdf").read_bytes(),
+            capture_output=True,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    write_pdf(tmp_path / "c.pdf", "Fever fell.")
+    (entry,) = entries(tmp_path / "c.pdf")
+    assert isinstance(entry, Document)
+    assert by_page() == {"text": entry.body[0].text, "pages": 1}
+    locked = PdfWriter(PdfReader(tmp_path / "c.pdf"))
+    locked.encrypt("secret")
+    locked.write(tmp_path / "c.pdf")
+    with pytest.raises(InputError, match=r"c\.pdf: the PDF is encrypted: save it without a password"):
+        entries(tmp_path / "c.pdf")
+    assert by_page() == {"error": "the PDF is encrypted: paste its text"}
 
 
 def write_pdf(path: Path, words: str) -> None:

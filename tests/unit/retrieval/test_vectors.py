@@ -22,7 +22,7 @@ TEXT = "pain fever rats aspirin zalo belgrosis relieved failed placebo in the of
 WORDS = TEXT.split()
 
 
-def save_bert(folder: Path, labels: int = 0) -> Path:
+def save_bert(folder: Path, labels: int = 0, seed: int = 0, size: int = 16) -> Path:
     """A tiny random BERT with a tokenizer of whole words."""
     import torch
     from tokenizers import Tokenizer
@@ -41,10 +41,10 @@ def save_bert(folder: Path, labels: int = 0) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=fast, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=16,
+        hidden_size=size,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=16,
@@ -205,6 +205,74 @@ def test_added_documents_alone_are_embedded(
     keys_file(embedded).write_bytes(b"no keys")
     assert main(["index", "embed", str(embedded), "--embedding", str(other), "--device", "cpu"]) == 0
     assert "as before" not in capsys.readouterr().out
+
+
+def test_articles_and_questions_have_a_model_each_as_medcpt_does(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    articles = save_bert(tmp_path / "MedCPT-Article-Encoder", seed=1)
+    questions = save_bert(tmp_path / "MedCPT-Query-Encoder", seed=2)
+    embed = ["index", "embed", str(index), "--device", "cpu", "--embedding", str(articles)]
+    assert main([*embed, "--query_embedding", str(questions)]) == 0
+
+    def first_token(folder: Path, *texts: str) -> Any:
+        tokens = AutoTokenizer.from_pretrained(folder)(*texts, return_tensors="pt")
+        with torch.no_grad():
+            return AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[0, 0].numpy()
+
+    opened = open_for_search(index, "INDEX", "vectors")
+    assert opened.vectors is not None  # type: ignore[attr-defined]
+    near = dict(opened.vectors.nearest("zalo fever", 3))  # type: ignore[attr-defined]
+    asked = first_token(questions, "zalo fever")
+    for number, passage in opened.fetch(list(near)).items():
+        wanted = asked @ first_token(articles, passage.title, passage.text)
+        assert near[number] == pytest.approx(wanted, abs=0.05)
+    assert len(set(near.values())) == 3
+    opened.close()
+    # additions are embedded with the articles' model, and the questions' stays
+    more = article_set(
+        index.parent / "more.xml", article(9, "Zalo", "<AbstractText>Fever in rats</AbstractText>")
+    )
+    assert main(["index", "add", str(index), str(more), "--device", "cpu"]) == 0
+    assert "3 as before" in capsys.readouterr().out
+    opened = open_for_search(index, "INDEX", "vectors")
+    (added,) = (hit for hit in opened.search("zalo fever", 4) if hit.passage.ident == "9")
+    assert added.score == pytest.approx(1 / 61, abs=2e-3)
+    opened.close()
+    # a pair of other sizes is refused when it is searched
+    odd = save_bert(tmp_path / "other", size=8)
+    assert main([*embed, "--query_embedding", str(odd)]) == 0
+    capsys.readouterr()
+    assert "the question's model gives 8 numbers" in refused(capsys, "index", "search", str(index), "pain")
+
+
+def test_an_index_that_was_added_to_answers_as_one_that_is_built_anew(
+    index: Path, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed = ["--embedding", str(bert), "--device", "cpu"]
+    assert main(["index", "embed", str(index), *embed]) == 0
+    fever = "<AbstractText>A study of aspirin in fever</AbstractText>"
+    deletion = "<DeleteCitation><PMID>0</PMID></DeleteCitation>"
+    changes = article(1, "Zalo", fever, version=2), article(9, "Pain failed in rats")
+    more = article_set(tmp_path / "more.xml", *changes, deletion)
+    assert main(["index", "add", str(index), str(more), "--device", "cpu"]) == 0
+    assert "1 added, 1 replaced, 1 deleted" in capsys.readouterr().out
+    rats = article(2, "Rats", "<AbstractText>Zalo failed</AbstractText>", year="<Year>2002</Year>")
+    final, anew = article_set(tmp_path / "final.xml", rats, *changes), tmp_path / "anew.mqi"
+    assert main(["index", "build", "--out", str(anew), str(final), *embed]) == 0
+    for ranking in ("words", "vectors", "both"):
+        old, new = (open_for_search(path, "INDEX", ranking) for path in (index, anew))  # type: ignore[arg-type]
+        for question in ("zalo fever", "aspirin pain", "rats failed"):
+            found, expected = old.search(question, 5), new.search(question, 5)
+            assert [hit.passage.ident for hit in found] == [hit.passage.ident for hit in expected]
+            assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected])
+        old.close()
+        new.close()
+    tables = [np.load(vector_files(path)[0]) for path in (index, anew)]
+    assert len(tables[0]) == len(tables[1]) == 3
 
 
 def test_a_cross_encoder_orders_the_candidates(index: Path, tmp_path: Path) -> None:

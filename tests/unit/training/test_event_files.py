@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from events import logged
+from tensorboard_events import logged
 from warm_process import WarmProgram
 
 _LIMITED = """
