@@ -25,7 +25,9 @@ from typing import Any
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 if "unsloth" in sys.argv[4:]:  # it patches transformers, and has to come first
-    import unsloth  # noqa: F401
+    from medqlora.models.unsloth import import_unsloth
+
+    import_unsloth("UnslothVision")
 
 import numpy as np
 import torch
