@@ -85,8 +85,10 @@ def _base_model(name: str, option: str) -> Trained:
     # in the type that it is stored in: a cast would round the merged weights again
     stored = str(_section(record, "merged").get("dtype"))
     trained = _as_recorded(record, f"{name}/{RECORD_FILE}")
+    vision = _section(record, "merged").get("backend") in VISION_BACKENDS
     return replace(
         trained,
+        backend="VisionLanguage" if vision else trained.backend,
         backend_options={"base": name, "quantization": "none"},
         precision=PRECISIONS.get(stored, trained.precision),
         scope=TrainingScope.load(Path(name).expanduser(), record),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medqlora.errors import InputError
+from medqlora.models.vision.weight_names import LANGUAGE, loaded_name
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: transformers' `model_type` -> GGUF's architecture
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+#: the same of the language models inside vision-language models
+_VISION_ARCHITECTURES = {"qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl"}
 #: architectures whose rotary halves llama.cpp interleaves: rows of q and k are permuted
 _INTERLEAVED = ("llama",)
 
@@ -44,16 +47,25 @@ def shape_of(config: "PretrainedConfig", base: str) -> Shape:
     Raises:
         InputError: GGUF files of this family can't be written here.
     """
-    kind = config.model_type
-    if kind not in ARCHITECTURES:
+    text = config.get_text_config()
+    kind, known = text.model_type, {**ARCHITECTURES, **_VISION_ARCHITECTURES}
+    if kind not in known:
         raise InputError(
             f"--to gguf: '{base}' is {kind}, and GGUF is written for {', '.join(ARCHITECTURES)}: export --to peft, or "
             "convert a merged model with llama.cpp's convert_hf_to_gguf.py"
         )
-    heads = int(config.num_attention_heads)
-    return Shape(
-        ARCHITECTURES[kind], int(config.num_hidden_layers), heads, int(config.num_key_value_heads or heads)
-    )
+    heads = int(text.num_attention_heads)
+    return Shape(known[kind], int(text.num_hidden_layers), heads, int(text.num_key_value_heads or heads))
+
+
+def text_name(config: "PretrainedConfig", name: str) -> str | None:
+    """The name of a weight in a file, as a text model has it; None for one of a vision tower or projector."""
+    if getattr(config, "vision_config", None) is None:
+        return name
+    own = loaded_name(name)
+    if own.startswith(LANGUAGE):
+        return f"model.{own.removeprefix(LANGUAGE)}"
+    return own if own.startswith("lm_head.") else None
 
 
 def tensor_names(shape: Shape) -> "TensorNameMap":
@@ -113,6 +125,10 @@ def write_shape(writer: "GGUFWriter", config: "PretrainedConfig", shape: Shape) 
     theta = rope.get("rope_theta", 10_000.0)
     assert isinstance(theta, (int, float))
     writer.add_rope_freq_base(float(theta))
+    if shape.architecture == "qwen2vl":
+        sections = rope["mrope_section"]
+        assert isinstance(sections, list)
+        writer.add_rope_dimension_sections([*sections, 0])
     if rope.get("rope_type") == "linear":
         import gguf
 
@@ -132,6 +148,8 @@ def rope_parameters(config: "PretrainedConfig") -> Mapping[str, object]:
     rope = {**found}
     rope.setdefault("rope_theta", getattr(config, "rope_theta", 10_000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "mrope":  # Qwen2-VL's older name: its sections stand beside it
+        kind = "default"
     if kind not in ("default", "linear", "llama3"):
         raise InputError(
             f"--to gguf: its rotary embedding is scaled by '{kind}', known are linear and llama3: export --to peft"
