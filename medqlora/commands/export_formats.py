@@ -73,6 +73,10 @@ def _export_gguf(options: argparse.Namespace, out: Path) -> int:
             raise _no_room(out) from error
         raise
     print(f"Exported: {out}\nReport:   {report}", flush=True)
+    if made.merge.live.vision:
+        beside = made.projector.name
+        print(f"Images:   {out.with_name(beside)}", flush=True)
+        print(f"Run it:\n  llama-server -m {out} --mmproj {out.with_name(beside)}", flush=True)
     if options.to == "ollama":
         print(f"Run it:\n  ollama create {out.name} -f {out / 'Modelfile'}", flush=True)
     return 0
@@ -161,6 +165,7 @@ def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None
             )
         elif bits < 16:
             fix = "use --type f16, or " + fix
+        fix = made.known_fault or fix
         raise InputError(
             f"--out {options.out}: not written, llama.cpp differs from the live model: "
             f"{'; '.join(checked.faults)}: {fix}"

@@ -5,6 +5,7 @@ https://github.com/unslothai/unsloth
 """
 
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,11 @@ class UnslothVision(UnslothVisionOptions, Unsloth):
 
     def check(self, lora: LoRA, *, device: torch.device, precision: str) -> None:
         super().check(lora, device=device, precision=precision)
+        if find_spec("torchvision") is None:
+            raise InputError(
+                "--model.backend medqlora.models.UnslothVision: Unsloth's processors need torchvision: `pip install "
+                "torchvision`, or use medqlora.models.VisionLanguage"
+            )
         kind = self.config().model_type
         if precision.startswith("16") and kind in _NOT_IN_FLOAT16:
             raise InputError(

@@ -39,7 +39,8 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
         vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64}
         vision |= {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
         processor = {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 32, "width": 32}}
-        return {"model_type": "gemma3_text", "sliding_window": 64}, vision, {**processor, **mean}
+        text = {"model_type": "gemma3_text", "sliding_window": 64, "query_pre_attn_scalar": 16}
+        return text, vision, {**processor, **mean}
     vision = {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 4, "patch_size": 4}
     vision |= {"out_hidden_size": 64, "spatial_merge_size": 2, "temporal_patch_size": 2}
     vision |= {"window_size": 16, "fullatt_block_indexes": [1]} if family == "qwen2_5_vl" else {}
@@ -53,8 +54,17 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
     return {"rope_parameters": rope}, vision, {**processor, **mean}
 
 
-def build_vision_base(folder: Path, family: str, seed: int = 0) -> Path:
-    """A folder with a random vision-language model of `family`, its tokenizer and image processor."""
+#: patches, windows and images of Qwen2.5-VL as published: llama.cpp knows no others
+_PUBLISHED = {"patch_size": 14, "window_size": 112}
+_PUBLISHED_IMAGES = {"patch_size": 14, "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}}
+
+
+def build_vision_base(folder: Path, family: str, seed: int = 0, *, published: bool = False) -> Path:
+    """A folder with a random vision-language model of `family`, its tokenizer and image processor.
+
+    Args:
+        published: whether a Qwen2.5-VL has the published patches, windows and sizes of images.
+    """
     import torch
     from tiny import build_tokenizer
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -64,6 +74,8 @@ def build_vision_base(folder: Path, family: str, seed: int = 0) -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": names})
     ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
     text, vision, processor = _sizes(family)
+    if published:
+        vision, processor = {**vision, **_PUBLISHED}, {**processor, **_PUBLISHED_IMAGES}
     fields: dict[str, Any] = {"text_config": {**_TEXT, "vocab_size": len(tokenizer), **text}}
     fields["vision_config"] = vision
     fields["tie_word_embeddings"] = False

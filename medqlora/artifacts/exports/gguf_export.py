@@ -58,10 +58,12 @@ _TITLES = {"gguf": "GGUF file", "gguf-lora": "GGUF adapter", "ollama": "Folder f
 _OLLAMA = (
     "Ollama itself: it was not run. Its template was filled in here, and its token ids compared in llama.cpp."
 )
-_SCALING = (
-    "How llama.cpp scales images: the compared ones had the vision tower's own size, and their prompts' numbers of "
-    "tokens were compared, not the token ids."
-)
+_SCALING = "How llama.cpp scales images: the compared ones had the vision tower's own size."
+#: `model_type` -> a fault of llama.cpp itself, as of 2026-10
+_KNOWN_FAULTS = {
+    "llava": "llama.cpp puts the class token of LLaVA's vision tower behind the patches (its issue 25814): for a "
+    "version without this fault, write the file with --verify false"
+}
 _CACHE = "llama.cpp's default float16 keys and values: here they were float32."
 
 
@@ -238,14 +240,13 @@ class GGUFExport:
         examples = self._encoded(records, limit)
         longest = max(len(one.prompt) + max(map(len, one.labels)) for one in examples)
         with self._runtime(model, lora, longest, loads) as runtime:
-            # of a prompt with an image, each request compares the number of tokens
-            texts = [example.prompt for example in examples if not example.images]
-            faults = token_faults(runtime, self.tokenizer, texts)
+            # around an image; each request compares the number of all tokens
+            faults = token_faults(runtime, self.tokenizer, [_text_alone(example) for example in examples])
             if self.request.to == "ollama":
                 faults += self._template_faults(runtime, records, limit)
             by_id = {record.id: record for record in records}
             after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
-        return Checked(compare(before, after, limits, records), tuple(faults), min(len(texts), COMPARED))
+        return Checked(compare(before, after, limits, records), tuple(faults), min(len(examples), COMPARED))
 
     def _runtime(self, model: Path, lora: Path | None, longest: int, named: str) -> LlamaCpp:
         reader = self.merge.backend.images()
@@ -317,6 +318,11 @@ class GGUFExport:
             return str(self.request.base_gguf)
         return self.merge.onto
 
+    @property
+    def known_fault(self) -> str:
+        """What is known to differ in llama.cpp for this family, and what to do; "" for nothing."""
+        return _KNOWN_FAULTS.get(self.merge.backend.config().model_type, "")
+
     def discard(self) -> None:
         """Removes all that was written."""
         self.staging.discard()
@@ -356,6 +362,14 @@ def _check_vision(request: ExportRequest, config: "PretrainedConfig", folder: Pa
             f"--out {request.out}: {beside}, the file of its vision tower, exists: name another file"
         )
     check_projector(config, folder)
+
+
+def _text_alone(example: Encoded) -> list[int]:
+    """The prompt without its image tokens."""
+    prompt = list(example.prompt)
+    for slot in reversed(example.images):
+        del prompt[slot.begin : slot.end]
+    return prompt
 
 
 def _tower_type(kind: str) -> FileType:

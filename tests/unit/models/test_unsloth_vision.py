@@ -127,6 +127,9 @@ def test_what_unsloth_can_not_do_is_refused_before_a_weight_is_loaded(
             backend.check(lora or LoRA(), device=gpu, precision=precision)
         return str(caught.value)
 
+    monkeypatch.setattr("medqlora.models.unsloth_vision.find_spec", lambda name: None)
+    assert "Unsloth's processors need torchvision" in refusal(UnslothVision(base))
+    monkeypatch.setattr("medqlora.models.unsloth_vision.find_spec", lambda name: name)
     UnslothVision(base).check(LoRA(), device=gpu, precision="16-mixed")
     gemma = str(build_vision_base(tmp_path / "gemma", "gemma3"))
     assert "Unsloth runs gemma3 in bfloat16: use bf16-mixed" in refusal(
