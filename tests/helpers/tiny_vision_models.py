@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3")
+_QWEN = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 _TOKENS = {
     "llava": ["<image>"],
-    "qwen2_5_vl": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
-    "qwen3_vl": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
     "gemma3": ["<start_of_image>", "<end_of_image>", "<image_soft_token>"],
 }
 _TEXT: dict[str, Any] = {
@@ -47,6 +49,9 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
     vision |= (
         {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64} if family == "qwen3_vl" else {}
     )
+    if family == "qwen2_vl":  # the tower's own width has another name
+        vision |= {"embed_dim": 32, "mlp_ratio": 2, "hidden_size": 64}
+        vision = {key: vision[key] for key in vision if key not in ("intermediate_size", "out_hidden_size")}
     limits = {"shortest_edge": 64, "longest_edge": 1024}
     processor = {"image_processor_type": "Qwen2VLImageProcessor", "size": limits, "patch_size": 4}
     processor |= {"merge_size": 2, "temporal_patch_size": 2}
@@ -54,16 +59,11 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
     return {"rope_parameters": rope}, vision, {**processor, **mean}
 
 
-#: patches, windows and images of Qwen2.5-VL as published: llama.cpp knows no others
-_PUBLISHED = {"patch_size": 14, "window_size": 112}
-_PUBLISHED_IMAGES = {"patch_size": 14, "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}}
-
-
 def build_vision_base(folder: Path, family: str, seed: int = 0, *, published: bool = False) -> Path:
     """A folder with a random vision-language model of `family`, its tokenizer and image processor.
 
     Args:
-        published: whether a Qwen2.5-VL has the published patches, windows and sizes of images.
+        published: whether a Qwen has the published patches, windows and sizes of images: llama.cpp knows no others.
     """
     import torch
     from tiny import build_tokenizer
@@ -75,7 +75,12 @@ def build_vision_base(folder: Path, family: str, seed: int = 0, *, published: bo
     ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
     text, vision, processor = _sizes(family)
     if published:
-        vision, processor = {**vision, **_PUBLISHED}, {**processor, **_PUBLISHED_IMAGES}
+        windows = {"window_size": 112} if family == "qwen2_5_vl" else {}
+        vision = {**vision, "patch_size": 14, **windows}
+        processor |= {
+            "patch_size": 14,
+            "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280},
+        }
     fields: dict[str, Any] = {"text_config": {**_TEXT, "vocab_size": len(tokenizer), **text}}
     fields["vision_config"] = vision
     fields["tie_word_embeddings"] = False

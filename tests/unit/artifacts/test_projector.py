@@ -51,7 +51,7 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return keys, {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "gemma3"])
 def test_llama_cpp_answers_about_an_image_as_the_live_model_does(folder: Path, family: str) -> None:
     pytest.importorskip("xllamacpp")
     backend, file = exported(folder, family)
