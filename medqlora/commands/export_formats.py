@@ -74,9 +74,9 @@ def _export_gguf(options: argparse.Namespace, out: Path) -> int:
         raise
     print(f"Exported: {out}\nReport:   {report}", flush=True)
     if made.merge.live.vision:
-        beside = made.projector.name
-        print(f"Images:   {out.with_name(beside)}", flush=True)
-        print(f"Run it:\n  llama-server -m {out} --mmproj {out.with_name(beside)}", flush=True)
+        model = out if made.staging.is_file else out / made.staging.gguf.name
+        beside = model.with_name(made.projector.name)
+        print(f"Images:   {beside}\nRun it:\n  llama-server -m {model} --mmproj {beside}", flush=True)
     if options.to == "ollama":
         print(f"Run it:\n  ollama create {out.name} -f {out / 'Modelfile'}", flush=True)
     return 0

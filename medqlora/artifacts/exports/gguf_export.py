@@ -6,16 +6,22 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 
 from medqlora.artifacts.exports.staging import Staging
 from medqlora.artifacts.exports.tokens import COMPARED, token_fault, token_faults
+from medqlora.artifacts.exports.vision_part import (
+    KNOWN_FAULTS,
+    SCALING,
+    check_vision,
+    text_alone,
+    tower_type,
+)
 from medqlora.artifacts.gguf import modelfile
 from medqlora.artifacts.gguf.adapter import write_gguf_adapter
 from medqlora.artifacts.gguf.architecture import shape_of
-from medqlora.artifacts.gguf.projector import check_projector
 from medqlora.artifacts.gguf.projector_file import projector_path, write_projector
 from medqlora.artifacts.gguf.reading import read_info
 from medqlora.artifacts.gguf.vocabulary import check_vocabulary
@@ -49,21 +55,12 @@ from medqlora.safety import NOTE
 from medqlora.utils.digests import file_digest
 from medqlora.utils.types import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 #: GGUF type -> data type of the merged weights that it is written from
 _MERGED_AS: dict[str, DType] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _TITLES = {"gguf": "GGUF file", "gguf-lora": "GGUF adapter", "ollama": "Folder for Ollama"}
 _OLLAMA = (
     "Ollama itself: it was not run. Its template was filled in here, and its token ids compared in llama.cpp."
 )
-_SCALING = "How llama.cpp scales images: the compared ones had the vision tower's own size."
-#: `model_type` -> a fault of llama.cpp itself, as of 2026-10
-_KNOWN_FAULTS = {
-    "llava": "llama.cpp puts the class token of LLaVA's vision tower behind the patches (its issue 25814): for a "
-    "version without this fault, write the file with --verify false"
-}
 _CACHE = "llama.cpp's default float16 keys and values: here they were float32."
 
 
@@ -119,7 +116,7 @@ class GGUFExport:
         config = hub.load_config(base.name, base.revision)
         folder = local_folder(base.name, base.revision)
         if base.vision:
-            _check_vision(request, config, folder)
+            check_vision(request.to, request.out, config, folder)
         shape_of(config, base.name)
         check_vocabulary(folder, request.pre_tokenizer)
         self.origin = origin_of(base.name, base.revision, folder, request.license_)
@@ -155,7 +152,7 @@ class GGUFExport:
         self._write_model(folder, merged, self.staging.gguf, self.request.kind, progress)
         if self.merge.live.vision:
             write_projector(
-                folder, self.projector, _tower_type(self.request.kind), self._metadata(), origin=self.origin
+                folder, self.projector, tower_type(self.request.kind), self._metadata(), origin=self.origin
             )
         if self.request.to == "ollama":
             license_file = folder / "LICENSE"
@@ -241,7 +238,7 @@ class GGUFExport:
         longest = max(len(one.prompt) + max(map(len, one.labels)) for one in examples)
         with self._runtime(model, lora, longest, loads) as runtime:
             # around an image; each request compares the number of all tokens
-            faults = token_faults(runtime, self.tokenizer, [_text_alone(example) for example in examples])
+            faults = token_faults(runtime, self.tokenizer, [text_alone(example) for example in examples])
             if self.request.to == "ollama":
                 faults += self._template_faults(runtime, records, limit)
             by_id = {record.id: record for record in records}
@@ -310,7 +307,7 @@ class GGUFExport:
         if checked is None:
             return [NOT_ASKED]
         left = [f"Token ids of further prompts: those of {checked.prompts} were compared.", _CACHE, NO_TEXT]
-        left += [_SCALING] if self.merge.live.vision else []
+        left += [SCALING] if self.merge.live.vision else []
         return [_OLLAMA, *left] if self.request.to == "ollama" else left
 
     def _onto(self) -> str:
@@ -321,7 +318,7 @@ class GGUFExport:
     @property
     def known_fault(self) -> str:
         """What is known to differ in llama.cpp for this family, and what to do; "" for nothing."""
-        return _KNOWN_FAULTS.get(self.merge.backend.config().model_type, "")
+        return KNOWN_FAULTS.get(self.merge.backend.config().model_type, "")
 
     def discard(self) -> None:
         """Removes all that was written."""
@@ -347,34 +344,6 @@ class Checked:
     def faults(self) -> list[str]:
         """Why the export is not accepted; empty where it is."""
         return [*self.token_faults, *self.verification.faults]
-
-
-def _check_vision(request: ExportRequest, config: "PretrainedConfig", folder: Path) -> None:
-    """Refuses what has no place for a vision tower, and towers that can't be written. Raises InputError."""
-    if request.to != "gguf":
-        raise InputError(
-            f"--to {request.to}: the adapter belongs to a vision-language base, and --to gguf alone writes its vision "
-            "tower: use --to gguf"
-        )
-    beside = projector_path(request.out)
-    if beside.exists():
-        raise InputError(
-            f"--out {request.out}: {beside}, the file of its vision tower, exists: name another file"
-        )
-    check_projector(config, folder)
-
-
-def _text_alone(example: Encoded) -> list[int]:
-    """The prompt without its image tokens."""
-    prompt = list(example.prompt)
-    for slot in reversed(example.images):
-        del prompt[slot.begin : slot.end]
-    return prompt
-
-
-def _tower_type(kind: str) -> FileType:
-    """The type of a vision tower beside a language model of type `kind`: it is never quantized."""
-    return cast(FileType, kind) if kind in ("f32", "f16", "bf16") else "f16"
 
 
 def check_type(kind: str) -> None:
