@@ -191,6 +191,7 @@ def test_a_gguf_export_writes_a_second_file_for_the_vision_tower(
     assert main([*words, "--verify", "false"]) == 0
     shown = capsys.readouterr().out
     assert "llama-server -m m.gguf --mmproj mmproj-m.gguf" in shown
+    assert "Note: llama.cpp puts the class token of LLaVA's vision tower behind the patches" in shown
     assert {"m.gguf", "mmproj-m.gguf"} <= {file.name for file in tmp_path.iterdir()}
     line = refused(capsys, *words)
     assert "exists" in line

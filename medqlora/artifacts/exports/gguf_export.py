@@ -317,7 +317,7 @@ class GGUFExport:
 
     @property
     def known_fault(self) -> str:
-        """What is known to differ in llama.cpp for this family, and what to do; "" for nothing."""
+        """What is known to differ in llama.cpp for this family; "" for nothing."""
         return KNOWN_FAULTS.get(self.merge.backend.config().model_type, "")
 
     def discard(self) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 SCALING = "How llama.cpp scales images: the compared ones had the vision tower's own size."
 #: `model_type` -> a fault of llama.cpp itself, as of 2026-10
 KNOWN_FAULTS = {
-    "llava": "llama.cpp puts the class token of LLaVA's vision tower behind the patches (its issue 25814): for a "
-    "version without this fault, write the file with --verify false"
+    "llava": "llama.cpp puts the class token of LLaVA's vision tower behind the patches (its issue 25814), which "
+    "changes its answers"
 }
 
 
