@@ -73,6 +73,12 @@ def _export_gguf(options: argparse.Namespace, out: Path) -> int:
             raise _no_room(out) from error
         raise
     print(f"Exported: {out}\nReport:   {report}", flush=True)
+    if made.merge.live.vision:
+        model = out if made.staging.is_file else out / made.staging.gguf.name
+        beside = model.with_name(made.projector.name)
+        if made.known_fault:
+            print(f"Note: {made.known_fault}", flush=True)
+        print(f"Images:   {beside}\nRun it:\n  llama-server -m {model} --mmproj {beside}", flush=True)
     if options.to == "ollama":
         print(f"Run it:\n  ollama create {out.name} -f {out / 'Modelfile'}", flush=True)
     return 0
@@ -161,6 +167,8 @@ def _written(made: "GGUFExport", options: argparse.Namespace) -> "Checked | None
             )
         elif bits < 16:
             fix = "use --type f16, or " + fix
+        if made.known_fault:
+            fix = f"{made.known_fault}: for a version without this fault, write the file with --verify false"
         raise InputError(
             f"--out {options.out}: not written, llama.cpp differs from the live model: "
             f"{'; '.join(checked.faults)}: {fix}"

@@ -91,7 +91,7 @@ def run(words: list[str]) -> int:
     if options.adapter is None:
         options.adapter = _recorded(made_from, Path(options.logs).expanduser())
     trained = read_trained(options.adapter, "--adapter")
-    refuse_images(trained, "--adapter", "a GGUF file")
+    refuse_images(trained, "--adapter", "a test of a GGUF file alone")
     if trained.adapter is None:
         raise InputError(f"--adapter {options.adapter}: it is a base model: name an adapter's folder")
     options.adapter = trained.adapter

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from medqlora.config.backends import WITHOUT_UNSLOTH
 from medqlora.config.words import named_backend
 
 
@@ -12,7 +13,8 @@ def import_unsloth_if_named(words: Sequence[str]) -> None:
         InputError: it is not installed or has no GPU; or a configuration can't be parsed.
     """
     named = named_backend(words)
-    if named is not None and named.rsplit(".", 1)[-1] == "Unsloth":
+    kind = "" if named is None else named.rsplit(".", 1)[-1]
+    if kind in WITHOUT_UNSLOTH:
         from medqlora.models.unsloth import import_unsloth
 
-        import_unsloth()
+        import_unsloth(kind)

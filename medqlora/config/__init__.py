@@ -9,6 +9,7 @@ from medqlora.config.backends import (
     TinyVisionOptions,
     TransformersOptions,
     UnslothOptions,
+    UnslothVisionOptions,
     VisionLanguageOptions,
 )
 from medqlora.config.callbacks import (
@@ -42,5 +43,6 @@ __all__ = [
     "TinyVisionOptions",
     "TransformersOptions",
     "UnslothOptions",
+    "UnslothVisionOptions",
     "VisionLanguageOptions",
 ]

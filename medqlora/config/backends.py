@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: the classes of `medqlora.models` that load a base
-BACKEND_NAMES = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision")
+BACKEND_NAMES = ("Unsloth", "Transformers", "TinyLlama", "VisionLanguage", "TinyVision", "UnslothVision")
 #: of those, the ones that read images
-VISION_BACKENDS = ("VisionLanguage", "TinyVision")
+VISION_BACKENDS = ("VisionLanguage", "TinyVision", "UnslothVision")
+#: those of Unsloth -> the backend that loads the same base and adapters without it
+WITHOUT_UNSLOTH = {"Unsloth": "Transformers", "UnslothVision": "VisionLanguage"}
 #: made by bitsandbytes while a base is loaded, or before
 Quantization = Literal["nf4", "fp4", "int8", "none"]
 #: those, and the 4-bit integers of a base's own files
@@ -81,6 +83,27 @@ class UnslothOptions:
     gradient_checkpointing: Literal["unsloth"] | bool = "unsloth"
     max_seq_length: int = 2048
     revision: str | None = None
+
+
+@dataclass(frozen=True)
+class UnslothVisionOptions(UnslothOptions):
+    """A vision-language model of Unsloth's `FastVisionModel`; its language model's layers are held in NF4.
+
+    Vision tower and projector stay in 16 bits. Rows are padded, and go through the model's own forward.
+
+    Args:
+        base: the base model's Hub name or folder; a LLaVA, Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Gemma 3 (MedGemma).
+        quantization: nf4, or none (16-bit base).
+        gradient_checkpointing: "unsloth" also moves the kept activations to the host; true keeps them on the GPU;
+            false keeps everything.
+        max_seq_length: the longest example, prompt with image tokens and answer, in tokens.
+        revision: a branch, tag or commit on the Hub.
+        adapt_projector: also put adapters on the projector between vision tower and language model.
+        adapt_vision: also put adapters on the vision tower.
+    """
+
+    adapt_projector: bool = False
+    adapt_vision: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ _ALWAYS_READ = {"medqlora.data.JSONLines": ("train", "dev", "test"), "medqlora.d
 _WITH_BASE: dict[str, type[backends.TransformersOptions | backends.UnslothOptions]] = {
     "medqlora.models.Transformers": backends.TransformersOptions,
     "medqlora.models.Unsloth": backends.UnslothOptions,
+    "medqlora.models.VisionLanguage": backends.VisionLanguageOptions,
+    "medqlora.models.UnslothVision": backends.UnslothVisionOptions,
 }
 #: values of `--ckpt_path` that stand for a file, of `fit` and of the verbs that evaluate
 RESUMED, EVALUATED = ("last", "best", "auto"), ("last", "best")

@@ -14,6 +14,7 @@ from medqlora.config.backends import (
     TinyVisionOptions,
     TransformersOptions,
     UnslothOptions,
+    UnslothVisionOptions,
     VisionLanguageOptions,
 )
 from medqlora.config.callbacks import (
@@ -42,6 +43,7 @@ BACKENDS: Mapping[str, type] = {
     "medqlora.models.TinyLlama": TinyLlamaOptions,
     "medqlora.models.VisionLanguage": VisionLanguageOptions,
     "medqlora.models.TinyVision": TinyVisionOptions,
+    "medqlora.models.UnslothVision": UnslothVisionOptions,
 }
 #: groups whose options are the fields of a dataclass
 GROUPS: Mapping[str, type] = {

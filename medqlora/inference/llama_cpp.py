@@ -6,12 +6,13 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
 from medqlora.errors import InputError
 from medqlora.records import Encoded, Prediction, Record
+from medqlora.utils.types import JsonObject
 
 #: likeliest tokens that are asked for first; a label outside of them costs a second request
 _TOP = 256
@@ -45,6 +46,7 @@ class LlamaCpp:
         lora: GGUF adapter file to put on; None for none.
         threads: CPU threads; None for those that torch takes, by the cores or OMP_NUM_THREADS.
         named: how the file is called in messages.
+        projector: GGUF file of the vision tower and projector; None for a text model.
 
     Raises:
         InputError: the package is missing, or llama.cpp can't read the file.
@@ -57,6 +59,7 @@ class LlamaCpp:
         lora: Path | None = None,
         threads: int | None = None,
         named: str | None = None,
+        projector: Path | None = None,
     ) -> None:
         check_llama_cpp()
         import xllamacpp
@@ -77,6 +80,8 @@ class LlamaCpp:
             adapter = xllamacpp.CommonAdapterLoraInfo()
             adapter.path, adapter.scale = str(lora), 1.0
             options.lora_adapters = [adapter]
+        if projector is not None:
+            options.mmproj.path, options.mmproj_use_gpu = str(projector), False
         try:
             self._server = xllamacpp.Server(options)
         except (RuntimeError, ValueError) as error:
@@ -95,12 +100,17 @@ class LlamaCpp:
 
     def tokens(self, text: str) -> list[int]:
         """The token ids that llama.cpp makes of a text, special tokens in front included."""
-        body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
-        request = urllib.request.Request(
-            f"{self._server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
-        )
+        found = self.asked("tokenize", {"content": text, "add_special": True, "parse_special": True})
+        return [int(token) for token in cast("list[int]", found["tokens"])]
+
+    def asked(self, path: str, body: Mapping[str, object] | None = None) -> JsonObject:
+        """The server's reply at an address: to a POST of `body`, or to a GET."""
+        content = None if body is None else json.dumps(body).encode()
+        address = f"{self._server.listening_address}/{path}"
+        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
         with _DIRECT.open(request) as reply:
-            return [int(token) for token in json.loads(reply.read())["tokens"]]
+            answer: JsonObject = json.loads(reply.read())
+        return answer
 
     def log_probability(self, prompt: Sequence[int], continuation: Sequence[int]) -> float:
         """log p(continuation | prompt) in nats, over the whole vocabulary."""

@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 
 from medqlora import models
-from medqlora.config.backends import BACKEND_NAMES, VISION_BACKENDS, BaseQuantization
+from medqlora.config.backends import BACKEND_NAMES, VISION_BACKENDS, WITHOUT_UNSLOTH, BaseQuantization
 from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
@@ -85,8 +85,10 @@ def _base_model(name: str, option: str) -> Trained:
     # in the type that it is stored in: a cast would round the merged weights again
     stored = str(_section(record, "merged").get("dtype"))
     trained = _as_recorded(record, f"{name}/{RECORD_FILE}")
+    vision = _section(record, "merged").get("backend") in VISION_BACKENDS
     return replace(
         trained,
+        backend="VisionLanguage" if vision else trained.backend,
         backend_options={"base": name, "quantization": "none"},
         precision=PRECISIONS.get(stored, trained.precision),
         scope=TrainingScope.load(Path(name).expanduser(), record),
@@ -141,7 +143,7 @@ def build_backend(
     """The backend that loads the base model.
 
     Unsloth is imported here, before transformers and PEFT, which it patches. Weights that were trained with it are
-    read by `Transformers` on a CPU.
+    read by `Transformers` or `VisionLanguage` on a CPU.
 
     Args:
         trained: what to load.
@@ -152,14 +154,14 @@ def build_backend(
         InputError: there is no such backend, it takes no base, or an option that it needs is not recorded.
     """
     name = backend or trained.backend
-    if name == "Unsloth" and backend is None and device.type == "cpu":
-        name = "Transformers"
+    if backend is None and device.type == "cpu":
+        name = WITHOUT_UNSLOTH.get(name, name)
     if name not in BACKEND_NAMES:
         raise InputError(f"{RECORD_FILE}: the backend {name!r} is not known: pass --backend Transformers")
-    if name == "Unsloth":
+    if name in WITHOUT_UNSLOTH:
         from medqlora.models.unsloth import import_unsloth
 
-        import_unsloth()
+        import_unsloth(name)
     kind = getattr(models, name)
     options = {**trained.backend_options, "base": base or trained.base or trained.backend_options.get("base")}
     known = kind.option_names()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medqlora.models.tiny_vision import TinyVision
     from medqlora.models.transformers import Transformers
     from medqlora.models.unsloth import Unsloth
+    from medqlora.models.unsloth_vision import UnslothVision
     from medqlora.models.vision_language import VisionLanguage
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "TinyVision",
     "Transformers",
     "Unsloth",
+    "UnslothVision",
     "VisionLanguage",
 ]
 
@@ -34,6 +36,7 @@ _MODULES = {
     "TinyVision": "tiny_vision",
     "Transformers": "transformers",
     "Unsloth": "unsloth",
+    "UnslothVision": "unsloth_vision",
     "VisionLanguage": "vision_language",
 }
 

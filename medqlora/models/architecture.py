@@ -1,6 +1,6 @@
 """Checks of a base's architecture, made on its modules before a weight is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -115,10 +115,15 @@ def put_adapters_on(model: "PreTrainedModel", lora: LoRA, further: Sequence[str]
         intended |= {*further}
     intended |= {expert.name for expert in experts(model) if ends_with(expert.name, *targets.parameters)}
     wrapped = get_peft_model(model, peft_config(lora, names, targets.parameters, conv1d=conv1d))
-    different = sorted(intended ^ adapted_names(wrapped))
+    check_adapted(wrapped, intended)
+    return wrapped
+
+
+def check_adapted(model: nn.Module, intended: Set[str]) -> None:
+    """Raises InputError where other layers than `intended`, by their full names, have an adapter."""
+    different = sorted(intended ^ adapted_names(model))
     if different:
         raise InputError(
             f"--model.lora.target_modules: PEFT put adapters on other layers than were meant ({len(different)} "
             f"differ, as {different[0]}): name the layers by the ends of their names"
         )
-    return wrapped

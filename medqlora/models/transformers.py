@@ -123,7 +123,7 @@ class Transformers(TransformersOptions, Backend):
             from medqlora.models.int4.reading import forget_reader
 
             forget_reader(base)
-        self._check_loaded(base)
+        self._finish_loading(base, dtype)
         quantize_falcon(base, self.quantization, self.double_quantization, device, product_dtype)
         settle(base, device, product_dtype)
         base.requires_grad_(False)
@@ -157,8 +157,8 @@ class Transformers(TransformersOptions, Backend):
         """Full names of layers outside the decoder that get adapters too."""
         return []
 
-    def _check_loaded(self, model: "PreTrainedModel") -> None:
-        """Checks the model as transformers has loaded it."""
+    def _finish_loading(self, model: "PreTrainedModel", dtype: torch.dtype) -> None:
+        """Checks and completes the model as transformers has loaded it."""
 
     def _checkpoint_activations(self, model: nn.Module) -> None:
         checkpoint_activations(model)

@@ -13,6 +13,7 @@ from medqlora.models.transformers import Transformers, checkpoint_activations
 from medqlora.models.vision.decoder import VisionDecoder
 from medqlora.models.vision.families import family_of
 from medqlora.models.vision.parts import (
+    cast_unquantized,
     check_quantized,
     count_visual,
     outside_linear,
@@ -56,8 +57,9 @@ class VisionLanguage(VisionLanguageOptions, Transformers):
         raw = super()._unquantized(modules) or []
         return [*raw, *(name for name in outside_linear(modules) if name not in raw)]
 
-    def _check_loaded(self, model: "PreTrainedModel") -> None:
+    def _finish_loading(self, model: "PreTrainedModel", dtype: torch.dtype) -> None:
         check_quantized(model, self.quantization)
+        cast_unquantized(model, dtype)
 
     def _further_targets(self, model: nn.Module) -> list[str]:
         further = projector_layers(model) if self.adapt_projector else []

@@ -78,7 +78,7 @@ def read_image(data: bytes) -> dict[str, str | int]:
     from medqlora.errors import InputError
 
     try:
-        picture = pixels_of(data, "the image")
+        picture = pixels_of(data, "the file")
         picture.thumbnail((SIDE, SIDE))
         stream, kind = BytesIO(), "png"
         picture.save(stream, "PNG")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from medqlora.config.backends import WITHOUT_UNSLOTH
 from medqlora.config.serving import ServeOptions, is_loopback
 from medqlora.errors import InputError
 from medqlora.retrieval.opening import trained_with_numbers
@@ -163,8 +164,10 @@ def _needs_unsloth(options: ServeOptions, adapters: Mapping[str, str]) -> bool:
     from medqlora.models.adapters import read_adapter
 
     if options.backend is not None:
-        return options.backend == "Unsloth"
-    return any(read_adapter(folder, "--adapter").get("backend") == "Unsloth" for folder in adapters.values())
+        return options.backend in WITHOUT_UNSLOTH
+    return any(
+        read_adapter(folder, "--adapter").get("backend") in WITHOUT_UNSLOTH for folder in adapters.values()
+    )
 
 
 def _devices(options: ServeOptions, unsloth: bool) -> list[str]:

@@ -1,232 +1,250 @@
-"""Training steps with images on a GPU: memory and tokens/s of a 7B vision-language shape with random weights.
+"""Questions with images on a GPU: the real commands on a vision-language shape with random NF4 weights.
 
-    python tests/gpu/vision.py {7b|tiny} [OUT]
+    python tests/gpu/vision.py FOLDER TOKENIZER_FOLDER {qwen-7b|qwen-tiny|llava-7b|llava-tiny} [STAGE ...]
 
-LLaVA 1.5's shape: CLIP ViT-L/14 at 336 pixels in 16 bits, a projector, and a 7B Llama in NF4 with LoRA r = 16 on all
-seven projections. An example has 576 image tokens, about 60 of text and 12 to learn. One JSON line a case, and a table
-last.
+Stages, each with its figures as a JSON line on stdout and in FOLDER/vision.jsonl:
+    checkpoint   random weights of the shape (`vision_checkpoint.py`), and pictures of 448 to 672 pixels
+    steps        what is held in 4 bits; optimizer steps: tokens/s and the peak of allocated memory, beside `plan`'s
+    fit          `medqlora plan` and `medqlora fit` with an evaluation that generates for 16 images
+    unsloth      `medqlora fit` through Unsloth, on the same data
+
+Without a GPU it runs in float32 on the CPU: that tries this script.
 """
 
+import gc
 import json
+import math
 import os
 import random
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+if "unsloth" in sys.argv[4:]:  # it patches transformers, and has to come first
+    from medqlora.models.unsloth import import_unsloth
 
-import bitsandbytes as bnb
+    import_unsloth("UnslothVision")
+
+import numpy as np
 import torch
-from bitsandbytes.functional import quantize_4bit
-from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from figures import figures
+from vision_checkpoint import write
 
-from medqlora.config.model import StepOptions
-from medqlora.data.batching.packing import step_batch
-from medqlora.models.architecture import put_adapters_on
-from medqlora.models.layers import linear_layers
-from medqlora.models.lora import LoRA
-from medqlora.models.quantization import settle
-from medqlora.models.transformers import checkpoint_activations
-from medqlora.models.vision.decoder import VisionDecoder
-from medqlora.models.vision.parts import check_quantized, count_visual
-from medqlora.records import Encoded, ImageFile, ImageSlot
-from medqlora.training.optim import build_optimizer
-from medqlora.training.step import TorchDriver, TrainStep
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
-SHAPES: dict[str, Any] = {
-    "7b": {
-        "text": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32064,
-                 "num_attention_heads": 32, "num_key_value_heads": 32},
-        "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 336,
-                   "num_attention_heads": 16, "patch_size": 14},
-        "batch": 16,
-    },
-    "tiny": {
-        "text": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 512,
-                 "num_attention_heads": 4, "num_key_value_heads": 4},
-        "vision": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "image_size": 56,
-                   "num_attention_heads": 4, "patch_size": 14},
-        "batch": 4,
-    },
-}  # fmt: skip
-IMAGE = 5
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+DTYPE = torch.bfloat16 if GPU else torch.float32
+TRAIN, HELD_OUT, BATCH = 32, 16, 16
+#: activation checkpointing -> tokens of a micro-batch
+BUDGETS = {True: (2_000, 8_000), False: (2_000, 4_000)}
+STEPS = 3
 
 
-def build(shape: str) -> LlavaForConditionalGeneration:
-    """The model on the device; a language layer's weights go to NF4 one by one."""
-    sizes = SHAPES[shape]
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**sizes["vision"]),
-        text_config=LlamaConfig(max_position_embeddings=4096, tie_word_embeddings=False, **sizes["text"]),
-        image_token_index=IMAGE,
-        vision_feature_layer=-2,
-        dtype=DTYPE,
-    )
-    with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
-    generator = torch.Generator(DEVICE).manual_seed(0)
+def pictures(folder: Path) -> None:
+    """JSONLines files of training and held-out questions, with pictures of random blocks."""
+    from PIL import Image
 
-    def normal(*size: int) -> Tensor:
-        return torch.empty(size, device=DEVICE, dtype=DTYPE).normal_(std=0.02, generator=generator)
-
-    for name, module in linear_layers(model).items():
-        packed, state = quantize_4bit(
-            normal(module.out_features, module.in_features),
-            blocksize=64,
-            quant_type="nf4",
-            compress_statistics=True,
-        )
-        linear = bnb.nn.Linear4bit(
-            module.in_features,
-            module.out_features,
-            bias=False,
-            compute_dtype=DTYPE,
-            quant_type="nf4",
-            device="meta",
-        )
-        linear.weight = bnb.nn.Params4bit(
-            packed, requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True
-        )
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, linear)
-    for module in model.modules():
-        for name, weight in list(module.named_parameters(recurse=False)):
-            if weight.is_meta:
-                value = (
-                    torch.ones_like(weight, device=DEVICE, dtype=DTYPE)
-                    if "norm" in name
-                    else normal(*weight.shape)
-                )
-                setattr(module, name, nn.Parameter(value, requires_grad=False))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_meta:
-                _fill_buffer(module, name, config)
-    settle(model, DEVICE, DTYPE)
-    model.requires_grad_(False)
-    check_quantized(model, "nf4")
-    return model
+    rng = np.random.default_rng(0)
+    for name, count in (("train", TRAIN), ("dev", HELD_OUT)):
+        rows = []
+        for number in range(count):
+            path = folder / f"{name}-{number}.png"
+            size = [int(side) for side in rng.integers(448, 673, 2)]
+            blocks = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(path)
+            label = ("yes", "no")[number % 2]
+            question = f"Is there an effusion in the picture with number {number} of this series?"
+            rows.append({"id": f"{name}-{number}", "question": question, "image": path.name, "answer": label})
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def _fill_buffer(module: nn.Module, name: str, config: LlavaConfig) -> None:
-    if name == "position_ids":
-        places = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
-        module.register_buffer(name, torch.arange(places, device=DEVICE)[None], persistent=False)
-        return
-    text = config.text_config  # the rotary frequencies
-    width = text.hidden_size // text.num_attention_heads
-    values = 1.0 / (10000.0 ** (torch.arange(0, width, 2, device=DEVICE, dtype=torch.float32) / width))
-    module.register_buffer(name, values, persistent=False)
+def checkpoint(folder: Path, tokenizer: Path, shape: str) -> dict[str, Any]:
+    write(folder / "base", tokenizer, shape)
+    pictures(folder)
+    return {"gib": round(sum(file.stat().st_size for file in (folder / "base").iterdir()) / 2**30, 2)}
 
 
-class RandomPixels:
-    """Stands for the image processor: pixels of the right shape, without files."""
+def backend(folder: Path) -> Any:
+    from medqlora.models import VisionLanguage
 
-    def __init__(self, side: int) -> None:
-        self._side = side
-
-    def inputs(self, slots: Sequence[ImageSlot], input_ids: Tensor) -> dict[str, Tensor]:
-        pixels = torch.rand(len(slots), 3, self._side, self._side, device=DEVICE, dtype=DTYPE)
-        return {"pixel_values": pixels}
+    return VisionLanguage(str(folder / "base"))
 
 
-def examples(shape: str, count: int) -> list[Encoded]:
-    sizes, rng = SHAPES[shape], random.Random(0)
-    places = (sizes["vision"]["image_size"] // sizes["vision"]["patch_size"]) ** 2
-    vocabulary = sizes["text"]["vocab_size"]
-    made = []
-    for number in range(count):
-        text = [rng.randrange(10, vocabulary) for _ in range(rng.randrange(40, 80))]
-        answer = [rng.randrange(10, vocabulary) for _ in range(12)]
-        slot = ImageSlot(ImageFile(f"{number}.png", f"{number:064x}"), 1, 1 + places)
-        made.append(Encoded(str(number), [1, *[IMAGE] * places, *text], answer, (), 0, (slot,)))
-    return made
+def examples(folder: Path, made: Any) -> list[Any]:
+    from medqlora.data.encoding.encode import encode
+    from medqlora.data.prompts import lookup
+    from medqlora.data.sources.jsonlines import JSONLines
+
+    source = JSONLines(train=str(folder / "train.jsonl"), dev=str(folder / "dev.jsonl"), labels=("yes", "no"))
+    prompt = lookup("medical")
+    return [encode(one, prompt, made.tokenizer(), 4000, made.images()) for one in source.read().train]
 
 
-def measure(shape: str, *, checkpointing: bool, tokens: int, steps: int) -> dict[str, Any]:
-    """Tokens a second, image tokens included, and the peak of allocated memory."""
-    torch.manual_seed(0)
-    model = put_adapters_on(build(shape), LoRA(r=16))
-    if checkpointing:
-        checkpoint_activations(model, text_alone=True)
-    model.train()
-    decoder = VisionDecoder(model, RandomPixels(SHAPES[shape]["vision"]["image_size"]))  # type: ignore[arg-type]
+def bits_of(model: Any) -> dict[str, int]:
+    """Counts the base's linear layers by part and type; none of the vision tower may be in 4 bits."""
+    import bitsandbytes as bnb
+
+    counts: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ".lora_" not in name:
+            part = "language" if "language_model" in name else "vision" if "vis" in name else "other"
+            bits = "nf4" if isinstance(module, bnb.nn.Linear4bit) else str(module.weight.dtype)
+            counts[f"{part} {bits}"] = counts.get(f"{part} {bits}", 0) + 1
+    assert counts["language nf4"] > 0, counts
+    assert "vision nf4" not in counts, counts
+    return counts
+
+
+def steps(folder: Path) -> dict[str, Any]:
+    """Steps with each budget, with and without activation checkpointing."""
+    from medqlora.models import LoRA
+    from medqlora.models.layers import base_model
+
+    made = backend(folder)
+    clean()
+    begun = time.perf_counter()
+    model = made.load(lora=LoRA(r=16), adapter=None, device=DEVICE, dtype=DTYPE, seed=0)
+    loaded = {
+        "load_s": round(time.perf_counter() - begun, 1),
+        "load_peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if GPU else 0,
+        "linear_layers": bits_of(model),
+        "vision_parameters": made.vision_parameters(),
+    }
+    print(json.dumps(loaded), flush=True)
+    train = examples(folder, made)
+    cases = []
+    for checkpointing in (True, False):
+        if not checkpointing:
+            base = base_model(model)
+            getattr(base, "activation_checkpointing_disable", base.gradient_checkpointing_disable)()
+        for tokens in BUDGETS[checkpointing]:
+            try:
+                case = measure(made, model, train[:BATCH], tokens, checkpointing)
+            except Exception as error:  # the next case runs
+                traceback.print_exc()
+                case = {"checkpointing": checkpointing, "budget": tokens, "error": repr(error)[:200]}
+            print(json.dumps(case), flush=True)
+            cases.append(case)
+    return {**loaded, "cases": cases}
+
+
+def measure(made: Any, model: Any, batch: list[Any], budget: int, checkpointing: bool) -> dict[str, Any]:
+    """Tokens a second, image tokens included, and the peak of allocated memory beside the planned one."""
+    from medqlora.config.model import StepOptions
+    from medqlora.data.batching.packing import step_batch
+    from medqlora.training.optim import build_optimizer
+    from medqlora.training.step import TorchDriver, TrainStep
+
+    clean()
+    decoder = made.decoder(model)
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     optimizer = build_optimizer("adamw_8bit", trained, learning_rate=1e-4, weight_decay=0.0)
     step = TrainStep(decoder, optimizer, StepOptions(), device=DEVICE, driver=TorchDriver(DEVICE, DTYPE))
-    batch = step_batch(examples(shape, SHAPES[shape]["batch"]), tokens, packed=False)
-    batch = batch._replace(micro_batches=tuple(micro.to(DEVICE) for micro in batch.micro_batches))
-    losses, norms = [], []
-    for number in range(steps + 2):  # two steps warm the kernels and the allocator up
-        if number == 2:
-            _wait()
+    cut = step_batch(batch, budget, packed=False)
+    cut = cut._replace(micro_batches=tuple(micro.to(DEVICE) for micro in cut.micro_batches))
+    losses = []
+    for number in range(STEPS + 1):  # the first warms the kernels, the allocator and the prepared images up
+        if number == 1:
+            wait()
             begun = time.perf_counter()
-        result = step.step(batch)
-        losses.append(result.loss)
-        norms.append(result.grad_norm)
-    _wait()
-    seconds = (time.perf_counter() - begun) / steps
-    peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
+        losses.append(float(step.step(cut).loss))
+    wait()
+    seconds = (time.perf_counter() - begun) / STEPS
+    peak = torch.cuda.max_memory_allocated() if GPU else 0
+    assert all(map(math.isfinite, losses)), losses
+    images = [one.images[0] for one in batch]
     return {
-        "shape": shape,
         "checkpointing": checkpointing,
-        "micro_batch_tokens": tokens,
-        "micro_batches": len(batch.micro_batches),
-        "tokens": batch.tokens,
-        "step_s": round(seconds, 4),
-        "tokens_s": round(batch.tokens / seconds),
-        "images_s": round(SHAPES[shape]["batch"] / seconds, 2),
+        "budget": budget,
+        "micro_batches": len(cut.micro_batches),
+        "tokens": cut.tokens,
+        "image_tokens": sum(slot.end - slot.begin for slot in images),
+        "step_s": round(seconds, 3),
+        "tokens_s": round(cut.tokens / seconds),
+        "images_s": round(len(batch) / seconds, 2),
         "peak_gib": round(peak / 2**30, 2),
-        "vision_parameters": count_visual(model),
-        "first_loss": round(float(losses[0]), 4),
-        "last_loss": round(float(losses[-1]), 4),
-        "grad_norm": round(float(norms[-1]), 6),
+        "planned_gib": planned(made, batch, budget, checkpointing),
+        "losses": [round(value, 4) for value in losses],
     }
 
 
-def _wait() -> None:
-    if DEVICE.type == "cuda":
+def planned(made: Any, batch: list[Any], budget: int, checkpointing: bool) -> float:
+    """The planner's peak of the fit's phase."""
+    from dataclasses import replace
+
+    from medqlora.planner import Setting, Shape, plan
+
+    shape = replace(Shape.of(made.config()), vision=made.vision_parameters())
+    longest = max(budget, max(len(one.prompt) + len(one.completion) for one in batch))
+    setting = Setting(engine="native", checkpointing="full" if checkpointing else "none", tokens=longest,
+                      loss_rows=sum(len(one.completion) for one in batch), masked=True)  # fmt: skip
+    return round(plan(shape, setting).total("fit") / 2**30, 2)
+
+
+def fit(folder: Path, *more: str, backend_name: str = "VisionLanguage") -> dict[str, Any]:
+    """`medqlora fit` of two epochs, evaluated by generated texts."""
+    from medqlora.cli import main
+
+    clean()
+    out = folder / f"run-{backend_name}"
+    words = [
+        "--model.backend", f"medqlora.models.{backend_name}", f"--model.backend.base={folder / 'base'}",
+        "--model.lora.r=16", "--model.learning_rate=1e-4", "--model.max_new_tokens=16", "--model.generate=true",
+        "--data.source=medqlora.data.JSONLines", f"--data.source.train={folder / 'train.jsonl'}",
+        f"--data.source.dev={folder / 'dev.jsonl'}", "--data.source.labels=[yes, no]",
+        "--data.max_prompt_tokens=1500", f"--data.batch_size={BATCH}", "--data.micro_batch_tokens=8000",
+        "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", f"--trainer.default_root_dir={out}",
+        "--trainer.accelerator=gpu" if GPU else "--trainer.accelerator=cpu", "--trainer.devices=1",
+        f"--trainer.precision={'bf16-mixed' if GPU else '32'}", *more,
+    ]  # fmt: skip
+    main(["plan", *words])
+    begun = time.perf_counter()
+    code = main(["fit", *words, "--progress.refresh_rate=0"])
+    seconds = time.perf_counter() - begun
+    run = max((out / "lightning_logs").glob("version_*"))
+    return {"exit": code, "seconds": round(seconds, 1), **figures(run)}
+
+
+def clean() -> None:
+    gc.collect()
+    if GPU:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def wait() -> None:
+    if GPU:
         torch.cuda.synchronize()
 
 
 def main() -> None:
-    shape = sys.argv[1] if len(sys.argv) > 1 else "tiny"
-    out = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    budgets = (1500, 6000, 12000) if shape == "7b" else (120, 400)
-    lines = []
-    for checkpointing in (True, False):
-        for tokens in budgets:
-            if DEVICE.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            try:
-                found = measure(
-                    shape, checkpointing=checkpointing, tokens=tokens, steps=5 if shape == "7b" else 2
-                )
-            except Exception as error:  # the next case runs
-                traceback.print_exc()
-                found = {
-                    "checkpointing": checkpointing,
-                    "micro_batch_tokens": tokens,
-                    "error": repr(error)[:200],
-                }
-            lines.append(found)
-            print(json.dumps(found), flush=True)
-            if out is not None:
-                out.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    print(f"{'checkpointing':>14}{'micro-batch':>12}{'tokens/s':>10}{'images/s':>10}{'peak GiB':>10}")
-    for one in lines:
-        if "error" not in one:
-            print(
-                f"{one['checkpointing']!s:>14}{one['micro_batch_tokens']:>12}{one['tokens_s']:>10}"
-                f"{one['images_s']:>10}{one['peak_gib']:>10}"
-            )
+    folder, tokenizer, shape = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    wanted = sys.argv[4:] or ["checkpoint", "steps", "fit"]
+    folder.mkdir(parents=True, exist_ok=True)
+    random.seed(0)
+    stages: dict[str, Callable[[], dict[str, Any]]] = {
+        "checkpoint": lambda: checkpoint(folder, tokenizer, shape),
+        "steps": lambda: steps(folder),
+        "fit": lambda: fit(folder),
+        "unsloth": lambda: fit(folder, backend_name="UnslothVision"),
+    }
+    for name in wanted:
+        begun = time.perf_counter()
+        try:
+            found = stages[name]()
+        except Exception as error:  # the next stage runs
+            traceback.print_exc()
+            found = {"error": repr(error)[:300]}
+        clean()
+        line = json.dumps(
+            {"stage": name, "shape": shape, "stage_s": round(time.perf_counter() - begun, 1), **found}
+        )
+        print(line, flush=True)
+        with (folder / "vision.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 if __name__ == "__main__":

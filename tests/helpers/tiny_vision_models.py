@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3")
+_QWEN = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 _TOKENS = {
     "llava": ["<image>"],
-    "qwen2_5_vl": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
-    "qwen3_vl": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
     "gemma3": ["<start_of_image>", "<end_of_image>", "<image_soft_token>"],
 }
 _TEXT: dict[str, Any] = {
@@ -39,13 +41,17 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
         vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64}
         vision |= {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
         processor = {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 32, "width": 32}}
-        return {"model_type": "gemma3_text", "sliding_window": 64}, vision, {**processor, **mean}
+        text = {"model_type": "gemma3_text", "sliding_window": 64, "query_pre_attn_scalar": 16}
+        return text, vision, {**processor, **mean}
     vision = {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 4, "patch_size": 4}
     vision |= {"out_hidden_size": 64, "spatial_merge_size": 2, "temporal_patch_size": 2}
     vision |= {"window_size": 16, "fullatt_block_indexes": [1]} if family == "qwen2_5_vl" else {}
     vision |= (
         {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64} if family == "qwen3_vl" else {}
     )
+    if family == "qwen2_vl":  # the tower's own width has another name
+        vision |= {"embed_dim": 32, "mlp_ratio": 2, "hidden_size": 64}
+        vision = {key: vision[key] for key in vision if key not in ("intermediate_size", "out_hidden_size")}
     limits = {"shortest_edge": 64, "longest_edge": 1024}
     processor = {"image_processor_type": "Qwen2VLImageProcessor", "size": limits, "patch_size": 4}
     processor |= {"merge_size": 2, "temporal_patch_size": 2}
@@ -53,8 +59,12 @@ def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
     return {"rope_parameters": rope}, vision, {**processor, **mean}
 
 
-def build_vision_base(folder: Path, family: str, seed: int = 0) -> Path:
-    """A folder with a random vision-language model of `family`, its tokenizer and image processor."""
+def build_vision_base(folder: Path, family: str, seed: int = 0, *, published: bool = False) -> Path:
+    """A folder with a random vision-language model of `family`, its tokenizer and image processor.
+
+    Args:
+        published: whether a Qwen has the published patches, windows and sizes of images: llama.cpp knows no others.
+    """
     import torch
     from tiny import build_tokenizer
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -64,6 +74,13 @@ def build_vision_base(folder: Path, family: str, seed: int = 0) -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": names})
     ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
     text, vision, processor = _sizes(family)
+    if published:
+        windows = {"window_size": 112} if family == "qwen2_5_vl" else {}
+        vision = {**vision, "patch_size": 14, **windows}
+        processor |= {
+            "patch_size": 14,
+            "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280},
+        }
     fields: dict[str, Any] = {"text_config": {**_TEXT, "vocab_size": len(tokenizer), **text}}
     fields["vision_config"] = vision
     fields["tie_word_embeddings"] = False

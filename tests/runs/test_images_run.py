@@ -129,7 +129,8 @@ def test_ask_takes_an_image_and_text_models_refuse_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["merge", "--out", "merged"], "a merged model or a GGUF file would leave its vision tower out"),
+        (["export", "--to", "gguf-lora", "--out", "m.gguf"], "--to gguf alone writes its vision tower"),
+        (["export", "--to", "ollama", "--out", "m"], "--to gguf alone writes its vision tower"),
         (["export", "--to", "vllm", "--out", "served"], "a folder for vLLM would leave its vision tower out"),
     ],
 )
@@ -144,6 +145,64 @@ def test_outputs_without_a_place_for_images_are_refused(
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, *words, "--adapter", str(adapter_of(finished[2])))
     assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merged_model_keeps_its_vision_tower(
+    finished: tuple[Path, Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, fit = finished
+    merged, questions = tmp_path / "merged", folder / "test.jsonl"
+    words = ["--adapter", str(adapter_of(fit)), "--out", str(merged), "--questions", str(questions)]
+    assert main(["merge", *words, "--device", "cpu"]) == 0
+    assert "Changed decisions: 0" in capsys.readouterr().out
+    live = Predictor.load(adapter_of(fit), device="cpu", generate=False)
+    alone = Predictor.load(merged, device="cpu", generate=False)
+    pictures = [folder / "40.png", folder / "41.png"]
+    answers = [
+        [one.answer("Is there one?", images=[picture]).probabilities for picture in pictures]
+        for one in (live, alone)
+    ]
+    for before, after in zip(*answers, strict=True):
+        assert dict(after) == pytest.approx(dict(before), rel=1e-2)
+    assert answers[1][0] != answers[1][1]
+
+
+def test_a_gguf_export_writes_a_second_file_for_the_vision_tower(
+    finished: tuple[Path, Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("xllamacpp")
+    monkeypatch.chdir(tmp_path)
+    folder, _, fit = finished
+    words = [
+        "export",
+        "--to",
+        "gguf",
+        "--adapter",
+        str(adapter_of(fit)),
+        "--out",
+        "m.gguf",
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--verify", "false"]) == 0
+    shown = capsys.readouterr().out
+    assert "llama-server -m m.gguf --mmproj mmproj-m.gguf" in shown
+    assert "Note: llama.cpp puts the class token of LLaVA's vision tower behind the patches" in shown
+    assert {"m.gguf", "mmproj-m.gguf"} <= {file.name for file in tmp_path.iterdir()}
+    line = refused(capsys, *words)
+    assert "exists" in line
+    (tmp_path / "m.gguf").unlink()
+    assert "the file of its vision tower, exists: name another file" in refused(capsys, *words)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    # llama.cpp is wrong about LLaVA's class token, which the comparison on images sees
+    line = refused(capsys, *words, "--questions", str(folder / "test.jsonl"), reads=True)
+    assert "llama.cpp differs from the live model" in line
+    assert "its issue 25814" in line
     assert not list(tmp_path.iterdir())
 
 

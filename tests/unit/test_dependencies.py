@@ -33,6 +33,7 @@ NOT_DECLARED = {
     "flash_attn": "`doctor` reports whether it is installed; nothing needs it",
     "trl": "`bench` compares with it where it is installed",
     "unsloth": "an extra",
+    "torchvision": "Unsloth depends on it; `UnslothVision` asks whether it is there",
     "gguf": "the extra `gguf`: GGUF exports alone need it",
     "PIL": "the extra `images`: imported when an image is read",
     "pydicom": "the extra `images`: imported when a DICOM file is read",

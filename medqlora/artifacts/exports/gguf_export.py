@@ -12,9 +12,17 @@ import torch
 
 from medqlora.artifacts.exports.staging import Staging
 from medqlora.artifacts.exports.tokens import COMPARED, token_fault, token_faults
+from medqlora.artifacts.exports.vision_part import (
+    KNOWN_FAULTS,
+    SCALING,
+    check_vision,
+    text_alone,
+    tower_type,
+)
 from medqlora.artifacts.gguf import modelfile
 from medqlora.artifacts.gguf.adapter import write_gguf_adapter
 from medqlora.artifacts.gguf.architecture import shape_of
+from medqlora.artifacts.gguf.projector_file import projector_path, write_projector
 from medqlora.artifacts.gguf.reading import read_info
 from medqlora.artifacts.gguf.vocabulary import check_vocabulary
 from medqlora.artifacts.gguf.writing import FileType, check_installed, write_gguf
@@ -37,9 +45,11 @@ from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
 from medqlora.evaluation.verification import Limits, Verification, compare
 from medqlora.inference.llama_cpp import LlamaCpp, check_llama_cpp
+from medqlora.inference.llama_cpp_images import LlamaCppWithImages, at_tower_size
 from medqlora.inference.predictor import Predictor
 from medqlora.models import hub
 from medqlora.models.adapters import reject_quantization_made_up
+from medqlora.models.vision.processor import ImageProcessor
 from medqlora.records import Encoded, Record
 from medqlora.safety import NOTE
 from medqlora.utils.digests import file_digest
@@ -103,8 +113,11 @@ class GGUFExport:
         if request.to == "gguf-lora":
             reject_quantization_made_up(self.merge.record, "--to gguf-lora")
         base = self.merge.live
-        shape_of(hub.load_config(base.name, base.revision), base.name)
+        config = hub.load_config(base.name, base.revision)
         folder = local_folder(base.name, base.revision)
+        if base.vision:
+            check_vision(request.to, request.out, config, folder)
+        shape_of(config, base.name)
         check_vocabulary(folder, request.pre_tokenizer)
         self.origin = origin_of(base.name, base.revision, folder, request.license_)
         if request.base_gguf is not None:
@@ -137,6 +150,10 @@ class GGUFExport:
             return
         folder, merged = self._merged(progress)
         self._write_model(folder, merged, self.staging.gguf, self.request.kind, progress)
+        if self.merge.live.vision:
+            write_projector(
+                folder, self.projector, tower_type(self.request.kind), self._metadata(), origin=self.origin
+            )
         if self.request.to == "ollama":
             license_file = folder / "LICENSE"
             text = modelfile.modelfile(
@@ -146,6 +163,11 @@ class GGUFExport:
                 license_file.read_text("utf-8", errors="replace") if license_file.is_file() else "",
             )
             (self.staging.folder / "Modelfile").write_text(text, encoding="utf-8")
+
+    @property
+    def projector(self) -> Path:
+        """The file of the vision tower in the hidden folder; a vision-language model alone has one."""
+        return projector_path(self.staging.gguf)
 
     def _merged(self, progress: Progress, update: LoRAUpdate | None = None) -> tuple[Path, Merged]:
         """The folder of the merged model, beside the output. Messages name the output that the user named."""
@@ -201,6 +223,9 @@ class GGUFExport:
             InputError: no question has labels, or llama.cpp can't load the file.
         """
         records = labelled(questions)
+        reader = self.merge.backend.images()
+        if isinstance(reader, ImageProcessor):
+            records = [at_tower_size(record, reader) for record in records]
         model, lora = self._runtime_files(progress)
         loads = f"--base_gguf {model}" if self.request.base_gguf else str(model)
         live = Predictor.load(
@@ -211,13 +236,20 @@ class GGUFExport:
         del live
         examples = self._encoded(records, limit)
         longest = max(len(one.prompt) + max(map(len, one.labels)) for one in examples)
-        with LlamaCpp(model, longest, lora, named=loads) as runtime:
-            faults = token_faults(runtime, self.tokenizer, [example.prompt for example in examples])
+        with self._runtime(model, lora, longest, loads) as runtime:
+            # around an image; each request compares the number of all tokens
+            faults = token_faults(runtime, self.tokenizer, [text_alone(example) for example in examples])
             if self.request.to == "ollama":
                 faults += self._template_faults(runtime, records, limit)
             by_id = {record.id: record for record in records}
             after = runtime.predict(examples, by_id, lambda done, total: progress("llama.cpp", done, total))
         return Checked(compare(before, after, limits, records), tuple(faults), min(len(examples), COMPARED))
+
+    def _runtime(self, model: Path, lora: Path | None, longest: int, named: str) -> LlamaCpp:
+        reader = self.merge.backend.images()
+        if isinstance(reader, ImageProcessor):
+            return LlamaCppWithImages(model, self.projector, longest, reader, self.tokenizer)
+        return LlamaCpp(model, longest, lora, named=named)
 
     def _runtime_files(self, progress: Progress) -> tuple[Path, Path | None]:
         """The GGUF files of the model and of the adapter."""
@@ -231,7 +263,10 @@ class GGUFExport:
         return base, self.staging.gguf
 
     def _encoded(self, records: Sequence[Record], limit: int) -> list[Encoded]:
-        return encode_all(records, self.prompt, self.tokenizer, limit, progress=False, cached=False)
+        images = self.merge.backend.images()
+        return encode_all(
+            records, self.prompt, self.tokenizer, limit, progress=False, cached=False, images=images
+        )
 
     def _template_faults(self, runtime: LlamaCpp, records: Sequence[Record], limit: int) -> list[str]:
         """Where Ollama's template gives other token ids than our prompt of the question alone."""
@@ -272,12 +307,18 @@ class GGUFExport:
         if checked is None:
             return [NOT_ASKED]
         left = [f"Token ids of further prompts: those of {checked.prompts} were compared.", _CACHE, NO_TEXT]
+        left += [SCALING] if self.merge.live.vision else []
         return [_OLLAMA, *left] if self.request.to == "ollama" else left
 
     def _onto(self) -> str:
         if self.request.base_gguf is not None:
             return str(self.request.base_gguf)
         return self.merge.onto
+
+    @property
+    def known_fault(self) -> str:
+        """What is known to differ in llama.cpp for this family; "" for nothing."""
+        return KNOWN_FAULTS.get(self.merge.backend.config().model_type, "")
 
     def discard(self) -> None:
         """Removes all that was written."""

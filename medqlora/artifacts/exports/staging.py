@@ -56,6 +56,8 @@ class Staging:
             return self.out / REPORT_PAGE
         for name in (REPORT_FILE, REPORT_PAGE):
             (self.folder / name).replace(self.out.with_name(f"{self.out.stem}.{name}"))
+        for beside in self.folder.glob("mmproj-*.gguf"):
+            beside.replace(self.out.with_name(beside.name))
         self.gguf.replace(self.out)
         self.discard()
         return self.out.with_name(f"{self.out.stem}.{REPORT_PAGE}")

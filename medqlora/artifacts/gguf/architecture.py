@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medqlora.errors import InputError
+from medqlora.models.vision.weight_names import LANGUAGE, loaded_name
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 #: transformers' `model_type` -> GGUF's architecture
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+#: the same of the language models inside vision-language models
+_VISION_ARCHITECTURES = {
+    "qwen2_vl_text": "qwen2vl",
+    "qwen2_5_vl_text": "qwen2vl",
+    "gemma3_text": "gemma3",
+}
+#: llama.cpp's own numbers of Gemma 3: every sixth layer attends to all, the others with this rotary base
+_GEMMA_PERIOD, _GEMMA_LOCAL_THETA = 6, 10_000.0
 #: architectures whose rotary halves llama.cpp interleaves: rows of q and k are permuted
 _INTERLEAVED = ("llama",)
 
@@ -44,16 +53,48 @@ def shape_of(config: "PretrainedConfig", base: str) -> Shape:
     Raises:
         InputError: GGUF files of this family can't be written here.
     """
-    kind = config.model_type
-    if kind not in ARCHITECTURES:
+    text = config.get_text_config()
+    kind, known = text.model_type, {**ARCHITECTURES, **_VISION_ARCHITECTURES}
+    if kind not in known:
         raise InputError(
             f"--to gguf: '{base}' is {kind}, and GGUF is written for {', '.join(ARCHITECTURES)}: export --to peft, or "
             "convert a merged model with llama.cpp's convert_hf_to_gguf.py"
         )
-    heads = int(config.num_attention_heads)
-    return Shape(
-        ARCHITECTURES[kind], int(config.num_hidden_layers), heads, int(config.num_key_value_heads or heads)
+    if kind == "gemma3_text":
+        _check_gemma(text)
+    heads = int(text.num_attention_heads)
+    return Shape(known[kind], int(text.num_hidden_layers), heads, int(text.num_key_value_heads or heads))
+
+
+def _check_gemma(config: "PretrainedConfig") -> None:
+    """Raises InputError for a Gemma 3 that llama.cpp's fixed numbers don't fit."""
+    complete = [(layer + 1) % _GEMMA_PERIOD == 0 for layer in range(config.num_hidden_layers)]
+    local = config.rope_parameters["sliding_attention"]
+    scale = (
+        config.head_dim
+        if config.num_hidden_layers != 62
+        else config.hidden_size // config.num_attention_heads
     )
+    if (
+        [kind == "full_attention" for kind in config.layer_types] != complete
+        or local["rope_theta"] != _GEMMA_LOCAL_THETA
+        or local["rope_type"] != "default"
+        or config.query_pre_attn_scalar != scale
+    ):
+        raise InputError(
+            "--to gguf: llama.cpp knows Gemma 3 with complete attention in every sixth layer, a rotary base of 10,000 "
+            "in the others, and its published scale of attention: use `medqlora merge`"
+        )
+
+
+def text_name(config: "PretrainedConfig", name: str) -> str | None:
+    """The name of a weight in a file, as a text model has it; None for one of a vision tower or projector."""
+    if getattr(config, "vision_config", None) is None:
+        return name
+    own = loaded_name(name)
+    if own.startswith(LANGUAGE):
+        return f"model.{own.removeprefix(LANGUAGE)}"
+    return own if own.startswith("lm_head.") else None
 
 
 def tensor_names(shape: Shape) -> "TensorNameMap":
@@ -92,6 +133,8 @@ def in_gguf_order(name: str, weight: Tensor, shape: Shape) -> Tensor:
         return permuted(weight, shape.heads)
     if shape.interleaved and ".k_proj." in name:
         return permuted(weight, shape.key_value_heads)
+    if shape.architecture == "gemma3" and name.endswith("norm.weight"):
+        return weight.float() + 1  # Gemma's norms multiply by 1 + weight, llama.cpp's by the weight
     return weight
 
 
@@ -113,6 +156,12 @@ def write_shape(writer: "GGUFWriter", config: "PretrainedConfig", shape: Shape) 
     theta = rope.get("rope_theta", 10_000.0)
     assert isinstance(theta, (int, float))
     writer.add_rope_freq_base(float(theta))
+    if shape.architecture == "gemma3":
+        writer.add_sliding_window(config.sliding_window)
+    if shape.architecture == "qwen2vl":
+        sections = rope["mrope_section"]
+        assert isinstance(sections, list)
+        writer.add_rope_dimension_sections([*sections, 0])
     if rope.get("rope_type") == "linear":
         import gguf
 
@@ -129,9 +178,11 @@ def rope_parameters(config: "PretrainedConfig") -> Mapping[str, object]:
         InputError: GGUF files with this scaling can't be written here.
     """
     found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    rope = {**found}
+    rope = {**found.get("full_attention", found)}  # Gemma 3 has two, and the other one is fixed
     rope.setdefault("rope_theta", getattr(config, "rope_theta", 10_000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "mrope":  # Qwen2-VL's older name: its sections stand beside it
+        kind = "default"
     if kind not in ("default", "linear", "llama3"):
         raise InputError(
             f"--to gguf: its rotary embedding is scaled by '{kind}', known are linear and llama3: export --to peft"

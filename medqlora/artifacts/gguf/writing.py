@@ -14,6 +14,7 @@ from medqlora.artifacts.gguf.architecture import (
     rope_factors,
     shape_of,
     tensor_names,
+    text_name,
     write_shape,
 )
 from medqlora.artifacts.gguf.vocabulary import write_vocabulary
@@ -62,8 +63,8 @@ def write_gguf(
     """
     import gguf
 
-    config = hub.load_config(str(folder))
-    shape = shape_of(config, str(folder))
+    complete = hub.load_config(str(folder))
+    shape, config = shape_of(complete, str(folder)), complete.get_text_config()
     names = tensor_names(shape)
     aside = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(aside, shape.architecture)
@@ -73,18 +74,21 @@ def write_gguf(
         write_vocabulary(writer, folder, config.vocab_size, pre_tokenizer)
         write_metadata(writer, metadata)
         write_origin(writer, origin)
-        tensors, extra = _places(folder), rope_factors(config)
+        extra = rope_factors(config)
+        tensors = {name: place for name, place in tensor_places(folder).items() if text_name(complete, name)}
         if extra is not None:
-            _announce(writer, "rope_freqs.weight", tuple(extra.shape), "f32")
+            announce(writer, "rope_freqs.weight", tuple(extra.shape), "f32")
         for name, (_, size) in tensors.items():
-            _announce(writer, gguf_name(names, name), size, kind)
+            announce(writer, gguf_name(names, str(text_name(complete, name))), size, type_of(size, kind))
         writer.write_header_to_file(aside)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         if extra is not None:
-            writer.write_tensor_data(_stored(extra, "f32"))
-        for done, (name, tensor) in enumerate(_tensors(tensors), 1):
-            writer.write_tensor_data(_stored(in_gguf_order(name, tensor, shape), kind))
+            writer.write_tensor_data(stored(extra, "f32"))
+        for done, (name, tensor) in enumerate(read_tensors(tensors), 1):
+            writer.write_tensor_data(
+                stored(in_gguf_order(name, tensor, shape), type_of(tuple(tensor.shape), kind))
+            )
             progress(done, len(tensors))
         writer.close()
         flush(aside)
@@ -151,25 +155,25 @@ def _quantization(kind: FileType) -> "GGMLQuantizationType":
     return gguf.GGMLQuantizationType[kind.upper()]
 
 
-def _announce(writer: "GGUFWriter", name: str, size: tuple[int, ...], kind: FileType) -> None:
+def announce(writer: "GGUFWriter", name: str, size: tuple[int, ...], kind: FileType) -> None:
+    """Writes a tensor's name, shape and type; the data follow after all of these."""
     import gguf
 
-    chosen = _quantization(type_of(size, kind))
+    chosen = _quantization(kind)
     block, block_bytes = gguf.GGML_QUANT_SIZES[chosen]
     count = int(np.prod(size))
     # the writer takes shapes in elements, whatever the type
     writer.add_tensor_info(name, size, np.dtype(np.float32), count // block * block_bytes, raw_dtype=chosen)
 
 
-def _stored(tensor: Tensor, kind: FileType) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def stored(tensor: Tensor, kind: FileType) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """The tensor's data in a type."""
     import gguf
 
-    values = tensor.float().contiguous().numpy()
-    chosen = _quantization(type_of(tuple(tensor.shape), kind))
-    return gguf.quants.quantize(values, chosen)
+    return gguf.quants.quantize(tensor.float().contiguous().numpy(), _quantization(kind))
 
 
-def _places(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+def tensor_places(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     """Tensor name -> its file and shape."""
     found: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -179,7 +183,8 @@ def _places(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     return found
 
 
-def _tensors(places: Mapping[str, tuple[Path, tuple[int, ...]]]) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(places: Mapping[str, tuple[Path, tuple[int, ...]]]) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of each, read one by one."""
     for name, (file, _) in places.items():
         with safe_open(file, framework="pt") as held:
             yield name, held.get_tensor(name)

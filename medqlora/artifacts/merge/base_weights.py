@@ -6,7 +6,7 @@ values here, without the model.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class BaseWeights:
         files: the weight files.
         quantized: how the live model holds them; None where the files' values count as they are.
         layout: of the packed integers in the files; None where they hold none.
+        renamed: name in a file -> parameter name; None where they are the same.
 
     Attributes:
         quantized, layout: as given.
@@ -59,17 +60,22 @@ class BaseWeights:
     """
 
     def __init__(
-        self, files: Sequence[Path], quantized: Quantized | None, layout: Int4Layout | None = None
+        self,
+        files: Sequence[Path],
+        quantized: Quantized | None,
+        layout: Int4Layout | None = None,
+        renamed: Callable[[str], str] | None = None,
     ) -> None:
         self.quantized = quantized
         self.layout = layout
-        self._places: dict[str, Path] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
             with safe_open(file, framework="pt") as held:
-                for key in held.keys():  # noqa: SIM118  # no mapping
-                    self._places[key] = file
-                    shape = tuple(held.get_slice(key).get_shape())
+                for stored in held.keys():  # noqa: SIM118  # no mapping
+                    key = stored if renamed is None else renamed(stored)
+                    self._places[key] = (file, stored)
+                    shape = tuple(held.get_slice(stored).get_shape())
                     if layout is not None and key.endswith(_PACKED):
                         self.shapes[f"{key.removesuffix(_PACKED)}.weight"] = matrix_of(layout, shape)
                     elif not (layout is not None and key.endswith(_INTEGERS)) and not any(
@@ -94,7 +100,7 @@ class BaseWeights:
         with ExitStack() as stack:
             files = {
                 file: stack.enter_context(safe_open(file, framework="pt"))
-                for file in {*self._places.values()}
+                for file in {file for file, _ in self._places.values()}
             }
             yield OpenWeights(self, files)
 
@@ -110,8 +116,9 @@ class BaseWeights:
         )
 
     def _stored_shape(self, state: str) -> list[int]:
-        with safe_open(self._places[state], framework="pt") as held:
-            return list(json.loads(bytes(held.get_tensor(state).tolist()))["shape"])
+        file, key = self._places[state]
+        with safe_open(file, framework="pt") as held:
+            return list(json.loads(bytes(held.get_tensor(key).tolist()))["shape"])
 
 
 class OpenWeights:
@@ -136,7 +143,8 @@ class OpenWeights:
         return requantized(stored.to(quantized.dtype), quantized.kind, quantized.double)
 
     def _stored(self, key: str) -> Tensor:
-        tensor: Tensor = self._files[self._weights._places[key]].get_tensor(key)
+        file, stored = self._weights._places[key]
+        tensor: Tensor = self._files[file].get_tensor(stored)
         return tensor
 
     def _from_integers(self, layer: str, layout: Int4Layout) -> Tensor:

@@ -18,7 +18,9 @@ from medqlora.utils.digests import file_digest
 from medqlora.utils.files import now
 
 #: of the base model's folder, what a model folder needs beside weights and tokenizer
-_FROM_BASE = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
+_FROM_BASE = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
+              "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+              "chat_template.json")  # fmt: skip
 #: a tokenizer's files; the adapter's folder has them as it was trained with them
 _TOKENIZER = (
     "tokenizer.json",
@@ -103,6 +105,7 @@ def merged_record(
         "merged": {
             "base": record.get("base"),
             "base_identity": record.get("base_identity"),
+            "backend": record.get("backend"),
             "backend_options": record.get("backend_options"),
             "adapter": adapter.name,
             ADAPTER_SHA256: file_digest(adapter / ADAPTER_WEIGHTS)["sha256"],

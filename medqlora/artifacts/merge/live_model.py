@@ -14,7 +14,9 @@ from medqlora.models import hub
 from medqlora.models.architecture import unquantized_modules
 from medqlora.models.layers import experts, is_conv1d, is_falcon
 from medqlora.models.quantization import INT4, stored_config
-from medqlora.models.transformers import skeleton
+from medqlora.models.transformers import CAUSAL, skeleton
+from medqlora.models.vision.parts import outside_linear
+from medqlora.models.vision.weight_names import loaded_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +33,7 @@ class LiveBase(NamedTuple):
         revision: on the Hub.
         quantization, double_quantization: as the backend's options.
         dtype: data type of the weights when they are quantized.
+        vision: whether it is a vision-language model, whose vision tower is not quantized.
     """
 
     name: str
@@ -38,17 +41,30 @@ class LiveBase(NamedTuple):
     quantization: BaseQuantization
     double_quantization: bool
     dtype: torch.dtype
+    vision: bool = False
+
+    @property
+    def auto_class(self) -> str:
+        """The class of transformers that makes the model."""
+        return "AutoModelForImageTextToText" if self.vision else CAUSAL
 
 
-def quantized_modules(model: "PreTrainedModel") -> frozenset[str]:
+def left_unquantized(model: "PreTrainedModel", *, vision: bool) -> list[str] | None:
+    """transformers' `llm_int8_skip_modules`; None for its default, the head."""
+    left = unquantized_modules(model)
+    return [*(left or []), *outside_linear(model)] if vision else left
+
+
+def quantized_modules(model: "PreTrainedModel", *, vision: bool = False) -> frozenset[str]:
     """Names of the linear layers that transformers hands to bitsandbytes.
 
     Args:
         model: the base model's modules on the meta device.
+        vision: whether it is a vision-language model.
     """
     from transformers.pytorch_utils import Conv1D
 
-    left = unquantized_modules(model)
+    left = left_unquantized(model, vision=vision)
     if left is None:
         head = model.get_output_embeddings()
         left = [name for name, module in model.named_modules() if module is head]
@@ -71,7 +87,7 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
     folder = local_folder(base.name, base.revision)
     files = sorted(file for file in folder.glob("*.safetensors") if file.name != "adapter_model.safetensors")
     config = hub.load_config(base.name, base.revision)
-    model = skeleton(config, base.name)
+    model = skeleton(config, base.name, base.auto_class)
     own = bool(experts(model)) or any(is_falcon(part) or is_conv1d(part) for part in model.modules())
     if not files or own:
         return None
@@ -81,9 +97,12 @@ def weights_by_tensor(base: LiveBase) -> BaseWeights | None:
         layout = int4_layout(stored, base.name)
     elif base.quantization != "none" and stored is None:
         quantized = Quantized(
-            base.quantization, base.double_quantization, base.dtype, quantized_modules(model)
+            base.quantization,
+            base.double_quantization,
+            base.dtype,
+            quantized_modules(model, vision=base.vision),
         )
-    weights = BaseWeights(files, quantized, layout)
+    weights = BaseWeights(files, quantized, layout, loaded_name if base.vision else None)
     # a tied head stands in the files once
     tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
     names = set(model.state_dict())

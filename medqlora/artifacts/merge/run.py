@@ -17,11 +17,11 @@ from medqlora.artifacts.merge.shards import ShardedFolder, partial_folder
 from medqlora.artifacts.merge.whole_model import merge_as_model, quantize_folder
 from medqlora.artifacts.origin import license_of
 from medqlora.artifacts.output import check_output
-from medqlora.config.backends import BaseQuantization
+from medqlora.config.backends import VISION_BACKENDS, BaseQuantization
 from medqlora.errors import InputError
 from medqlora.evaluation.report.verification_page import render_verification
 from medqlora.evaluation.verification import Limits, Verification, compare
-from medqlora.inference.loading import build_backend, read_trained, refuse_images
+from medqlora.inference.loading import build_backend, read_trained
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import check_adapter_base, read_adapter, reject_quantization_made_up
@@ -75,7 +75,6 @@ class Merge:
         self.trained = trained = read_trained(request.adapter, "--adapter")
         if trained.adapter is None:
             raise InputError(f"--adapter {request.adapter}: it is a base model: name an adapter's folder")
-        refuse_images(trained, "--adapter", "a merged model or a GGUF file")
         self.adapter = Path(trained.adapter).expanduser()
         self.record: JsonObject = read_adapter(trained.adapter, "--adapter")
         self.backend: Backend = build_backend(
@@ -88,7 +87,8 @@ class Merge:
         if request.base is not None and "base" not in self.backend.option_names():
             _check_embedded(request.base, self.backend)
         self.backend.check_adapter(trained.adapter, "--adapter")
-        self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32))
+        vision = trained.backend in VISION_BACKENDS
+        self.live = _live_base(self.backend, DTYPES.get(trained.precision, torch.float32), vision=vision)
         if request.onto is not None:
             reject_quantization_made_up(self.record, f"--onto {request.onto}")
             _check_onto(request.onto, self.live.name)
@@ -128,7 +128,7 @@ class Merge:
         self.request.out.parent.mkdir(parents=True, exist_ok=True)
         folder = ShardedFolder(self.request.out, json.loads(json.dumps(made_from)))
         place = (
-            LiveBase(self.request.onto, None, "none", False, torch.float32)
+            LiveBase(self.request.onto, None, "none", False, torch.float32, self.live.vision)
             if self.request.onto
             else self.live
         )
@@ -147,7 +147,13 @@ class Merge:
             base = local_folder(place.name, place.revision)
             write_companions(folder.partial, base, self.adapter, self.record, merged.dtype, options.quantize)
             if options.quantize is not None:
-                quantize_folder(folder.partial, options.quantize, merged.dtype, options.shard_bytes)
+                quantize_folder(
+                    folder.partial,
+                    options.quantize,
+                    merged.dtype,
+                    options.shard_bytes,
+                    vision=self.live.vision,
+                )
         except InputError:
             folder.discard()
             raise
@@ -208,7 +214,7 @@ def predictions(
     return found
 
 
-def _live_base(backend: Backend, dtype: torch.dtype) -> LiveBase:
+def _live_base(backend: Backend, dtype: torch.dtype, *, vision: bool) -> LiveBase:
     """How the backend holds its base model."""
     options = backend.options()
     kinds: dict[object, BaseQuantization] = {kind: kind for kind in get_args(BaseQuantization)}
@@ -219,6 +225,7 @@ def _live_base(backend: Backend, dtype: torch.dtype) -> LiveBase:
         kinds[options.get("quantization", "nf4")],
         bool(options.get("double_quantization", True)),
         dtype,
+        vision,
     )
 
 

@@ -13,13 +13,12 @@ import torch
 from safetensors import safe_open
 
 from medqlora.artifacts.merge.base_weights import requantized
-from medqlora.artifacts.merge.live_model import LiveBase, quantized_modules
+from medqlora.artifacts.merge.live_model import LiveBase, left_unquantized, quantized_modules
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, check_overflow
 from medqlora.artifacts.merge.precision import RoundingError
 from medqlora.artifacts.merge.shards import ShardedFolder, full_disk_as_oserror
 from medqlora.errors import InputError
 from medqlora.models import hub
-from medqlora.models.architecture import unquantized_modules
 from medqlora.models.layers import experts, is_conv1d, is_falcon, linear_layers
 from medqlora.models.loading import load_bare
 from medqlora.models.quantization import Quantization, bitsandbytes_config, stored_quantization
@@ -39,7 +38,7 @@ def give_live_values(model: "PreTrainedModel", base: LiveBase) -> None:
     """
     if base.quantization == "none":
         return
-    names = quantized_modules(model)
+    names = quantized_modules(model, vision=base.vision)
     four_bits = base.quantization != "int8"
     for name, module in model.named_modules():
         if name in names:
@@ -105,7 +104,13 @@ def merge_as_model(
             "files only: pass --onto with the folder of the 16-bit model"
         )
     progress(0, 3)
-    loaded = load_bare(base.name, base.revision, dtype=torch.float32, device_map={"": torch.device("cpu")})
+    loaded = load_bare(
+        base.name,
+        base.revision,
+        auto_class=base.auto_class,
+        dtype=torch.float32,
+        device_map={"": torch.device("cpu")},
+    )
     progress(1, 3)
     merged = merge_model(loaded, base, adapter)
     errors = RoundingError()
@@ -128,7 +133,9 @@ def changed_by(adapter: Path) -> int:
     return sum("lora_" not in key or ".lora_B." in key for key in keys)
 
 
-def quantize_folder(folder: Path, kind: Quantization, dtype: str, shard_bytes: int) -> None:
+def quantize_folder(
+    folder: Path, kind: Quantization, dtype: str, shard_bytes: int, *, vision: bool = False
+) -> None:
     """Quantizes a merged model's weights with bitsandbytes, in place.
 
     Args:
@@ -136,15 +143,19 @@ def quantize_folder(folder: Path, kind: Quantization, dtype: str, shard_bytes: i
         kind: nf4 or int8.
         dtype: data type of its weights.
         shard_bytes: bytes of a weight file, at most.
+        vision: whether it is a vision-language model.
 
     Raises:
         OSError: the disk is full.
     """
-    left = unquantized_modules(skeleton(hub.load_config(str(folder)), str(folder)))
+    auto_class = LiveBase(str(folder), None, kind, True, torch.float32, vision).auto_class
+    modules = skeleton(hub.load_config(str(folder)), str(folder), auto_class)
+    left = left_unquantized(modules, vision=vision)
     stored: torch.dtype = getattr(torch, dtype)
     model = load_bare(
         str(folder),
         None,
+        auto_class=auto_class,
         dtype=stored,
         device_map={"": torch.device("cpu")},
         quantization_config=bitsandbytes_config(kind, True, stored, skip=left),

@@ -12,6 +12,7 @@ from medqlora.commands.diagnosis.base import cached, demo_base_is_built, weights
 from medqlora.commands.diagnosis.finding import Finding, first_line
 from medqlora.commands.diagnosis.hub import hub, without_hub
 from medqlora.commands.unsloth_first import import_unsloth_if_named
+from medqlora.config.backends import WITHOUT_UNSLOTH
 from medqlora.config.check import UnknownOptionError, check_options
 from medqlora.errors import InputError
 
@@ -101,8 +102,8 @@ class Trial:
         self.device = cli.trainer.strategy.root_device
         backend = cli.model.backend
         kind = type(backend).__name__
-        self.needs = frozenset({"unsloth"} if kind == "Unsloth" else ())
-        self.needs_cache = isinstance(backend, (TinyLlama, TinyVision)) or kind == "Unsloth"
+        self.needs = frozenset({"unsloth"} if kind in WITHOUT_UNSLOTH else ())
+        self.needs_cache = isinstance(backend, (TinyLlama, TinyVision)) or kind in WITHOUT_UNSLOTH
         if isinstance(backend, Transformers):
             self.attention = backend.attention
         if isinstance(backend, (TinyLlama, TinyVision)):

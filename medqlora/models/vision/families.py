@@ -29,6 +29,7 @@ class VisionFamily:
         inputs: the tensors of the image processor that the model takes.
         marks: the name of the argument that marks image tokens with 1, [B, T]; None where the model takes none.
         size: whether an image's number of tokens depends on its size.
+        around: the tokens of the placeholder directly around the image token; llama.cpp adds them by itself.
     """
 
     placeholder: str
@@ -36,6 +37,7 @@ class VisionFamily:
     inputs: tuple[str, ...] = ("pixel_values",)
     marks: str | None = None
     size: bool = False
+    around: tuple[str, str] = ("", "")
 
 
 def _llava_tokens(config: "PretrainedConfig", tensors: Mapping[str, Tensor]) -> int:
@@ -61,6 +63,7 @@ _QWEN = VisionFamily(
     ("pixel_values", "image_grid_thw"),
     "mm_token_type_ids",
     size=True,
+    around=("<|vision_start|>", "<|vision_end|>"),
 )
 FAMILIES: dict[str, VisionFamily] = {
     "llava": VisionFamily("{image}\n", _llava_tokens),
@@ -69,7 +72,10 @@ FAMILIES: dict[str, VisionFamily] = {
     "qwen3_vl": _QWEN,
     # images attend to themselves in both directions, which the marks tell
     "gemma3": VisionFamily(
-        "\n\n<start_of_image>{image}<end_of_image>\n\n", _gemma_tokens, marks="token_type_ids"
+        "\n\n<start_of_image>{image}<end_of_image>\n\n",
+        _gemma_tokens,
+        marks="token_type_ids",
+        around=("<start_of_image>", "<end_of_image>"),
     ),
 }
 

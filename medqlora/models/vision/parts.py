@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from medqlora.models.layers import base_model, is_linear, linear_layers, raw_weights, text_decoder
-from medqlora.models.quantization import import_bitsandbytes
+from medqlora.models.quantization import import_bitsandbytes, quant_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,3 +80,14 @@ def check_quantized(model: "PreTrainedModel", quantization: str) -> None:
             f"{len(different)} layers are not quantized as meant ({quantization} in the language model's layers "
             f"alone): the first, {different[0]}, {state}"
         )
+
+
+def cast_unquantized(model: "PreTrainedModel", dtype: torch.dtype) -> None:
+    """Casts every weight that is not quantized to `dtype`.
+
+    Of files that are already quantized transformers casts some weights and leaves others as stored: a vision tower's
+    linear layer then had a float32 bias and a bfloat16 weight.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point() and quant_state(weight) is None:
+            weight.data = weight.data.to(dtype)

@@ -103,6 +103,20 @@ class ImageProcessor:
             tensors[self.family.marks] = (input_ids == self.token_id).to(torch.int32)
         return tensors
 
+    def size(self, image: ImageFile) -> tuple[int, int]:
+        """(width, height) in pixels at which the tower sees an image.
+
+        Raises:
+            InputError: the file is no image that can be read.
+        """
+        tensors = self._tensors(image)
+        if "image_grid_thw" in tensors:  # in patches
+            _, height, width = tensors["image_grid_thw"][0].tolist()
+            patch = int(self._config.vision_config.patch_size)
+            return int(width) * patch, int(height) * patch
+        height, width = tensors["pixel_values"].shape[-2:]
+        return int(width), int(height)
+
     def save(self, folder: str) -> None:
         """Writes `preprocessor_config.json` into a folder."""
         self._processor.save_pretrained(folder)

@@ -104,7 +104,7 @@ COMMAND_LINE = [
         "--model.backend nowhere.Thing",
         "--model.backend nowhere.Thing: there is no such class: choose one of medqlora.models.Transformers, "
         "medqlora.models.Unsloth, medqlora.models.TinyLlama, medqlora.models.VisionLanguage, "
-        "medqlora.models.TinyVision",
+        "medqlora.models.TinyVision, medqlora.models.UnslothVision",
     ),
     (
         "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStoppin",

@@ -211,6 +211,27 @@ def test_names_that_match_no_layer_do_not_leave_a_vision_tower_quantized_unseen(
     check_quantized(plain.load(lora=None, adapter=None, device=CPU, dtype=torch.float32, seed=0), "none")
 
 
+def test_a_base_that_was_quantized_earlier_runs_in_the_runs_own_type(folder: Path) -> None:
+    """Of such files transformers casts some weights and leaves others as they are stored."""
+    import shutil
+
+    base = build_vision_base(folder / "sixteen-bits", "qwen2_5_vl")
+    stored = folder / "stored"
+    made = VisionLanguage(str(base)).load(lora=None, adapter=None, device=CPU, dtype=torch.bfloat16, seed=0)
+    made.save_pretrained(stored)
+    for file in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copyfile(base / file, stored / file)
+    backend = VisionLanguage(str(stored))
+    loaded = backend.load(lora=LoRA(r=2), adapter=None, device=CPU, dtype=torch.float32, seed=0)
+    types = {weight.dtype for weight in loaded.parameters()}
+    assert types == {torch.float32, torch.uint8}
+    picture = image_file(write_image(folder / "earlier.png"), "test")
+    record = Record("1", "Is there an effusion?", images=(picture,), answer="yes")
+    example = encode(record, lookup("medical"), backend.tokenizer(), 400, backend.images())
+    loss = backend.decoder(loaded).loss_sum(micro_batch([example], packed=False, pad_token_id=2))
+    assert torch.isfinite(loss)
+
+
 def test_a_text_base_and_a_missing_image_processor_are_refused(
     tiny_bases: dict[str, Path], folder: Path
 ) -> None:
