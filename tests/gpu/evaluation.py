@@ -75,16 +75,19 @@ def bandwidth() -> float:
 class Run:
     """A model, its tokenizer and questions."""
 
-    def __init__(self, file: str, tokenizer: str, shape: str, count: int) -> None:
+    def __init__(
+        self, file: str, tokenizer: str, shape: str | dict[str, Any], count: int, dtype: torch.dtype = DTYPE
+    ) -> None:
+        self.dtype = dtype
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer)
         self.prompt = lookup("medical")
         records = PubMedQA(path=file).read().test[:count]
         self.records = records
         encoded = encode_all(records, self.prompt, self.tokenizer, 1024, progress=False, cached=False)
         self.examples = {example.id: example for example in encoded}
-        fields = SHAPES[shape][1]
-        vocabulary = max(int(fields["vocab_size"]), len(self.tokenizer))  # type: ignore[arg-type]
-        base: Any = build_base({**fields, "vocab_size": vocabulary}, device=DEVICE, dtype=DTYPE)
+        fields: dict[str, Any] = {**(SHAPES[shape][1] if isinstance(shape, str) else shape)}
+        vocabulary = max(int(fields["vocab_size"]), len(self.tokenizer))
+        base: Any = build_base({**fields, "vocab_size": vocabulary}, device=DEVICE, dtype=dtype)
         base.config.use_cache = True
         base.config.eos_token_id = None
         self.base, self.model = base, add_adapters(base).eval()
@@ -99,12 +102,20 @@ class Run:
         )
         return DecodeEngine(decoder)
 
-    def predictor(self, engine: DecodeEngine | None, rows: int | None, tokens: int) -> Predictor:
+    def predictor(
+        self,
+        engine: DecodeEngine | None,
+        rows: int | None,
+        tokens: int,
+        *,
+        generate: bool = True,
+        packed: bool = True,
+    ) -> Predictor:
         return Predictor(
             self.model, Decoder(self.model), self.tokenizer, self.prompt,
-            EvaluationOptions(generate=True, max_new_tokens=NEW), device=DEVICE, max_prompt_tokens=1024,
-            micro_batch_tokens=tokens, rows=rows, packed=True, engine=engine,  # type: ignore[arg-type]
-            autocast=None if torch.float32 == DTYPE else DTYPE,
+            EvaluationOptions(generate=generate, max_new_tokens=NEW), device=DEVICE, max_prompt_tokens=1024,
+            micro_batch_tokens=tokens, rows=rows, packed=packed, engine=engine,  # type: ignore[arg-type]
+            autocast=None if self.dtype == torch.float32 else self.dtype,
         )  # fmt: skip
 
     def evaluate(
@@ -148,7 +159,7 @@ class Run:
         prompts = [prompt for prompt in prompts if len(prompt) >= 380][:rows] if rows < 9 else prompts[:rows]
         prompts = [prompt[:380] for prompt in prompts] if rows < 9 else prompts
         engine.limit(rows=rows, tokens=None, prefill_tokens=8192)
-        with torch.autocast(DEVICE.type, DTYPE, enabled=torch.float32 != DTYPE):
+        with torch.autocast(DEVICE.type, self.dtype, enabled=self.dtype != torch.float32):
             for _ in range(2):  # the first captures the graphs
                 waiting = {engine.add(Request(prompt, new)) for prompt in prompts}
                 while waiting:
@@ -174,7 +185,7 @@ class Run:
 
         prompts = [self.examples[record.id].prompt for record in self.records[:COMPARED]]
         started = time.perf_counter()
-        with torch.autocast(DEVICE.type, DTYPE, enabled=torch.float32 != DTYPE):
+        with torch.autocast(DEVICE.type, self.dtype, enabled=self.dtype != torch.float32):
             if engine is None:
                 found = [
                     tuple(text)
