@@ -31,24 +31,24 @@ def differences(one: list[Any], other: list[Any]) -> list[float]:
     ]
 
 
+def predicted(run: Run, engine: Any) -> list[Any]:
+    """The predictions of the engine in packed passes, or without one of transformers, a question at a time."""
+    packed = engine is not None
+    predictor = run.predictor(engine, 64, 8192 if packed else 1, generate=packed, packed=packed)
+    return list(predictor.predict(run.records, run.examples))
+
+
 def main(file: str, tokenizer: str, count: str = "100") -> int:
     expected: list[Any] = []
     right = True
     types = [torch.float32, torch.bfloat16] if DEVICE.type == "cuda" else [torch.float32]
     for dtype in types:
         run = Run(file, tokenizer, SMALL, int(count), dtype)
-        records, examples = run.records, run.examples
-
-        def predicted(engine: Any, packed: bool, run: Run = run) -> list[Any]:
-            tokens = 8192 if packed else 1
-            predictor = run.predictor(engine, 64, tokens, generate=engine is not None, packed=packed)
-            return list(predictor.predict(records, examples))
-
-        theirs = predicted(None, packed=False)
+        theirs = predicted(run, None)
         expected = expected or theirs
         for name, cached in (("nf4", False), ("cached", True)):
             engine = run.engine(cached)
-            ours = predicted(engine, packed=True)
+            ours = predicted(run, engine)
             engine.release()
             gaps, from_float32 = differences(ours, theirs), differences(ours, expected)
             decisions = sum(a.decision == b.decision for a, b in zip(ours, theirs, strict=True))

@@ -26,7 +26,7 @@ NF4_ROWS = 2
 
 
 class DecodePass:
-    """Passes over the first rows of a cache, from static buffers, so that they can run as CUDA graphs.
+    """Passes over the first slots of a cache, from static buffers, so that they can run as CUDA graphs.
 
     A pass reads and writes nothing on the host; the embedding or the head in host memory run outside of the graph.
     Weights that are not kept dequantized are dequantized in each pass, as in training.
@@ -96,7 +96,7 @@ class DecodePass:
             hidden = self._kernels.run(x.clone() if self._hosted else x, self.state[:, :rows], longest)
             return hidden if self._head_apart else decoder.head(hidden)
         step = _step(decoder, positions)
-        places = torch.arange(rows, device=positions.device)
+        places = self._cache.newest(positions)
         masks: dict[int | None, Tensor] = {}
         for index, layer in enumerate(decoder.layers):
             window = layer.first.window
@@ -111,11 +111,8 @@ class DecodePass:
         """The layer's output [rows, D] from its input."""
         rows, longest = mask.shape[0], mask.shape[-1]
         projected = layer.first.project(x, step)
-        keys, values = self._cache.keys(index), self._cache.values(index)
-        at = (places, self.state[1, :rows])
-        keys.index_put_(at, projected.k)
-        values.index_put_(at, projected.v)
-        attended = attend_cached(projected.q, keys[:rows, :longest], values[:rows, :longest], mask)
+        self._cache.append(index, projected.k, projected.v, places)
+        attended = attend_cached(projected.q, *self._cache.read(index, rows, longest), mask)
         return layer.second.forward(attended, x, None, step.functions)[0]
 
 

@@ -99,13 +99,15 @@ class TextWriter:
         engine.limit(
             rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
         )
-        engine.expected = len(group.requests)
+        engine.expect(group.requests)
         try:
             scores = score(group.decoder_of)
             group.finish()
         except BaseException:
             engine.release()  # rows without keys must not be continued
             raise
+        finally:
+            engine.expect(())
         return scores, group.tokens
 
     def _request(self, example: Encoded) -> Request:
@@ -147,8 +149,7 @@ class _Group:
         """Slots for these rows, once enough others have ended; for as many as the cache can hold together."""
         if not requests:
             return []
-        longest = max(requests, key=lambda request: len(request.prompt))
-        wanted = self.engine.room(longest, len(requests))
+        wanted = self.engine.room(requests)
         while not (numbers := self.engine.reserve(requests, wanted)):
             if not self.engine.busy:
                 break
