@@ -39,6 +39,7 @@ class KeyValueCache:
     def __init__(self, layers: int, heads: Heads, dtype: torch.dtype, device: torch.device) -> None:
         self._layers, self._heads, self._dtype, self._device = layers, heads, dtype, device
         self.version = 0
+        self._free: list[int] = []
         self._owned: list[list[int]] = []
         self._allocate(0)
         self._new_table(0, 0)

@@ -143,7 +143,8 @@ class KernelPass:
         kernels.attend[(rows, heads.keys, chunks)](
             q, self._cache.keys(index), self._cache.values(index), self._cache.table, positions, parts, tops, totals,
             heads.width**-0.5, layer.first.window or 0, self._cache.table.stride(0), heads.queries, heads.keys, chunks,
-            SIZE=BLOCK, SHARED=shared, GROUP=max(16, triton.next_power_of_2(shared)), WIDTH=heads.width, BLOCK=kernels.KEYS,
+            SIZE=BLOCK, SHARED=shared, GROUP=max(16, triton.next_power_of_2(shared)), WIDTH=heads.width,
+            BLOCK=kernels.KEYS,
         )  # fmt: skip
         operand = self._products[id(layer.second.o)].operand(rows)
         kernels.combine[(rows, heads.queries)](

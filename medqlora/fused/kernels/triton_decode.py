@@ -185,8 +185,8 @@ def _turned(  # type: ignore[no-untyped-def]
 def heads(  # type: ignore[no-untyped-def]
     product, low, up, owners, adapters, bias, squares, cos, sin, q_norm, k_norm, positions, q, keys, values, table,
     rows, width, low_width, up_row, hidden, eps, head_eps, first, queries, key_heads, columns,
-    SIZE: tl.constexpr, SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr, ROUTED: tl.constexpr,
-    BIAS: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr,
+    SIZE: tl.constexpr, SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr,
+    ROUTED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """One head of q, k or v of one row: rotates q and k, and writes k and v to the cache at the row's position.
 

@@ -20,7 +20,6 @@ from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Re
 from medqlora.inference.decoding.sampling import Chooser, choose
 from medqlora.records import Encoded
 
-
 #: a row of the cache's table on a GPU has room for a multiple of so many tokens: few sizes, and few graphs
 _LENGTH_MULTIPLE = 256
 

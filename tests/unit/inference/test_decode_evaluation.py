@@ -1,6 +1,5 @@
 """An evaluation with the decode engine: one prefill scores the labels and begins the texts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
