@@ -303,6 +303,7 @@ def build_evaluator(
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
     engine: DecodeEngine | None = None,
     sampling: Sampling | None = None,
+    memory: int | None = None,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -314,6 +315,7 @@ def build_evaluator(
         generating: context in which `model` can generate, see `Backend.generating`.
         engine: generates; its decoder is `decoder`. None for `model` itself.
         sampling: how `engine` chooses tokens; None for greedy.
+        memory: bytes of a GPU's memory that `engine` may fill; None for what is free.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
     length, inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
@@ -332,7 +334,7 @@ def build_evaluator(
                 images=None if inputs is None else ([one.images for one in examples], inputs),
             )
 
-    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)
+    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens, memory=memory)
     writer = None
     if engine is not None and options.generate:
         writer = TextWriter(

@@ -12,7 +12,8 @@ from medqlora.fused.attention_half import Heads
 #: tokens of a block
 BLOCK = 16
 #: blocks that no row has: zeros, which stand behind the last block of each row; and what idle rows of a pass write to
-_EMPTY, _SCRATCH, _OWN = 0, 1, 2
+_EMPTY, _SCRATCH = 0, 1
+RESERVED = 2
 
 
 def blocks_for(tokens: int) -> int:
@@ -97,24 +98,24 @@ class KeyValueCache:
             return
         old = self._all
         self._allocate(blocks)
-        source, target = [block for slot in self._owned for block in slot], range(_OWN, _OWN + taken)
+        source, target = [block for slot in self._owned for block in slot], range(RESERVED, RESERVED + taken)
         renamed = dict(zip(source, target, strict=True))
         # layer by layer: a copy of all in between would take as much again
         index = torch.tensor(source, device=self._device)
         for new, kept in zip(self._all.flatten(0, 1), old.flatten(0, 1), strict=True):
-            new[_OWN : _OWN + taken] = kept[index]
+            new[RESERVED : RESERVED + taken] = kept[index]
         for slot, owned in enumerate(self._owned):
             self._own(slot, [renamed[block] for block in owned])
-        self._free = [block for block in self._free if block >= _OWN + taken]
+        self._free = [block for block in self._free if block >= RESERVED + taken]
 
     def _allocate(self, blocks: int) -> None:
         """Buffers of zeros, in which all blocks are free."""
-        count = _OWN + blocks if blocks else 0
+        count = RESERVED + blocks if blocks else 0
         size = (2, self._layers, count, BLOCK, self._heads.keys, self._heads.width)
         # a masked token has the weight 0, and 0 times an uninitialised value may be NaN
         self._all = torch.zeros(size, dtype=self._dtype, device=self._device)
         self.blocks = blocks
-        self._free = list(range(_OWN + blocks - 1, _OWN - 1, -1))
+        self._free = list(range(RESERVED + blocks - 1, RESERVED - 1, -1))
         self.version += 1
 
     def widen(self, slots: int, tokens: int) -> bool:

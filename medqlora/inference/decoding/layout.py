@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 from medqlora.fused.decoding.cache import BLOCK, blocks_for
 
+#: most texts at once where the memory decides
+MOST_ROWS = 256
+#: share of a GPU's free memory that the cache takes then
+CACHE_SHARE = 0.85
 #: a cache that has to grow, without being told how far, grows by this factor at least
 _GROWTH = 1.5
 
@@ -46,10 +50,9 @@ class Layout:
 
     def together(self, needs: Sequence[int]) -> int:
         """The most blocks that rows of these tokens take at a time, whatever their order."""
-        blocks = sum(sorted(map(blocks_for, needs), reverse=True)[: self.rows])
-        if self._blocks is None:
-            return blocks
-        return min(blocks, max(self._blocks, max(map(blocks_for, needs), default=0)))
+        sizes = sorted(map(blocks_for, needs), reverse=True)
+        blocks = sum(sizes[: self.rows])
+        return blocks if self._blocks is None else min(blocks, max([self._blocks, *sizes[:1]]))
 
     def place(self, blocks: int, active: Sequence[int], wanted: Sequence[int], expected: int = 0) -> Placed:
         """How many of the wanted rows have room now, and the cache's size for them.
@@ -68,3 +71,11 @@ class Layout:
         if self._blocks is not None:
             size = max(needed, min(size, self._blocks))
         return Placed(count, size)
+
+
+def given_tokens(rows: int, micro_batch_tokens: int, max_new_tokens: int) -> int:
+    """The most tokens of the cache where the number of rows is given.
+
+    Twice a pass's prompts, and the new tokens: as much as the cache of transformers, which is copied as it grows.
+    """
+    return 2 * micro_batch_tokens + rows * max_new_tokens
