@@ -27,7 +27,9 @@ from medqlora.inference.decoding import DecodeEngine, Request
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.models import Decoder
 from medqlora.models.quantization import settle
-from medqlora.planner import Setting, Shape, plan
+from medqlora.planner import Setting, Shape, Work, plan, with_budget
+from medqlora.planner.fitting import with_cache_in
+from medqlora.planner.memory import GIB
 from medqlora.profiling.random_model import add_adapters, build_base
 from medqlora.profiling.shapes import SHAPES
 from medqlora.records import Encoded
@@ -37,6 +39,8 @@ DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 NEW = 64
 #: questions whose texts are compared, and those at once
 COMPARED, ROWS = 64, 64
+#: texts at once, tokens of a pass over prompts, and most GiB; of the evaluations of all questions
+SETTINGS = ((ROWS, 8192, None), (None, 4096, 10.0), (None, 8192, None))
 
 
 def say(**values: Any) -> None:
@@ -108,48 +112,59 @@ class Run:
         rows: int | None,
         tokens: int,
         *,
+        memory: int | None = None,
         generate: bool = True,
         packed: bool = True,
     ) -> Predictor:
         return Predictor(
             self.model, Decoder(self.model), self.tokenizer, self.prompt,
             EvaluationOptions(generate=generate, max_new_tokens=NEW), device=DEVICE, max_prompt_tokens=1024,
-            micro_batch_tokens=tokens, rows=rows, packed=packed, engine=engine,  # type: ignore[arg-type]
+            micro_batch_tokens=tokens, rows=rows, memory=memory, packed=packed, engine=engine,
             autocast=None if self.dtype == torch.float32 else self.dtype,
         )  # fmt: skip
 
     def evaluate(
-        self, name: str, engine: DecodeEngine | None, count: int, *, rows: int | None, tokens: int = 8192
+        self,
+        name: str,
+        engine: DecodeEngine | None,
+        count: int,
+        *,
+        rows: int | None,
+        tokens: int = 8192,
+        memory: int | None = None,
     ) -> list[Any]:
         """Prints seconds and peak, and returns the predictions."""
-        predictor = self.predictor(engine, rows, tokens)
+        predictor = self.predictor(engine, rows, tokens, memory=memory)
         records = self.records[:count]
         peak_gib(reset=True)
         started = time.perf_counter()
         predictions = predictor.predict(records, self.examples)
         synchronize()
-        seconds = time.perf_counter() - started
-        planned = None if engine is None or rows is None else round(self.planned(engine, rows, tokens), 2)
         say(
-            evaluation=name,
-            questions=count,
-            rows=rows,
-            seconds=round(seconds, 2),
-            peak_gib=peak_gib(),
-            planned_gib=planned,
-        )
+            evaluation=name, questions=count, rows=rows, prefill_tokens=tokens,
+            limit_gib=None if memory is None else memory / GIB,
+            seconds=round(time.perf_counter() - started, 2), peak_gib=peak_gib(),
+            planned_gib=None if engine is None else self.planned(engine, rows, tokens, memory),
+        )  # fmt: skip
         return predictions
 
-    def planned(self, engine: DecodeEngine, rows: int, tokens: int) -> float:
-        """GiB of `plan` for a generation, without what only training has."""
-        longest = max(len(example.prompt) for example in self.examples.values())
+    def planned(
+        self, engine: DecodeEngine, rows: int | None, tokens: int, memory: int | None
+    ) -> float | None:
+        """GiB of `plan` for a generation, without what only training has; None where the free memory decides."""
         cached = self.layers if engine.decoder.groups[0].kept is not None else 0
-        setting = Setting(
-            engine="fused", checkpointing="none", cached=cached, new_tokens=NEW, rows=rows, decodes=True,
-            prompt_tokens=rows * longest, score_tokens=tokens,
-        )  # fmt: skip
-        parts = plan(Shape.of(self.base.config), setting).phases["generate"]
-        return sum(size for part, size in parts.items() if part not in ("optimizer", "gradients")) / 2**30
+        lengths = [(len(each.prompt), len(each.completion)) for each in self.examples.values()]
+        work = Work(lengths, 8, rows or 1, 0)
+        setting = Setting(checkpointing="none", cached=cached, new_tokens=NEW, decodes=True)
+        shape, setting = Shape.of(self.base.config), with_budget(setting, work, tokens)
+        trained = ("optimizer", "gradients")
+        if memory is not None:
+            extra = sum(plan(shape, setting).phases["generate"][part] for part in trained)
+            setting = with_cache_in(shape, setting, work, memory + extra, rows=rows)
+        elif rows is None:
+            return None
+        parts = plan(shape, setting).phases["generate"]
+        return round(sum(size for part, size in parts.items() if part not in trained) / GIB, 2)
 
     def speed(self, name: str, engine: DecodeEngine, rows: int, bytes_per_s: float, new: int = NEW) -> None:
         """Prints tokens a second of decoding, after the prefill."""
@@ -254,9 +269,11 @@ def main(file: str, tokenizer: str, shape: str = "llama-3-8b", count: str = "500
             run.speed(name, engine, rows, bytes_per_s)
         engine.release()
         texts[name] = run.texts(name, engine, ROWS)
-        for rows in (ROWS, None):
-            scores[name] = run.evaluate(name, engine, int(count), rows=rows)
-            engine.release()
+        for rows, tokens, limit in SETTINGS:
+            if limit is None or not cached:
+                memory = None if limit is None else int(limit * GIB)
+                scores[name] = run.evaluate(name, engine, int(count), rows=rows, tokens=tokens, memory=memory)
+                engine.release()
         del engine
     scores["transformers"] = run.evaluate("transformers", None, few, rows=ROWS, tokens=65536)
     texts["transformers"] = run.texts("transformers", None, ROWS)

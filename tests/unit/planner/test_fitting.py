@@ -7,7 +7,13 @@ import pytest
 
 from medqlora.data.batching.loader import StepLoader
 from medqlora.planner import Setting, Shape, Work, fill, plan, with_budget
-from medqlora.planner.fitting import imbalance, largest_budgets, largest_micro_batch, relative_time, with_cache_in
+from medqlora.planner.fitting import (
+    imbalance,
+    largest_budgets,
+    largest_micro_batch,
+    relative_time,
+    with_cache_in,
+)
 from medqlora.planner.memory import GIB
 from medqlora.profiling.lengths import random_examples
 from medqlora.profiling.shapes import SHAPES
