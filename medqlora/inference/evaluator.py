@@ -322,17 +322,14 @@ def build_evaluator(
 
     def generate_texts(examples: Sequence[Encoded], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
+            prompts = [example.prompt for example in examples]
             return generate(
-                model,
-                [example.prompt for example in examples],
-                max_new_tokens=length,
-                end_token_ids=end_token_ids,
-                pad_token_id=pad_token_id,
+                model, prompts, max_new_tokens=length, end_token_ids=end_token_ids, pad_token_id=pad_token_id,
                 device=device,
                 left_padding=getattr(decoder, "state", None) is None,
                 on_token=on_token,
                 images=None if inputs is None else ([one.images for one in examples], inputs),
-            )
+            )  # fmt: skip
 
     limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens, memory=memory)
     writer = None
