@@ -4,19 +4,18 @@
 
 Random weights part early, since the best tokens are close together everywhere; a pretrained model shows how often
 texts part in use. Weights in NF4 and cached, all questions through the rows at once; of transformers also texts with
-another number of rows, which round differently. Prints a JSON line a comparison: equal texts, and of the first tokens
-that differ the largest distance of the two best logits, relative to the best. In float32 all texts are equal.
+another number of rows, which round differently. Prints a JSON line a comparison: equal texts; in bfloat16 a float32
+pass then judges the tokens where texts part (see `partings`). In float32 all texts are equal.
 """
 
 import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from generation import DEVICE, ROUNDING, margin
+from partings import DEVICE, Parting, autocast, in_roundings, partings, to_float32
 from transformers import AutoTokenizer
 
 from medqlora.data import PubMedQA, encode_all, lookup
@@ -45,12 +44,9 @@ class Texts:
         self.model.eval()
         self.layers: int = self.model.config.num_hidden_layers
 
-    def _context(self) -> torch.autocast:
-        return torch.autocast(DEVICE.type, self.dtype, enabled=self.dtype != torch.float32)
-
     def of_transformers(self, rows: int, count: int | None = None) -> list[list[int]]:
         prompts = self.prompts[:count]
-        with self._context():
+        with autocast(self.dtype):
             return [
                 text
                 for first in range(0, len(prompts), rows)
@@ -68,7 +64,7 @@ class Texts:
             cached=self.layers if cached else 0,
         )
         engine = DecodeEngine(decoder, rows=rows, prefill_tokens=8192, gather=0.25)
-        with self._context():
+        with autocast(self.dtype):
             numbers = [engine.add(Request(prompt, self.new, self.ends)) for prompt in self.prompts[:count]]
             written: dict[int, list[int]] = {number: [] for number in numbers}
             for event in engine.run():
@@ -78,47 +74,42 @@ class Texts:
 
     def compare(
         self, name: str, mine: Sequence[list[int]], theirs: Sequence[list[int]], seconds: float
-    ) -> bool:
-        """Prints equal texts, and the margins of the first different tokens; whether rounding explains all."""
-        margins = []
-        end = self.ends[0]
-        for prompt, one, other in zip(self.prompts, mine, theirs, strict=False):
-            if one == other:
-                continue
-            a, b = [*one, end], [*other, end]
-            first = next(place for place, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
-            with self._context():
-                margins.append(margin(self.model, prompt + other[:first], a[first], b[first]))
-        most = ROUNDING if self.dtype != torch.float32 else 1e-5
-        right = max(margins, default=0.0) <= most
+    ) -> list[Parting]:
+        """Prints how many texts are equal, and returns where the others part."""
+        prompts = self.prompts[: len(mine)]
+        apart = partings(self.model, self.dtype, prompts, mine, theirs[: len(mine)], end=self.ends[0])
         say(
-            texts=name, type=str(self.dtype), compared=len(mine), equal=len(mine) - len(margins),
-            tokens=sum(map(len, mine)), largest_margin=round(max(margins, default=0.0), 6),
-            beyond_rounding=sum(each > most for each in margins), right=right, seconds=round(seconds, 1),
+            texts=name, type=str(self.dtype), compared=len(mine), equal=len(mine) - len(apart),
+            tokens=sum(map(len, mine)), seconds=round(seconds, 1),
         )  # fmt: skip
-        return right
+        return apart
 
 
-def main(
-    folder: str, file: str, dtype: str, count: str = "500", new: str = "64", rows: str = "250", save: str = ""
-) -> int:
+def main(folder: str, file: str, dtype: str, count: str = "500", new: str = "64", rows: str = "250") -> int:
     texts = Texts(folder, file, getattr(torch, dtype), int(count), int(new))
-    wide = int(rows)
     started = time.perf_counter()
-    theirs = texts.of_transformers(wide)
-    say(transformers_s=round(time.perf_counter() - started, 1), rows=wide)
-    right = True
+    theirs = texts.of_transformers(int(rows))
+    say(transformers_s=round(time.perf_counter() - started, 1), rows=int(rows))
     few = min(60, int(count))
+    apart: dict[str, list[Parting]] = {}
     kinds = (("nf4", 64, False, None), ("cached", 64, True, None), ("nf4, one row", 1, False, few))
     for name, many, cached, limit in kinds:
         started = time.perf_counter()
         mine = texts.of_engine(many, cached, limit)
-        right &= texts.compare(f"engine, {name}", mine, theirs, time.perf_counter() - started)
+        apart[name] = texts.compare(f"engine, {name}", mine, theirs, time.perf_counter() - started)
+    right = texts.dtype != torch.float32 or not any(apart.values())
     started = time.perf_counter()
     others = texts.of_transformers(few, few)
-    texts.compare(f"transformers, {few} rows", others, theirs, time.perf_counter() - started)
-    if save:
-        Path(save).write_text(json.dumps({"transformers": theirs}), encoding="utf-8")
+    apart["transformers"] = texts.compare(
+        f"transformers, {few} rows", others, theirs, time.perf_counter() - started
+    )
+    if texts.dtype != torch.float32:
+        to_float32(texts.model)
+        for name, some in apart.items():
+            shares = in_roundings(texts.model, some)
+            most, mean = max(shares, default=0.0), sum(shares) / max(1, len(shares))
+            right &= name == "transformers" or most <= 1.0
+            say(partings=name, texts=len(shares), in_roundings=round(most, 3), mean=round(mean, 3))
     return int(not right)
 
 

@@ -25,6 +25,8 @@ class Graphs:
     def __init__(self, device: torch.device) -> None:
         self._on = device.type == "cuda"
         self._device = device
+        #: of all captures: each stream has workspaces of its own, 64 MiB on an H200
+        self._stream: torch.cuda.Stream | None = None
         self._captured: OrderedDict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = OrderedDict()
 
     def clear(self) -> None:
@@ -60,7 +62,9 @@ class Graphs:
 
     def _capture(self, body: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """A graph of the pass and its result's buffer."""
-        stream = torch.cuda.Stream(self._device)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        stream = self._stream
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):  # compiles kernels and allocates workspaces outside of the capture
             body()
