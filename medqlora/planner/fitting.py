@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from medqlora.data.batching.loader import epoch_order
 from medqlora.data.batching.packing import deal, split_by_budget
 from medqlora.fused.decoding.cache import BLOCK
+from medqlora.fused.decoding.decode_pass import fastest_rows
 from medqlora.inference.decoding.layout import CACHE_SHARE, MOST_ROWS, Layout, given_tokens
 from medqlora.planner.memory import Setting, plan, recomputed_layers
 from medqlora.planner.shape import Shape
@@ -122,6 +123,9 @@ def with_cache_in(shape: Shape, setting: Setting, work: Work, memory: int, *, ro
     if rows is not None:
         tokens = min(tokens, given_tokens(rows, setting.score_tokens, setting.new_tokens))
     layout = Layout(MOST_ROWS if rows is None else rows, tokens)
+    most = layout.fitting(needs)
+    if setting.cached < shape.layers and (fewer := fastest_rows(most)) < most:
+        layout = Layout(fewer, tokens)
     count = min(layout.rows, len(needs))
     return replace(
         setting,

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from medqlora.fused.decoding.cache import BLOCK, RESERVED
+from medqlora.fused.decoding.graphs import WORKSPACE_BYTES
 
 
 class Generation(NamedTuple):
@@ -15,6 +16,7 @@ class Generation(NamedTuple):
         token: bytes of a token's keys and values, over all layers.
         forward: bytes of a token in a pass without gradients.
         logits: bytes of a row's logits.
+        on_gpu: whether passes are CUDA graphs.
     """
 
     rows: int
@@ -23,6 +25,7 @@ class Generation(NamedTuple):
     token: int
     forward: int
     logits: int
+    on_gpu: bool = True
 
 
 def decoding_parts(generation: Generation) -> dict[str, int]:
@@ -31,4 +34,5 @@ def decoding_parts(generation: Generation) -> dict[str, int]:
         "activations": generation.prefill * generation.forward,
         "keys and values": (generation.cache + RESERVED * BLOCK) * generation.token,
         "logits": generation.rows * generation.logits,
+        **({"CUDA graphs' workspaces": WORKSPACE_BYTES} if generation.on_gpu else {}),
     }

@@ -194,6 +194,7 @@ def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
                 token=token,
                 forward=_forward_bytes(shape, setting),
                 logits=shape.vocabulary * (setting.width + 4),
+                on_gpu=setting.device == "cuda",
             )
         )
     return {

@@ -23,6 +23,10 @@ LENGTH_MULTIPLE = 256
 KERNEL_LENGTH_MULTIPLE = 2048
 #: rows up to which the kernels take NF4 where weights are kept in 16 bits too, since it is faster
 NF4_ROWS = 2
+#: most rows that the kernels multiply with NF4; for more, each group is dequantized in each pass
+MOST_NF4_ROWS = 64
+#: so many times as many rows are written faster by dequantization than the most without
+_WORTH = 3
 
 
 class DecodePass:
@@ -61,6 +65,11 @@ class DecodePass:
     def rows(self, count: int) -> int:
         """Rows of a pass for `count` of them: on a GPU the next bucket, for which one graph is captured."""
         return min(bucket(count), self._cache.slots) if self._gpu else count
+
+    def fastest(self, count: int) -> int:
+        """The number of rows up to `count` with which most tokens a second are written."""
+        dequantizes = any(group.kept is None for group in self._decoder.groups)
+        return fastest_rows(count) if self._kernels is not None and dequantizes else count
 
     @torch.no_grad()
     def run(self, rows: int, longest: int, kind: tuple[object, ...]) -> Tensor:
@@ -132,6 +141,11 @@ def kernels_fit(decoder: FusedDecoder) -> bool:
     from medqlora.fused.decoding.kernel_pass import unfit
 
     return unfit(decoder) is None
+
+
+def fastest_rows(count: int) -> int:
+    """`DecodePass.fastest` of the kernels with NF4."""
+    return MOST_NF4_ROWS if MOST_NF4_ROWS < count < _WORTH * MOST_NF4_ROWS else count
 
 
 def bucket(count: int) -> int:

@@ -5,6 +5,7 @@ from torch import nn
 
 from medqlora.config.model import Decoding
 from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused.decoding.graphs import WORKSPACE_BYTES
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
@@ -127,11 +128,13 @@ def cache_limits(
 
 
 def _pass_bytes(decoder: FusedDecoder, tokens: int) -> int:
-    """The transient bytes of a prefill: activations, a dequantized weight group, and logits in two types."""
+    """The transient bytes of a prefill: activations, a dequantized weight group, logits in two types, workspaces."""
     down = decoder.layers[0].second.down
     activations = tokens * (3 * down.inputs + 4 * down.outputs) * decoder.dtype.itemsize
     weights = max(group.outputs * group.inputs for group in decoder.groups) * decoder.dtype.itemsize
-    return activations + weights + HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
+    logits = HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
+    workspaces = WORKSPACE_BYTES if decoder.norm[0].is_cuda else 0
+    return max(activations + weights, logits) + workspaces
 
 
 def _free_bytes(device: torch.device) -> int:

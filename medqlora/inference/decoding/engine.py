@@ -175,6 +175,10 @@ class DecodeEngine:
         """How many of the requests, from the first on, have room together where nothing else is in the cache."""
         return self._layout.fitting([request.tokens for request in requests])
 
+    def fastest(self, count: int) -> int:
+        """The number of rows up to `count` with which most tokens a second are written."""
+        return self._pass.fastest(count)
+
     def reserve(self, requests: Sequence[Request], at_least: int = 1) -> list[int]:
         """Slots for as many of the requests as have room now, in order; `prefill` comes next.
 

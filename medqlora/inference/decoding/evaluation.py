@@ -95,10 +95,11 @@ class TextWriter:
     def _write(
         self, group: "_Group", score: Callable[[Passes], _Scores], limits: CacheLimits
     ) -> tuple[_Scores, list[list[int]]]:
-        engine = self._engine
-        engine.limit(
-            rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
-        )
+        engine, tokens, prefill = self._engine, limits.tokens, limits.prefill_tokens
+        engine.limit(rows=limits.rows, tokens=tokens, prefill_tokens=prefill, gather=0.25)
+        most = engine.room(group.requests)
+        if (fewer := engine.fastest(most)) < most:
+            engine.limit(rows=fewer, tokens=tokens, prefill_tokens=prefill, gather=0.25)
         engine.expect(group.requests)
         try:
             scores = score(group.decoder_of)

@@ -106,7 +106,8 @@ def test_the_texts_of_an_evaluation_fill_the_memory_or_what_the_user_gives() -> 
     assert small.plan.total("generate") <= 10 * GIB
     # with a number of rows too; and at least one text
     numbers = [
-        planned(80, graphs="off", generate=True, data={"eval_memory_gib": gib}).setting for gib in (1, 6.6, 60)
+        planned(80, graphs="off", generate=True, data={"eval_memory_gib": gib}).setting
+        for gib in (1, 6.6, 60)
     ]
     assert [each.rows for each in numbers] == [16, 16, 16]
     assert numbers[0].cache_tokens == 384
