@@ -151,13 +151,16 @@ class Run:
     def planned(
         self, engine: DecodeEngine, rows: int | None, tokens: int, memory: int | None
     ) -> float | None:
-        """GiB of `plan` for a generation, without what only training has; None where the free memory decides."""
+        """GiB of `plan` for a generation, without what only training has."""
         cached = self.layers if engine.decoder.groups[0].kept is not None else 0
         lengths = [(len(each.prompt), len(each.completion)) for each in self.examples.values()]
         work = Work(lengths, 8, rows or 1, 0)
         setting = Setting(checkpointing="none", cached=cached, new_tokens=NEW, decodes=True)
         shape, setting = Shape.of(self.base.config), with_budget(setting, work, tokens)
         trained = ("optimizer", "gradients")
+        if rows is None and memory is None and DEVICE.type == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            memory = free + torch.cuda.memory_reserved()
         if memory is not None:
             extra = sum(plan(shape, setting).phases["generate"][part] for part in trained)
             setting = with_cache_in(shape, setting, work, memory + extra, rows=rows)

@@ -90,7 +90,7 @@ def main(folder: str, file: str, dtype: str, count: str = "500", new: str = "64"
     started = time.perf_counter()
     theirs = texts.of_transformers(int(rows))
     say(transformers_s=round(time.perf_counter() - started, 1), rows=int(rows))
-    few = min(60, int(count))
+    few = min(32, int(count))
     apart: dict[str, list[Parting]] = {}
     kinds = (("nf4", 64, False, None), ("cached", 64, True, None), ("nf4, one row", 1, False, few))
     for name, many, cached, limit in kinds:
