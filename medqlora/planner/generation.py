@@ -30,9 +30,11 @@ class Generation(NamedTuple):
 
 def decoding_parts(generation: Generation) -> dict[str, int]:
     """Part → bytes. The cache is allocated once, before the first pass over prompts."""
+    activations = generation.prefill * generation.forward
     return {
-        "activations": generation.prefill * generation.forward,
+        "activations": activations,
         "keys and values": (generation.cache + RESERVED * BLOCK) * generation.token,
-        "logits": generation.rows * generation.logits,
+        # of decoding, which has no activations of a prefill beside it
+        "logits": max(0, generation.rows * generation.logits - activations),
         **({"CUDA graphs' workspaces": WORKSPACE_BYTES} if generation.on_gpu else {}),
     }
