@@ -1,5 +1,6 @@
 """The options under `--data.`: what is read, and how it is put into batches."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,14 @@ SAMPLES = ("train_samples", "validation_samples", "test_samples")
 EVAL_ROWS = 16
 #: numbers that are at least 1
 COUNTS = ("max_prompt_tokens", "batch_size", "micro_batch_tokens", "eval_batch_size", *SAMPLES)
+
+
+def check_memory(value: float | None) -> None:
+    """Raises InputError for an `eval_memory_gib` that is no amount of memory."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise InputError(
+            f"--data.eval_memory_gib is {value}: it has to be above 0, in GiB (10 for a 12 GB GPU)"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class DataOptions:
         eval_batch_size: answers generated at once in evaluation, at most; fewer where their prompts have more than
             `micro_batch_tokens` together. "auto" fills the free memory where the decode engine generates, and is 16
             elsewhere.
+        eval_memory_gib: GPU memory, the model's included, up to which the texts of an evaluation may fill it where the
+            decode engine generates: fewer are generated at once, down to one. Null for what is free.
         seed: of the sample, the order of the examples and the adapters' initialisation.
         allow_test_questions: train although training or validation holds test questions of a published benchmark; the
             adapter's record says so.
@@ -72,6 +83,7 @@ class DataOptions:
     label_smoothing: float = 0.0
     stage_schedule: StageSchedule = "one"
     eval_batch_size: int | Literal["auto"] = EVAL_ROWS
+    eval_memory_gib: float | None = None
     seed: int = 0
     allow_test_questions: bool = False
 
@@ -80,8 +92,14 @@ class DataOptions:
         """`topics` as a tuple; none for all questions."""
         return (self.topics,) if isinstance(self.topics, str) else tuple(self.topics or ())
 
+    @property
+    def eval_memory(self) -> int | None:
+        """`eval_memory_gib` in bytes."""
+        return None if self.eval_memory_gib is None else int(self.eval_memory_gib * 2**30)
+
     def check(self) -> None:
         """Raises InputError for values that no data can make right."""
+        check_memory(self.eval_memory_gib)
         for option in COUNTS:
             value = getattr(self, option)
             if value not in (None, "auto") and value < 1:

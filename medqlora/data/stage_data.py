@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from medqlora.config.data import SAMPLES, DataOptions
+from medqlora.config.data import SAMPLES, DataOptions, check_memory
 from medqlora.data import Prompt, Source, encode_all, end_token_ids, read_questions
 from medqlora.data.batching.budget import TokenBudget
 from medqlora.data.batching.epochs import EpochPlan, Part
@@ -80,6 +80,8 @@ class StageData(SetSizes):
         self.eval_batch_size = options.eval_batch_size
         #: the same as a number, None where the memory decides
         self.eval_rows = None if options.eval_batch_size == "auto" else options.eval_batch_size
+        #: bytes of GPU memory that an evaluation may fill, None for what is free
+        self.eval_memory = options.eval_memory
         self.seed = options.seed
         self.allow_test_questions = options.allow_test_questions
         self.budget = TokenBudget(options.micro_batch_tokens)
@@ -116,6 +118,7 @@ class StageData(SetSizes):
         for option, value in values.items():
             if isinstance(value, int) and value < 1:
                 raise InputError(f"--data.{option} is {value}: it has to be at least 1")
+        check_memory(self.options.eval_memory_gib)
         check_stages(self.training_stages)
         if not -(2**63) <= self.seed < 2**63:  # torch's range
             raise InputError(f"--data.seed is {self.seed}: it has to be below 2**63")

@@ -303,6 +303,7 @@ def build_evaluator(
     generating: Callable[[], AbstractContextManager[None]] = nullcontext,
     engine: DecodeEngine | None = None,
     sampling: Sampling | None = None,
+    memory: int | None = None,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -314,25 +315,23 @@ def build_evaluator(
         generating: context in which `model` can generate, see `Backend.generating`.
         engine: generates; its decoder is `decoder`. None for `model` itself.
         sampling: how `engine` chooses tokens; None for greedy.
+        memory: bytes of a GPU's memory that `engine` may fill; None for what is free.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
     length, inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
 
     def generate_texts(examples: Sequence[Encoded], on_token: OnToken | None = None) -> list[list[int]]:
         with generating():
+            prompts = [example.prompt for example in examples]
             return generate(
-                model,
-                [example.prompt for example in examples],
-                max_new_tokens=length,
-                end_token_ids=end_token_ids,
-                pad_token_id=pad_token_id,
+                model, prompts, max_new_tokens=length, end_token_ids=end_token_ids, pad_token_id=pad_token_id,
                 device=device,
                 left_padding=getattr(decoder, "state", None) is None,
                 on_token=on_token,
                 images=None if inputs is None else ([one.images for one in examples], inputs),
-            )
+            )  # fmt: skip
 
-    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens)
+    limits = partial(cache_limits, rows=rows, micro_batch_tokens=micro_batch_tokens, memory=memory)
     writer = None
     if engine is not None and options.generate:
         writer = TextWriter(

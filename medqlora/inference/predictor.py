@@ -46,7 +46,8 @@ class Predictor:
         device: the model's.
         max_prompt_tokens: longer prompts have their context shortened.
         micro_batch_tokens: tokens that go through the model at once; None for `max_prompt_tokens`.
-        rows: most answers generated at once.
+        rows: most answers generated at once; None fills the free memory where `engine` generates.
+        memory: bytes of a GPU's memory that `engine` may fill; None for what is free.
         packed: whether a row may hold several examples, see `medqlora.inference.scoring.score`.
         autocast: data type of `torch.autocast`; None leaves the precision to the caller.
         generating: context in which `model` can generate, see `Backend.generating`.
@@ -70,7 +71,8 @@ class Predictor:
     device: torch.device
     max_prompt_tokens: int = 1024
     micro_batch_tokens: int | None = None
-    rows: int = 16
+    rows: int | None = 16
+    memory: int | None = None
     packed: bool = False
     autocast: torch.dtype | None = None
     generating: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -104,6 +106,7 @@ class Predictor:
             generating=self.generating,
             engine=self.engine,
             sampling=self.sampling,
+            memory=self.memory,
         )
 
     @classmethod

@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple
 
 from medqlora.data.batching.loader import epoch_order
 from medqlora.data.batching.packing import deal, split_by_budget
+from medqlora.fused.decoding.cache import BLOCK
+from medqlora.fused.decoding.decode_pass import fastest_rows
+from medqlora.inference.decoding.layout import CACHE_SHARE, MOST_ROWS, Layout, given_tokens
 from medqlora.planner.memory import Setting, plan, recomputed_layers
 from medqlora.planner.shape import Shape
 
@@ -87,8 +90,11 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
     tokens, examples = largest_micro_batch(work, micro_batch_tokens)
     prompt = max(prompt for prompt, _ in work.lengths)
     rows = max(1, min(work.eval_batch_size, micro_batch_tokens // prompt)) if work.eval_batch_size else 0
-    if setting.decodes:  # its cache decides: see `decoding_parts`
+    cache = 0
+    if setting.decodes and work.eval_batch_size:
         rows = work.eval_batch_size
+        layout = Layout(rows, given_tokens(rows, micro_batch_tokens, setting.new_tokens))
+        cache = BLOCK * layout.together([prompt + setting.new_tokens for prompt, _ in work.lengths])
     return replace(
         setting,
         tokens=tokens,
@@ -96,6 +102,36 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
         score_tokens=micro_batch_tokens,
         prompt_tokens=rows * prompt,
         rows=rows,
+        cache_tokens=cache,
+    )
+
+
+def with_cache_in(shape: Shape, setting: Setting, work: Work, memory: int, *, rows: int | None) -> Setting:
+    """`setting` with the decode engine's cache as `cache_limits` chooses it.
+
+    Args:
+        shape: of the model.
+        setting: with a cache for at least one text.
+        work: of the run.
+        memory: bytes that torch may allocate in an evaluation.
+        rows: most texts at once; None for as many as the memory holds.
+    """
+    needs = [prompt + setting.new_tokens for prompt, _ in work.lengths]
+    free = memory - plan(shape, replace(setting, cache_tokens=0)).total("generate")
+    token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
+    tokens = max(0, int(CACHE_SHARE * free)) // token
+    if rows is not None:
+        tokens = min(tokens, given_tokens(rows, setting.score_tokens, setting.new_tokens))
+    layout = Layout(MOST_ROWS if rows is None else rows, tokens)
+    most = layout.fitting(needs)
+    if setting.cached < shape.layers and (fewer := fastest_rows(most)) < most:
+        layout = Layout(fewer, tokens)
+    count = min(layout.rows, len(needs))
+    return replace(
+        setting,
+        rows=count,
+        prompt_tokens=setting.prompt_tokens // setting.rows * count,
+        cache_tokens=BLOCK * layout.together(needs),
     )
 
 

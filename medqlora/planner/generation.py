@@ -1,10 +1,9 @@
 """Bytes of a generation with the decode engine (`inference.decoding`)."""
 
-from math import ceil
 from typing import NamedTuple
 
-#: capacities of the cache on a GPU are multiples of it
-_CAPACITY_MULTIPLE = 64
+from medqlora.fused.decoding.cache import BLOCK, RESERVED
+from medqlora.fused.decoding.graphs import WORKSPACE_BYTES
 
 
 class Generation(NamedTuple):
@@ -12,30 +11,30 @@ class Generation(NamedTuple):
 
     Attributes:
         rows: most texts at once.
-        prompt: tokens of the longest prompt.
-        new: most new tokens of a text.
-        prefill: most tokens that go through the model at once.
+        cache: tokens of the cache.
+        prefill: tokens of the largest pass over prompts.
         token: bytes of a token's keys and values, over all layers.
         forward: bytes of a token in a pass without gradients.
         logits: bytes of a row's logits.
+        on_gpu: whether passes are CUDA graphs.
     """
 
     rows: int
-    prompt: int
-    new: int
+    cache: int
     prefill: int
     token: int
     forward: int
     logits: int
+    on_gpu: bool = True
 
 
 def decoding_parts(generation: Generation) -> dict[str, int]:
-    """Part → bytes. The cache is allocated once, with room for the longest text in each row."""
-    need = ceil((generation.prompt + generation.new) / _CAPACITY_MULTIPLE) * _CAPACITY_MULTIPLE
-    tokens = 2 * generation.prefill + generation.rows * generation.new
-    rows = max(1, min(generation.rows, tokens // need))
+    """Part → bytes. The cache is allocated once, before the first pass over prompts."""
+    activations = generation.prefill * generation.forward
     return {
-        "activations": max(generation.prefill, generation.prompt) * generation.forward,
-        "keys and values": rows * need * generation.token,
-        "logits": rows * generation.logits,
+        "activations": activations,
+        "keys and values": (generation.cache + RESERVED * BLOCK) * generation.token,
+        # of decoding, which has no activations of a prefill beside it
+        "logits": max(0, generation.rows * generation.logits - activations),
+        **({"CUDA graphs' workspaces": WORKSPACE_BYTES} if generation.on_gpu else {}),
     }

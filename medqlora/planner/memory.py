@@ -66,6 +66,7 @@ class Setting:
         decodes: whether the decode engine runs the evaluations.
         prompt_tokens, rows, new_tokens: of the answers generated together: all prompt tokens with padding, the
             number of prompts, and new tokens per prompt; rows 0 for none.
+        cache_tokens: tokens of the decode engine's cache.
     """
 
     quantization: BaseQuantization = "nf4"
@@ -94,6 +95,7 @@ class Setting:
     prompt_tokens: int = 0
     rows: int = 0
     new_tokens: int = 0
+    cache_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,12 @@ def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
         return decoding_parts(
             Generation(
                 rows=setting.rows,
-                prompt=setting.prompt_tokens // setting.rows,
-                new=setting.new_tokens,
-                prefill=setting.score_tokens,
+                cache=setting.cache_tokens,
+                prefill=max(setting.score_tokens, setting.prompt_tokens // setting.rows),
                 token=token,
                 forward=_forward_bytes(shape, setting),
                 logits=shape.vocabulary * (setting.width + 4),
+                on_gpu=setting.device == "cuda",
             )
         )
     return {

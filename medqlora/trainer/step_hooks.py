@@ -106,7 +106,9 @@ class StepHooks(CheckpointHooks):
         if self._engine is not None:
             return
         data = self.data
-        candidate = Candidate(self.model, self.backend, self.device, data.probe(), data.longest, self.shared)
+        candidate = Candidate(
+            self.model, self.backend, self.device, data.probe(), data.longest, self.shared, data.eval_memory
+        )
         fits = self.trainer.state.fn == "fit"
         with phase("Choosing the engine"), self.trainer.precision_plugin.forward_context():
             self._engine = prepare_engine(

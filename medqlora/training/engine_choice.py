@@ -57,6 +57,7 @@ class Candidate(NamedTuple):
         probe: a few short examples of different lengths.
         longest: tokens of the longest example of all.
         shared: its layers where processes share them.
+        memory: bytes of a GPU's memory that an evaluation may fill; None for what is free.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Candidate(NamedTuple):
     probe: Sequence[Encoded]
     longest: int
     shared: ShardedBase | None = None
+    memory: int | None = None
 
 
 def prepare_engine(
@@ -173,7 +175,7 @@ def _fused_decoder(candidate: Candidate, planned: FitPlan | None, weights: Weigh
     elif candidate.shared is not None or weights == "nf4":
         cached = 0
     else:
-        cached = cacheable_layers(candidate.model, candidate.device)
+        cached = cacheable_layers(candidate.model, candidate.device, candidate.memory)
     return FusedDecoder(
         candidate.model,
         checkpointing="none" if planned is None else planned.setting.checkpointing,

@@ -43,4 +43,5 @@ def build_evaluator(
         device=device,
         generating=partial(backend.generating, model),
         engine=evaluating,
+        memory=data.eval_memory,
     )

@@ -19,7 +19,7 @@ from medqlora.models import Backend, LoRA
 from medqlora.models.quantization import stored_config
 from medqlora.models.targets import projections
 from medqlora.planner import Plan, Setting, Shape, Work, fill, plan, with_budget
-from medqlora.planner.fitting import RESERVE
+from medqlora.planner.fitting import RESERVE, with_cache_in
 from medqlora.planner.memory import GIB, GRAPHS_OUTSIDE_BYTES
 from medqlora.training.optimizer_names import FLAT_OPTIMIZERS
 
@@ -167,9 +167,13 @@ def plan_fit(
         shards: GPUs that share one base model; 1 where each has a copy.
     """
     model, data = options.model, options.data
-    rows = EVAL_ROWS if data.eval_batch_size == "auto" else data.eval_batch_size
-    work = Work(lengths, data.batch_size, rows if model.generate else 0, data.seed, devices)
     setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
+    rows = None if data.eval_batch_size == "auto" else data.eval_batch_size
+    # on a GPU the cache takes what the rest leaves, and a text at least
+    room = min((each for each in (memory, data.eval_memory) if each is not None), default=None)
+    chosen = model.generate and setting.decodes and setting.device == "cuda" and room is not None
+    least = (1 if chosen else EVAL_ROWS) if rows is None else rows
+    work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices)
     budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
     if memory is None:
         budget = budget or DEFAULT_TOKENS
@@ -188,6 +192,8 @@ def plan_fit(
         with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
         if memory is None or plan(shape, with_graphs).peak + GRAPHS_OUTSIDE_BYTES <= memory:
             setting = with_graphs
+    if chosen and room is not None and (rows is None or data.eval_memory is not None):
+        setting = with_cache_in(shape, setting, work, room, rows=rows)
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 

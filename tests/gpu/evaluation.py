@@ -1,6 +1,6 @@
 """PubMedQA's 500 test questions scored and answered on a GPU: the decode engine beside transformers' `generate`.
 
-    python tests/gpu/evaluation.py PUBMEDQA_FILE TOKENIZER_FOLDER [llama-3-8b|…] [QUESTIONS]
+    python tests/gpu/evaluation.py PUBMEDQA_FILE TOKENIZER_FOLDER [llama-3-8b|…] [QUESTIONS] [evaluations|all]
 
 Weights are random NF4 of the shape, with adapters on all projections; every text has 64 tokens. Prints a JSON line a
 measurement: seconds after loading, peak memory, tokens per second; then, of the first questions, how many texts equal
@@ -27,7 +27,9 @@ from medqlora.inference.decoding import DecodeEngine, Request
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.models import Decoder
 from medqlora.models.quantization import settle
-from medqlora.planner import Setting, Shape, plan
+from medqlora.planner import Setting, Shape, Work, plan, with_budget
+from medqlora.planner.fitting import with_cache_in
+from medqlora.planner.memory import GIB
 from medqlora.profiling.random_model import add_adapters, build_base
 from medqlora.profiling.shapes import SHAPES
 from medqlora.records import Encoded
@@ -37,6 +39,8 @@ DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 NEW = 64
 #: questions whose texts are compared, and those at once
 COMPARED, ROWS = 64, 64
+#: texts at once, tokens of a pass over prompts, and most GiB; of the evaluations of all questions
+SETTINGS = ((ROWS, 8192, None), (None, 4096, 10.0), (None, 8192, None))
 
 
 def say(**values: Any) -> None:
@@ -75,16 +79,19 @@ def bandwidth() -> float:
 class Run:
     """A model, its tokenizer and questions."""
 
-    def __init__(self, file: str, tokenizer: str, shape: str, count: int) -> None:
+    def __init__(
+        self, file: str, tokenizer: str, shape: str | dict[str, Any], count: int, dtype: torch.dtype = DTYPE
+    ) -> None:
+        self.dtype = dtype
         self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer)
         self.prompt = lookup("medical")
         records = PubMedQA(path=file).read().test[:count]
         self.records = records
         encoded = encode_all(records, self.prompt, self.tokenizer, 1024, progress=False, cached=False)
         self.examples = {example.id: example for example in encoded}
-        fields = SHAPES[shape][1]
-        vocabulary = max(int(fields["vocab_size"]), len(self.tokenizer))  # type: ignore[arg-type]
-        base: Any = build_base({**fields, "vocab_size": vocabulary}, device=DEVICE, dtype=DTYPE)
+        fields: dict[str, Any] = {**(SHAPES[shape][1] if isinstance(shape, str) else shape)}
+        vocabulary = max(int(fields["vocab_size"]), len(self.tokenizer))
+        base: Any = build_base({**fields, "vocab_size": vocabulary}, device=DEVICE, dtype=dtype)
         base.config.use_cache = True
         base.config.eos_token_id = None
         self.base, self.model = base, add_adapters(base).eval()
@@ -99,46 +106,68 @@ class Run:
         )
         return DecodeEngine(decoder)
 
-    def predictor(self, engine: DecodeEngine | None, rows: int | None, tokens: int) -> Predictor:
+    def predictor(
+        self,
+        engine: DecodeEngine | None,
+        rows: int | None,
+        tokens: int,
+        *,
+        memory: int | None = None,
+        generate: bool = True,
+        packed: bool = True,
+    ) -> Predictor:
         return Predictor(
             self.model, Decoder(self.model), self.tokenizer, self.prompt,
-            EvaluationOptions(generate=True, max_new_tokens=NEW), device=DEVICE, max_prompt_tokens=1024,
-            micro_batch_tokens=tokens, rows=rows, packed=True, engine=engine,  # type: ignore[arg-type]
-            autocast=None if torch.float32 == DTYPE else DTYPE,
+            EvaluationOptions(generate=generate, max_new_tokens=NEW), device=DEVICE, max_prompt_tokens=1024,
+            micro_batch_tokens=tokens, rows=rows, memory=memory, packed=packed, engine=engine,
+            autocast=None if self.dtype == torch.float32 else self.dtype,
         )  # fmt: skip
 
     def evaluate(
-        self, name: str, engine: DecodeEngine | None, count: int, *, rows: int | None, tokens: int = 8192
+        self,
+        name: str,
+        engine: DecodeEngine | None,
+        count: int,
+        *,
+        rows: int | None,
+        tokens: int = 8192,
+        memory: int | None = None,
     ) -> list[Any]:
         """Prints seconds and peak, and returns the predictions."""
-        predictor = self.predictor(engine, rows, tokens)
+        predictor = self.predictor(engine, rows, tokens, memory=memory)
         records = self.records[:count]
         peak_gib(reset=True)
         started = time.perf_counter()
         predictions = predictor.predict(records, self.examples)
         synchronize()
-        seconds = time.perf_counter() - started
-        planned = None if engine is None or rows is None else round(self.planned(engine, rows, tokens), 2)
         say(
-            evaluation=name,
-            questions=count,
-            rows=rows,
-            seconds=round(seconds, 2),
-            peak_gib=peak_gib(),
-            planned_gib=planned,
-        )
+            evaluation=name, questions=count, rows=rows, prefill_tokens=tokens,
+            limit_gib=None if memory is None else memory / GIB,
+            seconds=round(time.perf_counter() - started, 2), peak_gib=peak_gib(),
+            planned_gib=None if engine is None else self.planned(engine, rows, tokens, memory),
+        )  # fmt: skip
         return predictions
 
-    def planned(self, engine: DecodeEngine, rows: int, tokens: int) -> float:
+    def planned(
+        self, engine: DecodeEngine, rows: int | None, tokens: int, memory: int | None
+    ) -> float | None:
         """GiB of `plan` for a generation, without what only training has."""
-        longest = max(len(example.prompt) for example in self.examples.values())
         cached = self.layers if engine.decoder.groups[0].kept is not None else 0
-        setting = Setting(
-            engine="fused", checkpointing="none", cached=cached, new_tokens=NEW, rows=rows, decodes=True,
-            prompt_tokens=rows * longest, score_tokens=tokens,
-        )  # fmt: skip
-        parts = plan(Shape.of(self.base.config), setting).phases["generate"]
-        return sum(size for part, size in parts.items() if part not in ("optimizer", "gradients")) / 2**30
+        lengths = [(len(each.prompt), len(each.completion)) for each in self.examples.values()]
+        work = Work(lengths, 8, rows or 1, 0)
+        setting = Setting(checkpointing="none", cached=cached, new_tokens=NEW, decodes=True)
+        shape, setting = Shape.of(self.base.config), with_budget(setting, work, tokens)
+        trained = ("optimizer", "gradients")
+        if rows is None and memory is None and DEVICE.type == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            memory = free + torch.cuda.memory_reserved()
+        if memory is not None:
+            extra = sum(plan(shape, setting).phases["generate"][part] for part in trained)
+            setting = with_cache_in(shape, setting, work, memory + extra, rows=rows)
+        elif rows is None:
+            return None
+        parts = plan(shape, setting).phases["generate"]
+        return round(sum(size for part, size in parts.items() if part not in trained) / GIB, 2)
 
     def speed(self, name: str, engine: DecodeEngine, rows: int, bytes_per_s: float, new: int = NEW) -> None:
         """Prints tokens a second of decoding, after the prefill."""
@@ -148,7 +177,7 @@ class Run:
         prompts = [prompt for prompt in prompts if len(prompt) >= 380][:rows] if rows < 9 else prompts[:rows]
         prompts = [prompt[:380] for prompt in prompts] if rows < 9 else prompts
         engine.limit(rows=rows, tokens=None, prefill_tokens=8192)
-        with torch.autocast(DEVICE.type, DTYPE, enabled=torch.float32 != DTYPE):
+        with torch.autocast(DEVICE.type, self.dtype, enabled=self.dtype != torch.float32):
             for _ in range(2):  # the first captures the graphs
                 waiting = {engine.add(Request(prompt, new)) for prompt in prompts}
                 while waiting:
@@ -174,7 +203,7 @@ class Run:
 
         prompts = [self.examples[record.id].prompt for record in self.records[:COMPARED]]
         started = time.perf_counter()
-        with torch.autocast(DEVICE.type, DTYPE, enabled=torch.float32 != DTYPE):
+        with torch.autocast(DEVICE.type, self.dtype, enabled=self.dtype != torch.float32):
             if engine is None:
                 found = [
                     tuple(text)
@@ -228,7 +257,7 @@ def equal(one: Sequence[object], other: Sequence[object]) -> int:
     return sum(a == b for a, b in zip(one, other, strict=True))
 
 
-def main(file: str, tokenizer: str, shape: str = "llama-3-8b", count: str = "500") -> int:
+def main(file: str, tokenizer: str, shape: str = "llama-3-8b", count: str = "500", parts: str = "all") -> int:
     run = Run(file, tokenizer, shape, int(count))
     bytes_per_s = bandwidth()
     say(bandwidth_tb_per_s=round(bytes_per_s / 1e12, 2))
@@ -239,14 +268,19 @@ def main(file: str, tokenizer: str, shape: str = "llama-3-8b", count: str = "500
         peak_gib(reset=True)
         engine = run.engine(cached)
         say(self_test=why_not(engine), weights=name)
-        for rows in (1, 8, 50, 64):
+        for rows in (1, 8, 50, 64) if parts == "all" else (1, 50):
             run.speed(name, engine, rows, bytes_per_s)
         engine.release()
-        texts[name] = run.texts(name, engine, ROWS)
-        for rows in (ROWS, None):
-            scores[name] = run.evaluate(name, engine, int(count), rows=rows)
-            engine.release()
+        if parts == "all":
+            texts[name] = run.texts(name, engine, ROWS)
+        for rows, tokens, limit in SETTINGS:
+            if limit is None or not cached:
+                memory = None if limit is None else int(limit * GIB)
+                scores[name] = run.evaluate(name, engine, int(count), rows=rows, tokens=tokens, memory=memory)
+                engine.release()
         del engine
+    if parts != "all":
+        return 0
     scores["transformers"] = run.evaluate("transformers", None, few, rows=ROWS, tokens=65536)
     texts["transformers"] = run.texts("transformers", None, ROWS)
     texts["transformers, 8 rows"] = run.texts("transformers, 8 rows", None, 8)

@@ -23,10 +23,14 @@ LENGTH_MULTIPLE = 256
 KERNEL_LENGTH_MULTIPLE = 2048
 #: rows up to which the kernels take NF4 where weights are kept in 16 bits too, since it is faster
 NF4_ROWS = 2
+#: most rows that the kernels multiply with NF4; for more, each group is dequantized in each pass
+MOST_NF4_ROWS = 64
+#: so many times as many rows are written faster by dequantization than the most without
+_WORTH = 3
 
 
 class DecodePass:
-    """Passes over the first rows of a cache, from static buffers, so that they can run as CUDA graphs.
+    """Passes over the first slots of a cache, from static buffers, so that they can run as CUDA graphs.
 
     A pass reads and writes nothing on the host; the embedding or the head in host memory run outside of the graph.
     Weights that are not kept dequantized are dequantized in each pass, as in training.
@@ -62,6 +66,11 @@ class DecodePass:
         """Rows of a pass for `count` of them: on a GPU the next bucket, for which one graph is captured."""
         return min(bucket(count), self._cache.slots) if self._gpu else count
 
+    def fastest(self, count: int) -> int:
+        """The number of rows up to `count` with which most tokens a second are written."""
+        dequantizes = any(group.kept is None for group in self._decoder.groups)
+        return fastest_rows(count) if self._kernels is not None and dequantizes else count
+
     @torch.no_grad()
     def run(self, rows: int, longest: int, kind: tuple[object, ...]) -> Tensor:
         """[rows, V] logits, valid until the next call; writes the tokens' keys and values to the cache.
@@ -96,7 +105,7 @@ class DecodePass:
             hidden = self._kernels.run(x.clone() if self._hosted else x, self.state[:, :rows], longest)
             return hidden if self._head_apart else decoder.head(hidden)
         step = _step(decoder, positions)
-        places = torch.arange(rows, device=positions.device)
+        places = self._cache.newest(positions)
         masks: dict[int | None, Tensor] = {}
         for index, layer in enumerate(decoder.layers):
             window = layer.first.window
@@ -111,11 +120,8 @@ class DecodePass:
         """The layer's output [rows, D] from its input."""
         rows, longest = mask.shape[0], mask.shape[-1]
         projected = layer.first.project(x, step)
-        keys, values = self._cache.keys(index), self._cache.values(index)
-        at = (places, self.state[1, :rows])
-        keys.index_put_(at, projected.k)
-        values.index_put_(at, projected.v)
-        attended = attend_cached(projected.q, keys[:rows, :longest], values[:rows, :longest], mask)
+        self._cache.append(index, projected.k, projected.v, places)
+        attended = attend_cached(projected.q, *self._cache.read(index, rows, longest), mask)
         return layer.second.forward(attended, x, None, step.functions)[0]
 
 
@@ -135,6 +141,11 @@ def kernels_fit(decoder: FusedDecoder) -> bool:
     from medqlora.fused.decoding.kernel_pass import unfit
 
     return unfit(decoder) is None
+
+
+def fastest_rows(count: int) -> int:
+    """`DecodePass.fastest` of the kernels with NF4."""
+    return MOST_NF4_ROWS if MOST_NF4_ROWS < count < _WORTH * MOST_NF4_ROWS else count
 
 
 def bucket(count: int) -> int:

@@ -7,7 +7,7 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
 from medqlora.fused.decoder import FusedDecoder
-from medqlora.fused.decoding.cache import KeyValueCache
+from medqlora.fused.decoding.cache import BLOCK, KeyValueCache
 from medqlora.fused.decoding.products import GroupProduct, LowRank, Operand, Sums, obstacle
 from medqlora.fused.group import Group
 from medqlora.fused.kernels import triton_decode as kernels
@@ -124,9 +124,9 @@ class KernelPass:
             kernels.heads[(rows, count)](
                 *_operands(sums, adapters, q), q if group.bias is None else group.bias, normed.squares, *turns,
                 heads.q_norm if normalizes else q, heads.k_norm if normalizes else q, positions, q,
-                self._cache.keys(index), self._cache.values(index), rows, *_widths(sums), self._width,
-                normed.eps, heads.eps, first, heads.queries, heads.keys, self._cache.capacity,
-                **_constants(sums), BIAS=group.bias is not None, NORM=normalizes, HALF=heads.width // 2,
+                self._cache.keys(index), self._cache.values(index), self._cache.table, rows, *_widths(sums),
+                self._width, normed.eps, heads.eps, first, heads.queries, heads.keys, self._cache.table.stride(0),
+                **_constants(sums), SIZE=BLOCK, BIAS=group.bias is not None, NORM=normalizes, HALF=heads.width // 2,
                 PARTS=normed.squares.shape[1], num_warps=1,
             )  # fmt: skip
             first += count
@@ -141,9 +141,10 @@ class KernelPass:
         tops = q.new_empty(rows, heads.queries, chunks, dtype=torch.float32)
         totals = torch.empty_like(tops)
         kernels.attend[(rows, heads.keys, chunks)](
-            q, self._cache.keys(index), self._cache.values(index), positions, parts, tops, totals,
-            heads.width**-0.5, layer.first.window or 0, self._cache.capacity, heads.queries, heads.keys, chunks,
-            SHARED=shared, GROUP=max(16, triton.next_power_of_2(shared)), WIDTH=heads.width, BLOCK=kernels.KEYS,
+            q, self._cache.keys(index), self._cache.values(index), self._cache.table, positions, parts, tops, totals,
+            heads.width**-0.5, layer.first.window or 0, self._cache.table.stride(0), heads.queries, heads.keys, chunks,
+            SIZE=BLOCK, SHARED=shared, GROUP=max(16, triton.next_power_of_2(shared)), WIDTH=heads.width,
+            BLOCK=kernels.KEYS,
         )  # fmt: skip
         operand = self._products[id(layer.second.o)].operand(rows)
         kernels.combine[(rows, heads.queries)](

@@ -6,7 +6,7 @@ import torch
 import triton  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-from medqlora.fused.decoding.decode_pass import NF4_ROWS
+from medqlora.fused.decoding.decode_pass import MOST_NF4_ROWS, NF4_ROWS
 from medqlora.fused.group import Group
 from medqlora.fused.kernels.triton_nf4_product import products
 from medqlora.fused.kernels.triton_nf4_row import row_products
@@ -14,7 +14,7 @@ from medqlora.fused.kernels.triton_nf4_row import row_products
 #: rows up to which `row_products` is faster than `products`
 _FEW = 2
 #: most rows of `products`
-_MOST_ROWS = 64
+_MOST_ROWS = MOST_NF4_ROWS
 #: outputs of a program of `products` and of `row_products`
 _OUTPUTS, _FEW_OUTPUTS = 64, 4
 #: programs that share the columns of A in `row_products`

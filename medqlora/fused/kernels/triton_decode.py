@@ -181,19 +181,20 @@ def _turned(  # type: ignore[no-untyped-def]
     return a * c - b * s, b * c + a * s
 
 
-@triton.jit(do_not_specialize=["rows", "first"])
+@triton.jit(do_not_specialize=["rows", "first", "columns"])
 def heads(  # type: ignore[no-untyped-def]
-    product, low, up, owners, adapters, bias, squares, cos, sin, q_norm, k_norm, positions, q, keys, values,
-    rows, width, low_width, up_row, hidden, eps, head_eps, first, queries, key_heads, capacity,
-    SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr, ROUTED: tl.constexpr,
-    BIAS: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr,
+    product, low, up, owners, adapters, bias, squares, cos, sin, q_norm, k_norm, positions, q, keys, values, table,
+    rows, width, low_width, up_row, hidden, eps, head_eps, first, queries, key_heads, columns,
+    SIZE: tl.constexpr, SPLITS: tl.constexpr, LOW_SPLITS: tl.constexpr, RANKS: tl.constexpr, OWN: tl.constexpr,
+    ROUTED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """One head of q, k or v of one row: rotates q and k, and writes k and v to the cache at the row's position.
 
     Args:
         product: of q|k|v, or of a part of it whose first head is `first`.
         q: [rows, queries, 2 HALF].
-        keys, values: [slots, capacity, key_heads, 2 HALF].
+        keys, values: [blocks, SIZE, key_heads, 2 HALF].
+        table: [slots, columns] int64: the blocks of each row.
     """
     row = tl.program_id(0)
     head = tl.program_id(1) + first
@@ -226,7 +227,8 @@ def heads(  # type: ignore[no-untyped-def]
         a = a.to(q.dtype.element_ty).to(tl.float32)
         b = b.to(q.dtype.element_ty).to(tl.float32)
         a, b = _turned(a, b, row, head, cos, sin, q_norm, k_norm, head_eps, queries, NORM, HALF)
-    place = (row.to(tl.int64) * capacity + position) * key_heads
+    block = tl.load(table + row * columns + position // SIZE)
+    place = (block * SIZE + position % SIZE) * key_heads
     if head >= queries + key_heads:
         to = values + (place + head - queries - key_heads) * 2 * HALF + column
     elif head >= queries:
@@ -235,16 +237,18 @@ def heads(  # type: ignore[no-untyped-def]
     tl.store(to + HALF, b.to(q.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=["chunks", "window"])
+@triton.jit(do_not_specialize=["chunks", "window", "columns"])
 def attend(  # type: ignore[no-untyped-def]
-    q, keys, values, positions, out, tops, totals, scale, window, capacity, queries, key_heads, chunks,
-    SHARED: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    q, keys, values, table, positions, out, tops, totals, scale, window, columns, queries, key_heads, chunks,
+    SIZE: tl.constexpr, SHARED: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The attention of a row's SHARED query heads of one key head over BLOCK keys, as a part of a softmax.
 
     Flash-decoding: Dao et al., 2023, https://pytorch.org/blog/flash-decoding/. GROUP is SHARED rounded up to 16.
 
     Args:
+        keys, values: [blocks, SIZE, key_heads, WIDTH].
+        table: [slots, columns] int64: the blocks of each row.
         out: [rows, queries, chunks, WIDTH] float32: each part's weighted values.
         tops, totals: [rows, queries, chunks] float32: its largest logit, and the sum of its weights.
         window: tokens that a query sees, itself included; 0 for all.
@@ -267,8 +271,9 @@ def attend(  # type: ignore[no-untyped-def]
         column = tl.arange(0, WIDTH)
         key = chunk * BLOCK + tl.arange(0, BLOCK)
         seen = (key <= position) & (key >= lowest)
-        start = (row.to(tl.int64) * capacity * key_heads + key_head) * WIDTH
-        at = start + key[:, None].to(tl.int64) * (key_heads * WIDTH) + column[None, :]
+        block = tl.load(table + row * columns + key // SIZE, mask=seen, other=0)
+        place_of_key = (block * SIZE + key % SIZE) * key_heads + key_head
+        at = place_of_key[:, None] * WIDTH + column[None, :]
         mine_q = tl.load(
             q + (row * queries + head)[:, None] * WIDTH + column[None, :], mask=mine[:, None], other=0.0
         )

@@ -5,19 +5,19 @@ from torch import nn
 
 from medqlora.config.model import Decoding
 from medqlora.fused import FusedDecoder, unsupported
+from medqlora.fused.decoding.graphs import WORKSPACE_BYTES
 from medqlora.fused.modules import is_adapted, linear_module, read_model
 from medqlora.inference.decoding.engine import DecodeEngine
 from medqlora.inference.decoding.evaluation import CacheLimits
+from medqlora.inference.decoding.layout import CACHE_SHARE, MOST_ROWS, given_tokens
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.models.decoder import HEAD_ROWS
 from medqlora.models.lora import SEVEN_PROJECTIONS
 from medqlora.utils.console import say
 from medqlora.utils.free_memory import free_host_bytes
 
-#: most texts at once where the memory decides
-_MOST_ROWS = 256
-#: share of the free memory that the cache takes, and that dequantized weights take before it
-_CACHE_SHARE, _WEIGHTS_SHARE = 0.85, 0.6
+#: share of the free memory that dequantized weights take, before the cache
+_WEIGHTS_SHARE = 0.6
 #: on a CPU, whose memory other programs need
 _HOST_SHARE = 0.25
 #: oldest GPUs that the fused engine was tested on
@@ -79,8 +79,8 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return read_model(model).body.embed_tokens.weight.dtype
 
 
-def cacheable_layers(model: nn.Module, device: torch.device) -> int:
-    """Layers whose weights may stay dequantized in the free memory."""
+def cacheable_layers(model: nn.Module, device: torch.device, memory: int | None = None) -> int:
+    """Layers whose weights may stay dequantized in the free memory; `memory` as of `cache_limits`."""
     layers = read_model(model).body.layers
     modules = (linear_module(next(iter(layers)), name) for name in SEVEN_PROJECTIONS)
     linears = [module.base_layer if is_adapted(module) else module for module in modules]
@@ -89,11 +89,19 @@ def cacheable_layers(model: nn.Module, device: torch.device) -> int:
         sum(linear.out_features * (linear.in_features + 128) for linear in linears) * dtype_of(model).itemsize
     )
     share = _HOST_SHARE if device.type == "cpu" else _WEIGHTS_SHARE
-    return min(len(layers), int(share * _free_bytes(device) / layer))
+    free = _free_bytes(device)
+    if memory is not None and device.type == "cuda":
+        free = min(free, memory - torch.cuda.memory_allocated(device))
+    return min(len(layers), max(0, int(share * free / layer)))
 
 
 def cache_limits(
-    engine: DecodeEngine, max_new_tokens: int, *, rows: int | None, micro_batch_tokens: int
+    engine: DecodeEngine,
+    max_new_tokens: int,
+    *,
+    rows: int | None,
+    micro_batch_tokens: int,
+    memory: int | None = None,
 ) -> CacheLimits:
     """The cache's size.
 
@@ -102,24 +110,31 @@ def cache_limits(
         max_new_tokens: of a text.
         rows: most texts at once; None fills the free memory.
         micro_batch_tokens: most tokens of a prefill; with a number of rows, the cache grows with it.
+        memory: bytes that torch may allocate on a GPU, the model's included; None for what is free.
     """
     device = engine.device
-    if rows is not None:
-        # twice the prompts' tokens: each row has room for the longest, and transformers' cache, which is copied as it
-        # grows, takes as much
-        return CacheLimits(rows, 2 * micro_batch_tokens + rows * max_new_tokens, micro_batch_tokens)
-    share = _HOST_SHARE if device.type == "cpu" else _CACHE_SHARE
+    given = None if rows is None else given_tokens(rows, micro_batch_tokens, max_new_tokens)
+    if given is not None and (memory is None or device.type != "cuda"):
+        return CacheLimits(rows or 1, given, micro_batch_tokens)
     # the present cache is given back for the new one
-    free = _free_bytes(device) + engine.cache_bytes - _pass_bytes(engine.decoder, micro_batch_tokens)
-    return CacheLimits(_MOST_ROWS, max(0, int(share * free)) // engine.token_bytes, micro_batch_tokens)
+    held = engine.cache_bytes - _pass_bytes(engine.decoder, micro_batch_tokens)
+    room = int((_HOST_SHARE if device.type == "cpu" else CACHE_SHARE) * (_free_bytes(device) + held))
+    if memory is not None and device.type == "cuda":
+        room = min(room, memory - torch.cuda.memory_allocated(device) + held)
+    tokens = max(0, room) // engine.token_bytes
+    if given is not None:
+        tokens = min(tokens, given)
+    return CacheLimits(MOST_ROWS if rows is None else rows, tokens, micro_batch_tokens)
 
 
 def _pass_bytes(decoder: FusedDecoder, tokens: int) -> int:
-    """The transient bytes of a prefill: activations, a dequantized weight group, and logits in two types."""
+    """The transient bytes of a prefill: activations, a dequantized weight group, logits in two types, workspaces."""
     down = decoder.layers[0].second.down
     activations = tokens * (3 * down.inputs + 4 * down.outputs) * decoder.dtype.itemsize
     weights = max(group.outputs * group.inputs for group in decoder.groups) * decoder.dtype.itemsize
-    return activations + weights + HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
+    logits = HEAD_ROWS * decoder.head.out_features * (decoder.dtype.itemsize + 8)
+    workspaces = WORKSPACE_BYTES if decoder.norm[0].is_cuda else 0
+    return max(activations + weights, logits) + workspaces
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,12 +13,15 @@ from medqlora.data.batching.packing import MicroBatch, pack
 from medqlora.fused import FusedDecoder
 from medqlora.fused.decoder import StoreKeys
 from medqlora.fused.decoding import AdapterBank, DecodePass, KeyValueCache
-from medqlora.fused.decoding.decode_pass import kernels_for
+from medqlora.fused.decoding.decode_pass import bucket, kernels_for
 from medqlora.fused.decoding.graphs import Graphs
-from medqlora.inference.decoding.layout import Layout, Size
+from medqlora.inference.decoding.layout import Layout
 from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Request
 from medqlora.inference.decoding.sampling import Chooser, choose
 from medqlora.records import Encoded
+
+#: a row of the cache's table on a GPU has room for a multiple of so many tokens: few sizes, and few graphs
+_LENGTH_MULTIPLE = 256
 
 
 @dataclass(eq=False)
@@ -43,7 +47,7 @@ class _Row:
     need: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.need = len(self.request.prompt) + self.request.max_new_tokens
+        self.need = self.request.tokens
 
 
 class DecodeEngine:
@@ -52,15 +56,14 @@ class DecodeEngine:
     Args:
         decoder: the model. Several PEFT adapters may be loaded; a request names its own.
         rows: most rows at once.
-        tokens: most tokens of the cache, where each row takes as many as the longest can get; a single row may exceed
-            it. None for no limit.
+        tokens: most tokens of the cache, where each row takes as many as it can get; a single row may exceed it. None
+            for no limit.
         prefill_tokens: most prompt tokens that go through the model at once; a longer prompt goes alone.
         gather: waiting requests begin when this share of the rows is free: fewer and fuller prefills. 0 begins at once.
 
     Attributes:
         device: the model's.
         share: of the limits that an evaluation uses; it lowers it where memory runs out.
-        expected: rows that will come, where the caller knows: the cache need not grow step by step.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class DecodeEngine:
     ) -> None:
         self.decoder = decoder
         self.share = 1.0
-        self.expected = 0
+        #: blocks that will be needed at a time, and the tokens of the longest row: see `expect`
+        self._expected = (0, 0)
         self.device = decoder.norm[0].device
         self._cache = KeyValueCache(
             len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self.device
@@ -93,7 +97,7 @@ class DecodeEngine:
 
     def limit(self, *, rows: int, tokens: int | None, prefill_tokens: int, gather: float = 0.0) -> None:
         """Changes the limits, for rows that begin from now on; arguments as of the constructor."""
-        self._layout = Layout(rows, tokens, 64 if self.device.type == "cuda" else 16)
+        self._layout = Layout(rows, tokens)
         self._prefill_tokens = prefill_tokens
         self._gather = gather
 
@@ -110,7 +114,7 @@ class DecodeEngine:
     @property
     def cache_bytes(self) -> int:
         """The bytes of the present cache."""
-        return self._cache.slots * self._cache.capacity * self._cache.token_bytes
+        return self._cache.nbytes
 
     def add(self, request: Request) -> int:
         """Queues a request, and returns its number.
@@ -157,13 +161,23 @@ class DecodeEngine:
         self._waiting.clear()
         self._events.clear()
         self._rows.clear()
-        self._resize(Size(0, 0))
+        self._cache.release()
+        self._pass.resize(0)
 
     # ---- with a pass that also scores ------------------------------------------------------------
 
-    def room(self, request: Request, count: int) -> int:
-        """How many of `count` rows like this one have room together."""
-        return min(count, self._layout.most(len(request.prompt) + request.max_new_tokens))
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Tells which requests will come: the cache then need not grow step by step. None for an unknown number."""
+        needs = [request.tokens for request in requests]
+        self._expected = (self._layout.together(needs), max(needs, default=0))
+
+    def room(self, requests: Sequence[Request]) -> int:
+        """How many of the requests, from the first on, have room together where nothing else is in the cache."""
+        return self._layout.fitting([request.tokens for request in requests])
+
+    def fastest(self, count: int) -> int:
+        """The number of rows up to `count` with which most tokens a second are written."""
+        return self._pass.fastest(count)
 
     def reserve(self, requests: Sequence[Request], at_least: int = 1) -> list[int]:
         """Slots for as many of the requests as have room now, in order; `prefill` comes next.
@@ -171,8 +185,7 @@ class DecodeEngine:
         Returns:
             The numbers of these requests; none, and no slot is taken, where fewer than `at_least` have room.
         """
-        needs = [len(request.prompt) + request.max_new_tokens for request in requests]
-        if self._room(needs)[0] < at_least:  # asked again after each step
+        if self._fitting([request.tokens for request in requests]) < at_least:  # asked again after each step
             return []
         rows = [self._row(request) for request in requests]
         return [row.id for row in rows[: self._place(rows, at_least)]]
@@ -214,8 +227,9 @@ class DecodeEngine:
         """Whether enough rows are free for waiting requests to begin."""
         if not self._rows or not self._gather:
             return True
-        most = self._layout.most(max(row.need for row in (self._waiting[0], *self._rows)))
-        return most - len(self._rows) >= min(len(self._waiting), max(1, round(self._gather * most)))
+        fitting = self._fitting([row.need for row in islice(self._waiting, self._layout.rows)])
+        most = len(self._rows) + fitting
+        return fitting >= min(len(self._waiting), max(1, round(self._gather * most)))
 
     def _admit(self) -> bool:
         """Begins waiting requests in one packed pass; False where none has room."""
@@ -242,29 +256,33 @@ class DecodeEngine:
         self._begin(chosen, self.decoder.logits(hidden))
         return True
 
-    def _room(self, needs: Sequence[int]) -> tuple[int, Size]:
-        """How many rows with these needs have room now, and the cache's size for them."""
-        size = Size(self._cache.slots, self._cache.capacity)
-        expected = self.expected + len(self._rows) if self.expected else 0
-        return self._layout.place(size, [row.need for row in self._rows], needs, expected)
+    def _fitting(self, needs: Sequence[int]) -> int:
+        """How many rows with these needs have room now."""
+        return self._layout.fitting(needs, [row.need for row in self._rows])
 
     def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
         """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
-        count, wanted = self._room([row.need for row in rows])
+        active, needs = [row.need for row in self._rows], [row.need for row in rows]
+        blocks, longest = self._expected
+        count, blocks = self._layout.place(self._cache.blocks, active, needs, blocks)
         if count < at_least:
             return 0
-        if wanted != (self._cache.slots, self._cache.capacity):
-            self._resize(wanted)
+        self._resize(blocks, max(longest, *needs[:count]))
         for row in rows[:count]:
             row.slot = len(self._rows)
+            self._cache.take(row.slot, row.need)
             self._rows.append(row)
-            self._cache.clear(row.slot)
-        self.expected = max(0, self.expected - count)
         return count
 
-    def _resize(self, size: Size) -> None:
-        self._cache.resize(*size, {row.slot: (row.slot, row.cached) for row in self._rows})
-        self._pass.resize(size.slots)
+    def _resize(self, blocks: int, longest: int) -> None:
+        """A cache of so many blocks, for rows up to `longest` tokens."""
+        version = self._cache.version
+        if blocks != self._cache.blocks:
+            self._cache.resize(blocks)
+        multiple = _LENGTH_MULTIPLE if self.device.type == "cuda" else 1
+        self._cache.widen(bucket(max(self._layout.rows, 1)), -(-longest // multiple) * multiple)
+        if self._cache.version != version:
+            self._pass.resize(self._cache.slots)
 
     def _store(self, batch: MicroBatch, kept: Sequence[tuple[_Row, int]]) -> StoreKeys:
         """Writes the keys and values of these rows' prompts, (row, index of its sequence)."""
@@ -274,7 +292,7 @@ class DecodeEngine:
         for row, sequence in kept:
             every = torch.arange(len(row.request.prompt))
             source.append(every + starts[sequence])
-            places.append(every + row.slot * self._cache.capacity)
+            places.append(self._cache.places(row.slot, len(every)))
         index, target = (torch.cat(part).to(self.device) for part in (source, places))
         if not kept:
             return lambda layer, keys, values: None
@@ -298,6 +316,7 @@ class DecodeEngine:
         state = [[row.last for row in rows] + idle, [row.cached for row in rows] + idle]
         state.append([self._index(row) if by_row else 0 for row in rows] + idle)
         self._pass.state.copy_(torch.tensor(state))
+        self._cache.update()
         with routing:
             logits = self._pass.run(count, 1 + max(row.cached for row in rows), kind)
         for row in rows:
@@ -361,8 +380,9 @@ class DecodeEngine:
     def _leave(self, row: _Row) -> None:
         """Frees the row's slot; the last row moves there."""
         last = self._rows.pop()
+        self._cache.give_back(row.slot)
         if last is not row:
-            self._cache.move(last.slot, row.slot, last.cached)
+            self._cache.move(last.slot, row.slot)
             self._rows[row.slot] = last
             last.slot = row.slot
         row.slot = -1

@@ -95,17 +95,20 @@ class TextWriter:
     def _write(
         self, group: "_Group", score: Callable[[Passes], _Scores], limits: CacheLimits
     ) -> tuple[_Scores, list[list[int]]]:
-        engine = self._engine
-        engine.limit(
-            rows=limits.rows, tokens=limits.tokens, prefill_tokens=limits.prefill_tokens, gather=0.25
-        )
-        engine.expected = len(group.requests)
+        engine, tokens, prefill = self._engine, limits.tokens, limits.prefill_tokens
+        engine.limit(rows=limits.rows, tokens=tokens, prefill_tokens=prefill, gather=0.25)
+        most = engine.room(group.requests)
+        if (fewer := engine.fastest(most)) < most:
+            engine.limit(rows=fewer, tokens=tokens, prefill_tokens=prefill, gather=0.25)
+        engine.expect(group.requests)
         try:
             scores = score(group.decoder_of)
             group.finish()
         except BaseException:
             engine.release()  # rows without keys must not be continued
             raise
+        finally:
+            engine.expect(())
         return scores, group.tokens
 
     def _request(self, example: Encoded) -> Request:
@@ -147,8 +150,7 @@ class _Group:
         """Slots for these rows, once enough others have ended; for as many as the cache can hold together."""
         if not requests:
             return []
-        longest = max(requests, key=lambda request: len(request.prompt))
-        wanted = self.engine.room(longest, len(requests))
+        wanted = self.engine.room(requests)
         while not (numbers := self.engine.reserve(requests, wanted)):
             if not self.engine.busy:
                 break

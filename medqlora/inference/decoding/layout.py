@@ -1,71 +1,81 @@
-"""The size of the key-value cache: rows side by side, each with room for the longest."""
+"""How many rows have room in the key-value cache, and how large it is: in blocks, whatever the rows' lengths."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from medqlora.fused.decoding.decode_pass import bucket
+from medqlora.fused.decoding.cache import BLOCK, blocks_for
 
-#: a cache with more slots for shorter rows is worth the copy of the old one from this growth on
+#: most texts at once where the memory decides
+MOST_ROWS = 256
+#: share of a GPU's free memory that the cache takes then
+CACHE_SHARE = 0.85
+#: a cache that has to grow, without being told how far, grows by this factor at least
 _GROWTH = 1.5
 
 
-class Size(NamedTuple):
-    """Slots of a cache, and tokens of each."""
+class Placed(NamedTuple):
+    """An answer of `Layout.place`.
 
-    slots: int
-    capacity: int
+    Attributes:
+        rows: how many of the wanted rows, from the first on, have room now.
+        blocks: of the cache for them.
+    """
+
+    rows: int
+    blocks: int
 
 
 class Layout:
-    """Chooses the cache's size within a token budget.
+    """Chooses the cache's size within limits.
 
     Args:
         rows: most rows at once.
-        tokens: most tokens in all; None for no limit.
-        multiple: capacities are multiples of it.
+        tokens: most tokens in all, of whole blocks; None for no limit. A single row may exceed it.
     """
 
-    def __init__(self, rows: int, tokens: int | None, multiple: int) -> None:
-        self._rows, self._tokens, self._multiple = rows, tokens, multiple
+    def __init__(self, rows: int, tokens: int | None) -> None:
+        self.rows = rows
+        self._blocks = None if tokens is None else tokens // BLOCK
 
-    def most(self, need: int) -> int:
-        """Rows of `need` tokens that have room together, at least one."""
-        if self._tokens is None:
-            return self._rows
-        return max(1, min(self._rows, self._tokens // self._up(need)))
+    def fitting(self, needs: Sequence[int], active: Sequence[int] = ()) -> int:
+        """How many rows, from the first on, have room beside the active ones; of these tokens each."""
+        used, count = sum(map(blocks_for, active)), 0
+        for need in needs[: max(0, self.rows - len(active))]:
+            used += blocks_for(need)
+            alone = not active and count == 0
+            if self._blocks is not None and used > self._blocks and not alone:
+                break
+            count += 1
+        return count
 
-    def place(
-        self, size: Size, active: Sequence[int], wanted: Sequence[int], expected: int = 0
-    ) -> tuple[int, Size]:
-        """How many of the wanted rows have room now, and the cache's size for it.
+    def together(self, needs: Sequence[int]) -> int:
+        """The most blocks that rows of these tokens take at a time, whatever their order."""
+        sizes = sorted(map(blocks_for, needs), reverse=True)
+        blocks = sum(sizes[: self.rows])
+        return blocks if self._blocks is None else min(blocks, max([self._blocks, *sizes[:1]]))
+
+    def place(self, blocks: int, active: Sequence[int], wanted: Sequence[int], expected: int = 0) -> Placed:
+        """How many of the wanted rows have room now, and the cache's size for them.
 
         Args:
-            size: of the present cache.
-            active: tokens that each row in it needs.
-            wanted: tokens that each new row needs, in order.
-            expected: rows that will come, these included: a cache for as many need not grow later.
+            blocks: of the present cache.
+            active: tokens of each row in it.
+            wanted: tokens of each new row, in order.
+            expected: blocks that will be needed at a time, these rows' included, as far as the caller knows.
         """
-        if not wanted:
-            return 0, size
-        longest = max(active, default=0)
-        for considered in (wanted, wanted[:1]):
-            capacity = self._up(max(longest, *considered))
-            count = min(len(considered), self.most(capacity) - len(active))
-            if count > 0:
-                break
-        else:
-            return 0, size
-        free = size.slots - len(active)
-        if capacity <= size.capacity and free > 0:
-            enough = free >= count or len(active) + count < _GROWTH * size.slots
-            if enough:
-                return min(free, count), size
-        # a larger capacity than needed is kept where that costs no row: rows of that length came before
-        kept = max(capacity, size.capacity)
-        if self.most(kept) >= len(active) + count:
-            capacity = kept
-        slots = min(self.most(capacity), max(bucket(len(active) + count), expected))
-        return count, Size(max(slots, len(active) + count), capacity)
+        count = self.fitting(wanted, active)
+        needed = sum(map(blocks_for, (*active, *wanted[:count])))
+        if needed <= blocks:
+            return Placed(count, blocks)
+        size = max(needed, expected or round(_GROWTH * blocks))
+        if self._blocks is not None:
+            size = max(needed, min(size, self._blocks))
+        return Placed(count, size)
 
-    def _up(self, tokens: int) -> int:
-        return -(-tokens // self._multiple) * self._multiple
+
+def given_tokens(rows: int, micro_batch_tokens: int, max_new_tokens: int) -> int:
+    """The most tokens of the cache where the number of rows is given.
+
+    Twice a pass's prompts, and the new tokens: as much as the cache of transformers, which is copied as it grows.
+    """
+    return 2 * micro_batch_tokens + rows * max_new_tokens

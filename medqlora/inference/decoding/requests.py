@@ -66,6 +66,11 @@ class Request:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}: it has to be at least 1")
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest text, with its prompt."""
+        return len(self.prompt) + self.max_new_tokens
+
 
 class NewTokens(NamedTuple):
     """New tokens of a request.

@@ -143,6 +143,10 @@ COMMAND_LINE = [
     ),
     # checks of our own come out the same way
     ("--data.batch_size 0", "--data.batch_size is 0: it has to be at least 1"),
+    (
+        "--data.eval_memory_gib 0",
+        "--data.eval_memory_gib is 0.0: it has to be above 0, in GiB (10 for a 12 GB GPU)",
+    ),
     ("--model.lora.r 0", "--model.lora.r is 0: the rank has to be at least 1 (8 to 64 are usual)"),
 ]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from medqlora.fused import FusedDecoder
 from medqlora.fused.decoding import AdapterBank, DecodePass, KeyValueCache
+from medqlora.fused.decoding.cache import blocks_for
 from medqlora.fused.decoding.graphs import Graphs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -93,7 +94,16 @@ def logits_of(
 ) -> Tensor:
     """[rows, V]: the next token of each row, behind random keys and values."""
     cache = KeyValueCache(len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, CPU)
-    cache.resize(rows, CAPACITY, {})
+    cache.resize(rows * blocks_for(CAPACITY))
+    cache.widen(rows, CAPACITY)
+    for _ in range(2):  # the second time no row's blocks are in order
+        for slot in range(rows):
+            cache.take(slot, CAPACITY)
+        for slot in range(rows):
+            cache.give_back(slot)
+    for slot in range(rows):
+        cache.take(slot, CAPACITY)
+    cache.update()
     generator = torch.Generator().manual_seed(1)
     for index in range(len(decoder.layers)):
         for tensor in (cache.keys(index), cache.values(index)):

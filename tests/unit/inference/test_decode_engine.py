@@ -230,6 +230,16 @@ def test_idle_rows_and_rounded_lengths_of_a_gpus_buckets_change_nothing(llama: A
     assert [engine._pass.rows(count) for count in (1, 3, 5, 8)] == [1, 4, 8, 8]
 
 
+def test_rows_that_the_kernel_does_not_take_are_written_only_where_they_are_many(llama: Any) -> None:
+    nf4, kept = (FusedDecoder(llama, checkpointing="none", cached=layers) for layers in (0, 2))
+    found = []
+    for decoder, kernels in ((nf4, None), (kept, object()), (nf4, object())):
+        engine = DecodeEngine(decoder)
+        engine._pass._kernels = kernels  # type: ignore[assignment]  # without Triton there are none
+        found.append([engine.fastest(count) for count in (1, 64, 65, 191, 192, 256)])
+    assert found == [[1, 64, 65, 191, 192, 256]] * 2 + [[1, 64, 64, 64, 192, 256]]
+
+
 def test_an_engine_that_fails_on_a_device_is_found_out(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     llama.train()
     assert why_not(engine_of(llama)) is None

@@ -1,6 +1,5 @@
 """An evaluation with the decode engine: one prefill scores the labels and begins the texts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused import FusedDecoder
 from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits, fused_for_evaluation
-from medqlora.inference.decoding.layout import Layout, Size
+from medqlora.inference.decoding.layout import Layout
 from medqlora.inference.decoding.sampling import Chooser, choose
 from medqlora.inference.evaluator import Evaluated, Evaluator, build_evaluator
 from medqlora.models import LoRA, Transformers
@@ -122,10 +121,10 @@ def test_where_memory_runs_out_the_same_questions_are_written_with_fewer_at_once
     monkeypatch.setattr("medqlora.inference.decoding.evaluation.say", said.append)
     resize = engine._cache.resize
 
-    def tight(slots: int, *rest: Any) -> None:
-        if slots > 2:
+    def tight(blocks: int) -> None:
+        if blocks > 5:  # two of the longest rows have 6
             raise torch.OutOfMemoryError("full")
-        resize(slots, *rest)
+        resize(blocks)
 
     monkeypatch.setattr(engine._cache, "resize", tight)
     engine.release()
@@ -181,21 +180,23 @@ def test_sampled_tokens_have_the_probabilities_of_transformers(temperature: floa
 
 
 def test_the_cache_stays_within_its_tokens() -> None:
-    layout = Layout(8, 256, 16)
-    assert layout.most(60) == 4
-    assert layout.most(1000) == 1  # a row alone may exceed them
-
-    def placed(size: Size, active: Sequence[int], wanted: Sequence[int], expected: int = 0) -> Any:
-        return layout.place(size, active, wanted, expected)
-
-    assert placed(Size(0, 0), [], [60, 30, 30]) == (3, Size(4, 64))
-    assert placed(Size(0, 0), [], [1000, 30]) == (1, Size(1, 1008))
-    assert placed(Size(0, 0), [], [30], expected=20) == (1, Size(8, 32))
-    assert placed(Size(4, 64), [60, 60], [20] * 5) == (2, Size(4, 64))  # no copy for the slots that there are
-    assert placed(Size(4, 64), [30, 30], [20] * 5) == (5, Size(8, 32))  # twice as many shorter rows
-    assert placed(Size(4, 64), [60, 60, 60], [200]) == (0, Size(4, 64))  # waits for room
-    assert placed(Size(4, 64), [60], [100]) == (1, Size(2, 112))
-    assert placed(Size(4, 64), [60] * 4, [10]) == (0, Size(4, 64))
+    layout = Layout(8, 256)  # 16 blocks of 16 tokens
+    assert layout.fitting([60] * 9) == 4
+    assert layout.fitting([17] * 9) == 8
+    assert layout.fitting([17, 60, 100], [60, 60, 17]) == 2  # 2 + 4 blocks beside 10
+    assert layout.fitting([200], [60, 60]) == 0  # waits for room
+    assert layout.fitting([1000, 30]) == 1  # a row alone may exceed the limit
+    assert layout.together([60] * 100) == 16
+    assert layout.together([60, 30]) == 6
+    assert layout.together([30, 1000]) == 63
+    assert layout.place(0, [], [60, 30, 30]) == (3, 8)
+    assert layout.place(0, [], [1000, 30]) == (1, 63)
+    assert layout.place(0, [], [30], expected=14) == (1, 14)
+    assert layout.place(8, [60], [20] * 5) == (5, 14)
+    assert layout.place(12, [60], [20] * 9) == (6, 16)
+    assert layout.place(8, [60], [20] * 2) == (2, 8)  # no copy for blocks that there are
+    assert layout.place(8, [60], [70]) == (1, 12)  # half as much again
+    assert layout.place(16, [60] * 4, [10]) == (0, 16)
 
 
 def test_the_memory_decides_where_no_number_is_given(model: Any) -> None:

@@ -7,7 +7,13 @@ import pytest
 
 from medqlora.data.batching.loader import StepLoader
 from medqlora.planner import Setting, Shape, Work, fill, plan, with_budget
-from medqlora.planner.fitting import imbalance, largest_budgets, largest_micro_batch, relative_time
+from medqlora.planner.fitting import (
+    imbalance,
+    largest_budgets,
+    largest_micro_batch,
+    relative_time,
+    with_cache_in,
+)
 from medqlora.planner.memory import GIB
 from medqlora.profiling.lengths import random_examples
 from medqlora.profiling.shapes import SHAPES
@@ -137,6 +143,27 @@ def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_
     for budget, rows in ((1000, 3), (899, 2), (299, 1), (10_000, 16)):
         made = with_budget(Setting(engine="native"), work, budget)
         assert (made.rows, made.prompt_tokens) == (rows, 300 * rows)
-    fused = with_budget(Setting(decodes=True), work, 1000)
+    fused = with_budget(Setting(decodes=True, new_tokens=48), work, 1000)
     assert (fused.rows, fused.prompt_tokens) == (16, 300 * 16)  # its cache has a limit of its own
+    assert fused.cache_tokens == 160 + 352  # both texts, in blocks of 16
+    many = with_budget(Setting(decodes=True, new_tokens=48), work._replace(lengths=work.lengths * 50), 1000)
+    assert many.cache_tokens == 2 * 1000 + 16 * 48
     assert with_budget(Setting(), work, 10_000).loss_rows == 50 + 20
+
+
+@pytest.mark.parametrize("rows", [None, 32])
+def test_a_cache_in_a_given_memory_leaves_what_the_rest_needs(shape: Shape, rows: int | None) -> None:
+    work = Work([(300, 50), (800, 20)] * 200, batch_size=8, eval_batch_size=1, seed=0)
+    setting = with_budget(Setting(decodes=True, new_tokens=64), work, 2048)
+    caches = []
+    for gib in (6, 8, 10, 24):
+        made = with_cache_in(shape, setting, work, gib * GIB, rows=rows)
+        caches.append(made.cache_tokens)
+        planned = plan(shape, made)
+        least = 864  # the longest text alone
+        assert planned.total("generate") <= gib * GIB or made.cache_tokens == least
+        assert made.rows == (256 if rows is None else rows)
+    assert caches == sorted(caches)
+    assert caches[0] < caches[1]
+    if rows:
+        assert caches[-1] == 2 * 2048 + 32 * 64  # as without a limit

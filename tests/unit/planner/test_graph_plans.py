@@ -30,12 +30,13 @@ def planned(memory: float | None = 140, **changes: Any) -> FitPlan:
     model = {
         key: changes.pop(key) for key in ("graphs", "checkpointing", "weights", "head") if key in changes
     }
+    data = changes.pop("data", {})
     fit |= changes
     options = FitOptions(
         Transformers("base"),
         LoRA(),
         ModelOptions(generate=fit["generate"], **{"checkpointing": "none", "weights": "nf4", **model}),
-        DataOptions(batch_size=32),
+        DataOptions(batch_size=32, **data),
         fit["optimizer"],
         fit["tokens"],
         device=fit["device"],
@@ -91,3 +92,24 @@ def test_the_memory_of_graphs_is_that_of_a_padded_pass_and_stays_in_evaluations(
     held = padded["activations"] + padded["logits"] + padded["dequantized group"] + GRAPHS_BYTES
     for name in ("validate", "generate"):
         assert phases[name] == {**without[name], "CUDA graphs": held}
+
+
+def test_the_texts_of_an_evaluation_fill_the_memory_or_what_the_user_gives() -> None:
+    auto: dict[str, Any] = {"eval_batch_size": "auto"}
+    all_rows = planned(80, graphs="off", generate=True, data=auto)
+    assert all_rows.setting.cache_tokens == 40 * 384  # all 40 questions, 372 tokens each in blocks of 16
+    small = planned(10, graphs="off", generate=True, data=auto)
+    limited = planned(80, graphs="off", generate=True, data={**auto, "eval_memory_gib": 7.5})
+    assert 384 < limited.setting.cache_tokens < all_rows.setting.cache_tokens
+    assert limited.plan.total("generate") <= 7.5 * GIB < all_rows.plan.total("generate")
+    assert limited.plan.phases["fit"] == all_rows.plan.phases["fit"]
+    assert small.plan.total("generate") <= 10 * GIB
+    # with a number of rows too; and at least one text
+    numbers = [
+        planned(80, graphs="off", generate=True, data={"eval_memory_gib": gib}).setting
+        for gib in (1, 6.6, 60)
+    ]
+    assert [each.rows for each in numbers] == [16, 16, 16]
+    assert numbers[0].cache_tokens == 384
+    assert numbers[0].cache_tokens < numbers[1].cache_tokens < numbers[2].cache_tokens
+    assert numbers[2] == planned(80, graphs="off", generate=True).setting
