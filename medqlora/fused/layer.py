@@ -98,11 +98,19 @@ class Layer:
         return y, (first, second)
 
     def backward(
-        self, dy: Tensor, x: Tensor, saved: tuple[AttentionSaved, HalfSaved], step: Step, *, needs_x: bool
+        self,
+        dy: Tensor,
+        x: Tensor,
+        saved: tuple[AttentionSaved, HalfSaved] | None,
+        step: Step,
+        *,
+        needs_x: bool,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradients of x (None unless `needs_x`) and of `parameters`."""
-        first, second = saved
+        """The gradients of x (None unless `needs_x`) and of `parameters`; without `saved`, recomputes it."""
+        first, second = self.forward(x, step, full=False)[1] if saved is None else saved
         d_attended, d_residual, of_second = self.second.backward(dy, second, step.seed, step.functions)
+        del second  # before the attention's backward allocates
+        step.inputs.prepare(self.index - 1, x.device)
         if self.last:
             selection = step.selection
             of_queries = d_attended.new_zeros(first.q.shape[0], d_attended.shape[1])
@@ -160,7 +168,7 @@ class LayerFunction(torch.autograd.Function):
         # a tensor with a graph would make torch.compile compile the functions once more
         x = step.inputs.get(layer.index, x, ctx.device) if ctx.keep == "offload" else x.detach()
         with torch.autocast(x.device.type, enabled=False), layer.gathered():
-            saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, full=False)[1]
+            saved = _unflatten(flat) if ctx.keep == "all" else None
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
             if step.accumulate:
                 _add(layer.parameters, gradients)

@@ -1,5 +1,6 @@
 """Causal attention within each example of a packed row."""
 
+import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medqlora.compat.torch import flash_attention_backward, flash_attention_forward
+
+#: tokens of the longest example up to which the own kernels run
+SHORT = 1024
 
 
 class Segments(NamedTuple):
@@ -50,6 +54,18 @@ def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> boo
     )
 
 
+def _short(q: Tensor, k: Tensor, segments: Segments) -> bool:
+    """Whether the kernels of `triton_attention` run: on a GPU for flash attention, examples of a few hundred tokens."""
+    width = q.shape[-1]
+    return (
+        segments.longest <= SHORT
+        and segments.queries is segments.keys
+        and width in (64, 128)
+        and q.shape[0] == k.shape[0]
+        and importlib.util.find_spec("triton") is not None
+    )
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None) -> Attended:
     """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths.
 
@@ -60,6 +76,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | No
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         empty = q.new_empty(0)
         return Attended(_blocks(q, k, v, segments, window), empty, empty)
+    if window is None and _short(q, k, segments):
+        from medqlora.fused.kernels import triton_attention
+
+        out = torch.empty_like(q)
+        sums = triton_attention.attend(q, k, v, segments.keys, segments.longest, out)
+        return Attended(out, sums, sums.new_empty(0))
     # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
     limits = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
     out, logsumexp, random_state, _, _ = flash_attention_forward(
@@ -87,6 +109,14 @@ def attend_backward(
             inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
             out = _blocks(inputs[0], inputs[1], inputs[2], segments)
             d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
+        return d_q, d_k, d_v
+    if _short(q, k, segments):
+        from medqlora.fused.kernels import triton_attention
+
+        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        triton_attention.attend_backward(
+            gradient, q, k, v, attended.out, attended.logsumexp, segments.keys, segments.longest, d_q, d_k, d_v
+        )
         return d_q, d_k, d_v
     unused = attended.random_state.new_empty(0)
     return flash_attention_backward(
