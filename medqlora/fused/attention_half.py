@@ -130,17 +130,18 @@ class AttentionHalf:
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
         return Projected(q, k, raw_v, lows, raw_q, raw_k)
 
-    def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
-        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]."""
+    def forward(self, x: Tensor, step: Step, out: Tensor | None = None) -> tuple[Tensor, AttentionSaved]:
+        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]; `out` may receive them."""
         q, k, v, lows, raw_q, raw_k = self.project(x, step)
         normed_heads = self.heads.q_norm is not None
         if not normed_heads:
             v = v.contiguous()  # a view would keep raw k in memory
-        attended = attend(q, k, v, self._bounds(step)[1], self.window)
+        place = None if out is None else out.unflatten(1, q.shape[1:])
+        attended = attend(q, k, v, self._bounds(step)[1], self.window, place)
         saved = AttentionSaved(
             q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
         )
-        return attended.out.flatten(1), saved
+        return attended.out.flatten(1) if place is None or attended.out is not place else out, saved
 
     def backward(
         self, d_attended: Tensor, x: Tensor, saved: AttentionSaved, step: Step, *, needs_x: bool
@@ -153,9 +154,6 @@ class AttentionHalf:
         heads, functions = self.heads, step.functions
         selection, segments, cos, sin = self._bounds(step)
         shape = (-1, heads.queries, heads.width)
-        d_q, d_k, d_v = attend_backward(
-            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments
-        )
         tokens, wide_q, wide_kv = x.shape[0], heads.queries * heads.width, heads.keys * heads.width
         if selection is None:
             both = self.groups[0].gradient_operand(tokens, x)
@@ -163,15 +161,20 @@ class AttentionHalf:
             operands = [both]
         else:
             operands = [
-                self.groups[0].gradient_operand(d_q.shape[0], x),
+                self.groups[0].gradient_operand(saved.q.shape[0], x),
                 self.groups[1].gradient_operand(tokens, x),
             ]
             of_q, of_kv = operands[0][:, :wide_q], operands[1][:, : 2 * wide_kv]
+        of_v = of_kv[:, wide_kv:].unflatten(1, saved.v.shape[1:])
+        d_q, d_k, d_v = attend_backward(
+            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments, of_v
+        )
         _rotate_back(functions, d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, of_q)
         _rotate_back(
             functions, d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, of_kv[:, :wide_kv]
         )
-        of_kv[:, wide_kv:].copy_(d_v.flatten(1))
+        if d_v is not of_v:
+            of_v.copy_(d_v)
         normed = torch.empty_like(x)
         functions.rms_norm(x, self.norm_weight, self.eps, normed)
         gradients: list[Tensor | None] = []
@@ -182,7 +185,10 @@ class AttentionHalf:
             queries = selection.queries if selection is not None and number == 0 else None
             group.compress_gradient(operand)
             inputs = normed if queries is None else normed[queries]
-            gradients = group.weight_gradients(operand, inputs, saved.low[number], seed) + gradients
+            gradients = (
+                group.weight_gradients(operand, inputs, saved.low[number], seed, accumulate=step.accumulate)
+                + gradients
+            )
             if needs_x:
                 part = group.input_gradient(operand, seed)
                 if result is None:

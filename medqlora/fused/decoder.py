@@ -19,7 +19,7 @@ from medqlora.fused.kernels.elementwise import elementwise, fastest
 from medqlora.fused.layer import Keep, Layer, LayerFunction
 from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
 from medqlora.fused.seeds import Seed
-from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
+from medqlora.fused.step import Selection, Step, Widened, find_segments, select_any, select_completions
 from medqlora.fused.support import unsupported
 from medqlora.models.embedding_noise import with_noise
 from medqlora.models.host_weights import HostEmbedding, HostHead
@@ -232,6 +232,7 @@ class FusedDecoder:
             self.functions,
             HostInputs(self._copies, pinned),
             self.accumulate,
+            Widened(),
         )
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:

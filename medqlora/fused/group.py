@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from medqlora.compat.torch import foreach_mul_
+from medqlora.compat.torch import addmm_out, foreach_add_, foreach_mul_
 from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 from medqlora.fused.kernels.dropout import drop, drop_on_device
 from medqlora.fused.seeds import DeviceSeed, Seed
@@ -221,16 +221,22 @@ class Group:
         if self.tail:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
-    def weight_gradients(self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None) -> list[Tensor | None]:
-        """The gradients of `parameters`, float32; all None while the adapters are disabled.
+    def weight_gradients(
+        self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None, *, accumulate: bool = False
+    ) -> list[Tensor | None]:
+        """The gradients of `parameters`, float32; None for those that are not returned.
 
         Args:
             dy: [T, out + tail], its tail filled.
             x: [T, in], the group's input.
             low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
+            accumulate: may add them to `.grad` in the products, instead of returning them.
         """
         if not self.tail:
+            return [None] * len(self.parameters)
+        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self._drops(seed):
+            self._accumulate(dy, x, low)
             return [None] * len(self.parameters)
         up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
@@ -246,6 +252,27 @@ class Group:
         foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
+    def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
+        """Adds the gradients of `parameters` to `.grad`."""
+        for adapter, start, rank in self.adapters:
+            ranks = slice(rank, rank + adapter.a.shape[0])
+            outputs = dy[:, start : start + adapter.b.shape[0]]
+            add_product(held_gradient(adapter.b), outputs.t(), low[:, ranks], 1.0)
+        first = self.adapters[0][0]
+        d_low = dy[:, self.outputs :]
+        if len(self.adapters) == 1:
+            ranks = slice(0, first.a.shape[0])
+            add_product(held_gradient(first.a), d_low[:, ranks].t(), x, first.scaling)
+            return
+        down = product(d_low.t(), x)  # reads x once for all adapters
+        targets = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
+        sources = [down[rank : rank + adapter.a.shape[0]] for adapter, _, rank in self.adapters]
+        factor = first.scaling
+        if any(adapter.scaling != factor for adapter, _, _ in self.adapters):
+            foreach_mul_(sources, [adapter.scaling for adapter, _, _ in self.adapters])
+            factor = 1.0
+        foreach_add_(targets, sources, alpha=factor)
+
     # ---- both --------------------------------------------------------------------------------------
 
     def _beside(self, like: Tensor) -> Tensor:
@@ -253,8 +280,8 @@ class Group:
         if self._cache is not None:
             return self._cache[: self.outputs, : self.inputs + self.tail]
         weight = matrix(self.outputs, self.inputs + self.tail, like)
-        self.weights.dequantize_into(weight[:, : self.inputs])
-        weight[:, self.inputs :].copy_(self.up[:, : self.tail])
+        tail = weight[:, self.inputs :]
+        self.weights.dequantize_into(weight[:, : self.inputs], (tail, self.up) if self.tail else None)
         return weight
 
     def _below(self, tail: int) -> Tensor:
@@ -262,8 +289,8 @@ class Group:
         if self._cache is not None:
             return self._cache[: self.outputs + tail, : self.inputs]
         weight = self.down.new_empty(self.outputs + tail, self.inputs)
-        self.weights.dequantize_into(weight[: self.outputs])
-        weight[self.outputs :].copy_(self.down[:tail])
+        added = (weight[self.outputs :], self.down) if tail else None
+        self.weights.dequantize_into(weight[: self.outputs], added)
         return weight
 
     def _drops(self, seed: Seed | None) -> bool:
@@ -278,6 +305,18 @@ def _drop(x: Tensor, adapter: Adapter, seed: Seed | None, number: int) -> Tensor
     if isinstance(seed, DeviceSeed):
         return drop_on_device(x, rate, seed.plus(number))
     return drop(x, rate, seed + number)
+
+
+def held_gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient tensor that a pass adds to."""
+    held = parameter.grad
+    assert held is not None, "accumulate needs a gradient tensor on every parameter"
+    return held
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """Adds factor · a b of half-precision operands on a GPU to `total`, float32, without rounding them."""
+    addmm_out(total, a, b, torch.float32, alpha=factor, out=total)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -90,11 +90,20 @@ class Layer:
         self, x: Tensor, step: Step, *, full: bool = True
     ) -> tuple[Tensor, tuple[AttentionSaved, HalfSaved]]:
         """The output [T, D] ([R, D] of the last layer) of x [T, D]; `full=False` stops before down_proj."""
-        attended, first = self.first.forward(x, step)
-        residual = x
+        operand: Tensor | None = None
+        o, residual = self.second.o, x
         if self.last:
+            attended, first = self.first.forward(x, step)
             attended, residual = attended[step.selection.places], x[step.selection.rows]
-        y, second = self.second.forward(attended, residual, step.seed, step.functions, full=full)
+        else:  # the attention writes where o_proj reads
+            operand = o.operand(len(x), x)
+            place = operand[:, : o.inputs]
+            attended, first = self.first.forward(x, step, place)
+            if attended is not place:
+                operand = None
+        y, second = self.second.forward(
+            attended, residual, step.seed, step.functions, operand=operand, full=full
+        )
         return y, (first, second)
 
     def backward(
@@ -108,7 +117,15 @@ class Layer:
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """The gradients of x (None unless `needs_x`) and of `parameters`; without `saved`, recomputes it."""
         first, second = self.forward(x, step, full=False)[1] if saved is None else saved
-        d_attended, d_residual, of_second = self.second.backward(dy, second, step.seed, step.functions)
+        down = self.second.down
+        d_attended, d_residual, of_second = self.second.backward(
+            dy,
+            second,
+            step.seed,
+            step.functions,
+            gradient=step.widened.take(dy, down.outputs + down.tail),
+            accumulate=step.accumulate,
+        )
         del second  # before the attention's backward allocates
         step.inputs.prepare(self.index - 1, x.device)
         if self.last:
@@ -118,7 +135,8 @@ class Layer:
         d_normed, of_first = self.first.backward(d_attended, x, first, step, needs_x=needs_x)
         d_x = None
         if d_normed is not None:
-            d_x = torch.empty_like(x)
+            # the layer below reads it as an operand of its down_proj, if that has as many ranks
+            d_x = step.widened.give(down.gradient_operand(len(x), x), x.shape[1])
             residual = None if self.last else d_residual
             step.functions.rms_norm_backward(
                 x, self.first.norm_weight, self.first.eps, d_normed, residual, d_x

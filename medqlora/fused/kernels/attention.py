@@ -66,10 +66,14 @@ def _short(q: Tensor, k: Tensor, segments: Segments) -> bool:
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None) -> Attended:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None, out: Tensor | None = None
+) -> Attended:
     """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths.
 
-    With `window`, a query sees that many keys at most, its own included.
+    Args:
+        window: keys that a query sees at most, its own included.
+        out: [Q, H, d], where the result may be written.
     """
     if window is not None and segments.longest <= window:
         window = None
@@ -79,7 +83,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | No
     if window is None and _short(q, k, segments):
         from medqlora.fused.kernels import triton_attention
 
-        out = torch.empty_like(q)
+        out = torch.empty_like(q) if out is None else out
         sums = triton_attention.attend(q, k, v, segments.keys, segments.longest, out)
         return Attended(out, sums, sums.new_empty(0))
     # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
@@ -101,9 +105,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | No
 
 
 def attend_backward(
-    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Attended, segments: Segments
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attended: Attended,
+    segments: Segments,
+    of_v: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]."""
+    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]; v's may be written to `of_v`."""
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         with torch.enable_grad():  # recomputes with a graph: speed doesn't matter on this path
             inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
@@ -113,7 +123,8 @@ def attend_backward(
     if _short(q, k, segments):
         from medqlora.fused.kernels import triton_attention
 
-        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        d_q, d_k = torch.empty_like(q), torch.empty_like(k)
+        d_v = torch.empty_like(v) if of_v is None else of_v
         triton_attention.attend_backward(
             gradient, q, k, v, attended.out, attended.logsumexp, segments.keys, segments.longest, d_q, d_k, d_v
         )
