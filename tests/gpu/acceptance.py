@@ -24,12 +24,12 @@ from typing import Any
 
 from faults import FAULTS
 from figures import figures, longest_fold, step_of, versions
-from scaling import scaling
+from scaling import scaling, whole
 
 import medqlora
 
-#: stages for two GPUs of one host
-SEVERAL = {"scaling": scaling}
+#: stages for two GPUs of one host; `whole` takes one too
+SEVERAL = {"scaling": scaling, "whole": whole}
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5

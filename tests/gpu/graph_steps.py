@@ -204,6 +204,38 @@ def equal(
     }
 
 
+def not_a_number(bench: Bench, budget: int, at: int = 3) -> dict[str, Any]:
+    """Steps of which one has a token whose embedding is not a number: with graphs beside without."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    batches = bench.batches(7, budget)
+    embedding = bench.model.get_input_embeddings().weight
+    token = int(batches[at].micro_batches[0].input_ids[0, 0])
+    runs = []
+    for graphs in (False, GPU):
+        train = bench.train(graphs=graphs, tokens=budget, rate=2e-4, checkpointing="none")
+        results = []
+        for number, batch in enumerate(batches):
+            row = embedding.data[token].clone()
+            if number == at:
+                embedding.data[token] = torch.nan
+            results.append(train.step(batch))
+            embedding.data[token] = row
+        figures = torch.stack([torch.stack((result.loss, result.grad_norm)) for result in results])
+        runs.append((figures, bench.weights()))
+        del train
+        free()
+    torch.use_deterministic_algorithms(False)
+    (one, weights), (second, others) = runs
+    return {
+        "losses": [round(float(loss), 5) for loss in second[:, 0]],
+        "figures_equal": torch.equal(one.nan_to_num(-1), second.nan_to_num(-1)),
+        "not_a_number_at": [i for i in range(len(batches)) if not bool(torch.isfinite(second[i]).all())],
+        "weights_equal": all(torch.equal(a, b) for a, b in zip(weights, others, strict=True)),
+        "weights_finite": all(bool(torch.isfinite(weight).all()) for weight in others),
+    }
+
+
 def out_of_memory(bench: Bench, budget: int, room_gib: float) -> dict[str, Any]:
     """Losses of steps whose first capture doesn't fit, beside those with room."""
     examples = {example.id: example for example in bench.examples}
@@ -304,6 +336,7 @@ def main(shape: str, *chosen: str) -> None:
         "8k": lambda: speed(bench, count // 2, large, None, checkpointing="none"),
         "8k_offload": lambda: speed(bench, count // 2, large, None, checkpointing="offload"),
         "8k_profile": lambda: profile(bench, large, 40, graphs=None, checkpointing="none", cached=layers),
+        "not_a_number": lambda: not_a_number(bench, small),
         "out_of_memory": lambda: out_of_memory(bench, 6144, 8),
         "equal_dropout": lambda: dropped(
             bench, lambda: equal(bench, count // 2, small, checkpointing=layers // 2)
