@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from medqlora.fused.group import Group
-from medqlora.fused.kernels.attention import Attended, Segments, attend, attend_backward
+from medqlora.fused.kernels.attention import (
+    Attended,
+    BeforeRotation,
+    Segments,
+    attend,
+    attend_backward,
+)
 from medqlora.fused.kernels.elementwise import Elementwise
 from medqlora.fused.seeds import Seed, plus
 from medqlora.fused.step import Selection, Step
@@ -165,16 +171,20 @@ class AttentionHalf:
                 self.groups[1].gradient_operand(tokens, x),
             ]
             of_q, of_kv = operands[0][:, :wide_q], operands[1][:, : 2 * wide_kv]
-        of_v = of_kv[:, wide_kv:].unflatten(1, saved.v.shape[1:])
+        places = (
+            of_q.unflatten(1, shape[1:]),
+            of_kv[:, :wide_kv].unflatten(1, saved.k.shape[1:]),
+            of_kv[:, wide_kv:].unflatten(1, saved.v.shape[1:]),
+        )
+        before = None if heads.q_norm is not None else BeforeRotation(*places, cos, sin)
         d_q, d_k, d_v = attend_backward(
-            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments, of_v
+            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments, before
         )
-        _rotate_back(functions, d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, of_q)
-        _rotate_back(
-            functions, d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, of_kv[:, :wide_kv]
-        )
-        if d_v is not of_v:
-            of_v.copy_(d_v)
+        if d_v is not places[2]:
+            turns = functions.rotate_backward
+            turns(d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, places[0])
+            turns(d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, places[1])
+            places[2].copy_(d_v)
         normed = torch.empty_like(x)
         functions.rms_norm(x, self.norm_weight, self.eps, normed)
         gradients: list[Tensor | None] = []
@@ -196,16 +206,3 @@ class AttentionHalf:
                 else:
                     result = result.add_(part) if queries is None else result.index_add_(0, queries, part)
         return result, gradients
-
-
-def _rotate_back(
-    functions: Elementwise,
-    gradient: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    raw: Tensor | None,
-    weight: Tensor | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    functions.rotate_backward(gradient, cos, sin, raw, weight, eps, out.unflatten(1, gradient.shape[1:]))

@@ -6,6 +6,7 @@ diagonal. Then y = x Wᵀ + (x Aᵀ) Bᵀ is one product [x | x Aᵀ] [W | B]ᵀ
 with room for B beside it or A below it. The forward saves inputs; the backward dequantizes W again.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 from medqlora.fused.kernels.dropout import drop, drop_on_device
 from medqlora.fused.seeds import DeviceSeed, Seed
 
+LORA_KERNELS = False
 #: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
 ROW_MULTIPLE = 64
 #: a group's ranks are padded to a multiple of this: 16 bytes, the alignment of a half-precision operand's rows
@@ -114,10 +116,21 @@ class Group:
         else:
             self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
             self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
+        self._alike = self._all_alike()
         self.bias = self._bias(dtype)
         self.active = True
         #: in a pass over rows with different adapters: their LoRA; `active` is then false
         self.by_row: AddsLoRA | None = None
+
+    def _all_alike(self) -> bool:
+        """Whether every layer has an adapter of the same rank and scaling, as the kernels of LoRA's gradients need it."""
+        kinds = {(adapter.a.shape[0], adapter.scaling) for adapter, _, _ in self.adapters}
+        return (
+            len(kinds) == 1
+            and len(self.adapters) == len(self.projections) <= 3
+            and all(start % 64 == 0 for _, start, _ in self.adapters)
+            and importlib.util.find_spec("triton") is not None
+        )
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
         biases = [each.linear.bias for each in self.projections]
@@ -254,6 +267,14 @@ class Group:
 
     def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
         """Adds the gradients of `parameters` to `.grad`."""
+        if LORA_KERNELS and self._alike:
+            from medqlora.fused.kernels.triton_lora import add_own, add_shared
+
+            own = [held_gradient(adapter.b) for adapter, _, _ in self.adapters]
+            add_own(dy[:, : self.outputs], low, own, [start for _, start, _ in self.adapters])
+            shared = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
+            add_shared(x, dy[:, self.outputs :], shared, self.adapters[0][0].scaling)
+            return
         for adapter, start, rank in self.adapters:
             ranks = slice(rank, rank + adapter.a.shape[0])
             outputs = dy[:, start : start + adapter.b.shape[0]]

@@ -314,19 +314,19 @@ def profile(bench: Bench, budget: int, top: int, **options: Any) -> dict[str, An
     }
 
 
-def main(shape: str, *chosen: str) -> None:
-    device = torch.cuda.get_device_name() if GPU else "cpu"
-    say("machine", {"device": device, "torch": torch.__version__})
-    bench = Bench(shape)
+def all_cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What can be asked for, by name."""
     layers = int(str(bench.shape["num_hidden_layers"]))
     small, large = (2048, 8192) if GPU else (900, 1500)
     count = int(os.environ.get("STEPS", 24 if GPU else 2))
-    cases: dict[str, Callable[[], dict[str, Any]]] = {
+    return {
         "2k": lambda: speed(bench, count, small, None, checkpointing="none"),
         "2k_cached": lambda: speed(bench, count, small, None, checkpointing="none", cached=layers),
         "2k_profile": lambda: profile(bench, small, 40, graphs=None, checkpointing="none"),
         "2k_graph_profile": lambda: profile(bench, small, 40, graphs=True, checkpointing="none"),
         "equal": lambda: equal(bench, 50 if GPU else 3, small, checkpointing="none"),
+        "equal_16": lambda: equal(bench, 16, small, checkpointing="none"),
+        "equal_cached": lambda: equal(bench, 16, small, checkpointing="none", cached=layers),
         "equal_offload": lambda: equal(bench, count // 2, small, checkpointing="offload"),
         "offload_is_full": lambda: equal(bench, count // 2, small, checkpointing="offload", other="full"),
         "8k_offload_is_full": lambda: equal(bench, count // 4, large, checkpointing="offload", other="full"),
@@ -348,6 +348,13 @@ def main(shape: str, *chosen: str) -> None:
             bench, lambda: equal(bench, count // 2, small, checkpointing="offload")
         ),
     }
+
+
+def main(shape: str, *chosen: str) -> None:
+    device = torch.cuda.get_device_name() if GPU else "cpu"
+    say("machine", {"device": device, "torch": torch.__version__})
+    bench = Bench(shape)
+    cases = all_cases(bench)
     for name in chosen or cases:
         started = time.perf_counter()
         try:

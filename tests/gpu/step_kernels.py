@@ -2,6 +2,8 @@
 
     python tests/gpu/step_kernels.py {llama-3-8b|tiny} [CASE …]
 
+A case is a setting such as `2k_nf4_graphs`, the same with `_kernels`, or a case of `graph_steps.py`.
+
 Weights are random NF4 of the shape, lengths are PubMedQA's. One JSON line a case.
 """
 
@@ -18,8 +20,10 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import torch
-from graph_steps import GPU, Bench, free, gib, say, synchronize, timed
+from graph_steps import GPU, Bench, all_cases, free, gib, say, synchronize, timed
 
+from medqlora.data.batching.packing import StepBatch
+from medqlora.fused import group
 from medqlora.fused.kernels import attention
 
 #: (kind, what a kernel's name contains), the first that matches
@@ -46,11 +50,15 @@ def kind_of(name: str, taken_us: float, tokens: int) -> str:
     return kind
 
 
+def largest(batches: list[StepBatch]) -> int:
+    return max(int(micro.input_ids.numel()) for batch in batches for micro in batch.micro_batches)
+
+
 def kernels(bench: Bench, budget: int, size: int | None, **options: Any) -> dict[str, Any]:
     """The kernels of one step by kind: milliseconds, number, and how long the device was without any."""
     free()
-    train = bench.train(tokens=budget, **options)
     batch = bench.batches(1, budget, size)[0]
+    train = bench.train(tokens=largest([batch]), **options)
     for _ in range(4):
         train.step(batch)
     synchronize()
@@ -140,10 +148,11 @@ def main(shape: str, *chosen: str) -> None:
                 options = {"checkpointing": "none", "cached": cached, "graphs": graphs if GPU else None}
                 settings[f"{name}_{weights}{'_graphs' if graphs else ''}"] = (budget, size, steps, options)
     settings["8k_offload"] = (large, None, count // 3, {"checkpointing": "offload", "graphs": None})
-    cases: dict[str, Callable[[], dict[str, Any]]] = {}
+    cases: dict[str, Callable[[], dict[str, Any]]] = all_cases(bench) if chosen else {}
     for name, (budget, size, steps, options) in settings.items():
         def speed(budget: int = budget, size: int | None = size, steps: int = steps, options: Any = options) -> dict[str, Any]:
-            return timed(bench, bench.batches(steps, budget, size), tokens=budget, **options)
+            batches = bench.batches(steps, budget, size)
+            return timed(bench, batches, tokens=largest(batches), **options)
 
         def inside(budget: int = budget, size: int | None = size, options: Any = options) -> dict[str, Any]:
             return kernels(bench, budget, size, **options)
@@ -153,6 +162,8 @@ def main(shape: str, *chosen: str) -> None:
     short = attention.SHORT
     for name in chosen or cases:
         name, _, setting = name.partition("@")
+        group.LORA_KERNELS = name.endswith("!")
+        name = name.rstrip("!")
         attention.SHORT = int(setting) if setting else short
         started = time.perf_counter()
         try:

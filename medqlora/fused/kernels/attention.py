@@ -42,6 +42,16 @@ class Attended(NamedTuple):
     random_state: Tensor
 
 
+class BeforeRotation(NamedTuple):
+    """Where the gradients of q, k and v may be written, those of q and k before their rotation by `cos` and `sin`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
 def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
     """Whether torch's variable-length flash attention runs: half precision on an Ampere GPU or newer."""
     return (
@@ -111,9 +121,12 @@ def attend_backward(
     v: Tensor,
     attended: Attended,
     segments: Segments,
-    of_v: Tensor | None = None,
+    before: BeforeRotation | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]; v's may be written to `of_v`."""
+    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d].
+
+    Where the kernels can, they are `before`'s tensors, those of q and k before the rotation.
+    """
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         with torch.enable_grad():  # recomputes with a graph: speed doesn't matter on this path
             inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
@@ -123,11 +136,13 @@ def attend_backward(
     if _short(q, k, segments):
         from medqlora.fused.kernels import triton_attention
 
-        d_q, d_k = torch.empty_like(q), torch.empty_like(k)
-        d_v = torch.empty_like(v) if of_v is None else of_v
-        triton_attention.attend_backward(
-            gradient, q, k, v, attended.out, attended.logsumexp, segments.keys, segments.longest, d_q, d_k, d_v
-        )
+        turns = None
+        if before is None:
+            d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        else:
+            d_q, d_k, d_v, turns = before.q, before.k, before.v, (before.cos, before.sin)
+        own = (q, k, v, attended.out, attended.logsumexp, segments.keys, segments.longest)
+        triton_attention.attend_backward(gradient, *own, d_q, d_k, d_v, turns)
         return d_q, d_k, d_v
     unused = attended.random_state.new_empty(0)
     return flash_attention_backward(

@@ -26,9 +26,9 @@ class Tiles(NamedTuple):
 
 
 #: the fastest of those tried on an H200, at 2,048 and 8,192 tokens
-FORWARD = Tiles(128, 64, 8, 3)
-QUERIES = Tiles(64, 64, 4, 3)
-KEYS = Tiles(64, 64, 4, 3)
+FORWARD = Tiles(64, 64, 4, 3)
+QUERIES = Tiles(64, 32, 4, 3)
+KEYS = Tiles(32, 64, 4, 3)
 _LOG2_E = 1.4426950408889634
 
 
@@ -55,9 +55,13 @@ def attend(
 
 def attend_backward(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, bounds: Tensor, longest: int,
-    d_q: Tensor, d_k: Tensor, d_v: Tensor, queries: Tiles = QUERIES, keys: Tiles = KEYS,
+    d_q: Tensor, d_k: Tensor, d_v: Tensor, turns: tuple[Tensor, Tensor] | None = None,
+    queries: Tiles = QUERIES, keys: Tiles = KEYS,
 ) -> None:  # fmt: skip
-    """Fills the gradients of q, k and v from the gradient of `attend`'s output."""
+    """Fills the gradients of q, k and v from the gradient of `attend`'s output.
+
+    With `turns`, cos and sin [T, d / 2] float32, those of q and k before their rotation.
+    """
     tokens, heads, width = q.shape
     group = heads // k.shape[1]
     dots = torch.empty_like(sums)
@@ -66,16 +70,17 @@ def attend_backward(
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         gradient.stride(0), gradient.stride(1),
     )  # fmt: skip
+    cos, sin = (sums, sums) if turns is None else turns
     _queries[(triton.cdiv(longest, queries.rows), heads, len(bounds) - 1)](
-        q, k, v, gradient, out, sums, dots, d_q, bounds, *strides,
+        q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin, *strides,
         out.stride(0), out.stride(1), d_q.stride(0), d_q.stride(1), tokens, scale, scale * _LOG2_E,
-        GROUP=group, WIDTH=width, ROWS=queries.rows, COLUMNS=queries.columns,
+        TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=queries.rows, COLUMNS=queries.columns,
         num_warps=queries.warps, num_stages=queries.stages,
     )  # fmt: skip
     _keys[(triton.cdiv(longest, keys.columns), k.shape[1], len(bounds) - 1)](
-        q, k, v, gradient, sums, dots, d_k, d_v, bounds, *strides,
+        q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin, *strides,
         d_k.stride(0), d_k.stride(1), d_v.stride(0), d_v.stride(1), tokens, scale, scale * _LOG2_E,
-        GROUP=group, WIDTH=width, ROWS=keys.rows, COLUMNS=keys.columns,
+        TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=keys.rows, COLUMNS=keys.columns,
         num_warps=keys.warps, num_stages=keys.stages,
     )  # fmt: skip
 
@@ -137,10 +142,10 @@ def _attend(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["tokens"])
 def _queries(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, out, sums, dots, d_q, bounds,
+    q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head, out_row, out_head, d_row, d_head,
     tokens, scale, scale_2,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     start = tl.load(bounds + tl.program_id(2))
@@ -180,18 +185,15 @@ def _queries(  # type: ignore[no-untyped-def]
         share = tl.where((column[None, :] <= row[:, None]) & there[None, :], share, 0.0)
         d_scores = share * (tl.dot(d_out, tl.trans(value)) - dot[:, None])
         result = tl.dot(d_scores.to(key.dtype), key, result)
-    tl.store(
-        d_q + at * d_row + head * d_head + place[None, :], (result * scale).to(d_q.dtype.element_ty),
-        mask=inside[:, None],
-    )  # fmt: skip
+    _store(result * scale, d_q + head * d_head, d_row, cos, sin, at, inside, TURN, ROWS, WIDTH)
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def _keys(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, sums, dots, d_k, d_v, bounds,
+    q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head,
     d_k_row, d_k_head, d_v_row, d_v_head, tokens, scale, scale_2,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     shared = tl.program_id(1)
     start = tl.load(bounds + tl.program_id(2))
@@ -229,11 +231,27 @@ def _keys(  # type: ignore[no-untyped-def]
         of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
         d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
         of_key = tl.dot(d_scores.to(query.dtype), query, of_key)
-    tl.store(
-        d_k + at * d_k_row + shared * d_k_head + place[None, :], (of_key * scale).to(d_k.dtype.element_ty),
-        mask=there[:, None],
-    )  # fmt: skip
+    _store(of_key * scale, d_k + shared * d_k_head, d_k_row, cos, sin, at, there, TURN, COLUMNS, WIDTH)
     tl.store(
         d_v + at * d_v_row + shared * d_v_head + place[None, :], of_value.to(d_v.dtype.element_ty),
         mask=there[:, None],
     )  # fmt: skip
+
+
+@triton.jit
+def _store(  # type: ignore[no-untyped-def]
+    values, out, out_row, cos, sin, at, inside, TURN: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Stores rows at `at` [ROWS, 1]; with TURN, rotated back: `elementwise.rotate_backward`."""
+    if TURN:
+        half: tl.constexpr = WIDTH // 2
+        first, second = tl.split(tl.permute(tl.reshape(values, (ROWS, 2, half)), (0, 2, 1)))
+        column = tl.arange(0, half)[None, :]
+        c = tl.load(cos + at * half + column, mask=inside[:, None], other=0.0)
+        s = tl.load(sin + at * half + column, mask=inside[:, None], other=0.0)
+        start = out + at * out_row + column
+        tl.store(start, (first * c + second * s).to(out.dtype.element_ty), mask=inside[:, None])
+        tl.store(start + half, (second * c - first * s).to(out.dtype.element_ty), mask=inside[:, None])
+    else:
+        place = tl.arange(0, WIDTH)[None, :]
+        tl.store(out + at * out_row + place, values.to(out.dtype.element_ty), mask=inside[:, None])

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from medqlora.fused.kernels import elementwise
+
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip(
         "no GPU: with Triton installed, TRITON_INTERPRET=1 runs its kernels here", allow_module_level=True
@@ -70,6 +72,14 @@ def test_outputs_and_gradients_of_packed_examples(
         sums = triton_attention.attend(q, k, v, bounds, 256, out)
         triton_attention.attend_backward(gradient, q, k, v, out, sums, bounds, 256, d_q, d_k, d_v)
     wanted = (expected, *torch.autograd.grad(expected, (q, k, v), gradient))
+    turns = tuple(torch.randn(tokens, width // 2, device=DEVICE) for _ in range(2))
+    for number, found in enumerate((d_q, d_k)):
+        turned = torch.empty_like(found)
+        elementwise.rotate_backward(found, *turns, None, None, 0.0, turned)
+        places = [torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)]
+        with torch.no_grad():
+            triton_attention.attend_backward(gradient, q, k, v, out, sums, bounds, 256, *places, turns)
+        assert torch.allclose(places[number], turned, rtol=1e-4, atol=1e-5)
     tolerance = 2e-2 if DEVICE.type == "cuda" else 1e-5  # a GPU multiplies float32 in TF32
     for found, right in zip((out, d_q, d_k, d_v), wanted, strict=True):
         assert torch.allclose(found, right, rtol=tolerance, atol=tolerance)
