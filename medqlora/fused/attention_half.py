@@ -62,7 +62,7 @@ class Projected(NamedTuple):
     Attributes:
         q, k, v: [Q, H, d] and [T, H_kv, d]; q and k rotated, v a view.
         lows: the input of each group times Aᵀ.
-        raw_q, raw_k: q and k before norm and rotation.
+        raw_q, raw_k: q and k before norm and rotation; without a norm they are rotated in place.
     """
 
     q: Tensor
@@ -110,13 +110,13 @@ class AttentionHalf:
             return chosen, chosen.segments, step.cos, step.sin
         return chosen, chosen.segments, step.cos[chosen.queries], step.sin[chosen.queries]
 
-    def project(self, x: Tensor, step: Step) -> Projected:
-        """q [Q, H, d] and k [T, H_kv, d], rotated, and v, from the layer's input x [T, D]."""
+    def project(self, x: Tensor, step: Step, copy: Tensor | None = None) -> Projected:
+        """q [Q, H, d] and k [T, H_kv, d], rotated, and v, from the layer's input x [T, D]; `copy` becomes one of x."""
         heads, functions = self.heads, step.functions
         selection, _, cos, sin = self._bounds(step)
         operand = self.groups[-1].operand(x.shape[0], x)
         normed = operand[:, : self.groups[-1].inputs]
-        functions.rms_norm(x, self.norm_weight, self.eps, normed)
+        functions.rms_norm(x, self.norm_weight, self.eps, normed, copy)
         seeds = self._seeds(step.seed)
         if selection is None:
             out, low = self.groups[0].forward(operand, seeds[0])
@@ -131,17 +131,27 @@ class AttentionHalf:
             lows = (low_q, low_kv)
         raw_q = raw_q.unflatten(1, (heads.queries, heads.width))
         raw_k, raw_v = raw_kv.unflatten(1, (2 * heads.keys, heads.width)).split(heads.keys, 1)
+        if heads.q_norm is None:  # nothing needs them as they were
+            both = [raw_q, raw_k]
+            if selection is None:
+                both = [out[:, : -heads.keys * heads.width].unflatten(1, (-1, heads.width))]
+            for part, c, s in zip(both, (cos, step.cos), (sin, step.sin), strict=False):
+                functions.rotate(part, c, s, None, heads.eps, part)
+            return Projected(raw_q, raw_k, raw_v, lows, raw_q, raw_k)
         q, k = (torch.empty_like(part, memory_format=torch.contiguous_format) for part in (raw_q, raw_k))
         functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
         return Projected(q, k, raw_v, lows, raw_q, raw_k)
 
-    def forward(self, x: Tensor, step: Step, out: Tensor | None = None) -> tuple[Tensor, AttentionSaved]:
-        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]; `out` may receive them."""
-        q, k, v, lows, raw_q, raw_k = self.project(x, step)
+    def forward(
+        self, x: Tensor, step: Step, out: Tensor | None = None, copy: Tensor | None = None
+    ) -> tuple[Tensor, AttentionSaved]:
+        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D].
+
+        `out` may receive them, and `copy` becomes a copy of x.
+        """
+        q, k, v, lows, raw_q, raw_k = self.project(x, step, copy)
         normed_heads = self.heads.q_norm is not None
-        if not normed_heads:
-            v = v.contiguous()  # a view would keep raw k in memory
         place = None if out is None else out.unflatten(1, q.shape[1:])
         attended = attend(q, k, v, self._bounds(step)[1], self.window, place)
         saved = AttentionSaved(

@@ -174,7 +174,13 @@ class Group:
         return matrix(rows, self.inputs + self.tail, like)
 
     def forward(
-        self, x: Tensor, seed: Seed | None, residual: Tensor | None = None, *, tailed: bool = False
+        self,
+        x: Tensor,
+        seed: Seed | None,
+        residual: Tensor | None = None,
+        *,
+        spare: bool = False,
+        tailed: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -182,6 +188,7 @@ class Group:
             x: from `operand`, its tail not filled.
             seed: of the dropout; None for none.
             residual: [T, out].
+            spare: the outputs may overwrite `residual`.
             tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
                 overwrite them with their gradient; takes no residual.
         """
@@ -195,8 +202,10 @@ class Group:
             torch.mm(x, weight.t(), out=y[:, : self.outputs])
             if added is not None:
                 y[:, : self.outputs].add_(added)
+        elif added is None:
+            y = x @ weight.t()
         else:
-            y = x @ weight.t() if added is None else torch.addmm(added, x, weight.t())
+            y = residual.addmm_(x, weight.t()) if spare and residual is not None else added.addmm(x, weight.t())
         if self.by_row is not None:
             self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
         return y, low.clone(memory_format=torch.contiguous_format)

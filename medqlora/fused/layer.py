@@ -91,18 +91,18 @@ class Layer:
     ) -> tuple[Tensor, tuple[AttentionSaved, HalfSaved]]:
         """The output [T, D] ([R, D] of the last layer) of x [T, D]; `full=False` stops before down_proj."""
         operand: Tensor | None = None
-        o, residual = self.second.o, x
+        o = self.second.o
         if self.last:
             attended, first = self.first.forward(x, step)
             attended, residual = attended[step.selection.places], x[step.selection.rows]
         else:  # the attention writes where o_proj reads
-            operand = o.operand(len(x), x)
+            operand, residual = o.operand(len(x), x), torch.empty_like(x)
             place = operand[:, : o.inputs]
-            attended, first = self.first.forward(x, step, place)
+            attended, first = self.first.forward(x, step, place, residual)
             if attended is not place:
                 operand = None
         y, second = self.second.forward(
-            attended, residual, step.seed, step.functions, operand=operand, full=full
+            attended, residual, step.seed, step.functions, operand=operand, spare=True, full=full
         )
         return y, (first, second)
 

@@ -58,6 +58,7 @@ class MLPHalf:
         functions: Elementwise,
         *,
         operand: Tensor | None = None,
+        spare: bool = False,
         full: bool = True,
     ) -> tuple[Tensor, HalfSaved]:
         """The layer's output [R, D] from `attended` [R, H d] and the layer's input x [R, D].
@@ -68,6 +69,7 @@ class MLPHalf:
             seed: of the dropout.
             functions: plain or compiled.
             operand: of `o`, [R, H d + tail], if `attended` are its first columns.
+            spare: the residual stream may overwrite `x`.
             full: False stops before down_proj, whose output a recomputation doesn't need; the first result is then
                 `middle`.
         """
@@ -76,16 +78,19 @@ class MLPHalf:
         if operand is None:
             operand = self.o.operand(rows, x)
             operand[:, : self.o.inputs].copy_(attended)
-        middle, low_o = self.o.forward(operand, seed_o, x)
+        middle, low_o = self.o.forward(operand, seed_o, x, spare=spare)
         operand = self.gate_up.operand(rows, x)
-        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs])
+        residual = torch.empty_like(middle) if full else None
+        functions.rms_norm(
+            middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs], residual
+        )
         gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
         saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
         if not full:
             return middle, saved
         operand = self.down.operand(rows, x)
         functions.swiglu(gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs])
-        y, low_down = self.down.forward(operand, seed_down, middle)
+        y, low_down = self.down.forward(operand, seed_down, residual, spare=True)
         return y, saved._replace(low_down=low_down)
 
     def backward(

@@ -39,7 +39,9 @@ def test_norms(kernels: Any, rows: int, columns: int) -> None:
     x, weight, gradient, residual = (apart(rows, columns, gap) for gap in (0, 8, 16, 24))
     outs = [apart(rows, columns) for _ in range(2)]
     for module, out in zip((plain, kernels), outs, strict=True):
-        module.rms_norm(x, weight[0], 1e-5, out)
+        copy = apart(rows, columns)
+        module.rms_norm(x, weight[0], 1e-5, out, copy)
+        assert torch.equal(copy, x)
     assert_close(*outs)
     for other in (None, residual):
         for module, out in zip((plain, kernels), outs, strict=True):
