@@ -93,7 +93,8 @@ class Throughput(Callback):
         whole, steps_s = time.perf_counter() - self._first, self.totals["seconds"]
         say(
             f"Fit: {whole:.1f} s from the first step on (steps {steps_s:.1f} s, validation {self._validation_s:.1f} s, "
-            f"the rest {max(0.0, whole - steps_s - self._validation_s):.1f} s); {self._first - self._began:.1f} s before"
+            f"the rest {max(0.0, whole - steps_s - self._validation_s):.1f} s); "
+            f"{self._first - self._began:.1f} s before"
         )
 
     def _close(self, pl_module: LightningModule) -> None:

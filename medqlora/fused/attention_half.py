@@ -13,7 +13,6 @@ from medqlora.fused.kernels.attention import (
     attend,
     attend_backward,
 )
-from medqlora.fused.kernels.elementwise import Elementwise
 from medqlora.fused.seeds import Seed, plus
 from medqlora.fused.step import Selection, Step
 
@@ -157,7 +156,7 @@ class AttentionHalf:
         saved = AttentionSaved(
             q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
         )
-        return attended.out.flatten(1) if place is None or attended.out is not place else out, saved
+        return attended.out.flatten(1) if out is None or attended.out is not place else out, saved
 
     def backward(
         self, d_attended: Tensor, x: Tensor, saved: AttentionSaved, step: Step, *, needs_x: bool

@@ -44,7 +44,9 @@ class Casts:
     def _in_one_launch(self) -> bool:
         target = self._casts[0][0]
         return (
-            target.is_cuda and target.dtype != torch.float32 and importlib.util.find_spec("triton") is not None
+            target.is_cuda
+            and target.dtype != torch.float32
+            and importlib.util.find_spec("triton") is not None
         )
 
 

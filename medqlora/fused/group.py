@@ -123,7 +123,7 @@ class Group:
         self.by_row: AddsLoRA | None = None
 
     def _all_alike(self) -> bool:
-        """Whether every layer has an adapter of the same rank and scaling, as the kernels of LoRA's gradients need it."""
+        """Whether every layer has an adapter of the same rank and scaling, as the kernels of its gradients need it."""
         kinds = {(adapter.a.shape[0], adapter.scaling) for adapter, _, _ in self.adapters}
         return (
             len(kinds) == 1
@@ -205,7 +205,11 @@ class Group:
         elif added is None:
             y = x @ weight.t()
         else:
-            y = residual.addmm_(x, weight.t()) if spare and residual is not None else added.addmm(x, weight.t())
+            y = (
+                residual.addmm_(x, weight.t())
+                if spare and residual is not None
+                else added.addmm(x, weight.t())
+            )
         if self.by_row is not None:
             self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
         return y, low.clone(memory_format=torch.contiguous_format)

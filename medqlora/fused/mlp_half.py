@@ -81,9 +81,7 @@ class MLPHalf:
         middle, low_o = self.o.forward(operand, seed_o, x, spare=spare)
         operand = self.gate_up.operand(rows, x)
         residual = torch.empty_like(middle) if full else None
-        functions.rms_norm(
-            middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs], residual
-        )
+        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs], residual)
         gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
         saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
         if not full:
@@ -147,7 +145,5 @@ class MLPHalf:
         functions.rms_norm_backward(saved.middle, self.norm_weight, self.eps, d_normed, dy, d_x)
         self.o.compress_gradient(d_middle)
         d_attended = self.o.input_gradient(d_middle, seed_o)
-        of_o = self.o.weight_gradients(
-            d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate
-        )
+        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate)
         return d_attended, d_x, [*of_o, *of_gate_up, *of_down]

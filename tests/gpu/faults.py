@@ -132,7 +132,11 @@ def graphs(acceptance: Any) -> dict[str, Any]:
         words = acceptance.words("fit", stage, "transformers", "bf16-mixed")
         words += [f"--trainer.max_steps={KILLED_STEPS}", "--trainer.log_every_n_steps=1"]
         words += ["--trainer.limit_val_batches=0", "--model.generate=false", "--trainer.deterministic=true"]
-        words += ["--checkpoint.every_n_train_steps=2", "--model.lora.dropout=0.05", "--model.checkpointing=none"]
+        words += [
+            "--checkpoint.every_n_train_steps=2",
+            "--model.lora.dropout=0.05",
+            "--model.checkpointing=none",
+        ]
         words += ["--data.micro_batch_tokens=2048", "--progress.refresh_rate=0"]
         more: list[str] = []
         if stage == "graphs":
@@ -148,7 +152,9 @@ def graphs(acceptance: Any) -> dict[str, Any]:
     adapters = [acceptance.run(stage) / "adapter" / "adapter_model.safetensors" for stage in stages]
     contents = [path.read_bytes() if path.is_file() else b"" for path in adapters]
     curves = [figures(acceptance.run(stage)).get("losses", {}) for stage in stages]
-    said = {stage: _lines(acceptance, stage, ("Engine", "Training steps", "Resum", "Fit:")) for stage in stages}
+    said = {
+        stage: _lines(acceptance, stage, ("Engine", "Training steps", "Resum", "Fit:")) for stage in stages
+    }
     return {
         "exit_code": max(done["exit_code"] for done in ends),
         **found,
@@ -230,4 +236,11 @@ def _same(one: Path, other: Path) -> bool:
 
 
 #: name → what runs it
-FAULTS = {"engines": engines, "memory": memory, "kills": kills, "graphs": graphs, "lost": lost, "doctor": doctor}
+FAULTS = {
+    "engines": engines,
+    "memory": memory,
+    "kills": kills,
+    "graphs": graphs,
+    "lost": lost,
+    "doctor": doctor,
+}

@@ -132,7 +132,10 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
         torch.cuda.reset_peak_memory_stats()
         at_first = torch.cuda.mem_get_info()[0]
     started = time.perf_counter()
-    for batch in (*batches, batches[0]):  # the first pass runs without a graph: its size is captured at the end
+    for batch in (
+        *batches,
+        batches[0],
+    ):  # the first pass runs without a graph: its size is captured at the end
         train.step(batch)
     synchronize()
     first_s = time.perf_counter() - started

@@ -7,17 +7,17 @@ A case is a setting such as `2k_nf4_graphs`, the same with `_kernels`, or a case
 Weights are random NF4 of the shape, lengths are PubMedQA's. One JSON line a case.
 """
 
-import json
 import os
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
 from graph_steps import GPU, Bench, all_cases, free, gib, say, synchronize, timed
@@ -66,10 +66,11 @@ def kernels(bench: Bench, budget: int, size: int | None, **options: Any) -> dict
         train.step(batch)
         train.step(batch)
         synchronize()
-    spans: list[tuple[float, float, str]] = []
-    for event in run.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.name.startswith("gpu_"):
-            spans.append((event.time_range.start, event.time_range.end, event.name))
+    spans: list[tuple[float, float, str]] = [
+        (event.time_range.start, event.time_range.end, event.name)
+        for event in run.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.name.startswith("gpu_")
+    ]
     spans.sort()
     # the second step: after the first one's last optimizer kernel
     ends = [i for i, span in enumerate(spans) if "kOptimizer" in span[2]]
@@ -118,12 +119,11 @@ def peak(bench: Bench, budget: int, **options: Any) -> dict[str, Any]:
     for event in trace:
         if event["action"] == "alloc":
             frames = [f for f in event["frames"] if "medqlora" in f["filename"]][:3]
-            where = " < ".join(f"{os.path.basename(f['filename'])}:{f['line']} {f['name']}" for f in frames)
+            where = " < ".join(f"{Path(f['filename']).name}:{f['line']} {f['name']}" for f in frames)
             live[event["addr"]] = (event["size"], where)
             held += event["size"]
-        elif event["action"] in ("free_completed", "free") and event["addr"] in live:
-            if event["action"] == "free_completed":
-                held -= live.pop(event["addr"])[0]
+        elif event["action"] == "free_completed" and event["addr"] in live:
+            held -= live.pop(event["addr"])[0]
         if held > most:
             most, at_most = held, sorted(live.values(), reverse=True)[:24]
     return {
@@ -142,7 +142,11 @@ def main(shape: str, *chosen: str) -> None:
     small, large = (2048, 8192) if GPU else (900, 1500)
     count = int(os.environ.get("STEPS", 24 if GPU else 2))
     settings: dict[str, tuple[int, int | None, int, dict[str, Any]]] = {}
-    for name, budget, size, steps in (("2k", small, None, count), ("8x", large, 8, count * 2 // 3), ("8k", large, None, count // 3)):
+    for name, budget, size, steps in (
+        ("2k", small, None, count),
+        ("8x", large, 8, count * 2 // 3),
+        ("8k", large, None, count // 3),
+    ):
         for weights, cached in (("nf4", 0), ("cached", layers)):
             for graphs in (None, True):
                 options = {"checkpointing": "none", "cached": cached, "graphs": graphs if GPU else None}
@@ -150,7 +154,10 @@ def main(shape: str, *chosen: str) -> None:
     settings["8k_offload"] = (large, None, count // 3, {"checkpointing": "offload", "graphs": None})
     cases: dict[str, Callable[[], dict[str, Any]]] = all_cases(bench) if chosen else {}
     for name, (budget, size, steps, options) in settings.items():
-        def speed(budget: int = budget, size: int | None = size, steps: int = steps, options: Any = options) -> dict[str, Any]:
+
+        def speed(
+            budget: int = budget, size: int | None = size, steps: int = steps, options: Any = options
+        ) -> dict[str, Any]:
             batches = bench.batches(steps, budget, size)
             return timed(bench, batches, tokens=largest(batches), **options)
 
@@ -167,7 +174,10 @@ def main(shape: str, *chosen: str) -> None:
         attention.SHORT = int(setting) if setting else short
         started = time.perf_counter()
         try:
-            say(f"{name}@{setting}" if setting else name, {**cases[name](), "case_s": round(time.perf_counter() - started, 1)})
+            say(
+                f"{name}@{setting}" if setting else name,
+                {**cases[name](), "case_s": round(time.perf_counter() - started, 1)},
+            )
         except Exception as error:
             lines = traceback.format_exc().splitlines()[-8:]
             say(name, {"error": f"{type(error).__name__}: {error}"[:600], "trace": lines})

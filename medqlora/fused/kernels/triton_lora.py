@@ -15,7 +15,11 @@ _COLUMNS, _TOKENS, _WARPS, _STAGES = 32, 128, 4, 4
 
 
 def add_shared(
-    large: Tensor, small: Tensor, gradients: Sequence[Tensor], factor: float, tiles: tuple[int, int, int, int] | None = None
+    large: Tensor,
+    small: Tensor,
+    gradients: Sequence[Tensor],
+    factor: float,
+    tiles: tuple[int, int, int, int] | None = None,
 ) -> None:
     """Adds factor · smallᵀ large to gradients of A.
 
@@ -28,7 +32,7 @@ def add_shared(
     """
     columns, tokens, warps, stages = tiles or (_COLUMNS, _TOKENS, _WARPS, _STAGES)
     rank = gradients[0].shape[0]
-    padded = [*gradients, *gradients[:1] * 2][:3]
+    padded = (list(gradients) + [gradients[0]] * 2)[:3]
     _add[(triton.cdiv(large.shape[1], columns),)](
         large, small, *padded, 0, 0, large.shape[0], large.shape[1], large.stride(0), small.stride(0), factor, rank,
         SHARED=True, NUMBER=len(gradients), RANKS=max(16, triton.next_power_of_2(rank)), COLUMNS=columns, TOKENS=tokens,
@@ -37,7 +41,11 @@ def add_shared(
 
 
 def add_own(
-    large: Tensor, small: Tensor, gradients: Sequence[Tensor], starts: Sequence[int], tiles: tuple[int, int, int, int] | None = None
+    large: Tensor,
+    small: Tensor,
+    gradients: Sequence[Tensor],
+    starts: Sequence[int],
+    tiles: tuple[int, int, int, int] | None = None,
 ) -> None:
     """Adds largeᵀ small to gradients of B.
 
@@ -51,7 +59,7 @@ def add_own(
     columns, tokens, warps, stages = tiles or (_COLUMNS, _TOKENS, _WARPS, _STAGES)
     rank = gradients[0].shape[1]
     number = len(gradients)
-    padded = [*gradients, *gradients[:1] * 2][:3]
+    padded = (list(gradients) + [gradients[0]] * 2)[:3]
     last = large.shape[1]
     bounds = [*starts[1:], last, last][:2]
     _add[(triton.cdiv(last, columns),)](
@@ -63,7 +71,8 @@ def add_own(
 
 @triton.jit(do_not_specialize=["tokens"])
 def _add(  # type: ignore[no-untyped-def]
-    large, small, gradient, gradient_1, gradient_2, start_1, start_2, tokens, columns, large_row, small_row, factor, rank,
+    large, small, gradient, gradient_1, gradient_2, start_1, start_2, tokens, columns, large_row, small_row,
+    factor, rank,
     SHARED: tl.constexpr, NUMBER: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0) * COLUMNS
@@ -87,7 +96,9 @@ def _add(  # type: ignore[no-untyped-def]
         row = begin + tl.arange(0, TOKENS)
         inside = (row < tokens)[:, None]
         at = row.to(tl.int64)[:, None]
-        wide = tl.trans(tl.load(large + at * large_row + column[None, :], mask=inside & there[None, :], other=0.0))
+        wide = tl.trans(
+            tl.load(large + at * large_row + column[None, :], mask=inside & there[None, :], other=0.0)
+        )
         low = small + at * small_row + ranks[None, :]
         mine = inside & (ranks < rank)[None, :]
         total = tl.dot(wide, tl.load(low, mask=mine, other=0.0), total)
@@ -98,7 +109,9 @@ def _add(  # type: ignore[no-untyped-def]
     held = there[:, None] & (ranks < rank)[None, :]
     if SHARED:
         place = ranks[None, :] * columns + column[:, None]
-        tl.store(gradient + place, tl.load(gradient + place, mask=held, other=0.0) + total * factor, mask=held)
+        tl.store(
+            gradient + place, tl.load(gradient + place, mask=held, other=0.0) + total * factor, mask=held
+        )
         if NUMBER > 1:
             before = tl.load(gradient_1 + place, mask=held, other=0.0)
             tl.store(gradient_1 + place, before + total_1 * factor, mask=held)
@@ -107,4 +120,6 @@ def _add(  # type: ignore[no-untyped-def]
             tl.store(gradient_2 + place, before + total_2 * factor, mask=held)
     else:
         place = (column - start)[:, None] * rank + ranks[None, :]
-        tl.store(gradient + place, tl.load(gradient + place, mask=held, other=0.0) + total * factor, mask=held)
+        tl.store(
+            gradient + place, tl.load(gradient + place, mask=held, other=0.0) + total * factor, mask=held
+        )

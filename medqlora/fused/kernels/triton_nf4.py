@@ -19,7 +19,9 @@ _BLOCKS, _WARPS = 32, 2
 _COPIED = 2048
 
 
-def prepare(weights: Sequence[tuple[Tensor, QuantState]]) -> Callable[[Tensor, tuple[Tensor, Tensor] | None], None]:
+def prepare(
+    weights: Sequence[tuple[Tensor, QuantState]],
+) -> Callable[[Tensor, tuple[Tensor, Tensor] | None], None]:
     """A function that fills `out` [rows, columns] of a 16-bit type with up to three weights, stacked by rows.
 
     It also copies the second of two matrices of that type to the first.

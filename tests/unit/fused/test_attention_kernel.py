@@ -83,4 +83,5 @@ def test_outputs_and_gradients_of_packed_examples(
     tolerance = 2e-2 if DEVICE.type == "cuda" else 1e-5  # a GPU multiplies float32 in TF32
     for found, right in zip((out, d_q, d_k, d_v), wanted, strict=True):
         assert torch.allclose(found, right, rtol=tolerance, atol=tolerance)
-    assert (wide[:, heads * width :] == 7).all() and (of_v[:, keys * width :] == 7).all()
+    assert (wide[:, heads * width :] == 7).all()
+    assert (of_v[:, keys * width :] == 7).all()
