@@ -19,6 +19,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ from scaling import scaling, whole
 
 import medqlora
 
-#: stages for two GPUs of one host; `whole` takes one too
-SEVERAL = {"scaling": scaling, "whole": whole}
+#: stages for two GPUs of one host, and one of them for one
+SEVERAL: dict[str, Any] = {
+    "scaling": scaling,
+    "whole": whole,
+    "whole-1": partial(whole, devices=(1,)),
+    "whole-2": partial(whole, devices=(2,)),
+}
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5
