@@ -29,12 +29,20 @@ class Throughput(Callback):
         self.totals = {"tokens": 0, "examples": 0, "seconds": 0.0, "steps": 0}
         self._flops: StepFlops | None = None
         self._peak: float | None = None
+        #: when the fit began, after loading; and its first step, after the checks before it
+        self._began: float | None = None
+        self._first: float | None = None
+        #: of the validations between steps: seconds, and when the one that runs began
+        self._validation_s, self._validating = 0.0, 0.0
         self._restart()
 
     def _restart(self) -> None:
         self._started = time.perf_counter()
         self._tokens = self._examples = self._steps = 0
         self._work = self._imbalance = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._flops = step_flops(qlora_module(pl_module).model)
@@ -45,15 +53,20 @@ class Throughput(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
+        if self._first is None:
+            self._first = self._started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close(pl_module)
+        self._validating = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
+        if self._first is not None:
+            self._validation_s += self._started - self._validating
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the whole run's speed: all steps of this process, without validation and checkpoints."""
@@ -71,6 +84,17 @@ class Throughput(Callback):
         say(
             f"Trained: {totals['steps']:,} steps, {totals['examples']:,} examples, {totals['tokens']:,} tokens in "
             f"{totals['seconds']:.1f} s of steps ({metrics['throughput/run_tokens_per_s']:,.0f} tokens/s)"
+        )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where the time of the fit went, since it was loaded."""
+        if self._began is None or self._first is None or not self.totals["steps"]:
+            return
+        whole, steps_s = time.perf_counter() - self._first, self.totals["seconds"]
+        say(
+            f"Fit: {whole:.1f} s from the first step on (steps {steps_s:.1f} s, validation {self._validation_s:.1f} s, "
+            f"the rest {max(0.0, whole - steps_s - self._validation_s):.1f} s); "
+            f"{self._first - self._began:.1f} s before"
         )
 
     def _close(self, pl_module: LightningModule) -> None:

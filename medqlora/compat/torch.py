@@ -13,6 +13,9 @@ foreach_mul = torch._foreach_mul
 #: multiplies each tensor of a list by a number, or by its own of a list of numbers, in place
 foreach_mul_ = torch._foreach_mul_
 
+#: a matrix product of half-precision operands, added to a float32 tensor in place; no public name takes `out` with it
+addmm_out = torch.ops.aten.addmm.dtype_out
+
 #: asserts a condition on the device ; Python's `assert` would wait for the device
 assert_async = torch._assert_async
 

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 from medqlora.fused.group import Group
-from medqlora.fused.kernels.attention import Attended, Segments, attend, attend_backward
-from medqlora.fused.kernels.elementwise import Elementwise
+from medqlora.fused.kernels.attention import (
+    Attended,
+    BeforeRotation,
+    Segments,
+    attend,
+    attend_backward,
+)
 from medqlora.fused.seeds import Seed, plus
 from medqlora.fused.step import Selection, Step
 
@@ -56,7 +61,7 @@ class Projected(NamedTuple):
     Attributes:
         q, k, v: [Q, H, d] and [T, H_kv, d]; q and k rotated, v a view.
         lows: the input of each group times Aᵀ.
-        raw_q, raw_k: q and k before norm and rotation.
+        raw_q, raw_k: q and k before norm and rotation; without a norm they are rotated in place.
     """
 
     q: Tensor
@@ -104,13 +109,13 @@ class AttentionHalf:
             return chosen, chosen.segments, step.cos, step.sin
         return chosen, chosen.segments, step.cos[chosen.queries], step.sin[chosen.queries]
 
-    def project(self, x: Tensor, step: Step) -> Projected:
-        """q [Q, H, d] and k [T, H_kv, d], rotated, and v, from the layer's input x [T, D]."""
+    def project(self, x: Tensor, step: Step, copy: Tensor | None = None) -> Projected:
+        """q [Q, H, d] and k [T, H_kv, d], rotated, and v, from the layer's input x [T, D]; `copy` becomes one of x."""
         heads, functions = self.heads, step.functions
         selection, _, cos, sin = self._bounds(step)
         operand = self.groups[-1].operand(x.shape[0], x)
         normed = operand[:, : self.groups[-1].inputs]
-        functions.rms_norm(x, self.norm_weight, self.eps, normed)
+        functions.rms_norm(x, self.norm_weight, self.eps, normed, copy)
         seeds = self._seeds(step.seed)
         if selection is None:
             out, low = self.groups[0].forward(operand, seeds[0])
@@ -125,22 +130,33 @@ class AttentionHalf:
             lows = (low_q, low_kv)
         raw_q = raw_q.unflatten(1, (heads.queries, heads.width))
         raw_k, raw_v = raw_kv.unflatten(1, (2 * heads.keys, heads.width)).split(heads.keys, 1)
+        if heads.q_norm is None:  # nothing needs them as they were
+            both = [raw_q, raw_k]
+            if selection is None:
+                both = [out[:, : -heads.keys * heads.width].unflatten(1, (-1, heads.width))]
+            for part, c, s in zip(both, (cos, step.cos), (sin, step.sin), strict=False):
+                functions.rotate(part, c, s, None, heads.eps, part)
+            return Projected(raw_q, raw_k, raw_v, lows, raw_q, raw_k)
         q, k = (torch.empty_like(part, memory_format=torch.contiguous_format) for part in (raw_q, raw_k))
         functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
         return Projected(q, k, raw_v, lows, raw_q, raw_k)
 
-    def forward(self, x: Tensor, step: Step) -> tuple[Tensor, AttentionSaved]:
-        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D]."""
-        q, k, v, lows, raw_q, raw_k = self.project(x, step)
+    def forward(
+        self, x: Tensor, step: Step, out: Tensor | None = None, copy: Tensor | None = None
+    ) -> tuple[Tensor, AttentionSaved]:
+        """The concatenated outputs of the heads [Q, H d], from the layer's input x [T, D].
+
+        `out` may receive them, and `copy` becomes a copy of x.
+        """
+        q, k, v, lows, raw_q, raw_k = self.project(x, step, copy)
         normed_heads = self.heads.q_norm is not None
-        if not normed_heads:
-            v = v.contiguous()  # a view would keep raw k in memory
-        attended = attend(q, k, v, self._bounds(step)[1], self.window)
+        place = None if out is None else out.unflatten(1, q.shape[1:])
+        attended = attend(q, k, v, self._bounds(step)[1], self.window, place)
         saved = AttentionSaved(
             q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
         )
-        return attended.out.flatten(1), saved
+        return attended.out.flatten(1) if out is None or attended.out is not place else out, saved
 
     def backward(
         self, d_attended: Tensor, x: Tensor, saved: AttentionSaved, step: Step, *, needs_x: bool
@@ -153,9 +169,6 @@ class AttentionHalf:
         heads, functions = self.heads, step.functions
         selection, segments, cos, sin = self._bounds(step)
         shape = (-1, heads.queries, heads.width)
-        d_q, d_k, d_v = attend_backward(
-            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments
-        )
         tokens, wide_q, wide_kv = x.shape[0], heads.queries * heads.width, heads.keys * heads.width
         if selection is None:
             both = self.groups[0].gradient_operand(tokens, x)
@@ -163,15 +176,24 @@ class AttentionHalf:
             operands = [both]
         else:
             operands = [
-                self.groups[0].gradient_operand(d_q.shape[0], x),
+                self.groups[0].gradient_operand(saved.q.shape[0], x),
                 self.groups[1].gradient_operand(tokens, x),
             ]
             of_q, of_kv = operands[0][:, :wide_q], operands[1][:, : 2 * wide_kv]
-        _rotate_back(functions, d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, of_q)
-        _rotate_back(
-            functions, d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, of_kv[:, :wide_kv]
+        places = (
+            of_q.unflatten(1, shape[1:]),
+            of_kv[:, :wide_kv].unflatten(1, saved.k.shape[1:]),
+            of_kv[:, wide_kv:].unflatten(1, saved.v.shape[1:]),
         )
-        of_kv[:, wide_kv:].copy_(d_v.flatten(1))
+        before = None if heads.q_norm is not None else BeforeRotation(*places, cos, sin)
+        d_q, d_k, d_v = attend_backward(
+            d_attended.reshape(shape), saved.q, saved.k, saved.v, saved.attended, segments, before
+        )
+        if d_v is not places[2]:
+            turns = functions.rotate_backward
+            turns(d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, places[0])
+            turns(d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, places[1])
+            places[2].copy_(d_v)
         normed = torch.empty_like(x)
         functions.rms_norm(x, self.norm_weight, self.eps, normed)
         gradients: list[Tensor | None] = []
@@ -182,7 +204,10 @@ class AttentionHalf:
             queries = selection.queries if selection is not None and number == 0 else None
             group.compress_gradient(operand)
             inputs = normed if queries is None else normed[queries]
-            gradients = group.weight_gradients(operand, inputs, saved.low[number], seed) + gradients
+            gradients = (
+                group.weight_gradients(operand, inputs, saved.low[number], seed, accumulate=step.accumulate)
+                + gradients
+            )
             if needs_x:
                 part = group.input_gradient(operand, seed)
                 if result is None:
@@ -190,16 +215,3 @@ class AttentionHalf:
                 else:
                     result = result.add_(part) if queries is None else result.index_add_(0, queries, part)
         return result, gradients
-
-
-def _rotate_back(
-    functions: Elementwise,
-    gradient: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    raw: Tensor | None,
-    weight: Tensor | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    functions.rotate_backward(gradient, cos, sin, raw, weight, eps, out.unflatten(1, gradient.shape[1:]))

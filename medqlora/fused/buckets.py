@@ -9,13 +9,14 @@ from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.kernels.attention import Segments
 from medqlora.fused.kernels.elementwise import IGNORED
 
-#: tokens of a micro-batch up to which its launches take longer than its kernels: measured on an H200
-LARGEST = 2560
+#: tokens of a micro-batch up to which graphs save more time than padding takes: measured on an H200
+LARGEST = 8192
 #: (share of the largest micro-batch, multiple): above that share, tokens are padded to a multiple. Most micro-batches
-#: are nearly full, and few sizes are enough for the others.
-_MULTIPLES = ((0.75, 64), (0.5, 128), (0.0, 256))
-#: the rows with loss are padded to one of these sixteenths of the tokens
-_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
+#: are nearly full, and few sizes are enough for the others. Products over a multiple of 128 rows are no slower than
+#: those over 64 rows less.
+_MULTIPLES = ((0.5, 128), (0.0, 256))
+#: the rows with loss are padded to one of these sixteenths of the tokens: questions have about two
+_ROWS = (3, 4, 6, 8, 12, 16)
 #: the least length for which the attention's launch is sized
 _LONGEST = 1024
 #: the least number of examples, and the tokens for each of which one more is provided
@@ -38,17 +39,18 @@ class Bucket(NamedTuple):
     longest: int
 
 
-def find_bucket(batch: MicroBatch, window: int | None = None, largest: int = 0) -> Bucket:
+def find_bucket(batch: MicroBatch, window: int | None = None, largest: int = 0, least: int = 0) -> Bucket:
     """The least bucket that holds a packed micro-batch.
 
     Args:
         batch: packed.
         window: of the model's attention; no segment gets longer, so that the attention needs no window.
         largest: tokens of the largest micro-batch that is expected.
+        least: tokens of a micro-batch that the bucket has to hold too, such as that of another process.
     """
     length = int(batch.lengths.max())
     count = batch.input_ids.shape[1]
-    tokens = padded_tokens(count, largest)
+    tokens = padded_tokens(max(count, least), largest)
     rows = padded_rows(tokens, len(batch.rows))
     longest = max(_LONGEST, 1 << (length - 1).bit_length())
     if window is not None:

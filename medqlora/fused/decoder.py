@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medqlora.compat.torch import foreach_copy_, foreach_mul
 from medqlora.data.batching.packing import MicroBatch
+from medqlora.fused.casts import Casts
 from medqlora.fused.families import FAMILIES, layer_windows
 from medqlora.fused.head import HeadLoss, HostHeadLoss
 from medqlora.fused.host_inputs import HostInputs
@@ -19,7 +19,7 @@ from medqlora.fused.kernels.elementwise import elementwise, fastest
 from medqlora.fused.layer import Keep, Layer, LayerFunction
 from medqlora.fused.modules import read_model, read_norm, rotary_frequencies
 from medqlora.fused.seeds import Seed
-from medqlora.fused.step import Selection, Step, find_segments, select_any, select_completions
+from medqlora.fused.step import Selection, Step, Widened, find_segments, select_any, select_completions
 from medqlora.fused.support import unsupported
 from medqlora.models.embedding_noise import with_noise
 from medqlora.models.host_weights import HostEmbedding, HostHead
@@ -32,9 +32,15 @@ StoreKeys = Callable[[int, Tensor, Tensor], None]
 
 
 class RunsPasses(Protocol):
-    """Runs training passes in its own way."""
+    """Runs training passes in its own way.
+
+    Attributes:
+        on: whether it does so for the next pass.
+        least: tokens that the next passes are padded to at least.
+    """
 
     on: bool
+    least: int
 
     def loss_sum(self, batch: MicroBatch) -> Tensor | None:
         """As `FusedDecoder.loss_sum`; None leaves the pass to the decoder."""
@@ -134,7 +140,7 @@ class FusedDecoder:
         #: an adapted module: PEFT disables all adapters together, so one module tells the state of all
         self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
         self._made_with = self._active
-        self._casts = _by_kind([cast for group in self.groups for cast in group.casts()])
+        self._casts = Casts([cast for group in self.groups for cast in group.casts()])
 
     # ---- the decoder's interface -------------------------------------------------------------------
 
@@ -234,6 +240,7 @@ class FusedDecoder:
             self.functions,
             HostInputs(self._copies, pinned),
             self.accumulate,
+            Widened(),
         )
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,11 +289,8 @@ class FusedDecoder:
         """Casts the adapters' float32 weights into the groups' operands, once per pass; `active` as in `Group`."""
         for group in self.groups:
             group.active = active
-        if not active or not self._casts:
-            return
-        for targets, weights, factor in self._casts:
-            # scales in float32, before the cast rounds
-            foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
+        if active:
+            self._casts()
 
     @torch.no_grad()
     def embed(self, ids: Tensor, host_ids: Tensor | None) -> Tensor:
@@ -331,15 +335,3 @@ class FusedDecoder:
                     del saved  # before the next layer allocates
             step.inputs.finish()
             return self.last_norm(x)
-
-
-def _by_kind(
-    casts: list[tuple[Tensor, nn.Parameter, float]],
-) -> list[tuple[list[Tensor], list[Tensor], float]]:
-    """The casts as (targets, sources, factor), grouped so that contiguous targets need few launches."""
-    kinds: dict[tuple[bool, float], tuple[list[Tensor], list[Tensor]]] = {}
-    for target, weight, factor in casts:
-        targets, weights = kinds.setdefault((target.is_contiguous(), factor), ([], []))
-        targets.append(target)
-        weights.append(weight)
-    return [(targets, weights, factor) for (_, factor), (targets, weights) in kinds.items()]

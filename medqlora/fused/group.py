@@ -6,17 +6,19 @@ diagonal. Then y = x Wᵀ + (x Aᵀ) Bᵀ is one product [x | x Aᵀ] [W | B]ᵀ
 with room for B beside it or A below it. The forward saves inputs; the backward dequantizes W again.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from medqlora.compat.torch import foreach_mul_
+from medqlora.compat.torch import addmm_out, foreach_add_, foreach_mul_
 from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 from medqlora.fused.kernels.dropout import drop, drop_on_device
 from medqlora.fused.seeds import DeviceSeed, Seed
 
+LORA_KERNELS = False
 #: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
 ROW_MULTIPLE = 64
 #: a group's ranks are padded to a multiple of this: 16 bytes, the alignment of a half-precision operand's rows
@@ -114,10 +116,21 @@ class Group:
         else:
             self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
             self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
+        self._alike = self._all_alike()
         self.bias = self._bias(dtype)
         self.active = True
         #: in a pass over rows with different adapters: their LoRA; `active` is then false
         self.by_row: AddsLoRA | None = None
+
+    def _all_alike(self) -> bool:
+        """Whether every layer has an adapter of the same rank and scaling, as the kernels of its gradients need it."""
+        kinds = {(adapter.a.shape[0], adapter.scaling) for adapter, _, _ in self.adapters}
+        return (
+            len(kinds) == 1
+            and len(self.adapters) == len(self.projections) <= 3
+            and all(start % 64 == 0 for _, start, _ in self.adapters)
+            and importlib.util.find_spec("triton") is not None
+        )
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
         biases = [each.linear.bias for each in self.projections]
@@ -161,7 +174,13 @@ class Group:
         return matrix(rows, self.inputs + self.tail, like)
 
     def forward(
-        self, x: Tensor, seed: Seed | None, residual: Tensor | None = None, *, tailed: bool = False
+        self,
+        x: Tensor,
+        seed: Seed | None,
+        residual: Tensor | None = None,
+        *,
+        spare: bool = False,
+        tailed: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -169,6 +188,7 @@ class Group:
             x: from `operand`, its tail not filled.
             seed: of the dropout; None for none.
             residual: [T, out].
+            spare: the outputs may overwrite `residual`.
             tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
                 overwrite them with their gradient; takes no residual.
         """
@@ -182,8 +202,14 @@ class Group:
             torch.mm(x, weight.t(), out=y[:, : self.outputs])
             if added is not None:
                 y[:, : self.outputs].add_(added)
+        elif added is None:
+            y = x @ weight.t()
         else:
-            y = x @ weight.t() if added is None else torch.addmm(added, x, weight.t())
+            y = (
+                residual.addmm_(x, weight.t())
+                if spare and residual is not None
+                else added.addmm(x, weight.t())
+            )
         if self.by_row is not None:
             self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
         return y, low.clone(memory_format=torch.contiguous_format)
@@ -221,16 +247,22 @@ class Group:
         if self.tail:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
-    def weight_gradients(self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None) -> list[Tensor | None]:
-        """The gradients of `parameters`, float32; all None while the adapters are disabled.
+    def weight_gradients(
+        self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None, *, accumulate: bool = False
+    ) -> list[Tensor | None]:
+        """The gradients of `parameters`, float32; None for those that are not returned.
 
         Args:
             dy: [T, out + tail], its tail filled.
             x: [T, in], the group's input.
             low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
+            accumulate: may add them to `.grad` in the products, instead of returning them.
         """
         if not self.tail:
+            return [None] * len(self.parameters)
+        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self._drops(seed):
+            self._accumulate(dy, x, low)
             return [None] * len(self.parameters)
         up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
@@ -246,6 +278,35 @@ class Group:
         foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
+    def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
+        """Adds the gradients of `parameters` to `.grad`."""
+        if LORA_KERNELS and self._alike:
+            from medqlora.fused.kernels.triton_lora import add_own, add_shared
+
+            own = [held_gradient(adapter.b) for adapter, _, _ in self.adapters]
+            add_own(dy[:, : self.outputs], low, own, [start for _, start, _ in self.adapters])
+            shared = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
+            add_shared(x, dy[:, self.outputs :], shared, self.adapters[0][0].scaling)
+            return
+        for adapter, start, rank in self.adapters:
+            ranks = slice(rank, rank + adapter.a.shape[0])
+            outputs = dy[:, start : start + adapter.b.shape[0]]
+            add_product(held_gradient(adapter.b), outputs.t(), low[:, ranks], 1.0)
+        first = self.adapters[0][0]
+        d_low = dy[:, self.outputs :]
+        if len(self.adapters) == 1:
+            ranks = slice(0, first.a.shape[0])
+            add_product(held_gradient(first.a), d_low[:, ranks].t(), x, first.scaling)
+            return
+        down = product(d_low.t(), x)  # reads x once for all adapters
+        targets = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
+        sources = [down[rank : rank + adapter.a.shape[0]] for adapter, _, rank in self.adapters]
+        factor = first.scaling
+        if any(adapter.scaling != factor for adapter, _, _ in self.adapters):
+            foreach_mul_(sources, [adapter.scaling for adapter, _, _ in self.adapters])
+            factor = 1.0
+        foreach_add_(targets, sources, alpha=factor)
+
     # ---- both --------------------------------------------------------------------------------------
 
     def _beside(self, like: Tensor) -> Tensor:
@@ -253,8 +314,8 @@ class Group:
         if self._cache is not None:
             return self._cache[: self.outputs, : self.inputs + self.tail]
         weight = matrix(self.outputs, self.inputs + self.tail, like)
-        self.weights.dequantize_into(weight[:, : self.inputs])
-        weight[:, self.inputs :].copy_(self.up[:, : self.tail])
+        tail = weight[:, self.inputs :]
+        self.weights.dequantize_into(weight[:, : self.inputs], (tail, self.up) if self.tail else None)
         return weight
 
     def _below(self, tail: int) -> Tensor:
@@ -262,8 +323,8 @@ class Group:
         if self._cache is not None:
             return self._cache[: self.outputs + tail, : self.inputs]
         weight = self.down.new_empty(self.outputs + tail, self.inputs)
-        self.weights.dequantize_into(weight[: self.outputs])
-        weight[self.outputs :].copy_(self.down[:tail])
+        added = (weight[self.outputs :], self.down) if tail else None
+        self.weights.dequantize_into(weight[: self.outputs], added)
         return weight
 
     def _drops(self, seed: Seed | None) -> bool:
@@ -278,6 +339,18 @@ def _drop(x: Tensor, adapter: Adapter, seed: Seed | None, number: int) -> Tensor
     if isinstance(seed, DeviceSeed):
         return drop_on_device(x, rate, seed.plus(number))
     return drop(x, rate, seed + number)
+
+
+def held_gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient tensor that a pass adds to."""
+    held = parameter.grad
+    assert held is not None, "accumulate needs a gradient tensor on every parameter"
+    return held
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """Adds factor · a b of half-precision operands on a GPU to `total`, float32, without rounding them."""
+    addmm_out(total, a, b, torch.float32, alpha=factor, out=total)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

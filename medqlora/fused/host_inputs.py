@@ -10,7 +10,7 @@ class HostInputs:
     """The inputs of one pass's layers that activation checkpointing keeps in host memory.
 
     On a GPU a second stream copies: an input goes out during its layer's forward, and comes back during the backward
-    of the layer above. So one input more than the layer's own lies on the device at a time.
+    of the attention above. The backward of an MLP, which needs the most memory, has no input but its layer's own.
 
     Args:
         stream: copies; None without a GPU.
@@ -57,7 +57,7 @@ class HostInputs:
             self._leaving = None
 
     def get(self, index: int, host: Tensor, device: torch.device) -> Tensor:
-        """The input of layer `index` on the device, from its place in host memory; begins to copy the one below."""
+        """The input of layer `index` on the device, from its place in host memory."""
         if self._stream is None:
             return host
         ahead, self._ahead = self._ahead, None
@@ -66,10 +66,13 @@ class HostInputs:
         _, x, copied = ahead
         torch.cuda.current_stream(device).wait_event(copied)
         self._hosts.pop(index, None)
-        below = self._hosts.get(index - 1)
-        if below is not None:
-            self._ahead = self._fetch(index - 1, below, device)
         return x
+
+    def prepare(self, index: int, device: torch.device) -> None:
+        """Begins to copy the input of layer `index`, if it is in host memory, back to the device."""
+        host = self._hosts.get(index)
+        if self._stream is not None and host is not None:
+            self._ahead = self._fetch(index, host, device)
 
     def _fetch(self, index: int, host: Tensor, device: torch.device) -> tuple[int, Tensor, torch.cuda.Event]:
         assert self._stream is not None

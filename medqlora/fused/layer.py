@@ -90,19 +90,44 @@ class Layer:
         self, x: Tensor, step: Step, *, full: bool = True
     ) -> tuple[Tensor, tuple[AttentionSaved, HalfSaved]]:
         """The output [T, D] ([R, D] of the last layer) of x [T, D]; `full=False` stops before down_proj."""
-        attended, first = self.first.forward(x, step)
-        residual = x
+        operand: Tensor | None = None
+        o = self.second.o
         if self.last:
+            attended, first = self.first.forward(x, step)
             attended, residual = attended[step.selection.places], x[step.selection.rows]
-        y, second = self.second.forward(attended, residual, step.seed, step.functions, full=full)
+        else:  # the attention writes where o_proj reads
+            operand, residual = o.operand(len(x), x), torch.empty_like(x)
+            place = operand[:, : o.inputs]
+            attended, first = self.first.forward(x, step, place, residual)
+            if attended is not place:
+                operand = None
+        y, second = self.second.forward(
+            attended, residual, step.seed, step.functions, operand=operand, spare=True, full=full
+        )
         return y, (first, second)
 
     def backward(
-        self, dy: Tensor, x: Tensor, saved: tuple[AttentionSaved, HalfSaved], step: Step, *, needs_x: bool
+        self,
+        dy: Tensor,
+        x: Tensor,
+        saved: tuple[AttentionSaved, HalfSaved] | None,
+        step: Step,
+        *,
+        needs_x: bool,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradients of x (None unless `needs_x`) and of `parameters`."""
-        first, second = saved
-        d_attended, d_residual, of_second = self.second.backward(dy, second, step.seed, step.functions)
+        """The gradients of x (None unless `needs_x`) and of `parameters`; without `saved`, recomputes it."""
+        first, second = self.forward(x, step, full=False)[1] if saved is None else saved
+        down = self.second.down
+        d_attended, d_residual, of_second = self.second.backward(
+            dy,
+            second,
+            step.seed,
+            step.functions,
+            gradient=step.widened.take(dy, down.outputs + down.tail),
+            accumulate=step.accumulate,
+        )
+        del second  # before the attention's backward allocates
+        step.inputs.prepare(self.index - 1, x.device)
         if self.last:
             selection = step.selection
             of_queries = d_attended.new_zeros(first.q.shape[0], d_attended.shape[1])
@@ -110,7 +135,8 @@ class Layer:
         d_normed, of_first = self.first.backward(d_attended, x, first, step, needs_x=needs_x)
         d_x = None
         if d_normed is not None:
-            d_x = torch.empty_like(x)
+            # the layer below reads it as an operand of its down_proj, if that has as many ranks
+            d_x = step.widened.give(down.gradient_operand(len(x), x), x.shape[1])
             residual = None if self.last else d_residual
             step.functions.rms_norm_backward(
                 x, self.first.norm_weight, self.first.eps, d_normed, residual, d_x
@@ -160,7 +186,7 @@ class LayerFunction(torch.autograd.Function):
         # a tensor with a graph would make torch.compile compile the functions once more
         x = step.inputs.get(layer.index, x, ctx.device) if ctx.keep == "offload" else x.detach()
         with torch.autocast(x.device.type, enabled=False), layer.gathered():
-            saved = _unflatten(flat) if ctx.keep == "all" else layer.forward(x, step, full=False)[1]
+            saved = _unflatten(flat) if ctx.keep == "all" else None
             d_x, gradients = layer.backward(dy, x, saved, step, needs_x=ctx.needs_input_grad[0])
             if step.accumulate:
                 _add(layer.parameters, gradients)

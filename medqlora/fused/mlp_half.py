@@ -51,37 +51,71 @@ class MLPHalf:
         return [plus(seed, self._seed + number) for number in (0, 1, 3)]
 
     def forward(
-        self, attended: Tensor, x: Tensor, seed: Seed | None, functions: Elementwise, *, full: bool = True
+        self,
+        attended: Tensor,
+        x: Tensor,
+        seed: Seed | None,
+        functions: Elementwise,
+        *,
+        operand: Tensor | None = None,
+        spare: bool = False,
+        full: bool = True,
     ) -> tuple[Tensor, HalfSaved]:
         """The layer's output [R, D] from `attended` [R, H d] and the layer's input x [R, D].
 
-        `full=False` stops before down_proj, whose output a recomputation doesn't need; the first result
-        is then `middle`.
+        Args:
+            attended: the attention's output.
+            x: the layer's input.
+            seed: of the dropout.
+            functions: plain or compiled.
+            operand: of `o`, [R, H d + tail], if `attended` are its first columns.
+            spare: the residual stream may overwrite `x`.
+            full: False stops before down_proj, whose output a recomputation doesn't need; the first result is then
+                `middle`.
         """
         seed_o, seed_gate_up, seed_down = self._seeds(seed)
         rows = x.shape[0]
-        operand = self.o.operand(rows, x)
-        operand[:, : self.o.inputs].copy_(attended)
-        middle, low_o = self.o.forward(operand, seed_o, x)
+        if operand is None:
+            operand = self.o.operand(rows, x)
+            operand[:, : self.o.inputs].copy_(attended)
+        middle, low_o = self.o.forward(operand, seed_o, x, spare=spare)
         operand = self.gate_up.operand(rows, x)
-        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs])
+        residual = torch.empty_like(middle) if full else None
+        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs], residual)
         gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
         saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
         if not full:
             return middle, saved
         operand = self.down.operand(rows, x)
         functions.swiglu(gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs])
-        y, low_down = self.down.forward(operand, seed_down, middle)
+        y, low_down = self.down.forward(operand, seed_down, residual, spare=True)
         return y, saved._replace(low_down=low_down)
 
     def backward(
-        self, dy: Tensor, saved: HalfSaved, seed: Seed | None, functions: Elementwise
+        self,
+        dy: Tensor,
+        saved: HalfSaved,
+        seed: Seed | None,
+        functions: Elementwise,
+        *,
+        gradient: Tensor | None = None,
+        accumulate: bool = False,
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`."""
+        """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`.
+
+        Args:
+            dy: of the layer's output.
+            saved: from `forward`.
+            seed: of the dropout.
+            functions: plain or compiled.
+            gradient: the gradient operand of `down`, if dy are its first columns.
+            accumulate: as in `Group.weight_gradients`.
+        """
         seed_o, seed_gate_up, seed_down = self._seeds(seed)
         rows = dy.shape[0]
-        gradient = self.down.gradient_operand(rows, dy)
-        gradient[:, : self.down.outputs].copy_(dy)
+        if gradient is None:
+            gradient = self.down.gradient_operand(rows, dy)
+            gradient[:, : self.down.outputs].copy_(dy)
         self.down.compress_gradient(gradient)
         product = self.down.input_gradient(
             gradient, seed_down
@@ -96,18 +130,20 @@ class MLPHalf:
             low = product.new_empty(rows, self.down.tail)
             if self.down.tail:
                 self.down.compress(product, seed_down, low)
-        of_down = self.down.weight_gradients(gradient, product, low, seed_down)
+        of_down = self.down.weight_gradients(gradient, product, low, seed_down, accumulate=accumulate)
         del product, gradient
         self.gate_up.compress_gradient(d_gate_up)
         d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
         normed = torch.empty_like(saved.middle)
         functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
-        of_gate_up = self.gate_up.weight_gradients(d_gate_up, normed, saved.low_gate_up, seed_gate_up)
+        of_gate_up = self.gate_up.weight_gradients(
+            d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate
+        )
         del d_gate_up, normed
         d_middle = self.o.gradient_operand(rows, dy)
         d_x = d_middle[:, : self.o.outputs]
         functions.rms_norm_backward(saved.middle, self.norm_weight, self.eps, d_normed, dy, d_x)
         self.o.compress_gradient(d_middle)
         d_attended = self.o.input_gradient(d_middle, seed_o)
-        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o)
+        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate)
         return d_attended, d_x, [*of_o, *of_gate_up, *of_down]

@@ -29,6 +29,26 @@ class Selection(NamedTuple):
     segments: Segments
 
 
+class Widened:
+    """The gradient of a layer's input, as the first columns of an operand of the layer below."""
+
+    def __init__(self) -> None:
+        self._operand: Tensor | None = None
+
+    def give(self, operand: Tensor, columns: int) -> Tensor:
+        """The first columns of an operand, which `take` returns for them."""
+        self._operand = operand
+        return operand[:, :columns]
+
+    def take(self, gradient: Tensor, columns: int) -> Tensor | None:
+        """The operand of that many columns of which a gradient is the first ones; None for any other gradient."""
+        operand, self._operand = self._operand, None
+        if operand is None or operand.shape[1] != columns:
+            return None
+        mine = operand.data_ptr() == gradient.data_ptr() and operand.stride() == gradient.stride()
+        return operand if mine else None
+
+
 class Step(NamedTuple):
     """One pass over a packed micro-batch of T tokens.
 
@@ -40,6 +60,7 @@ class Step(NamedTuple):
         functions: plain or compiled.
         inputs: of the layers, where activation checkpointing keeps them in host memory.
         accumulate: adds LoRA gradients to `.grad` in place; autograd receives none.
+        widened: the gradient between two layers.
     """
 
     cos: Tensor
@@ -49,7 +70,8 @@ class Step(NamedTuple):
     seed: Seed | None
     functions: Elementwise
     inputs: HostInputs
-    accumulate: bool = False
+    accumulate: bool
+    widened: Widened
 
 
 def find_segments(lengths: Tensor, device: torch.device) -> Segments:

@@ -71,6 +71,7 @@ class StepGraphs:
 
     Attributes:
         on: whether the next pass runs here.
+        least: tokens that the next passes are padded to at least; 0 for none.
         captures, capture_s: the buckets that were captured, and the seconds that it took.
 
     Raises:
@@ -87,6 +88,7 @@ class StepGraphs:
         self._captures = capture
         self._tokens = tokens
         self.on = True
+        self.least = 0
         self._warm = False
         self._captured: OrderedDict[tuple[Bucket, bool], Captured] = OrderedDict()
         #: what else the captured work depends on
@@ -114,7 +116,7 @@ class StepGraphs:
         seed = self._decoder.draw_seed()
         if seed is not None:
             self._seed.fill_(seed)
-        bucket = find_bucket(batch, self._decoder.window, self._tokens)
+        bucket = find_bucket(batch, self._decoder.window, self._tokens, self.least)
         if not self._captures or not self._warm:
             self._warm = True
             inputs = self._inputs(bucket)

@@ -180,6 +180,10 @@ class TrainStep:
             Their share of the step's loss, [] float32; None where memory ran out and a splitter is there.
         """
         loss = torch.zeros((), device=self._device)
+        if isinstance(self.decoder, FusedDecoder) and self.decoder.graphs is not None:
+            # processes with one micro-batch each pad it to the largest: they wait for that one anyway, and so they
+            # capture a new size at the same time
+            self.decoder.graphs.least = batch.largest_share if len(batch.micro_batches) == 1 else 0
         device_type = self._device.type
         tokens = [int(micro.input_ids.numel()) for micro in batch.micro_batches]
         done = 0

@@ -19,17 +19,23 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from faults import FAULTS
 from figures import figures, longest_fold, step_of, versions
-from scaling import scaling
+from scaling import scaling, whole
 
 import medqlora
 
-#: stages for two GPUs of one host
-SEVERAL = {"scaling": scaling}
+#: stages for two GPUs of one host, and one of them for one
+SEVERAL: dict[str, Any] = {
+    "scaling": scaling,
+    "whole": whole,
+    "whole-1": partial(whole, devices=(1,)),
+    "whole-2": partial(whole, devices=(2,)),
+}
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: what a fit may hold at `qlora.yaml`'s settings: issue 2
 LIMIT_GIB = 6.5

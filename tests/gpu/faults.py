@@ -4,6 +4,7 @@ import json
 import random
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,49 @@ def kills(acceptance: Any) -> dict[str, Any]:
     return result
 
 
+def graphs(acceptance: Any) -> dict[str, Any]:
+    """A run whose steps are CUDA graphs, killed once and resumed, beside one that isn't: the same adapter."""
+    stages = ("graphs-straight", "graphs")
+    found: dict[str, Any] = {}
+
+    def run(stage: str) -> dict[str, Any]:
+        words = acceptance.words("fit", stage, "transformers", "bf16-mixed")
+        words += [f"--trainer.max_steps={KILLED_STEPS}", "--trainer.log_every_n_steps=1"]
+        words += ["--trainer.limit_val_batches=0", "--model.generate=false", "--trainer.deterministic=true"]
+        words += [
+            "--checkpoint.every_n_train_steps=2",
+            "--model.lora.dropout=0.05",
+            "--model.checkpointing=none",
+        ]
+        words += ["--data.micro_batch_tokens=2048", "--progress.refresh_rate=0"]
+        more: list[str] = []
+        if stage == "graphs":
+            until = _Killer(acceptance, stage, KILLED_STEPS // 2, 0.3)
+            command = [sys.executable, "-m", "medqlora", *words, *acceptance.more]
+            done = acceptance.process(stage, command, until=until)
+            found["killed_at"] = until.step if done.get("killed") else None
+            more = ["--ckpt_path=last"]
+        return acceptance.medqlora(stage, [*words, *more])
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(run, stages))
+    adapters = [acceptance.run(stage) / "adapter" / "adapter_model.safetensors" for stage in stages]
+    contents = [path.read_bytes() if path.is_file() else b"" for path in adapters]
+    curves = [figures(acceptance.run(stage)).get("losses", {}) for stage in stages]
+    said = {
+        stage: _lines(acceptance, stage, ("Engine", "Training steps", "Resum", "Fit:")) for stage in stages
+    }
+    return {
+        "exit_code": max(done["exit_code"] for done in ends),
+        **found,
+        "same_adapter": bool(contents[0]) and contents[0] == contents[1],
+        "same_curve": len(curves[0]) == KILLED_STEPS and curves[0] == curves[1],
+        "steps_in_curves": [len(curve) for curve in curves],
+        "said": said,
+        "ends": [done.get("end_of_log", [])[-5:] for done in ends],
+    }
+
+
 def lost(acceptance: Any) -> dict[str, Any]:
     """A CUDA error within a step: the last line, and what goes on from there."""
     words = acceptance.words("fit", "lost", "unsloth", "bf16-mixed")
@@ -192,4 +236,11 @@ def _same(one: Path, other: Path) -> bool:
 
 
 #: name → what runs it
-FAULTS = {"engines": engines, "memory": memory, "kills": kills, "lost": lost, "doctor": doctor}
+FAULTS = {
+    "engines": engines,
+    "memory": memory,
+    "kills": kills,
+    "graphs": graphs,
+    "lost": lost,
+    "doctor": doctor,
+}

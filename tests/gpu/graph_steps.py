@@ -132,7 +132,10 @@ def timed(bench: Bench, batches: list[StepBatch], **options: Any) -> dict[str, A
         torch.cuda.reset_peak_memory_stats()
         at_first = torch.cuda.mem_get_info()[0]
     started = time.perf_counter()
-    for batch in batches:
+    for batch in (
+        *batches,
+        batches[0],
+    ):  # the first pass runs without a graph: its size is captured at the end
         train.step(batch)
     synchronize()
     first_s = time.perf_counter() - started
@@ -201,6 +204,38 @@ def equal(
         "weights_equal": all(torch.equal(a, b) for a, b in zip(weights, others, strict=True)),
         "moved": float(max((a - b).abs().max() for a, b in zip(weights, bench.start, strict=True))),
         "losses": [round(float(one[i, 0]), 5) for i in (0, count - 1)],
+    }
+
+
+def not_a_number(bench: Bench, budget: int, at: int = 3) -> dict[str, Any]:
+    """Steps of which one has a token whose embedding is not a number: with graphs beside without."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    batches = bench.batches(7, budget)
+    embedding = bench.model.get_input_embeddings().weight
+    token = int(batches[at].micro_batches[0].input_ids[0, 0])
+    runs = []
+    for graphs in (False, GPU):
+        train = bench.train(graphs=graphs, tokens=budget, rate=2e-4, checkpointing="none")
+        results = []
+        for number, batch in enumerate(batches):
+            row = embedding.data[token].clone()
+            if number == at:
+                embedding.data[token] = torch.nan
+            results.append(train.step(batch))
+            embedding.data[token] = row
+        figures = torch.stack([torch.stack((result.loss, result.grad_norm)) for result in results])
+        runs.append((figures, bench.weights()))
+        del train
+        free()
+    torch.use_deterministic_algorithms(False)
+    (one, weights), (second, others) = runs
+    return {
+        "losses": [round(float(loss), 5) for loss in second[:, 0]],
+        "figures_equal": torch.equal(one.nan_to_num(-1), second.nan_to_num(-1)),
+        "not_a_number_at": [i for i in range(len(batches)) if not bool(torch.isfinite(second[i]).all())],
+        "weights_equal": all(torch.equal(a, b) for a, b in zip(weights, others, strict=True)),
+        "weights_finite": all(bool(torch.isfinite(weight).all()) for weight in others),
     }
 
 
@@ -282,19 +317,19 @@ def profile(bench: Bench, budget: int, top: int, **options: Any) -> dict[str, An
     }
 
 
-def main(shape: str, *chosen: str) -> None:
-    device = torch.cuda.get_device_name() if GPU else "cpu"
-    say("machine", {"device": device, "torch": torch.__version__})
-    bench = Bench(shape)
+def all_cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What can be asked for, by name."""
     layers = int(str(bench.shape["num_hidden_layers"]))
     small, large = (2048, 8192) if GPU else (900, 1500)
     count = int(os.environ.get("STEPS", 24 if GPU else 2))
-    cases: dict[str, Callable[[], dict[str, Any]]] = {
+    return {
         "2k": lambda: speed(bench, count, small, None, checkpointing="none"),
         "2k_cached": lambda: speed(bench, count, small, None, checkpointing="none", cached=layers),
         "2k_profile": lambda: profile(bench, small, 40, graphs=None, checkpointing="none"),
         "2k_graph_profile": lambda: profile(bench, small, 40, graphs=True, checkpointing="none"),
         "equal": lambda: equal(bench, 50 if GPU else 3, small, checkpointing="none"),
+        "equal_16": lambda: equal(bench, 16, small, checkpointing="none"),
+        "equal_cached": lambda: equal(bench, 16, small, checkpointing="none", cached=layers),
         "equal_offload": lambda: equal(bench, count // 2, small, checkpointing="offload"),
         "offload_is_full": lambda: equal(bench, count // 2, small, checkpointing="offload", other="full"),
         "8k_offload_is_full": lambda: equal(bench, count // 4, large, checkpointing="offload", other="full"),
@@ -304,6 +339,7 @@ def main(shape: str, *chosen: str) -> None:
         "8k": lambda: speed(bench, count // 2, large, None, checkpointing="none"),
         "8k_offload": lambda: speed(bench, count // 2, large, None, checkpointing="offload"),
         "8k_profile": lambda: profile(bench, large, 40, graphs=None, checkpointing="none", cached=layers),
+        "not_a_number": lambda: not_a_number(bench, small),
         "out_of_memory": lambda: out_of_memory(bench, 6144, 8),
         "equal_dropout": lambda: dropped(
             bench, lambda: equal(bench, count // 2, small, checkpointing=layers // 2)
@@ -315,6 +351,13 @@ def main(shape: str, *chosen: str) -> None:
             bench, lambda: equal(bench, count // 2, small, checkpointing="offload")
         ),
     }
+
+
+def main(shape: str, *chosen: str) -> None:
+    device = torch.cuda.get_device_name() if GPU else "cpu"
+    say("machine", {"device": device, "torch": torch.__version__})
+    bench = Bench(shape)
+    cases = all_cases(bench)
     for name in chosen or cases:
         started = time.perf_counter()
         try:

@@ -1,6 +1,7 @@
 """The acceptance on two GPUs of one host: what they gain, and that the run is the same one. `fsdp.py` shards a base."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from figures import figures
 
 #: two GPUs' tokens a second over one's, and their seconds over one's for a whole fit: issue 6
 SPEED, SECONDS = 1.9, 0.6
+#: the seconds from the first step on, of a whole fit with eight examples a step: issue 16
+WHOLE = 0.65
 
 
 def scaling(acceptance: Any) -> dict[str, Any]:
@@ -24,6 +27,26 @@ def scaling(acceptance: Any) -> dict[str, Any]:
         result["seconds_of_one"] = seconds[1] / seconds[0]
         result["within_limit"] = result["seconds_of_one"] <= SECONDS
     return result | fits
+
+
+def whole(acceptance: Any, devices: Sequence[int] = (1, 2)) -> dict[str, Any]:
+    """A whole fit as shipped with the settings of a large GPU, on one GPU, and on two."""
+    result = _fits(acceptance, "whole", "transformers", "--progress.refresh_rate=0", devices=devices)
+    for count in devices:
+        log = (acceptance.folder / f"whole-{count}.log").read_text(encoding="utf-8", errors="replace")
+        beginnings = ("Plan", "Preflight", "Engine", "Training steps", "Trained", "Fit:", "Took")
+        found = result[f"fit-{count}"]
+        found["said"] = [line for line in log.splitlines() if line.startswith(beginnings)]
+        seconds = re.findall(r"^Fit: ([\d.]+) s", log, re.MULTILINE)
+        found["from_first_step_s"] = float(seconds[-1]) if seconds else None
+        for name in ("losses", "grad_norms", "tokens_per_s", "validation"):
+            found.pop(name, None)
+    if len(devices) > 1:
+        one, two = (result[f"fit-{count}"]["from_first_step_s"] for count in devices)
+        if one and two:
+            result["seconds_of_one"] = round(two / one, 3)
+            result["within_limit"] = two / one <= WHOLE
+    return result
 
 
 def _bench(
@@ -42,24 +65,25 @@ def _bench(
     return rows, {**ended, "rows": rows}
 
 
-def _fits(acceptance: Any, stage: str, backend: str, *options: str) -> dict[str, Any]:
+def _fits(
+    acceptance: Any, stage: str, backend: str, *options: str, devices: Sequence[int] = (1, 2)
+) -> dict[str, Any]:
     """The same whole fit with one and with two devices, and how far their curves are apart."""
     result: dict[str, Any] = {"exit_code": 0}
     curves: list[dict[int, float]] = []
-    for devices in (1, 2):
-        words = acceptance.words("fit", f"{stage}-{devices}", backend, "bf16-mixed")
+    for count in devices:
+        words = acceptance.words("fit", f"{stage}-{count}", backend, "bf16-mixed")
         if acceptance.gpu:
             words += ["--config", str(acceptance.configs / "large_gpu.yaml")]
         else:
             words += ["--data.train_samples=24"]
-        words += [f"--trainer.devices={devices}", "--trainer.log_every_n_steps=1", *options]
-        done = acceptance.medqlora(f"{stage}-{devices}", words)
+        words += [f"--trainer.devices={count}", "--trainer.log_every_n_steps=1", *options]
+        done = acceptance.medqlora(f"{stage}-{count}", words)
         result["exit_code"] = result["exit_code"] or done["exit_code"]
-        found = figures(acceptance.run(f"{stage}-{devices}"))
-        result[f"fit-{devices}"] = {**done, "planned": _planned(acceptance, f"{stage}-{devices}"), **found}
+        found = figures(acceptance.run(f"{stage}-{count}"))
+        result[f"fit-{count}"] = {**done, "planned": _planned(acceptance, f"{stage}-{count}"), **found}
         curves.append(found.get("losses", {}))
-    result |= _apart(curves)
-    return result
+    return result | (_apart(curves) if len(curves) > 1 else {})
 
 
 def _apart(curves: Sequence[dict[int, float]]) -> dict[str, Any]:

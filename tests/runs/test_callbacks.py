@@ -1,6 +1,8 @@
 """Memory, throughput and the progress bar: what they say is what happened."""
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,11 @@ from medqlora.models.flops import step_flops
 from medqlora.records import Encoded
 
 
-def test_throughput_counts_every_token_and_example_once(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+def test_throughput_counts_every_token_and_example_once(
+    tiny_bases: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="medqlora")
+    began = time.perf_counter()
     cli = run("fit", [*options(tiny_bases["llama"], tmp_path), "--trainer.log_every_n_steps=2"])
     totals = next(one for one in cli.trainer.callbacks if isinstance(one, Throughput)).totals
     tokens = sum(len(example.prompt) + len(example.completion) for example in cli.datamodule.train)
@@ -27,6 +33,16 @@ def test_throughput_counts_every_token_and_example_once(tiny_bases: dict[str, Pa
     speeds = logged(Path(cli.trainer.log_dir), "x-speed/tokens_per_s")
     assert [step for step, _ in speeds] == [1, 3, 5, 7, 9, 11]
     assert all(speed > 0 for _, speed in speeds)
+    said = re.search(
+        r"Fit: ([\d.]+) s from the first step on \(steps ([\d.]+) s, validation ([\d.]+) s, the rest ([\d.]+) s\); "
+        r"([\d.]+) s before",
+        caplog.text,
+    )
+    assert said is not None
+    whole, steps, validation, rest, before = map(float, said.groups())
+    assert whole == pytest.approx(steps + validation + rest, abs=0.3)
+    assert min(steps, validation) > 0
+    assert whole + before < time.perf_counter() - began + 0.2
 
 
 def test_memory_is_recorded_for_each_phase_and_logged(tiny_bases: dict[str, Path], tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class StepBatch(NamedTuple):
         all_tokens: `tokens` over all processes.
         imbalance: tokens of the largest share over the mean; 1 where all shares are equal.
         loss_weight: sum of the weights of these tokens; None where each is 1.
+        largest_share: tokens of the process that has the most; 0 where it isn't known.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -74,6 +75,7 @@ class StepBatch(NamedTuple):
     all_tokens: int = 0
     imbalance: float = 1.0
     loss_weight: float | None = None
+    largest_share: int = 0
 
     @property
     def divisor(self) -> float:
@@ -267,6 +269,7 @@ def step_batch(
         sum(loads),
         max(loads) * world_size / max(1, sum(loads)),
         loss_weight(examples),
+        max(loads),
     )
 
 

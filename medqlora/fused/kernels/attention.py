@@ -1,5 +1,6 @@
 """Causal attention within each example of a packed row."""
 
+import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medqlora.compat.torch import flash_attention_backward, flash_attention_forward
+
+#: tokens of the longest example up to which the own kernels run
+SHORT = 1024
 
 
 class Segments(NamedTuple):
@@ -38,6 +42,16 @@ class Attended(NamedTuple):
     random_state: Tensor
 
 
+class BeforeRotation(NamedTuple):
+    """Where the gradients of q, k and v may be written, those of q and k before their rotation by `cos` and `sin`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
 def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
     """Whether torch's variable-length flash attention runs: half precision on an Ampere GPU or newer."""
     return (
@@ -50,16 +64,38 @@ def flash_runs(device: torch.device, dtype: torch.dtype, head_width: int) -> boo
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None) -> Attended:
+def _short(q: Tensor, k: Tensor, segments: Segments) -> bool:
+    """Whether the kernels of `triton_attention` run: on a GPU for flash attention, examples of a few hundred tokens."""
+    width = q.shape[-1]
+    return (
+        segments.longest <= SHORT
+        and segments.queries is segments.keys
+        and width in (64, 128)
+        and q.shape[0] == k.shape[0]
+        and importlib.util.find_spec("triton") is not None
+    )
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None = None, out: Tensor | None = None
+) -> Attended:
     """softmax(q kᵀ / √d) v within each example: q [Q, H, d], k and v [T, H_kv, d], T the sum of lengths.
 
-    With `window`, a query sees that many keys at most, its own included.
+    Args:
+        window: keys that a query sees at most, its own included.
+        out: [Q, H, d], where the result may be written.
     """
     if window is not None and segments.longest <= window:
         window = None
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         empty = q.new_empty(0)
         return Attended(_blocks(q, k, v, segments, window), empty, empty)
+    if window is None and _short(q, k, segments):
+        from medqlora.fused.kernels import triton_attention
+
+        out = torch.empty_like(q) if out is None else out
+        sums = triton_attention.attend(q, k, v, segments.keys, segments.longest, out)
+        return Attended(out, sums, sums.new_empty(0))
     # Dao, 2023, https://arxiv.org/abs/2307.08691; the causal mask aligns each example's last query and key
     limits = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
     out, logsumexp, random_state, _, _ = flash_attention_forward(
@@ -79,14 +115,34 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | No
 
 
 def attend_backward(
-    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Attended, segments: Segments
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attended: Attended,
+    segments: Segments,
+    before: BeforeRotation | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d]."""
+    """The gradients of q, k and v from the gradient of `attend`'s output [Q, H, d].
+
+    Where the kernels can, they are `before`'s tensors, those of q and k before the rotation.
+    """
     if not flash_runs(q.device, q.dtype, q.shape[-1]):
         with torch.enable_grad():  # recomputes with a graph: speed doesn't matter on this path
             inputs = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
             out = _blocks(inputs[0], inputs[1], inputs[2], segments)
             d_q, d_k, d_v = torch.autograd.grad(out, inputs, gradient)
+        return d_q, d_k, d_v
+    if _short(q, k, segments):
+        from medqlora.fused.kernels import triton_attention
+
+        turns = None
+        if before is None:
+            d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        else:
+            d_q, d_k, d_v, turns = before.q, before.k, before.v, (before.cos, before.sin)
+        own = (q, k, v, attended.out, attended.logsumexp, segments.keys, segments.longest)
+        triton_attention.attend_backward(gradient, *own, d_q, d_k, d_v, turns)
         return d_q, d_k, d_v
     unused = attended.random_state.new_empty(0)
     return flash_attention_backward(

@@ -48,6 +48,10 @@ class Linear4bit(Protocol):
     compute_dtype: torch.dtype
 
 
+#: fills `out`, and copies the second of two matrices to the first
+Fill = Callable[[Tensor, tuple[Tensor, Tensor] | None], None]
+
+
 class FourBit:
     """4-bit weights with the same number of columns, stacked by rows.
 
@@ -72,22 +76,27 @@ class FourBit:
         )
         return pairs if alike else []
 
-    def dequantize_into(self, out: Tensor) -> None:
+    def dequantize_into(self, out: Tensor, beside: tuple[Tensor, Tensor] | None = None) -> None:
         """Fills `out` [rows, columns]; its rows may have a stride.
+
+        `beside` (target, source) is copied along, in the same launch where the kernel can: two matrices of equal shape
+        and type, such as LoRA's weights beside or below the others.
 
         The values equal those of bitsandbytes' `dequantize_4bit`, or of `Int4State.dequantize`, rounded once to `out`'s
         type.
         """
         if self._fill is not None and out.dtype != torch.float32:
-            self._fill(out)
+            self._fill(out, beside)
             return
+        if beside is not None:
+            beside[0].copy_(beside[1])
         start = 0
         for packed, state in self.pairs:
             rows = state.shape[0]
             out[start : start + rows].copy_(_dense(packed, state, out.dtype))
             start += rows
 
-    def _kernel(self) -> Callable[[Tensor], None] | None:
+    def _kernel(self) -> Fill | None:
         """The Triton kernel, which writes strided rows in one pass; None if it doesn't fit or isn't installed."""
         if len(self.pairs) > 3 or not all(packed.is_cuda for packed, _ in self.pairs):
             return None
@@ -110,15 +119,22 @@ def _dense(packed: Tensor, state: "QuantState | Int4State", dtype: torch.dtype) 
     return values
 
 
-def _int4_kernel(pairs: "list[tuple[Tensor, Int4State]]") -> Callable[[Tensor], None] | None:
+def _int4_kernel(pairs: "list[tuple[Tensor, Int4State]]") -> Fill | None:
     if any(state.shape[1] % 64 for _, state in pairs):
         return None
     from medqlora.fused.kernels.triton_int4 import prepare
 
-    return prepare(pairs)
+    fill = prepare(pairs)
+
+    def fill_and_copy(out: Tensor, beside: tuple[Tensor, Tensor] | None) -> None:
+        fill(out)
+        if beside is not None:
+            beside[0].copy_(beside[1])
+
+    return fill_and_copy
 
 
-def _nf4_kernel(pairs: "list[tuple[Tensor, QuantState]]") -> Callable[[Tensor], None] | None:
+def _nf4_kernel(pairs: "list[tuple[Tensor, QuantState]]") -> Fill | None:
     if not pairs or any(state.shape[1] % 64 for _, state in pairs):
         return None
     from medqlora.fused.kernels.triton_nf4 import prepare

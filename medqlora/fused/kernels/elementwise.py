@@ -7,7 +7,7 @@ Shapes: T tokens, D the model's width, F the MLP's width, H heads of width d.
 import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,13 @@ from torch import Tensor
 IGNORED = -100
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
-    """x / rms(x) · weight over the last dimension: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, copy: Tensor | None = None) -> None:
+    """x / rms(x) · weight over the last dimension: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
+
+    `copy` becomes a copy of x.
+    """
+    if copy is not None:
+        copy.copy_(x)
     wide = x.float()
     out.copy_(wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float())
 
@@ -110,10 +115,18 @@ def cross_entropy(logits: Tensor, targets: Tensor, scale: float, losses: Tensor)
 CrossEntropy = Callable[[Tensor, Tensor, float, Tensor], None]
 
 
+class NormsRows(Protocol):
+    """As `rms_norm`."""
+
+    def __call__(
+        self, x: Tensor, weight: Tensor, eps: float, out: Tensor, copy: Tensor | None = None
+    ) -> None: ...
+
+
 class Elementwise(NamedTuple):
     """One implementation of the functions above."""
 
-    rms_norm: Callable[[Tensor, Tensor, float, Tensor], None]
+    rms_norm: NormsRows
     rms_norm_backward: Callable[[Tensor, Tensor, float, Tensor, Tensor | None, Tensor], None]
     rotate: Callable[[Tensor, Tensor, Tensor, Tensor | None, float, Tensor], None]
     rotate_backward: Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, float, Tensor], None]

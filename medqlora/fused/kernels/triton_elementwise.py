@@ -19,13 +19,15 @@ def _warps(columns: int) -> int:
     return min(16, max(1, columns // 512))
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, copy: Tensor | None = None) -> None:
     rows, columns = x.shape
     if rows:
         block = triton.next_power_of_2(columns)
+        target = out if copy is None else copy
         _rms_norm[(rows,)](
-            x, weight, out, x.stride(0), out.stride(0), columns, eps, BLOCK=block, num_warps=_warps(block)
-        )
+            x, weight, out, target, x.stride(0), out.stride(0), target.stride(0), columns, eps,
+            COPY=copy is not None, BLOCK=block, num_warps=_warps(block),
+        )  # fmt: skip
 
 
 def rms_norm_backward(
@@ -99,11 +101,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, scale: float, losses: Tensor)
 
 
 @triton.jit
-def _rms_norm(x, weight, out, x_row, out_row, columns, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _rms_norm(  # type: ignore[no-untyped-def]
+    x, weight, out, copy, x_row, out_row, copy_row, columns, eps, COPY: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < columns
-    values = tl.load(x + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
+    loaded = tl.load(x + row * x_row + column, mask=inside, other=0.0)
+    if COPY:
+        tl.store(copy + row * copy_row + column, loaded, mask=inside)
+    values = loaded.to(tl.float32)
     scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     inverse = tl.rsqrt(tl.sum(values * values, 0) / columns + eps)
     tl.store(out + row * out_row + column, (values * inverse * scale).to(out.dtype.element_ty), mask=inside)

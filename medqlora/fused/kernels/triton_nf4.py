@@ -15,10 +15,16 @@ from medqlora.fused.kernels.dequantize import QuantState
 
 #: blocks of 64 values per program, and its warps: the fastest of seven pairs on an H200
 _BLOCKS, _WARPS = 32, 2
+#: values of the matrix beside the weights that a program copies
+_COPIED = 2048
 
 
-def prepare(weights: Sequence[tuple[Tensor, QuantState]]) -> Callable[[Tensor], None]:
+def prepare(
+    weights: Sequence[tuple[Tensor, QuantState]],
+) -> Callable[[Tensor, tuple[Tensor, Tensor] | None], None]:
     """A function that fills `out` [rows, columns] of a 16-bit type with up to three weights, stacked by rows.
+
+    It also copies the second of two matrices of that type to the first.
 
     The number of columns is a multiple of 64, and the row stride is even.
 
@@ -41,13 +47,15 @@ def prepare(weights: Sequence[tuple[Tensor, QuantState]]) -> Callable[[Tensor], 
         operands += operands[:6]
         ends.append(programs)
     operands += (ends[0], ends[1], state.code, state.state2.code if nested else state.code)
-    kernel = _dequantize[(programs,)]
     second_block = state.state2.blocksize if nested else 1
 
-    def fill(out: Tensor) -> None:
-        kernel(
-            *operands, out, out.shape[1] // 64, out.stride(0) // 2,
-            NESTED=nested, SECOND_BLOCK=second_block, BLOCKS=_BLOCKS, num_warps=_WARPS,
+    def fill(out: Tensor, beside: tuple[Tensor, Tensor] | None) -> None:
+        target, source = (out, out) if beside is None else beside
+        copied = 0 if beside is None else target.numel()
+        _dequantize[(programs + triton.cdiv(copied, _COPIED),)](
+            *operands, out, out.shape[1] // 64, out.stride(0) // 2, programs,
+            target, source, copied, target.shape[1], target.stride(0), source.stride(0),
+            NESTED=nested, SECOND_BLOCK=second_block, BLOCKS=_BLOCKS, COPIED=_COPIED, num_warps=_WARPS,
         )  # fmt: skip
 
     return fill
@@ -58,10 +66,17 @@ def _dequantize(  # type: ignore[no-untyped-def]
     packed, absmax, second, offset, blocks, rows,
     packed_1, absmax_1, second_1, offset_1, blocks_1, rows_1,
     packed_2, absmax_2, second_2, offset_2, blocks_2, rows_2,
-    end, end_1, code, second_code, out, row_blocks, stride,
-    NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
+    end, end_1, code, second_code, out, row_blocks, stride, programs,
+    target, source, copied, columns, target_row, source_row,
+    NESTED: tl.constexpr, SECOND_BLOCK: tl.constexpr, BLOCKS: tl.constexpr, COPIED: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
+    if program >= programs:
+        place = (program - programs) * COPIED + tl.arange(0, COPIED)
+        line, column = place // columns, place % columns
+        value = tl.load(source + line * source_row + column, mask=place < copied)
+        tl.store(target + line * target_row + column, value, mask=place < copied)
+        return
     row = 0
     if program >= end_1:
         packed, absmax, second, offset, blocks = packed_2, absmax_2, second_2, offset_2, blocks_2

@@ -27,9 +27,9 @@ def test_each_weight_is_dequantized_once_a_pass_and_down_proj_not_when_a_layer_r
     seen: list[tuple[int, int]] = []
     dequantize_into = FourBit.dequantize_into
 
-    def counted(self: FourBit, out: torch.Tensor) -> None:
+    def counted(self: FourBit, out: torch.Tensor, *beside: Any) -> None:
         seen.extend((id(self), place) for place in range(len(self)))
-        dequantize_into(self, out)
+        dequantize_into(self, out, *beside)
 
     monkeypatch.setattr(FourBit, "dequantize_into", counted)
     loss = FusedDecoder(model, checkpointing=checkpointing).loss_sum(pack(examples()))

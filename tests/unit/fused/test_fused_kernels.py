@@ -39,7 +39,9 @@ def test_norms(kernels: Any, rows: int, columns: int) -> None:
     x, weight, gradient, residual = (apart(rows, columns, gap) for gap in (0, 8, 16, 24))
     outs = [apart(rows, columns) for _ in range(2)]
     for module, out in zip((plain, kernels), outs, strict=True):
-        module.rms_norm(x, weight[0], 1e-5, out)
+        copy = apart(rows, columns)
+        module.rms_norm(x, weight[0], 1e-5, out, copy)
+        assert torch.equal(copy, x)
     assert_close(*outs)
     for other in (None, residual):
         for module, out in zip((plain, kernels), outs, strict=True):
@@ -112,9 +114,14 @@ def test_nf4_of_a_whole_group(kernels: Any, double: bool, rows: tuple[int, ...],
         for number, size in enumerate(rows)
     ]
     out = torch.full((sum(rows), 256), 7.0, device=DEVICE, dtype=dtype)
-    prepare([(packed.view(torch.uint8), state) for packed, state in weights])(out[:, :192])
+    added = torch.randn(sum(rows), 24, device=DEVICE).to(dtype)
+    fill = prepare([(packed.view(torch.uint8), state) for packed, state in weights])
+    fill(out[:, :192], (out[:, 192:216], added))
     theirs = torch.cat([dequantize_4bit(packed, state) for packed, state in weights])
     assert torch.allclose(out[:, :192], theirs, rtol=1e-2, atol=1e-6)
     if DEVICE.type == "cuda" or dtype == torch.float16:  # Triton 3.6's interpreter cuts bfloat16 off
         assert (out[:, :192] != theirs).float().mean() < 1e-3
-    assert (out[:, 192:] == 7).all()
+    assert torch.equal(out[:, 192:216], added)
+    assert (out[:, 216:] == 7).all()
+    fill(out[:, 64:], None)
+    assert torch.equal(out[:, 64:], theirs) or torch.allclose(out[:, 64:], theirs, rtol=1e-2, atol=1e-6)

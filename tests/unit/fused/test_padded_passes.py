@@ -10,7 +10,7 @@ from fused_models import VARIANTS, assert_same, examples, load
 from tiny import build_base
 from torch import Tensor
 
-from medqlora.data.batching.packing import MicroBatch, pack
+from medqlora.data.batching.packing import MicroBatch, pack, step_batch
 from medqlora.fused import Checkpointing, FusedDecoder, StepGraphs, why_no_graphs
 from medqlora.fused import decoder as decoder_module
 from medqlora.fused.buckets import Bucket, PaddedInputs, find_bucket, padded_rows, padded_tokens
@@ -131,6 +131,16 @@ def test_a_bucket_holds_its_micro_batch_and_few_buckets_serve_all() -> None:
     assert len(seen) <= 48
     assert padded_tokens(2048) == 2048
     assert padded_rows(2048, 285) == 384
+
+
+def test_processes_pad_their_shares_of_a_step_to_the_same_size() -> None:
+    shapes = [(300 + 13 * number, 54) for number in range(8)]
+    steps = [step_batch(examples(*shapes), 8192, rank=rank, world_size=3) for rank in range(3)]
+    sizes = {step.tokens for step in steps}
+    assert len(sizes) > 1
+    assert {step.largest_share for step in steps} == {max(sizes)}
+    buckets = {find_bucket(step.micro_batches[0], None, 4096, step.largest_share).tokens for step in steps}
+    assert buckets == {padded_tokens(max(sizes), 4096)}
 
 
 @pytest.mark.parametrize("shapes", [[(200, 56)], [(1, 255)], [(9, 4), (3, 1)], [(2, 1)] * 100, [(700, 800)]])

@@ -1,0 +1,60 @@
+"""Casts of the adapters' float32 weights into the operands of the matrix products, once per pass."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medqlora.compat.torch import foreach_copy_, foreach_mul
+
+#: target, source, and the factor that scales in float32 before the cast rounds
+Cast = tuple[Tensor, nn.Parameter, float]
+
+
+class Casts:
+    """Updates targets from their sources; on a GPU in one launch.
+
+    Args:
+        casts: of all groups.
+    """
+
+    def __init__(self, casts: Sequence[Cast]) -> None:
+        self._casts = list(casts)
+        self._by_kind = _by_kind(self._casts)
+        self._run: Callable[[], None] | None = None
+        #: where the sources were when `_run` was made
+        self._places: tuple[int, ...] = ()
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        if not self._casts:
+            return
+        if self._in_one_launch():
+            places = tuple(source.data_ptr() for _, source, _ in self._casts)
+            if self._run is None or places != self._places:
+                from medqlora.fused.kernels.triton_casts import prepare
+
+                self._run, self._places = prepare(self._casts), places
+            self._run()
+            return
+        for targets, weights, factor in self._by_kind:
+            foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
+
+    def _in_one_launch(self) -> bool:
+        target = self._casts[0][0]
+        return (
+            target.is_cuda
+            and target.dtype != torch.float32
+            and importlib.util.find_spec("triton") is not None
+        )
+
+
+def _by_kind(casts: list[Cast]) -> list[tuple[list[Tensor], list[Tensor], float]]:
+    """The casts as (targets, sources, factor), grouped so that contiguous targets need few launches."""
+    kinds: dict[tuple[bool, float], tuple[list[Tensor], list[Tensor]]] = {}
+    for target, weight, factor in casts:
+        targets, weights = kinds.setdefault((target.is_contiguous(), factor), ([], []))
+        targets.append(target)
+        weights.append(weight)
+    return [(targets, weights, factor) for (_, factor), (targets, weights) in kinds.items()]
