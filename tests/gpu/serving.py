@@ -1,10 +1,12 @@
 """Load on an answering service: time to the first token, tokens per second, and p50 and p95 of `/v1/answer`.
 
     python tests/gpu/serving.py http://127.0.0.1:8000 --model NAME [--users 1 32 128] [--seconds 20] [--chat_only]
+    python tests/gpu/serving.py --offline ADAPTER     decisions per second of the likelihood scorer, without a service
 
 `--chat_only` measures `/v1/chat/completions` alone, which other servers have too, such as transformers' own. The
 questions are PubMedQA's where MEDQLORA_PUBMEDQA names its file, else words of its lengths. Each user sends its next
-question when the last one is answered. One JSON line per measurement.
+question when the last one is answered. One JSON line per measurement; before them each number of users asks once,
+so kernels are compiled and graphs captured outside of the measured time.
 """
 
 import argparse
@@ -131,18 +133,48 @@ class Load:
         }
 
 
+def offline(adapter: str, micro_batch_tokens: int) -> None:
+    """Prints how fast `Predictor` scores the same questions, the fastest of three rounds."""
+    from dataclasses import replace
+
+    from medqlora.inference.predictor import Predictor
+    from medqlora.records import YES_NO_MAYBE, Record
+
+    predictor = replace(
+        Predictor.load(adapter, generate=False), micro_batch_tokens=micro_batch_tokens, packed=True
+    )
+    records = [
+        Record(str(number), question, tuple(contexts), labels=YES_NO_MAYBE)
+        for number, (question, contexts) in enumerate(questions(500))
+    ]
+    times = []
+    for _ in range(4):  # the first compiles
+        began = time.perf_counter()
+        predictor.predict(records)
+        times.append(time.perf_counter() - began)
+    best = len(records) / min(times[1:])
+    print(json.dumps({"kind": "offline", "seconds": times, "answers_per_s": round(best, 2)}), flush=True)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--model", required=True)
+    parser.add_argument("url", nargs="?", default="")
+    parser.add_argument("--offline", metavar="ADAPTER")
+    parser.add_argument("--micro_batch_tokens", type=int, default=8192, help="of --offline")
+    parser.add_argument("--model", default="")
+    parser.add_argument("--kinds", nargs="+", default=["chat", "answer", "decision"])
     parser.add_argument("--users", type=int, nargs="+", default=[1, 32, 128])
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--chat_only", action="store_true")
     given = parser.parse_args()
+    if given.offline:
+        offline(given.offline, given.micro_batch_tokens)
+        return
     load = Load(given.url, given.model, given.tokens, contexts_apart=not given.chat_only)
-    kinds = ["chat"] if given.chat_only else ["chat", "answer", "decision"]
-    await asyncio.gather(*(load.chat() for _ in range(max(given.users))))  # compiles and captures
+    kinds = ["chat"] if given.chat_only else given.kinds
+    for users in given.users:  # compiles and captures
+        await asyncio.gather(*(load.chat() for _ in range(users)))
     for kind in kinds:
         for users in given.users:
             print(json.dumps(await load.measure(kind, users, given.seconds)), flush=True)
