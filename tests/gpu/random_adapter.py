@@ -29,7 +29,9 @@ def write(folder: Path, base: Path, seed: int = 0) -> None:
         for name, (outputs, inputs) in sizes.items():
             key = f"base_model.model.model.layers.{layer}.{name}"
             tensors[f"{key}.lora_A.weight"] = torch.empty(RANK, inputs).normal_(std=0.02, generator=generator)
-            tensors[f"{key}.lora_B.weight"] = torch.empty(outputs, RANK).normal_(std=0.01, generator=generator)
+            tensors[f"{key}.lora_B.weight"] = torch.empty(outputs, RANK).normal_(
+                std=0.01, generator=generator
+            )
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     adapter = {
