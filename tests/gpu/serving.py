@@ -15,6 +15,7 @@ import json
 import os
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -34,6 +35,15 @@ def questions(count: int) -> list[tuple[str, list[str]]]:
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Lines that end with a line feed; httpx's own also end at U+2028, which may stand in an event's text."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
 
 
 class Load:
@@ -77,8 +87,8 @@ class Load:
         began, first, pieces, usage = time.perf_counter(), 0.0, 0, 0
         async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
             response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
+            async for line in _lines(response):
+                if not line.startswith(b"data: ") or line == b"data: [DONE]":
                     continue
                 event = json.loads(line[6:])
                 if "error" in event:
@@ -111,7 +121,7 @@ class Load:
             while time.perf_counter() < end and len(errors) < 5:
                 try:
                     results.append(await (self.chat() if kind == "chat" else self.answer(kind == "answer")))
-                except httpx.HTTPError as error:  # noqa: PERF203  # each request may fail alone
+                except (httpx.HTTPError, ValueError) as error:  # noqa: PERF203  # each request may fail alone
                     errors.append(repr(error)[:200])
 
         began = time.perf_counter()
@@ -174,7 +184,9 @@ async def main() -> None:
     load = Load(given.url, given.model, given.tokens, contexts_apart=not given.chat_only)
     kinds = ["chat"] if given.chat_only else given.kinds
     for users in given.users:  # compiles and captures
-        await asyncio.gather(*(load.chat() for _ in range(users)))
+        results = await asyncio.gather(*(load.chat() for _ in range(users)), return_exceptions=True)
+        for error in [each for each in results if isinstance(each, BaseException)][:2]:
+            print(json.dumps({"warm_up": users, "error": repr(error)[:200]}), flush=True)
     for kind in kinds:
         for users in given.users:
             print(json.dumps(await load.measure(kind, users, given.seconds)), flush=True)

@@ -1,6 +1,6 @@
 """Labels and texts by the decode engine: a text begins and ends between any two tokens of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -15,6 +15,8 @@ from medqlora.utils.types import Tokenizer
 
 #: why a row ended that is too long for the memory alone
 NO_MEMORY = "memory"
+#: texts under way that are brought up to date after a step: more take turns, since it takes the time of a pass
+WRITTEN = 16
 #: most prompt tokens that go through the model at once: others' texts wait for as long
 PREFILL_TOKENS = 8192
 
@@ -37,6 +39,8 @@ class ContinuousTexts:
         self._requests: dict[int, Request] = {}
         #: row → tokens that were reported before the memory ran out
         self._reported: dict[Row, int] = {}
+        #: rows with tokens that their text lacks, those that wait longest first
+        self._unwritten: dict[Row, None] = {}
         self._limit(rows)
 
     @property
@@ -124,6 +128,7 @@ class ContinuousTexts:
         for number, each in self._rows.items():
             if each is row:
                 row.finish = "cancelled"
+                self._unwritten.pop(row, None)
                 self._leave(number)
                 self._engine.cancel(number)
                 return
@@ -151,9 +156,19 @@ class ContinuousTexts:
                     self._engine.cancel(number)
             if row.ended or (row.watched and fresh):
                 news[row] = None
+        return self._written(news)
+
+    def _written(self, news: Iterable[Row]) -> list[Row]:
+        """Brings the texts of rows up to date that ended, and of `WRITTEN` others: those that waited longest."""
         for row in news:
+            self._unwritten[row] = None
+        ended = [row for row in self._unwritten if row.ended]
+        others = [row for row in self._unwritten if not row.ended]
+        written = [*ended, *others[:WRITTEN]]
+        for row in written:
+            del self._unwritten[row]
             row.write(self._tokenizer)
-        return list(news)
+        return written
 
     def _again(self) -> list[Row]:
         """Memory ran out, and the engine has dropped all rows: they begin again, half as many at once."""
@@ -169,8 +184,8 @@ class ContinuousTexts:
 
     def _dropped(self) -> list[tuple[Row, Request]]:
         dropped = [(row, self._requests[number]) for number, row in self._rows.items()]
-        self._rows.clear()
-        self._requests.clear()
+        for held in (self._rows, self._requests, self._unwritten):
+            held.clear()
         return dropped
 
     def _begin_again(self, dropped: Sequence[tuple[Row, Request]]) -> None:

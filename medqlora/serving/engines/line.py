@@ -106,12 +106,30 @@ class Line:
 
     def __init__(self) -> None:
         self._jobs: deque[Waiting] = deque()
+        self._waited = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def add(self, job: Waiting) -> None:
         self._jobs.append(job)
+
+    def due(self, steps: int, tokens: int) -> bool:
+        """Whether a batch is formed now, beside texts under way; asked once a step.
+
+        A pass over few prompts takes nearly the time of one over many, and the texts under way wait for it.
+
+        Args:
+            steps: for which the first job waits for others.
+            tokens: of prompts that are worth a pass at once.
+        """
+        if not self._jobs:
+            return False
+        self._waited += 1
+        if self._waited <= steps and sum(len(one.encoded.prompt) for one in self._jobs) < tokens:
+            return False
+        self._waited = 0
+        return True
 
     def batch(self, limit: Limit, left: Callable[[Waiting], bool]) -> list[Waiting]:
         """The next jobs that go through the model together.

@@ -1,5 +1,7 @@
 """The engine on `Predictor`: a loaded base model, and the adapters on it, in this process."""
 
+import copy
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -34,6 +36,8 @@ from medqlora.serving.engines.line import LabelScores, Limit, Line, Loaded, Padd
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
 
+#: tokens of each text under way for which a question waits for others on a GPU, and prompt tokens that wait for none
+GATHER_STEPS, GATHERED_TOKENS = 4, 2048
 _TOO_LONG = "the question is too long for the memory that is free now"
 
 
@@ -64,6 +68,10 @@ class LocalEngine:
         self._backend = backend
         self._spec = spec
         self._line = Line()
+        self._gather_steps = GATHER_STEPS if predictor.device.type == "cuda" else 0
+        # questions are encoded in another thread than texts are decoded in
+        self._encoding = threading.Lock()
+        self._encoder = copy.deepcopy(predictor.tokenizer)
         self._texts = None
         if decoding is not None:
             tokens = spec.batch_tokens
@@ -144,33 +152,43 @@ class LocalEngine:
         found = {}
         for name, loaded in self._loaded.items():
             job = Job(f"self-test-{name}", name, SELF_TEST, write=False)
-            one = Waiting(job, loaded, loaded.spoken.encode(job))
+            with self._encoding:
+                one = Waiting(job, loaded, loaded.spoken.encode(job))
             found[name] = self._score([one])[job.id].logprobs
         return found
 
     def work(self, inbox: Inbox, emit: Emit) -> None:
         late, self._late = self._late, []
         emit(late)
-        while (job := inbox.take()) is not None:
-            loaded = self._loaded.get(job.model)
-            if loaded is None:
-                emit([Failed(job.id, 404, unknown_model(job.model, self.models))])
-                continue
-            try:
-                encoded = loaded.spoken.encode(job)
-                self._predictor.check_examples([encoded])
-            except InputError as error:
-                emit([Failed(job.id, 400, str(error))])
-                continue
-            except Exception as error:  # one odd question must not end the process that the others share
-                emit([Failed(job.id, 500, f"the question can't be encoded ({type(error).__name__})")])
-                continue
-            self._line.add(Waiting(job, loaded, encoded))
-        batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
-        if batch:
-            self._try(batch, inbox, emit)
+        while (taken := inbox.take_prepared()) is not None:
+            job, prepared = taken
+            if prepared is None:
+                prepared = self.prepare(job)
+            if isinstance(prepared, Waiting):
+                self._line.add(prepared)
+            elif isinstance(prepared, Failed):
+                emit([prepared])
+        if not self._writing or self._line.due(self._gather_steps, GATHERED_TOKENS):
+            batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
+            if batch:
+                self._try(batch, inbox, emit)
         if self._writing:
             emit(self._continue(inbox))
+
+    def prepare(self, job: Job) -> Waiting | Failed:
+        """The job with its question encoded, which takes longer than a token of all texts."""
+        loaded = self._loaded.get(job.model)
+        if loaded is None:
+            return Failed(job.id, 404, unknown_model(job.model, self.models))
+        try:
+            with self._encoding:
+                encoded = loaded.spoken.encode(job)
+            self._predictor.check_examples([encoded])
+        except InputError as error:
+            return Failed(job.id, 400, str(error))
+        except Exception as error:  # one odd question must not end the process that the others share
+            return Failed(job.id, 500, f"the question can't be encoded ({type(error).__name__})")
+        return Waiting(job, loaded, encoded)
 
     @property
     def _limit(self) -> Limit:
@@ -356,7 +374,7 @@ class LocalEngine:
         spoken = Spoken(
             served,
             prompt,
-            predictor.tokenizer,
+            self._encoder,
             trained.max_prompt_tokens,
             calibration,
             self._spec.note,
