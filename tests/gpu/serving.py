@@ -52,7 +52,7 @@ class Load:
     Args:
         url: of the service.
         model: the name to ask for.
-        tokens: length of a text.
+        tokens: mean length of a text; texts that end together would make waves.
         contexts_apart: the contexts of a chat stand beside its messages, as this project's service takes them.
     """
 
@@ -67,18 +67,20 @@ class Load:
         self._asked = questions(500)
         self._next = 0
 
-    def _question(self) -> tuple[str, list[str]]:
+    def _question(self) -> tuple[str, list[str], int]:
+        """A question, its contexts, and the length of its text: from half to one and a half of `tokens`."""
         self._next += 1
-        return self._asked[self._next % len(self._asked)]
+        length = self._tokens // 2 + 37 * self._next % (self._tokens + 1)
+        return *self._asked[self._next % len(self._asked)], length
 
     async def chat(self) -> tuple[float, float, int]:
         """Seconds to the first token, seconds in all, and tokens, of one streamed answer."""
-        question, contexts = self._question()
+        question, contexts, length = self._question()
         words = [question] if self._contexts_apart else [*contexts, question]
         body: dict[str, object] = {
             "model": self._model,
             "messages": [{"role": "user", "content": "\n".join(words)}],
-            "max_tokens": self._tokens,
+            "max_tokens": length,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -101,10 +103,10 @@ class Load:
 
     async def answer(self, write: bool) -> tuple[float, float, int]:
         """The same of one answer in one piece; with `write` false a decision alone."""
-        question, contexts = self._question()
+        question, contexts, length = self._question()
         body = {"question": question, "contexts": contexts, "model": self._model, "rationale": write}
         if write:
-            body["max_new_tokens"] = self._tokens
+            body["max_new_tokens"] = length
         began = time.perf_counter()
         response = await self._client.post("/v1/answer", json=body)
         response.raise_for_status()
@@ -112,31 +114,43 @@ class Load:
         return 0.0, time.perf_counter() - began, int(usage.get("completion_tokens") or 0)
 
     async def measure(self, kind: str, users: int, seconds: float) -> dict[str, object]:
-        """One line of results of `users` that ask for `seconds`."""
+        """One line of results of `users` that ask without a pause.
+
+        Counted are the answers that end within `seconds`, from the moment on at which as many have ended as there are
+        users (or 15 s have passed): then the service is in its stride. What is open at the end is given up.
+        """
         results: list[tuple[float, float, int]] = []
         errors: list[str] = []
-        end = time.perf_counter() + seconds
 
         async def user() -> None:
-            while time.perf_counter() < end and len(errors) < 5:
+            while len(errors) < 5:
                 try:
                     results.append(await (self.chat() if kind == "chat" else self.answer(kind == "answer")))
                 except (httpx.HTTPError, ValueError) as error:  # noqa: PERF203  # each request may fail alone
                     errors.append(repr(error)[:200])
 
+        tasks = [asyncio.ensure_future(user()) for _ in range(users)]
         began = time.perf_counter()
-        await asyncio.gather(*(user() for _ in range(users)))
-        elapsed = time.perf_counter() - began
-        if not results:
+        while len(results) < users and time.perf_counter() - began < 15 and len(errors) < 5:
+            await asyncio.sleep(0.02)
+        first, began = len(results), time.perf_counter()
+        await asyncio.sleep(seconds if len(errors) < 5 else 0)
+        counted, elapsed = results[first:], time.perf_counter() - began
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not counted:
             return {"kind": kind, "users": users, "errors": errors[:2]}
-        times = [each[1] for each in results]
+        times = [each[1] for each in counted]
+        own = [tokens / (total - start) for start, total, tokens in counted if total > start]
         return {
             "kind": kind,
             "users": users,
-            "answers": len(results),
-            "answers_per_s": round(len(results) / elapsed, 2),
-            "tokens_per_s": round(sum(each[2] for each in results) / elapsed, 1),
-            "first_token_p50_s": round(percentile([each[0] for each in results], 0.5), 3),
+            "answers": len(counted),
+            "answers_per_s": round(len(counted) / elapsed, 2),
+            "tokens_per_s": round(sum(each[2] for each in counted) / elapsed, 1),
+            "first_token_p50_s": round(percentile([each[0] for each in counted], 0.5), 3),
+            "own_tokens_per_s": round(percentile(own, 0.5), 1),
             "p50_s": round(percentile(times, 0.5), 3),
             "p95_s": round(percentile(times, 0.95), 3),
             "errors": errors[:2],
@@ -177,13 +191,14 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--chat_only", action="store_true")
+    parser.add_argument("--cold", action="store_true", help="without a round before the measurements")
     given = parser.parse_args()
     if given.offline:
         offline(given.offline, given.micro_batch_tokens)
         return
     load = Load(given.url, given.model, given.tokens, contexts_apart=not given.chat_only)
     kinds = ["chat"] if given.chat_only else given.kinds
-    for users in given.users:  # compiles and captures
+    for users in () if given.cold else given.users:  # compiles and captures
         results = await asyncio.gather(*(load.chat() for _ in range(users)), return_exceptions=True)
         for error in [each for each in results if isinstance(each, BaseException)][:2]:
             print(json.dumps({"warm_up": users, "error": repr(error)[:200]}), flush=True)
