@@ -11,7 +11,7 @@ import torch
 from medqlora.data import end_token_ids, lookup
 from medqlora.errors import InputError
 from medqlora.inference.decoding import DecodeEngine
-from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
+from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained, remarks_of
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import adapter_config
@@ -84,7 +84,7 @@ class LocalEngine:
         self._loaded: dict[str, Loaded] = {}
         first = next(iter(spec.adapters), None)
         if first is not None:
-            self._loaded[first] = self._entry(first, trained, FIRST, predictor.remarks)
+            self._loaded[first] = self._entry(first, trained, FIRST)
         self._loaded[BASE] = self._entry(BASE, trained, NO_ADAPTER)
 
     @classmethod
@@ -356,7 +356,7 @@ class LocalEngine:
             return nullcontext()
         return torch.autocast(predictor.device.type, predictor.autocast)
 
-    def _entry(self, name: str, trained: Trained, adapter: str, remarks: Sequence[str] = ()) -> Loaded:
+    def _entry(self, name: str, trained: Trained, adapter: str) -> Loaded:
         prompt = lookup(trained.prompt)
         # a calibration belongs to the model that it was fitted on, a scope to the one that was trained
         bare = name == BASE and bool(self._spec.adapters)
@@ -367,7 +367,7 @@ class LocalEngine:
             trained.labels,
             calibration,
             wants_context=trained.with_contexts,
-            remarks=remarks,
+            remarks=self._backend.remarks() if bare else remarks_of(trained, self._backend),
             reads_images=self._predictor.images is not None,
         )
         predictor = self._predictor

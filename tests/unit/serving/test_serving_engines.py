@@ -21,6 +21,7 @@ from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job, Scores
 from medqlora.serving.engine import EngineSpec
 from medqlora.serving.engines.local import LocalEngine
 from medqlora.serving.engines.vllm import VLLMEngine
+from medqlora.serving.server import told
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,24 @@ def test_adapters_come_and_go_and_a_waiting_job_of_one_that_went_is_told(
     alike(done(run(engine, [job(0, "ward")])["0-ward"]), before)
     with pytest.raises(InputError, match="stays loaded"):
         engine.unload("ward")
+
+
+def test_each_adapter_has_its_own_remarks_and_the_operator_reads_whose_they_are(
+    engine: LocalEngine, spec: EngineSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "far"
+    shutil.copytree(spec.adapters["other"], folder)
+    record = json.loads((folder / "medqlora.json").read_text("utf-8"))
+    del record["base_identity"]  # as of an adapter made elsewhere: nothing says that the base is another
+    (folder / "medqlora.json").write_text(json.dumps(record), "utf-8")
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "elsewhere/other-base"
+    (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    engine.load("far", str(folder))
+    (line,) = engine.models["far"].remarks
+    assert "elsewhere/other-base" in line
+    assert told(engine.models.values()) == {line: ["far"]}
+    engine.unload("far")
 
 
 @pytest.mark.parametrize("write", [True, False])
