@@ -14,7 +14,14 @@ from medqlora.errors import InputError
 from medqlora.inference.calibration import Calibration
 from medqlora.inference.training_scope import TrainingScope
 from medqlora.models import hub
-from medqlora.models.adapters import RECORD_FILE, base_of, find_adapter, read_adapter, read_merged
+from medqlora.models.adapters import (
+    RECORD_FILE,
+    base_of,
+    base_remark,
+    find_adapter,
+    read_adapter,
+    read_merged,
+)
 from medqlora.models.precision import PRECISIONS
 from medqlora.models.quantization import stored_quantization
 from medqlora.records import YES_NO_MAYBE
@@ -224,3 +231,9 @@ def _is_base(name: str) -> bool:
     except (HfHubHTTPError, OSError, ValueError):
         pass  # `find_adapter` says what is wrong
     return False
+
+
+def remarks_of(trained: Trained, backend: models.Backend) -> tuple[str, ...]:
+    """What a user has to know of a model that `backend` has loaded, a line each."""
+    named = None if trained.adapter is None else base_remark(trained.adapter, backend.base)
+    return tuple(line for line in (trained.remark, named, *backend.remarks()) if line)

@@ -19,11 +19,10 @@ from medqlora.inference.calibration import Calibration
 from medqlora.inference.decoding import DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import decode_engine
 from medqlora.inference.evaluator import Evaluator, build_evaluator
-from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained
+from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained, remarks_of
 from medqlora.inference.scoring import Decodes
 from medqlora.inference.streaming import AnswerPart, PartsOfAnswer, Report, iterate
 from medqlora.inference.training_scope import TrainingScope
-from medqlora.models.adapters import base_remark
 from medqlora.models.precision import DTYPES, compute_in_float32
 from medqlora.models.token_ids import check_token_ids
 from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record, lettered
@@ -150,7 +149,6 @@ class Predictor:
         dtype = DTYPES.get(precision or trained.precision, torch.float32)
         dtype = torch.float32 if target.type == "cpu" else dtype
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
-        named = None if trained.adapter is None else base_remark(trained.adapter, made.base)
         return cls(
             model,
             decoder := made.decoder(model),
@@ -167,7 +165,7 @@ class Predictor:
             calibration=trained.calibration,
             scope=trained.scope,
             wants_context=trained.with_contexts,
-            remarks=tuple(line for line in (trained.remark, named, *made.remarks()) if line),
+            remarks=remarks_of(trained, made),
             images=made.images(),
         )
 

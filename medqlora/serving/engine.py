@@ -154,21 +154,27 @@ class Inbox:
     """The jobs that wait for an engine, first come, first served; filled by another thread."""
 
     def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, object]] = deque()
         self._cancelled: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, job: Job) -> None:
-        self._jobs.append(job)
+    def put(self, job: Job, prepared: object = None) -> None:
+        """`prepared` is what `Engine.prepare` made of the job."""
+        self._jobs.append((job, prepared))
 
     def take(self) -> Job | None:
         """The next job; None where none waits. Cancelled jobs are left out."""
+        job, _ = self.take_prepared() or (None, None)
+        return job
+
+    def take_prepared(self) -> tuple[Job, object] | None:
+        """The next job with what was prepared for it."""
         while self._jobs:
-            job = self._jobs.popleft()
+            job, prepared = self._jobs.popleft()
             if job.id not in self._cancelled:
-                return job
+                return job, prepared
             self._cancelled.discard(job.id)
         return None
 
@@ -186,7 +192,7 @@ class Inbox:
 
 
 class Engine(Protocol):
-    """Answers jobs with loaded models. All methods are called by one thread."""
+    """Answers jobs with loaded models. All methods but `prepare` are called by one thread."""
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -195,6 +201,9 @@ class Engine(Protocol):
     @property
     def busy(self) -> bool:
         """Whether jobs that were taken from the inbox are not answered yet."""
+
+    def prepare(self, job: Job) -> object:
+        """What can be done for a job before its turn, for the inbox; None for nothing. Called by another thread."""
 
     def work(self, inbox: Inbox, emit: Emit) -> None:
         """Takes jobs as far as there is room, and answers some of them.

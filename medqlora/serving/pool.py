@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from medqlora.errors import InputError
 from medqlora.serving.engine import Done, EngineSpec, Event, Failed, Job, ServedModel
+from medqlora.serving.mailbox import Mailbox
 from medqlora.serving.process import InferenceProcess
 from medqlora.serving.self_test import SelfTest
 from medqlora.serving.worker import Cancel, Changed, FromWorker, Load, NotReady, Ready
@@ -54,7 +55,7 @@ class Pool:
         self._self_test = self_test
         self.on_restart = on_restart
         self._processes: list[InferenceProcess | None] = [None] * len(specs)
-        self._events: dict[str, asyncio.Queue[Event | Changed]] = {}
+        self._events: dict[str, Mailbox[Event | Changed]] = {}
         self._place: dict[str, int] = {}
         self._failures = [0] * len(specs)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +127,7 @@ class Pool:
         number = self._least_busy()
         process = self._processes[number]
         assert process is not None
-        events: asyncio.Queue[Event | Changed] = asyncio.Queue()
+        events: Mailbox[Event | Changed] = Mailbox()
         self._events[job.id] = events
         self._place[job.id] = number
         ended = False
@@ -155,7 +156,7 @@ class Pool:
         for number, process in enumerate(self._processes):
             assert process is not None
             own = replace(order, id=f"{order.id}-{number}")
-            events: asyncio.Queue[Event | Changed] = asyncio.Queue()
+            events: Mailbox[Event | Changed] = Mailbox()
             self._events[own.id], self._place[own.id] = events, number
             try:
                 process.send(own)
@@ -224,7 +225,7 @@ class Pool:
     def _deliver(self, job_id: str, event: Event | Changed) -> None:
         events = self._events.get(job_id)
         if events is not None:
-            events.put_nowait(event)
+            events.put(event)
 
     def _ended(self, number: int, process: InferenceProcess) -> None:
         """A process has ended: its jobs fail at once, and another one is started."""

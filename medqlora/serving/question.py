@@ -30,6 +30,14 @@ class Call:
         return time.monotonic() - self.started
 
 
+@dataclass
+class _Screening:
+    """The fixed reply that the last screened texts call for: a question is asked for it several times."""
+
+    texts: tuple[str, ...] | None = None
+    reply: SafeReply | None = None
+
+
 @dataclass(frozen=True)
 class Question:
     """What a client asks.
@@ -51,6 +59,8 @@ class Question:
     screened: tuple[str, ...] = ()
     verify: bool = False
     images: tuple[ImageFile, ...] = ()
+    #: `dataclasses.replace` hands it on
+    screening: _Screening = field(default_factory=_Screening, repr=False, compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -58,7 +68,9 @@ class Question:
 
     def reply(self) -> SafeReply | None:
         """The fixed reply that it calls for; None where a model may answer it."""
-        for text in (self.text, *self.screened):
-            if (reply := screen(text)) is not None:
-                return reply
-        return None
+        texts = (self.text, *self.screened)
+        if self.screening.texts != texts:
+            replies = (screen(text) for text in texts)
+            self.screening.reply = next((reply for reply in replies if reply is not None), None)
+            self.screening.texts = texts
+        return self.screening.reply

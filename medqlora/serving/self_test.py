@@ -18,6 +18,8 @@ from medqlora.utils.files import write_text
 
 #: nats by which a log-probability may differ: the rounding of 16-bit products
 TOLERANCE = 0.05
+#: another one computes the log-probabilities in another way, and rounds otherwise
+_SCORER = 2
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -36,7 +38,7 @@ class SelfTest:
             self.add(name, adapter)
         # the base model is asked with the prompt and the labels of the first adapter
         self._adapters[BASE] = next((self._adapters[name] for name in adapters), "")
-        name = hashlib.sha256(setting.encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{_SCORER} {setting}".encode()).hexdigest()[:32]
         try:
             self._file: Path | None = (folder or cache_folder("serving")) / f"self-test-{name}.json"
         except OSError:  # no cache folder: processes are compared with the first of this start

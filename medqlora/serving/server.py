@@ -5,7 +5,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from medqlora.config.serving import ServeOptions, is_loopback
 from medqlora.errors import InputError
 from medqlora.retrieval.opening import trained_with_numbers
 from medqlora.serving.audit import AuditLog
-from medqlora.serving.engine import EngineSpec
+from medqlora.serving.engine import EngineSpec, ServedModel
 from medqlora.serving.guard import Limits
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool
@@ -259,7 +259,15 @@ def _announce(service: Service, bound: socket.socket) -> None:
     say(
         f"Serving {', '.join(models)} at http://{shown}:{port} (page: /, API: /openapi.json, figures: /metrics)"
     )
-    for model in service.pool.models.values():
-        for line in model.remarks:
-            say(line)
+    for line, names in told(service.pool.models.values()).items():
+        say(line if len(names) == len(models) else f"{', '.join(names)}: {line}")
     say(service.options.note)
+
+
+def told(models: Iterable[ServedModel]) -> dict[str, list[str]]:
+    """Remark → the names of the models that it is about."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        for line in model.remarks:
+            found.setdefault(line, []).append(model.name)
+    return found

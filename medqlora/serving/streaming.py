@@ -21,9 +21,18 @@ _SLOWEST_S = 60.0
 _HELD_WORDS, _HELD_CHARACTERS = 8, 80
 
 
+#: ends a line for some clients, such as httpx's `iter_lines`, though not by the standard of server-sent events
+_LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"})
+
+
+def json_line(data: dict[str, Json]) -> str:
+    """JSON in one line, by whatever rule a client ends lines. Raises ValueError for NaN."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
+
+
 def event(name: str | None, data: dict[str, Json] | str) -> bytes:
     """One server-sent event."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, allow_nan=False)
+    text = data if isinstance(data, str) else json_line(data)
     head = "" if name is None else f"event: {name}\n"
     return f"{head}data: {text}\n\n".encode("utf-8", "replace")
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from multiprocessing.connection import Connection
 from medqlora.errors import InputError
 from medqlora.serving.engine import Engine, EngineSpec, Event, Failed, Inbox, Job, ServedModel
 from medqlora.utils.libraries import quiet_libraries
+
+#: seconds for which one thread may keep Python from the others
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
     quiet_libraries()
     if not spec.unsloth:
         _quiet()
+    # the thread that runs the model has to have Python back as soon as a pass ends
+    sys.setswitchinterval(_SWITCH_S)
     if spec.threads:
         import torch
 
@@ -88,7 +94,7 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
             while (message := pipe.recv()) is not None:
                 if isinstance(message, Job):
-                    inbox.put(message)
+                    inbox.put(message, engine.prepare(message))
                 elif isinstance(message, Cancel):
                     inbox.cancel(message.id)
                 else:

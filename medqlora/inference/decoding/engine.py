@@ -107,6 +107,11 @@ class DecodeEngine:
         return bool(self._waiting or self._events or self._rows)
 
     @property
+    def waiting(self) -> int:
+        """Number of requests that wait for room."""
+        return len(self._waiting)
+
+    @property
     def token_bytes(self) -> int:
         """The bytes of one token in the cache."""
         return self._cache.token_bytes
@@ -190,9 +195,19 @@ class DecodeEngine:
         rows = [self._row(request) for request in requests]
         return [row.id for row in rows[: self._place(rows, at_least)]]
 
+    def free(self, needs: Sequence[int]) -> int:
+        """How many rows of these numbers of tokens could begin now, in order; none while others wait."""
+        return 0 if self._waiting else self._room(needs)[0]
+
     @torch.no_grad()
-    def prefill(self, batch: MicroBatch, rows: Tensor, kept: Sequence[tuple[int, int, int]]) -> Tensor:
-        """`FusedDecoder.hidden` with the adapter that is active; keys and values of prompts go to the cache.
+    def prefill(
+        self,
+        batch: MicroBatch,
+        rows: Tensor,
+        kept: Sequence[tuple[int, int, int]],
+        adapters: Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """`FusedDecoder.hidden`; keys and values of prompts go to the cache.
 
         A prompt's first new token is among the events of the next step.
 
@@ -200,6 +215,7 @@ class DecodeEngine:
             batch: packed sequences, each a prompt with something behind it.
             rows: as in `hidden`.
             kept: (number from `reserve`, index of its sequence, index in `rows` of the prompt's last token).
+            adapters: of each sequence, None for the bare base model; without them, the adapter that is active runs all.
         """
         by_id = {row.id: row for row in self._rows}
         chosen = [by_id[number] for number, _, _ in kept]
@@ -207,7 +223,11 @@ class DecodeEngine:
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
         self._bank_fresh = False
-        hidden = self.decoder.prefill(batch, rows, store)
+        routing: AbstractContextManager[None] = nullcontext()
+        if adapters is not None:
+            routing, _ = self._adapters(adapters, (batch.lengths.long(), rows), fresh=True)
+        with routing:
+            hidden = self.decoder.prefill(batch, rows, store)
         if chosen:
             last = torch.tensor([place for _, _, place in kept], device=hidden.device)
             self._begin(chosen, self.decoder.logits(hidden[last]))
@@ -249,10 +269,11 @@ class DecodeEngine:
         repeats = batch.lengths.long()
         ends = repeats.cumsum(0) - 1
         batch = batch.to(self.device)
-        routing, _ = self._adapters(chosen, repeats, fresh=True)
+        ends = ends.to(self.device)
+        routing, _ = self._adapters([row.adapter for row in chosen], (repeats, ends), fresh=True)
         with routing:
             store = self._store(batch, [(row, number) for number, row in enumerate(chosen)])
-            hidden = self.decoder.prefill(batch, ends.to(self.device), store)
+            hidden = self.decoder.prefill(batch, ends, store)
         self._begin(chosen, self.decoder.logits(hidden))
         return True
 
@@ -311,10 +332,10 @@ class DecodeEngine:
         rows = list(self._rows)
         count = self._pass.rows(len(rows))
         idle = [0] * (self._cache.slots - len(rows))
-        routing, kind = self._adapters(rows, None, fresh=False)
+        routing, kind = self._adapters([row.adapter for row in rows], None, fresh=False)
         by_row = len(kind) > 1
         state = [[row.last for row in rows] + idle, [row.cached for row in rows] + idle]
-        state.append([self._index(row) if by_row else 0 for row in rows] + idle)
+        state.append([self._index(row.adapter) if by_row else 0 for row in rows] + idle)
         self._pass.state.copy_(torch.tensor(state))
         self._cache.update()
         with routing:
@@ -324,16 +345,18 @@ class DecodeEngine:
         self._take(rows, choose(logits[: len(rows)], [row.chooser for row in rows]))
 
     def _adapters(
-        self, rows: Sequence[_Row], repeats: Tensor | None, *, fresh: bool
+        self, names: Sequence[str | None], packed: tuple[Tensor, Tensor] | None, *, fresh: bool
     ) -> tuple[AbstractContextManager[None], tuple[object, ...]]:
-        """The context of a pass over these rows, and what it depends on.
+        """The context of a pass over rows with these adapters, and what it depends on.
 
         Args:
-            repeats: tokens of each row in a packed pass; None for a decoding pass.
+            names: of the adapter of each row; None for the bare base model.
+            packed: of a packed pass, the tokens of each row, and the tokens whose hidden states are asked for; None for
+                a decoding pass.
             fresh: copy the adapters' weights, which may have changed.
         """
         plain = self._bank.plain
-        if all(row.adapter == plain for row in rows):
+        if all(name == plain for name in names):
             self._bank_fresh &= not fresh
             for group in self.decoder.groups:
                 group.active = self.decoder.adapters_on
@@ -341,18 +364,18 @@ class DecodeEngine:
         if fresh or not self._bank_fresh:
             self._bank.refresh()
             self._bank_fresh = True
-        if repeats is None:
-            tokens = selected = self._pass.state[2, : self._pass.rows(len(rows))]
+        if packed is None:
+            tokens = selected = self._pass.state[2, : self._pass.rows(len(names))]
         else:
-            indices = torch.tensor([self._index(row) for row in rows])
-            tokens, selected = (
-                each.to(self.device) for each in (indices.repeat_interleave(repeats), indices)
-            )
+            repeats, asked = packed
+            indices = torch.tensor([self._index(name) for name in names])
+            tokens = indices.repeat_interleave(repeats).to(self.device)
+            selected = tokens[asked]
         return self._bank.routing(tokens, selected), ("by row", self._bank.version)
 
-    def _index(self, row: _Row) -> int:
-        """The row's adapter in the bank, -1 for none. Raises ValueError where it was removed meanwhile."""
-        return -1 if row.adapter is None else self._bank.names.index(row.adapter)
+    def _index(self, adapter: str | None) -> int:
+        """The adapter in the bank, -1 for none. Raises ValueError where it was removed meanwhile."""
+        return -1 if adapter is None else self._bank.names.index(adapter)
 
     def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
         """Appends a token to each row, and ends rows."""

@@ -1,8 +1,8 @@
 """Generated texts in an evaluation: the prompts' keys and values are kept from the pass that scores the labels."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -131,20 +131,15 @@ class _Group:
     def __post_init__(self) -> None:
         self.tokens = [[] for _ in self.requests]
 
-    def decoder_of(self, sequences: Sequence[ScoredSequence]) -> "_Keeping":
+    def decoder_of(self, sequences: Sequence[ScoredSequence]) -> "Keeping":
         """The decoder of a pass over these sequences: it keeps the prompts that are there for the first time."""
-        begun = set(self._index.values())
-        new = {sequence.example: place for place, sequence in reversed([*enumerate(sequences)])}
-        places = [(example, place) for example, place in sorted(new.items()) if example not in begun]
-        numbers = self._reserve([self.requests[example] for example, _ in places])
+        places = prompts_in(sequences, set(self._index.values()))
+        numbers = self._reserve([self.requests[place.example] for place in places])
         kept: list[tuple[int, int, int]] = []
-        first = [0]
-        for sequence in sequences:
-            first.append(first[-1] + len(sequence.encoded.completion))
-        for number, (example, place) in zip(numbers, places, strict=False):
-            self._index[number] = example
-            kept.append((number, place, first[place]))
-        return _Keeping(self.engine, kept)
+        for number, place in zip(numbers, places, strict=False):
+            self._index[number] = place.example
+            kept.append((number, place.sequence, place.row))
+        return Keeping(self.engine, kept)
 
     def _reserve(self, requests: Sequence[Request]) -> list[int]:
         """Slots for these rows, once enough others have ended; for as many as the cache can hold together."""
@@ -176,16 +171,53 @@ class _Group:
                 self.on_end(self._finished)
 
 
-class _Keeping:
-    """A decoder for one scoring pass that keeps keys and values; `kept` as in `DecodeEngine.prefill`."""
+class PromptPlace(NamedTuple):
+    """Where a pass holds an example's prompt.
+
+    Attributes:
+        example: its index.
+        sequence: index of the sequence.
+        row: index of the prompt's last token in the pass's rows.
+    """
+
+    example: int
+    sequence: int
+    row: int
+
+
+def prompts_in(sequences: Sequence[ScoredSequence], begun: Container[int]) -> list[PromptPlace]:
+    """The first place of each example's prompt in a pass, by example; those in `begun` are left out."""
+    new = {sequence.example: place for place, sequence in reversed([*enumerate(sequences)])}
+    first = [0]
+    for sequence in sequences:
+        first.append(first[-1] + len(sequence.encoded.completion))
+    return [
+        PromptPlace(example, place, first[place])
+        for example, place in sorted(new.items())
+        if example not in begun
+    ]
+
+
+class Keeping:
+    """A decoder for one scoring pass that keeps keys and values.
+
+    Args:
+        engine: holds the cache.
+        kept, adapters: as in `DecodeEngine.prefill`.
+    """
 
     takes_any_mask = False
 
-    def __init__(self, engine: DecodeEngine, kept: Sequence[tuple[int, int, int]]) -> None:
-        self._engine, self._kept = engine, kept
+    def __init__(
+        self,
+        engine: DecodeEngine,
+        kept: Sequence[tuple[int, int, int]],
+        adapters: Sequence[str | None] | None = None,
+    ) -> None:
+        self._engine, self._kept, self._adapters = engine, kept, adapters
 
     def hidden(self, batch: MicroBatch, rows: Tensor) -> Tensor:
-        return self._engine.prefill(batch, rows, self._kept)
+        return self._engine.prefill(batch, rows, self._kept, self._adapters)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._engine.decoder.logits(hidden)

@@ -75,6 +75,9 @@ class LlamaCppEngine:
     def busy(self) -> bool:
         return False
 
+    def prepare(self, job: Job) -> None:
+        return None
+
     def work(self, inbox: Inbox, emit: Emit) -> None:
         job = inbox.take()
         if job is None:

@@ -1,23 +1,21 @@
 """The engine on `Predictor`: a loaded base model, and the adapters on it, in this process."""
 
-import secrets
-from collections import deque
+import copy
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 import torch
 
 from medqlora.data import end_token_ids, lookup
 from medqlora.errors import InputError
 from medqlora.inference.decoding import DecodeEngine
-from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained
+from medqlora.inference.loading import Trained, build_backend, pick_device, read_trained, remarks_of
 from medqlora.inference.predictor import Predictor
 from medqlora.models import Backend
 from medqlora.models.adapters import adapter_config
 from medqlora.models.adapters.several import FIRST, NO_ADAPTER, Adapters, is_plain
-from medqlora.records import Encoded, Prediction
 from medqlora.serving.engine import (
     BASE,
     Delta,
@@ -34,39 +32,13 @@ from medqlora.serving.engine import (
 from medqlora.serving.engines.answering import SELF_TEST, Spoken, record_of, served_model
 from medqlora.serving.engines.continuous import NO_MEMORY, ContinuousTexts
 from medqlora.serving.engines.decoding import decode
+from medqlora.serving.engines.line import LabelScores, Limit, Line, Loaded, PaddedLimit, Waiting
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
 
+#: tokens of each text under way for which a question waits for others on a GPU, and prompt tokens that wait for none
+GATHER_STEPS, GATHERED_TOKENS = 4, 2048
 _TOO_LONG = "the question is too long for the memory that is free now"
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A served model.
-
-    Attributes:
-        spoken: how it is asked.
-        adapter: PEFT's name of its adapter; `NO_ADAPTER` for the base model.
-        ends: token ids that end a text.
-        mixes: whether a batch may hold its rows beside those of other adapters.
-    """
-
-    spoken: Spoken
-    adapter: str
-    ends: tuple[int, ...]
-    mixes: bool
-
-
-class _Waiting(NamedTuple):
-    """A job whose question is encoded."""
-
-    job: Job
-    loaded: _Loaded
-    encoded: Encoded
-
-    @property
-    def tokens(self) -> int:
-        return len(self.encoded.prompt) + (self.job.max_new_tokens if self.job.write else 0)
 
 
 class LocalEngine:
@@ -95,20 +67,24 @@ class LocalEngine:
         self._predictor = predictor
         self._backend = backend
         self._spec = spec
-        self._waiting: deque[_Waiting] = deque()
+        self._line = Line()
+        self._gather_steps = GATHER_STEPS if predictor.device.type == "cuda" else 0
+        # questions are encoded in another thread than texts are decoded in
+        self._encoding = threading.Lock()
+        self._encoder = copy.deepcopy(predictor.tokenizer)
         self._texts = None
         if decoding is not None:
             tokens = spec.batch_tokens
             self._texts = ContinuousTexts(decoding, predictor.tokenizer, rows=spec.rows, tokens=tokens)
         #: a text under way → its job and scores
-        self._writing: dict[Row, tuple[_Waiting, Prediction]] = {}
+        self._writing: dict[Row, tuple[Waiting, LabelScores]] = {}
         #: of texts that were finished outside of `work`
         self._late: list[Event] = []
         self._adapters = Adapters(predictor.model, backend)
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
         first = next(iter(spec.adapters), None)
         if first is not None:
-            self._loaded[first] = self._entry(first, trained, FIRST, predictor.remarks)
+            self._loaded[first] = self._entry(first, trained, FIRST)
         self._loaded[BASE] = self._entry(BASE, trained, NO_ADAPTER)
 
     @classmethod
@@ -146,7 +122,7 @@ class LocalEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._writing or self._late)
+        return bool(self._line or self._writing or self._late)
 
     def load(self, name: str, folder: str) -> ServedModel:
         if name in self._loaded:
@@ -175,36 +151,62 @@ class LocalEngine:
     def self_test(self) -> dict[str, tuple[float, ...]]:
         found = {}
         for name, loaded in self._loaded.items():
-            job = Job(f"self-test-{name}", name, SELF_TEST)
-            prediction = self._score(loaded, [_Waiting(job, loaded, loaded.spoken.encode(job))])[0]
-            found[name] = prediction.logprobs
+            job = Job(f"self-test-{name}", name, SELF_TEST, write=False)
+            with self._encoding:
+                one = Waiting(job, loaded, loaded.spoken.encode(job))
+            found[name] = self._score([one])[job.id].logprobs
         return found
 
     def work(self, inbox: Inbox, emit: Emit) -> None:
         late, self._late = self._late, []
         emit(late)
-        while (job := inbox.take()) is not None:
-            loaded = self._loaded.get(job.model)
-            if loaded is None:
-                emit([Failed(job.id, 404, unknown_model(job.model, self.models))])
-                continue
-            try:
-                encoded = loaded.spoken.encode(job)
-                self._predictor.check_examples([encoded])
-            except InputError as error:
-                emit([Failed(job.id, 400, str(error))])
-                continue
-            except Exception as error:  # one odd question must not end the process that the others share
-                emit([Failed(job.id, 500, f"the question can't be encoded ({type(error).__name__})")])
-                continue
-            self._waiting.append(_Waiting(job, loaded, encoded))
-        batch = self._batch(inbox, emit)
-        if batch:
-            self._try(batch, inbox, emit)
+        while (taken := inbox.take_prepared()) is not None:
+            job, prepared = taken
+            if prepared is None:
+                prepared = self.prepare(job)
+            if isinstance(prepared, Waiting):
+                self._line.add(prepared)
+            elif isinstance(prepared, Failed):
+                emit([prepared])
+        if not self._writing or self._line.due(self._gather_steps, GATHERED_TOKENS):
+            batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
+            if batch:
+                self._try(batch, inbox, emit)
         if self._writing:
             emit(self._continue(inbox))
 
-    def _try(self, batch: Sequence[_Waiting], inbox: Inbox, emit: Emit) -> None:
+    def prepare(self, job: Job) -> Waiting | Failed:
+        """The job with its question encoded, which takes longer than a token of all texts."""
+        loaded = self._loaded.get(job.model)
+        if loaded is None:
+            return Failed(job.id, 404, unknown_model(job.model, self.models))
+        try:
+            with self._encoding:
+                encoded = loaded.spoken.encode(job)
+            self._predictor.check_examples([encoded])
+        except InputError as error:
+            return Failed(job.id, 400, str(error))
+        except Exception as error:  # one odd question must not end the process that the others share
+            return Failed(job.id, 500, f"the question can't be encoded ({type(error).__name__})")
+        return Waiting(job, loaded, encoded)
+
+    @property
+    def _limit(self) -> Limit:
+        if self._texts is not None and self._adapters.all_plain:
+            return self._texts
+        return PaddedLimit(self._spec.rows, self._spec.batch_tokens)
+
+    def _left(self, one: Waiting, inbox: Inbox, emit: Emit) -> bool:
+        """Whether a waiting job was cancelled, or its model unloaded, which is told."""
+        if inbox.cancelled(one.job.id):
+            inbox.forget(one.job.id)
+            return True
+        if self._loaded.get(one.job.model) is not one.loaded:
+            emit([Failed(one.job.id, 404, unknown_model(one.job.model, self.models))])
+            return True
+        return False
+
+    def _try(self, batch: Sequence[Waiting], inbox: Inbox, emit: Emit) -> None:
         """Answers a batch; one that is too large for the memory in halves."""
         try:
             self._answer(batch, inbox, emit)
@@ -215,61 +217,50 @@ class LocalEngine:
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._try(half, inbox, emit)
 
-    def _batch(self, inbox: Inbox, emit: Emit) -> list[_Waiting]:
-        """The next jobs that fit the token budget together, padding included; at least one."""
-        batch: list[_Waiting] = []
-        longest = 0
-        while self._waiting:
-            following = self._waiting[0]
-            if inbox.cancelled(following.job.id):
-                self._waiting.popleft()
-                inbox.forget(following.job.id)
-                continue
-            if self._loaded.get(following.job.model) is not following.loaded:  # unloaded while it waited
-                self._waiting.popleft()
-                emit([Failed(following.job.id, 404, unknown_model(following.job.model, self.models))])
-                continue
-            longest = max(longest, following.tokens)
-            full = len(batch) >= self._spec.rows or longest * (len(batch) + 1) > self._spec.batch_tokens
-            if batch and full:
-                break
-            batch.append(self._waiting.popleft())
-        return batch
-
-    def _answer(self, batch: Sequence[_Waiting], inbox: Inbox, emit: Emit) -> None:
-        scored: dict[str, Prediction] = {}
-        for loaded in {id(one.loaded): one.loaded for one in batch}.values():
-            own = [one for one in batch if one.loaded is loaded]
-            scored.update({prediction.id: prediction for prediction in self._score(loaded, own)})
+    def _answer(self, batch: Sequence[Waiting], inbox: Inbox, emit: Emit) -> None:
+        writing = [one for one in batch if one.job.write]
+        continuous = self._texts is not None and self._adapters.all_plain
+        scored = self._score(batch, begin=True)
+        if continuous:
+            self._writing |= {one.row: (one, scored[one.job.id]) for one in writing}
         events: list[Event] = []
         for one in batch:
-            prediction = scored[one.job.id]
-            answer = one.loaded.spoken.answer(one.job, prediction.logprobs, prediction.lengths)
-            tokens = len(one.encoded.prompt)
+            answer = one.loaded.spoken.answer(one.job, *scored[one.job.id])
             made = Scores if one.job.write else Done
             if one.job.stream or not one.job.write:
-                events.append(made(one.job.id, answer, tokens))
+                events.append(made(one.job.id, answer, len(one.encoded.prompt)))
         emit(events)
-        writing = [one for one in batch if one.job.write]
+        if not continuous:
+            for group in self._groups(writing):
+                self._write(group, scored, inbox, emit)
+
+    def _score(self, batch: Sequence[Waiting], *, begin: bool = False) -> dict[str, LabelScores]:
+        """Job's id → the scores of its labels; with `begin` the decode engine begins the texts too."""
         if self._texts is not None and self._adapters.all_plain:
-            for one in writing:
-                row = _row(one)
-                self._writing[row] = (one, scored[one.job.id])
-                self._texts.add(row, one.loaded.ends)
-            return
-        for group in self._groups(writing):
-            self._write(group, scored, inbox, emit)
+            rows = {number: one.row for number, one in enumerate(batch) if begin and one.job.write}
+            with self._autocast():
+                scored = self._texts.score(
+                    [one.encoded for one in batch], [one.loaded.adapter for one in batch], rows
+                )
+            return {
+                one.job.id: LabelScores(each.label_logprobs, tuple(map(len, one.encoded.labels)))
+                for one, each in zip(batch, scored, strict=True)
+            }
+        found: dict[str, LabelScores] = {}
+        for loaded in {id(one.loaded): one.loaded for one in batch}.values():
+            own = [one for one in batch if one.loaded is loaded]
+            records = {one.job.id: record_of(one.job, loaded.spoken.served) for one in own}
+            with self._autocast(), self._adapters.active(loaded.adapter):
+                evaluated = self._predictor.evaluator.evaluate(
+                    [one.encoded for one in own], records, write=False
+                )
+            for prediction in evaluated.predictions:
+                found[prediction.id] = LabelScores(prediction.logprobs, tuple(prediction.lengths))
+        return found
 
-    def _score(self, loaded: _Loaded, batch: Sequence[_Waiting]) -> list[Prediction]:
-        records = {one.job.id: record_of(one.job, loaded.spoken.served) for one in batch}
-        predictor = self._predictor
-        with self._autocast(), self._adapters.active(loaded.adapter):
-            evaluated = predictor.evaluator.evaluate([one.encoded for one in batch], records, write=False)
-        return evaluated.predictions
-
-    def _groups(self, batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    def _groups(self, batch: Sequence[Waiting]) -> list[list[Waiting]]:
         """What is generated together: rows with the same end tokens, and of adapters that can be mixed."""
-        groups: dict[object, list[_Waiting]] = {}
+        groups: dict[object, list[Waiting]] = {}
         # a state along the row would run through padding: such models take prompts of one length
         padded = getattr(self._predictor.decoder, "state", None) is None
         for one in batch:
@@ -283,11 +274,11 @@ class LocalEngine:
         return list(groups.values())
 
     def _write(
-        self, group: Sequence[_Waiting], scored: Mapping[str, Prediction], inbox: Inbox, emit: Emit
+        self, group: Sequence[Waiting], scored: Mapping[str, LabelScores], inbox: Inbox, emit: Emit
     ) -> None:
         """Generates the texts of one group, and answers each job as soon as its text ends."""
-        rows = [_row(one) for one in group]
-        by_row = dict(zip(rows, group, strict=True))
+        rows = [one.row for one in group]
+        by_row = {one.row: one for one in group}
 
         def changed(news: Sequence[Row]) -> None:
             found = [self._event(by_row[row], scored[by_row[row].job.id], row, inbox) for row in news]
@@ -316,25 +307,36 @@ class LocalEngine:
                 inbox.forget(one.job.id)
                 self._texts.cancel(row)
                 del self._writing[row]
-        events = []
+        events: list[Event] = []
         with self._autocast():
             news = self._texts.step()
         for row in news:
-            one, prediction = self._writing.pop(row) if row.ended else self._writing[row]
-            if row.ended and row.top_logprobs is not None:
-                with self._autocast(), self._adapters.active(row.adapter):
-                    row.score(self._predictor.decoder, self._predictor.tokenizer, self._predictor.device)
-            event = self._event(one, prediction, row, inbox)
+            one, scores = self._writing.pop(row) if row.ended else self._writing[row]
+            if row.ended and row.top_logprobs is not None and not self._scored_text(row):
+                events.append(Failed(one.job.id, 503, _TOO_LONG))
+                continue
+            event = self._event(one, scores, row, inbox)
             if event is not None:
                 events.append(event)
         return events
+
+    def _scored_text(self, row: Row) -> bool:
+        """Scores a finished text's tokens; False where the memory is too small, also without the others' cache."""
+        assert self._texts is not None
+        with self._autocast(), self._adapters.active(row.adapter):
+            for free in (lambda: None, self._texts.restart):
+                free()
+                with suppress(torch.OutOfMemoryError):
+                    row.score(self._predictor.decoder, self._predictor.tokenizer, self._predictor.device)
+                    return True
+        return False
 
     def _finish(self, adapter: str | None = None) -> None:
         """Finishes the texts of one adapter, or all, outside of `work`, which reports them at its next call."""
         while any(adapter in (None, row.adapter) for row in self._writing):
             self._late += self._continue(Inbox())
 
-    def _event(self, one: _Waiting, prediction: Prediction, row: Row, inbox: Inbox) -> Event | None:
+    def _event(self, one: Waiting, scores: LabelScores, row: Row, inbox: Inbox) -> Event | None:
         """What is told of a row: its text so far, its end, or nothing where it was cancelled."""
         job = one.job
         if row.finish == "cancelled":
@@ -344,7 +346,7 @@ class LocalEngine:
             return Failed(job.id, 503, _TOO_LONG)
         if not row.ended:
             return Delta(job.id, row.text)
-        answer = one.loaded.spoken.answer(job, prediction.logprobs, prediction.lengths, row.text)
+        answer = one.loaded.spoken.answer(job, *scores, row.text)
         count, prompt_tokens = len(row.token_ids), len(one.encoded.prompt)
         return Done(job.id, answer, prompt_tokens, count, row.finish or "stop", tuple(row.logprobs))
 
@@ -354,7 +356,7 @@ class LocalEngine:
             return nullcontext()
         return torch.autocast(predictor.device.type, predictor.autocast)
 
-    def _entry(self, name: str, trained: Trained, adapter: str, remarks: Sequence[str] = ()) -> _Loaded:
+    def _entry(self, name: str, trained: Trained, adapter: str) -> Loaded:
         prompt = lookup(trained.prompt)
         # a calibration belongs to the model that it was fitted on, a scope to the one that was trained
         bare = name == BASE and bool(self._spec.adapters)
@@ -365,14 +367,14 @@ class LocalEngine:
             trained.labels,
             calibration,
             wants_context=trained.with_contexts,
-            remarks=remarks,
+            remarks=self._backend.remarks() if bare else remarks_of(trained, self._backend),
             reads_images=self._predictor.images is not None,
         )
         predictor = self._predictor
         spoken = Spoken(
             served,
             prompt,
-            predictor.tokenizer,
+            self._encoder,
             trained.max_prompt_tokens,
             calibration,
             self._spec.note,
@@ -380,19 +382,4 @@ class LocalEngine:
             None if bare else trained.scope,
         )
         mixes = self._adapters.mixes(adapter)
-        return _Loaded(spoken, adapter, tuple(end_token_ids(prompt, predictor.tokenizer)), mixes)
-
-
-def _row(one: _Waiting) -> Row:
-    job = one.job
-    return Row(
-        one.encoded.prompt,
-        job.max_new_tokens,
-        job.temperature,
-        secrets.randbits(63) if job.seed is None else job.seed,
-        job.stop,
-        job.top_logprobs,
-        one.loaded.adapter,
-        job.stream,
-        one.encoded.images,
-    )
+        return Loaded(spoken, adapter, tuple(end_token_ids(prompt, predictor.tokenizer)), mixes)

@@ -27,6 +27,7 @@ class Row:
         adapter: PEFT's name of its adapter.
         watched: whether each token is reported; else the end alone.
         images: where the images are in `prompt`.
+        ends: token ids that end it.
         token_ids: what was generated so far, without the end token.
         text: its text, without the stop text.
         logprobs: of `token_ids`.
@@ -42,6 +43,7 @@ class Row:
     adapter: str = ""
     watched: bool = False
     images: tuple[ImageSlot, ...] = ()
+    ends: tuple[int, ...] = ()
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -134,6 +134,9 @@ class VLLMEngine:
     def busy(self) -> bool:
         return False  # its threads answer by themselves
 
+    def prepare(self, job: Job) -> None:
+        return None
+
     def work(self, inbox: Inbox, emit: Emit) -> None:
         while (job := inbox.take()) is not None:
             self._threads.submit(self._answer, job, inbox, emit)

@@ -20,7 +20,7 @@ from medqlora.serving.routes.common import call_of, errors, example, service_of
 from medqlora.serving.routes.documented import ANSWER
 from medqlora.serving.schemas import QUESTION, AnswerRequest, echoed
 from medqlora.serving.service import Service
-from medqlora.serving.streaming import Growing, Stream, event, while_connected
+from medqlora.serving.streaming import Growing, Stream, event, json_line, while_connected
 from medqlora.utils.types import Json
 
 router = APIRouter()
@@ -197,7 +197,7 @@ async def _lines(service: Service, lines: list[bytes], call: Call) -> AsyncItera
                 return
             answered = await asked[0]
             asked.pop(0)
-            yield json.dumps(answered, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+            yield json_line(answered).encode("utf-8", "replace") + b"\n"
     finally:
         for task in asked:
             task.cancel()

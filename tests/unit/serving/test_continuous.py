@@ -197,3 +197,139 @@ def test_a_bare_base_takes_adapters_later(tiny_bases: dict[str, Path], spec: Eng
     )
     assert text_of(found["1"]) == before
     assert len({text_of(each) for each in found.values()}) == 3
+
+
+def prompts_through(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of each packed pass from now on."""
+    assert engine._texts is not None
+    decoder, passes = engine._texts._engine.decoder, []  # type: tuple[Any, list[int]]
+    original = decoder.prefill
+
+    def prefill(batch: Any, *rest: Any) -> Any:
+        passes.append(int(batch.lengths.sum()))
+        return original(batch, *rest)
+
+    monkeypatch.setattr(decoder, "prefill", prefill)
+    return passes
+
+
+def test_a_prompt_goes_through_the_model_once_for_its_decision_and_its_text(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = prompts_through(engine, monkeypatch)
+    found = done(run(engine, [job(1), job(2, "other", stream=True), job(3, "base")]))
+    labels = [len(engine._loaded["ward"].spoken.encode(job(number)).labels) for number in (1, 2, 3)]
+    # each label is one token or a row of its own: at most so many times the prompts
+    (tokens,) = passes
+    prompts = sum(each.prompt_tokens for each in found.values())
+    assert prompts < tokens <= max(labels) * (prompts + 3 * 8)
+
+
+def test_a_text_that_nobody_follows_waits_for_room_and_a_stream_has_its_scores_at_once(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = engine._texts
+    assert texts is not None
+    monkeypatch.setattr(texts, "_most", 1)
+    passes = prompts_through(engine, monkeypatch)
+    run(engine, [job(number) for number in range(3)])
+    assert len(passes) == 3, "each prompt waited for its room"
+    seen = run(engine, [job(1), job(2, stream=True), job(3)])
+    order = [(type(event).__name__, event.id) for event in seen if not isinstance(event, Delta)]
+    assert order[0] == ("Scores", "2")
+    assert [name for kind, name in order if kind == "Done"] == ["1", "2", "3"]
+    monkeypatch.undo()
+    assert texts_of(run(engine, [job(1), job(2), job(3)])) == texts_of(seen)
+
+
+def texts_of(events: Sequence[Event]) -> dict[str, str]:
+    return {name: text_of(each) for name, each in done(events).items()}
+
+
+def test_a_question_too_long_for_the_memory_ends_no_text_beside_it(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = texts_of(run(engine, [job(1, stream=True), job(2, "other"), job(4)]))
+    assert engine._texts is not None
+    decoder = engine._texts._engine.decoder
+    original, most = decoder.prefill, 2 * len(engine._loaded["ward"].spoken.encode(job(2)).prompt)
+
+    def prefill(batch: Any, *rest: Any) -> Any:
+        if int(batch.lengths.max()) > most:
+            raise torch.OutOfMemoryError
+        return original(batch, *rest)
+
+    inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
+    for each in (job(1, stream=True), job(2, "other")):
+        inbox.put(each)
+    for _ in range(4):
+        engine.work(inbox, seen.extend)
+    monkeypatch.setattr(decoder, "prefill", prefill)
+    short = replace(job(4), record=Record("x", "Does drug 4 help?", ()))
+    seen += run(
+        engine,
+        [replace(job(3), record=Record("x", job(3).record.question * 9, (CONTEXT * 3,))), short],
+        inbox,
+    )
+    monkeypatch.undo()
+    assert [(event.id, event.status) for event in seen if isinstance(event, Failed)] == [("3", 503)]
+    assert {name: texts_of(seen)[name] for name in ("1", "2")} == {name: wanted[name] for name in ("1", "2")}
+    assert "4" in done(seen)
+    told = [event.text for event in seen if isinstance(event, Delta)]
+    assert len(told) == len(set(told)), "nothing is told twice"
+
+
+def test_log_probabilities_for_which_the_memory_is_too_small_cost_one_answer_and_no_process(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medqlora.serving.engines.rows import Row
+
+    wanted = done(run(engine, [job(1, top_logprobs=1), job(2, "other")]))
+    original, calls = Row.score, [0]
+
+    def fail_once(row: Row, *rest: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise torch.OutOfMemoryError
+        original(row, *rest)
+
+    monkeypatch.setattr(Row, "score", fail_once)
+    found = done(run(engine, [job(1, top_logprobs=1, max_new_tokens=4), job(2, "other")]))
+    assert [each.token for each in found["1"].logprobs] == [each.token for each in wanted["1"].logprobs[:4]]
+    assert text_of(found["2"]) == text_of(wanted["2"])
+    monkeypatch.setattr(Row, "score", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    events = run(engine, [job(1, top_logprobs=1), job(2, "other")])
+    assert [(event.id, event.status) for event in events if isinstance(event, Failed)] == [("1", 503)]
+    assert text_of(done(events)["2"]) == text_of(wanted["2"])
+
+
+def test_of_many_streams_some_are_brought_up_to_date_after_each_token_and_all_end_whole(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medqlora.serving.engines.continuous.WRITTEN", 2)
+    jobs = [job(number, stream=True) for number in range(5)]
+    inbox, news, seen = Inbox(), [], []  # type: tuple[Inbox, list[int], list[Event]]
+    for each in jobs:
+        inbox.put(each)
+    while len(inbox) or engine.busy:
+        before = len(seen)
+        engine.work(inbox, seen.extend)
+        news.append(deltas(seen[before:]))
+    assert max(news) == 2
+    assert {event.id for event in seen if isinstance(event, Delta)} == {each.id for each in jobs}, "in turns"
+    monkeypatch.undo()
+    assert texts_of(seen) == texts_of(run(engine, jobs))
+
+
+def test_on_a_gpu_a_question_waits_some_tokens_for_others_unless_nothing_is_under_way(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_gather_steps", 3)
+    passes = prompts_through(engine, monkeypatch)
+    inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
+    for number in range(4):
+        inbox.put(job(number, max_new_tokens=8 if number else 12))
+        engine.work(inbox, seen.extend)
+    assert len(passes) == 1, "the others gather"
+    run(engine, [], inbox)
+    assert len(passes) == 2

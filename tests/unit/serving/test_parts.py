@@ -18,7 +18,9 @@ from medqlora.errors import InputError
 from medqlora.inference import rationale_in
 from medqlora.records import YES_NO_MAYBE
 from medqlora.serving.audit import AuditLog
+from medqlora.serving.engine import Delta, Failed
 from medqlora.serving.errors import ServiceError
+from medqlora.serving.mailbox import Mailbox
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool
 from medqlora.serving.question import Call
@@ -26,7 +28,7 @@ from medqlora.serving.routes.admin import allowed
 from medqlora.serving.routes.typed import Typed
 from medqlora.serving.self_test import TOLERANCE, SelfTest
 from medqlora.serving.service import Service
-from medqlora.serving.streaming import Growing
+from medqlora.serving.streaming import Growing, event, json_line
 from medqlora.serving.tokens import ANYBODY, Holder, Rate, Tokens
 
 # ---- tokens ----------------------------------------------------------------------------------------
@@ -288,3 +290,25 @@ def test_the_dashboard_reads_figures_that_exist_and_the_manifests_are_yaml() -> 
         assert document["metadata"]["name"] == "medqlora"
     dockerfile = (root / "Dockerfile").read_text("utf-8")
     assert dockerfile.count("USER 10001:10001") == dockerfile.count("ENTRYPOINT") == 2
+
+
+# ---- events on their way ---------------------------------------------------------------------------
+
+
+def test_no_letter_of_a_text_ends_a_line_of_a_stream() -> None:
+    text = "".join(map(chr, range(1, 0x3000)))
+    for sent in (event("text", {"text": text}).decode(), json_line({"text": text})):
+        *_, line = sent.strip().splitlines()
+        assert json.loads(line.removeprefix("data: ")) == {"text": text}
+
+
+def test_of_a_text_that_grows_faster_than_it_is_read_the_newest_state_is_kept() -> None:
+    async def read() -> list[object]:
+        box: Mailbox[Delta | Failed] = Mailbox()
+        waiting = asyncio.ensure_future(box.get())
+        await asyncio.sleep(0)
+        for sent in (Delta("1", "a"), Delta("1", "ab"), Delta("1", "abc"), Failed("1", 503, "gone")):
+            box.put(sent)
+        return [await waiting, *[await box.get() for _ in range(len(box))]]
+
+    assert asyncio.run(read()) == [Delta("1", "abc"), Failed("1", 503, "gone")]

@@ -20,6 +20,7 @@ from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job, Scores
 from medqlora.serving.engine import EngineSpec
 from medqlora.serving.engines.local import LocalEngine
 from medqlora.serving.engines.vllm import VLLMEngine
+from medqlora.serving.server import told
 
 
 def job(number: int, model: str, **more: Any) -> Job:
@@ -89,7 +90,8 @@ def test_a_stream_is_scored_first_and_its_texts_grow(engine: LocalEngine) -> Non
     events = run(engine, [job(1, "ward", stream=True), job(2, "other")])["1-ward"]
     assert [type(event) for event in events] == [Scores, *[Delta] * (len(events) - 2), Done]
     last = done(events)
-    assert len(events) - 2 == last.completion_tokens - (last.finish == "length")
+    # the first token is chosen by the pass that scores, and comes with the second
+    assert len(events) - 2 == last.completion_tokens - 1 - (last.finish == "length")
 
 
 def test_a_cancelled_job_leaves_the_batch_and_the_others_go_on(engine: LocalEngine) -> None:
@@ -112,16 +114,23 @@ def test_a_cancelled_job_leaves_the_batch_and_the_others_go_on(engine: LocalEngi
     assert "3-ward" not in {event.id for event in seen}
 
 
-def test_batches_stay_within_the_token_budget(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_batches_stay_within_the_token_budget(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, padded: bool
+) -> None:
     sizes = []
     original = engine._answer
 
     def answer(batch: Any, *rest: Any) -> None:
-        sizes.append((len(batch), max(one.tokens for one in batch) * len(batch)))
+        tokens = [one.tokens for one in batch]
+        sizes.append((len(batch), max(tokens) * len(batch) if padded else sum(tokens)))
         original(batch, *rest)
 
     monkeypatch.setattr(engine, "_answer", answer)
     monkeypatch.setattr(engine, "_spec", replace(engine._spec, batch_tokens=300))
+    monkeypatch.setattr(engine._texts, "_tokens", 300)
+    if padded:  # as with a model that the decode engine doesn't run
+        monkeypatch.setattr(engine, "_texts", None)
     run(engine, [job(number, "ward", write=False) for number in range(9)])
     assert sum(count for count, _ in sizes) == 9
     assert all(tokens <= 300 or count == 1 for count, tokens in sizes)
@@ -156,6 +165,24 @@ def test_adapters_come_and_go_and_a_waiting_job_of_one_that_went_is_told(
     alike(done(run(engine, [job(0, "ward")])["0-ward"]), before)
     with pytest.raises(InputError, match="stays loaded"):
         engine.unload("ward")
+
+
+def test_each_adapter_has_its_own_remarks_and_the_operator_reads_whose_they_are(
+    engine: LocalEngine, spec: EngineSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "far"
+    shutil.copytree(spec.adapters["other"], folder)
+    record = json.loads((folder / "medqlora.json").read_text("utf-8"))
+    del record["base_identity"]  # as of an adapter made elsewhere: nothing says that the base is another
+    (folder / "medqlora.json").write_text(json.dumps(record), "utf-8")
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "elsewhere/other-base"
+    (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    engine.load("far", str(folder))
+    (line,) = engine.models["far"].remarks
+    assert "elsewhere/other-base" in line
+    assert told(engine.models.values()) == {line: ["far"]}
+    engine.unload("far")
 
 
 @pytest.mark.parametrize("write", [True, False])
