@@ -326,7 +326,12 @@ def _tune(settings: Settings) -> list[Recipe]:
         del config["checkpoint"], config["trainer"]["default_root_dir"]  # tune gives both itself
         searched = folder / "searched.yaml"
         searched.write_text(json.dumps(config), encoding="utf-8")
-        options = [f"--space={space}", f"--trials={settings.trials}", f"--out={search}", f"--workers={SEARCHES}"]
+        options = [
+            f"--space={space}",
+            f"--trials={settings.trials}",
+            f"--out={search}",
+            f"--workers={SEARCHES}",
+        ]
         _done("tune", [f"--config={CONFIG}", f"--config={searched}", *options, f"--search_seed={seed}"])
         best = [*words, f"--config={search / 'best.yaml'}", "--progress.refresh_rate=0"]
         _done("fit", best)

@@ -110,16 +110,25 @@ def _started(job: Job, out: Path, words: Sequence[str]) -> Job:
 
 def table(rows: Sequence[Row]) -> str:
     """The recipes and the gains in Markdown."""
-    lines = ["| recipe | seeds | steps | accuracy | macro-F1 | accuracy of each seed |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| recipe | seeds | steps | accuracy | macro-F1 | accuracy of each seed |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(str(row["recipe"]) for row in rows if "accuracy" in row):
         own = sorted((row for row in rows if row["recipe"] == name), key=lambda row: _number(row, "seed"))
-        means = [f"{sum(_number(row, key) for row in own) / len(own):.3f}" for key in ("accuracy", "macro_f1")]
+        means = [
+            f"{sum(_number(row, key) for row in own) / len(own):.3f}" for key in ("accuracy", "macro_f1")
+        ]
         each = ", ".join(f"{_number(row, 'accuracy'):.3f}" for row in own)
         lines.append(f"| {name} | {len(own)} | {own[0]['steps']} | {' | '.join(means)} | {each} |")
     bases = [_number(row, "base") for row in rows if row.get("base") is not None]
     if bases:
         lines.append(f"\nBare base {sum(bases) / len(bases):.3f}.")
-    lines += ["", "| of | recipe | against | seeds | gain in accuracy | gain in macro-F1 |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| of | recipe | against | seeds | gain in accuracy | gain in macro-F1 |",
+        "|---|---|---|---|---|---|",
+    ]
     for family, name, against in comparisons():
         first, second = _by_seed(rows, name), _by_seed(rows, against)
         if seeds := sorted(first.keys() & second.keys()):
@@ -145,7 +154,9 @@ def _gain(pairs: Sequence[tuple[object, object]]) -> str:
         return ""
     found = spread(differences)
     interval = found["mean_ci95"]
-    return f"{found['mean']:+.1f}" + ("" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]")
+    return f"{found['mean']:+.1f}" + (
+        "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
+    )
 
 
 def _number(row: Row, key: str) -> float:
@@ -160,7 +171,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="recipes whose family or name contains this text")
     parser.add_argument("--workers", type=int, default=1, help="cores to use: a process each")
     parser.add_argument("--out", type=Path, default=Path("gains"))
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other sizes, see Settings")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other sizes, see Settings"
+    )
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     changed = {name: json.loads(value) for name, _, value in (word.partition("=") for word in given.set)}
