@@ -32,6 +32,7 @@ class Settings:
 
     Attributes:
         difficulty: of the trials.
+        rate: highest learning rate; of the recipes about the rate, those say.
         dev, test: questions to validate and to test on.
         labelled, labelled_epochs: of the stages' target set.
         artificial, artificial_epochs, wrong: of the first stage; the share of its labels that is wrong.
@@ -43,22 +44,23 @@ class Settings:
     """
 
     difficulty: int = 3
+    rate: float = 1.5e-3
     dev: int = 100
     test: int = 400
-    labelled: int = 1200
-    labelled_epochs: int = 4
+    labelled: int = 300
+    labelled_epochs: int = 12
     artificial: int = 2400
     artificial_epochs: int = 2
     wrong: float = 0.2
-    second_rate: float = 3e-3
-    rare: int = 1200
-    rare_epochs: int = 4
+    second_rate: float = 1e-3
+    rare: int = 450
+    rare_epochs: int = 8
     rare_maybe: float = 0.1
     folded: int = 500
     folded_epochs: int = 8
     trials: int = 8
     searched: int = 600
-    searched_epochs: int = 6
+    searched_epochs: int = 5
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def _trials(train: int, settings: Settings, seed: int, dev: int | None = None) -
     return {"class_path": "medqlora.data.SyntheticTrials", "init_args": options}
 
 
-def _overlay(seed: int, epochs: int, data: Options, **more: Options) -> Options:
+def _overlay(settings: Settings, seed: int, epochs: int, data: Options, **more: Options) -> Options:
     """The configuration of a run beside the demo's."""
     return {
         "seed_everything": seed,
-        "model": {"generate": False, **more.pop("model", {})},
+        "model": {"generate": False, "learning_rate": settings.rate, **more.pop("model", {})},
         "data": {**data, "seed": seed},
         "trainer": {"max_epochs": epochs},
         "checkpoint": {"monitor": "val/macro_f1"},
@@ -134,7 +136,7 @@ def _words(folder: Path, overlay: Options) -> list[str]:
     return [f"--config={CONFIG}", f"--config={config}"]
 
 
-def _done(command: str, words: Sequence[str]) -> None:
+def done_by(command: str, words: Sequence[str]) -> None:
     """Runs a command of medqlora.
 
     Raises:
@@ -144,9 +146,9 @@ def _done(command: str, words: Sequence[str]) -> None:
         raise SystemExit(f"medqlora {command} failed, see above")
 
 
-def _tested(folder: Path, words: Sequence[str]) -> Options:
+def tested(folder: Path, words: Sequence[str]) -> Options:
     """Tests, and reads the newest report under the folder."""
-    _done("test", [*words, "--progress.refresh_rate=0"])
+    done_by("test", [*words, "--progress.refresh_rate=0"])
     reports = sorted(folder.rglob("test_report.json"), key=lambda file: file.stat().st_mtime_ns)
     return dict(json.loads(reports[-1].read_text(encoding="utf-8")))
 
@@ -167,8 +169,8 @@ def _row(name: str, seed: int, steps: int, report: Options) -> Row:
 def _fit_and_test(name: str, overlay: Callable[[Path, int], Options], steps: int) -> Runner:
     def run(folder: Path, seed: int) -> list[Row]:
         words = _words(folder, overlay(folder, seed))
-        _done("fit", [*words, "--progress.refresh_rate=0"])
-        return [_row(name, seed, steps, _tested(folder, words))]
+        done_by("fit", [*words, "--progress.refresh_rate=0"])
+        return [_row(name, seed, steps, tested(folder, words))]
 
     return run
 
@@ -188,7 +190,7 @@ def _stages(settings: Settings) -> list[Recipe]:
 
     def alone(epochs: int, **data: object) -> Callable[[Path, int], Options]:
         return lambda folder, seed: _overlay(
-            seed, epochs, {"source": _trials(settings.labelled, settings, seed), **data}
+            settings, seed, epochs, {"source": _trials(settings.labelled, settings, seed), **data}
         )
 
     def in_stages(*later: Options) -> Callable[[Path, int], Options]:
@@ -196,7 +198,7 @@ def _stages(settings: Settings) -> list[Recipe]:
             stage: Options = {"name": "artificial", "source": artificial(folder, seed)}
             stages = [{**stage, "epochs": settings.artificial_epochs}, *later]
             source = _trials(settings.labelled, settings, seed)
-            return _overlay(seed, 1, {"source": source, "stages": stages, "stage_schedule": "each"})
+            return _overlay(settings, seed, 1, {"source": source, "stages": stages, "stage_schedule": "each"})
 
         return overlay
 
@@ -238,7 +240,7 @@ def _balance(settings: Settings) -> list[Recipe]:
     def overlay(balance: str) -> Callable[[Path, int], Options]:
         def made(folder: Path, seed: int) -> Options:
             source = {"class_path": "medqlora.data.JSONLines", "init_args": _rare(folder, settings, seed)}
-            return _overlay(seed, settings.rare_epochs, {"source": source, "balance": balance})
+            return _overlay(settings, seed, settings.rare_epochs, {"source": source, "balance": balance})
 
         return made
 
@@ -279,10 +281,10 @@ def _folds(settings: Settings) -> list[Recipe]:
 
     def run(folder: Path, seed: int) -> list[Row]:
         source = _trials(train, settings, seed, settings.folded - train)
-        words = _words(folder, _overlay(seed, settings.folded_epochs, {"source": source}))
-        _done("fit", [*words, "--progress.refresh_rate=0", "--folds=0,1,2,3,4", f"--folds_at_once={FOLDS}"])
+        words = _words(folder, _overlay(settings, seed, settings.folded_epochs, {"source": source}))
+        done_by("fit", [*words, "--progress.refresh_rate=0", "--folds=0,1,2,3,4", f"--folds_at_once={FOLDS}"])
         group = folder / "lightning_logs" / "cv_0"
-        report = _tested(folder, [*words, f"--ensemble={group}"])
+        report = tested(folder, [*words, f"--ensemble={group}"])
         members = report["side_by_side"][1:]  # type: ignore[index]
         alone = {key: sum(one[key] for one in members) / len(members) for key in ("accuracy", "macro_f1")}
         found = json.loads((group / "cv_report.json").read_text(encoding="utf-8"))
@@ -312,6 +314,7 @@ def _tune(settings: Settings) -> list[Recipe]:
 
     def overlay(rate: float) -> Callable[[Path, int], Options]:
         return lambda folder, seed: _overlay(
+            settings,
             seed,
             settings.searched_epochs,
             {"source": _trials(settings.searched, settings, seed)},
@@ -332,11 +335,11 @@ def _tune(settings: Settings) -> list[Recipe]:
             f"--out={search}",
             f"--workers={SEARCHES}",
         ]
-        _done("tune", [f"--config={CONFIG}", f"--config={searched}", *options, f"--search_seed={seed}"])
+        done_by("tune", [f"--config={CONFIG}", f"--config={searched}", *options, f"--search_seed={seed}"])
         best = [*words, f"--config={search / 'best.yaml'}", "--progress.refresh_rate=0"]
-        _done("fit", best)
+        done_by("fit", best)
         rate = float((search / "best.yaml").read_text("utf-8").rpartition("learning_rate:")[2].split()[0])
-        row = _row(found, seed, steps * (settings.trials + 1), _tested(folder, best[:-1]))
+        row = _row(found, seed, steps * (settings.trials + 1), tested(folder, best[:-1]))
         return [{**row, "learning_rate": rate}]
 
     return [
@@ -353,6 +356,7 @@ def _average(settings: Settings) -> list[Recipe]:
 
     def run(folder: Path, seed: int) -> list[Row]:
         overlay = _overlay(
+            settings,
             seed,
             settings.searched_epochs,
             {"source": _trials(settings.searched, settings, seed)},
@@ -360,12 +364,12 @@ def _average(settings: Settings) -> list[Recipe]:
             average={"count": 3, "of": "last"},
         )
         words = _words(folder, overlay)
-        _done("fit", [*words, "--progress.refresh_rate=0"])
+        done_by("fit", [*words, "--progress.refresh_rate=0"])
         (averaged,) = folder.rglob("adapter_averaged")
         best = averaged.parent / "adapter"
         return [
-            _row(single, seed, steps, _tested(folder, [*words, f"--model.adapter={best}"])),
-            _row(average, seed, steps, _tested(folder, [*words, f"--model.adapter={averaged}"])),
+            _row(single, seed, steps, tested(folder, [*words, f"--model.adapter={best}"])),
+            _row(average, seed, steps, tested(folder, [*words, f"--model.adapter={averaged}"])),
         ]
 
     return [Recipe("average", single, run)]
