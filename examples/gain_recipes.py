@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 
+import yaml
+
 from medqlora.cli import main as medqlora
 from medqlora.data import SyntheticTrials
 from medqlora.records import YES_NO_MAYBE, Record
@@ -82,7 +84,7 @@ class Recipe:
 
 def recipes(settings: Settings) -> list[Recipe]:
     """All recipes, the longest first."""
-    return [*_folds(settings), *_tune(settings), *_stages(settings), *_balance(settings), *_average(settings)]
+    return [*_tune(settings), *_stages(settings), *_folds(settings), *_balance(settings), *_average(settings)]
 
 
 def comparisons() -> list[tuple[str, str, str]]:
@@ -336,10 +338,15 @@ def _tune(settings: Settings) -> list[Recipe]:
             f"--workers={SEARCHES}",
         ]
         done_by("tune", [f"--config={CONFIG}", f"--config={searched}", *options, f"--search_seed={seed}"])
-        best = [*words, f"--config={search / 'best.yaml'}", "--progress.refresh_rate=0"]
-        done_by("fit", best)
-        rate = float((search / "best.yaml").read_text("utf-8").rpartition("learning_rate:")[2].split()[0])
-        row = _row(found, seed, steps * (settings.trials + 1), tested(folder, best[:-1]))
+        rate = yaml.safe_load((search / "best.yaml").read_text("utf-8"))["model"]["learning_rate"]
+        adapter = next(
+            file.parent / "adapter"
+            for file in sorted((search / "trials").rglob("config.yaml"))
+            if yaml.safe_load(file.read_text("utf-8"))["model"]["learning_rate"] == rate
+        )
+        row = _row(
+            found, seed, steps * settings.trials, tested(folder, [*words, f"--model.adapter={adapter}"])
+        )
         return [{**row, "learning_rate": rate}]
 
     return [
