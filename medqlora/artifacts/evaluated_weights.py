@@ -203,6 +203,18 @@ class EvaluatedWeights:
             return None
         return TrainingTrace.load(self.folder / TRACE_FILE)
 
+    def trained_on(self, records: Sequence[Record]) -> frozenset[str]:
+        """Ids of the records that they were trained on: by id, or by text under another id.
+
+        Texts are compared as `test` compares them (`evaluation.overlap`), where the training trace is known.
+
+        Raises:
+            InputError: the record or the trace is damaged.
+        """
+        trace, known = self.trace(), self.train_ids
+        again = () if trace is None else overlap(trace, records).contaminated
+        return frozenset(record.id for record in records if record.id in known).union(again)
+
     def sha256(self, model: nn.Module | None) -> str:
         """The digest of the weights in hexadecimal, "none" for the base model.
 
@@ -319,16 +331,9 @@ def _of_adapter(adapter: str, backend: Backend) -> EvaluatedWeights:
 
 
 def trained_on(folder: str, records: Sequence[Record]) -> frozenset[str]:
-    """Ids of the records that an adapter was trained on: by id, or by text under another id.
-
-    Texts are compared as `test` compares them (`evaluation.overlap`), where the adapter has its training trace.
+    """As `EvaluatedWeights.trained_on`, of an adapter's folder.
 
     Raises:
         InputError: the adapter's record or its trace is damaged.
     """
-    weights = EvaluatedWeights("adapter", folder, folder=Path(folder).expanduser())
-    ids = read_adapter(folder).get("train_ids")
-    known = frozenset(map(str, ids)) if isinstance(ids, list) else frozenset()
-    trace = weights.trace()
-    again = () if trace is None else overlap(trace, records).contaminated
-    return frozenset(record.id for record in records if record.id in known).union(again)
+    return EvaluatedWeights("adapter", folder, folder=Path(folder).expanduser()).trained_on(records)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medqlora.commands.on_one_base import (
     Asking,
+    HeldOut,
     adapter_folders,
     check_contamination,
     check_words,
@@ -35,13 +36,13 @@ class Answered:
     Attributes:
         alone: adapter → its predictions, a list a set.
         base: of the base model; empty where it is not compared.
-        development: the ensemble's on its members' validation questions.
+        held_out: the ensemble's on its members' validation questions.
         seconds: for the test questions.
     """
 
     alone: "dict[str, list[list[Prediction]]]"
     base: "list[list[Prediction]]"
-    development: "list[Prediction]"
+    held_out: HeldOut
     seconds: float
 
 
@@ -70,12 +71,14 @@ def run(words: list[str]) -> int:
     facts = {
         "Base model": built.model.backend.base,
         "Ensemble": f"{len(members)} adapters, mean of their label log-probabilities",
+        "Calibration": answered.held_out.words(len(members)),
         "Time": f"{answered.seconds:.1f} s for all answers of all adapters, after loading",
     }
     content = {
         "members": members,
         "method": "mean of the label log-probabilities",
         "calibration": None if calibration is None else calibration.to_json(),
+        "calibrated_on": answered.held_out.to_json(len(members)),
     }
     folder = write_tested(kept, tested, facts, {"ensemble.json": content})
     _say_result(tested)
@@ -122,7 +125,7 @@ def _scored(
     data, backend = built.datamodule, built.model.backend
     normalisation = option_of(built, "report.normalisation")
     options = ScoreOptions("length" if normalisation == "length" else "none")
-    development = answered.development
+    development = answered.held_out.predictions
     calibration = calibrate(development, built.model.options.target_risk) if development else None
     tested = []
     for place, questions in enumerate(data.sets):

@@ -4,7 +4,9 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,24 +150,58 @@ def development_questions(words: list[str], adapters: Sequence[str]) -> "list[Pu
     return read
 
 
-def held_out_predictions(
-    several: "SeveralAdapters", members: Sequence[str], words: list[str]
-) -> "list[Prediction]":
-    """The ensemble on its members' validation questions, each answered by the members that did not train on it."""
+@dataclass(frozen=True)
+class HeldOut:
+    """An ensemble on its members' validation questions, each answered by the members that did not train on it.
+
+    No validation question is held out from two folds of one cross-validation. So the ensemble of folds can't be asked
+    questions that are new to all of it, and its calibration is that of single members: an average of several is more
+    often right at the same confidence, and so it is rather too cautious. Seeds of one split all answer every question.
+
+    Attributes:
+        predictions: the mean log-probabilities of the members that answered.
+        answered_by: number of members → validation questions that as many answered.
+    """
+
+    predictions: "list[Prediction]" = field(default_factory=list)
+    answered_by: Mapping[int, int] = field(default_factory=dict)
+
+    def to_json(self, members: int) -> dict[str, object]:
+        """`questions`, `members` of the ensemble, and `answered_by`, for a file."""
+        counts = {str(count): questions for count, questions in sorted(self.answered_by.items())}
+        return {"questions": len(self.predictions), "members": members, "answered_by": counts}
+
+    def words(self, members: int) -> str:
+        """One line for a person."""
+        if not self.predictions:
+            return "none: it is not known which questions were held out from the members"
+        counts = " or ".join(str(count) for count in sorted(self.answered_by))
+        cautious = " (rather too cautious for all together)" if min(self.answered_by) < members else ""
+        return (
+            f"on {len(self.predictions)} validation questions, each answered by the {counts} of {members} adapters "
+            f"that did not train on it{cautious}"
+        )
+
+
+def held_out_predictions(several: "SeveralAdapters", members: Sequence[str], words: list[str]) -> HeldOut:
+    """The ensemble on its members' validation questions."""
     from medqlora.artifacts.evaluated_weights import trained_on
     from medqlora.inference.out_of_fold import out_of_fold
 
     if not all(read_adapter(member).get("train_ids") for member in members):
-        return []  # an adapter made elsewhere: nobody knows what it was trained on
+        return HeldOut()  # an adapter made elsewhere: nobody knows what it was trained on
     found: dict[str, Prediction] = {}
+    answered_by: dict[str, int] = {}
     for data in development_questions(words, members):
         records = [data.records[example.id] for example in data.dev if example.labels]
         examples = {example.id: example for example in data.dev}
         own = [data.sets[0].own_record(record.id) for record in records]
         trained = {member: trained_on(member, own) for member in members}
         for prediction in out_of_fold(several.predict, trained, records, examples):
-            found.setdefault(prediction.id, prediction)
-    return list(found.values())
+            count = sum(prediction.id not in ids for ids in trained.values())
+            if prediction.id not in found:
+                found[prediction.id], answered_by[prediction.id] = prediction, count
+    return HeldOut(list(found.values()), Counter(answered_by.values()))
 
 
 def check_contamination(

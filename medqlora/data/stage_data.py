@@ -129,7 +129,7 @@ class StageData(SetSizes):
         stages: tuple[str, ...],
         report: Report = print,
         *,
-        trained: Collection[str] = (),
+        trained: Callable[[Sequence[Record]], Collection[str]] = lambda records: (),
         held_out: Collection[str] | None = None,
     ) -> None:
         """Reads and tokenizes the sets `stages` ("train", "dev", "test").
@@ -138,7 +138,8 @@ class StageData(SetSizes):
             tokenizer: of the base model.
             stages: names of the sets.
             report: called with a line for each set.
-            trained: training ids of the evaluated adapter, which are left out of the validation set.
+            trained: gives the ids of the records that the evaluated adapter trained on, which are left out of the
+                validation set.
             held_out: validation ids of the evaluated adapter, whatever fold the source has now; None, or ids that
                 the source does not have, take the source's validation set.
 
@@ -166,7 +167,8 @@ class StageData(SetSizes):
         elif held_out is not None:
             known = [record for record in (*splits["train"], *splits["dev"]) if record.id in held_out]
             splits["dev"] = known or splits["dev"]  # an adapter of another source has none
-        splits["dev"] = [record for record in splits["dev"] if record.id not in trained]
+        learned = trained(splits["dev"])
+        splits["dev"] = [record for record in splits["dev"] if record.id not in learned]
         self._sample(splits, stages)
         for name in stages:
             if name == "train" and self.training_stages:

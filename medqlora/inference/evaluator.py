@@ -25,6 +25,8 @@ from medqlora.utils.types import Tokenizer
 Watch = Callable[[float], None]
 #: share of the work on a question that scoring is, where text is generated too; it orders no result
 _SCORING = 0.25
+#: a text's first lead may have as many tokens more than one inside of a text
+_MORE_TOKENS = 4
 
 
 class Generate(Protocol):
@@ -165,7 +167,10 @@ class Evaluator:
                 generated[index] = list(ids)
             done += len(group)
             watch(share * done)
-        thought = [after_rationale(example, ids) for example, ids in zip(examples, generated, strict=True)]
+        thought = [
+            after_rationale(example, ids, self._text)
+            for example, ids in zip(examples, generated, strict=True)
+        ]
         scored = self._score(thought, False, lambda count: watch(share * len(examples) + _SCORING * count))
         learned = [one._replace(labels=()) for one in examples] if completions else []
         losses = self._score(learned, True) if learned else []
@@ -260,15 +265,28 @@ class Evaluator:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
-def after_rationale(example: Encoded, generated: Sequence[int]) -> Encoded:
+def after_rationale(
+    example: Encoded, generated: Sequence[int], text: Callable[[Sequence[int]], str]
+) -> Encoded:
     """The question with its prompt up to where the decision is due: prompt, generated rationale, `lead`.
 
-    What was generated from `lead` on is left out; without a `lead` all of it is the rationale.
+    What was generated from `lead` on is left out; without a `lead` all of it is the rationale. A text that begins with
+    `lead` has no rationale. Its tokens there may be others ("Answer" without the space that " Answer" has after a
+    rationale), and are kept as they were generated.
+
+    Args:
+        example: the question.
+        generated: token ids.
+        text: decodes token ids, without white space around them.
     """
-    size = len(example.lead)
-    ends = (at for at in range(len(generated) - size + 1) if tuple(generated[at : at + size]) == example.lead)
+    lead, size = example.lead, len(example.lead)
+    ends = (at for at in range(len(generated) - size + 1) if tuple(generated[at : at + size]) == lead)
     rationale = generated[: next(ends, len(generated))]
-    return example._replace(prompt=[*example.prompt, *rationale, *example.lead], completion=())
+    for at in range(1, min(size + _MORE_TOKENS, len(generated)) + 1):
+        if text(generated[:at]) == text(lead):
+            rationale, lead = generated[:at], ()
+            break
+    return example._replace(prompt=[*example.prompt, *rationale, *lead], completion=())
 
 
 def _scored_prediction(example: Encoded, scored: Scored, record: Record) -> Prediction:

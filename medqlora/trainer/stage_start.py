@@ -182,7 +182,7 @@ def _evaluated_weights(module: StepHooks) -> EvaluatedWeights:
 
 def _read_test(module: StepHooks, data: RunData, weights: EvaluatedWeights) -> None:
     tokenizer = module.backend.tokenizer()
-    data.read(tokenizer, _SPLITS["test"], report=say, trained=weights.train_ids, held_out=weights.dev_ids)
+    data.read(tokenizer, _SPLITS["test"], report=say, trained=weights.trained_on, held_out=weights.dev_ids)
     if not data.dev:
         say("No question was held out from this adapter's training: its confidence is not calibrated")
     data.read_benchmarks(report=say)

@@ -151,6 +151,7 @@ def test_an_ensemble_is_the_mean_of_log_probabilities_calibrated_on_what_each_me
     ]
     saved = json.loads((tested / "ensemble.json").read_text())
     assert saved["calibration"]["n"] == 6  # each development question of the two folds, once
+    assert saved["calibrated_on"] == {"questions": 6, "members": 2, "answered_by": {"1": 6}}
     assert report["temperature"]["fitted_on"] == 6
     fold = SyntheticTrials(train=26, dev=4, test=9, fold=0).read()
     copied = [replace(fold.train[0], id="elsewhere"), fold.train[1], fold.dev[0]]  # also under another id

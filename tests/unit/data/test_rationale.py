@@ -1,6 +1,7 @@
 """`data.rationale`: what is learned beside a decision, and where the decision stands and is scored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ def read(rationale: str, tokenizer: Any) -> StageData:
     return data
 
 
+def stripped(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+    """As the evaluator decodes."""
+    return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_decision_stands_where_the_option_says(kind: str) -> None:
     tokenizer = family(kind)
@@ -45,11 +51,27 @@ def test_the_decision_stands_where_the_option_says(kind: str) -> None:
             if name == "before":
                 before = example.completion[: example.label_at]
                 assert tuple(before[-len(example.lead) :]) == example.lead
-                scored = after_rationale(example, list(example.completion))
+                scored = after_rationale(example, list(example.completion), stripped(tokenizer))
                 assert list(scored.prompt) == [*example.prompt, *before]
                 # what never comes to an answer is asked for one
-                silent = after_rationale(example, list(before[: -len(example.lead)]))
+                silent = after_rationale(example, list(before[: -len(example.lead)]), stripped(tokenizer))
                 assert list(silent.prompt) == [*example.prompt, *before]
+
+
+@pytest.mark.parametrize("prompt", ["medical", "chat", "lm_eval"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_without_a_rationale_the_decision_is_scored_after_one_lead(kind: str, prompt: str) -> None:
+    tokenizer = family(kind)
+    if prompt == "chat" and not tokenizer.chat_template:
+        pytest.skip("no chat template")
+    record = replace(SyntheticTrials(train=1, dev=0, test=1).read().train[0], long_answer="")
+    before = lookup(f"{prompt}+rationale_first", rationale_first=True)
+    (example,) = encode_all([record], before, tokenizer, 512, progress=False)
+    learned = list(example.completion)
+    assert stripped(tokenizer)(learned).startswith("Answer: ")
+    scored = after_rationale(example, learned, stripped(tokenizer))
+    # exactly the tokens that training had before the decision
+    assert list(scored.prompt) == [*example.prompt, *learned[: example.label_at]]
 
 
 def test_other_commands_refuse_an_adapter_whose_decision_comes_last() -> None:
