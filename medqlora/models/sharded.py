@@ -9,7 +9,7 @@ codes stay as they are.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 import torch
@@ -66,6 +66,8 @@ class ShardedLayer:
         self.total_bytes = self.share_bytes * count
         self._owners = [tensors_of(weight) for weight in weights]
         self._pending: UnshardHandle | None = None
+        self._stream = gathering_stream(device) if device.type == "cuda" else None
+        self._arrived: torch.cuda.Event | None = None
         self._whole = False
         self.gather()
         self.wait()
@@ -82,11 +84,22 @@ class ShardedLayer:
         return self._whole
 
     def gather(self) -> None:
-        """Starts to gather the other processes' shares, unless it has; all processes call it together."""
-        if not self._whole:
+        """Starts to gather the other processes' shares, unless it has; all processes call it together.
+
+        On a GPU FSDP2's copies into its message and out of it run beside the present layer's products.
+        """
+        if self._whole:
+            return
+        if self._stream is None:
             with together():
                 self._pending = self._module.unshard(async_op=True)
-            self._whole = True
+        else:
+            # the memory that it takes may be of a layer that the present stream still reads
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+            with together(), torch.cuda.stream(self._stream):
+                cast(UnshardHandle, self._module.unshard(async_op=True)).wait()
+                self._arrived = self._stream.record_event()
+        self._whole = True
 
     def wait(self) -> None:
         """Waits until the layer can be read; on a GPU the device's stream waits, not the host."""
@@ -94,6 +107,9 @@ class ShardedLayer:
             with together():
                 self._pending.wait()
             self._pending = None
+        if self._arrived is not None:
+            self._arrived.wait()  # the present stream waits
+            self._arrived = None
 
     def release(self) -> None:
         """Frees the gathered weights; on a GPU for kernels launched later."""
@@ -106,6 +122,12 @@ class ShardedLayer:
         self.wait()
         for owner, name in (each for owners in self._owners for each in owners):
             setattr(owner, name, getattr(owner, name).new_empty(0))
+
+
+@cache
+def gathering_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which all layers of a GPU are gathered, one after another, into memory that is its own."""
+    return torch.cuda.Stream(device)
 
 
 class ShardedBase:
