@@ -40,7 +40,7 @@ class ShardedLayer:
         weights: packed weights, whole, or cut while they were loaded.
         device: where the layer runs.
         mesh: processes, its dimension "shard" those that share the weights; all of them build the layer together.
-        shares: as from `cut_while_loading`.
+        shares: as from `cut_while_loading`; those of these weights are taken out, so that none is held twice.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class ShardedLayer:
         shares: dict[int, Share] | None = None,
     ) -> None:
         rank, count = place_in(mesh)
-        shares = shares or {}
-        own = [shares.get(id(quant_state(weight))) or cut(weight, rank, count) for weight in weights]
+        shares = {} if shares is None else shares
+        own = [shares.pop(id(quant_state(weight)), None) or cut(weight, rank, count) for weight in weights]
         module = nn.Module()
         for number, share in enumerate(own):
             size = share.part.nbytes * count // torch.bfloat16.itemsize
@@ -285,7 +285,7 @@ def share_base(
         device: where it runs.
         mesh: as for `ShardedLayer`.
         host: as for `ShardedBase`.
-        shares: as from `cut_while_loading`.
+        shares: as from `cut_while_loading`; it is empty after.
     """
     modules = decoder_layers(model)
     layers = [ShardedLayer(packed_weights(layer), device, mesh, shares) for layer in modules]
