@@ -8,7 +8,7 @@ codes stay as they are.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import cast
 
@@ -20,10 +20,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import UnshardHandle, fully_shard
 from torch.distributed.tensor import DTensor
 
-from medqlora.compat.torch import in_backward
+from medqlora.compat.torch import in_backward, mapped, readable_by_peers
 from medqlora.models.layers import decoder_layers
+from medqlora.models.peer_gather import PeerGather, peers_readable
 from medqlora.models.quantization import quant_state
-from medqlora.models.weight_shares import Share, cut, packed_weights, place_in, tensors_of
+from medqlora.models.weight_shares import Share, cut, group_of, packed_weights, place_in, tensors_of
 from medqlora.utils.distributed_errors import together
 
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
@@ -52,17 +53,22 @@ class ShardedLayer:
     ) -> None:
         rank, count = place_in(mesh)
         shares = {} if shares is None else shares
-        own = [shares.pop(id(quant_state(weight)), None) or cut(weight, rank, count) for weight in weights]
+        states = [id(quant_state(weight)) for weight in weights]
+        own = [
+            shares.pop(state) if state in shares else cut(weight, rank, count)
+            for state, weight in zip(states, weights, strict=True)
+        ]
         module = nn.Module()
         for number, share in enumerate(own):
             size = share.part.nbytes * count // torch.bfloat16.itemsize
             empty = torch.empty(size, dtype=torch.bfloat16, device="meta")
             module.register_parameter(f"weight{number}", nn.Parameter(empty, requires_grad=False))
         self._module = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-        module.to_empty(device=device)
-        for parameter, share in zip(module.parameters(), own, strict=True):
-            cast(DTensor, parameter).to_local().copy_(share.part.view(torch.bfloat16))
-        self.share_bytes = sum(share.part.nbytes for share in own)
+        shard = _place(module, [share.part for share in own], device, mesh)
+        if peers_readable(mesh):
+            shards, mapping = mapped(shard, group_of(mesh))
+            self._module.set_custom_all_gather(PeerGather(shards, rank, mapping))  # type: ignore[arg-type]  # no public base
+        self.share_bytes = shard.nbytes
         self.total_bytes = self.share_bytes * count
         self._owners = [tensors_of(weight) for weight in weights]
         self._pending: UnshardHandle | None = None
@@ -122,6 +128,28 @@ class ShardedLayer:
         self.wait()
         for owner, name in (each for owners in self._owners for each in owners):
             setattr(owner, name, getattr(owner, name).new_empty(0))
+
+
+def _place(module: nn.Module, parts: Sequence[Tensor], device: torch.device, mesh: DeviceMesh) -> Tensor:
+    """Gives FSDP2's parameters the parts, in one buffer, which is returned: [bytes] uint8 on `device`."""
+    with readable_by_peers(device) if peers_readable(mesh) else nullcontext():
+        buffer = torch.empty(sum(part.nbytes for part in parts), dtype=torch.uint8, device=device)
+    values, start = {}, 0
+    for (name, parameter), part in zip(module.named_parameters(), parts, strict=True):
+        end = start + part.nbytes
+        local = buffer[start:end].copy_(part).view(torch.bfloat16)
+        start = end
+        managed = cast(DTensor, parameter)
+        values[name] = DTensor.from_local(
+            local,
+            managed.device_mesh,
+            managed.placements,
+            run_check=False,
+            shape=managed.shape,
+            stride=managed.stride(),
+        )
+    module.load_state_dict(values, assign=True)
+    return buffer
 
 
 @cache

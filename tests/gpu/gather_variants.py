@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from medqlora.models import sharded
@@ -47,45 +45,10 @@ def gathering_as(variant: str, mesh: DeviceMesh) -> Iterator[None]:
         return
     own, priority, _, peers = VARIANTS[variant]
     stream = torch.cuda.Stream(priority=priority) if own else None
-    before, built = sharded.gathering_stream, sharded.ShardedLayer.__init__
-    group = mesh.get_group(SHARD)
-
-    def build(self: Any, *arguments: Any) -> None:
-        built(self, *arguments)
-        if peers:
-            parts = [part.to_local().view(torch.uint8).flatten() for part in self._module.parameters()]
-            self._module.set_custom_all_gather(PeerCopies(torch.cat(parts), group))
-
+    before = sharded.gathering_stream, sharded.peers_readable
     sharded.gathering_stream = lambda device: stream
-    sharded.ShardedLayer.__init__ = build
+    sharded.peers_readable = lambda mesh: peers
     try:
         yield
     finally:
-        sharded.gathering_stream, sharded.ShardedLayer.__init__ = before, built
-
-
-class PeerCopies:
-    """FSDP2's all-gather of frozen shards by copies out of the other GPUs' memory, which no kernel runs for."""
-
-    def __init__(self, share: Tensor, group: dist.ProcessGroup) -> None:
-        import torch.distributed._symmetric_memory as symmetric
-
-        self._share = symmetric.empty(share.numel(), dtype=torch.uint8, device=share.device)
-        self._share.copy_(share)
-        torch.cuda.synchronize()  # the other GPUs may read it when all have met
-        self._handle = symmetric.rendezvous(self._share, group.group_name)
-        self._peers = [
-            (rank, self._handle.get_buffer(rank, (share.numel(),), torch.uint8))
-            for rank in range(group.size())
-            if rank != group.rank()
-        ]
-
-    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.empty(*size, dtype=dtype, device=device)
-
-    def __call__(
-        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, async_op: bool = False
-    ) -> None:
-        rows = output_tensor.view(torch.uint8).view(group.size(), -1)
-        for rank, share in self._peers:
-            rows[rank].copy_(share)
+        sharded.gathering_stream, sharded.peers_readable = before

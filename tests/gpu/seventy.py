@@ -3,12 +3,12 @@
 import gc
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from gather_variants import gathering_as
+from torch.distributed.device_mesh import init_device_mesh
 
 from medqlora.profiling.case import Case
 from medqlora.profiling.figures import combined
@@ -35,38 +35,36 @@ def case_of(device: torch.device, devices: int, steps: int) -> Case:
     )
 
 
-def measure_all(
-    rank: int, device: torch.device, host: Any, begins: Callable[[], bool], ways: list[str], steps: int
-) -> None:
-    """Two GPUs in each way, and one GPU; as far as the time goes."""
-    rows: dict[str, Any] = {}
-    for way in [*ways[:1], "one GPU", *ways[1:]]:
-        if not begins():
-            break
+class SeventyBillion:
+    """Measures in this process; each process calls `measure` with the same ways in the same order."""
+
+    def __init__(self, rank: int, device: torch.device, host: Any, steps: int) -> None:
+        self.rank, self.device, self.host, self.steps = rank, device, host, steps
+        self.rows: dict[str, Any] = {}
+
+    def measure(self, way: str) -> None:
+        """Two GPUs in a way of `gather_variants`, or "one GPU"."""
         gc.collect()
-        if device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         since = time.monotonic()
         if way == "one GPU":
-            if rank == 0:
-                rows[way] = measure(case_of(device, 1, steps))
-            dist.barrier(host)
+            if self.rank == 0:
+                self.rows[way] = measure(case_of(self.device, 1, self.steps))
+            dist.barrier(self.host)
         else:
-            from torch.distributed.device_mesh import init_device_mesh
-
-            with gathering_as(way, init_device_mesh(device.type, (2,), mesh_dim_names=("shard",))):
-                share = measure_share(case_of(device, 2, steps), rank)
+            mesh = init_device_mesh(self.device.type, (2,), mesh_dim_names=("shard",))
+            with gathering_as(way, mesh):
+                share = measure_share(case_of(self.device, 2, self.steps), self.rank)
             shares: list[Any] = [None, None]
-            dist.all_gather_object(shares, share, group=host)
-            rows[way] = combined(shares)
-        if rank == 0:
-            print(way, f"{time.monotonic() - since:.0f} s", shown(rows[way]), flush=True)
-    two = rows.get(ways[0], {})
-    if rank == 0 and two and "one GPU" in rows:
-        for way in ways:
-            if way in rows:
-                ratio = rows[way]["tokens_per_s"] / rows["one GPU"]["tokens_per_s"]
-                print(f"{way}: {ratio:.3f} times one GPU", flush=True)
+            dist.all_gather_object(shares, share, group=self.host)
+            self.rows[way] = combined(shares)
+        if self.rank == 0:
+            print(f"70B's shape, {way}, {time.monotonic() - since:.0f} s:", shown(self.rows[way]), flush=True)
+            if "one GPU" in self.rows:
+                alone = self.rows["one GPU"]["tokens_per_s"]
+                ratios = {key: round(row["tokens_per_s"] / alone, 3) for key, row in self.rows.items()}
+                print(f"70B's shape, times one GPU: {ratios}", flush=True)
 
 
 def shown(row: Any) -> str:

@@ -24,13 +24,14 @@ import torch
 import torch.distributed as dist
 from gather_variants import VARIANTS, gathering_as, mesh_of
 from profiled import kernel_summary
-from seventy import measure_all
+from seventy import SeventyBillion
 from torch import Tensor
 
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.models import Decoder
+from medqlora.models.peer_gather import peers_readable
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.transformers import checkpoint_activations
 from medqlora.profiling.random_model import add_adapters, build_base
@@ -171,14 +172,19 @@ def main(rank: int, options: argparse.Namespace) -> None:
     )
     mesh, host = sharding_groups(device.type, 2)
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
+    print(f"rank {rank}: the other GPU's memory is readable: {peers_readable(mesh)}", flush=True)
     for name in [] if options.skip_comparison else CASES:
         compare(rank, name, device, mesh, host)
-    if options.seventy:
-        measure_all(
-            rank, device, host, lambda: begins(options, host), options.seventy.split(","), options.steps
-        )
+    seventy = SeventyBillion(rank, device, host, options.steps)
+    ways = options.seventy.split(",") if options.seventy else []
+    for way in [*ways[:1], *(["one GPU"] if ways else [])]:
+        if begins(options, host):
+            seventy.measure(way)
     if options.variants:
         every_way(rank, device, mesh, host, options)
+    for way in ways[1:]:
+        if begins(options, host):
+            seventy.measure(way)
     dist.destroy_process_group()
 
 
