@@ -1,13 +1,15 @@
 """Sharded layers on two GPUs: losses and gradients beside those of whole ones, the time of a pass, and what it holds.
 
-    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy WAY,…] [--steps N] [--begin-by S]
+    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy N] [--steps N] [--begin-by S]
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
-has one more. `--seventy` measures Llama-3-70B's shape on one GPU and on two, in ways of `gather_variants`;
-`--variants` compares and profiles some layers in other ways, "all" in each. Nothing begins after `--begin-by` seconds.
+has one more. `--variants` compares and profiles some layers in the ways of `gather_variants`. `--seventy` then measures
+Llama-3-70B's shape over two in the fastest of them, on one GPU, and in the others. Nothing begins after `--begin-by`
+seconds.
 """
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -85,7 +87,8 @@ def timed(model: Any, decoder: Any, batch: Any, shared: ShardedBase | None, devi
 
 def compare(
     rank: int, name: str, device: torch.device, mesh: Any, host: Any, variant: str = "as the package does"
-) -> None:
+) -> float:
+    """Compares, and returns the milliseconds of a sharded pass; infinite where results differ."""
     engine, tokens, shape = CASES[name]
     if device.type == "cpu":
         shape, tokens = {**shape, **SMALL}, 64
@@ -138,18 +141,27 @@ def compare(
         f"   whole:   {alone}\n   sharded: {together}",
         flush=True,
     )
+    return sharded_ms if set(equal) == {len(expected)} else math.inf
 
 
-def every_way(rank: int, device: torch.device, mesh: Any, host: Any, options: argparse.Namespace) -> None:
-    """Other ways, as far as the time goes; one that fails is told and left."""
+def every_way(
+    rank: int, device: torch.device, mesh: Any, host: Any, options: argparse.Namespace
+) -> list[str]:
+    """Tries ways as far as the time goes, and returns them, the fastest first; one that fails is told and left."""
     wide = next(iter(CASES))
+    taken = {}
     for variant in VARIANTS if options.variants == "all" else options.variants.split(","):
         if not begins(options, host):
-            return
+            break
         try:
-            compare(rank, wide, device, mesh, host, variant)
+            ms = compare(rank, wide, device, mesh, host, variant)
         except Exception as error:
             print(f"rank {rank} {variant}: {type(error).__name__}: {error}"[:1500], flush=True)
+            ms = math.inf
+        slowest = torch.tensor([ms])
+        dist.all_reduce(slowest, dist.ReduceOp.MAX, group=host)
+        taken[variant] = slowest.item()
+    return sorted(taken, key=taken.__getitem__)
 
 
 def begins(options: argparse.Namespace, host: Any) -> bool:
@@ -173,16 +185,13 @@ def main(rank: int, options: argparse.Namespace) -> None:
     mesh, host = sharding_groups(device.type, 2)
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
     print(f"rank {rank}: the other GPU's memory is readable: {peers_readable(mesh)}", flush=True)
-    for name in [] if options.skip_comparison else CASES:
+    for name in [*CASES][1:] if options.variants else CASES:
         compare(rank, name, device, mesh, host)
+    ways = every_way(rank, device, mesh, host, options) if options.variants else ["own"]
+    if rank == 0:
+        print(f"[{time.time() - BEGUN:.0f} s] fastest first: {ways}", flush=True)
     seventy = SeventyBillion(rank, device, host, options.steps)
-    ways = options.seventy.split(",") if options.seventy else []
-    for way in [*ways[:1], *(["one GPU"] if ways else [])]:
-        if begins(options, host):
-            seventy.measure(way)
-    if options.variants:
-        every_way(rank, device, mesh, host, options)
-    for way in ways[1:]:
+    for way in [*ways[:1], "one GPU", *ways[1:]][: options.seventy]:
         if begins(options, host):
             seventy.measure(way)
     dist.destroy_process_group()
@@ -191,9 +200,8 @@ def main(rank: int, options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true")
-    parser.add_argument("--skip-comparison", action="store_true")
     parser.add_argument("--variants", default="", help="of gather_variants, or all")
-    parser.add_argument("--seventy", default="")
+    parser.add_argument("--seventy", type=int, default=0, help="measures of the 70B's shape at most")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--begin-by", type=float, default=1e9)
     parser.add_argument("--port", type=int, default=29551)
