@@ -20,6 +20,7 @@ _WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*`self.log_dict.*",
+    ".*sync_dist=True.*",  # several processes: the scores are the same in each
     "LightningCLI's args parameter is intended.*",
     ".*could not find the monitored key.*",  # a run that ends before its first validation
     ".*across ranks is zero.*",  # a run without validation

@@ -8,8 +8,8 @@ codes stay as they are.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from typing import cast
 
 import torch
@@ -20,10 +20,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import UnshardHandle, fully_shard
 from torch.distributed.tensor import DTensor
 
-from medqlora.compat.torch import in_backward
+from medqlora.compat.torch import in_backward, mapped, readable_by_peers
 from medqlora.models.layers import decoder_layers
+from medqlora.models.peer_gather import PeerGather, peers_readable
 from medqlora.models.quantization import quant_state
-from medqlora.models.weight_shares import Share, cut, packed_weights, place_in, tensors_of
+from medqlora.models.weight_shares import Share, cut, group_of, packed_weights, place_in, tensors_of
 from medqlora.utils.distributed_errors import together
 
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
@@ -40,7 +41,7 @@ class ShardedLayer:
         weights: packed weights, whole, or cut while they were loaded.
         device: where the layer runs.
         mesh: processes, its dimension "shard" those that share the weights; all of them build the layer together.
-        shares: as from `cut_while_loading`.
+        shares: as from `cut_while_loading`; those of these weights are taken out, so that none is held twice.
     """
 
     def __init__(
@@ -51,21 +52,28 @@ class ShardedLayer:
         shares: dict[int, Share] | None = None,
     ) -> None:
         rank, count = place_in(mesh)
-        shares = shares or {}
-        own = [shares.get(id(quant_state(weight))) or cut(weight, rank, count) for weight in weights]
+        shares = {} if shares is None else shares
+        states = [id(quant_state(weight)) for weight in weights]
+        own = [
+            shares.pop(state) if state in shares else cut(weight, rank, count)
+            for state, weight in zip(states, weights, strict=True)
+        ]
         module = nn.Module()
         for number, share in enumerate(own):
             size = share.part.nbytes * count // torch.bfloat16.itemsize
             empty = torch.empty(size, dtype=torch.bfloat16, device="meta")
             module.register_parameter(f"weight{number}", nn.Parameter(empty, requires_grad=False))
         self._module = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-        module.to_empty(device=device)
-        for parameter, share in zip(module.parameters(), own, strict=True):
-            cast(DTensor, parameter).to_local().copy_(share.part.view(torch.bfloat16))
-        self.share_bytes = sum(share.part.nbytes for share in own)
+        shard = _place(module, [share.part for share in own], device, mesh)
+        if peers_readable(mesh):
+            shards, mapping = mapped(shard, group_of(mesh))
+            self._module.set_custom_all_gather(PeerGather(shards, rank, mapping))  # type: ignore[arg-type]  # no public base
+        self.share_bytes = shard.nbytes
         self.total_bytes = self.share_bytes * count
         self._owners = [tensors_of(weight) for weight in weights]
         self._pending: UnshardHandle | None = None
+        self._stream = gathering_stream(device) if device.type == "cuda" else None
+        self._arrived: torch.cuda.Event | None = None
         self._whole = False
         self.gather()
         self.wait()
@@ -82,11 +90,22 @@ class ShardedLayer:
         return self._whole
 
     def gather(self) -> None:
-        """Starts to gather the other processes' shares, unless it has; all processes call it together."""
-        if not self._whole:
+        """Starts to gather the other processes' shares, unless it has; all processes call it together.
+
+        On a GPU FSDP2's copies into its message and out of it run beside the present layer's products.
+        """
+        if self._whole:
+            return
+        if self._stream is None:
             with together():
                 self._pending = self._module.unshard(async_op=True)
-            self._whole = True
+        else:
+            # the memory that it takes may be of a layer that the present stream still reads
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+            with together(), torch.cuda.stream(self._stream):
+                cast(UnshardHandle, self._module.unshard(async_op=True)).wait()
+                self._arrived = self._stream.record_event()
+        self._whole = True
 
     def wait(self) -> None:
         """Waits until the layer can be read; on a GPU the device's stream waits, not the host."""
@@ -94,6 +113,9 @@ class ShardedLayer:
             with together():
                 self._pending.wait()
             self._pending = None
+        if self._arrived is not None:
+            self._arrived.wait()  # the present stream waits
+            self._arrived = None
 
     def release(self) -> None:
         """Frees the gathered weights; on a GPU for kernels launched later."""
@@ -106,6 +128,34 @@ class ShardedLayer:
         self.wait()
         for owner, name in (each for owners in self._owners for each in owners):
             setattr(owner, name, getattr(owner, name).new_empty(0))
+
+
+def _place(module: nn.Module, parts: Sequence[Tensor], device: torch.device, mesh: DeviceMesh) -> Tensor:
+    """Gives FSDP2's parameters the parts, in one buffer, which is returned: [bytes] uint8 on `device`."""
+    with readable_by_peers(device) if peers_readable(mesh) else nullcontext():
+        buffer = torch.empty(sum(part.nbytes for part in parts), dtype=torch.uint8, device=device)
+    values, start = {}, 0
+    for (name, parameter), part in zip(module.named_parameters(), parts, strict=True):
+        end = start + part.nbytes
+        local = buffer[start:end].copy_(part).view(torch.bfloat16)
+        start = end
+        managed = cast(DTensor, parameter)
+        values[name] = DTensor.from_local(
+            local,
+            managed.device_mesh,
+            managed.placements,
+            run_check=False,
+            shape=managed.shape,
+            stride=managed.stride(),
+        )
+    module.load_state_dict(values, assign=True)
+    return buffer
+
+
+@cache
+def gathering_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which all layers of a GPU are gathered, one after another, into memory that is its own."""
+    return torch.cuda.Stream(device)
 
 
 class ShardedBase:
@@ -263,7 +313,7 @@ def share_base(
         device: where it runs.
         mesh: as for `ShardedLayer`.
         host: as for `ShardedBase`.
-        shares: as from `cut_while_loading`.
+        shares: as from `cut_while_loading`; it is empty after.
     """
     modules = decoder_layers(model)
     layers = [ShardedLayer(packed_weights(layer), device, mesh, shares) for layer in modules]

@@ -1,10 +1,12 @@
 """The acceptance of `--trainer.strategy fsdp` on two GPUs of one host.
 
-    python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--tiny]
+    python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--llama DIR] [--parts PART,…] [--tiny]
 
-It measures Llama-3-70B's shape (`bench`), and compares whole fits over two GPUs with fits on one: an 8B base with
-the fused engine and written validation, and a Gemma 2 with the native engine. Everything that it finds is in
-FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it tries itself on a CPU.
+It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with fits on one, side by side: an 8B base
+with the fused engine (`llama-1`, `llama-2`), and a Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2`
+is a fit of the 8B over two with written validation. `bases` writes what the fits need, `found` shows what is there,
+also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it
+tries itself on a CPU.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import medqlora
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: issue 18: GiB of a card, tokens/s of two, of one; distance of the plan; distance of the curves
 GIB, TOKENS_PER_S, SCALING, APART, CURVES = 24, 2400, 1.9, 0.05, 0.002
+PARTS = ["bench", "bases", "llama-1", "llama-2", "gemma-1", "gemma-2"]
 GEMMA = {
     "vocab_size": 128256, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 128, "max_position_embeddings": 4096,
@@ -101,21 +104,12 @@ def fit_words(options: argparse.Namespace, folder: Path, base: Path, *more: str)
 
 
 def fits(commands: Commands, options: argparse.Namespace) -> None:
-    """Four fits side by side: each base on one GPU and over two."""
-    fused = ["--model.engine=fused"] if options.tiny else []
-    fused += ["--trainer.precision=bf16-mixed"]
-    native = ["--trainer.max_steps=20", "--model.generate=false", "--data.micro_batch_tokens=1536"]
-    over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
-    plans = {
-        "llama-1": (commands.folder / "llama", [*fused, "--model.generate=false"], "0"),
-        "gemma-1": (commands.folder / "gemma", native, "1"),
-        "llama-2": (commands.folder / "llama", [*fused, *over_two], None),
-        "gemma-2": (commands.folder / "gemma", [*native, *over_two], None),
-    }
+    """The chosen fits side by side."""
     since = time.monotonic()
     begun = {
         name: commands.begin(name, fit_words(options, commands.folder / f"run-{name}", base, *words), gpus)
-        for name, (base, words, gpus) in plans.items()
+        for name, (base, words, gpus) in fit_plans(options).items()
+        if name in options.parts
     }
     while begun:  # each is kept as it ends: a call may be cut short
         time.sleep(0.5)
@@ -125,7 +119,24 @@ def fits(commands: Commands, options: argparse.Namespace) -> None:
                 keep_fit(commands, name, commands.end(name, process, since))
 
 
-def keep_fit(commands: Commands, name: str, code: int) -> None:
+def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], str | None]]:
+    """Name → (base, words, GPUs) of each fit; the native engine's are shorter."""
+    llama, gemma = options.llama or options.folder / "llama", options.folder / "gemma"
+    fused = ["--model.engine=fused"] if options.tiny else []
+    fused += ["--trainer.precision=bf16-mixed"]
+    scored = [*fused, "--model.generate=false"]
+    native = ["--trainer.max_steps=20", "--model.generate=false", "--data.micro_batch_tokens=1536"]
+    over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
+    return {
+        "llama-1": (llama, scored, "0"),
+        "gemma-1": (gemma, native, None if options.tiny else "0"),
+        "llama-2": (llama, [*scored, *over_two], None),
+        "gemma-2": (gemma, [*native, *over_two], None),
+        "written-2": (llama, [*fused, *over_two], None),
+    }
+
+
+def keep_fit(commands: Commands, name: str, code: int | None) -> None:
     """Keeps what a fit left behind; and beside the other fit of its base, how far the curves are apart."""
     run = commands.folder / f"run-{name}" / "lightning_logs" / "version_0"
     said = [line for line in commands.log(name).splitlines() if line.startswith(SHOWN)]
@@ -151,7 +162,7 @@ def table(found: dict[str, Any]) -> None:
             keys = ("tokens_per_s", "scaling", "peak_reserved_gib", "peak_allocated_gib", "planned_gib",
                     "plan_error", "loss", "failed", "step_s", "quickest_waits")  # fmt: skip
             print(name, {key: row[key] for key in keys if key in row})
-    for name in ("llama-1", "llama-2", "gemma-1", "gemma-2"):
+    for name in ("llama-1", "llama-2", "gemma-1", "gemma-2", "written-2"):
         if name in found:
             values = found[name]
             keys = ("exit_code", "memory_gib", "tokens_per_s_median", "fit_seconds", "validation")
@@ -169,18 +180,22 @@ def table(found: dict[str, Any]) -> None:
         print("reached:", reached)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tiny", action="store_true")
-    options = parser.parse_args()
-    commands = Commands(options.folder)
-    commands.keep("versions", versions())
+def bases(commands: Commands, options: argparse.Namespace) -> None:
+    """Writes those that the fits need and that aren't there."""
     since = time.monotonic()
-    llama = [str(Path(__file__).parent / "random_checkpoint.py"), str(options.folder / "llama")]
-    writing = commands.begin("write", [*llama, str(options.tokenizer), "tiny" if options.tiny else "8b"], "1")
+    writing = None
+    if options.llama is None and not (options.folder / "llama").is_dir():
+        words = [str(Path(__file__).parent / "random_checkpoint.py"), str(options.folder / "llama")]
+        words += [str(options.tokenizer), "tiny" if options.tiny else "8b"]
+        writing = commands.begin("write", words, "1")
+    if not (options.folder / "gemma").is_dir():
+        write_gemma(options.folder / "gemma", options.tokenizer)
+    if writing is not None:
+        commands.end("write", writing, since)
+
+
+def benches(commands: Commands, options: argparse.Namespace) -> bool:
+    """Whether the bench of a small shape ran; the 70B's comes after it."""
     words = [
         "--shape=tiny",
         "--engine=fused",
@@ -191,13 +206,38 @@ def main() -> int:
     smoke = bench(commands, "smoke", *words, *(["--device=cpu"] if options.tiny else []))
     if len(smoke) < 2 or "tokens_per_s" not in smoke[1]:
         print(smoke)
-        return 1  # nothing else would run
+        return False  # nothing else would run
     if not options.tiny:
         hosted = ["--embedding=host", "--head=host", "--checkpointing=offload", "--micro_batch_tokens=2048"]
         bench(commands, "70b", "--engine=fused", "--shape=llama-3-70b", "--steps=8", *hosted)
-    write_gemma(options.folder / "gemma", options.tokenizer)
-    commands.end("write", writing, since)
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--llama", type=Path, help="a checkpoint of the 8B, otherwise a random one is written"
+    )
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    commands = Commands(options.folder)
+    file = options.folder / "fsdp.json"
+    if file.is_file():
+        commands.found = json.loads(file.read_text(encoding="utf-8"))
+    commands.keep("versions", versions())
+    if "bench" in options.parts and not benches(commands, options):
+        return 1
+    if "bases" in options.parts:
+        bases(commands, options)
     fits(commands, options)
+    if "found" in options.parts:
+        for name in fit_plans(options):
+            if (options.folder / f"run-{name}").is_dir() and name not in commands.found:
+                keep_fit(commands, name, None)
     table(commands.found)
     return 0
 

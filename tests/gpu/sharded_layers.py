@@ -1,23 +1,39 @@
-"""Sharded layers on two GPUs: losses and gradients beside those of whole ones, and the time of a pass.
+"""Sharded layers on two GPUs: losses and gradients beside those of whole ones, the time of a pass, and what it holds.
 
-    python tests/gpu/sharded_layers.py [--cpu]
+    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy N] [--steps N] [--begin-by S]
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
-has one more.
+has one more. `--variants` compares and profiles some layers in the ways of `gather_variants`. `--seventy` then measures
+Llama-3-70B's shape over two in the fastest of them, on one GPU, and in the others. Nothing begins after `--begin-by`
+seconds.
 """
 
+import argparse
+import math
+import os
+import statistics
+import subprocess
 import sys
 import time
 from typing import Any
 
+if "RANK" not in os.environ:  # before the heavy imports
+    each = [{**os.environ, "RANK": str(rank), "SINCE": str(time.time())} for rank in range(2)]
+    begun = [subprocess.Popen([sys.executable, *sys.argv], env=environment) for environment in each]
+    sys.exit(max(process.wait() for process in begun))
+
 import torch
 import torch.distributed as dist
+from gather_variants import VARIANTS, gathering_as, mesh_of
+from profiled import kernel_summary
+from seventy import SeventyBillion
 from torch import Tensor
 
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.models import Decoder
+from medqlora.models.peer_gather import peers_readable
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.transformers import checkpoint_activations
 from medqlora.profiling.random_model import add_adapters, build_base
@@ -26,7 +42,7 @@ from medqlora.records import Encoded
 
 WIDE = {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64, "vocab_size": 4096}
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "llama, 70B's layers": ("fused", 2048, {**SHAPES["llama-3-70b"][1], **WIDE, "num_hidden_layers": 6}),
+    "llama, 70B's layers": ("fused", 1920, {**SHAPES["llama-3-70b"][1], **WIDE, "num_hidden_layers": 6}),
     "gemma2": ("native", 512, {
         "model_type": "gemma2", "vocab_size": 4096, "hidden_size": 1024, "intermediate_size": 4096,
         "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 128,
@@ -39,6 +55,7 @@ SMALL = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+BEGUN = float(os.environ["SINCE"])
 
 
 def passes(model: Any, decoder: Any, batches: list[Any]) -> list[Tensor]:
@@ -53,9 +70,9 @@ def passes(model: Any, decoder: Any, batches: list[Any]) -> list[Tensor]:
 
 
 def timed(model: Any, decoder: Any, batch: Any, shared: ShardedBase | None, device: torch.device) -> float:
-    """Milliseconds of a micro-batch's forward and backward."""
+    """Milliseconds of a micro-batch's forward and backward, the median of ten after three."""
     times = []
-    for _ in range(6):
+    for _ in range(13 if device.type == "cuda" else 2):
         if device.type == "cuda":
             torch.cuda.synchronize()
         begun = time.perf_counter()
@@ -65,10 +82,13 @@ def timed(model: Any, decoder: Any, batch: Any, shared: ShardedBase | None, devi
         times.append(time.perf_counter() - begun)
         if shared is not None:
             shared.join()
-    return sorted(times)[2] * 1e3
+    return statistics.median(times[3:] or times) * 1e3
 
 
-def compare(rank: int, name: str, device: torch.device, mesh: Any, host: Any) -> None:
+def compare(
+    rank: int, name: str, device: torch.device, mesh: Any, host: Any, variant: str = "as the package does"
+) -> float:
+    """Compares, and returns the milliseconds of a sharded pass; infinite where results differ."""
     engine, tokens, shape = CASES[name]
     if device.type == "cpu":
         shape, tokens = {**shape, **SMALL}, 64
@@ -82,7 +102,7 @@ def compare(rank: int, name: str, device: torch.device, mesh: Any, host: Any) ->
 
     def decoder(shared: ShardedBase | None) -> Any:
         if engine == "fused":
-            return FusedDecoder(model, checkpointing="offload", shared=shared)
+            return FusedDecoder(model, checkpointing="offload", compile=device.type == "cuda", shared=shared)
         return Decoder(model)
 
     if engine == "native":
@@ -93,35 +113,96 @@ def compare(rank: int, name: str, device: torch.device, mesh: Any, host: Any) ->
         expected = passes(model, whole, batches)
         again = passes(model, whole, batches)
         whole_ms = timed(model, whole, batches[0], None, device)
-        del whole
-        shared = share_base(model, device, mesh, host)
-        sharded = decoder(shared)
-        equal = []
-        for _ in range(3):
-            found = passes(model, sharded, batches)
-            shared.join()
-            equal.append(sum(torch.equal(a, b) for a, b in zip(found, expected, strict=True)))
-        sharded_ms = timed(model, sharded, batches[0], shared, device)
+        alone = kernel_summary(lambda: passes(model, whole, batches[:1]), device) if rank == 0 else ""
+        with gathering_as(variant, mesh):
+            shared = share_base(model, device, mesh_of(variant, mesh), host)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            sharded = decoder(shared)
+            equal = []
+            for _ in range(3):
+                found = passes(model, sharded, batches)
+                shared.join()
+                equal.append(sum(torch.equal(a, b) for a, b in zip(found, expected, strict=True)))
+            sharded_ms = timed(model, sharded, batches[0], shared, device)
+            peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+
+            def one_pass() -> None:
+                passes(model, sharded, batches[:1])
+                shared.join()
+
+            together = kernel_summary(one_pass, device if rank == 0 else torch.device("cpu"))
     repeated = sum(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+    gathers = 2 * len(shared.layers) - 1
     print(
-        f"rank {rank} {name} ({engine}): of {len(expected)} losses and gradients equal: {equal}, a whole model's own "
-        f"repetition {repeated}; ms a micro-batch: whole {whole_ms:.1f}, sharded {sharded_ms:.1f}",
+        f"[{time.time() - BEGUN:.0f} s] rank {rank} {name} ({engine}), {variant}: of {len(expected)} losses and "
+        f"gradients equal: {equal}, a whole model's own repetition {repeated}; ms a micro-batch: whole {whole_ms:.2f}, "
+        f"sharded {sharded_ms:.2f}, {(sharded_ms - whole_ms) / gathers:.3f} a gather; peak {peak:.2f} GiB\n"
+        f"   whole:   {alone}\n   sharded: {together}",
         flush=True,
     )
+    return sharded_ms if set(equal) == {len(expected)} else math.inf
 
 
-def main(rank: int, port: int, cpu: bool) -> None:
-    device = torch.device("cpu") if cpu else torch.device("cuda", rank)
-    if not cpu:
+def every_way(
+    rank: int, device: torch.device, mesh: Any, host: Any, options: argparse.Namespace
+) -> list[str]:
+    """Tries ways as far as the time goes, and returns them, the fastest first; one that fails is told and left."""
+    wide = next(iter(CASES))
+    taken = {}
+    for variant in VARIANTS if options.variants == "all" else options.variants.split(","):
+        if not begins(options, host):
+            break
+        try:
+            ms = compare(rank, wide, device, mesh, host, variant)
+        except Exception as error:
+            print(f"rank {rank} {variant}: {type(error).__name__}: {error}"[:1500], flush=True)
+            ms = math.inf
+        slowest = torch.tensor([ms])
+        dist.all_reduce(slowest, dist.ReduceOp.MAX, group=host)
+        taken[variant] = slowest.item()
+    return sorted(taken, key=taken.__getitem__)
+
+
+def begins(options: argparse.Namespace, host: Any) -> bool:
+    """Whether all processes still have time to begin something."""
+    late = torch.tensor([time.time() - BEGUN > options.begin_by], dtype=torch.int32)
+    dist.all_reduce(late, dist.ReduceOp.MAX, group=host)
+    return not late.item()
+
+
+def main(rank: int, options: argparse.Namespace) -> None:
+    device = torch.device("cpu") if options.cpu else torch.device("cuda", rank)
+    if not options.cpu:
         torch.cuda.set_device(device)
     dist.init_process_group(
-        "gloo" if cpu else "nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+        "gloo" if options.cpu else "nccl",
+        init_method=f"tcp://127.0.0.1:{options.port}",
+        rank=rank,
+        world_size=2,
+        device_id=None if options.cpu else device,
     )
     mesh, host = sharding_groups(device.type, 2)
-    for name in CASES:
+    print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
+    print(f"rank {rank}: the other GPU's memory is readable: {peers_readable(mesh)}", flush=True)
+    for name in [*CASES][1:] if options.variants else CASES:
         compare(rank, name, device, mesh, host)
+    ways = every_way(rank, device, mesh, host, options) if options.variants else ["own"]
+    if rank == 0:
+        print(f"[{time.time() - BEGUN:.0f} s] fastest first: {ways}", flush=True)
+    seventy = SeventyBillion(rank, device, host, options.steps)
+    for way in [*ways[:1], "one GPU", *ways[1:]][: options.seventy]:
+        if begins(options, host):
+            seventy.measure(way)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(main, (29551, "--cpu" in sys.argv), nprocs=2)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--variants", default="", help="of gather_variants, or all")
+    parser.add_argument("--seventy", type=int, default=0, help="measures of the 70B's shape at most")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--begin-by", type=float, default=1e9)
+    parser.add_argument("--port", type=int, default=29551)
+    main(int(os.environ["RANK"]), parser.parse_args())

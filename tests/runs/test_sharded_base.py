@@ -94,6 +94,7 @@ def test_a_spread_base_takes_the_same_steps_and_its_checkpoint_goes_on_with_one_
     said = run("fit", [*words, *SPREAD, *more], 2)
     assert "Engine: fused" in said
     assert "each process keeps" in said
+    assert "sync_dist" not in said
     assert said.count("Generation: each process gathers the whole base") == 1
     straight, spread = (folder / "lightning_logs" / "version_0" for folder in (alone, tmp_path))
     assert_same_run(straight, spread)

@@ -1,5 +1,6 @@
 """Encoded examples to the micro-batches of one optimizer step, packed or padded."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,9 +85,11 @@ class StepBatch(NamedTuple):
 
 
 def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
-    """Indices of `lengths` for each process: longest first, each to the process with the fewest tokens so far.
+    """Indices of `lengths` for each process, with similar sums: no process waits long for another.
 
-    With fewer examples than processes, some shares are empty.
+    Longest first, each to the process with the fewest tokens so far; then the fullest process gives an example to the
+    emptiest, or exchanges one with it, as long as that brings the two closer. With fewer examples than processes, some
+    shares are empty.
     """
     shares: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
@@ -94,7 +97,43 @@ def deal(lengths: Sequence[int], world_size: int) -> list[list[int]]:
         process = loads.index(min(loads))
         loads[process] += lengths[index]
         shares[process].append(index)
-    return [sorted(share) for share in shares]
+    while True:
+        fullest, emptiest = loads.index(max(loads)), loads.index(min(loads))
+        gap = loads[fullest] - loads[emptiest]
+        exchange = _closest_exchange(lengths, shares[fullest], shares[emptiest], gap)
+        if exchange is None:
+            return [sorted(share) for share in shares]
+        given, taken = exchange
+        shares[fullest].remove(given)
+        shares[emptiest].append(given)
+        moved = lengths[given]
+        if taken is not None:
+            shares[emptiest].remove(taken)
+            shares[fullest].append(taken)
+            moved -= lengths[taken]
+        loads[fullest] -= moved
+        loads[emptiest] += moved
+
+
+def _closest_exchange(
+    lengths: Sequence[int], fuller: Sequence[int], emptier: Sequence[int], gap: int
+) -> tuple[int, int | None] | None:
+    """The exchange that leaves the least of `gap` between two shares' sums, as (given, taken); None if none is smaller.
+
+    `taken` is None where the fuller share only gives.
+    """
+    offers: list[tuple[int, int | None]] = [(0, None)]
+    offers += sorted((lengths[index], index) for index in emptier)
+    sizes = [size for size, _ in offers]
+    best, left = None, gap
+    for given in fuller:
+        # 2 (given - taken) as near to the gap as possible
+        place = bisect_left(sizes, lengths[given] - gap // 2)
+        for size, taken in offers[max(0, place - 1) : place + 1]:
+            after = abs(gap - 2 * (lengths[given] - size))
+            if after < left:
+                best, left = (given, taken), after
+    return best
 
 
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:

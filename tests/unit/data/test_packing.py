@@ -1,5 +1,7 @@
 """Micro-batches hold every token once, and loss is taken at the completions alone, however they are cut."""
 
+import random
+import statistics
 from collections import Counter
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from medqlora.data.batching.packing import (
     MicroBatch,
     StepBatch,
+    deal,
     micro_batch,
     pack,
     pad,
@@ -163,6 +166,30 @@ def test_every_process_divides_by_the_whole_steps_completion_tokens(
 def test_processes_finish_together_to_within_one_example(examples: list[Encoded], world_size: int) -> None:
     loads = [step_batch(examples, 50, rank=rank, world_size=world_size).tokens for rank in range(world_size)]
     assert max(loads) - min(loads) <= max(map(length, examples))
+
+
+@given(st.lists(st.integers(1, 900), max_size=12), st.integers(1, 4))
+def test_no_exchange_with_the_emptiest_process_would_relieve_the_fullest(
+    lengths: list[int], world_size: int
+) -> None:
+    shares = deal(lengths, world_size)
+    assert sorted(index for share in shares for index in share) == list(range(len(lengths)))
+    loads = [sum(lengths[index] for index in share) for share in shares]
+    fullest, emptiest = loads.index(max(loads)), loads.index(min(loads))
+    for given_away in shares[fullest]:
+        for taken in [0, *(lengths[index] for index in shares[emptiest])]:
+            moved = lengths[given_away] - taken
+            assert abs(loads[fullest] - loads[emptiest] - 2 * moved) >= loads[fullest] - loads[emptiest]
+
+
+def test_two_processes_share_steps_of_eight_questions_to_within_a_hundredth() -> None:
+    generator = random.Random(0)
+    uneven = []
+    for _ in range(200):
+        lengths = [round(generator.gauss(380, 90)) for _ in range(8)]  # PubMedQA's
+        loads = [sum(lengths[index] for index in share) for share in deal(lengths, 2)]
+        uneven.append(2 * max(loads) / sum(loads) - 1)
+    assert statistics.mean(uneven) < 0.01
 
 
 @pytest.mark.parametrize("packed", [True, False])

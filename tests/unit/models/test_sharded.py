@@ -3,6 +3,7 @@
 FSDP2 frees and gathers its layers as with several; `tests/runs/test_sharded_base.py` has real ones.
 """
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ def test_damaged_scales_are_found_while_a_base_is_read_in_shares(
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(InputError, match="nested_absmax' holds NaN"), cut_while_loading(mesh):
         load(folder)
+
+
+def test_a_share_that_was_cut_while_it_was_read_is_not_held_beside_its_shard(
+    mesh: DeviceMesh, tiny_bases: dict[str, Path]
+) -> None:
+    with cut_while_loading(mesh) as shares:
+        model = load(tiny_bases["llama"])
+    read = [weakref.ref(share.part) for share in shares.values()]
+    assert len(read) == 7 * len(decoder_layers(model))
+    shared = share_base(model, CPU, mesh, None, shares)
+    assert shared.share_bytes
+    assert not [part for part in read if part() is not None]
 
 
 def test_only_a_base_that_is_read_once_is_cut_while_it_is_read(
