@@ -197,7 +197,7 @@ class DecodeEngine:
 
     def free(self, needs: Sequence[int]) -> int:
         """How many rows of these numbers of tokens could begin now, in order; none while others wait."""
-        return 0 if self._waiting else self._room(needs)[0]
+        return 0 if self._waiting else self._fitting(needs)
 
     @torch.no_grad()
     def prefill(

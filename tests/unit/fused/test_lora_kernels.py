@@ -37,7 +37,9 @@ def test_gradients_of_a_groups_adapters_are_added_to_those_before(rank: int) -> 
     of_a = [torch.randn(rank, 96, device=DEVICE) for _ in parts]
     of_b = [torch.randn(outputs, rank, device=DEVICE) for outputs in (128, 64, 64)]
     wanted = [held + 2 * part.t() @ x for held, part in zip(of_a, parts, strict=True)]
-    wanted += [held + y.t() @ part for held, y, part in zip(of_b, dy.split((128, 64, 64), 1), parts, strict=True)]
+    wanted += [
+        held + y.t() @ part for held, y, part in zip(of_b, dy.split((128, 64, 64), 1), parts, strict=True)
+    ]
     add_shared(x, low, of_a, 2.0)
     add_own(dy, low, of_b, [0, 128, 192])
     tolerance = 5e-2 if DEVICE.type == "cuda" else 1e-4  # a GPU multiplies float32 in TF32
