@@ -389,4 +389,4 @@ def test_a_text_model_takes_no_images_and_a_body_gives_its_pixels(live: Served) 
     assert refused.json()["error"]["message"] == "ward reads text alone: leave the images out"
     broken = httpx.post(f"{live.url}/v1/image", content=b"GIF89a", timeout=60, headers=live.headers)
     assert broken.status_code == 422
-    assert broken.json()["error"]["message"].startswith("the image: the GIF image is damaged")
+    assert broken.json()["error"]["message"].startswith("the file: the GIF image is damaged")

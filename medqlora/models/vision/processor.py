@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: bytes of prepared images that are kept, so that an epoch after the first decodes nothing where the set is small
 _KEPT_BYTES = 1 << 30
+#: images that are read at a time
+_THREADS = 8
 
 
 class _ImageProcessor(Protocol):
@@ -93,7 +96,9 @@ class ImageProcessor:
         Raises:
             InputError: an image is gone or was changed.
         """
-        prepared = [self._tensors(slot.image) for slot in slots]
+        images = [slot.image for slot in slots]
+        self._prepare(images)
+        prepared = [self._tensors(image) for image in images]
         device = input_ids.device
         tensors = {
             name: torch.cat([one[name] for one in prepared]).to(device, non_blocking=True)
@@ -121,21 +126,35 @@ class ImageProcessor:
         """Writes `preprocessor_config.json` into a folder."""
         self._processor.save_pretrained(folder)
 
+    def _prepare(self, images: Sequence[ImageFile]) -> None:
+        """Reads the images of a batch that are not kept, several at a time: a GPU waits for them."""
+        files = {image.sha256: image for image in images if not in_memory(image)}
+        missing = [image for digest, image in files.items() if digest not in self._kept]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(len(missing), _THREADS)) as pool:
+                for image, tensors in zip(missing, pool.map(self._read, missing), strict=True):
+                    self._keep(image, tensors)
+
     def _tensors(self, image: ImageFile) -> Mapping[str, Tensor]:
         kept = self._kept.get(image.sha256)
         if kept is not None:
             self._kept.move_to_end(image.sha256)
             return kept
+        tensors = self._read(image)
+        if not in_memory(image):  # of a service's client: kept no longer than the question
+            self._keep(image, tensors)
+        return tensors
+
+    def _read(self, image: ImageFile) -> Mapping[str, Tensor]:
         made = self._processor(images=[read_pixels(image)], return_tensors="pt")
-        tensors = {name: made[name] for name in self.family.inputs}
-        if in_memory(image):  # of a service's client: kept no longer than the question
-            return tensors
+        return {name: made[name] for name in self.family.inputs}
+
+    def _keep(self, image: ImageFile, tensors: Mapping[str, Tensor]) -> None:
         self._kept[image.sha256] = tensors
         self._bytes += _size(tensors)
         while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
-        return tensors
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

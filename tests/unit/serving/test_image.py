@@ -48,4 +48,4 @@ def test_a_large_image_is_scaled_and_stays_small() -> None:
 
 def test_what_is_no_image_is_an_error_in_a_line() -> None:
     found = read_image(b"GET / HTTP/1.1")
-    assert str(found["error"]).startswith("the image is no image: give one of PNG")
+    assert str(found["error"]).startswith("the file is no image: give one of PNG")
