@@ -36,8 +36,10 @@ from medqlora.serving.engines.line import LabelScores, Limit, Line, Loaded, Padd
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
 
-#: tokens of each text under way for which a question waits for others on a GPU, and prompt tokens that wait for none
-GATHER_STEPS, GATHERED_TOKENS = 4, 2048
+#: on a GPU a pass over prompts takes 40 ms at least, up to so many of their tokens: fewer wait for others
+GATHERED_TOKENS = 2048
+#: and at most so many steps of the texts under way, one for two of them
+GATHER_STEPS = 16
 _TOO_LONG = "the question is too long for the memory that is free now"
 
 
@@ -168,7 +170,8 @@ class LocalEngine:
                 self._line.add(prepared)
             elif isinstance(prepared, Failed):
                 emit([prepared])
-        if not self._writing or self._line.due(self._gather_steps, GATHERED_TOKENS):
+        steps = min(self._gather_steps, len(self._writing) // 2)
+        if not self._writing or self._line.due(steps, GATHERED_TOKENS):
             batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
             if batch:
                 self._try(batch, inbox, emit)

@@ -343,8 +343,12 @@ def test_on_a_gpu_a_question_waits_some_tokens_for_others_unless_nothing_is_unde
     monkeypatch.setattr(engine, "_gather_steps", 3)
     passes = prompts_through(engine, monkeypatch)
     inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
-    for number in range(4):
-        inbox.put(job(number, max_new_tokens=8 if number else 12))
+    for number in range(8):
+        inbox.put(job(number, max_new_tokens=12))
+    engine.work(inbox, seen.extend)
+    assert len(passes) == 1
+    for number in range(8, 11):
+        inbox.put(job(number, max_new_tokens=2))
         engine.work(inbox, seen.extend)
     assert len(passes) == 1, "the others gather"
     run(engine, [], inbox)
