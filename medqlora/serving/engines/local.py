@@ -170,6 +170,8 @@ class LocalEngine:
                 self._line.add(prepared)
             elif isinstance(prepared, Failed):
                 emit([prepared])
+            else:
+                emit([Failed(job.id, 404, unknown_model(job.model, self.models))])
         steps = min(self._gather_steps, len(self._writing) // 2)
         if not self._writing or self._line.due(steps, GATHERED_TOKENS):
             batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
@@ -178,11 +180,11 @@ class LocalEngine:
         if self._writing:
             emit(self._continue(inbox))
 
-    def prepare(self, job: Job) -> Waiting | Failed:
-        """The job with its question encoded, which takes longer than a token of all texts."""
+    def prepare(self, job: Job) -> Waiting | Failed | None:
+        """The job with its question encoded, which takes as long as a token of all texts; None for no such model."""
         loaded = self._loaded.get(job.model)
         if loaded is None:
-            return Failed(job.id, 404, unknown_model(job.model, self.models))
+            return None
         try:
             with self._encoding:
                 encoded = loaded.spoken.encode(job)
