@@ -36,7 +36,7 @@ from medqlora.serving.engines.line import LabelScores, Limit, Line, Loaded, Padd
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
 
-#: on a GPU a pass over prompts takes 40 ms at least, up to so many of their tokens: fewer wait for others
+#: on a GPU a pass over prompts takes about 40 ms, up to so many of their tokens: fewer wait for others
 GATHERED_TOKENS = 2048
 #: and at most so many steps of the texts under way, one for two of them
 GATHER_STEPS = 16
