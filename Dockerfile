@@ -14,6 +14,8 @@ COPY medqlora ./medqlora
 COPY configs ./configs
 
 FROM base AS cpu
+# the project itself: its pyproject.toml bounds the versions
+# hadolint ignore=DL3013
 RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu '.[serve]'
 USER 10001:10001
 VOLUME /cache
@@ -30,6 +32,7 @@ FROM base AS cuda
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
+# hadolint ignore=DL3013
 RUN pip install '.[serve]'
 USER 10001:10001
 VOLUME /cache

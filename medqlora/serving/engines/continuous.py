@@ -17,6 +17,8 @@ from medqlora.utils.types import Tokenizer
 NO_MEMORY = "memory"
 #: texts under way that are brought up to date after a step: more take turns, since it takes the time of a pass
 WRITTEN = 16
+#: share of the rows that is free before waiting ones begin
+GATHER = 1 / 16
 #: most prompt tokens that go through the model at once: others' texts wait for as long
 PREFILL_TOKENS = 8192
 
@@ -203,7 +205,9 @@ class ContinuousTexts:
 
     def _limit(self, rows: int) -> None:
         self._at_once = rows
-        self._engine.limit(rows=rows, tokens=self._tokens, prefill_tokens=self.prefill_tokens)
+        # rows that wait for room begin several at once on a GPU
+        gather = GATHER if self._engine.device.type == "cuda" else 0.0
+        self._engine.limit(rows=rows, tokens=self._tokens, prefill_tokens=self.prefill_tokens, gather=gather)
 
     def _leave(self, number: int) -> None:
         del self._requests[number]

@@ -36,8 +36,10 @@ from medqlora.serving.engines.line import LabelScores, Limit, Line, Loaded, Padd
 from medqlora.serving.engines.names import unknown_model
 from medqlora.serving.engines.rows import Row
 
-#: tokens of each text under way for which a question waits for others on a GPU, and prompt tokens that wait for none
-GATHER_STEPS, GATHERED_TOKENS = 4, 2048
+#: on a GPU a pass over prompts takes about 40 ms, up to so many of their tokens: fewer wait for others
+GATHERED_TOKENS = 2048
+#: and at most so many steps of the texts under way, one for two of them
+GATHER_STEPS = 16
 _TOO_LONG = "the question is too long for the memory that is free now"
 
 
@@ -168,18 +170,21 @@ class LocalEngine:
                 self._line.add(prepared)
             elif isinstance(prepared, Failed):
                 emit([prepared])
-        if not self._writing or self._line.due(self._gather_steps, GATHERED_TOKENS):
+            else:
+                emit([Failed(job.id, 404, unknown_model(job.model, self.models))])
+        steps = min(self._gather_steps, len(self._writing) // 2)
+        if not self._writing or self._line.due(steps, GATHERED_TOKENS):
             batch = self._line.batch(self._limit, lambda one: self._left(one, inbox, emit))
             if batch:
                 self._try(batch, inbox, emit)
         if self._writing:
             emit(self._continue(inbox))
 
-    def prepare(self, job: Job) -> Waiting | Failed:
-        """The job with its question encoded, which takes longer than a token of all texts."""
+    def prepare(self, job: Job) -> Waiting | Failed | None:
+        """The job with its question encoded, which takes as long as a token of all texts; None for no such model."""
         loaded = self._loaded.get(job.model)
         if loaded is None:
-            return Failed(job.id, 404, unknown_model(job.model, self.models))
+            return None
         try:
             with self._encoding:
                 encoded = loaded.spoken.encode(job)

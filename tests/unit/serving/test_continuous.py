@@ -1,6 +1,7 @@
 """Texts join and leave between two tokens, and are those of transformers' `generate`, whatever else happens."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -327,9 +328,32 @@ def test_on_a_gpu_a_question_waits_some_tokens_for_others_unless_nothing_is_unde
     monkeypatch.setattr(engine, "_gather_steps", 3)
     passes = prompts_through(engine, monkeypatch)
     inbox, seen = Inbox(), []  # type: tuple[Inbox, list[Event]]
-    for number in range(4):
-        inbox.put(job(number, max_new_tokens=8 if number else 12))
+    for number in range(8):
+        inbox.put(job(number, max_new_tokens=12))
+    engine.work(inbox, seen.extend)
+    assert len(passes) == 1
+    for number in range(8, 11):
+        inbox.put(job(number, max_new_tokens=2))
         engine.work(inbox, seen.extend)
     assert len(passes) == 1, "the others gather"
     run(engine, [], inbox)
     assert len(passes) == 2
+
+
+def test_questions_that_another_thread_has_encoded_are_answered_alike_also_where_their_model_went(
+    engine: LocalEngine, spec: EngineSpec
+) -> None:
+    engine.load("third", spec.adapters["other"])
+    jobs = [job(1), job(2, "third"), job(3, "nobody"), job(4, stop=()), replace(job(5), model="base")]
+    wanted = texts_of(run(engine, [each for each in jobs if each.id != "3"]))
+    inbox = Inbox()
+    with ThreadPoolExecutor(2) as threads:
+        for each, prepared in zip(jobs, threads.map(engine.prepare, jobs), strict=True):
+            inbox.put(each, prepared)
+    engine.unload("third")
+    events = run(engine, [], inbox)
+    assert {(event.id, event.status) for event in events if isinstance(event, Failed)} == {
+        ("2", 404),
+        ("3", 404),
+    }
+    assert texts_of(events) == {name: text for name, text in wanted.items() if name != "2"}
