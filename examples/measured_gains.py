@@ -15,7 +15,8 @@ The design, as it was fixed before seeds 0 and up were run (all trials have diff
   the same 300. Controls: the 300 for as many steps as both stages, and the artificial ones alone.
 - balance: 450 training questions, a tenth of them maybe, as in PubMedQA, in validation and test too.
 - folds, ensemble: five of ten folds of 500 questions. One fold is the mean of the five, not the best of them. Folds
-  also estimate the test accuracy, by out-of-fold answers: the error is compared with that of one fold's validation.
+  also estimate the test accuracy, by out-of-fold answers: the error is compared with that of one fold's validation
+  (root mean square of the five).
 - tune: eight trials of the rate between 1e-4 and 1e-2, judged by validation, against two rates that nobody tuned for
   these trials: 2e-4, the default for large bases, and 3e-3, the demo's.
 - smoothing and averages: one option against the same fit without it.
