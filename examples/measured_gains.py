@@ -31,8 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,7 +63,10 @@ def done(out: Path) -> list[Row]:
     """The rows so far; a line that a kill cut is left out."""
     file = out / "results.jsonl"
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    return [row for line in lines for row in _rows(line)]
+    rows = [row for line in lines for row in _rows(line)]
+    return list(
+        {(row["recipe"], row["seed"]): row for row in rows}.values()
+    )  # once, if two runs did the same
 
 
 def _rows(line: str) -> list[Row]:
@@ -71,6 +74,21 @@ def _rows(line: str) -> list[Row]:
         return list(json.loads(line)["rows"])
     except ValueError:
         return []
+
+
+def hold_to(settings: Mapping[str, object], out: Path) -> None:
+    """Keeps the settings beside the results.
+
+    Raises:
+        SystemExit: the folder has results of other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "settings.json"
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    if not file.exists():
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"--out {out}: its results have other settings ({file}): give another folder")
 
 
 def keep(recipe: Recipe, seed: int, out: Path) -> None:
@@ -203,9 +221,12 @@ def main() -> int:
     )
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    changed = {name: json.loads(value) for name, _, value in (word.partition("=") for word in given.set)}
-    settings = Settings(**changed)
-    given.out.mkdir(parents=True, exist_ok=True)
+    try:
+        words = [word.partition("=") for word in given.set]
+        settings = Settings(**{name: json.loads(value) for name, _, value in words})
+    except (TypeError, ValueError) as error:
+        parser.error(f"--set {' '.join(given.set)}: {error}: give NAME=NUMBER with the names of Settings")
+    hold_to(asdict(settings), given.out)
     if given.job:
         keep(next(one for one in recipes(settings) if one.name == given.job[0]), int(given.job[1]), given.out)
         return 0

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gain_recipes import FOLDS, Options, Recipe, Row, Runner, done_by, tested
-from measured_gains import Job, done, keep, run_jobs
+from measured_gains import Job, done, hold_to, keep, run_jobs
 
 from medqlora.evaluation.statistics.aggregation import spread
 from medqlora.evaluation.statistics.paired import compare
@@ -208,7 +208,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
-    given.out.mkdir(parents=True, exist_ok=True)
+    hold_to(
+        {name: str(getattr(given, name)) for name in ("base", "config", "epochs", "rate", "more")}, given.out
+    )
     if given.job:
         keep(next(one for one in recipes(given) if one.name == given.job[0]), int(given.job[1]), given.out)
         return 0
