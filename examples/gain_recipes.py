@@ -261,7 +261,9 @@ def _balance(settings: Settings) -> list[Recipe]:
 def _rare(folder: Path, settings: Settings, seed: int) -> Options:
     """The sets as files in which `rare_maybe` of the questions are maybe."""
     sizes = {"train": settings.rare, "dev": settings.dev, "test": settings.test}
-    splits = SyntheticTrials(*(2 * size for size in sizes.values()), seed, settings.difficulty).read()
+    splits = SyntheticTrials(
+        2 * settings.rare, 2 * settings.dev, 2 * settings.test, seed, settings.difficulty
+    ).read()
     files: Options = {}
     for name, records in splits._asdict().items():
         rare = round(settings.rare_maybe * sizes[name])
