@@ -128,7 +128,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, out: Path, script: Sequence[str 
                 ended += 1
                 code = job.process.returncode if job.process else 1
                 failed += bool(code)
-                state = f"failed, see {job.log(out)}" if code else "done"
+                state = f"failed, see {job.log(out)}" if code else _figures(job, out)
                 print(
                     f"[{ended}/{len(jobs)}] {job.name}: {state} ({time.time() - job.started:.0f} s)",
                     flush=True,
@@ -142,6 +142,11 @@ def run_jobs(jobs: Sequence[Job], workers: int, out: Path, script: Sequence[str 
             if job.process:
                 job.process.wait()
     return failed
+
+
+def _figures(job: Job, out: Path) -> str:
+    rows = [row for row in done(out) if (row["job"], row["seed"]) == (job.recipe.name, job.seed)]
+    return ", ".join(f"{row['recipe']} {_number(row, 'accuracy'):.3f}" for row in rows if "accuracy" in row)
 
 
 def _started(job: Job, out: Path, script: Sequence[str | Path]) -> Job:
