@@ -16,7 +16,7 @@ The design, as it was fixed before seeds 0 and up were run (all trials have diff
 - balance: 450 training questions, a tenth of them maybe, as in PubMedQA, in validation and test too.
 - folds, ensemble: five of ten folds of 500 questions. One fold is the mean of the five, not the best of them. Folds
   also estimate the test accuracy, by out-of-fold answers: the error is compared with that of one fold's validation
-  (root mean square of the five).
+  (root mean square of the five: the one part that was changed, after two seeds).
 - tune: eight trials of the rate between 1e-4 and 1e-2, judged by validation, against two rates that nobody tuned for
   these trials: 2e-4, the default for large bases, and 3e-3, the demo's.
 - smoothing and averages: one option against the same fit without it.
