@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gain_recipes import FOLDS, Options, Recipe, Row, Runner, done_by, tested
-from measured_gains import Job, done, keep, run_jobs
+from measured_gains import Job, done, hold_to, keep, run_jobs
 
 from medqlora.evaluation.statistics.aggregation import spread
 from medqlora.evaluation.statistics.paired import compare
@@ -118,8 +118,9 @@ def _row(name: str, seed: int, report: Options, folder: Path) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """Each run's figures with intervals, and the paired differences, in Markdown."""
     lines = ["| recipe | seed | accuracy | macro-F1 | yes, no, maybe decided |", "|---|---|---|---|---|"]
+    rows = sorted(rows, key=lambda row: (str(row["recipe"]), int(str(row["seed"]))))
     for row in rows:
-        decided = list(row["decided"])  # type: ignore[call-overload]
+        decided = _texts(row, "decided")
         counts = ", ".join(str(decided.count(label)) for label in YES_NO_MAYBE)
         scores = [f"{row[key]:.3f} {_interval(row[f'{key}_ci95'])}" for key in ("accuracy", "macro_f1")]
         lines.append(f"| {row['recipe']} | {row['seed']} | {' | '.join(scores)} | {counts} |")
@@ -143,8 +144,8 @@ def _paired(rows: Sequence[Row], name: str, against: str) -> list[str]:
     others = {row["seed"]: row for row in rows if row["recipe"] == against}
     for row in (one for one in rows if one["recipe"] == name and one["seed"] in others):
         other = others[row["seed"]]
-        gold, decisions = list(row["gold"]), [list(one["decided"]) for one in (row, other)]  # type: ignore[call-overload]
-        found = compare(gold, *decisions, YES_NO_MAYBE, int(str(row["seed"])))
+        gold, first, second = _texts(row, "gold"), _texts(row, "decided"), _texts(other, "decided")
+        found = compare(gold, first, second, YES_NO_MAYBE, int(str(row["seed"])))
         accuracy = f"{found['difference']:+.3f} {_interval(found['difference_ci95'])}"
         macro = f"{found['macro_f1_difference']:+.3f} {_interval(found['macro_f1_difference_ci95'])}"
         lines.append(
@@ -178,8 +179,12 @@ def _members(row: Row) -> list[str]:
     return lines
 
 
+def _texts(row: Row, key: str) -> list[str]:
+    return [str(text) for text in row[key]]  # type: ignore[attr-defined]
+
+
 def _interval(found: object) -> str:
-    low, high = found  # type: ignore[misc]
+    low, high = (float(bound) for bound in found)  # type: ignore[attr-defined]
     return f"[{low:.3f}, {high:.3f}]"
 
 
@@ -208,7 +213,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
-    given.out.mkdir(parents=True, exist_ok=True)
+    hold_to(
+        {name: str(getattr(given, name)) for name in ("base", "config", "epochs", "rate", "more")}, given.out
+    )
     if given.job:
         keep(next(one for one in recipes(given) if one.name == given.job[0]), int(given.job[1]), given.out)
         return 0

@@ -95,3 +95,11 @@ def test_a_recipe_whose_line_a_kill_cut_is_measured_again(scripts: tuple[Any, An
     first, again = measured_gains.done(tmp_path)
     assert first == {"recipe": "a", "seed": 0}
     assert (again["recipe"], again["seed"], again["job"]) == ("b", 4, "b")
+
+
+def test_results_of_other_settings_are_not_mixed(scripts: tuple[Any, Any], tmp_path: Path) -> None:
+    measured_gains, _ = scripts
+    measured_gains.hold_to({"rate": 1e-3}, tmp_path / "gains")
+    measured_gains.hold_to({"rate": 1e-3}, tmp_path / "gains")
+    with pytest.raises(SystemExit, match="other settings"):
+        measured_gains.hold_to({"rate": 2e-3}, tmp_path / "gains")
