@@ -115,12 +115,7 @@ def build_vectors(
     if search == "faiss":
         check_faiss("--vectors faiss")
     encoder = Encoder(folder, "--embedding", device)
-    model = {
-        "size": encoder.size,
-        "embedding": str(folder.resolve()),
-        "embedding_sha256": digest(folder),
-        "recipe": asdict(encoder.recipe),
-    }
+    model = _model(encoder, folder)
     if query_folder is not None:
         check_folder(query_folder, "--query_embedding")
     vectors, notes = vector_files(index)
@@ -152,6 +147,16 @@ def build_vectors(
     if approximation is not None:
         write_text(notes, json.dumps({**known, "faiss": approximation._asdict()}, indent=2) + "\n")
     return Embedded(count, encoder.size, kept, approximation)
+
+
+def _model(encoder: Encoder, folder: Path) -> dict[str, object]:
+    """What the notes say of the passages' model."""
+    return {
+        "size": encoder.size,
+        "embedding": str(folder.resolve()),
+        "embedding_sha256": digest(folder),
+        "recipe": asdict(encoder.recipe),
+    }
 
 
 def _approximation(index: Path, count: int, search: VectorSearch, progress: Progress) -> Approximation | None:

@@ -34,6 +34,7 @@ def served(answer: Answer) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: two wait for each other
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing is printed."""

@@ -20,7 +20,7 @@ from recorded_http import Recording, Reply, Request, served
 from medqlora.cli import main
 from medqlora.records import Record
 from medqlora.retrieval.documents import Document, Section
-from medqlora.retrieval.embedding import Encoder, digest
+from medqlora.retrieval.embedding import CrossEncoder, Encoder, digest
 from medqlora.retrieval.opening import open_for_search
 from medqlora.retrieval.retriever import Retriever
 from medqlora.retrieval.search import Filters, Hit
@@ -298,6 +298,14 @@ def test_vectors_go_to_the_server_and_both_rankings_are_fused(
         by_words = open_for_search(path, "INDEX", "words")
         assert [hit.passage.ident for hit in by_words.search("pain", 2)] == ["1", "2"]
         by_words.close()
+        cross = save_bert(tmp_path / "cross", labels=1)
+        ordered = open_for_search(path, "INDEX", "words", str(cross), "cpu")
+        scores = CrossEncoder(cross, device="cpu").scores("pain", list(texts.values()))
+        expected = dict(zip(texts, scores, strict=True))
+        found = {hit.passage.ident: hit.score for hit in ordered.search("pain", 2)}
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert list(found) == sorted(expected, key=lambda ident: -expected[ident])
+        ordered.close()
 
 
 @pytest.mark.parametrize(
