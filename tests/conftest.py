@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quick import unsynced
+from quick import undrawn, unsynced
 from tokenizer_families import FAMILIES, family
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: tests use no network
@@ -94,6 +94,15 @@ def no_power_cut() -> Iterator[None]:
     """A run syncs some 40 files, and waits for each; no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
         unsynced(patch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are drawn for the modules that look at them alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "evaluation" and not getattr(request.module, "DRAWN", False):
+            undrawn(patch)
         yield
 
 

@@ -89,8 +89,7 @@ class FusedDecoder:
         cached: int = 0,
         shared: ShardedBase | None = None,
     ) -> None:
-        reason = unsupported(model)
-        if reason is not None:
+        if (reason := unsupported(model)) is not None:
             raise ValueError(f"the fused engine can't run this model: {reason}")
         body, head, config = read_model(model)
         family = FAMILIES.get(config.model_type)

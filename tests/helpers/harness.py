@@ -1,11 +1,8 @@
 """Runs the commands in this process, on tiny bases and small files."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-
-from quick import without_pictures
 
 from medqlora.cli import main
 from medqlora.commands.verbs import run_verb
@@ -78,10 +75,9 @@ progress: {refresh_rate: 0}
     return path
 
 
-def run(verb: str, words: list[str], *, drawn: bool = False) -> Any:
-    """The finished command, with its `trainer` and `model`; only with `drawn` its figures are drawn."""
-    with nullcontext() if drawn else without_pictures():
-        return run_verb([verb, *words])
+def run(verb: str, words: list[str]) -> Any:
+    """The finished command, with its `trainer` and `model`."""
+    return run_verb([verb, *words])
 
 
 def refused(capsys: Any, *words: str, reads: bool = False) -> str:

@@ -23,6 +23,8 @@ with warnings.catch_warnings():  # its copy of html5lib warns of itself
     from tensorboard.plugin_util import markdown_to_safe_html
     from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
+DRAWN = True
+
 
 @pytest.fixture(scope="module")
 def runs(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def runs(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         *options(tiny_bases["llama"], tmp_path_factory.mktemp("run"), dev=9),
         "--trainer.log_every_n_steps=4",
     ]
-    return {verb: run(verb, words, drawn=True) for verb in ("fit", "test")}
+    return {verb: run(verb, words) for verb in ("fit", "test")}
 
 
 def events(cli: Any) -> EventAccumulator:

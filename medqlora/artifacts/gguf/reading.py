@@ -8,6 +8,8 @@ from medqlora.errors import InputError
 #: llama.cpp's number of a file type → bits of a weight that decide the tolerance; others have fewer
 _BITS = {0: 32, 1: 16, 7: 8, 32: 16}
 
+_NOT_NAMED = "not named"
+
 
 class GGUFInfo(NamedTuple):
     """Keys of a GGUF file.
@@ -21,8 +23,8 @@ class GGUFInfo(NamedTuple):
 
     bits: int
     adapter_sha256: str | None
-    architecture: str = "not named"
-    quantization: str = "not named"
+    architecture: str
+    quantization: str
 
 
 def read_info(path: Path, option: str) -> GGUFInfo:
@@ -48,8 +50,8 @@ def read_info(path: Path, option: str) -> GGUFInfo:
     return GGUFInfo(
         16 if kind is None else _BITS.get(int(kind.contents()), 4),
         None if digest is None else str(digest.contents()),
-        GGUFInfo._field_defaults["architecture"] if architecture is None else str(architecture.contents()),
-        GGUFInfo._field_defaults["quantization"] if kind is None else _file_type(int(kind.contents())),
+        _NOT_NAMED if architecture is None else str(architecture.contents()),
+        _NOT_NAMED if kind is None else _file_type(int(kind.contents())),
     )
 
 

@@ -159,9 +159,12 @@ class Columns:
             field: self._mapped[field] if field in self._mapped else self._candidates(field, claimed)
             for field in FIELDS
         }
+        #: whether the ids are a column that numbers the rows of this file
+        self.numbered = False
         if not self._names["id"] and "id" not in self._mapped:
             numbers = [one for one in self._all if key(one) in _NUMBER_KEYS and one not in claimed]
             self._names["id"] = [one for one in numbers if _tells_rows_apart(rows, one)][:1]
+            self.numbered = bool(self._names["id"])
         if "contexts" not in self._mapped:
             questions = self._names["question"][:1]
             self._names["contexts"] = [

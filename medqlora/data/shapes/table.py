@@ -97,6 +97,11 @@ class Table:
         return bool(self._answers and self._answers.columns)
 
     @property
+    def numbered(self) -> bool:
+        """Whether the ids are a column that numbers the rows, and may stand for other rows in another file."""
+        return self._columns.numbered
+
+    @property
     def columns(self) -> list[str]:
         """All columns of the file."""
         return columns_of(self.rows)

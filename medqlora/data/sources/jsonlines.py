@@ -152,7 +152,8 @@ class JSONLines(Source):
         sets: dict[str, list[Record]] = {name: [] for name in self._paths}
         for name, table in tables.items():
             sets[name] = self._records(name, table, skipped[name], remarks, understood[name])
-        if counts_rows(sets["test"]) and counts_rows(sets["train"]):
+        numbered = "test" in tables and tables["test"].numbered
+        if numbered or (counts_rows(sets["test"]) and counts_rows(sets["train"])):
             sets["test"], shared = with_other_ids(sets["test"], [*sets["train"], *sets["dev"]], "#test")
             if shared:
                 remarks.append(

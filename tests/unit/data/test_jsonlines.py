@@ -245,6 +245,13 @@ def test_a_column_of_such_a_name_that_tells_no_rows_apart_is_no_id(put, values):
     assert ids_of(JSONLines(put(named), dev_fraction=0.0)) == ["p0", "p1"]  # a name of an id comes first
 
 
+def test_numbers_of_rows_that_two_files_share_are_not_the_same_question(put):
+    rows = [{"Nr": 1000 + n, **{k: v for k, v in row.items() if k != "id"}} for n, row in enumerate(ROWS)]
+    test = [{**row, "Nr": rows[n]["Nr"]} for n, row in enumerate(others(2)) if row.pop("id")]
+    found = JSONLines(put(rows), test=put(test, "test.jsonl"), dev_fraction=0.0).read()
+    assert [record.id for record in found.test] == ["1000#test", "1001#test"]
+
+
 def ids_of(source):
     return [record.id for record in source.read().train]
 
