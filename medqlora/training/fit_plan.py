@@ -170,8 +170,9 @@ def plan_fit(
     setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
     rows = None if data.eval_batch_size == "auto" else data.eval_batch_size
     # on a GPU the cache takes what the rest leaves, and a text at least
-    room = min((each for each in (memory, data.eval_memory) if each is not None), default=None)
-    chosen = model.generate and setting.decodes and setting.device == "cuda" and room is not None
+    limit = data.eval_memory
+    known = memory is not None or limit is not None
+    chosen = model.generate and setting.decodes and setting.device == "cuda" and known
     least = (1 if chosen else EVAL_ROWS) if rows is None else rows
     work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices)
     budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
@@ -192,8 +193,8 @@ def plan_fit(
         with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
         if memory is None or plan(shape, with_graphs).peak + GRAPHS_OUTSIDE_BYTES <= memory:
             setting = with_graphs
-    if chosen and room is not None and (rows is None or data.eval_memory is not None):
-        setting = with_cache_in(shape, setting, work, room, rows=rows)
+    if chosen and (rows is None or limit is not None):
+        setting = with_cache_in(shape, setting, work, memory, rows=rows, limit=limit)
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 
