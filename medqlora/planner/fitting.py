@@ -35,6 +35,7 @@ class Work(NamedTuple):
         eval_batch_size: maximum number of answers generated together; 0 without generation.
         seed: of the examples' order.
         devices: processes that share each step.
+        questions: tokens of the prompt of each question that an evaluation answers; none for those of the examples.
     """
 
     lengths: Sequence[tuple[int, int]]
@@ -42,6 +43,11 @@ class Work(NamedTuple):
     eval_batch_size: int
     seed: int
     devices: int = 1
+    questions: Sequence[int] = ()
+
+    def texts(self, new_tokens: int) -> list[int]:
+        """Tokens of each question with an answer of so many tokens."""
+        return [prompt + new_tokens for prompt in self.questions or [prompt for prompt, _ in self.lengths]]
 
     @property
     def longest(self) -> int:
@@ -94,7 +100,7 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
     if setting.decodes and work.eval_batch_size:
         rows = work.eval_batch_size
         layout = Layout(rows, given_tokens(rows, micro_batch_tokens, setting.new_tokens))
-        cache = BLOCK * layout.together([prompt + setting.new_tokens for prompt, _ in work.lengths])
+        cache = BLOCK * layout.together(work.texts(setting.new_tokens))
     return replace(
         setting,
         tokens=tokens,
@@ -125,7 +131,7 @@ def with_cache_in(
         rows: most texts at once; None for as many as the memory holds.
         limit: bytes that an evaluation may fill; None for what is free.
     """
-    needs = [prompt + setting.new_tokens for prompt, _ in work.lengths]
+    needs = work.texts(setting.new_tokens)
     rest = plan(shape, replace(setting, cache_tokens=0)).total("generate")
     token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
     tokens = BLOCK * sum(map(blocks_for, needs))

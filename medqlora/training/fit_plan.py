@@ -153,6 +153,7 @@ def plan_fit(
     memory: int | None,
     devices: int = 1,
     shards: int = 1,
+    questions: Sequence[int] = (),
 ) -> FitPlan:
     """Plans a fit; memory decides what is "auto".
 
@@ -165,6 +166,7 @@ def plan_fit(
         memory: bytes that torch may allocate; None plans "auto" without a limit, by the defaults.
         devices: GPUs that share each step.
         shards: GPUs that share one base model; 1 where each has a copy.
+        questions: tokens of the prompt of each validation question; none for those of the examples.
     """
     model, data = options.model, options.data
     setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
@@ -174,7 +176,7 @@ def plan_fit(
     known = memory is not None or limit is not None
     chosen = model.generate and setting.decodes and setting.device == "cuda" and known
     least = (1 if chosen else EVAL_ROWS) if rows is None else rows
-    work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices)
+    work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices, questions)
     budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
     if memory is None:
         budget = budget or DEFAULT_TOKENS

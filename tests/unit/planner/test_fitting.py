@@ -148,6 +148,8 @@ def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_
     assert fused.cache_tokens == 160 + 352  # both texts, in blocks of 16
     many = with_budget(Setting(decodes=True, new_tokens=48), work._replace(lengths=work.lengths * 50), 1000)
     assert many.cache_tokens == 2 * 1000 + 16 * 48
+    few = with_budget(Setting(decodes=True, new_tokens=48), work._replace(questions=[100]), 1000)
+    assert few.cache_tokens == 160  # of the validation questions, where they are known
     assert with_budget(Setting(), work, 10_000).loss_rows == 50 + 20
 
 
