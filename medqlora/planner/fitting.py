@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from medqlora.data.batching.loader import epoch_order
 from medqlora.data.batching.packing import deal, split_by_budget
-from medqlora.fused.decoding.cache import BLOCK
+from medqlora.fused.decoding.cache import BLOCK, blocks_for
 from medqlora.fused.decoding.decode_pass import fastest_rows
 from medqlora.inference.decoding.layout import CACHE_SHARE, MOST_ROWS, Layout, given_tokens
 from medqlora.planner.memory import Setting, plan, recomputed_layers
@@ -35,6 +35,7 @@ class Work(NamedTuple):
         eval_batch_size: maximum number of answers generated together; 0 without generation.
         seed: of the examples' order.
         devices: processes that share each step.
+        questions: tokens of the prompt of each question that an evaluation answers; none for those of the examples.
     """
 
     lengths: Sequence[tuple[int, int]]
@@ -42,6 +43,11 @@ class Work(NamedTuple):
     eval_batch_size: int
     seed: int
     devices: int = 1
+    questions: Sequence[int] = ()
+
+    def texts(self, new_tokens: int) -> list[int]:
+        """Tokens of each question with an answer of so many tokens."""
+        return [prompt + new_tokens for prompt in self.questions or [prompt for prompt, _ in self.lengths]]
 
     @property
     def longest(self) -> int:
@@ -94,7 +100,7 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
     if setting.decodes and work.eval_batch_size:
         rows = work.eval_batch_size
         layout = Layout(rows, given_tokens(rows, micro_batch_tokens, setting.new_tokens))
-        cache = BLOCK * layout.together([prompt + setting.new_tokens for prompt, _ in work.lengths])
+        cache = BLOCK * layout.together(work.texts(setting.new_tokens))
     return replace(
         setting,
         tokens=tokens,
@@ -106,27 +112,40 @@ def with_budget(setting: Setting, work: Work, micro_batch_tokens: int) -> Settin
     )
 
 
-def with_cache_in(shape: Shape, setting: Setting, work: Work, memory: int, *, rows: int | None) -> Setting:
+def with_cache_in(
+    shape: Shape,
+    setting: Setting,
+    work: Work,
+    memory: int | None,
+    *,
+    rows: int | None,
+    limit: int | None = None,
+) -> Setting:
     """`setting` with the decode engine's cache as `cache_limits` chooses it.
 
     Args:
         shape: of the model.
         setting: with a cache for at least one text.
         work: of the run.
-        memory: bytes that torch may allocate in an evaluation.
+        memory: bytes that torch may allocate; None for any number.
         rows: most texts at once; None for as many as the memory holds.
+        limit: bytes that an evaluation may fill; None for what is free.
     """
-    needs = [prompt + setting.new_tokens for prompt, _ in work.lengths]
-    free = memory - plan(shape, replace(setting, cache_tokens=0)).total("generate")
+    needs = work.texts(setting.new_tokens)
+    rest = plan(shape, replace(setting, cache_tokens=0)).total("generate")
     token = 2 * shape.layers * shape.kv_heads * shape.head_dim * setting.width
-    tokens = max(0, int(CACHE_SHARE * free)) // token
+    tokens = BLOCK * sum(map(blocks_for, needs))
+    if memory is not None:
+        tokens = min(tokens, max(0, int(CACHE_SHARE * (memory - rest))) // token)
+    if limit is not None:
+        tokens = min(tokens, max(0, limit - rest) // token)
     if rows is not None:
         tokens = min(tokens, given_tokens(rows, setting.score_tokens, setting.new_tokens))
     layout = Layout(MOST_ROWS if rows is None else rows, tokens)
     most = layout.fitting(needs)
-    if setting.cached < shape.layers and (fewer := fastest_rows(most)) < most:
-        layout = Layout(fewer, tokens)
-    count = min(layout.rows, len(needs))
+    count = most if setting.cached >= shape.layers else fastest_rows(most)
+    if count < most:
+        layout = Layout(count, tokens)
     return replace(
         setting,
         rows=count,

@@ -157,6 +157,7 @@ class StepHooks(CheckpointHooks):
             memory=None if math.isinf(memory) else int(memory),
             devices=self.trainer.world_size,
             shards=1 if self.shared is None else self.shared.shards,
+            questions=[len(example.prompt) for example in data.dev],
         )
         data.budget.settle(planned.micro_batch_tokens)
         say(planned.summary())

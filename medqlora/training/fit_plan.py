@@ -153,6 +153,7 @@ def plan_fit(
     memory: int | None,
     devices: int = 1,
     shards: int = 1,
+    questions: Sequence[int] = (),
 ) -> FitPlan:
     """Plans a fit; memory decides what is "auto".
 
@@ -165,15 +166,17 @@ def plan_fit(
         memory: bytes that torch may allocate; None plans "auto" without a limit, by the defaults.
         devices: GPUs that share each step.
         shards: GPUs that share one base model; 1 where each has a copy.
+        questions: tokens of the prompt of each validation question; none for those of the examples.
     """
     model, data = options.model, options.data
     setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
     rows = None if data.eval_batch_size == "auto" else data.eval_batch_size
     # on a GPU the cache takes what the rest leaves, and a text at least
-    room = min((each for each in (memory, data.eval_memory) if each is not None), default=None)
-    chosen = model.generate and setting.decodes and setting.device == "cuda" and room is not None
+    limit = data.eval_memory
+    known = memory is not None or limit is not None
+    chosen = model.generate and setting.decodes and setting.device == "cuda" and known
     least = (1 if chosen else EVAL_ROWS) if rows is None else rows
-    work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices)
+    work = Work(lengths, data.batch_size, least if model.generate else 0, data.seed, devices, questions)
     budget = None if options.micro_batch_tokens == "auto" else options.micro_batch_tokens
     if memory is None:
         budget = budget or DEFAULT_TOKENS
@@ -192,8 +195,8 @@ def plan_fit(
         with_graphs = replace(setting, graphs=setting.tokens <= LARGEST)
         if memory is None or plan(shape, with_graphs).peak + GRAPHS_OUTSIDE_BYTES <= memory:
             setting = with_graphs
-    if chosen and room is not None and (rows is None or data.eval_memory is not None):
-        setting = with_cache_in(shape, setting, work, room, rows=rows)
+    if chosen and (rows is None or limit is not None):
+        setting = with_cache_in(shape, setting, work, memory, rows=rows, limit=limit)
     return FitPlan(budget, setting, plan(shape, setting), memory, work)
 
 

@@ -148,9 +148,7 @@ class Run:
         )  # fmt: skip
         return predictions
 
-    def planned(
-        self, engine: DecodeEngine, rows: int | None, tokens: int, memory: int | None
-    ) -> float | None:
+    def planned(self, engine: DecodeEngine, rows: int | None, tokens: int, memory: int | None) -> float:
         """GiB of `plan` for a generation, without what only training has."""
         cached = self.layers if engine.decoder.groups[0].kept is not None else 0
         lengths = [(len(each.prompt), len(each.completion)) for each in self.examples.values()]
@@ -158,14 +156,12 @@ class Run:
         setting = Setting(checkpointing="none", cached=cached, new_tokens=NEW, decodes=True)
         shape, setting = Shape.of(self.base.config), with_budget(setting, work, tokens)
         trained = ("optimizer", "gradients")
-        if rows is None and memory is None and DEVICE.type == "cuda":
-            free, _ = torch.cuda.mem_get_info()
-            memory = free + torch.cuda.memory_reserved()
-        if memory is not None:
+        if rows is None or memory is not None:
+            gpu = DEVICE.type == "cuda"
+            free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() if gpu else None
             extra = sum(plan(shape, setting).phases["generate"][part] for part in trained)
-            setting = with_cache_in(shape, setting, work, memory + extra, rows=rows)
-        elif rows is None:
-            return None
+            limit = None if memory is None else memory + extra
+            setting = with_cache_in(shape, setting, work, free, rows=rows, limit=limit)
         parts = plan(shape, setting).phases["generate"]
         return round(sum(size for part, size in parts.items() if part not in trained) / GIB, 2)
 

@@ -5,7 +5,7 @@
 Random weights part early, since the best tokens are close together everywhere; a pretrained model shows how often
 texts part in use. Weights in NF4 and cached, all questions through the rows at once; of transformers also texts with
 another number of rows, which round differently. Prints a JSON line a comparison: equal texts; in bfloat16 a float32
-pass then judges the tokens where texts part (see `partings`). In float32 all texts are equal.
+pass then judges the tokens where the first of them part (see `partings`). In float32 all texts are equal.
 """
 
 import json
@@ -23,6 +23,9 @@ from medqlora.fused import FusedDecoder
 from medqlora.inference.decoding import DecodeEngine, Request
 from medqlora.inference.generation import generate
 from medqlora.models import LoRA, Transformers
+
+#: of the texts that part, those that are judged
+JUDGED = 40
 
 
 def say(**values: Any) -> None:
@@ -76,13 +79,16 @@ class Texts:
         self, name: str, mine: Sequence[list[int]], theirs: Sequence[list[int]], seconds: float
     ) -> list[Parting]:
         """Prints how many texts are equal, and returns where the others part."""
-        prompts = self.prompts[: len(mine)]
-        apart = partings(self.model, self.dtype, prompts, mine, theirs[: len(mine)], end=self.ends[0])
+        equal = sum(one == other for one, other in zip(mine, theirs, strict=False))
         say(
-            texts=name, type=str(self.dtype), compared=len(mine), equal=len(mine) - len(apart),
-            tokens=sum(map(len, mine)), seconds=round(seconds, 1),
+            texts=name, type=str(self.dtype), compared=len(mine), equal=equal, tokens=sum(map(len, mine)),
+            seconds=round(seconds, 1),
         )  # fmt: skip
-        return apart
+        some = [place for place, one in enumerate(mine) if one != theirs[place]][:JUDGED]
+        return partings(
+            self.model, self.dtype, [self.prompts[place] for place in some], [mine[place] for place in some],
+            [theirs[place] for place in some], end=self.ends[0],
+        )  # fmt: skip
 
 
 def main(folder: str, file: str, dtype: str, count: str = "500", new: str = "64", rows: str = "250") -> int:

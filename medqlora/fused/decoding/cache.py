@@ -114,6 +114,7 @@ class KeyValueCache:
         size = (2, self._layers, count, BLOCK, self._heads.keys, self._heads.width)
         # a masked token has the weight 0, and 0 times an uninitialised value may be NaN
         self._all = torch.zeros(size, dtype=self._dtype, device=self._device)
+        self._copies = self._all.new_empty(2, 0)
         self.blocks = blocks
         self._free = list(range(RESERVED + blocks - 1, RESERVED - 1, -1))
         self.version += 1
@@ -207,10 +208,19 @@ class KeyValueCache:
         self._all[1, layer].flatten(0, 1).index_copy_(0, places, values)
 
     def read(self, layer: int, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Copies of the first keys and values of the first slots, [rows, tokens, H_kv, d] each."""
+        """Copies of the first keys and values of the first slots, [rows, tokens, H_kv, d] each.
+
+        On a CPU they are valid until the next call: fresh memory would cost more than the copy.
+        """
         blocks = self.table[:rows, : blocks_for(tokens)].flatten()
-        keys, values = (
-            each[layer].index_select(0, blocks).unflatten(0, (rows, -1)).flatten(1, 2)[:, :tokens]
-            for each in self._all
-        )
+        if self._device.type != "cpu":
+            copies = [each[layer].index_select(0, blocks) for each in self._all]
+        else:
+            if self._copies.shape[1] != len(blocks):
+                self._copies = self._all.new_empty(2, len(blocks), *self._all.shape[3:])
+            copies = [
+                torch.index_select(each[layer], 0, blocks, out=copy)
+                for each, copy in zip(self._all, self._copies, strict=True)
+            ]
+        keys, values = (copy.unflatten(0, (rows, -1)).flatten(1, 2)[:, :tokens] for copy in copies)
         return keys, values

@@ -9,8 +9,9 @@ from medqlora.fused.decoding.cache import BLOCK, blocks_for
 MOST_ROWS = 256
 #: share of a GPU's free memory that the cache takes then
 CACHE_SHARE = 0.85
-#: a cache that has to grow, without being told how far, grows by this factor at least
-_GROWTH = 1.5
+#: a cache that has to grow, without being told how far, grows by this factor at least: each growth costs a copy, and
+#: the graphs' capture
+_GROWTH = 2
 
 
 class Placed(NamedTuple):
@@ -67,7 +68,7 @@ class Layout:
         needed = sum(map(blocks_for, (*active, *wanted[:count])))
         if needed <= blocks:
             return Placed(count, blocks)
-        size = max(needed, expected or round(_GROWTH * blocks))
+        size = max(needed, expected or _GROWTH * blocks)
         if self._blocks is not None:
             size = max(needed, min(size, self._blocks))
         return Placed(count, size)

@@ -39,7 +39,7 @@ def test_the_experiment_is_planned_without_a_gpu_weights_or_network(
     assert (found["engine"], found["checkpointing"], found["steps"]) == ("fused", "offload", 171)
     fit = sum(found["phases"]["fit"].values())
     assert fit / GIB == pytest.approx(6.43, rel=0.05)  # as measured on an H200
-    assert fit < found["peak"] <= 7.4 * GIB  # the answers of an evaluation fill the rest
+    assert fit < found["peak"] <= 7.0 * GIB  # the answers of an evaluation fill the rest
     assert found["fits"]
     assert "published shape of llama-3-8b" in found["notes"][0]
     assert found["full_fine_tuning"]["saved"] > 0.9

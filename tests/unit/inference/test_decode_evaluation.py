@@ -192,10 +192,12 @@ def test_the_cache_stays_within_its_tokens() -> None:
     assert layout.place(0, [], [60, 30, 30]) == (3, 8)
     assert layout.place(0, [], [1000, 30]) == (1, 63)
     assert layout.place(0, [], [30], expected=14) == (1, 14)
-    assert layout.place(8, [60], [20] * 5) == (5, 14)
+    assert layout.place(8, [60], [20] * 5) == (5, 16)
+    assert layout.place(6, [60], [20] * 2) == (2, 12)
     assert layout.place(12, [60], [20] * 9) == (6, 16)
     assert layout.place(8, [60], [20] * 2) == (2, 8)  # no copy for blocks that there are
-    assert layout.place(8, [60], [70]) == (1, 12)  # half as much again
+    assert layout.place(5, [60], [70]) == (1, 10)  # twice as much
+    assert Layout(8, 0).place(0, [], [60, 60]) == (1, 4)  # no memory is left, and one at least is written
     assert layout.place(16, [60] * 4, [10]) == (0, 16)
 
 

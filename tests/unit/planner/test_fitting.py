@@ -148,6 +148,8 @@ def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_
     assert fused.cache_tokens == 160 + 352  # both texts, in blocks of 16
     many = with_budget(Setting(decodes=True, new_tokens=48), work._replace(lengths=work.lengths * 50), 1000)
     assert many.cache_tokens == 2 * 1000 + 16 * 48
+    few = with_budget(Setting(decodes=True, new_tokens=48), work._replace(questions=[100]), 1000)
+    assert few.cache_tokens == 160  # of the validation questions, where they are known
     assert with_budget(Setting(), work, 10_000).loss_rows == 50 + 20
 
 
@@ -155,15 +157,22 @@ def test_answers_are_written_as_many_at_once_as_the_budget_holds_of_the_longest_
 def test_a_cache_in_a_given_memory_leaves_what_the_rest_needs(shape: Shape, rows: int | None) -> None:
     work = Work([(300, 50), (800, 20)] * 200, batch_size=8, eval_batch_size=1, seed=0)
     setting = with_budget(Setting(decodes=True, new_tokens=64), work, 2048)
-    caches = []
-    for gib in (6, 8, 10, 24):
+    caches, counts = [], []
+    for gib in (6, 8, 16, 24):
         made = with_cache_in(shape, setting, work, gib * GIB, rows=rows)
+        limited = with_cache_in(shape, setting, work, 80 * GIB, rows=rows, limit=gib * GIB)
         caches.append(made.cache_tokens)
-        planned = plan(shape, made)
-        least = 864  # the longest text alone
-        assert planned.total("generate") <= gib * GIB or made.cache_tokens == least
-        assert made.rows == (256 if rows is None else rows)
+        counts.append(made.rows)
+        assert (
+            made.cache_tokens <= limited.cache_tokens
+        )  # a limit is used up, of all memory a share stays free
+        for each in (made, limited):
+            least = 864  # the longest text alone
+            assert plan(shape, each).total("generate") <= gib * GIB or each.cache_tokens == least
     assert caches == sorted(caches)
     assert caches[0] < caches[1]
     if rows:
         assert caches[-1] == 2 * 2048 + 32 * 64  # as without a limit
+    else:
+        assert counts[2] == 64  # NF4: more rows are faster from three times as many on
+        assert counts[3] > 192

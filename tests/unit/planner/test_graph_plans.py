@@ -109,7 +109,7 @@ def test_the_texts_of_an_evaluation_fill_the_memory_or_what_the_user_gives() -> 
         planned(80, graphs="off", generate=True, data={"eval_memory_gib": gib}).setting
         for gib in (1, 6.6, 60)
     ]
-    assert [each.rows for each in numbers] == [16, 16, 16]
+    assert [each.rows for each in numbers] == [1, 5, 12]
     assert numbers[0].cache_tokens == 384
     assert numbers[0].cache_tokens < numbers[1].cache_tokens < numbers[2].cache_tokens
-    assert numbers[2] == planned(80, graphs="off", generate=True).setting
+    assert numbers[2].cache_tokens == planned(80, graphs="off", generate=True).setting.cache_tokens
