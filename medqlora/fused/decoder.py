@@ -112,9 +112,8 @@ class FusedDecoder:
         self.window = family.window(config)
         windows = layer_windows(config, self.window)
         self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
-        if isinstance(checkpointing, str):
-            checkpointing = 0 if checkpointing == "none" else count
-        self.recomputed = min(checkpointing, count - 1)
+        asked = checkpointing if isinstance(checkpointing, int) else count * (checkpointing != "none")
+        self.recomputed = min(asked, count - 1)
         self.layers = [
             Layer(
                 module,
