@@ -44,6 +44,7 @@ class AttentionSaved(NamedTuple):
         attended: the attention's output and state.
         low: the input of each group times Aᵀ.
         raw_q, raw_k: q and k before norm and rotation; None without head norms.
+        normed: [T, D], the input of the groups; None where the backward computes it again.
     """
 
     q: Tensor
@@ -53,6 +54,7 @@ class AttentionSaved(NamedTuple):
     low: tuple[Tensor, ...]
     raw_q: Tensor | None
     raw_k: Tensor | None
+    normed: Tensor | None
 
 
 class Projected(NamedTuple):
@@ -62,6 +64,7 @@ class Projected(NamedTuple):
         q, k, v: [Q, H, d] and [T, H_kv, d]; q and k rotated, v a view.
         lows: the input of each group times Aᵀ.
         raw_q, raw_k: q and k before norm and rotation; without a norm they are rotated in place.
+        normed: the input of the last group.
     """
 
     q: Tensor
@@ -70,6 +73,7 @@ class Projected(NamedTuple):
     lows: tuple[Tensor, ...]
     raw_q: Tensor
     raw_k: Tensor
+    normed: Tensor
 
 
 class AttentionHalf:
@@ -81,6 +85,7 @@ class AttentionHalf:
         heads: of their outputs.
         seed: the offset of its groups' dropout seeds from the pass's seed.
         window: tokens that a query sees, itself included; None for all before it. The backward has no window.
+        keeps: saves the norm's output for the backward, unless q is a group of its own.
     """
 
     def __init__(
@@ -90,7 +95,10 @@ class AttentionHalf:
         heads: Heads,
         seed: int,
         window: int | None = None,
+        *,
+        keeps: bool = False,
     ) -> None:
+        self.keeps = keeps and len(groups) == 1
         self.groups = list(groups)
         self.norm_weight, self.eps = norm
         self.heads = heads
@@ -118,7 +126,7 @@ class AttentionHalf:
         functions.rms_norm(x, self.norm_weight, self.eps, normed, copy)
         seeds = self._seeds(step.seed)
         if selection is None:
-            out, low = self.groups[0].forward(operand, seeds[0])
+            out, low = self.groups[0].forward(operand, seeds[0], kept=self.keeps)
             raw_q, raw_kv = out.split((heads.queries * heads.width, 2 * heads.keys * heads.width), 1)
             lows: tuple[Tensor, ...] = (low,)
         else:
@@ -136,11 +144,11 @@ class AttentionHalf:
                 both = [out[:, : -heads.keys * heads.width].unflatten(1, (-1, heads.width))]
             for part, c, s in zip(both, (cos, step.cos), (sin, step.sin), strict=False):
                 functions.rotate(part, c, s, None, heads.eps, part)
-            return Projected(raw_q, raw_k, raw_v, lows, raw_q, raw_k)
+            return Projected(raw_q, raw_k, raw_v, lows, raw_q, raw_k, normed)
         q, k = (torch.empty_like(part, memory_format=torch.contiguous_format) for part in (raw_q, raw_k))
         functions.rotate(raw_q, cos, sin, heads.q_norm, heads.eps, q)
         functions.rotate(raw_k, step.cos, step.sin, heads.k_norm, heads.eps, k)
-        return Projected(q, k, raw_v, lows, raw_q, raw_k)
+        return Projected(q, k, raw_v, lows, raw_q, raw_k, normed)
 
     def forward(
         self, x: Tensor, step: Step, out: Tensor | None = None, copy: Tensor | None = None
@@ -149,12 +157,19 @@ class AttentionHalf:
 
         `out` may receive them, and `copy` becomes a copy of x.
         """
-        q, k, v, lows, raw_q, raw_k = self.project(x, step, copy)
+        q, k, v, lows, raw_q, raw_k, normed = self.project(x, step, copy)
         normed_heads = self.heads.q_norm is not None
         place = None if out is None else out.unflatten(1, q.shape[1:])
         attended = attend(q, k, v, self._bounds(step)[1], self.window, place)
         saved = AttentionSaved(
-            q, k, v, attended, lows, raw_q if normed_heads else None, raw_k if normed_heads else None
+            q,
+            k,
+            v,
+            attended,
+            lows,
+            raw_q if normed_heads else None,
+            raw_k if normed_heads else None,
+            normed if self.keeps else None,
         )
         return attended.out.flatten(1) if out is None or attended.out is not place else out, saved
 
@@ -194,8 +209,10 @@ class AttentionHalf:
             turns(d_q, cos, sin, saved.raw_q, heads.q_norm, heads.eps, places[0])
             turns(d_k, step.cos, step.sin, saved.raw_k, heads.k_norm, heads.eps, places[1])
             places[2].copy_(d_v)
-        normed = torch.empty_like(x)
-        functions.rms_norm(x, self.norm_weight, self.eps, normed)
+        normed = saved.normed
+        if normed is None:
+            normed = torch.empty_like(x)
+            functions.rms_norm(x, self.norm_weight, self.eps, normed)
         gradients: list[Tensor | None] = []
         result: Tensor | None = None
         # k|v first: its input gradient covers every token, and q's is added at some rows

@@ -10,7 +10,7 @@ from medqlora.fused.kernels.attention import Segments
 from medqlora.fused.kernels.elementwise import IGNORED
 
 #: tokens of a micro-batch up to which graphs save more time than padding takes: measured on an H200
-LARGEST = 8192
+LARGEST = 5120
 #: (share of the largest micro-batch, multiple): above that share, tokens are padded to a multiple. Most micro-batches
 #: are nearly full, and few sizes are enough for the others. Products over a multiple of 128 rows are no slower than
 #: those over 64 rows less.

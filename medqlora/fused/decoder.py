@@ -111,6 +111,9 @@ class FusedDecoder:
         self._shared = shared
         self.window = family.window(config)
         windows = layer_windows(config, self.window)
+        self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
+        asked = checkpointing if isinstance(checkpointing, int) else count * (checkpointing != "none")
+        self.recomputed = min(asked, count - 1)
         self.layers = [
             Layer(
                 module,
@@ -119,15 +122,12 @@ class FusedDecoder:
                 last=index == count - 1,
                 dtype=self.dtype,
                 cached=index >= count - cached,
+                keeps=index >= max(self.recomputed, count - cached),
                 window=windows[index],
                 gathered=nullcontext if shared is None else partial(shared.use, index),
             )
             for index, module in enumerate(body.layers)
         ]
-        self._recomputed_keep: Keep = "offload" if checkpointing == "offload" else "input"
-        if isinstance(checkpointing, str):
-            checkpointing = 0 if checkpointing == "none" else count
-        self.recomputed = min(checkpointing, count - 1)
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")

@@ -6,7 +6,6 @@ diagonal. Then y = x Wᵀ + (x Aᵀ) Bᵀ is one product [x | x Aᵀ] [W | B]ᵀ
 with room for B beside it or A below it. The forward saves inputs; the backward dequantizes W again.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from medqlora.compat.torch import addmm_out, foreach_add_, foreach_mul_
+from medqlora.fused.kernels.adding import add_in_one_launch
 from medqlora.fused.kernels.dequantize import FourBit, Linear4bit
 from medqlora.fused.kernels.dropout import drop, drop_on_device
 from medqlora.fused.seeds import DeviceSeed, Seed
 
-LORA_KERNELS = False
 #: rows of operands begin at multiples of this many values: 128 bytes in 16 bits
 ROW_MULTIPLE = 64
 #: a group's ranks are padded to a multiple of this: 16 bytes, the alignment of a half-precision operand's rows
@@ -116,21 +115,10 @@ class Group:
         else:
             self.down = torch.zeros(self.ranks, self.inputs, device=device, dtype=dtype)
             self.up = torch.zeros(self.outputs, self.ranks, device=device, dtype=dtype)
-        self._alike = self._all_alike()
         self.bias = self._bias(dtype)
         self.active = True
         #: in a pass over rows with different adapters: their LoRA; `active` is then false
         self.by_row: AddsLoRA | None = None
-
-    def _all_alike(self) -> bool:
-        """Whether every layer has an adapter of the same rank and scaling, as the kernels of its gradients need it."""
-        kinds = {(adapter.a.shape[0], adapter.scaling) for adapter, _, _ in self.adapters}
-        return (
-            len(kinds) == 1
-            and len(self.adapters) == len(self.projections) <= 3
-            and all(start % 64 == 0 for _, start, _ in self.adapters)
-            and importlib.util.find_spec("triton") is not None
-        )
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
         biases = [each.linear.bias for each in self.projections]
@@ -181,6 +169,7 @@ class Group:
         *,
         spare: bool = False,
         tailed: bool = False,
+        kept: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -191,6 +180,7 @@ class Group:
             spare: the outputs may overwrite `residual`.
             tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
                 overwrite them with their gradient; takes no residual.
+            kept: the caller keeps x, and x Aᵀ is a view of its tail.
         """
         low = x[:, self.inputs :]
         if self.tail:
@@ -212,7 +202,7 @@ class Group:
             )
         if self.by_row is not None:
             self.by_row.add_to(y[:, : self.outputs], x[:, : self.inputs])
-        return y, low.clone(memory_format=torch.contiguous_format)
+        return y, low if kept else low.clone(memory_format=torch.contiguous_format)
 
     def compress(self, x: Tensor, seed: Seed | None, out: Tensor) -> None:
         """Writes x Aᵀ to `out` [T, tail]; with dropout, each adapter masks x by itself."""
@@ -280,14 +270,6 @@ class Group:
 
     def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
         """Adds the gradients of `parameters` to `.grad`."""
-        if LORA_KERNELS and self._alike:
-            from medqlora.fused.kernels.triton_lora import add_own, add_shared
-
-            own = [held_gradient(adapter.b) for adapter, _, _ in self.adapters]
-            add_own(dy[:, : self.outputs], low, own, [start for _, start, _ in self.adapters])
-            shared = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
-            add_shared(x, dy[:, self.outputs :], shared, self.adapters[0][0].scaling)
-            return
         for adapter, start, rank in self.adapters:
             ranks = slice(rank, rank + adapter.a.shape[0])
             outputs = dy[:, start : start + adapter.b.shape[0]]
@@ -301,11 +283,10 @@ class Group:
         down = product(d_low.t(), x)  # reads x once for all adapters
         targets = [held_gradient(adapter.a) for adapter, _, _ in self.adapters]
         sources = [down[rank : rank + adapter.a.shape[0]] for adapter, _, rank in self.adapters]
-        factor = first.scaling
-        if any(adapter.scaling != factor for adapter, _, _ in self.adapters):
-            foreach_mul_(sources, [adapter.scaling for adapter, _, _ in self.adapters])
-            factor = 1.0
-        foreach_add_(targets, sources, alpha=factor)
+        factors = [adapter.scaling for adapter, _, _ in self.adapters]
+        if not add_in_one_launch(targets, sources, factors):
+            foreach_mul_(sources, factors)
+            foreach_add_(targets, sources)
 
     # ---- both --------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Layer:
         last: the last layer: q, and everything after the attention, run at the selected rows only.
         dtype: of the computation.
         cached: its weights stay dequantized.
+        keeps: saves the norms' outputs for the backward: less work for more memory.
         window: of its attention, see `AttentionHalf`.
         gathered: a context in which a sharded base's layer has all its weights, for forward and backward.
     """
@@ -48,6 +49,7 @@ class Layer:
         last: bool,
         dtype: torch.dtype,
         cached: bool = False,
+        keeps: bool = False,
         window: int | None = None,
         gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
@@ -69,10 +71,10 @@ class Layer:
         )
         seed = index * _SEEDS_PER_LAYER
         groups = (group(*qkv[:1]), group(*qkv[1:])) if last else (group(*qkv),)
-        self.first = AttentionHalf(groups, read_norm(module.input_layernorm), heads, seed, window)
-        self.second = MLPHalf(
-            group(*o), group(*gate_up), group(*down), read_norm(module.post_attention_layernorm), seed + 3
-        )
+        norm = read_norm(module.input_layernorm)
+        self.first = AttentionHalf(groups, norm, heads, seed, window, keeps=keeps)
+        norm = read_norm(module.post_attention_layernorm)
+        self.second = MLPHalf(group(*o), group(*gate_up), group(*down), norm, seed + 3, keeps=keeps)
         self.index = index
         self.last = last
         self.gathered = gathered
@@ -213,13 +215,13 @@ def _add(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None])
 
 
 def _flatten(first: AttentionSaved, second: HalfSaved) -> list[Tensor | None]:
-    q, k, v, attended, low, raw_q, raw_k = first
+    q, k, v, attended, low, *others = first
     padded = low if len(low) == 2 else (*low, None)
-    return [q, k, v, *attended, *padded, raw_q, raw_k, *second]
+    return [q, k, v, *attended, *padded, *others, *second]
 
 
 def _unflatten(flat: list[Tensor]) -> tuple[AttentionSaved, HalfSaved]:
-    q, k, v, out, logsumexp, random_state, low, low_kv, raw_q, raw_k, *second = flat
+    q, k, v, out, logsumexp, random_state, low, low_kv, raw_q, raw_k, normed, *second = flat
     lows = (low,) if low_kv is None else (low, low_kv)
-    first = AttentionSaved(q, k, v, Attended(out, logsumexp, random_state), lows, raw_q, raw_k)
+    first = AttentionSaved(q, k, v, Attended(out, logsumexp, random_state), lows, raw_q, raw_k, normed)
     return first, HalfSaved(*second)

@@ -19,6 +19,7 @@ class HalfSaved(NamedTuple):
         gate_up: [R, 2 F + tail]: the backward overwrites it with its gradient.
         low_o, low_gate_up: [R, ranks].
         low_down: [R, ranks]; None if down_proj didn't run.
+        normed: [R, D], gate|up's input; None where the backward computes it again.
     """
 
     attended: Tensor
@@ -27,6 +28,7 @@ class HalfSaved(NamedTuple):
     low_o: Tensor
     low_gate_up: Tensor
     low_down: Tensor | None
+    normed: Tensor | None
 
 
 class MLPHalf:
@@ -36,9 +38,20 @@ class MLPHalf:
         o, gate_up, down: the weight groups.
         norm: the weight [D] and epsilon of the norm before gate|up.
         seed: the offset of its groups' dropout seeds from the pass's seed.
+        keeps: saves the norm's output for the backward.
     """
 
-    def __init__(self, o: Group, gate_up: Group, down: Group, norm: tuple[Tensor, float], seed: int) -> None:
+    def __init__(
+        self,
+        o: Group,
+        gate_up: Group,
+        down: Group,
+        norm: tuple[Tensor, float],
+        seed: int,
+        *,
+        keeps: bool = False,
+    ) -> None:
+        self.keeps = keeps
         self.o, self.gate_up, self.down = o, gate_up, down
         self.norm_weight, self.eps = norm
         self._seed = seed
@@ -75,15 +88,19 @@ class MLPHalf:
         """
         seed_o, seed_gate_up, seed_down = self._seeds(seed)
         rows = x.shape[0]
+        shared = operand is not None
         if operand is None:
             operand = self.o.operand(rows, x)
             operand[:, : self.o.inputs].copy_(attended)
-        middle, low_o = self.o.forward(operand, seed_o, x, spare=spare)
+        middle, low_o = self.o.forward(operand, seed_o, x, spare=spare, kept=shared)
         operand = self.gate_up.operand(rows, x)
         residual = torch.empty_like(middle) if full else None
-        functions.rms_norm(middle, self.norm_weight, self.eps, operand[:, : self.gate_up.inputs], residual)
-        gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True)
-        saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None)
+        normed = operand[:, : self.gate_up.inputs]
+        functions.rms_norm(middle, self.norm_weight, self.eps, normed, residual)
+        gate_up, low_gate_up = self.gate_up.forward(operand, seed_gate_up, tailed=True, kept=self.keeps)
+        kept = normed if self.keeps else None
+        saved = HalfSaved(attended, middle, gate_up, low_o, low_gate_up, None, kept)
+        del normed, operand, kept  # before the next operand is allocated
         if not full:
             return middle, saved
         operand = self.down.operand(rows, x)
@@ -134,8 +151,10 @@ class MLPHalf:
         del product, gradient
         self.gate_up.compress_gradient(d_gate_up)
         d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
-        normed = torch.empty_like(saved.middle)
-        functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
+        normed = saved.normed
+        if normed is None:
+            normed = torch.empty_like(saved.middle)
+            functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
         of_gate_up = self.gate_up.weight_gradients(
             d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate
         )

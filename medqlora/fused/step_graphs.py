@@ -232,6 +232,7 @@ class StepGraphs:
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
         inputs, pinned = self._inputs(bucket), self._reserve(bucket.tokens)
+        self._decoder.refresh(self._decoder.adapters_on)  # finds its tensors, which no capture can do
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream), torch.autocast("cuda", enabled=False), _no_collection():

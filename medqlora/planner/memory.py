@@ -304,6 +304,9 @@ def activation_bytes(shape: Shape, setting: Setting) -> int:
     last = token + 2 * shape.kv_heads * shape.head_dim * setting.width
     transient = setting.width * (shape.intermediate + 3 * shape.hidden) + (layer if recomputed else 0)
     kept = (shape.layers - 1 - recomputed) * layer + recomputed * saved_input + last + transient
+    # layers with cached weights keep the outputs of their norms too
+    normed = max(0, min(setting.cached, shape.layers - recomputed) - 1)
+    kept += normed * 2 * _up(shape.hidden, ROW_MULTIPLE) * setting.width
     return setting.tokens * kept + setting.loss_rows * layer
 
 

@@ -318,7 +318,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where everything is written; needs 8 GB for the 8b shape")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the Llama-3 tokenizer")
     parser.add_argument("--data", type=Path, required=True, help="PubMedQA's ori_pqal.json")
-    parser.add_argument("--shape", choices=("8b", "tiny"), default="8b")
+    parser.add_argument("--shape", choices=("8b", "small", "tiny"), default="8b")
     parser.add_argument("--samples", type=int, default=120, help="training questions of the short fits")
     stages = f"of {', '.join(STAGES)}; A+B runs both at once"
     parser.add_argument("--stages", nargs="+", default=list(STAGES), help=stages)

@@ -292,6 +292,13 @@ def hosted(bench: Bench, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return run()
 
 
+def smallest(bench: Bench, count: int, budget: int) -> dict[str, Any]:
+    """Embedding and head on the host as well: the least memory that trains."""
+    to_host(bench.model, embedding=not bench.hosted, head=True)
+    bench.hosted = True
+    return timed(bench, bench.batches(count, budget), graphs=None, tokens=budget, checkpointing="offload")
+
+
 def profile(bench: Bench, budget: int, top: int, **options: Any) -> dict[str, Any]:
     """Milliseconds of the kernels of a step, those that take the most first."""
     free()
@@ -347,6 +354,7 @@ def all_cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         "8k_offload_profile": lambda: profile(bench, large, 30, graphs=None, checkpointing="offload"),
         # the last: the embedding stays on the host
         "2k_hosted": lambda: hosted(bench, lambda: speed(bench, count, small, None, checkpointing="offload")),
+        "smallest": lambda: smallest(bench, count // 2, small),
         "equal_hosted": lambda: hosted(
             bench, lambda: equal(bench, count // 2, small, checkpointing="offload")
         ),

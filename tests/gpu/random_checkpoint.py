@@ -1,6 +1,6 @@
 """A checkpoint of a given shape with random weights, quantized to NF4, without ever holding it in 16 bits.
 
-    python tests/gpu/random_checkpoint.py FOLDER TOKENIZER_FOLDER {8b|tiny}
+    python tests/gpu/random_checkpoint.py FOLDER TOKENIZER_FOLDER {8b|small|tiny}
 
 The files are as bitsandbytes' own: `weight` packed, with `absmax`, `quant_map`, their nested forms and the
 quantization state beside it.
@@ -19,6 +19,8 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 SHAPES = {
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
            "num_key_value_heads": 8},
+    "small": {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8,
+              "num_key_value_heads": 4},
     "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8,
              "num_key_value_heads": 2},
 }  # fmt: skip

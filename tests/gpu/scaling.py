@@ -31,7 +31,8 @@ def scaling(acceptance: Any) -> dict[str, Any]:
 
 def whole(acceptance: Any, devices: Sequence[int] = (1, 2)) -> dict[str, Any]:
     """A whole fit as shipped with the settings of a large GPU, on one GPU, and on two."""
-    result = _fits(acceptance, "whole", "transformers", "--progress.refresh_rate=0", devices=devices)
+    options = ("--progress.refresh_rate=0", "--trainer.log_every_n_steps=10")
+    result = _fits(acceptance, "whole", "transformers", *options, devices=devices)
     for count in devices:
         log = (acceptance.folder / f"whole-{count}.log").read_text(encoding="utf-8", errors="replace")
         beginnings = ("Plan", "Preflight", "Engine", "Training steps", "Trained", "Fit:", "Took")

@@ -23,7 +23,6 @@ import torch
 from graph_steps import GPU, Bench, all_cases, free, gib, say, synchronize, timed
 
 from medqlora.data.batching.packing import StepBatch
-from medqlora.fused import group
 from medqlora.fused.kernels import attention
 
 #: (kind, what a kernel's name contains), the first that matches
@@ -169,8 +168,6 @@ def main(shape: str, *chosen: str) -> None:
     short = attention.SHORT
     for name in chosen or cases:
         name, _, setting = name.partition("@")
-        group.LORA_KERNELS = name.endswith("!")
-        name = name.rstrip("!")
         attention.SHORT = int(setting) if setting else short
         started = time.perf_counter()
         try:

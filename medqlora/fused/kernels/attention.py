@@ -1,6 +1,7 @@
 """Causal attention within each example of a packed row."""
 
 import importlib.util
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from medqlora.compat.torch import flash_attention_backward, flash_attention_forw
 
 #: tokens of the longest example up to which the own kernels run
 SHORT = 1024
+#: bytes of shared memory that a block of threads of these kernels may need: A100, H100 and newer ones of their kind
+_SHARED = 160 * 1024
 
 
 class Segments(NamedTuple):
@@ -72,7 +75,17 @@ def _short(q: Tensor, k: Tensor, segments: Segments) -> bool:
         and segments.queries is segments.keys
         and width in (64, 128)
         and q.shape[0] == k.shape[0]
-        and importlib.util.find_spec("triton") is not None
+        and _room(q.device)
+    )
+
+
+@lru_cache
+def _room(device: torch.device) -> bool:
+    """Whether Triton is installed, and a GPU has the shared memory that the own kernels take."""
+    found = torch.cuda.get_device_properties(device)
+    return (
+        importlib.util.find_spec("triton") is not None
+        and getattr(found, "shared_memory_per_block_optin", 0) >= _SHARED
     )
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
-"""Casts of many float32 tensors to half precision, each times a factor, in one launch."""
+"""Casts of many float32 tensors to half precision, each times a factor, in one launch; and sums of a few."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: values per program
 _VALUES = 4096
+#: the same of a sum
+_ADDED = 1024
 
 
 def prepare(casts: Sequence[tuple[Tensor, Tensor, float]]) -> Callable[[], None]:
@@ -38,6 +40,34 @@ def prepare(casts: Sequence[tuple[Tensor, Tensor, float]]) -> Callable[[], None]
         _cast[(len(programs),)](table, factors, work, like, VALUES=_VALUES, num_warps=4)
 
     return cast
+
+
+def add_parts(targets: Sequence[Tensor], first: Tensor, factor: float) -> None:
+    """Adds factor times consecutive equal parts of a float32 matrix to up to three targets.
+
+    Args:
+        targets: contiguous, of one size.
+        first: the first part; the others follow it in memory.
+        factor: of all parts.
+    """
+    size = targets[0].numel()
+    padded = (list(targets) + [targets[0]] * 2)[:3]
+    _add_parts[(triton.cdiv(size, _ADDED), len(targets))](
+        first, *padded, size, factor, VALUES=_ADDED, num_warps=4
+    )
+
+
+@triton.jit
+def _add_parts(source, target, target_1, target_2, size, factor, VALUES: tl.constexpr):  # type: ignore[no-untyped-def]
+    part = tl.program_id(1)
+    if part == 1:
+        target = target_1
+    elif part == 2:
+        target = target_2
+    place = tl.program_id(0) * VALUES + tl.arange(0, VALUES)
+    inside = place < size
+    added = tl.load(source + part * size + place, mask=inside, other=0.0) * factor
+    tl.store(target + place, tl.load(target + place, mask=inside, other=0.0) + added, mask=inside)
 
 
 @triton.jit

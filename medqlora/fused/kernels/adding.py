@@ -1,0 +1,28 @@
+"""Sums of several tensors in one launch."""
+
+import importlib.util
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def add_in_one_launch(targets: Sequence[Tensor], sources: Sequence[Tensor], factors: Sequence[float]) -> bool:
+    """Adds factor · source to each target in place; whether it could: up to three of equal size, with one factor.
+
+    Args:
+        targets: contiguous, float32, on a GPU.
+        sources: rows of one contiguous float32 matrix, one after the other.
+        factors: of the sources.
+    """
+    sizes = {tensor.numel() for tensor in (*targets, *sources)}
+    if (
+        len(sizes) > 1
+        or len(set(factors)) > 1
+        or len(targets) > 3
+        or importlib.util.find_spec("triton") is None
+    ):
+        return False
+    from medqlora.fused.kernels.triton_casts import add_parts
+
+    add_parts(targets, sources[0], factors[0])
+    return True
