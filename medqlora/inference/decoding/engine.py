@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -17,37 +16,12 @@ from medqlora.fused.decoding.decode_pass import bucket, kernels_for
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding.layout import Layout
 from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Request
+from medqlora.inference.decoding.row import Row
 from medqlora.inference.decoding.sampling import Chooser, choose
 from medqlora.records import Encoded
 
 #: a row of the cache's table on a GPU has room for a multiple of so many tokens: few sizes, and few graphs
 _LENGTH_MULTIPLE = 256
-
-
-@dataclass(eq=False)
-class _Row:
-    """A request that is waiting or being continued.
-
-    Attributes:
-        slot: in the cache; -1 while it waits, and after its end.
-        cached: tokens in the cache.
-        last: the newest token, which is not in the cache yet.
-        count: new tokens so far.
-        need: most tokens that it can take in the cache.
-    """
-
-    id: int
-    request: Request
-    adapter: str | None
-    chooser: Chooser
-    slot: int = -1
-    cached: int = 0
-    last: int = 0
-    count: int = 0
-    need: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.need = self.request.tokens
 
 
 class DecodeEngine:
@@ -86,9 +60,9 @@ class DecodeEngine:
         self._pass = DecodePass(decoder, self._cache, Graphs(self.device), kernels_for(decoder, self._cache))
         self._bank = AdapterBank(decoder)
         self._bank_fresh = False
-        self._waiting: deque[_Row] = deque()
+        self._waiting: deque[Row] = deque()
         #: by slot: slots 0 to n - 1 are in use
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._events: list[NewTokens] = []
         self._next_id = 0
         self.limit(rows=rows, tokens=tokens, prefill_tokens=prefill_tokens, gather=gather)
@@ -235,13 +209,13 @@ class DecodeEngine:
 
     # ---- admission -------------------------------------------------------------------------------
 
-    def _row(self, request: Request) -> _Row:
+    def _row(self, request: Request) -> Row:
         adapter = self._bank.active if request.adapter == ACTIVE else request.adapter
         if adapter is not None and adapter not in self._bank.known():
             known = ", ".join(self._bank.known()) or "none"
             raise ValueError(f"the model holds no adapter {adapter!r}; it holds: {known}")
         self._next_id += 1
-        return _Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
+        return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
 
     def _begins(self) -> bool:
         """Whether enough rows are free for waiting requests to begin."""
@@ -253,7 +227,7 @@ class DecodeEngine:
 
     def _admit(self) -> bool:
         """Begins waiting requests in one packed pass; False where none has room."""
-        candidates: list[_Row] = []
+        candidates: list[Row] = []
         used = 0
         for row in self._waiting:
             used += len(row.request.prompt)
@@ -281,7 +255,7 @@ class DecodeEngine:
         """How many rows with these needs have room now."""
         return self._layout.fitting(needs, [row.need for row in self._rows])
 
-    def _place(self, rows: Sequence[_Row], at_least: int = 1) -> int:
+    def _place(self, rows: Sequence[Row], at_least: int = 1) -> int:
         """Gives the first of these rows slots, as many as have room now, or none; returns their number."""
         active, needs = [row.need for row in self._rows], [row.need for row in rows]
         blocks, longest = self._expected
@@ -305,7 +279,7 @@ class DecodeEngine:
         if self._cache.version != version:
             self._pass.resize(self._cache.slots)
 
-    def _store(self, batch: MicroBatch, kept: Sequence[tuple[_Row, int]]) -> StoreKeys:
+    def _store(self, batch: MicroBatch, kept: Sequence[tuple[Row, int]]) -> StoreKeys:
         """Writes the keys and values of these rows' prompts, (row, index of its sequence)."""
         starts = torch.zeros(len(batch.lengths) + 1, dtype=torch.int64)
         torch.cumsum(batch.lengths, 0, out=starts[1:])
@@ -319,7 +293,7 @@ class DecodeEngine:
             return lambda layer, keys, values: None
         return lambda layer, keys, values: self._cache.store(layer, keys, values, index, target)
 
-    def _begin(self, rows: Sequence[_Row], logits: Tensor) -> None:
+    def _begin(self, rows: Sequence[Row], logits: Tensor) -> None:
         """Takes the first new token of each row, whose prompt is in the cache now."""
         for row in rows:
             row.cached = len(row.request.prompt)
@@ -377,9 +351,9 @@ class DecodeEngine:
         """The adapter in the bank, -1 for none. Raises ValueError where it was removed meanwhile."""
         return -1 if adapter is None else self._bank.names.index(adapter)
 
-    def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
+    def _take(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
         """Appends a token to each row, and ends rows."""
-        ended: list[_Row] = []
+        ended: list[Row] = []
         for row, token in zip(rows, tokens, strict=True):
             if token in row.request.end_token_ids:
                 self._events.append(NewTokens(row.id, (), "end"))
@@ -395,12 +369,12 @@ class DecodeEngine:
         for row in sorted(ended, key=lambda row: -row.slot):
             self._leave(row)
 
-    def _end(self, row: _Row, tokens: tuple[int, ...], finished: Finished) -> None:
+    def _end(self, row: Row, tokens: tuple[int, ...], finished: Finished) -> None:
         self._events.append(NewTokens(row.id, tokens, finished))
         if row.slot >= 0:
             self._leave(row)
 
-    def _leave(self, row: _Row) -> None:
+    def _leave(self, row: Row) -> None:
         """Frees the row's slot; the last row moves there."""
         last = self._rows.pop()
         self._cache.give_back(row.slot)
