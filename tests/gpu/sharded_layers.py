@@ -1,11 +1,10 @@
 """Sharded layers on two GPUs: losses and gradients beside those of whole ones, the time of a pass, and what it holds.
 
-    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy N] [--steps N] [--begin-by S]
+    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy N] [--steps N]
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
 has one more. `--variants` compares and profiles some layers in the ways of `gather_variants`. `--seventy` then measures
-Llama-3-70B's shape over two in the fastest of them, on one GPU, and in the others. Nothing begins after `--begin-by`
-seconds.
+Llama-3-70B's shape over two in the fastest of them, in others, and on one GPU.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 if "RANK" not in os.environ:  # before the heavy imports
@@ -151,7 +151,7 @@ def every_way(
     wide = next(iter(CASES))
     taken = {}
     for variant in VARIANTS if options.variants == "all" else options.variants.split(","):
-        if not begins(options, host):
+        if not begins(options.variants_by, host):
             break
         try:
             ms = compare(rank, wide, device, mesh, host, variant)
@@ -164,9 +164,9 @@ def every_way(
     return sorted(taken, key=taken.__getitem__)
 
 
-def begins(options: argparse.Namespace, host: Any) -> bool:
-    """Whether all processes still have time to begin something."""
-    late = torch.tensor([time.time() - BEGUN > options.begin_by], dtype=torch.int32)
+def begins(by: float, host: Any) -> bool:
+    """Whether all processes are within so many seconds."""
+    late = torch.tensor([time.time() - BEGUN > by], dtype=torch.int32)
     dist.all_reduce(late, dist.ReduceOp.MAX, group=host)
     return not late.item()
 
@@ -190,10 +190,16 @@ def main(rank: int, options: argparse.Namespace) -> None:
     ways = every_way(rank, device, mesh, host, options) if options.variants else ["own"]
     if rank == 0:
         print(f"[{time.time() - BEGUN:.0f} s] fastest first: {ways}", flush=True)
+        if options.notes:
+            (options.notes / "way").write_text(ways[0], encoding="utf-8")
     seventy = SeventyBillion(rank, device, host, options.steps)
-    for way in [*ways[:1], "one GPU", *ways[1:]][: options.seventy]:
-        if begins(options, host):
+    for number, way in enumerate(ways[: options.seventy]):
+        if not number or begins(options.seventy_by, host):
             seventy.measure(way)
+    if options.seventy:
+        if options.notes:  # the second GPU is free from here on
+            (options.notes / "one").touch()
+        seventy.measure("one GPU")
     dist.destroy_process_group()
 
 
@@ -203,6 +209,10 @@ if __name__ == "__main__":
     parser.add_argument("--variants", default="", help="of gather_variants, or all")
     parser.add_argument("--seventy", type=int, default=0, help="measures of the 70B's shape at most")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--begin-by", type=float, default=1e9)
+    parser.add_argument("--variants-by", type=float, default=1e9, help="seconds after which none begins")
+    parser.add_argument("--seventy-by", type=float, default=1e9, help="the same of all but the fastest way")
+    parser.add_argument(
+        "--notes", type=Path, help="a folder for the fastest way's name, and a mark before one GPU"
+    )
     parser.add_argument("--port", type=int, default=29551)
     main(int(os.environ["RANK"]), parser.parse_args())

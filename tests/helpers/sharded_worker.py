@@ -4,6 +4,7 @@ python sharded_worker.py BASE STORE RANK SHARDS REPLICAS
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
-from medqlora.models import Decoder, LoRA, Transformers
+from medqlora.models import Decoder, LoRA, Transformers, sharded
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
@@ -104,6 +105,7 @@ def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -
     fused_trains_and_answers_as_a_whole_base(base, mesh, host, rank, mine, shards)
     if replicas == 1:
         native_trains_as_a_whole_base(base, mesh, host, mine)
+        shares_are_read_out_of_the_others_memory(base, mesh, host, mine, Path(store).parent)
     dist.destroy_process_group()
 
 
@@ -168,6 +170,34 @@ def native_trains_as_a_whole_base(base: str, mesh: Any, host: Any, mine: list[in
         same(trained(model, decoder, mine), gradients)
         shared.join()
         assert layers_bytes(model) == 0
+
+
+def shares_are_read_out_of_the_others_memory(
+    base: str, mesh: Any, host: Any, mine: list[int], folder: Path
+) -> None:
+    """As the GPUs of a host do it; here the memory that all processes see is that of files."""
+    numbers = iter(range(1000))
+
+    def mapped(tensor: Tensor, group: dist.ProcessGroup) -> tuple[list[Tensor], None]:
+        number, size = next(numbers), tensor.numel()
+        files = [str(folder / f"share-{number}-{rank}") for rank in range(group.size())]
+        shared = [torch.from_file(file, shared=True, size=size, dtype=torch.uint8) for file in files]
+        shared[group.rank()].copy_(tensor)
+        dist.barrier(group)
+        return shared, None
+
+    model = load(base)
+    decoder = Decoder(model)
+    gradients = trained(model, decoder, mine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharded, "peers_readable", lambda mesh: True)
+        patch.setattr(sharded, "readable_by_peers", lambda device: nullcontext())
+        patch.setattr(sharded, "mapped", mapped)
+        patch.setattr(dist, "all_gather_into_tensor", None)  # nothing else gathers
+        shared = share_base(model, CPU, mesh, host)
+        same(trained(model, decoder, mine), gradients)
+        shared.join()
+    assert layers_bytes(model) == 0
 
 
 if __name__ == "__main__":
