@@ -131,7 +131,7 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         "--data.micro_batch_tokens=1536",
     ]
     over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
-    at_the_end = ["--trainer.check_val_every_n_epoch=3"]
+    at_the_end = [] if options.tiny else ["--trainer.check_val_every_n_epoch=3"]
     return {
         "llama-1": (llama, [*scored, *at_the_end], options.gpu),
         "gemma-1": (gemma, native, options.gpu),
