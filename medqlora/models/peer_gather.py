@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from medqlora.compat.torch import mapped, readable_by_peers
 from medqlora.models.weight_shares import group_of
 
 
@@ -37,9 +38,25 @@ def peers_readable(mesh: DeviceMesh) -> bool:
         and (visible[uuid] == own or torch.cuda.can_device_access_peer(own, visible[uuid]))
         for name, uuid in places
     )
+    readable = _all(readable and len(set(places)) == len(places), group)
+    return readable and _all(_maps(torch.device("cuda", own), group), group)
+
+
+def _all(answer: bool, group: dist.ProcessGroup) -> bool:
     answers = [False] * group.size()
-    dist.all_gather_object(answers, readable and len(set(places)) == len(places), group=group)
+    dist.all_gather_object(answers, answer, group=group)
     return all(answers)
+
+
+def _maps(device: torch.device, group: dist.ProcessGroup) -> bool:
+    """Whether a small tensor of each process can be mapped: a container may forbid it."""
+    try:
+        with readable_by_peers(device):
+            tensor = torch.zeros(1, dtype=torch.uint8, device=device)
+        mapped(tensor, group)
+    except (AttributeError, ImportError, RuntimeError):
+        return False
+    return True
 
 
 def _uuid(index: int) -> str:
