@@ -16,7 +16,7 @@ from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
-from medqlora.models import Decoder, LoRA, Transformers
+from medqlora.models import Decoder, LoRA, Transformers, sharded
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
@@ -106,6 +106,10 @@ def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -
     world_size = shards * replicas
     dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world_size)
     mesh, host = sharding_groups("cpu", shards)
+    with pytest.MonkeyPatch.context() as patch:  # a type whose copies change bytes
+        patch.setattr(sharded, "STORED_AS", torch.bfloat16)
+        with pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
+            share_base(load(base), CPU, mesh, host)
     # passes, and new tokens, are more in some processes; of the machines one has less than the other
     mine = [[0, 1, 2], [1], [2], []][rank]
 
