@@ -79,10 +79,10 @@ class ShardedLayer:
         self.wait()
         for owners, share, parameter in zip(self._owners, own, module.parameters(), strict=True):
             buffer = parameter.data.view(torch.uint8)
-            if not torch.equal(buffer.view(count, -1)[rank], share.part):
+            if not torch.equal(buffer.view(count, -1)[rank], share.part.to(device)):
                 raise RuntimeError(
-                    "--trainer.strategy fsdp: torch's FSDP2 changes bytes of a packed weight while it gathers it, and the "
-                    "base would be another one: use ddp, and report your versions of torch and CUDA"
+                    "--trainer.strategy fsdp: torch's FSDP2 changes bytes of a packed weight while it gathers it: use "
+                    "ddp, and report your versions of torch and CUDA"
                 )
             for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
                 end = start + shape.numel() * dtype.itemsize
