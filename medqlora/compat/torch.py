@@ -1,9 +1,7 @@
 """Private parts of torch 2.11-2.13. Operators are bound at import: a call costs what torch's own costs."""
 
-from contextlib import AbstractContextManager
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 # Operators over lists of tensors: one kernel launch for all. `torch.optim` is built on them; no public name exists.
 #: adds each tensor of the second list to that of the first, in place
@@ -41,31 +39,3 @@ def in_backward() -> bool:
     torch's own checkpointing and FSDP2 ask in the same way; no public name exists.
     """
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def readable_by_peers(device: torch.device) -> AbstractContextManager[None]:
-    """While entered, tensors are allocated so that the other GPUs of this host can map them (`mapped`).
-
-    torch 2.11-2.13 has symmetric memory in a private module, in its alpha.
-    """
-    from torch.distributed import _symmetric_memory as symmetric
-
-    pool: torch.cuda.MemPool = symmetric.get_mem_pool(device)
-    return torch.cuda.use_mem_pool(pool, device)
-
-
-def mapped(tensor: Tensor, group: torch.distributed.ProcessGroup) -> tuple[list[Tensor], object]:
-    """The tensors of all processes of a group, by rank, each readable on this process's GPU; all call it together.
-
-    Args:
-        tensor: of the same size and type in each process, the only one of its allocation in `readable_by_peers`.
-        group: processes of one host.
-
-    Returns:
-        The tensors, and what has to live as long as they do.
-    """
-    from torch.distributed import _symmetric_memory as symmetric
-
-    torch.cuda.synchronize(tensor.device)  # it is written before another process can read it
-    handle = symmetric.rendezvous(tensor, group.group_name)
-    return [handle.get_buffer(rank, tensor.shape, tensor.dtype) for rank in range(group.size())], handle

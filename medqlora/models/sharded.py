@@ -2,14 +2,14 @@
 
 `torch.distributed.fsdp.fully_shard` holds the shards and gathers a layer (Zhao et al., 2023,
 https://arxiv.org/abs/2304.11277). It manages one parameter for each packed weight, outside of the model: packed
-values with their scales, stored as bfloat16, which torch 2.11 also takes. The weights in the model are views of the
-gathered parameters, so bitsandbytes, PEFT, gradients and checkpoints are unaffected. Adapters, norms, biases and
-codes stay as they are.
+values with their scales, stored as float32 (`STORED_AS`). The weights in the model are views of the gathered
+parameters, so bitsandbytes, PEFT, gradients and checkpoints are unaffected. Adapters, norms, biases and codes stay as
+they are.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 import torch
@@ -20,13 +20,16 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import UnshardHandle, fully_shard
 from torch.distributed.tensor import DTensor
 
-from medqlora.compat.torch import in_backward, mapped, readable_by_peers
+from medqlora.compat.torch import in_backward
 from medqlora.models.layers import decoder_layers
-from medqlora.models.peer_gather import PeerGather, peers_readable
 from medqlora.models.quantization import quant_state
-from medqlora.models.weight_shares import Share, cut, group_of, packed_weights, place_in, tensors_of
+from medqlora.models.weight_shares import Share, cut, packed_weights, place_in, tensors_of
 from medqlora.utils.distributed_errors import together
 
+#: the type under which FSDP2 holds packed bytes. torch 2.11 takes only types of floating point. On a GPU its copy into
+#: the message (`torch._foreach_copy_`) converts 16-bit types to float32 and back, which gives all NaNs one pattern: as
+#: bfloat16 4 of 10,000 packed bytes and 12 of 10,000 scales changed, and the weights by 5%. float32 it copies as it is.
+STORED_AS = torch.float32
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
 _NONE, _FORWARD, _BOTH = 0, 1, 2
 
@@ -60,25 +63,27 @@ class ShardedLayer:
         ]
         module = nn.Module()
         for number, share in enumerate(own):
-            size = share.part.nbytes * count // torch.bfloat16.itemsize
-            empty = torch.empty(size, dtype=torch.bfloat16, device="meta")
+            size = share.part.nbytes * count // STORED_AS.itemsize
+            empty = torch.empty(size, dtype=STORED_AS, device="meta")
             module.register_parameter(f"weight{number}", nn.Parameter(empty, requires_grad=False))
         self._module = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-        shard = _place(module, [share.part for share in own], device, mesh)
-        if peers_readable(mesh):
-            shards, mapping = mapped(shard, group_of(mesh))
-            self._module.set_custom_all_gather(PeerGather(shards, rank, mapping))  # type: ignore[arg-type]  # no public base
-        self.share_bytes = shard.nbytes
+        module.to_empty(device=device)
+        for parameter, share in zip(module.parameters(), own, strict=True):
+            cast(DTensor, parameter).to_local().copy_(share.part.view(STORED_AS))
+        self.share_bytes = sum(share.part.nbytes for share in own)
         self.total_bytes = self.share_bytes * count
         self._owners = [tensors_of(weight) for weight in weights]
         self._pending: UnshardHandle | None = None
-        self._stream = gathering_stream(device) if device.type == "cuda" else None
-        self._arrived: torch.cuda.Event | None = None
         self._whole = False
         self.gather()
         self.wait()
         for owners, share, parameter in zip(self._owners, own, module.parameters(), strict=True):
             buffer = parameter.data.view(torch.uint8)
+            if not torch.equal(buffer.view(count, -1)[rank], share.part.to(device)):
+                raise RuntimeError(
+                    "--trainer.strategy fsdp: torch's FSDP2 changes bytes of a packed weight while it gathers it: use "
+                    "ddp, and report your versions of torch and CUDA"
+                )
             for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
                 end = start + shape.numel() * dtype.itemsize
                 setattr(owner, name, buffer[start:end].view(dtype).view(shape))
@@ -90,22 +95,11 @@ class ShardedLayer:
         return self._whole
 
     def gather(self) -> None:
-        """Starts to gather the other processes' shares, unless it has; all processes call it together.
-
-        On a GPU FSDP2's copies into its message and out of it run beside the present layer's products.
-        """
-        if self._whole:
-            return
-        if self._stream is None:
+        """Starts to gather the other processes' shares, unless it has; all processes call it together."""
+        if not self._whole:
             with together():
                 self._pending = self._module.unshard(async_op=True)
-        else:
-            # the memory that it takes may be of a layer that the present stream still reads
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-            with together(), torch.cuda.stream(self._stream):
-                cast(UnshardHandle, self._module.unshard(async_op=True)).wait()
-                self._arrived = self._stream.record_event()
-        self._whole = True
+            self._whole = True
 
     def wait(self) -> None:
         """Waits until the layer can be read; on a GPU the device's stream waits, not the host."""
@@ -113,9 +107,6 @@ class ShardedLayer:
             with together():
                 self._pending.wait()
             self._pending = None
-        if self._arrived is not None:
-            self._arrived.wait()  # the present stream waits
-            self._arrived = None
 
     def release(self) -> None:
         """Frees the gathered weights; on a GPU for kernels launched later."""
@@ -128,34 +119,6 @@ class ShardedLayer:
         self.wait()
         for owner, name in (each for owners in self._owners for each in owners):
             setattr(owner, name, getattr(owner, name).new_empty(0))
-
-
-def _place(module: nn.Module, parts: Sequence[Tensor], device: torch.device, mesh: DeviceMesh) -> Tensor:
-    """Gives FSDP2's parameters the parts, in one buffer, which is returned: [bytes] uint8 on `device`."""
-    with readable_by_peers(device) if peers_readable(mesh) else nullcontext():
-        buffer = torch.empty(sum(part.nbytes for part in parts), dtype=torch.uint8, device=device)
-    values, start = {}, 0
-    for (name, parameter), part in zip(module.named_parameters(), parts, strict=True):
-        end = start + part.nbytes
-        local = buffer[start:end].copy_(part).view(torch.bfloat16)
-        start = end
-        managed = cast(DTensor, parameter)
-        values[name] = DTensor.from_local(
-            local,
-            managed.device_mesh,
-            managed.placements,
-            run_check=False,
-            shape=managed.shape,
-            stride=managed.stride(),
-        )
-    module.load_state_dict(values, assign=True)
-    return buffer
-
-
-@cache
-def gathering_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream on which all layers of a GPU are gathered, one after another, into memory that is its own."""
-    return torch.cuda.Stream(device)
 
 
 class ShardedBase:

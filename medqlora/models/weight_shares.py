@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -97,11 +96,6 @@ def place_in(mesh: DeviceMesh) -> tuple[int, int]:
     """This process's number among those that share a base, and how many they are."""
     shard = mesh[SHARD] if mesh.ndim > 1 else mesh
     return shard.get_local_rank(), shard.size()
-
-
-def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
-    """The processes that share a base."""
-    return mesh.get_group(SHARD)
 
 
 def _up(count: int, multiple: int) -> int:

@@ -131,8 +131,8 @@ def plan(shape: Shape, setting: Setting) -> Plan:
         )
         casts["dequantized weights"] = cached_bytes(shape, setting)
     workspace = {"dequantized group": workspace_bytes(shape, setting)}
-    if setting.shares > 1:  # the layer in use, the next one's message, and on a GPU already its weights
-        workspace["gathered layers"] = (3 if setting.device == "cuda" else 2) * layer
+    if setting.shares > 1:  # the layer in use, and the next one
+        workspace["gathered layers"] = min(2, shape.layers) * layer
     kept = {
         **base,
         **casts,

@@ -3,10 +3,10 @@
     python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--llama DIR] [--parts PART,…] [--tiny]
 
 It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with fits on one, side by side: an 8B base
-with the fused engine (`llama-1`, `llama-2`), and a Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2`
-is a fit of the 8B over two with written validation. `bases` writes what the fits need, `found` shows what is there,
-also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it
-tries itself on a CPU.
+with the fused engine (`llama-1`, `llama-2`; the second with written answers, both validated after the last step), and a
+Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch. `bases` writes what
+the fits need, `found` shows what is there, also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log
+beside it for each command. With `--tiny` it tries itself on a CPU.
 """
 
 import argparse
@@ -125,12 +125,17 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
     fused = ["--model.engine=fused"] if options.tiny else []
     fused += ["--trainer.precision=bf16-mixed"]
     scored = [*fused, "--model.generate=false"]
-    native = ["--trainer.max_steps=20", "--model.generate=false", "--data.micro_batch_tokens=1536"]
+    native = [
+        f"--trainer.max_steps={2 if options.tiny else 20}",
+        "--model.generate=false",
+        "--data.micro_batch_tokens=1536",
+    ]
     over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
+    at_the_end = [] if options.tiny else ["--trainer.check_val_every_n_epoch=3"]
     return {
-        "llama-1": (llama, scored, "0"),
-        "gemma-1": (gemma, native, None if options.tiny else "0"),
-        "llama-2": (llama, [*scored, *over_two], None),
+        "llama-1": (llama, [*scored, *at_the_end], options.gpu),
+        "gemma-1": (gemma, native, options.gpu),
+        "llama-2": (llama, [*fused, *over_two, *at_the_end], None),
         "gemma-2": (gemma, [*native, *over_two], None),
         "written-2": (llama, [*fused, *over_two], None),
     }
@@ -222,6 +227,7 @@ def main() -> int:
         "--llama", type=Path, help="a checkpoint of the 8B, otherwise a random one is written"
     )
     parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS)
+    parser.add_argument("--gpu", help="of the fits on one")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     commands = Commands(options.folder)

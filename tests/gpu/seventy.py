@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gather_variants import gathering_as
-from torch.distributed.device_mesh import init_device_mesh
 
 from medqlora.profiling.case import Case
 from medqlora.profiling.figures import combined
@@ -43,7 +41,7 @@ class SeventyBillion:
         self.rows: dict[str, Any] = {}
 
     def measure(self, way: str) -> None:
-        """Two GPUs in a way of `gather_variants`, or "one GPU"."""
+        """`way` is "one GPU" or any name for two."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -53,9 +51,7 @@ class SeventyBillion:
                 self.rows[way] = measure(case_of(self.device, 1, self.steps))
             dist.barrier(self.host)
         else:
-            mesh = init_device_mesh(self.device.type, (2,), mesh_dim_names=("shard",))
-            with gathering_as(way, mesh):
-                share = measure_share(case_of(self.device, 2, self.steps), self.rank)
+            share = measure_share(case_of(self.device, 2, self.steps), self.rank)
             shares: list[Any] = [None, None]
             dist.all_gather_object(shares, share, group=self.host)
             self.rows[way] = combined(shares)

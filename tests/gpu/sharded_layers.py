@@ -1,15 +1,12 @@
 """Sharded layers on two GPUs: losses and gradients beside those of whole ones, the time of a pass, and what it holds.
 
-    python tests/gpu/sharded_layers.py [--cpu] [--variants WAY,…] [--seventy N] [--steps N] [--begin-by S]
+    python tests/gpu/sharded_layers.py [--cpu] [--seventy] [--steps N]
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
-has one more. `--variants` compares and profiles some layers in the ways of `gather_variants`. `--seventy` then measures
-Llama-3-70B's shape over two in the fastest of them, on one GPU, and in the others. Nothing begins after `--begin-by`
-seconds.
+has one more. A profile of a pass with each follows. `--seventy` measures Llama-3-70B's shape on two GPUs and on one.
 """
 
 import argparse
-import math
 import os
 import statistics
 import subprocess
@@ -24,7 +21,6 @@ if "RANK" not in os.environ:  # before the heavy imports
 
 import torch
 import torch.distributed as dist
-from gather_variants import VARIANTS, gathering_as, mesh_of
 from profiled import kernel_summary
 from seventy import SeventyBillion
 from torch import Tensor
@@ -33,7 +29,6 @@ from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.models import Decoder
-from medqlora.models.peer_gather import peers_readable
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.transformers import checkpoint_activations
 from medqlora.profiling.random_model import add_adapters, build_base
@@ -85,10 +80,7 @@ def timed(model: Any, decoder: Any, batch: Any, shared: ShardedBase | None, devi
     return statistics.median(times[3:] or times) * 1e3
 
 
-def compare(
-    rank: int, name: str, device: torch.device, mesh: Any, host: Any, variant: str = "as the package does"
-) -> float:
-    """Compares, and returns the milliseconds of a sharded pass; infinite where results differ."""
+def compare(rank: int, name: str, device: torch.device, mesh: Any, host: Any) -> None:
     engine, tokens, shape = CASES[name]
     if device.type == "cpu":
         shape, tokens = {**shape, **SMALL}, 64
@@ -114,61 +106,34 @@ def compare(
         again = passes(model, whole, batches)
         whole_ms = timed(model, whole, batches[0], None, device)
         alone = kernel_summary(lambda: passes(model, whole, batches[:1]), device) if rank == 0 else ""
-        with gathering_as(variant, mesh):
-            shared = share_base(model, device, mesh_of(variant, mesh), host)
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            sharded = decoder(shared)
-            equal = []
-            for _ in range(3):
-                found = passes(model, sharded, batches)
-                shared.join()
-                equal.append(sum(torch.equal(a, b) for a, b in zip(found, expected, strict=True)))
-            sharded_ms = timed(model, sharded, batches[0], shared, device)
-            peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+        shared = share_base(model, device, mesh, host)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        sharded = decoder(shared)
+        equal = []
+        for _ in range(3):
+            found = passes(model, sharded, batches)
+            shared.join()
+            equal.append(sum(torch.equal(a, b) for a, b in zip(found, expected, strict=True)))
+        sharded_ms = timed(model, sharded, batches[0], shared, device)
+        peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
 
-            def one_pass() -> None:
-                passes(model, sharded, batches[:1])
-                shared.join()
+        def one_pass() -> None:
+            passes(model, sharded, batches[:1])
+            shared.join()
 
-            together = kernel_summary(one_pass, device if rank == 0 else torch.device("cpu"))
+        together = kernel_summary(one_pass, device if rank == 0 else torch.device("cpu"))
     repeated = sum(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+    apart = max(abs(float(a) / float(b) - 1) for a, b in zip(found, expected, strict=True) if a.dim() == 0)
     gathers = 2 * len(shared.layers) - 1
     print(
-        f"[{time.time() - BEGUN:.0f} s] rank {rank} {name} ({engine}), {variant}: of {len(expected)} losses and "
-        f"gradients equal: {equal}, a whole model's own repetition {repeated}; ms a micro-batch: whole {whole_ms:.2f}, "
-        f"sharded {sharded_ms:.2f}, {(sharded_ms - whole_ms) / gathers:.3f} a gather; peak {peak:.2f} GiB\n"
+        f"[{time.time() - BEGUN:.0f} s] rank {rank} {name} ({engine}): of {len(expected)} losses and gradients equal: "
+        f"{equal}, a whole model's own repetition {repeated}; losses apart {apart:.1e}; ms a micro-batch: "
+        f"whole {whole_ms:.2f}, sharded {sharded_ms:.2f}, {(sharded_ms - whole_ms) / gathers:.3f} a gather; "
+        f"peak {peak:.2f} GiB\n"
         f"   whole:   {alone}\n   sharded: {together}",
         flush=True,
     )
-    return sharded_ms if set(equal) == {len(expected)} else math.inf
-
-
-def every_way(
-    rank: int, device: torch.device, mesh: Any, host: Any, options: argparse.Namespace
-) -> list[str]:
-    """Tries ways as far as the time goes, and returns them, the fastest first; one that fails is told and left."""
-    wide = next(iter(CASES))
-    taken = {}
-    for variant in VARIANTS if options.variants == "all" else options.variants.split(","):
-        if not begins(options, host):
-            break
-        try:
-            ms = compare(rank, wide, device, mesh, host, variant)
-        except Exception as error:
-            print(f"rank {rank} {variant}: {type(error).__name__}: {error}"[:1500], flush=True)
-            ms = math.inf
-        slowest = torch.tensor([ms])
-        dist.all_reduce(slowest, dist.ReduceOp.MAX, group=host)
-        taken[variant] = slowest.item()
-    return sorted(taken, key=taken.__getitem__)
-
-
-def begins(options: argparse.Namespace, host: Any) -> bool:
-    """Whether all processes still have time to begin something."""
-    late = torch.tensor([time.time() - BEGUN > options.begin_by], dtype=torch.int32)
-    dist.all_reduce(late, dist.ReduceOp.MAX, group=host)
-    return not late.item()
 
 
 def main(rank: int, options: argparse.Namespace) -> None:
@@ -184,25 +149,19 @@ def main(rank: int, options: argparse.Namespace) -> None:
     )
     mesh, host = sharding_groups(device.type, 2)
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
-    print(f"rank {rank}: the other GPU's memory is readable: {peers_readable(mesh)}", flush=True)
-    for name in [*CASES][1:] if options.variants else CASES:
+    for name in CASES:
         compare(rank, name, device, mesh, host)
-    ways = every_way(rank, device, mesh, host, options) if options.variants else ["own"]
-    if rank == 0:
-        print(f"[{time.time() - BEGUN:.0f} s] fastest first: {ways}", flush=True)
-    seventy = SeventyBillion(rank, device, host, options.steps)
-    for way in [*ways[:1], "one GPU", *ways[1:]][: options.seventy]:
-        if begins(options, host):
-            seventy.measure(way)
+    if options.seventy:
+        seventy = SeventyBillion(rank, device, host, options.steps)
+        seventy.measure("two GPUs")
+        seventy.measure("one GPU")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true")
-    parser.add_argument("--variants", default="", help="of gather_variants, or all")
-    parser.add_argument("--seventy", type=int, default=0, help="measures of the 70B's shape at most")
+    parser.add_argument("--seventy", action="store_true", help="measures the 70B's shape too")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--begin-by", type=float, default=1e9)
     parser.add_argument("--port", type=int, default=29551)
     main(int(os.environ["RANK"]), parser.parse_args())

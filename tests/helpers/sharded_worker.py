@@ -16,7 +16,7 @@ from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
-from medqlora.models import Decoder, LoRA, Transformers
+from medqlora.models import Decoder, LoRA, Transformers, sharded
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
@@ -93,11 +93,23 @@ def most_whole(shared: ShardedBase) -> int:
     return most
 
 
+def copies_as_a_gpu_does(targets: list[Tensor], sources: list[Tensor], non_blocking: bool = False) -> None:
+    """`torch._foreach_copy_` as its CUDA kernel works: 16-bit types go through float32, and NaNs lose their bits."""
+    for target, source in zip(targets, sources, strict=True):
+        wide = source.float() if source.dtype in (torch.bfloat16, torch.float16) else source
+        target.copy_(wide)
+
+
 def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -> None:
     torch.set_num_threads(1)
+    torch._foreach_copy_ = copies_as_a_gpu_does
     world_size = shards * replicas
     dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world_size)
     mesh, host = sharding_groups("cpu", shards)
+    with pytest.MonkeyPatch.context() as patch:  # a type whose copies change bytes
+        patch.setattr(sharded, "STORED_AS", torch.bfloat16)
+        with pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
+            share_base(load(base), CPU, mesh, host)
     # passes, and new tokens, are more in some processes; of the machines one has less than the other
     mine = [[0, 1, 2], [1], [2], []][rank]
 
