@@ -112,9 +112,9 @@ def _written(options: argparse.Namespace, out: Path, words: int, *, add: bool) -
     from medqlora.retrieval.build import BuildRequest, build_index
     from medqlora.retrieval.reading import source_files
     from medqlora.retrieval.reading.files import parse_fields
+    from medqlora.retrieval.vectors import vector_files
 
-    if options.embedding is not None:
-        _check_embedding(options)
+    _check_embedding(options, without=not (add and vector_files(out)[1].is_file()))
     request = BuildRequest(
         out,
         source_files(options.sources),
@@ -156,14 +156,30 @@ def _embed(words: list[str]) -> int:
     from medqlora.retrieval.store import open_index
 
     open_index(out, "INDEX").close()
-    _check_embedding(options)
+    _check_embedding(options, without=True)
     _embedded(options, out)
     return 0
 
 
-def _check_embedding(options: argparse.Namespace) -> None:
+def _check_embedding(options: argparse.Namespace, *, without: bool) -> None:
+    """
+    Args:
+        options: the options of vectors.
+        without: whether there are no vectors whose model `--embedding` may leave out.
+
+    Raises:
+        InputError: a model's folder can't be used, faiss is missing, or an option has no effect without a model.
+    """
     from medqlora.retrieval.embedding import EmbeddingRecipe, check_folder
 
+    if options.embedding is None:
+        unused = {"query_embedding": options.query_embedding is not None}
+        unused["vectors"] = without and options.vectors != "auto"
+        for option in (name for name, given in unused.items() if given):
+            raise InputError(
+                f"--{option} {getattr(options, option)}: vectors need a model: give --embedding FOLDER too, "
+                f"or leave --{option} out"
+            )
     if options.vectors == "faiss":
         from medqlora.retrieval.approximate import check_faiss
 

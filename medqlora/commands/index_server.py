@@ -41,8 +41,13 @@ def write_to_server(
     from medqlora.retrieval.servers.description import described
     from medqlora.retrieval.servers.writing import write_sources
 
-    if options.embedding is not None or options.query_embedding is not None:
-        refuse_server("--embedding", path)
+    for name in ("embedding", "query_embedding"):
+        if getattr(options, name) is not None:
+            refuse_server(f"--{name}", path)
+    if options.vectors != "auto":
+        raise InputError(
+            f"--vectors {options.vectors}: {path} describes an index on a server, which searches its own way"
+        )
     fields, files = parse_fields(options.fields), source_files(options.sources)
     server = described(path, option)
     server.select("auto", None, options.device)

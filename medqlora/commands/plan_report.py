@@ -169,12 +169,12 @@ def _gpu_lines(gpus: list[GPUTimes]) -> list[str]:
     heads = (f"{count} GPU{'s' * (count != '1')}" for count in counts)
     lines = [
         "Minutes:   of training, estimated in the same way",
-        f"{'':<29}" + "".join(f"{head:>14}" for head in heads),
+        f"{'':<29}" + "".join(f"{head:>16}" for head in heads),
     ]
     for row in gpus:
         words = f"{row['gpu']:<11}{row['engine']}" if row["fits"] else f"{row['gpu']:<11}does not fit"
         cells = (f"{_short(fast)} to {_short(slow)}" for fast, slow in row["minutes"].values())
-        lines.append(f"  {words:<27}" + ("".join(f"{cell:>14}" for cell in cells) if row["fits"] else ""))
+        lines.append(f"  {words:<27}" + ("".join(f"{cell:>16}" for cell in cells) if row["fits"] else ""))
     return lines
 
 

@@ -65,7 +65,10 @@ def wanted(hint: object) -> str:
     # of whole numbers among the choices the kind says nothing new
     lead = "choose " if not kinds or any(choice.isdigit() for choice in choices) else ""
     lead = lead or f"it has to be {' or '.join(kinds)}, or "
-    return f"{lead}one of {', '.join(dict.fromkeys(choices))}"
+    distinct = list(dict.fromkeys(choices))
+    if kinds and len(distinct) == 1:
+        return f"{lead}{distinct[0]}"
+    return f"{lead}one of {', '.join(distinct)}"
 
 
 def type_name(hint: object) -> str:

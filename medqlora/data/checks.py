@@ -56,11 +56,18 @@ def usable(
                 raise _repeated_id(record, by_id[record.id], option)
         except InputError as error:
             why = str(error).removeprefix(f"{row.where}: ")
-            refuse(error, BadRecord(file, row.number, why), skipped)
+            refuse(_with_skip(error, why, option), BadRecord(file, row.number, why), skipped)
         else:
             by_id[record.id] = record
             pairs.append((row, record))
     return pairs
+
+
+def _with_skip(error: InputError, why: str, option: str) -> InputError:
+    """The error of a row, with the option that leaves such rows out where the source has it."""
+    if not option.startswith("--data.source.") or why == str(error):  # a fault of the file, not of a row
+        return error
+    return InputError(f"{error}, or leave such rows out: --data.source.on_bad_record skip")
 
 
 def _repeated_id(record: Record, first: Record, option: str) -> InputError:

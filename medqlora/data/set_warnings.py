@@ -25,14 +25,16 @@ def warnings_on(sets: Mapping[str, Sequence[Record]]) -> list[str]:
         answers = {record.answer for record in records if record.labels}
         if len(records) > 1 and len(answers) == 1 and all(record.labels for record in records):
             lines.append(
-                f"Warning: every answer of the {name} set is {plain(str(*answers))}: nothing is to be told apart"
+                f"Warning: every answer of the {name} set is {plain(str(*answers))}: it can't "
+                f"{'teach' if name == 'train' else 'show'} how answers are told apart"
             )
     lines += crossing(sets.get("train", ()), sets.get("dev", ()))
     few = len(sets.get("dev", ()))
     if 0 < few < FEWEST_VALIDATION:
         lines.append(
             f"Warning: the validation set has {few} questions: one of them is {100 / few:.0f} points of accuracy, so "
-            f"the best checkpoint is chosen mostly by chance; give {FEWEST_VALIDATION} or more"
+            f"the best checkpoint is chosen mostly by chance; give {FEWEST_VALIDATION} or more, by --data.source.dev "
+            "FILE or a larger --data.source.dev_fraction"
         )
     return lines
 

@@ -178,6 +178,8 @@ def test_a_row_that_cannot_be_used(
     assert line.startswith(f"{file}:{number + 1}: ")
     assert said in line
     assert fix in line
+    # a test question is no slip in a row: it has to leave the file
+    assert line.endswith(", or leave such rows out: --data.source.on_bad_record skip") == ("PMID" not in said)
 
 
 def test_an_example_that_is_longer_than_the_base_was_made_for(

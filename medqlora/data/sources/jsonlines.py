@@ -211,11 +211,8 @@ class JSONLines(Source):
                         f"{option}: no column of {row.file or path} holds the answers; there are "
                         f"{listed(sorted(table.columns))}: name it with --data.source.fields.answer COLUMN"
                     )
-                fix = ": give one, or leave such rows out: --data.source.on_bad_record skip" * (
-                    skipped is None
-                )
                 raise InputError(
-                    f"{row.where}: {table.answer_column} is missing or empty: the {name} set needs answers{fix}"
+                    f"{row.where}: {table.answer_column} is missing or empty: the {name} set needs answers: give one"
                 )
             return ids.own(record)
 

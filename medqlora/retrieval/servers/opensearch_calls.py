@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +119,9 @@ def answers(place: Place) -> Iterator[None]:
     try:
         yield
     except Unreachable as error:
-        raise InputError(f"{where} doesn't answer ({_line(error)}): start it, or correct url") from error
+        raise InputError(
+            f"{where} doesn't answer ({_cause(error.error)}): start it, or correct url"
+        ) from error
     except TransportError as error:
         raise InputError(f"{where}: {_refusal(place, error.status_code, _line(error))}") from error
     except (OpenSearchException, LookupError, TypeError, ValueError, StopIteration) as error:
@@ -208,6 +211,12 @@ def _refusal(place: Place, status: int | str, line: str) -> str:
     if status in (401, 403):
         return f"refuses user {place.user}: correct user, or the password in {PASSWORD}"
     return f"{place.name}: {line}"
+
+
+def _cause(text: object) -> str:
+    """What urllib3 says of a connection, without its objects: `Connection refused`."""
+    said = re.sub(r"^\w+\([^)]*\): |\[Errno -?\d+\] |\(_ssl\.c:\d+\)", "", str(text)).strip(" ()")
+    return (said.splitlines() or ["no reply"])[0][:200]
 
 
 def _line(error: BaseException) -> str:

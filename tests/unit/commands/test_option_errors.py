@@ -71,7 +71,7 @@ COMMAND_LINE = [
     ("--seed_everything x", "--seed_everything x: it has to be true or false or a whole number"),
     (
         "--data.micro_batch_tokens x",
-        "--data.micro_batch_tokens x: it has to be a whole number, or one of auto",
+        "--data.micro_batch_tokens x: it has to be a whole number, or auto",
     ),
     ("--checkpoint.mode up", "--checkpoint.mode up: choose one of max, min"),
     # names that other trainers have for an option

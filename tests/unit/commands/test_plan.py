@@ -125,6 +125,8 @@ def test_parameters_and_the_times_on_several_gpus_stand_side_by_side(
     out = capsys.readouterr().out
     assert "Parameters: 41,943,040 trainable of 8,072,204,288 (0.52%)" in out
     assert max(map(len, out.splitlines())) <= 130
+    fastest = next(line for line in out.splitlines() if line.startswith("  b200"))
+    assert len(re.split(r"\s{2,}", fastest.strip())) == 6, fastest  # GPU, engine, four columns apart
 
 
 def test_a_small_gpu_is_told_what_fits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def test_options_in_another_order_are_no_other_answer(tmp_path: Path) -> None:
 def test_a_set_of_one_class_is_told(tmp_path: Path) -> None:
     held = [{**row, "answer": "yes"} for row in rows(30)]
     [line] = warned(JSONLines(put(tmp_path / "t.jsonl", held), dev_fraction=0))
-    assert line == "Warning: every answer of the train set is yes: nothing is to be told apart"
+    assert line == "Warning: every answer of the train set is yes: it can't teach how answers are told apart"
     free = put(tmp_path / "free.jsonl", held)
     assert warned(JSONLines(free, dev_fraction=0, labels=[])) == []
 
@@ -72,6 +72,7 @@ def test_a_small_validation_set_is_told(tmp_path: Path, count: int, told: bool) 
     lines = warned(JSONLines(train, dev))
     assert bool(lines) == told
     assert not told or "the validation set has 19 questions" in lines[0]
+    assert not told or lines[0].endswith("--data.source.dev FILE or a larger --data.source.dev_fraction")
 
 
 def test_duplicates_that_cross_train_and_validation_are_told_and_get_ids_of_their_own(tmp_path: Path) -> None:

@@ -336,7 +336,9 @@ def test_what_no_server_makes_right_is_refused_in_one_line(
 ) -> None:
     with served(lambda request: (200, {})) as url:
         gone = describe(tmp_path, url)
-    assert "doesn't answer" in refused(capsys, "index", "info", str(gone))
+    said = refused(capsys, "index", "info", str(gone))
+    assert "doesn't answer (Failed to establish a new connection: Connection refused): start it" in said
+    assert "on a server" in refused(capsys, "index", "add", str(gone), str(gone), "--vectors", "faiss")
 
     def line(text: str) -> str:
         path = tmp_path / "other.yaml"
