@@ -323,19 +323,25 @@ def rarity(count: int, passages: int) -> float:
 
 
 def walked(search: Callable[[int], list[Hit]], most: int) -> Iterator[Hit]:
-    """The hits from best to worst, at most `most`, for a caller that leaves some out.
+    """The hits from best to worst, each once, at most `most`, for a caller that leaves some out.
+
+    A deeper search fuses more candidates, and may order those of the search before anew.
 
     Args:
         search: the best hits of that number.
         most: hits.
     """
-    seen, size = 0, 16
-    while seen < most:
-        hits = search(min(size, most))
-        yield from hits[seen:]
+    seen: set[int] = set()
+    size = 0
+    while size < most:
+        size = min(4 * size or 16, most)
+        hits = search(size)
+        for hit in hits:
+            if hit.passage.id not in seen:
+                seen.add(hit.passage.id)
+                yield hit
         if len(hits) < size:
             return
-        seen, size = len(hits), size * 4
 
 
 class Coverage:

@@ -59,7 +59,8 @@ class DecodeEngine:
         )
         self._pass = DecodePass(decoder, self._cache, Graphs(self.device), kernels_for(decoder, self._cache))
         self._bank = AdapterBank(decoder)
-        self._bank_fresh = False
+        #: whether the copies of the adapters' weights for passes with and without `routing` are those of now
+        self._bank_fresh = self._plain_fresh = False
         self._waiting: deque[Row] = deque()
         #: by slot: slots 0 to n - 1 are in use
         self._rows: list[Row] = []
@@ -196,7 +197,7 @@ class DecodeEngine:
         store = self._store(
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
-        self._bank_fresh = False
+        self._bank_fresh = self._plain_fresh = False
         routing: AbstractContextManager[None] = nullcontext()
         if adapters is not None:
             routing, _ = self._adapters(adapters, (batch.lengths.long(), rows), fresh=True)
@@ -331,10 +332,15 @@ class DecodeEngine:
         """
         plain = self._bank.plain
         if all(name == plain for name in names):
+            on = self.decoder.adapters_on
             self._bank_fresh &= not fresh
+            if not (fresh or self._plain_fresh):  # the prompts were in a pass with other adapters
+                self.decoder.refresh(on)
+            self._plain_fresh = on  # a packed pass copies them itself
             for group in self.decoder.groups:
-                group.active = self.decoder.adapters_on
-            return nullcontext(), (self.decoder.adapters_on,)
+                group.active = on
+            return nullcontext(), (on,)
+        self._plain_fresh &= not fresh
         if fresh or not self._bank_fresh:
             self._bank.refresh()
             self._bank_fresh = True

@@ -148,6 +148,16 @@ def test_rows_of_one_batch_have_their_own_adapters_or_none(llama: Any) -> None:
         engine.add(Request(given[0], 8, adapter="third"))
 
 
+def test_a_text_goes_on_alike_when_those_of_other_adapters_have_ended(llama: Any) -> None:
+    """Its prompt was in a pass with rows of several adapters, the first pass of the engine."""
+    given = prompts(7, 9)
+    expected = oracle(llama, given[:1], 12)[0]
+    engine = engine_of(llama, rows=4)
+    kept = engine.add(Request(given[0], 12, (NEVER,), adapter="default"))
+    engine.add(Request(given[1], 2, (NEVER,), adapter="second"))
+    assert collect(engine.run())[kept] == expected
+
+
 def test_an_adapter_may_be_loaded_later_and_on_other_layers(tmp_path: Path) -> None:
     base = build_base(tmp_path / "base", "llama", **WEIGHTS)
     model, given = load(base, LoRA(r=4, alpha=8, target_modules=["q_proj"])), prompts(7, 12)

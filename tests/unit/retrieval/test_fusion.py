@@ -1,8 +1,13 @@
 """Reciprocal rank fusion, and what settles its ties."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from medqlora.retrieval.fusion import reciprocal_rank_fusion
+from medqlora.retrieval.search import Hit, walked
+from medqlora.retrieval.store import Found
 
 
 def ranked(*items: int) -> list[tuple[int, float]]:
@@ -38,3 +43,19 @@ def test_of_equal_scores_the_last_ranking_decides_and_then_the_number() -> None:
     assert order(ranked(4, 2), ranked(2, 4)) == [2, 4]
     assert order([(8, 1.0)], []) == [8]
     assert reciprocal_rank_fusion([]) == []
+
+
+def test_a_walk_gives_each_passage_once_though_deeper_searches_rank_them_anew() -> None:
+    """Fusion of more candidates changes the first places: none of the passages before is lost or comes again."""
+    words = [(number, 100.0 - number) for number in range(300)]
+    vectors = [(number, 1 - place / 300) for place, number in enumerate(range(299, -1, -1))]
+
+    def search(count: int) -> list[Hit]:
+        size = max(count, 100)
+        fused = reciprocal_rank_fusion([words[:size], vectors[:size]])
+        return [Hit(cast(Found, SimpleNamespace(id=number)), score, 1.0) for number, score in fused[:count]]
+
+    assert search(256)[:64] != search(64)  # what the promise is about
+    found = [hit.passage.id for hit in walked(search, 1000)]
+    assert sorted(found) == list(range(300))
+    assert found[:16] == [hit.passage.id for hit in search(16)]
