@@ -127,7 +127,7 @@ class Service:
         if reply is None and verify and (named := unfit_labels(labels)) is not None:
             raise ServiceError(422, f"verify: the labels of {made.model} say nothing of a claim ({named})")
         length = sum(map(len, made.texts))
-        if length > self.options.context_chars:
+        if reply is None and length > self.options.context_chars:
             self.metrics.refused.labels("context").inc()
             most = self.options.context_chars
             raise ServiceError(

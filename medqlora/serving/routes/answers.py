@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
+from medqlora.safety import screen
 from medqlora.serving.engine import Delta, Done, Scores
-from medqlora.serving.errors import ServiceError
+from medqlora.serving.errors import ServiceError, whole
 from medqlora.serving.image import clean_image
 from medqlora.serving.patience import patiently
 from medqlora.serving.pdf import text_of
@@ -212,7 +213,7 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
             given = json.loads(line)
             if isinstance(given, dict):
                 line_id = echoed(given.pop("line_id", None))
-            body = AnswerRequest.model_validate(given)
+            body = _valid(given)
         except ValidationError as error:
             raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
         except (ValueError, RecursionError):
@@ -223,6 +224,21 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
     except ServiceError as error:
         found = {"line": number, "status": error.status, **error.to_json()}
     return found if line_id is None else {"line_id": line_id, **found}
+
+
+def _valid(given: object) -> AnswerRequest:
+    """The body of a line; one that is wrong is its question alone, where that calls for a fixed reply.
+
+    Raises:
+        ValidationError: it is wrong.
+    """
+    try:
+        return AnswerRequest.model_validate(given)
+    except ValidationError:
+        text = given.get("question") if isinstance(given, dict) else None
+        if not isinstance(text, str) or screen(text) is None:
+            raise
+        return AnswerRequest(question=whole(text))
 
 
 async def _patient(service: Service, question: Question, body: AnswerRequest, call: Call) -> Done:

@@ -126,6 +126,23 @@ def user(*texts: str, **more: Any) -> dict[str, Any]:
         ("/v1/chat/completions", user(DANGER, medqlora={"verify": True, "contexts": "x"})),
         ("/v1/chat/completions", user(DANGER, "Does aspirin help?", stream=True)),
         ("/v1/systemone", {"state": "", "questions": {"a": {"type": "noul", "instructions": DANGER}}}),
+        # whatever else is wrong with the request
+        ("/v1/answer", {"question": DANGER, "temperature": 1}),
+        ("/v1/answer", {"question": f"{DANGER} \ud800"}),
+        ("/v1/batch", line({"question": f"{DANGER} \ud800"})),
+        ("/v1/answer", {"question": DANGER, "contexts": ["x" * 200_001]}),
+        ("/v1/answer", {"question": DANGER, "contexts": 7, "stream": True}),
+        ("/v1/batch", line({"question": DANGER, "max_new_tokens": 0})),
+        ("/v1/batch", line({"question": DANGER, "contexts": ["x" * 200_001]})),
+        ("/v1/chat/completions", user(DANGER, top_logprobs=3)),
+        ("/v1/chat/completions", user(DANGER, n=2, stream=True)),
+        ("/v1/chat/completions", user(DANGER, "")),
+        ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "x"}, {"content": DANGER}]}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": DANGER}, {"type": "file"}]}]},
+        ),
+        ("/v1/systemone", {"questions": {"b": {"type": "free"}, "a": {"instructions": DANGER}}}),
     ],
 )
 def test_a_dangerous_question_gets_the_fixed_reply_however_it_is_asked(
