@@ -235,6 +235,20 @@ def test_a_full_queue_is_waited_for_until_the_time_is_up() -> None:
     assert len(asked) == 1
 
 
+def test_a_line_that_waits_for_the_queue_is_counted_and_recorded_once(tmp_path: Path) -> None:
+    made = service(tmp_path, KnownPool(most=2))
+    reply = post(
+        made, "/v1/batch", line(*({"question": f"Does drug {number} help?"} for number in range(12)))
+    )
+    assert [json.loads(each)["decision"] for each in reply.text.splitlines()] == ["yes"] * 12
+    written = [json.loads(each) for each in (tmp_path / "audit.jsonl").read_text("utf-8").splitlines()]
+    assert [each["status"] for each in written] == [200] * 12
+    assert b'limit="queue"' not in made.metrics.text()
+    alone = service(tmp_path, KnownPool(most=0))
+    assert post(alone, "/v1/answer", {"question": "Does it help?"}).status_code == 503
+    assert b'medqlora_refused_requests_total{limit="queue"} 1.0' in alone.metrics.text()
+
+
 def test_only_a_few_files_of_clients_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now: list[int] = [0, 0]
 
