@@ -17,6 +17,7 @@ from medqlora.serving.guard import Guard, Limits
 from medqlora.serving.routes import admin, answers, chat, typed
 from medqlora.serving.routes.answers import told
 from medqlora.serving.routes.common import service_of
+from medqlora.serving.routes.wrong import safe_response, worth_a_look
 from medqlora.serving.service import Service
 
 _DESCRIPTION = """Answers medical questions with a fine-tuned adapter: a decision, its calibrated probability,
@@ -81,6 +82,14 @@ async def _page(request: Request) -> Response:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
+    if worth_a_look(error):
+        try:
+            reply = await safe_response(request)
+        except ServiceError as safe:
+            error = safe
+        else:
+            if reply is not None:
+                return reply
     return JSONResponse(error.to_json(), error.status, headers=error.headers())
 
 
@@ -89,7 +98,7 @@ async def _malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     status = 400 if str(first.get("type")) == "json_invalid" else 422
-    return JSONResponse(error_body(status, told(first)), status)
+    return await _service_error(request, ServiceError(status, told(first)))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

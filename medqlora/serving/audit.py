@@ -32,12 +32,14 @@ class AuditLog:
         self._failed = failed
         self._said = False
         self._file: int | None = None
+        #: whether the file ends within a line, of which there was no more room
+        self._cut = False
         if path is None:
             return
         try:
-            self._file = os.open(
-                Path(path).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
+            file = Path(path).expanduser()
+            self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._cut = _ends_within_a_line(file)
         except OSError as error:
             raise InputError(
                 f"--audit {path}: can't be written ({error.strerror}): give another file"
@@ -53,10 +55,12 @@ class AuditLog:
         if self._file is None:
             return
         data = (json.dumps({"time": now(), **line}, allow_nan=False) + "\n").encode()
+        if self._cut:
+            data = b"\n" + data
         try:
-            written = os.write(self._file, data)
-            if written < len(data):
-                raise OSError("a part of the line was written")
+            while data:
+                data = data[os.write(self._file, data) :]
+                self._cut = bool(data)
         except OSError as error:
             self._failed()
             if not self._said:
@@ -73,3 +77,13 @@ class AuditLog:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Of a regular file that can be read."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+    return False

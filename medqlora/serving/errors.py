@@ -47,5 +47,9 @@ class ServiceError(Exception):
 def error_body(status: int, message: str, code: str | None = None) -> dict[str, Json]:
     """The body of an error."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    plain = message.encode("utf-8", "replace").decode()
-    return {"error": {"message": plain, "type": kind, "code": code, "param": None}}
+    return {"error": {"message": whole(message), "type": kind, "code": code, "param": None}}
+
+
+def whole(text: str) -> str:
+    """The text with a question mark in place of each half of a character, which UTF-8 can't hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -127,7 +127,7 @@ class Service:
         if reply is None and verify and (named := unfit_labels(labels)) is not None:
             raise ServiceError(422, f"verify: the labels of {made.model} say nothing of a claim ({named})")
         length = sum(map(len, made.texts))
-        if length > self.options.context_chars:
+        if reply is None and length > self.options.context_chars:
             self.metrics.refused.labels("context").inc()
             most = self.options.context_chars
             raise ServiceError(
@@ -183,10 +183,15 @@ class Service:
         most = self.options.max_new_tokens
         return most if asked is None else min(asked, most)
 
-    async def events(self, question: Question, job: Job, call: Call) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, question: Question, job: Job, call: Call, *, patient: bool = False
+    ) -> AsyncGenerator[Event, None]:
         """The events of one question; the last is `Done`.
 
         A question that calls for a fixed reply reaches no model, and is answered also where none is ready.
+
+        Args:
+            patient: where the queue is full, wait for a place until the request's time is up.
 
         Raises:
             ServiceError: it could not be answered.
@@ -201,16 +206,15 @@ class Service:
         if self.sources is not None and not question.contexts:
             found = await self.sources.retrieved(job.record)
             job = replace(job, record=found.record)
-        events = self.pool.run(job)
+        begun: AsyncGenerator[Event, None] | None = None
         try:
+            events, event = await patiently(
+                lambda: self._begun(job, call), self.patience(call) if patient else 0
+            )
+            begun = events
             while True:
-                event = await self._next(events, call)
-                if event is None:
-                    status = 503
-                    raise ServiceError(503, "no answer: the inference process gave none", code="lost")
                 if isinstance(event, Failed):
-                    status = event.status
-                    raise ServiceError(status, event.message)
+                    raise ServiceError(event.status, event.message)
                 if isinstance(event, Scores) and found is not None:
                     event = replace(event, sources=cited_answer(event.answer, found.hits).to_json())
                 if isinstance(event, Delta) and first:
@@ -229,11 +233,15 @@ class Service:
                 yield event
                 if answer is not None:
                     return
+                event = await self._next(events, call)
         except ServiceError as error:
             status = error.status
+            if error.code == "queue":
+                self.metrics.refused.labels("queue").inc()
             raise
         finally:
-            await events.aclose()
+            if begun is not None:
+                await begun.aclose()
             self._record(question, call, status, answer)
 
     def refused(self, question: Question, reply: SafeReply, call: Call, status: int = 200) -> Answer:
@@ -247,13 +255,11 @@ class Service:
         """The answer with the verdicts of its own sources. Raises ServiceError as `events` does."""
 
         async def score(record: Record) -> Answer:
-            events = self.pool.run(Job(record.id, question.model, record, write=False))
+            events, event = await self._begun(Job(record.id, question.model, record, write=False), call)
             try:
-                event = await self._next(events, call)
                 while not isinstance(event, Done):
-                    if event is None or isinstance(event, Failed):
-                        status, told = (503, "no answer") if event is None else (event.status, event.message)
-                        raise ServiceError(status, f"verify: {told}")
+                    if isinstance(event, Failed):
+                        raise ServiceError(event.status, f"verify: {event.message}")
                     event = await self._next(events, call)
             finally:
                 await events.aclose()
@@ -275,13 +281,22 @@ class Service:
         """Seconds until a request is given up."""
         return self.options.timeout_s - call.seconds
 
-    async def _next(self, events: "AsyncIterator[Event]", call: Call) -> Event | None:
-        """The next event; None at the end. Raises ServiceError when the time is up or no process takes the job."""
+    async def _begun(self, job: Job, call: Call) -> tuple[AsyncGenerator[Event, None], Event]:
+        """The events of a job, and the first of them. Raises ServiceError as `_next` does."""
+        events = self.pool.run(job)
+        try:
+            return events, await self._next(events, call)
+        except BaseException:
+            await events.aclose()
+            raise
+
+    async def _next(self, events: AsyncIterator[Event], call: Call) -> Event:
+        """The next event. Raises ServiceError when the time is up, no process takes the job, or there is none."""
         left = self.options.timeout_s - call.seconds
         try:
             return await asyncio.wait_for(anext(events), max(0.001, left))
         except StopAsyncIteration:
-            return None
+            raise ServiceError(503, "no answer: the inference process gave none", code="lost") from None
         except (TimeoutError, asyncio.TimeoutError):
             self.metrics.refused.labels("time").inc()
             raise ServiceError(
@@ -291,13 +306,12 @@ class Service:
                 code="time",
             ) from None
         except UnavailableError as error:
-            self.metrics.refused.labels("queue").inc()
             raise ServiceError(503, str(error), retry_after_s=error.retry_after_s, code="queue") from None
 
-    async def answered(self, question: Question, job: Job, call: Call) -> Done:
+    async def answered(self, question: Question, job: Job, call: Call, *, patient: bool = False) -> Done:
         """The complete answer. Raises ServiceError as `events` does."""
         last: Event | None = None
-        async for event in self.events(question, job, call):
+        async for event in self.events(question, job, call, patient=patient):
             last = event
         assert isinstance(last, Done)
         return last

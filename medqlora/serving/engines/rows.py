@@ -62,9 +62,11 @@ class Row:
             self.finish = "length"
 
     def write(self, tokenizer: Tokenizer) -> None:
-        """Brings `text` up to date."""
-        if not (self.finish == "stop" and self.stop and self._cut(tokenizer)):
-            self.text = tokenizer.decode(self.token_ids, skip_special_tokens=True).strip()
+        """Brings `text` up to date; while it grows, without an end that may turn out to be a stop text's beginning."""
+        if self.finish == "stop" and self.stop and self._cut(tokenizer):
+            return
+        text = tokenizer.decode(self.token_ids, skip_special_tokens=True)
+        self.text = (text if self.ended else _certain(text, self.stop)).strip()
 
     @torch.no_grad()
     def score(self, decoder: Decodes, tokenizer: Tokenizer, device: torch.device) -> None:
@@ -87,6 +89,15 @@ class Row:
         if places:
             self.text = text[: min(places)].strip()
         return bool(places)
+
+
+def _certain(text: str, stops: Sequence[str]) -> str:
+    """A growing text without the longest end that some stop text begins with."""
+    if not stops:
+        return text
+    text = text.rstrip("\ufffd")  # a letter of several tokens, the last ones yet to come
+    begun = (count for stop in stops for count in range(len(stop) - 1, 0, -1) if text.endswith(stop[:count]))
+    return text[: len(text) - max(begun, default=0)]
 
 
 def token_logprob(logprobs: Tensor, token: int, count: int, tokenizer: Tokenizer) -> TokenLogprob:

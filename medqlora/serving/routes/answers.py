@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
+from medqlora.safety import screen
 from medqlora.serving.engine import Delta, Done, Scores
-from medqlora.serving.errors import ServiceError
+from medqlora.serving.errors import ServiceError, whole
 from medqlora.serving.image import clean_image
-from medqlora.serving.patience import patiently
 from medqlora.serving.pdf import text_of
 from medqlora.serving.question import Call, Question
 from medqlora.serving.routes.common import call_of, errors, example, service_of
@@ -73,14 +73,20 @@ async def _question(service: Service, body: AnswerRequest) -> Question:
 
 
 async def _answered(
-    service: Service, question: Question, body: AnswerRequest, call: Call, job_id: str
+    service: Service,
+    question: Question,
+    body: AnswerRequest,
+    call: Call,
+    job_id: str,
+    *,
+    patient: bool = False,
 ) -> Done:
     job = replace(
         service.job(question, job_id),
         write=body.rationale,
         max_new_tokens=service.text_limit(body.max_new_tokens),
     )
-    return await service.answered(question, job, call)
+    return await service.answered(question, job, call, patient=patient)
 
 
 async def _streamed(
@@ -212,24 +218,33 @@ async def _line(service: Service, number: int, line: bytes, call: Call) -> dict[
             given = json.loads(line)
             if isinstance(given, dict):
                 line_id = echoed(given.pop("line_id", None))
-            body = AnswerRequest.model_validate(given)
+            body = _valid(given)
         except ValidationError as error:
             raise ServiceError(422, f"line {number}: {told(error.errors(include_input=False)[0])}") from None
         except (ValueError, RecursionError):
             raise ServiceError(400, f"line {number}: no JSON in UTF-8") from None
         question = await _question(service, body)
-        done = await _patient(service, question, body, own)
+        # a client of one question is told to ask again where the queue is full; a line waits
+        done = await _answered(service, question, body, own, own.request_id, patient=True)
         found = {"line": number, **service.extra(question, done)}
     except ServiceError as error:
         found = {"line": number, "status": error.status, **error.to_json()}
     return found if line_id is None else {"line_id": line_id, **found}
 
 
-async def _patient(service: Service, question: Question, body: AnswerRequest, call: Call) -> Done:
-    """The answer of a batch's line, which waits where a client of one question is told to ask again."""
-    return await patiently(
-        lambda: _answered(service, question, body, call, call.request_id), service.patience(call)
-    )
+def _valid(given: object) -> AnswerRequest:
+    """The body of a line; one that is wrong is its question alone, where that calls for a fixed reply.
+
+    Raises:
+        ValidationError: it is wrong.
+    """
+    try:
+        return AnswerRequest.model_validate(given)
+    except ValidationError:
+        text = given.get("question") if isinstance(given, dict) else None
+        if not isinstance(text, str) or screen(text) is None:
+            raise
+        return AnswerRequest(question=whole(text))
 
 
 def told(error: object) -> str:

@@ -28,6 +28,8 @@ from medqlora.utils.types import Json
 router = APIRouter()
 _TYPES = ("noul", "choice", "score")
 _FIELDS = {"type", "instructions", "criteria"}
+#: begins the code of the error that is a fixed reply
+SAFE_REPLY = "safe_reply:"
 _MOST = len(string.ascii_uppercase)
 _EXAMPLE: Json = {
     "model": "version_0",
@@ -156,7 +158,7 @@ async def systemone(body: SystemOneRequest, request: Request) -> Response:
         if reply is not None:
             service.refused(questions[name], reply, call, 422)
             raise ServiceError(
-                422, f"{reply.text}\n\n{service.options.note}", code=f"safe_reply:{reply.kind}"
+                422, f"{reply.text}\n\n{service.options.note}", code=f"{SAFE_REPLY}{reply.kind}"
             )
     found = await while_connected(request, _all(service, questions, call))
     answers: dict[str, Json] = {}

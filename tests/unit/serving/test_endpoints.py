@@ -126,6 +126,23 @@ def user(*texts: str, **more: Any) -> dict[str, Any]:
         ("/v1/chat/completions", user(DANGER, medqlora={"verify": True, "contexts": "x"})),
         ("/v1/chat/completions", user(DANGER, "Does aspirin help?", stream=True)),
         ("/v1/systemone", {"state": "", "questions": {"a": {"type": "noul", "instructions": DANGER}}}),
+        # whatever else is wrong with the request
+        ("/v1/answer", {"question": DANGER, "temperature": 1}),
+        ("/v1/answer", {"question": f"{DANGER} \ud800"}),
+        ("/v1/batch", line({"question": f"{DANGER} \ud800"})),
+        ("/v1/answer", {"question": DANGER, "contexts": ["x" * 200_001]}),
+        ("/v1/answer", {"question": DANGER, "contexts": 7, "stream": True}),
+        ("/v1/batch", line({"question": DANGER, "max_new_tokens": 0})),
+        ("/v1/batch", line({"question": DANGER, "contexts": ["x" * 200_001]})),
+        ("/v1/chat/completions", user(DANGER, top_logprobs=3)),
+        ("/v1/chat/completions", user(DANGER, n=2, stream=True)),
+        ("/v1/chat/completions", user(DANGER, "")),
+        ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "x"}, {"content": DANGER}]}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": DANGER}, {"type": "file"}]}]},
+        ),
+        ("/v1/systemone", {"questions": {"b": {"type": "free"}, "a": {"instructions": DANGER}}}),
     ],
 )
 def test_a_dangerous_question_gets_the_fixed_reply_however_it_is_asked(
@@ -216,6 +233,20 @@ def test_a_full_queue_is_waited_for_until_the_time_is_up() -> None:
     with pytest.raises(ServiceError, match="full"):
         asyncio.run(patiently(ask, 0.1))
     assert len(asked) == 1
+
+
+def test_a_line_that_waits_for_the_queue_is_counted_and_recorded_once(tmp_path: Path) -> None:
+    made = service(tmp_path, KnownPool(most=2))
+    reply = post(
+        made, "/v1/batch", line(*({"question": f"Does drug {number} help?"} for number in range(12)))
+    )
+    assert [json.loads(each)["decision"] for each in reply.text.splitlines()] == ["yes"] * 12
+    written = [json.loads(each) for each in (tmp_path / "audit.jsonl").read_text("utf-8").splitlines()]
+    assert [each["status"] for each in written] == [200] * 12
+    assert b'limit="queue"' not in made.metrics.text()
+    alone = service(tmp_path, KnownPool(most=0))
+    assert post(alone, "/v1/answer", {"question": "Does it help?"}).status_code == 503
+    assert b'medqlora_refused_requests_total{limit="queue"} 1.0' in alone.metrics.text()
 
 
 def test_only_a_few_files_of_clients_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

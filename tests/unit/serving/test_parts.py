@@ -123,6 +123,32 @@ def test_a_full_disk_costs_the_line_and_not_the_answer(
     assert capsys.readouterr().out.count("No space left") == 1
 
 
+def test_a_line_that_was_cut_by_a_full_disk_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, lost, write = tmp_path / "audit", [], os.write
+    file.write_text('{"status": 1}\n{"stat')  # as an earlier start left it
+    log = AuditLog(str(file), lambda: lost.append(1))
+    log.write({"status": 200})
+    room = iter([10])
+
+    def filling(handle: int, data: bytes) -> int:
+        if (count := next(room, 0)) == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[:count])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", filling)
+        log.write({"status": 201})
+    log.write({"status": 202})
+    log.write({"status": 203})
+    log.close()
+    whole = [line for line in file.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["status"] for line in whole] == [1, 200, 202, 203]
+    assert lost == [1]
+    assert "No space left" in capsys.readouterr().out
+
+
 def test_equal_prompts_have_equal_hashes_and_another_start_has_others() -> None:
     one, two = AuditLog(None), AuditLog(None)
     assert one.prompt_hash(["a", "b"]) == one.prompt_hash(["a", "b"]) != one.prompt_hash(["ab"])
