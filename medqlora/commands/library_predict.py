@@ -144,7 +144,9 @@ def _write(
     if is_table(output) and lines.exists():
         write_table(lines, output)
     shown = ", ".join(f"{counts[name]} by {name}" for name in library.names if name in counts)
-    say(f"{len(questions)} answers{f' ({shown})' if shown else ''}: {output}\n{values['note']}")
+    say(
+        f"{len(questions)} answer{'s' * (len(questions) != 1)}{f' ({shown})' if shown else ''}: {output}\n{values['note']}"
+    )
 
 
 def _answerer(library: Library, values: Mapping[str, object]) -> str:
