@@ -218,11 +218,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", default="", help="recipes whose family or name contains this text")
+    families = ", ".join(sorted({recipe.family for recipe in recipes(Settings())}))
+    parser.add_argument(
+        "--only",
+        default="",
+        help=f"recipes whose family or name contains this text, and those they are compared with; families: {families}",
+    )
     parser.add_argument("--workers", type=int, default=1, help="cores to use: a process each")
     parser.add_argument("--out", type=Path, default=Path("gains"))
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="other sizes, see Settings"
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"other sizes, of {', '.join(asdict(Settings()))}",
     )
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -230,17 +239,20 @@ def main() -> int:
         words = [word.partition("=") for word in given.set]
         settings = Settings(**{name: json.loads(value) for name, _, value in words})
     except (TypeError, ValueError) as error:
-        parser.error(f"--set {' '.join(given.set)}: {error}: give NAME=NUMBER with the names of Settings")
+        parser.error(f"--set {' '.join(given.set)}: {error}: give NAME=NUMBER with the names of --help")
+    if not any(given.only in f"{recipe.family} {recipe.name}" for recipe in recipes(settings)):
+        parser.error(f"--only {given.only}: there is no such recipe: give a part of a name, or of {families}")
     hold_to(asdict(settings), given.out)
     if given.job:
         keep(next(one for one in recipes(settings) if one.name == given.job[0]), int(given.job[1]), given.out)
         return 0
+    compared = {name for family, *pair in comparisons() if given.only in family for name in pair}
     have = {(row["job"], row["seed"]) for row in done(given.out)}
     wanted = [
         Job(recipe, seed)
         for seed in given.seeds  # whole seeds first, so that an interrupted run has pairs
         for recipe in recipes(settings)
-        if given.only in f"{recipe.family} {recipe.name}"
+        if given.only in f"{recipe.family} {recipe.name}" or recipe.name in compared
         if (recipe.name, seed) not in have
     ]
     failed = run_jobs(wanted, given.workers, given.out, [Path(__file__), *sys.argv[1:]])

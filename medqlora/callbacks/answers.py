@@ -167,7 +167,8 @@ class Answers(Callback):
             write_table(self._lines, self.output)
         self._close()
         counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self._kinds.items())
-        say(f"{self._written} answers{f' ({counts})' if counts else ''}: {self.output}\n{self.note}")
+        noun = "answer" if self._written == 1 else "answers"
+        say(f"{self._written} {noun}{f' ({counts})' if counts else ''}: {self.output}\n{self.note}")
 
 
 def _answerer(module: QLoRAModule, data: PubMedQADataModule, weights: EvaluatedWeights) -> str:

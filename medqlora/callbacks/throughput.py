@@ -56,6 +56,13 @@ class Throughput(Callback):
         if self._first is None:
             self._first = self._started
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+    ) -> None:
+        if self._first is None:  # resumed in mid-epoch: the epoch's start was the interrupted run's
+            self._restart()
+            self._first = self._started
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close(pl_module)
 

@@ -144,7 +144,8 @@ def _write(
     if is_table(output) and lines.exists():
         write_table(lines, output)
     shown = ", ".join(f"{counts[name]} by {name}" for name in library.names if name in counts)
-    say(f"{len(questions)} answers{f' ({shown})' if shown else ''}: {output}\n{values['note']}")
+    noun = "answer" if len(questions) == 1 else "answers"
+    say(f"{len(questions)} {noun}{f' ({shown})' if shown else ''}: {output}\n{values['note']}")
 
 
 def _answerer(library: Library, values: Mapping[str, object]) -> str:

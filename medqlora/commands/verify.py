@@ -82,18 +82,20 @@ def run(command: str, words: list[str]) -> int:
     )
     for line in predictor.remarks:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+    warning = None if predictor.scope is None else predictor.scope.warning
     index = open_for_search(options.index, "--index", options.ranking, options.reranker, options.device)
     retriever = Retriever(index, k=options.k, filters=filters)
     verdicts = Verifier(LabelScorer(predictor), retriever).verify(text)
     for verdict in verdicts:
         if options.json:
-            plain = {**verdict.to_json(), "calibrated": predictor.calibration is not None, "note": NOTE}
+            calibrated = predictor.calibration is not None
+            plain = {**verdict.to_json(), "calibrated": calibrated, "warning": warning, "note": NOTE}
             print(json.dumps(plain, ensure_ascii=False), flush=True)
         else:
             print(f"\n{shown(verdict, min(100, shutil.get_terminal_size().columns))}", flush=True)
     if not options.json:
         how = "" if predictor.calibration else " Not calibrated: no calibration was saved with the adapter."
-        print(f"\n{summary(verdicts)}{how}\n\n{NOTE}", flush=True)
+        print("\n" + "\n\n".join(filter(None, [summary(verdicts) + how, warning, NOTE])), flush=True)
     index.close()
     return 0
 

@@ -31,7 +31,7 @@ def describe(
     parts = [f"{answers[label]} {label}" for label in labels if answers[label]]
     lengths = [len(example.prompt) + len(example.completion) for example in encoded]
     shortened = sum(example.dropped > 0 for example in encoded)
-    line = f"{source} {split}{f' {sample}' if sample else ''}: {len(records)} questions"
+    line = f"{source} {split}{f' {sample}' if sample else ''}: {len(records)} question{'s' * (len(records) != 1)}"
     line += f" ({', '.join(parts[:6])})" if parts else ""
     line += f", {sum(lengths) / len(lengths):.0f} tokens each (at most {max(lengths)})"
     if shortened:

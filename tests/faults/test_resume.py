@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ from medqlora.errors import InputError
     "stop", [3, 6, 7, 11]
 )  # mid-epoch, at an epoch's end, just after it, in the last epoch
 def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_run(
-    tiny_bases: dict[str, Path], tmp_path: Path, stop: int
+    tiny_bases: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, stop: int
 ) -> None:
+    caplog.set_level("INFO", logger="medqlora")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -33,8 +35,13 @@ def test_weights_optimizer_and_curve_are_bit_for_bit_those_of_an_uninterrupted_r
     folder = parts / "lightning_logs" / "version_0"
     last = folder / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == stop
+    caplog.clear()
     resumed = run("fit", [*words, f"--ckpt_path={last}"])
     assert resumed.trainer.global_step == straight.trainer.global_step == 12
+    # the time of the resumed part, from its own first step on, in mid-epoch too
+    said = re.search(r"Fit: ([\d.]+) s from the first step on \(steps ([\d.]+) s", caplog.text)
+    assert said is not None
+    assert float(said[2]) <= float(said[1]) + 0.1
     for name, value in adapter_weights(straight).items():
         assert torch.equal(adapter_weights(resumed)[name], value), name
     a, b = (cli.trainer.optimizers[0].state_dict()["state"] for cli in (straight, resumed))

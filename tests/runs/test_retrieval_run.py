@@ -1,6 +1,7 @@
 """Contexts from an index through fit, test, predict, ask and verify, on a tiny base."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness import options, questions, refused, run, write_rows
 from literature import built
 
 from medqlora.cli import main
+from medqlora.inference import TrainingScope
 from medqlora.safety import NOTE
 
 #: passages that end as an attack: words of a terminal, of a page, and orders to the model
@@ -150,9 +152,14 @@ def test_verify_prints_a_verdict_for_each_claim_with_its_passages(
     assert first["passages"][0]["document"] == "corpus.jsonl:q2003"
     assert sum(first["passages"][0]["probabilities"].values()) == pytest.approx(1)
     assert first["verdict"] in ("supported", "contradicted", "not enough")
-    assert main(["verify", "Drug 3000 does help.", *common, "--k", "1"]) == 0
+    assert first["warning"] is None
+    invented = shutil.copytree(folder / "lightning_logs" / "version_0" / "adapter", tmp_path / "adapter")
+    (invented / "manifest.json").unlink()  # the scope is written anew
+    TrainingScope("SyntheticTrials").save(invented)
+    assert main(["verify", "Drug 3000 does help.", *common, "--adapter", str(invented), "--k", "1"]) == 0
     shown = capsys.readouterr().out
     assert "1 claim: " in shown
+    assert "Trained on invented data (SyntheticTrials)" in shown
     assert " ".join(shown.split()).endswith(NOTE)
     for given, message in {
         ("Yes.", "--index", str(folder / "i.mqi")): "CLAIM holds no sentence",
