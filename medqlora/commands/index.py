@@ -52,7 +52,9 @@ def run(command: str, words: list[str]) -> int:
 
 def _build(words: list[str]) -> int:
     parser = Parser(
-        "index build", "Builds an index. Run the same command again to go on with a killed build."
+        "index build",
+        "Builds an index. Run the same command again to go on with a killed build; where the vectors alone are missing "
+        "it names the command that writes them.",
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders, also .gz")
     parser.add_argument(
@@ -80,10 +82,23 @@ def _build(words: list[str]) -> int:
             options, options.out, "--out", options.passage_words, overwrite=options.overwrite
         )
     if out.exists() and not options.overwrite:
+        if options.embedding is not None:
+            _refuse_without_vectors(options, out)
         raise InputError(
             f"--out {options.out}: exists: `medqlora index add` extends it, --overwrite replaces it"
         )
     return _written(options, out, options.passage_words, add=False)
+
+
+def _refuse_without_vectors(options: argparse.Namespace, out: Path) -> None:
+    """Raises InputError, with the command that goes on, for an index whose build ended before its vectors."""
+    from medqlora.retrieval.vectors import vector_files
+
+    if not all(file.is_file() for file in vector_files(out)):
+        raise InputError(
+            f"--out {options.out}: exists without its vectors, as a build leaves it that was killed: `medqlora index "
+            f"embed {options.out} --embedding {options.embedding} --vectors {options.vectors}` writes them"
+        )
 
 
 def _add(words: list[str]) -> int:

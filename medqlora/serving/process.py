@@ -65,7 +65,7 @@ class InferenceProcess:
         """Starts the process: with a fork server that takes seconds, in which it imports torch."""
         try:
             self._process.start()
-        except OSError:
+        except (OSError, EOFError):
             self._received(self, None)
             return
         theirs.close()

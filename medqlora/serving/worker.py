@@ -82,27 +82,18 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
 
     def send(message: FromWorker) -> None:
         with sending:
-            pipe.send(message)
+            try:
+                pipe.send(message)
+            except OSError:
+                os._exit(0)  # the service has ended
 
+    work = _Work()
+    threading.Thread(target=work.receive, args=(pipe,), name="inbox", daemon=True).start()
     engine = _built(spec, send)
     if engine is None:
         return
-    inbox, wake = Inbox(), threading.Event()
-    orders: list[Load] = []
-
-    def receive() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while (message := pipe.recv()) is not None:
-                if isinstance(message, Job):
-                    inbox.put(message, engine.prepare(message))
-                elif isinstance(message, Cancel):
-                    inbox.cancel(message.id)
-                else:
-                    orders.append(message)
-                wake.set()
-        os._exit(0)  # the service has ended, or wants this process to: a step under way is of no use
-
-    threading.Thread(target=receive, name="inbox", daemon=True).start()
+    work.begin(engine)
+    inbox, orders, wake = work.inbox, work.orders, work.wake
 
     def emit(events: Sequence[Event]) -> None:
         if events:
@@ -121,6 +112,37 @@ def main(spec: EngineSpec, pipe: Connection) -> None:
                 # which jobs were under way is not known for sure: a fresh process is, and its jobs get 503
                 send(NotReady(f"{type(error).__name__} in the engine", False))
                 os._exit(1)
+
+
+class _Work:
+    """What the service sends, taken in by a thread of its own."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.orders: list[Load] = []
+        self.wake = threading.Event()
+        self._begun = threading.Event()
+        self._engine: Engine | None = None
+
+    def begin(self, engine: Engine) -> None:
+        """The engine is loaded."""
+        self._engine = engine
+        self._begun.set()
+
+    def receive(self, pipe: Connection) -> None:
+        """Ends this process when the service has ended, or wants it to: loading, or a step, is of no use then."""
+        with contextlib.suppress(EOFError, OSError):
+            while (message := pipe.recv()) is not None:
+                self._begun.wait()
+                assert self._engine is not None
+                if isinstance(message, Job):
+                    self.inbox.put(message, self._engine.prepare(message))
+                elif isinstance(message, Cancel):
+                    self.inbox.cancel(message.id)
+                else:
+                    self.orders.append(message)
+                self.wake.set()
+        os._exit(0)
 
 
 def _quiet() -> None:

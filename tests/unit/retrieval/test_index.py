@@ -244,6 +244,10 @@ def test_the_command_builds_shows_and_refuses(
     assert info["sources"] == {"PubMed": 88, "trials.jsonl": 150}
     for words, message in {
         ("build", "--out", str(out), str(corpus[0])): "exists: `medqlora index add` extends it",
+        # as a build leaves it that was killed while it embedded
+        ("build", "--out", str(out), str(corpus[0]), "--embedding", "model"): (
+            f"without its vectors, as a build leaves it that was killed: `medqlora index embed {out} --embedding model"
+        ),
         ("build", "--out", str(tmp_path / "no" / "i.mqi"), str(corpus[0])): "there is no folder",
         ("build", "--out", str(tmp_path), str(corpus[0]), "--overwrite"): "is a folder: name a file in it",
         ("search", str(out), "x", "--k", "0"): "--k is 0: it has to be from 1 to 1000",

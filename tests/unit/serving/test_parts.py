@@ -3,8 +3,11 @@
 import asyncio
 import errno
 import json
+import multiprocessing
 import os
+import queue
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +21,12 @@ from medqlora.errors import InputError
 from medqlora.inference import rationale_in
 from medqlora.records import YES_NO_MAYBE
 from medqlora.serving.audit import AuditLog
-from medqlora.serving.engine import Delta, Failed
+from medqlora.serving.engine import Delta, EngineSpec, Failed
 from medqlora.serving.errors import ServiceError
 from medqlora.serving.mailbox import Mailbox
 from medqlora.serving.metrics import Metrics
 from medqlora.serving.pool import Pool
+from medqlora.serving.process import InferenceProcess
 from medqlora.serving.question import Call
 from medqlora.serving.routes.admin import allowed
 from medqlora.serving.routes.typed import Typed
@@ -338,3 +342,21 @@ def test_of_a_text_that_grows_faster_than_it_is_read_the_newest_state_is_kept() 
         return [await waiting, *[await box.get() for _ in range(len(box))]]
 
     assert asyncio.run(read()) == [Delta("1", "abc"), Failed("1", 503, "gone")]
+
+
+# ---- inference process -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [EOFError, OSError])
+def test_a_process_that_can_not_be_started_is_reported_as_ended(error: type[Exception]) -> None:
+    """EOFError: the server that processes are forked from got SIGTERM too, as from systemd, while it imports torch."""
+
+    class Unstartable:
+        def start(self) -> None:
+            raise error
+
+    ended: queue.Queue[Any] = queue.Queue()
+    context: Any = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **given: Unstartable())
+    spec = EngineSpec("local", {}, None, None, "cpu", "", 1, 1, 1)
+    process = InferenceProcess(spec, context, lambda *message: ended.put(message))
+    assert ended.get(timeout=20) == (process, None)

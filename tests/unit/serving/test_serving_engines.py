@@ -1,7 +1,9 @@
 """The engines: one answer for one question, whatever the batch, the adapters beside it, and who holds the weights."""
 
 import json
+import multiprocessing
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 from served import CONTEXT, trained_adapter
+from warm_process import begin_server
 
 from medqlora.errors import InputError
 from medqlora.inference import Predictor, TrainingScope
 from medqlora.records import Record
-from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job, Scores
+from medqlora.serving import Delta, Done, Event, Failed, Inbox, Job, Scores, worker
 from medqlora.serving.engine import EngineSpec
 from medqlora.serving.engines.local import LocalEngine
 from medqlora.serving.engines.vllm import VLLMEngine
@@ -347,3 +350,20 @@ def test_llama_cpp_answers_as_the_live_adapter(engine: LocalEngine, spec: Engine
     wanted = done(run(engine, [job(1, "ward")])["1-ward"])
     assert done(events).answer.probabilities == pytest.approx(wanted.answer.probabilities, abs=2e-3)
     assert done(events).answer.rationale == wanted.answer.rationale
+
+
+def test_an_inference_process_whose_service_has_ended_ends_while_it_loads(spec: EngineSpec) -> None:
+    begin_server()
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as silent:  # a vLLM server that never answers: loading takes long
+        waits = replace(spec, engine="vllm", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        forkserver = multiprocessing.get_context("forkserver")
+        ours, theirs = forkserver.Pipe()
+        process = forkserver.Process(target=worker.main, args=(waits, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        with silent.accept()[0]:  # it loads
+            ours.close()
+            process.join(30)
+            assert process.exitcode == 0
