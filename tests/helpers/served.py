@@ -90,6 +90,13 @@ class Served:
         self._bound.close()
         assert self.ended == [0]
 
+    def ready(self) -> bool:
+        """Whether it answers; its port refuses connections until its event loop runs."""
+        try:
+            return self.get("/readyz").status_code == 200
+        except httpx.ConnectError:
+            return False
+
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=60, headers=self.headers)
 
@@ -114,7 +121,7 @@ def served(options: ServeOptions, adapters: dict[str, str]) -> Iterator[Served]:
     """A service that is ready, and is stopped at the end."""
     made = Served(options, adapters)
     try:
-        until(lambda: made.get("/readyz").status_code == 200, "the service is not ready")
+        until(made.ready, "the service is not ready")
         yield made
     finally:
         made.stop()

@@ -186,7 +186,7 @@ def test_only_questions_that_the_adapter_did_not_learn_calibrate_it(
         AutoTokenizer.from_pretrained(tiny_bases["llama"]),
         ("dev", "test"),
         report=lambda line: None,
-        trained=[str(number) for number in trained],
+        trained=lambda records: [str(number) for number in trained],
         held_out=None if held_out is None else [str(number) for number in held_out],
     )
     assert {int(example.id) for example in data.dev} == expected

@@ -160,8 +160,9 @@ class KeyValueCache:
         self._own(slot, [])
 
     def move(self, source: int, target: int) -> None:
-        """A row goes to a free slot: no key or value is copied."""
-        assert not self._owned[target]
+        """A row goes to a free slot: no key or value is copied. Raises ValueError where the slot is another row's."""
+        if self._owned[target]:
+            raise ValueError(f"slot {target} of the key-value cache is not free")
         self._own(target, self._owned[source])
         self._own(source, [])
 
