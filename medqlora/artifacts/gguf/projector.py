@@ -90,9 +90,14 @@ def _write_llava(writer: "GGUFWriter", config: "PretrainedConfig") -> None:
     last = _feature_layer(config)
     writer.add_bool("clip.has_llava_projector", True)
     writer.add_array("clip.vision.feature_layer", [last])
+    _write_plain_tower(writer, vision, last)
+
+
+def _write_plain_tower(writer: "GGUFWriter", vision: "PretrainedConfig", layers: int) -> None:
+    """The tower's numbers where they have CLIP's names, as SigLIP's have too; `layers` of it are used."""
     _write_tower(
         writer,
-        layers=last,
+        layers=layers,
         width=vision.hidden_size,
         wide=vision.intermediate_size,
         heads=vision.num_attention_heads,
@@ -108,17 +113,7 @@ def _write_gemma3(writer: "GGUFWriter", config: "PretrainedConfig") -> None:
     patches = vision.image_size // vision.patch_size
     side = math.isqrt(config.mm_tokens_per_image)
     writer.add_uint32("clip.vision.projector.scale_factor", patches // side)
-    _write_tower(
-        writer,
-        layers=vision.num_hidden_layers,
-        width=vision.hidden_size,
-        wide=vision.intermediate_size,
-        heads=vision.num_attention_heads,
-        epsilon=vision.layer_norm_eps,
-        size=vision.image_size,
-        patch=vision.patch_size,
-        activation=vision.hidden_act,
-    )
+    _write_plain_tower(writer, vision, vision.num_hidden_layers)
 
 
 def _write_qwen(writer: "GGUFWriter", config: "PretrainedConfig") -> None:

@@ -1,6 +1,6 @@
 """A request inside of the decode engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from medqlora.inference.decoding.requests import Request
 from medqlora.inference.decoding.sampling import Chooser
@@ -15,7 +15,6 @@ class Row:
         cached: tokens in the cache.
         last: the newest token, which is not in the cache yet.
         count: new tokens so far.
-        need: most tokens that it can take in the cache.
     """
 
     id: int
@@ -26,7 +25,8 @@ class Row:
     cached: int = 0
     last: int = 0
     count: int = 0
-    need: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.need = self.request.tokens
+    @property
+    def need(self) -> int:
+        """The most tokens that it can take in the cache."""
+        return self.request.tokens
