@@ -1,12 +1,12 @@
 """Casts of the adapters' float32 weights into the operands of the matrix products, once per pass."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from medqlora.compat.torch import foreach_copy_, foreach_mul
+from medqlora.fused.kernels.available import has_triton
 
 #: target, source, and the factor that scales in float32 before the cast rounds
 Cast = tuple[Tensor, nn.Parameter, float]
@@ -43,11 +43,7 @@ class Casts:
 
     def _in_one_launch(self) -> bool:
         target = self._casts[0][0]
-        return (
-            target.is_cuda
-            and target.dtype != torch.float32
-            and importlib.util.find_spec("triton") is not None
-        )
+        return target.is_cuda and target.dtype != torch.float32 and has_triton()
 
 
 def _by_kind(casts: list[Cast]) -> list[tuple[list[Tensor], list[Tensor], float]]:

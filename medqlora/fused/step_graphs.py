@@ -1,7 +1,6 @@
 """Training passes as CUDA graphs: forward and backward of a micro-batch start with one launch each."""
 
 import gc
-import importlib.util
 import time
 import weakref
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from medqlora.data.batching.packing import MicroBatch
 from medqlora.fused.buckets import Bucket, PaddedInputs, find_bucket, padded_tokens
 from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.kernels.attention import flash_runs
+from medqlora.fused.kernels.available import has_triton
 from medqlora.fused.seeds import DeviceSeed
 from medqlora.fused.step import select_any
 from medqlora.models.host_weights import HostEmbedding, HostHead
@@ -37,7 +37,7 @@ def why_no_graphs(decoder: FusedDecoder) -> str | None:
         return "the head is in host memory"
     if not flash_runs(device, decoder.dtype, decoder.layers[0].first.heads.width):
         return "its attention needs the examples' lengths on the host"
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         return "Triton is not installed"
     return None
 

@@ -1,6 +1,5 @@
 """One pass of decoding: the last token of each row in, the logits of its next one out."""
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.decoding.cache import KeyValueCache
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.fused.kernels.attention import Segments, attend_cached
+from medqlora.fused.kernels.available import has_triton
 from medqlora.fused.layer import Layer
 from medqlora.fused.step import Selection, Step
 from medqlora.models.host_weights import HostEmbedding, HostHead
@@ -136,7 +136,7 @@ def kernels_for(decoder: FusedDecoder, cache: KeyValueCache) -> "KernelPass | No
 
 def kernels_fit(decoder: FusedDecoder) -> bool:
     """Whether the kernels run a model's passes: on a GPU in half precision, where Triton is installed."""
-    if decoder.norm[0].device.type != "cuda" or decoder.dtype == torch.float32 or find_spec("triton") is None:
+    if decoder.norm[0].device.type != "cuda" or decoder.dtype == torch.float32 or not has_triton():
         return False
     from medqlora.fused.decoding.kernel_pass import unfit
 

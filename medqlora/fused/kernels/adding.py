@@ -1,9 +1,10 @@
 """Sums of several tensors in one launch."""
 
-import importlib.util
 from collections.abc import Sequence
 
 from torch import Tensor
+
+from medqlora.fused.kernels.available import has_triton
 
 
 def add_in_one_launch(targets: Sequence[Tensor], sources: Sequence[Tensor], factors: Sequence[float]) -> bool:
@@ -15,12 +16,7 @@ def add_in_one_launch(targets: Sequence[Tensor], sources: Sequence[Tensor], fact
         factors: of the sources.
     """
     sizes = {tensor.numel() for tensor in (*targets, *sources)}
-    if (
-        len(sizes) > 1
-        or len(set(factors)) > 1
-        or len(targets) > 3
-        or importlib.util.find_spec("triton") is None
-    ):
+    if len(sizes) > 1 or len(set(factors)) > 1 or len(targets) > 3 or not has_triton():
         return False
     from medqlora.fused.kernels.triton_casts import add_parts
 

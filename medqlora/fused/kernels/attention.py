@@ -1,6 +1,5 @@
 """Causal attention within each example of a packed row."""
 
-import importlib.util
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medqlora.compat.torch import flash_attention_backward, flash_attention_forward
+from medqlora.fused.kernels.available import has_triton
 
 #: tokens of the longest example up to which the own kernels run
 SHORT = 1024
@@ -83,10 +83,7 @@ def _short(q: Tensor, k: Tensor, segments: Segments) -> bool:
 def _room(device: torch.device) -> bool:
     """Whether Triton is installed, and a GPU has the shared memory that the own kernels take."""
     found = torch.cuda.get_device_properties(device)
-    return (
-        importlib.util.find_spec("triton") is not None
-        and getattr(found, "shared_memory_per_block_optin", 0) >= _SHARED
-    )
+    return has_triton() and getattr(found, "shared_memory_per_block_optin", 0) >= _SHARED
 
 
 def attend(

@@ -4,13 +4,14 @@ Each fills `out`, so that it can run as one kernel; `fastest` returns the kernel
 Shapes: T tokens, D the model's width, F the MLP's width, H heads of width d.
 """
 
-import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from medqlora.fused.kernels.available import has_triton
 
 #: the target of a row that adds nothing to the loss
 IGNORED = -100
@@ -151,6 +152,6 @@ def elementwise(kind: Literal["plain", "compiled", "triton"]) -> Elementwise:
 def fastest(device: torch.device) -> Elementwise:
     """The Triton kernels on a GPU if Triton is installed, otherwise the compiled functions."""
     kind: Literal["compiled", "triton"] = "compiled"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+    if device.type == "cuda" and has_triton():
         kind = "triton"
     return elementwise(kind)
