@@ -19,6 +19,7 @@ from medqlora.artifacts.run_folder import LAST_CHECKPOINT
 from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
 from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents, export_record
 from medqlora.callbacks.attached import qlora_module, run_folder
+from medqlora.callbacks.checkpoint_io import CheckpointFiles
 from medqlora.compat.lightning import fast_dev_run, validation_or_epoch_end_follows
 from medqlora.compat.lightning_callbacks import (
     last_batch_of_epoch,
@@ -79,8 +80,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         self.every_n_steps = settings.every_n_train_steps
         #: the folder of the best adapter; None before the first export
         self.adapter_folder: Path | None = None
-        #: the step of this process's newest checkpoint; None before the first
-        self.newest_step: int | None = None
+        self._newest_step: int | None = None
         #: whether the validation questions decide the monitor, in `choose_monitor`
         self._chooses = settings.monitor is None
         self._own_folder = settings.dirpath is None
@@ -93,6 +93,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         #: the newest checkpoint's step, and whether its validation is next
         self._newest: tuple[int, bool] | None = None
         self._validating = False
+        #: the plugin that writes the newest checkpoint, and `last_model_path` before it, until the save has settled
+        self._unsettled: tuple[CheckpointFiles, str, int | None] | None = None
         self._stage = "fit"
 
     # ---- the start -------------------------------------------------------------------------------
@@ -235,6 +237,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exports the best adapter, unless that is done."""
+        self._settle()
         # a run that ends before its first validation has no best checkpoint: the newest weights are exported
         self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
 
@@ -256,6 +259,7 @@ class AdapterCheckpoint(ModelCheckpoint):
     @contextlib.contextmanager
     def _saving_best(self, trainer: Trainer) -> Iterator[None]:
         """A block in which Lightning may save a best checkpoint; on a full disk the best ones stay as they were."""
+        self._settle()
         self._loss = float(trainer.callback_metrics.get("val/loss", math.inf))
         before = {name: copy.copy(getattr(self, name, None)) for name in _KEPT}
         try:
@@ -277,20 +281,46 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     # ---- the newest checkpoint -------------------------------------------------------------------
 
+    @property
+    def newest_step(self) -> int | None:
+        """The step of this process's newest checkpoint, which is on the disk then; None before the first."""
+        self._settle()
+        return self._newest_step
+
     def save_newest(self, trainer: Trainer) -> None:
-        """Saves `last.ckpt`, unless it is of this step already, and on the same side of its validation."""
+        """Saves `last.ckpt`, unless it is of this step already, and on the same side of its validation.
+
+        With this project's `CheckpointFiles` it is written while the run goes on; `newest_step` waits for it.
+        """
         position = (trainer.global_step, self._validating)
         if fast_dev_run(trainer) or self._newest == position:
             return
+        self._settle()
         path = Path(str(self.dirpath)) / LAST_CHECKPOINT
         before, self.last_model_path = self.last_model_path, str(path)
+        files = trainer.strategy.checkpoint_io
         try:
-            trainer.save_checkpoint(path)
+            with files.behind() if isinstance(files, CheckpointFiles) else contextlib.nullcontext():
+                trainer.save_checkpoint(path)
         except OSError as error:
             self.last_model_path = before
             self._report_full(error)
-        else:
-            self._newest, self.newest_step = position, trainer.global_step
+            return
+        if isinstance(files, CheckpointFiles):
+            self._unsettled = files, before, self._newest_step
+        self._newest, self._newest_step = position, trainer.global_step
+
+    def _settle(self) -> None:
+        """Waits for the newest checkpoint; one that found no room is taken back, and reported."""
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is None:
+            return
+        files, before, step = unsettled
+        try:
+            files.settle()
+        except OSError as error:
+            self.last_model_path, self._newest, self._newest_step = before, None, step
+            self._report_full(error)
 
     def _report_full(self, error: OSError) -> None:
         """Reports a full disk; raises every other error again."""
@@ -298,8 +328,8 @@ class AdapterCheckpoint(ModelCheckpoint):
             raise error
         kept = (
             "no checkpoint stands yet"
-            if self.newest_step is None
-            else f"that of step {self.newest_step} is kept"
+            if self._newest_step is None
+            else f"that of step {self._newest_step} is kept"
         )
         say(
             f"No room for a checkpoint in {self.dirpath} ({error.strerror}): {kept}, training goes on, and the next "

@@ -22,6 +22,7 @@ def test_every_checkpoint_of_a_run_leads_to_the_same_end(
 
     def save_and_keep(self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         save(self, checkpoint, path, storage_options)
+        self.settle()
         number = len(list(kept.glob("*"))) if kept.exists() else 0
         shutil.copytree(first, kept / f"{number:02}_{checkpoint['global_step']}_{Path(path).stem}")
 

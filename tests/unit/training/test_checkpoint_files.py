@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from medqlora.artifacts.checkpoint_files import (
     step_of,
     write_checkpoint,
 )
-from medqlora.callbacks import CheckpointFiles
+from medqlora.callbacks import CheckpointFiles, checkpoint_io
 from medqlora.errors import InputError
 from medqlora.utils import manifests
 from medqlora.utils.manifests import (
@@ -156,6 +158,51 @@ def test_a_removed_checkpoint_takes_its_manifest_along(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_save_in_the_background_holds_the_state_of_its_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on at once, and what it changes is not in the file; the file is that of a save that waits."""
+    flat, states = torch.arange(6.0), OrderedDict(step=torch.tensor(3.0))
+    saved_state = {
+        "state_dict": {"a": flat[:2], "b": flat[2:]},
+        "optimizer_states": [states],
+        "global_step": 1,
+    }
+    files = CheckpointFiles()
+    files.save_checkpoint(saved_state, tmp_path / "waits.ckpt")
+    may_write = threading.Event()
+
+    def late(checkpoint: Any, path: Path) -> None:
+        may_write.wait(30)
+        write_checkpoint(checkpoint, path)
+
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", late)
+    with files.behind():
+        files.save_checkpoint(saved_state, tmp_path / "behind.ckpt")
+    flat.zero_()
+    states["step"] += 1
+    states["later"] = flat
+    assert not (tmp_path / "behind.ckpt").exists()
+    may_write.set()
+    found = files.load_checkpoint(tmp_path / "behind.ckpt")  # waits for the save
+    assert (tmp_path / "behind.ckpt").read_bytes().count(b"later") == 0
+    assert dict(found["optimizer_states"][0]) == {"step": torch.tensor(3.0)}
+    assert torch.equal(found["state_dict"]["a"], torch.tensor([0.0, 1.0]))
+    assert found["state_dict"]["a"].data_ptr() + 8 == found["state_dict"]["b"].data_ptr(), "saved twice"
+    files.teardown()
+
+
+def test_a_save_in_the_background_that_fails_says_so_at_the_next_use(tmp_path: Path) -> None:
+    files, taken = CheckpointFiles(), tmp_path / "taken"
+    taken.write_text("a file where the folder should be")
+    with files.behind():
+        files.save_checkpoint({"global_step": 1}, taken / "last.ckpt")
+    with pytest.raises(OSError, match="taken"):
+        files.settle()
+    files.settle()
+    files.teardown()
+
+
 def test_no_pickled_code_is_run(tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self) -> Any:
@@ -227,6 +274,7 @@ def test_a_folder_is_replaced_in_one_moment(tmp_path: Path) -> None:
 
 _LIMITED = """
 import resource, signal, sys
+from collections import OrderedDict
 from pathlib import Path
 import torch
 from medqlora.artifacts.checkpoint_files import read_checkpoint, write_checkpoint
