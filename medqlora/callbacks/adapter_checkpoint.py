@@ -14,16 +14,17 @@ from torch import Tensor
 
 from medqlora.artifacts import curve
 from medqlora.artifacts.adapter_folder import write_adapter
-from medqlora.artifacts.checkpoint_files import read_checkpoint
+from medqlora.artifacts.checkpoint_files import SavedCheckpoint, read_checkpoint
 from medqlora.artifacts.run_folder import LAST_CHECKPOINT
 from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
 from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents, export_record
 from medqlora.callbacks.attached import qlora_module, run_folder
-from medqlora.callbacks.checkpoint_io import CheckpointFiles
+from medqlora.callbacks.checkpoint_io import Behind, PendingWrites, behind
 from medqlora.compat.lightning import fast_dev_run, validation_or_epoch_end_follows
 from medqlora.compat.lightning_callbacks import (
     last_batch_of_epoch,
     save_after_epochs,
+    saves_after_epochs,
     settle_validation_progress,
 )
 from medqlora.config.callbacks import CheckpointOptions
@@ -45,7 +46,6 @@ _KEPT = (
     "current_score",
     "kth_best_model_path",
     "kth_value",
-    "last_model_path",
 )
 
 
@@ -93,8 +93,9 @@ class AdapterCheckpoint(ModelCheckpoint):
         #: the newest checkpoint's step, and whether its validation is next
         self._newest: tuple[int, bool] | None = None
         self._validating = False
-        #: the plugin that writes the newest checkpoint, and `last_model_path` before it, until the save has settled
-        self._unsettled: tuple[CheckpointFiles, str, int | None] | None = None
+        self._pending = PendingWrites()
+        #: the group of the newest save of a best checkpoint
+        self._best_save: Behind | None = None
         self._stage = "fit"
 
     # ---- the start -------------------------------------------------------------------------------
@@ -203,6 +204,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         # Lightning's own `every_n_train_steps` would rank these steps by the score of an older validation
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and not self.epoch_or_validation_is_next(trainer):
+            self._pending.settle()
             self.save_newest(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -210,6 +212,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         # Lightning would resume a checkpoint of the last step as a finished run
         ended = 0 <= trainer.max_steps <= trainer.global_step
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not ended:
+            self._pending.settle()
             self._validating = True
             try:
                 self.save_newest(trainer)
@@ -224,8 +227,9 @@ class AdapterCheckpoint(ModelCheckpoint):
             self._export_if_new(trainer, pl_module, self.best_model_path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with self._saving_best(trainer):
-            super().on_train_epoch_end(trainer, pl_module)
+        if saves_after_epochs(self):  # otherwise the validation's writes are not waited for
+            with self._saving_best(trainer):
+                super().on_train_epoch_end(trainer, pl_module)
         if last_batch_of_epoch(trainer):
             self.save_newest(trainer)
         self._export_if_new(trainer, pl_module, self.best_model_path)
@@ -237,9 +241,10 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exports the best adapter, unless that is done."""
-        self._settle()
+        self._pending.settle()
         # a run that ends before its first validation has no best checkpoint: the newest weights are exported
         self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
+        self._pending.settle()
 
     # ---- the best checkpoints --------------------------------------------------------------------
 
@@ -259,17 +264,25 @@ class AdapterCheckpoint(ModelCheckpoint):
     @contextlib.contextmanager
     def _saving_best(self, trainer: Trainer) -> Iterator[None]:
         """A block in which Lightning may save a best checkpoint; on a full disk the best ones stay as they were."""
-        self._settle()
+        self._pending.settle()
         self._loss = float(trainer.callback_metrics.get("val/loss", math.inf))
         before = {name: copy.copy(getattr(self, name, None)) for name in _KEPT}
-        try:
-            yield
-        except OSError as error:
-            self._report_full(error)
+
+        def failed(error: OSError) -> None:
             for name, value in before.items():
                 setattr(self, name, value)
-        else:
-            self._choose_among_equals()
+            self._report_full(error)
+
+        try:
+            with behind(trainer) as group:
+                yield
+        except OSError as error:
+            failed(error)
+            return
+        self._choose_among_equals()
+        if group is not None:
+            self._best_save = group
+            self._pending.add(group, failed)
 
     def _choose_among_equals(self) -> None:
         """Notes the newest checkpoint's loss; of equal scores, the one of the lowest loss becomes the best."""
@@ -284,7 +297,7 @@ class AdapterCheckpoint(ModelCheckpoint):
     @property
     def newest_step(self) -> int | None:
         """The step of this process's newest checkpoint, which is on the disk then; None before the first."""
-        self._settle()
+        self._pending.settle()
         return self._newest_step
 
     def save_newest(self, trainer: Trainer) -> None:
@@ -295,32 +308,24 @@ class AdapterCheckpoint(ModelCheckpoint):
         position = (trainer.global_step, self._validating)
         if fast_dev_run(trainer) or self._newest == position:
             return
-        self._settle()
         path = Path(str(self.dirpath)) / LAST_CHECKPOINT
-        before, self.last_model_path = self.last_model_path, str(path)
-        files = trainer.strategy.checkpoint_io
+        before = self.last_model_path, self._newest, self._newest_step
+
+        def failed(error: OSError) -> None:
+            if self._newest == position:  # no later one has been saved since
+                self.last_model_path, self._newest, self._newest_step = before
+            self._report_full(error)
+
+        self.last_model_path = str(path)
         try:
-            with files.behind() if isinstance(files, CheckpointFiles) else contextlib.nullcontext():
+            with behind(trainer) as group:
                 trainer.save_checkpoint(path)
         except OSError as error:
-            self.last_model_path = before
-            self._report_full(error)
+            failed(error)
             return
-        if isinstance(files, CheckpointFiles):
-            self._unsettled = files, before, self._newest_step
         self._newest, self._newest_step = position, trainer.global_step
-
-    def _settle(self) -> None:
-        """Waits for the newest checkpoint; one that found no room is taken back, and reported."""
-        unsettled, self._unsettled = self._unsettled, None
-        if unsettled is None:
-            return
-        files, before, step = unsettled
-        try:
-            files.settle()
-        except OSError as error:
-            self.last_model_path, self._newest, self._newest_step = before, None, step
-            self._report_full(error)
+        if group is not None:
+            self._pending.add(group, failed)
 
     def _report_full(self, error: OSError) -> None:
         """Reports a full disk; raises every other error again."""
@@ -341,7 +346,7 @@ class AdapterCheckpoint(ModelCheckpoint):
     def _export_if_new(self, trainer: Trainer, pl_module: LightningModule, best: str) -> None:
         """Exports the weights of the checkpoint `best`, unless that is done.
 
-        They are read from its file: the weights in memory may be of a later step.
+        They are those of its save, or read from its file: the weights in memory may be of a later step.
 
         Raises:
             InputError: the checkpoint is damaged.
@@ -352,16 +357,34 @@ class AdapterCheckpoint(ModelCheckpoint):
             return
         module = qlora_module(pl_module)
         value = None if self.best_model_score is None else float(self.best_model_score)
-        saved = read_checkpoint(Path(best))
+        save, self._best_save = self._best_save, None
+        state = None if save is None else save.saved.get(Path(best))
+        saved = read_checkpoint(Path(best)) if state is None else cast(SavedCheckpoint, state)
         contents = adapter_contents(trainer, module, module.data, saved, ChosenBy(self.monitor, value))
-        try:
+
+        def write() -> None:
+            if save is not None:
+                save.wait()  # its writes come before this one
             write_adapter(contents, run.adapter)
-        except OSError as error:
+
+        def failed(error: OSError) -> None:
+            self._exported = None
+            if save is not None and error is save.error:
+                return  # the checkpoint itself found no room, which is reported
             if not disk_full(error):
-                raise
+                raise error
             say(
                 f"No room for the adapter in {run.path} ({error.strerror}): training goes on; make room, and write it "
                 f"with `medqlora export --ckpt_path {best}`"
             )
-        else:
-            self._exported, self.adapter_folder = best, run.adapter
+
+        self._exported, self.adapter_folder = best, run.adapter
+        with behind(trainer) as group:
+            if group is not None:
+                group.add(write)
+                self._pending.add(group, failed)
+                return
+        try:
+            write()
+        except OSError as error:
+            failed(error)

@@ -2,12 +2,15 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -19,51 +22,78 @@ from medqlora.artifacts.checkpoint_files import (
 )
 
 
+class Behind:
+    """Writes in the background, one after another; after one that fails, the others of the group are left out.
+
+    Attributes:
+        saved: the state of each checkpoint of the group, on the host, by its path.
+        error: of the write that failed; None before, and without one.
+    """
+
+    def __init__(self, writer: ThreadPoolExecutor) -> None:
+        self.saved: dict[Path, Mapping[str, object]] = {}
+        self.error: Exception | None = None
+        self._writer = writer
+        self._writes: list[Future[None]] = []
+
+    def add(self, write: Callable[[], None]) -> None:
+        """Queues a write behind all others of the plugin."""
+        self._writes.append(self._writer.submit(self._run, write))
+
+    def wait(self) -> None:
+        """Waits for the group; raises the error of the write that failed."""
+        for each in self._writes:
+            each.result()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self, write: Callable[[], None]) -> None:
+        if self.error is None:
+            try:
+                write()
+            except Exception as error:
+                self.error = error
+
+
 class CheckpointFiles(TorchCheckpointIO):
     """Writes, reads and removes checkpoints with their manifests, see `medqlora.artifacts.checkpoint_files`.
 
-    A save inside `behind()` returns as soon as the state is copied to the host: hashing, writing and flushing an 8B's
-    250 MB take a second, in which training or validation goes on. One save at most is being written; every other use of
-    the plugin waits for it.
+    In a block of `behind()` a save returns as soon as the state is copied to the host: to hash, write and flush the
+    250 MB of an 8B's takes about a second, in which training or validation goes on.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._writer: ThreadPoolExecutor | None = None
-        self._written: Future[None] | None = None
-        self._behind = False
+        self._group: Behind | None = None
 
     @contextlib.contextmanager
-    def behind(self) -> Iterator[None]:
-        """Saves in the block are written in the background; `settle` tells how that ended."""
-        self._behind = True
+    def behind(self) -> Iterator[Behind]:
+        """Saves and removals in the block are done in the background; the group's `wait` tells how that ended."""
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._group = Behind(self._writer)
         try:
-            yield
+            yield self._group
         finally:
-            self._behind = False
+            self._group = None
 
     def settle(self) -> None:
-        """Waits for the save in the background.
-
-        Raises:
-            OSError: the file couldn't be written; the old one is unchanged.
-        """
-        written, self._written = self._written, None
-        if written is not None:
-            written.result()
+        """Waits for all that is written in the background; each group keeps its own error."""
+        if self._writer is not None:
+            self._writer.submit(int).result()  # its one thread works in order
 
     def save_checkpoint(
         self, checkpoint: dict[str, object], path: str | Path, storage_options: object | None = None
     ) -> None:
-        """Raises OSError where the file, or the one before it, can't be written; the old one is unchanged."""
-        self.settle()
-        if not self._behind:
+        """Raises OSError where the file can't be written, outside of `behind`; the old one is unchanged."""
+        if self._group is None:
+            self.settle()
             write_checkpoint(checkpoint, Path(path))
             return
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         state = cast("Mapping[str, object]", _on_host(checkpoint, {}))
-        self._written = self._writer.submit(write_checkpoint, state, Path(path))
+        self._group.saved[Path(path)] = state
+        self._group.add(partial(write_checkpoint, state, Path(path)))
 
     def load_checkpoint(
         self,
@@ -76,16 +106,42 @@ class CheckpointFiles(TorchCheckpointIO):
         return cast("dict[str, object]", read_checkpoint(Path(path), map_location))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        self.settle()
-        remove_checkpoint(Path(path))
+        if self._group is None:
+            self.settle()
+            remove_checkpoint(Path(path))
+        else:
+            self._group.add(partial(remove_checkpoint, Path(path)))
 
     def teardown(self) -> None:
-        """Waits for the save in the background; whoever asked for it has settled it, so its error is told already."""
-        with contextlib.suppress(OSError):
-            self.settle()
         if self._writer is not None:
             self._writer.shutdown()
             self._writer = None
+
+
+def behind(trainer: Trainer) -> AbstractContextManager[Behind | None]:
+    """A block whose saves are written in the background; None with another plugin than `CheckpointFiles`."""
+    files = trainer.strategy.checkpoint_io
+    return files.behind() if isinstance(files, CheckpointFiles) else contextlib.nullcontext()
+
+
+class PendingWrites:
+    """Groups of writes in the background, and what takes each back where it fails."""
+
+    def __init__(self) -> None:
+        self._groups: list[tuple[Behind, Callable[[OSError], None]]] = []
+
+    def add(self, group: Behind, failed: Callable[[OSError], None]) -> None:
+        """Adds a group; `failed` is called in `settle`, with the error."""
+        self._groups.append((group, failed))
+
+    def settle(self) -> None:
+        """Waits for the groups, the oldest first."""
+        while self._groups:
+            group, failed = self._groups.pop(0)
+            try:
+                group.wait()
+            except OSError as error:
+                failed(error)
 
 
 def _on_host(value: object, storages: dict[int, torch.UntypedStorage]) -> object:

@@ -25,6 +25,11 @@ def save_after_epochs(checkpoint: ModelCheckpoint) -> None:
     checkpoint._save_on_train_epoch_end = True
 
 
+def saves_after_epochs(checkpoint: ModelCheckpoint) -> bool:
+    """Whether a ModelCheckpoint saves at the end of each training epoch."""
+    return bool(checkpoint._save_on_train_epoch_end)
+
+
 def settle_validation_progress(checkpoint: Mapping[str, object], *, validating: bool) -> None:
     """Changes the progress of the validation loop in a checkpoint so that Lightning 2.6 resumes it exactly.
 
