@@ -170,6 +170,7 @@ class Group:
         spare: bool = False,
         tailed: bool = False,
         kept: bool = False,
+        compressed: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -181,9 +182,10 @@ class Group:
             tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
                 overwrite them with their gradient; takes no residual.
             kept: the caller keeps x, and x Aᵀ is a view of its tail.
+            compressed: the tail of x is filled already.
         """
         low = x[:, self.inputs :]
-        if self.tail:
+        if self.tail and not compressed:
             self.compress(x[:, : self.inputs], seed, low)
         weight = self._beside(x)
         added = self.bias if residual is None else residual
@@ -206,7 +208,7 @@ class Group:
 
     def compress(self, x: Tensor, seed: Seed | None, out: Tensor) -> None:
         """Writes x Aᵀ to `out` [T, tail]; with dropout, each adapter masks x by itself."""
-        if not self._drops(seed):
+        if not self.drops(seed):
             torch.mm(x, self.down.t(), out=out)
             return
         out.zero_()
@@ -222,7 +224,7 @@ class Group:
 
     def input_gradient(self, dy: Tensor, seed: Seed | None) -> Tensor:
         """x's gradient [T, in]; call `compress_gradient` on dy first."""
-        dropped = self._drops(seed)
+        dropped = self.drops(seed)
         tail = 0 if dropped else self.tail
         dx = dy[:, : self.outputs + tail] @ self._below(tail)
         if dropped:
@@ -251,12 +253,12 @@ class Group:
         """
         if not self.tail:
             return [None] * len(self.parameters)
-        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self._drops(seed):
+        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self.drops(seed):
             self._accumulate(dy, x, low)
             return [None] * len(self.parameters)
         up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
-        down = None if self._drops(seed) else product(d_low.t(), x)
+        down = None if self.drops(seed) else product(d_low.t(), x)
         of_a: list[Tensor] = []
         of_b: list[Tensor] = []
         for number, (adapter, start, rank) in enumerate(self.adapters):
@@ -270,10 +272,18 @@ class Group:
 
     def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
         """Adds the gradients of `parameters` to `.grad`."""
+        self.add_to_b(dy, low)
+        self.add_to_a(dy, x)
+
+    def add_to_b(self, dy: Tensor, low: Tensor) -> None:
+        """Adds the gradients of every B to `.grad`; arguments as in `weight_gradients`."""
         for adapter, start, rank in self.adapters:
             ranks = slice(rank, rank + adapter.a.shape[0])
             outputs = dy[:, start : start + adapter.b.shape[0]]
             add_product(held_gradient(adapter.b), outputs.t(), low[:, ranks], 1.0)
+
+    def add_to_a(self, dy: Tensor, x: Tensor) -> None:
+        """Adds the gradients of every A to `.grad`; arguments as in `weight_gradients`."""
         first = self.adapters[0][0]
         d_low = dy[:, self.outputs :]
         if len(self.adapters) == 1:
@@ -308,7 +318,8 @@ class Group:
         self.weights.dequantize_into(weight[: self.outputs], added)
         return weight
 
-    def _drops(self, seed: Seed | None) -> bool:
+    def drops(self, seed: Seed | None) -> bool:
+        """Whether dropout masks the inputs of A in a pass with this seed."""
         return seed is not None and bool(self.tail) and any(each[0].drop_rate for each in self.adapters)
 
 

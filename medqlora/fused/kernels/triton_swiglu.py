@@ -1,0 +1,192 @@
+# ruff: noqa: N803  # compile-time constants are in capitals, as in Triton's own kernels
+"""SwiGLU and LoRA's small products beside it, in one pass over the MLP's activations.
+
+The backward has gate, up and their gradients in registers. There it also multiplies them with LoRA's operands: the
+sums over rows for the gradients of gate's and up's B and of down's A. Products of
+their own would read each of these large matrices from memory once more.
+
+Shapes: T tokens, F the MLP's width, r the rank of each of the three adapters.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
+from torch import Tensor
+
+
+class Tiles(NamedTuple):
+    """Rows and columns of a kernel's blocks, its warps and stages, and the parts that rows are split into."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+    splits: int
+
+
+BACKWARD = Tiles(32, 128, 4, 1, 5)
+FORWARD = Tiles(16, 256, 4, 1, 4)
+#: columns per program of the kernel that adds the sums of all parts
+_ADDED = 128
+
+
+def backward(
+    gate_up: Tensor,
+    gradient: Tensor,
+    low: Tensor,
+    d_low: Tensor,
+    gradients: tuple[Tensor, Tensor, Tensor],
+    factor: float,
+    tiles: Tiles = BACKWARD,
+) -> None:
+    """Overwrites gate|up with its gradient, and adds to the gradients of LoRA.
+
+    Args:
+        gate_up: [T, 2 F].
+        gradient: [T, F], of silu(gate) · up.
+        low: [T, 2 r]: gate|up's input times Aᵀ.
+        d_low: [T, r]: down's gradient times its B.
+        gradients: float32 and contiguous: of gate's B and up's B [F, r], and of down's A [r, F].
+        factor: of the last one.
+    """
+    rows, columns = gradient.shape
+    rank = low.shape[1] // 2
+    if not rows:
+        return
+    sums = torch.empty(tiles.splits, 3, rank, columns, device=gradient.device, dtype=torch.float32)
+    _backward[(columns // tiles.columns, tiles.splits)](
+        gate_up, gradient, low, d_low, sums,
+        gate_up.stride(0), gradient.stride(0), low.stride(0), d_low.stride(0), rows, columns,
+        RANK=rank, ROWS=tiles.rows, COLUMNS=tiles.columns, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    _add_sums[(triton.cdiv(columns, _ADDED), 3)](
+        sums, *gradients, columns, factor, SPLITS=tiles.splits, RANK=rank, COLUMNS=_ADDED, num_warps=4
+    )
+
+
+def forward(gate_up: Tensor, out: Tensor, down: Tensor, low: Tensor, tiles: Tiles = FORWARD) -> None:
+    """Fills `out` [T, F] with silu(gate) · up, and `low` [T, r] with its product with `down` [r, F]ᵀ."""
+    rows, columns = out.shape
+    rank = low.shape[1]
+    if not rows:
+        return
+    sums = torch.empty(tiles.splits, rows, rank, device=out.device, dtype=torch.float32)
+    _forward[(triton.cdiv(rows, tiles.rows), tiles.splits)](
+        gate_up, out, down, sums, gate_up.stride(0), out.stride(0), down.stride(0), rows, columns,
+        RANK=rank, ROWS=tiles.rows, COLUMNS=tiles.columns, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    count = rows * rank
+    _add_blocks[(triton.cdiv(count, 128),)](
+        sums, low, low.stride(0), count,
+        BLOCKS=tiles.splits, AT_ONCE=triton.next_power_of_2(tiles.splits), RANKS=rank, VALUES=128, num_warps=1,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _backward(  # type: ignore[no-untyped-def]
+    gate_up, gradient, low, d_low, sums, gate_up_row, gradient_row, low_row, d_low_row, rows, columns,
+    RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    rank = tl.arange(0, RANK)
+    kind = gate_up.dtype.element_ty
+    of_gate = tl.zeros((RANK, COLUMNS), tl.float32)
+    of_up = tl.zeros((RANK, COLUMNS), tl.float32)
+    of_down = tl.zeros((RANK, COLUMNS), tl.float32)
+    blocks = tl.cdiv(rows, ROWS)
+    # parts take turns, so that they end at the same time
+    for block in range(tl.program_id(1), blocks, tl.num_programs(1)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        there = (row < rows)[:, None]
+        at = row.to(tl.int64)[:, None]
+        start = gate_up + at * gate_up_row + column[None, :]
+        gate = tl.load(start, mask=there, other=0.0).to(tl.float32)
+        up = tl.load(start + columns, mask=there, other=0.0).to(tl.float32)
+        d = tl.load(gradient + at * gradient_row + column[None, :], mask=there, other=0.0).to(tl.float32)
+        sigmoid = tl.sigmoid(gate)
+        silu = gate * sigmoid
+        d_gate = (d * up * (sigmoid + silu * (1 - sigmoid))).to(kind)
+        d_up = (d * silu).to(kind)
+        product = (silu * up).to(kind)
+        tl.store(start, d_gate, mask=there)
+        tl.store(start + columns, d_up, mask=there)
+        lows = low + at * low_row + rank[None, :]
+        low_gate = tl.load(lows, mask=there, other=0.0)
+        low_up = tl.load(lows + RANK, mask=there, other=0.0)
+        below = tl.load(d_low + at * d_low_row + rank[None, :], mask=there, other=0.0)
+        of_gate = tl.dot(tl.trans(low_gate), d_gate, of_gate)
+        of_up = tl.dot(tl.trans(low_up), d_up, of_up)
+        of_down = tl.dot(tl.trans(below), product, of_down)
+    to = sums + (tl.program_id(1) * 3 * RANK + rank[:, None]) * columns + column[None, :]
+    tl.store(to, of_gate)
+    tl.store(to + RANK * columns, of_up)
+    tl.store(to + 2 * RANK * columns, of_down)
+
+
+@triton.jit
+def _add_sums(  # type: ignore[no-untyped-def]
+    sums, of_gate, of_up, of_down, columns, factor,
+    SPLITS: tl.constexpr, RANK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    which = tl.program_id(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = column < columns
+    rank = tl.arange(0, RANK)[:, None]
+    start = sums + (which * RANK + rank) * columns + column
+    total = tl.zeros((RANK, COLUMNS), tl.float32)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(start + split * 3 * RANK * columns, mask=inside, other=0.0)
+    if which == 2:
+        place = of_down + rank * columns + column
+        tl.store(place, tl.load(place, mask=inside, other=0.0) + total * factor, mask=inside)
+    else:
+        if which == 1:
+            of_gate = of_up
+        line = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[:, None]
+        turned = of_gate + line * RANK + tl.arange(0, RANK)[None, :]
+        there = line < columns
+        tl.store(turned, tl.load(turned, mask=there, other=0.0) + tl.trans(total), mask=there)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _forward(  # type: ignore[no-untyped-def]
+    gate_up, out, down, sums, gate_up_row, out_row, down_row, rows, columns,
+    RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    there = (row < rows)[:, None]
+    at = row.to(tl.int64)[:, None]
+    rank = tl.arange(0, RANK)
+    total = tl.zeros((ROWS, RANK), tl.float32)
+    for block in range(tl.program_id(1), columns // COLUMNS, tl.num_programs(1)):
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        start = gate_up + at * gate_up_row + column[None, :]
+        gate = tl.load(start, mask=there, other=0.0).to(tl.float32)
+        up = tl.load(start + columns, mask=there, other=0.0).to(tl.float32)
+        value = (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty)
+        tl.store(out + at * out_row + column[None, :], value, mask=there)
+        weight = tl.load(down + rank.to(tl.int64)[:, None] * down_row + column[None, :])
+        total = tl.dot(value, tl.trans(weight), total)
+    place = sums + (tl.program_id(1).to(tl.int64) * rows + at) * RANK + rank[None, :]
+    tl.store(place, total, mask=there)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _add_blocks(  # type: ignore[no-untyped-def]
+    sums, out, out_row, count,
+    BLOCKS: tl.constexpr, AT_ONCE: tl.constexpr, RANKS: tl.constexpr, VALUES: tl.constexpr,
+):  # fmt: skip
+    """Adds matrices of `count` values, and stores the sum in rows of RANKS values."""
+    value = tl.program_id(0) * VALUES + tl.arange(0, VALUES)
+    inside = value < count
+    total = tl.zeros((AT_ONCE, VALUES), tl.float32)
+    for begin in tl.static_range(0, BLOCKS, AT_ONCE):
+        number = begin + tl.arange(0, AT_ONCE)
+        total += tl.load(
+            sums + number.to(tl.int64)[:, None] * count + value[None, :],
+            mask=inside[None, :] & (number < BLOCKS)[:, None], other=0.0,
+        )  # fmt: skip
+    place = out + (value // RANKS).to(tl.int64) * out_row + value % RANKS
+    tl.store(place, tl.sum(total, 0).to(out.dtype.element_ty), mask=inside)
