@@ -210,12 +210,30 @@ def _keys(  # type: ignore[no-untyped-def]
     value = tl.load(v + at * v_row + shared * v_head + place[None, :], mask=there[:, None], other=0.0)
     of_key = tl.zeros((COLUMNS, WIDTH), tl.float32)
     of_value = tl.zeros((COLUMNS, WIDTH), tl.float32)
-    begin_row = first // ROWS * ROWS
-    blocks = tl.cdiv(length - begin_row, ROWS)
+    # blocks of rows that see all of these columns and lie within the example need no mask
+    begin, end = first // ROWS, tl.cdiv(length, ROWS)
+    whole = tl.minimum(tl.cdiv(first + COLUMNS, ROWS), end)
+    part = tl.maximum(length // ROWS, whole)
     # the heads of a group in turn, the blocks of rows inside
-    for number in range(0, GROUP * blocks):
-        head = shared * GROUP + number // blocks
-        row = begin_row + number % blocks * ROWS + tl.arange(0, ROWS)
+    for number in range(0, GROUP * (part - whole)):
+        head = shared * GROUP + number // (part - whole)
+        row = (whole + number % (part - whole)) * ROWS + tl.arange(0, ROWS)
+        here = (start + row).to(tl.int64)[:, None]
+        query = tl.load(q + here * q_row + head * q_head + place[None, :])
+        d_out = tl.load(gradient + here * gradient_row + head * gradient_head + place[None, :])
+        flat = head.to(tl.int64) * tokens + start + row
+        total = tl.load(sums + flat)
+        dot = tl.load(dots + flat)
+        share = tl.exp2(tl.dot(key, tl.trans(query)) * scale_2 - total[None, :])
+        of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
+        d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
+        of_key = tl.dot(d_scores.to(query.dtype), query, of_key)
+    others = whole - begin + end - part
+    for number in range(0, GROUP * others):
+        head = shared * GROUP + number // others
+        block = begin + number % others
+        block = tl.where(block < whole, block, block - whole + part)
+        row = block * ROWS + tl.arange(0, ROWS)
         inside = row < length
         here = (start + row).to(tl.int64)[:, None]
         query = tl.load(q + here * q_row + head * q_head + place[None, :], mask=inside[:, None], other=0.0)
