@@ -42,6 +42,10 @@ class Moments(NamedTuple):
     qmap2: Tensor
 
 
+#: address of a quantization map → the map, which so keeps its address, and its thresholds
+Limits = dict[int, tuple[Tensor, Tensor]]
+
+
 class _Configured(Protocol):
     """The part of bitsandbytes' optimizers that says what they do."""
 
@@ -63,8 +67,7 @@ class FastAdamW8bit:
     def __init__(self, inner: Optimizer) -> None:
         known = hasattr(inner, "get_config") and hasattr(inner, "optimizer_name")
         self._inner = cast(_Configured, inner) if known else None
-        #: quantization map → its thresholds
-        self._limits: dict[int, Tensor] = {}
+        self._limits: Limits = {}
 
     def update(self, group: dict[str, object], part: Tensor, index: int, state: dict[str, object]) -> bool:
         """Takes a step of the tensor `part` with its gradient; whether it did."""
@@ -91,22 +94,41 @@ class FastAdamW8bit:
         return True
 
 
+def thresholds(code: Tensor) -> Tensor:
+    """[256] float32: entry k is the largest number that bitsandbytes rounds to one of the codes 0 to k.
+
+    Its search ends at an even code. From there it compares with the middle between two codes, and that decides to which
+    one the middle itself belongs.
+
+    Args:
+        code: [256] float32, ascending: the numbers of a quantization map.
+    """
+    middle = (code[:-1] + code[1:]) * 0.5
+    below = torch.nextafter(middle, torch.full_like(middle, -torch.inf))
+    odd = torch.arange(255, device=code.device) % 2 == 1
+    return torch.cat((torch.where(odd, below, middle), code.new_full((1,), torch.inf)))
+
+
 def run(
     weights: Tensor,
     gradients: Tensor,
     moments: Moments,
     settings: Settings,
     step: int,
-    limits: dict[int, Tensor],
+    limits: Limits,
 ) -> None:
     """One step by the Triton kernel; `limits` keeps what is computed once for each quantization map."""
     from medqlora.training import triton_adamw
 
-    for code in (moments.qmap1, moments.qmap2):
-        if code.data_ptr() not in limits:
-            limits[code.data_ptr()] = triton_adamw.thresholds(code)
-    of_maps = (limits[moments.qmap1.data_ptr()], limits[moments.qmap2.data_ptr()])
-    triton_adamw.update(weights, gradients, moments, of_maps, settings, step)
+    first, second = (_limits(code, limits) for code in (moments.qmap1, moments.qmap2))
+    triton_adamw.update(weights, gradients, moments, (first, second), settings, step)
+
+
+def _limits(code: Tensor, limits: Limits) -> Tensor:
+    place = code.data_ptr()
+    if place not in limits:
+        limits[place] = (code, thresholds(code))
+    return limits[place][1]
 
 
 @lru_cache(maxsize=16)
@@ -124,7 +146,7 @@ def same_bits(device: torch.device) -> bool:
         scales = [torch.zeros(_BLOCKS, device=device) for _ in range(2)]
         runs.append((torch.linspace(-1, 1, size, device=device), Moments(*zeros, *scales, *maps)))
     (own, mine), (other, theirs) = runs
-    limits: dict[int, Tensor] = {}
+    limits: Limits = {}
     for step in range(1, _STEPS + 1):
         # from block to block from 1e-24, whose squares underflow, to 1e8
         gradients = torch.randn(_BLOCKS, BLOCK, generator=generator)

@@ -6,7 +6,6 @@ nine barriers in it. Every operation here rounds as in its machine code: fused m
 approximate reciprocals and roots, subnormal numbers as 0.
 """
 
-import torch
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
@@ -15,21 +14,6 @@ from medqlora.training.adamw_8bit import BLOCK, Moments, Settings
 
 #: blocks of values with one scale per program
 _BLOCKS = 4
-
-
-def thresholds(code: Tensor) -> Tensor:
-    """[256] float32: entry k is the largest number that bitsandbytes rounds to one of the codes 0 to k.
-
-    Its search ends at an even code. From there it compares with the middle between two codes, and that decides to which
-    one the middle itself belongs.
-
-    Args:
-        code: [256] float32, ascending: the numbers of a quantization map.
-    """
-    middle = (code[:-1] + code[1:]) * 0.5
-    below = torch.nextafter(middle, torch.full_like(middle, -torch.inf))
-    odd = torch.arange(255, device=code.device) % 2 == 1
-    return torch.cat((torch.where(odd, below, middle), code.new_full((1,), torch.inf)))
 
 
 def update(
