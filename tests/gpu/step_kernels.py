@@ -23,7 +23,7 @@ import torch
 from graph_steps import GPU, Bench, all_cases, free, gib, say, synchronize, timed
 
 from medqlora.data.batching.packing import StepBatch
-from medqlora.fused.kernels import attention
+from medqlora.fused.kernels import attention, swiglu_lora
 
 #: (kind, what a kernel's name contains), the first that matches
 KINDS = (
@@ -133,6 +133,41 @@ def peak(bench: Bench, budget: int, **options: Any) -> dict[str, Any]:
     }
 
 
+def gradients(bench: Bench, budget: int) -> dict[str, Any]:
+    """LoRA's gradients by the kernels of SwiGLU beside those by products of their own, relative to their norm."""
+    batch = bench.batches(1, budget)[0]
+    ranks, found = swiglu_lora.RANKS, []
+    for setting in ((), ranks):
+        swiglu_lora.RANKS = setting  # type: ignore[assignment]
+        train = bench.train(graphs=None, checkpointing="none")
+        with torch.no_grad():
+            torch.manual_seed(1)
+            for name, parameter in bench.named:
+                if "lora_B" in name:  # 0 until now: A would have no gradient
+                    parameter.normal_(0, 0.02)
+        train.optimizer.zero_grad()
+        train._accumulate(batch)
+        found.append({name: value_of(parameter.grad).clone() for name, parameter in bench.named})
+        del train
+        free()
+    swiglu_lora.RANKS = ranks
+    old, new = found
+    apart = {name: float((new[name] - old[name]).norm() / old[name].norm()) for name in old}
+    squares = [
+        sum(float(part.norm()) ** 2 for part in parts)
+        for parts in (old.values(), [new[n] - old[n] for n in old])
+    ]
+    return {
+        "apart": (squares[1] / squares[0]) ** 0.5,
+        "most": sorted(apart.items(), key=lambda item: -item[1])[:3],
+    }
+
+
+def value_of(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return gradient
+
+
 def main(shape: str, *chosen: str) -> None:
     device = torch.cuda.get_device_name() if GPU else "cpu"
     say("machine", {"device": device, "torch": torch.__version__})
@@ -164,6 +199,7 @@ def main(shape: str, *chosen: str) -> None:
             return kernels(bench, budget, size, **options)
 
         cases[name], cases[name + "_kernels"] = speed, inside
+    cases["gradients"] = lambda: gradients(bench, small)
     cases["8k_offload_peak"] = lambda: peak(bench, large, checkpointing="offload")
     short = attention.SHORT
     for name in chosen or cases:
