@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medqlora.data.batching.packing import MicroBatch
+from medqlora.fused.aside import Aside
 from medqlora.fused.casts import Casts
 from medqlora.fused.families import FAMILIES, layer_windows
 from medqlora.fused.head import HeadLoss, HostHeadLoss
@@ -133,6 +134,8 @@ class FusedDecoder:
         self.functions = fastest(device) if compile else elementwise("plain")
         #: copies layers' inputs to host memory and back
         self._copies = torch.cuda.Stream(device) if self.offloaded and device.type == "cuda" else None
+        #: adds to LoRA's gradients; not where layers recompute, since it takes memory for cuBLAS
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" and not self.recomputed else None
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         self.groups = [group for layer in self.layers for group in layer.groups]
@@ -240,6 +243,7 @@ class FusedDecoder:
             HostInputs(self._copies, pinned),
             self.accumulate,
             Widened(),
+            Aside(self._beside if self.accumulate else None),
         )
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -170,7 +170,6 @@ class Group:
         spare: bool = False,
         tailed: bool = False,
         kept: bool = False,
-        compressed: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The outputs [T, out] plus `residual`, and x Aᵀ [T, tail].
 
@@ -182,10 +181,9 @@ class Group:
             tailed: returns the outputs in a `gradient_operand`, [T, out + tail], so that the backward can
                 overwrite them with their gradient; takes no residual.
             kept: the caller keeps x, and x Aᵀ is a view of its tail.
-            compressed: the tail of x is filled already.
         """
         low = x[:, self.inputs :]
-        if self.tail and not compressed:
+        if self.tail:
             self.compress(x[:, : self.inputs], seed, low)
         weight = self._beside(x)
         added = self.bias if residual is None else residual
@@ -240,7 +238,14 @@ class Group:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
     def weight_gradients(
-        self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None, *, accumulate: bool = False
+        self,
+        dy: Tensor,
+        x: Tensor,
+        low: Tensor,
+        seed: Seed | None,
+        *,
+        accumulate: bool = False,
+        of_b: bool = True,
     ) -> list[Tensor | None]:
         """The gradients of `parameters`, float32; None for those that are not returned.
 
@@ -250,11 +255,14 @@ class Group:
             low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
             accumulate: may add them to `.grad` in the products, instead of returning them.
+            of_b: False where those of B are added already; needs `accumulate` and no dropout.
         """
         if not self.tail:
             return [None] * len(self.parameters)
         if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self.drops(seed):
-            self._accumulate(dy, x, low)
+            if of_b:
+                self.add_to_b(dy, low)
+            self._add_to_a(dy, x)
             return [None] * len(self.parameters)
         up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
@@ -270,11 +278,6 @@ class Group:
         foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
-    def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
-        """Adds the gradients of `parameters` to `.grad`."""
-        self.add_to_b(dy, low)
-        self.add_to_a(dy, x)
-
     def add_to_b(self, dy: Tensor, low: Tensor) -> None:
         """Adds the gradients of every B to `.grad`; arguments as in `weight_gradients`."""
         for adapter, start, rank in self.adapters:
@@ -282,7 +285,7 @@ class Group:
             outputs = dy[:, start : start + adapter.b.shape[0]]
             add_product(held_gradient(adapter.b), outputs.t(), low[:, ranks], 1.0)
 
-    def add_to_a(self, dy: Tensor, x: Tensor) -> None:
+    def _add_to_a(self, dy: Tensor, x: Tensor) -> None:
         """Adds the gradients of every A to `.grad`; arguments as in `weight_gradients`."""
         first = self.adapters[0][0]
         d_low = dy[:, self.outputs :]

@@ -1,13 +1,15 @@
 """The second half of a decoder layer: o_proj, norm and MLP, row by row."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from medqlora.fused.aside import Aside
 from medqlora.fused.group import Group, held_gradient
 from medqlora.fused.kernels.elementwise import Elementwise
-from medqlora.fused.kernels.swiglu_lora import fits, swiglu_and_low, swiglu_backward_and_sums
+from medqlora.fused.kernels.swiglu_lora import fits, swiglu_backward_and_sums
 from medqlora.fused.seeds import Seed, plus
 
 
@@ -105,13 +107,8 @@ class MLPHalf:
         if not full:
             return middle, saved
         operand = self.down.operand(rows, x)
-        values, product = gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs]
-        at_once = self._in_one_pass(x, seed)
-        if at_once:
-            swiglu_and_low(values, product, self.down.down, operand[:, self.down.inputs :])
-        else:
-            functions.swiglu(values, product)
-        y, low_down = self.down.forward(operand, seed_down, residual, spare=True, compressed=at_once)
+        functions.swiglu(gate_up[:, : self.gate_up.outputs], operand[:, : self.down.inputs])
+        y, low_down = self.down.forward(operand, seed_down, residual, spare=True)
         return y, saved._replace(low_down=low_down)
 
     def backward(
@@ -123,6 +120,7 @@ class MLPHalf:
         *,
         gradient: Tensor | None = None,
         accumulate: bool = False,
+        aside: Aside | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`.
 
@@ -133,39 +131,51 @@ class MLPHalf:
             functions: plain or compiled.
             gradient: the gradient operand of `down`, if dy are its first columns.
             accumulate: as in `Group.weight_gradients`.
+            aside: runs LoRA's gradients.
         """
+        aside = aside or Aside()
         seed_o, seed_gate_up, _ = self._seeds(seed)
         rows = dy.shape[0]
         if gradient is None:
             gradient = self.down.gradient_operand(rows, dy)
             gradient[:, : self.down.outputs].copy_(dy)
-        of_down, added = self._backward_to_gate_up(gradient, saved, seed, functions, accumulate)
+        of_down, added = self._backward_to_gate_up(gradient, saved, seed, functions, accumulate, aside)
         del gradient
-        d_gate_up = saved.gate_up
+        d_gate_up, normed = saved.gate_up, saved.normed
         self.gate_up.compress_gradient(d_gate_up)
-        d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
-        normed = saved.normed
-        if normed is None:
-            normed = torch.empty_like(saved.middle)
+        to_normed = partial(self.gate_up.input_gradient, d_gate_up, seed_gate_up)
+        of_weights = partial(
+            self.gate_up.weight_gradients, low=saved.low_gate_up, seed=seed_gate_up, accumulate=accumulate,
+            of_b=not added,
+        )  # fmt: skip
+        if normed is None:  # after the product, whose weights need memory
+            d_normed, normed = to_normed(), torch.empty_like(saved.middle)
             functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
-        if added:
-            self.gate_up.add_to_a(d_gate_up, normed)
-            of_gate_up: list[Tensor | None] = [None] * len(self.gate_up.parameters)
+            of_gate_up = of_weights(d_gate_up, normed)
         else:
-            of_gate_up = self.gate_up.weight_gradients(
-                d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate
-            )
+            d_normed, of_gate_up = aside.both(to_normed, partial(of_weights, d_gate_up, normed))
+        del to_normed, of_weights
         del d_gate_up, normed
         d_middle = self.o.gradient_operand(rows, dy)
         d_x = d_middle[:, : self.o.outputs]
         functions.rms_norm_backward(saved.middle, self.norm_weight, self.eps, d_normed, dy, d_x)
         self.o.compress_gradient(d_middle)
-        d_attended = self.o.input_gradient(d_middle, seed_o)
-        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate)
+        d_attended, of_o = aside.both(
+            partial(self.o.input_gradient, d_middle, seed_o),
+            partial(
+                self.o.weight_gradients, d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate
+            ),
+        )
         return d_attended, d_x, [*of_o, *of_gate_up, *of_down]
 
     def _backward_to_gate_up(
-        self, gradient: Tensor, saved: HalfSaved, seed: Seed | None, functions: Elementwise, accumulate: bool
+        self,
+        gradient: Tensor,
+        saved: HalfSaved,
+        seed: Seed | None,
+        functions: Elementwise,
+        accumulate: bool,
+        aside: Aside,
     ) -> tuple[list[Tensor | None], bool]:
         """Overwrites `saved.gate_up` with its gradient, from the gradient operand of `down`.
 
@@ -174,19 +184,19 @@ class MLPHalf:
         """
         seed_down, low = self._seeds(seed)[2], saved.low_down
         self.down.compress_gradient(gradient)
-        # holds the product's gradient until `swiglu_backward`
-        product = self.down.input_gradient(gradient, seed_down)
         # saves memory: the layer's two largest activations are overwritten by their gradients
         values = saved.gate_up[:, : self.gate_up.outputs]
         torch.autograd.graph.increment_version(saved.gate_up)  # a second backward over them raises
+        to_product = partial(self.down.input_gradient, gradient, seed_down)
         if accumulate and low is not None and self._in_one_pass(gradient, seed):
+            product, _ = aside.both(to_product, partial(self.down.add_to_b, gradient, low))
             (gate, _, _), (up, _, _) = self.gate_up.adapters
             ((down, _, _),) = self.down.adapters
             held = (held_gradient(gate.b), held_gradient(up.b), held_gradient(down.a))
             d_low = gradient[:, self.down.outputs :]
             swiglu_backward_and_sums(values, product, saved.low_gate_up, d_low, held, down.scaling)
-            self.down.add_to_b(gradient, low)
             return [None] * len(self.down.parameters), True
+        product = to_product()  # holds the product's gradient until `swiglu_backward`
         functions.swiglu_backward(values, product, values, product)
         if low is None:
             low = product.new_empty(len(product), self.down.tail)

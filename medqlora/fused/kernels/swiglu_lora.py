@@ -9,26 +9,12 @@ from medqlora.fused.kernels.available import has_triton
 #: ranks for which the kernels have room: they keep a sum for each rank in registers
 RANKS = (16, 32)
 #: the MLP's width has to be a multiple of it: the most columns of a block
-COLUMNS = 256
+COLUMNS = 128
 
 
 def fits(width: int, ranks: Sequence[int]) -> bool:
     """Whether the kernels run an MLP of that width whose adapters have these ranks."""
     return len(set(ranks)) == 1 and ranks[0] in RANKS and width % COLUMNS == 0 and has_triton()
-
-
-def swiglu_and_low(gate_up: Tensor, out: Tensor, down: Tensor, low: Tensor) -> None:
-    """Fills `out` [T, F] with silu(gate) · up, and `low` [T, r] with its product with `down` [r, F]ᵀ.
-
-    Args:
-        gate_up: [T, 2 F], half precision, as all others.
-        out: receives the product.
-        down: the scaled A of down_proj.
-        low: receives the product of `out` and `down`.
-    """
-    from medqlora.fused.kernels import triton_swiglu
-
-    triton_swiglu.forward(gate_up, out, down, low)
 
 
 def swiglu_backward_and_sums(
