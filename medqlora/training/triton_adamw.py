@@ -73,9 +73,15 @@ def _power(a, exponent):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _code(value, limits):  # type: ignore[no-untyped-def]
-    """The number of limits below a value."""
-    found = tl.zeros(value.shape, tl.int32)
-    for bit in tl.static_range(8):
+    """The number of limits below a value: the first three of eight halvings without a look-up for each value."""
+    upper = value > tl.load(limits + 127)
+    second = tl.where(upper, tl.load(limits + 191), tl.load(limits + 63))
+    high = value > second
+    above = tl.where(high, tl.load(limits + 223), tl.load(limits + 159))
+    below = tl.where(high, tl.load(limits + 95), tl.load(limits + 31))
+    third = value > tl.where(upper, above, below)
+    found = tl.where(upper, 128, 0) + tl.where(high, 64, 0) + tl.where(third, 32, 0)
+    for bit in tl.static_range(3, 8):
         found += tl.where(value > tl.load(limits + found + ((128 >> bit) - 1)), 128 >> bit, 0)
     return found
 

@@ -39,7 +39,7 @@ def backward(
     d_low: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor],
     factor: float,
-    tiles: Tiles = BACKWARD,
+    tiles: Tiles | None = None,
 ) -> None:
     """Overwrites gate|up with its gradient, and adds to the gradients of LoRA.
 
@@ -55,6 +55,7 @@ def backward(
     rank = low.shape[1] // 2
     if not rows:
         return
+    tiles = tiles or BACKWARD
     sums = torch.empty(tiles.splits, 3, rank, columns, device=gradient.device, dtype=torch.float32)
     _backward[(columns // tiles.columns, tiles.splits)](
         gate_up, gradient, low, d_low, sums,
