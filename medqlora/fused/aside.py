@@ -5,7 +5,7 @@ before the end of the pass, run there.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 
@@ -23,10 +23,20 @@ class Aside:
     def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
         self._stream = stream
 
-    def both(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    @overload
+    def both(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]: ...
+
+    @overload
+    def both(
+        self, first: Callable[[], First] | None, second: Callable[[], Second]
+    ) -> tuple[First | None, Second]: ...
+
+    def both(
+        self, first: Callable[[], First] | None, second: Callable[[], Second]
+    ) -> tuple[First | None, Second]:
         """Their results. The present stream goes on when both have ended, so that their memory may be freed then."""
-        if self._stream is None:
-            return first(), second()
+        if self._stream is None or first is None:
+            return None if first is None else first(), second()
         present = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(present)
         try:

@@ -225,12 +225,10 @@ class AttentionHalf:
             of_weights = partial(
                 group.weight_gradients, operand, inputs, saved.low[number], seed, accumulate=step.accumulate
             )
-            if not needs_x:
-                gradients = of_weights() + gradients
-                continue
-            part, own = step.aside.both(partial(group.input_gradient, operand, seed), of_weights)
+            to_inputs = partial(group.input_gradient, operand, seed) if needs_x else None
+            part, own = step.aside.both(to_inputs, of_weights)
             gradients = own + gradients
-            if result is None:
+            if result is None or part is None:
                 result = part
             else:
                 result = result.add_(part) if queries is None else result.index_add_(0, queries, part)

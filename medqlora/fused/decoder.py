@@ -132,10 +132,7 @@ class FusedDecoder:
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        #: copies layers' inputs to host memory and back
-        self._copies = torch.cuda.Stream(device) if self.offloaded and device.type == "cuda" else None
-        #: adds to LoRA's gradients; not where layers recompute, since it takes memory for cuBLAS
-        self._beside = torch.cuda.Stream(device) if device.type == "cuda" and not self.recomputed else None
+        self._copies, self._beside = self._streams(device)
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         self.groups = [group for layer in self.layers for group in layer.groups]
@@ -143,6 +140,16 @@ class FusedDecoder:
         self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
         self._made_with = self._active
         self._casts = Casts([cast for group in self.groups for cast in group.casts()])
+
+    def _streams(self, device: torch.device) -> tuple[torch.cuda.Stream | None, torch.cuda.Stream | None]:
+        """Streams that copy layers' inputs to host memory and back, and that add to LoRA's gradients.
+
+        The second one takes memory for cuBLAS: there is none where layers recompute to save it.
+        """
+        if device.type != "cuda":
+            return None, None
+        copies = torch.cuda.Stream(device) if self.offloaded else None
+        return copies, None if self.recomputed else torch.cuda.Stream(device)
 
     # ---- the decoder's interface -------------------------------------------------------------------
 

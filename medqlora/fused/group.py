@@ -245,7 +245,7 @@ class Group:
         seed: Seed | None,
         *,
         accumulate: bool = False,
-        of_b: bool = True,
+        with_b: bool = True,
     ) -> list[Tensor | None]:
         """The gradients of `parameters`, float32; None for those that are not returned.
 
@@ -255,12 +255,12 @@ class Group:
             low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
             accumulate: may add them to `.grad` in the products, instead of returning them.
-            of_b: False where those of B are added already; needs `accumulate` and no dropout.
+            with_b: False where those of B are added already; needs `accumulate` and no dropout.
         """
         if not self.tail:
             return [None] * len(self.parameters)
         if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self.drops(seed):
-            if of_b:
+            if with_b:
                 self.add_to_b(dy, low)
             self._add_to_a(dy, x)
             return [None] * len(self.parameters)

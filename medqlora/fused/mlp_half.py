@@ -146,7 +146,7 @@ class MLPHalf:
         to_normed = partial(self.gate_up.input_gradient, d_gate_up, seed_gate_up)
         of_weights = partial(
             self.gate_up.weight_gradients, low=saved.low_gate_up, seed=seed_gate_up, accumulate=accumulate,
-            of_b=not added,
+            with_b=not added,
         )  # fmt: skip
         if normed is None:  # after the product, whose weights need memory
             d_normed, normed = to_normed(), torch.empty_like(saved.middle)

@@ -224,36 +224,44 @@ def _keys(  # type: ignore[no-untyped-def]
         flat = head.to(tl.int64) * tokens + start + row
         total = tl.load(sums + flat)
         dot = tl.load(dots + flat)
-        share = tl.exp2(tl.dot(key, tl.trans(query)) * scale_2 - total[None, :])
-        of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
-        d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
-        of_key = tl.dot(d_scores.to(query.dtype), query, of_key)
+        of_key, of_value = _add_rows(
+            key, value, query, d_out, total, dot, scale_2, of_key, of_value, there, False
+        )
     others = whole - begin + end - part
     for number in range(0, GROUP * others):
         head = shared * GROUP + number // others
         block = begin + number % others
-        block = tl.where(block < whole, block, block - whole + part)
-        row = block * ROWS + tl.arange(0, ROWS)
+        row = tl.where(block < whole, block, block - whole + part) * ROWS + tl.arange(0, ROWS)
         inside = row < length
         here = (start + row).to(tl.int64)[:, None]
         query = tl.load(q + here * q_row + head * q_head + place[None, :], mask=inside[:, None], other=0.0)
-        d_out = tl.load(
-            gradient + here * gradient_row + head * gradient_head + place[None, :],
-            mask=inside[:, None], other=0.0,
-        )  # fmt: skip
+        outs = gradient + here * gradient_row + head * gradient_head + place[None, :]
+        d_out = tl.load(outs, mask=inside[:, None], other=0.0)
         flat = head.to(tl.int64) * tokens + start + row
         total = tl.load(sums + flat, mask=inside, other=0.0)
         dot = tl.load(dots + flat, mask=inside, other=0.0)
-        share = tl.exp2(tl.dot(key, tl.trans(query)) * scale_2 - total[None, :])
-        share = tl.where((column[:, None] <= row[None, :]) & inside[None, :], share, 0.0)
-        of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
-        d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
-        of_key = tl.dot(d_scores.to(query.dtype), query, of_key)
+        seen = (column[:, None] <= row[None, :]) & inside[None, :]
+        of_key, of_value = _add_rows(
+            key, value, query, d_out, total, dot, scale_2, of_key, of_value, seen, True
+        )
     _store(of_key * scale, d_k + shared * d_k_head, d_k_row, cos, sin, at, there, TURN, COLUMNS, WIDTH)
     tl.store(
         d_v + at * d_v_row + shared * d_v_head + place[None, :], of_value.to(d_v.dtype.element_ty),
         mask=there[:, None],
     )  # fmt: skip
+
+
+@triton.jit
+def _add_rows(  # type: ignore[no-untyped-def]
+    key, value, query, d_out, total, dot, scale, of_key, of_value, seen, MASKED: tl.constexpr
+):
+    """The gradients of a block of keys and values, with a block of queries more."""
+    share = tl.exp2(tl.dot(key, tl.trans(query)) * scale - total[None, :])
+    if MASKED:
+        share = tl.where(seen, share, 0.0)
+    of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
+    d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
+    return tl.dot(d_scores.to(query.dtype), query, of_key), of_value
 
 
 @triton.jit
