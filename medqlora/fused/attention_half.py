@@ -1,6 +1,5 @@
 """The first half of a decoder layer: norm, q|k|v, rotary positions, attention."""
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -222,14 +221,14 @@ class AttentionHalf:
             queries = selection.queries if selection is not None and number == 0 else None
             group.compress_gradient(operand)
             inputs = normed if queries is None else normed[queries]
-            of_weights = partial(
-                group.weight_gradients, operand, inputs, saved.low[number], seed, accumulate=step.accumulate
+            gradients = (
+                group.weight_gradients(operand, inputs, saved.low[number], seed, accumulate=step.accumulate)
+                + gradients
             )
-            to_inputs = partial(group.input_gradient, operand, seed) if needs_x else None
-            part, own = step.aside.both(to_inputs, of_weights)
-            gradients = own + gradients
-            if result is None or part is None:
-                result = part
-            else:
-                result = result.add_(part) if queries is None else result.index_add_(0, queries, part)
+            if needs_x:
+                part = group.input_gradient(operand, seed)
+                if result is None:
+                    result = part
+                else:
+                    result = result.add_(part) if queries is None else result.index_add_(0, queries, part)
         return result, gradients

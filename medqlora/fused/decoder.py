@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medqlora.data.batching.packing import MicroBatch
-from medqlora.fused.aside import Aside
 from medqlora.fused.casts import Casts
 from medqlora.fused.families import FAMILIES, layer_windows
 from medqlora.fused.head import HeadLoss, HostHeadLoss
@@ -132,7 +131,8 @@ class FusedDecoder:
         self.norm = read_norm(body.norm)
         device = self.norm[0].device
         self.functions = fastest(device) if compile else elementwise("plain")
-        self._copies, self._beside = self._streams(device)
+        #: copies layers' inputs to host memory and back
+        self._copies = torch.cuda.Stream(device) if self.offloaded and device.type == "cuda" else None
         frequencies, self._factor = rotary_frequencies(body.rotary_emb, config)
         self._frequencies = frequencies.to(device)
         self.groups = [group for layer in self.layers for group in layer.groups]
@@ -140,16 +140,6 @@ class FusedDecoder:
         self._adapted = next((m for m in body.layers.modules() if hasattr(m, "disable_adapters")), None)
         self._made_with = self._active
         self._casts = Casts([cast for group in self.groups for cast in group.casts()])
-
-    def _streams(self, device: torch.device) -> tuple[torch.cuda.Stream | None, torch.cuda.Stream | None]:
-        """Streams that copy layers' inputs to host memory and back, and that add to LoRA's gradients.
-
-        The second one takes memory for cuBLAS: there is none where layers recompute to save it.
-        """
-        if device.type != "cuda":
-            return None, None
-        copies = torch.cuda.Stream(device) if self.offloaded else None
-        return copies, None if self.recomputed else torch.cuda.Stream(device)
 
     # ---- the decoder's interface -------------------------------------------------------------------
 
@@ -250,7 +240,6 @@ class FusedDecoder:
             HostInputs(self._copies, pinned),
             self.accumulate,
             Widened(),
-            Aside(self._beside if self.accumulate else None),
         )
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:

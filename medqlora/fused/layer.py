@@ -127,7 +127,6 @@ class Layer:
             step.functions,
             gradient=step.widened.take(dy, down.outputs + down.tail),
             accumulate=step.accumulate,
-            aside=step.aside,
         )
         del second  # before the attention's backward allocates
         step.inputs.prepare(self.index - 1, x.device)

@@ -1,12 +1,10 @@
 """The second half of a decoder layer: o_proj, norm and MLP, row by row."""
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from medqlora.fused.aside import Aside
 from medqlora.fused.group import Group, held_gradient
 from medqlora.fused.kernels.elementwise import Elementwise
 from medqlora.fused.kernels.swiglu_lora import fits, swiglu_backward_and_sums
@@ -120,7 +118,6 @@ class MLPHalf:
         *,
         gradient: Tensor | None = None,
         accumulate: bool = False,
-        aside: Aside | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The gradients of `attended`, of the residual x, and of LoRA in the order of `groups`.
 
@@ -131,41 +128,30 @@ class MLPHalf:
             functions: plain or compiled.
             gradient: the gradient operand of `down`, if dy are its first columns.
             accumulate: as in `Group.weight_gradients`.
-            aside: runs LoRA's gradients.
         """
-        aside = aside or Aside()
         seed_o, seed_gate_up, _ = self._seeds(seed)
         rows = dy.shape[0]
         if gradient is None:
             gradient = self.down.gradient_operand(rows, dy)
             gradient[:, : self.down.outputs].copy_(dy)
-        of_down, added = self._backward_to_gate_up(gradient, saved, seed, functions, accumulate, aside)
+        of_down, added = self._backward_to_gate_up(gradient, saved, seed, functions, accumulate)
         del gradient
         d_gate_up, normed = saved.gate_up, saved.normed
         self.gate_up.compress_gradient(d_gate_up)
-        to_normed = partial(self.gate_up.input_gradient, d_gate_up, seed_gate_up)
-        of_weights = partial(
-            self.gate_up.weight_gradients, low=saved.low_gate_up, seed=seed_gate_up, accumulate=accumulate,
-            with_b=not added,
-        )  # fmt: skip
-        if normed is None:  # after the product, whose weights need memory
-            d_normed, normed = to_normed(), torch.empty_like(saved.middle)
+        d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
+        if normed is None:
+            normed = torch.empty_like(saved.middle)
             functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
-            of_gate_up = of_weights(d_gate_up, normed)
-        else:
-            d_normed, of_gate_up = aside.both(to_normed, partial(of_weights, d_gate_up, normed))
-        del to_normed, of_weights
+        of_gate_up = self.gate_up.weight_gradients(
+            d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate, with_b=not added
+        )
         del d_gate_up, normed
         d_middle = self.o.gradient_operand(rows, dy)
         d_x = d_middle[:, : self.o.outputs]
         functions.rms_norm_backward(saved.middle, self.norm_weight, self.eps, d_normed, dy, d_x)
         self.o.compress_gradient(d_middle)
-        d_attended, of_o = aside.both(
-            partial(self.o.input_gradient, d_middle, seed_o),
-            partial(
-                self.o.weight_gradients, d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate
-            ),
-        )
+        d_attended = self.o.input_gradient(d_middle, seed_o)
+        of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate)
         return d_attended, d_x, [*of_o, *of_gate_up, *of_down]
 
     def _backward_to_gate_up(
@@ -175,7 +161,6 @@ class MLPHalf:
         seed: Seed | None,
         functions: Elementwise,
         accumulate: bool,
-        aside: Aside,
     ) -> tuple[list[Tensor | None], bool]:
         """Overwrites `saved.gate_up` with its gradient, from the gradient operand of `down`.
 
@@ -187,16 +172,16 @@ class MLPHalf:
         # saves memory: the layer's two largest activations are overwritten by their gradients
         values = saved.gate_up[:, : self.gate_up.outputs]
         torch.autograd.graph.increment_version(saved.gate_up)  # a second backward over them raises
-        to_product = partial(self.down.input_gradient, gradient, seed_down)
+        # holds the product's gradient until `swiglu_backward`
+        product = self.down.input_gradient(gradient, seed_down)
         if accumulate and low is not None and self._in_one_pass(gradient, seed):
-            product, _ = aside.both(to_product, partial(self.down.add_to_b, gradient, low))
+            self.down.add_to_b(gradient, low)
             (gate, _, _), (up, _, _) = self.gate_up.adapters
             ((down, _, _),) = self.down.adapters
             held = (held_gradient(gate.b), held_gradient(up.b), held_gradient(down.a))
             d_low = gradient[:, self.down.outputs :]
             swiglu_backward_and_sums(values, product, saved.low_gate_up, d_low, held, down.scaling)
             return [None] * len(self.down.parameters), True
-        product = to_product()  # holds the product's gradient until `swiglu_backward`
         functions.swiglu_backward(values, product, values, product)
         if low is None:
             low = product.new_empty(len(product), self.down.tail)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from medqlora.compat.torch import assert_async
 from medqlora.data.batching.packing import MicroBatch
-from medqlora.fused.aside import Aside
 from medqlora.fused.host_inputs import HostInputs
 from medqlora.fused.kernels.attention import Segments, flash_runs
 from medqlora.fused.kernels.elementwise import Elementwise
@@ -62,7 +61,6 @@ class Step(NamedTuple):
         inputs: of the layers, where activation checkpointing keeps them in host memory.
         accumulate: adds LoRA gradients to `.grad` in place; autograd receives none.
         widened: the gradient between two layers.
-        aside: runs LoRA's gradients beside the products of the input's gradients.
     """
 
     cos: Tensor
@@ -74,7 +72,6 @@ class Step(NamedTuple):
     inputs: HostInputs
     accumulate: bool
     widened: Widened
-    aside: Aside
 
 
 def find_segments(lengths: Tensor, device: torch.device) -> Segments:
