@@ -34,7 +34,7 @@ def update(
         step: from 1 on.
     """
     blocks = weights.numel() // BLOCK
-    _update[(triton.cdiv(blocks, _BLOCKS),)](
+    _adamw[(triton.cdiv(blocks, _BLOCKS),)](
         weights, gradients, *moments, *limits, blocks,
         *settings.betas, settings.eps, step, settings.rate, settings.decay,
         SIZE=BLOCK, BLOCKS=_BLOCKS, num_warps=4,
@@ -87,7 +87,7 @@ def _code(value, limits):  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["step"])
-def _update(  # type: ignore[no-untyped-def]
+def _adamw(  # type: ignore[no-untyped-def]
     weights, gradients, state_1, state_2, scales_1, scales_2, map_1, map_2, limits_1, limits_2, blocks,
     beta_1, beta_2, eps, step, rate, decay, SIZE: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip

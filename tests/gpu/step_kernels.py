@@ -33,7 +33,7 @@ KINDS = (
     ("norms", r"_rms_norm"),
     ("rotation", r"_rotate"),
     ("loss", r"_cross_entropy"),
-    ("optimizer", r"kOptimizer|multi_tensor|LpNorm|lpnorm"),
+    ("optimizer", r"kOptimizer|_adamw|multi_tensor|LpNorm|lpnorm"),
     ("split sums", r"splitK|splitk|split_k"),
     ("products", r"gemm|nvjet|cutlass|xmma|s16816|ampere|sm90|gemv"),
     ("host copies", r"Memcpy (HtoD|DtoH)"),
@@ -72,7 +72,7 @@ def kernels(bench: Bench, budget: int, size: int | None, **options: Any) -> dict
     ]
     spans.sort()
     # the second step: after the first one's last optimizer kernel
-    ends = [i for i, span in enumerate(spans) if "kOptimizer" in span[2]]
+    ends = [i for i, span in enumerate(spans) if "kOptimizer" in span[2] or "_adamw" in span[2]]
     spans = spans[ends[0] + 1 : ends[-1] + 1] if len(ends) > 1 else spans
     kinds: dict[str, list[float]] = {}
     others: dict[str, list[float]] = {}

@@ -57,18 +57,18 @@ def backward(
         return
     tiles = tiles or BACKWARD
     sums = torch.empty(tiles.splits, 3, rank, columns, device=gradient.device, dtype=torch.float32)
-    _backward[(columns // tiles.columns, tiles.splits)](
+    _swiglu_backward_sums[(columns // tiles.columns, tiles.splits)](
         gate_up, gradient, low, d_low, sums,
         gate_up.stride(0), gradient.stride(0), low.stride(0), d_low.stride(0), rows, columns,
         RANK=rank, ROWS=tiles.rows, COLUMNS=tiles.columns, num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
-    _add_sums[(triton.cdiv(columns, _ADDED), 3)](
+    _swiglu_add_sums[(triton.cdiv(columns, _ADDED), 3)](
         sums, *gradients, columns, factor, SPLITS=tiles.splits, RANK=rank, COLUMNS=_ADDED, num_warps=4
     )
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _backward(  # type: ignore[no-untyped-def]
+def _swiglu_backward_sums(  # type: ignore[no-untyped-def]
     gate_up, gradient, low, d_low, sums, gate_up_row, gradient_row, low_row, d_low_row, rows, columns,
     RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -132,7 +132,7 @@ def _load(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _add_sums(  # type: ignore[no-untyped-def]
+def _swiglu_add_sums(  # type: ignore[no-untyped-def]
     sums, of_gate, of_up, of_down, columns, factor,
     SPLITS: tl.constexpr, RANK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip

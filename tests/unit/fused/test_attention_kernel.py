@@ -35,7 +35,7 @@ def by_example(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[
 
 @pytest.mark.parametrize(
     ("lengths", "heads", "keys", "width"),
-    [([70, 1, 0, 33, 0], 4, 2, 16), ([64, 65], 2, 2, 16), ([5, 70], 3, 1, 32)],
+    [([70, 1, 0, 33, 0], 4, 2, 16), ([64, 65], 2, 2, 16), ([5, 70], 3, 1, 32), ([2] * 17 + [66], 1, 1, 16)],
 )
 def test_outputs_and_gradients_of_packed_examples(
     lengths: list[int], heads: int, keys: int, width: int
