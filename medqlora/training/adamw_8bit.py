@@ -89,7 +89,7 @@ class FastAdamW8bit:
             return False
         step = state["step"] = cast(int, state["step"]) + 1
         betas = cast(tuple[float, ...], config["betas"])
-        numbers = (cast(float, config[name]) for name in ("eps", "lr", "weight_decay"))
+        numbers = (float(cast(float, config[name])) for name in ("eps", "lr", "weight_decay"))
         run(part, gradient, moments, Settings((betas[0], betas[1]), *numbers), step, self._limits)
         return True
 
@@ -121,7 +121,8 @@ def run(
     from medqlora.training import triton_adamw
 
     first, second = (_limits(code, limits) for code in (moments.qmap1, moments.qmap2))
-    triton_adamw.update(weights, gradients, moments, (first, second), settings, step)
+    with torch.cuda.device(weights.device):  # Triton launches on the current one
+        triton_adamw.update(weights, gradients, moments, (first, second), settings, step)
 
 
 def _limits(code: Tensor, limits: Limits) -> Tensor:
