@@ -206,7 +206,7 @@ class Group:
 
     def compress(self, x: Tensor, seed: Seed | None, out: Tensor) -> None:
         """Writes x Aᵀ to `out` [T, tail]; with dropout, each adapter masks x by itself."""
-        if not self._drops(seed):
+        if not self.drops(seed):
             torch.mm(x, self.down.t(), out=out)
             return
         out.zero_()
@@ -222,7 +222,7 @@ class Group:
 
     def input_gradient(self, dy: Tensor, seed: Seed | None) -> Tensor:
         """x's gradient [T, in]; call `compress_gradient` on dy first."""
-        dropped = self._drops(seed)
+        dropped = self.drops(seed)
         tail = 0 if dropped else self.tail
         dx = dy[:, : self.outputs + tail] @ self._below(tail)
         if dropped:
@@ -238,7 +238,14 @@ class Group:
             torch.mm(dy[:, : self.outputs], self.up, out=dy[:, self.outputs :])
 
     def weight_gradients(
-        self, dy: Tensor, x: Tensor, low: Tensor, seed: Seed | None, *, accumulate: bool = False
+        self,
+        dy: Tensor,
+        x: Tensor,
+        low: Tensor,
+        seed: Seed | None,
+        *,
+        accumulate: bool = False,
+        with_b: bool = True,
     ) -> list[Tensor | None]:
         """The gradients of `parameters`, float32; None for those that are not returned.
 
@@ -248,15 +255,18 @@ class Group:
             low: [T, tail], x Aᵀ from `forward`.
             seed: as in `forward`.
             accumulate: may add them to `.grad` in the products, instead of returning them.
+            with_b: False where those of B are added already; needs `accumulate` and no dropout.
         """
         if not self.tail:
             return [None] * len(self.parameters)
-        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self._drops(seed):
-            self._accumulate(dy, x, low)
+        if accumulate and dy.is_cuda and dy.dtype != torch.float32 and not self.drops(seed):
+            if with_b:
+                self.add_to_b(dy, low)
+            self._add_to_a(dy, x)
             return [None] * len(self.parameters)
         up = product(dy[:, : self.outputs].t(), low)
         d_low = dy[:, self.outputs :]
-        down = None if self._drops(seed) else product(d_low.t(), x)
+        down = None if self.drops(seed) else product(d_low.t(), x)
         of_a: list[Tensor] = []
         of_b: list[Tensor] = []
         for number, (adapter, start, rank) in enumerate(self.adapters):
@@ -268,12 +278,15 @@ class Group:
         foreach_mul_(of_a, [adapter.scaling for adapter, _, _ in self.adapters])
         return [gradient for pair in zip(of_a, of_b, strict=True) for gradient in pair]
 
-    def _accumulate(self, dy: Tensor, x: Tensor, low: Tensor) -> None:
-        """Adds the gradients of `parameters` to `.grad`."""
+    def add_to_b(self, dy: Tensor, low: Tensor) -> None:
+        """Adds the gradients of every B to `.grad`; arguments as in `weight_gradients`."""
         for adapter, start, rank in self.adapters:
             ranks = slice(rank, rank + adapter.a.shape[0])
             outputs = dy[:, start : start + adapter.b.shape[0]]
             add_product(held_gradient(adapter.b), outputs.t(), low[:, ranks], 1.0)
+
+    def _add_to_a(self, dy: Tensor, x: Tensor) -> None:
+        """Adds the gradients of every A to `.grad`; arguments as in `weight_gradients`."""
         first = self.adapters[0][0]
         d_low = dy[:, self.outputs :]
         if len(self.adapters) == 1:
@@ -308,7 +321,8 @@ class Group:
         self.weights.dequantize_into(weight[: self.outputs], added)
         return weight
 
-    def _drops(self, seed: Seed | None) -> bool:
+    def drops(self, seed: Seed | None) -> bool:
+        """Whether dropout masks the inputs of A in a pass with this seed."""
         return seed is not None and bool(self.tail) and any(each[0].drop_rate for each in self.adapters)
 
 

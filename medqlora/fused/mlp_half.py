@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medqlora.fused.group import Group
+from medqlora.fused.group import Group, held_gradient
 from medqlora.fused.kernels.elementwise import Elementwise
+from medqlora.fused.kernels.swiglu_lora import fits, swiglu_backward_and_sums
 from medqlora.fused.seeds import Seed, plus
 
 
@@ -128,35 +129,21 @@ class MLPHalf:
             gradient: the gradient operand of `down`, if dy are its first columns.
             accumulate: as in `Group.weight_gradients`.
         """
-        seed_o, seed_gate_up, seed_down = self._seeds(seed)
+        seed_o, seed_gate_up, _ = self._seeds(seed)
         rows = dy.shape[0]
         if gradient is None:
             gradient = self.down.gradient_operand(rows, dy)
             gradient[:, : self.down.outputs].copy_(dy)
-        self.down.compress_gradient(gradient)
-        product = self.down.input_gradient(
-            gradient, seed_down
-        )  # holds the product's gradient until `swiglu_backward`
-        # saves memory: the layer's two largest activations are overwritten by their gradients
-        d_gate_up = saved.gate_up
-        values = d_gate_up[:, : self.gate_up.outputs]
-        functions.swiglu_backward(values, product, values, product)
-        torch.autograd.graph.increment_version(d_gate_up)  # a second backward over them raises
-        low = saved.low_down
-        if low is None:
-            low = product.new_empty(rows, self.down.tail)
-            if self.down.tail:
-                self.down.compress(product, seed_down, low)
-        of_down = self.down.weight_gradients(gradient, product, low, seed_down, accumulate=accumulate)
-        del product, gradient
+        of_down, added = self._backward_to_gate_up(gradient, saved, seed, functions, accumulate)
+        del gradient
+        d_gate_up, normed = saved.gate_up, saved.normed
         self.gate_up.compress_gradient(d_gate_up)
         d_normed = self.gate_up.input_gradient(d_gate_up, seed_gate_up)
-        normed = saved.normed
         if normed is None:
             normed = torch.empty_like(saved.middle)
             functions.rms_norm(saved.middle, self.norm_weight, self.eps, normed)
         of_gate_up = self.gate_up.weight_gradients(
-            d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate
+            d_gate_up, normed, saved.low_gate_up, seed_gate_up, accumulate=accumulate, with_b=not added
         )
         del d_gate_up, normed
         d_middle = self.o.gradient_operand(rows, dy)
@@ -166,3 +153,56 @@ class MLPHalf:
         d_attended = self.o.input_gradient(d_middle, seed_o)
         of_o = self.o.weight_gradients(d_middle, saved.attended, saved.low_o, seed_o, accumulate=accumulate)
         return d_attended, d_x, [*of_o, *of_gate_up, *of_down]
+
+    def _backward_to_gate_up(
+        self,
+        gradient: Tensor,
+        saved: HalfSaved,
+        seed: Seed | None,
+        functions: Elementwise,
+        accumulate: bool,
+    ) -> tuple[list[Tensor | None], bool]:
+        """Overwrites `saved.gate_up` with its gradient, from the gradient operand of `down`.
+
+        Returns:
+            The gradients of down's LoRA, and whether those of gate|up's B are added to `.grad` already.
+        """
+        seed_down, low = self._seeds(seed)[2], saved.low_down
+        self.down.compress_gradient(gradient)
+        # saves memory: the layer's two largest activations are overwritten by their gradients
+        values = saved.gate_up[:, : self.gate_up.outputs]
+        torch.autograd.graph.increment_version(saved.gate_up)  # a second backward over them raises
+        # holds the product's gradient until `swiglu_backward`
+        product = self.down.input_gradient(gradient, seed_down)
+        if accumulate and low is not None and self._in_one_pass(gradient, seed):
+            self.down.add_to_b(gradient, low)
+            (gate, _, _), (up, _, _) = self.gate_up.adapters
+            ((down, _, _),) = self.down.adapters
+            held = (held_gradient(gate.b), held_gradient(up.b), held_gradient(down.a))
+            d_low = gradient[:, self.down.outputs :]
+            swiglu_backward_and_sums(values, product, saved.low_gate_up, d_low, held, down.scaling)
+            return [None] * len(self.down.parameters), True
+        functions.swiglu_backward(values, product, values, product)
+        if low is None:
+            low = product.new_empty(len(product), self.down.tail)
+            if self.down.tail:
+                self.down.compress(product, seed_down, low)
+        of_down = self.down.weight_gradients(gradient, product, low, seed_down, accumulate=accumulate)
+        return of_down, False
+
+    def _in_one_pass(self, like: Tensor, seed: Seed | None) -> bool:
+        """Whether LoRA's products run in the kernels of SwiGLU: gate, up and down have an adapter of the same rank."""
+        _, seed_gate_up, seed_down = self._seeds(seed)
+        ranks = [
+            adapter.a.shape[0] for group in (self.gate_up, self.down) for adapter, _, _ in group.adapters
+        ]
+        return (
+            like.is_cuda
+            and like.dtype != torch.float32
+            and self.gate_up.active
+            and len(ranks) == 3
+            and len(self.down.adapters) == 1
+            and fits(self.down.inputs, ranks)
+            and not self.gate_up.drops(seed_gate_up)
+            and not self.down.drops(seed_down)
+        )

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medqlora.errors import InputError
+from medqlora.training.adamw_8bit import BLOCK, FastAdamW8bit
 
-#: values that share a scale in bitsandbytes' 8-bit state; each weight starts at a multiple of it
-BLOCK = 256
 #: bitsandbytes keeps the state of smaller tensors in 32 bits
 LEAST_8BIT = 4096
 
@@ -112,6 +111,7 @@ class FlatOptimizer(Optimizer):
         self.state = self.inner.state
         #: bitsandbytes' optimizer, which this class calls part by part; None for another
         self._by_part = cast(_UpdatesParts, self.inner) if hasattr(self.inner, "update_step") else None
+        self._fast = FastAdamW8bit(self.inner)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -127,7 +127,8 @@ class FlatOptimizer(Optimizer):
         for index, part in enumerate(self.flat.parts):
             if part not in self.state:
                 self._begin(part, index)
-            inner.update_step(group, part, 0, index)
+            if not self._fast.update(group, part, index, self.state[part]):
+                inner.update_step(group, part, 0, index)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

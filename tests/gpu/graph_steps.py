@@ -62,7 +62,7 @@ class Bench:
         self.shape = SHAPES[shape][1]
         self.model: Any = add_adapters(build_base(self.shape, device=DEVICE, dtype=DTYPE))
         self.named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        self.hosted = False
+        self.hosted = self.head_hosted = False
         self.start = [p.detach().clone() for _, p in self.named]
         self.examples = random_examples(vocab_size=int(str(self.shape["vocab_size"])), longest=842)
         synchronize()
@@ -85,6 +85,7 @@ class Bench:
             tokens=largest.input_ids.numel(),
             loss_rows=len(largest.rows),
             embedding="host" if self.hosted else "device",
+            head="host" if self.head_hosted else "device",
         )
         return plan(Shape.of(self.model.config), setting).total("fit") / GIB
 
@@ -295,7 +296,7 @@ def hosted(bench: Bench, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def smallest(bench: Bench, count: int, budget: int) -> dict[str, Any]:
     """Embedding and head on the host as well: the least memory that trains."""
     to_host(bench.model, embedding=not bench.hosted, head=True)
-    bench.hosted = True
+    bench.hosted = bench.head_hosted = True
     return timed(bench, bench.batches(count, budget), graphs=None, tokens=budget, checkpointing="offload")
 
 

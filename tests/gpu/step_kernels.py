@@ -23,7 +23,7 @@ import torch
 from graph_steps import GPU, Bench, all_cases, free, gib, say, synchronize, timed
 
 from medqlora.data.batching.packing import StepBatch
-from medqlora.fused.kernels import attention
+from medqlora.fused.kernels import attention, swiglu_lora
 
 #: (kind, what a kernel's name contains), the first that matches
 KINDS = (
@@ -33,7 +33,7 @@ KINDS = (
     ("norms", r"_rms_norm"),
     ("rotation", r"_rotate"),
     ("loss", r"_cross_entropy"),
-    ("optimizer", r"kOptimizer|multi_tensor|LpNorm|lpnorm"),
+    ("optimizer", r"kOptimizer|_adamw|multi_tensor|LpNorm|lpnorm"),
     ("split sums", r"splitK|splitk|split_k"),
     ("products", r"gemm|nvjet|cutlass|xmma|s16816|ampere|sm90|gemv"),
     ("host copies", r"Memcpy (HtoD|DtoH)"),
@@ -72,7 +72,7 @@ def kernels(bench: Bench, budget: int, size: int | None, **options: Any) -> dict
     ]
     spans.sort()
     # the second step: after the first one's last optimizer kernel
-    ends = [i for i, span in enumerate(spans) if "kOptimizer" in span[2]]
+    ends = [i for i, span in enumerate(spans) if "kOptimizer" in span[2] or "_adamw" in span[2]]
     spans = spans[ends[0] + 1 : ends[-1] + 1] if len(ends) > 1 else spans
     kinds: dict[str, list[float]] = {}
     others: dict[str, list[float]] = {}
@@ -133,6 +133,41 @@ def peak(bench: Bench, budget: int, **options: Any) -> dict[str, Any]:
     }
 
 
+def gradients(bench: Bench, budget: int) -> dict[str, Any]:
+    """LoRA's gradients by the kernels of SwiGLU beside those by products of their own, relative to their norm.
+
+    Those of the last layer's MLP show the kernels; below it, one bit more or less makes as much as all rounding.
+    """
+    batch = bench.batches(1, budget)[0]
+    ranks, found = swiglu_lora.RANKS, []
+    for setting in ((), ranks):
+        swiglu_lora.RANKS = setting  # type: ignore[assignment]
+        train = bench.train(graphs=None, checkpointing="none")
+        with torch.no_grad():
+            torch.manual_seed(1)
+            for name, parameter in bench.named:
+                if "lora_B" in name:  # 0 until now: A would have no gradient
+                    parameter.normal_(0, 0.02)
+        train.optimizer.zero_grad()
+        train._accumulate(batch)
+        found.append({name: value_of(parameter.grad).clone() for name, parameter in bench.named})
+        del train
+        free()
+    swiglu_lora.RANKS = ranks
+    old, new = found
+    apart = {name: float((new[name] - old[name]).norm() / old[name].norm()) for name in old}
+    last = f"layers.{int(str(bench.shape['num_hidden_layers'])) - 1}.mlp"
+    return {
+        "last_mlp": max(value for name, value in apart.items() if last in name),
+        "most": max(apart.items(), key=lambda item: item[1]),
+    }
+
+
+def value_of(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return gradient
+
+
 def main(shape: str, *chosen: str) -> None:
     device = torch.cuda.get_device_name() if GPU else "cpu"
     say("machine", {"device": device, "torch": torch.__version__})
@@ -164,6 +199,7 @@ def main(shape: str, *chosen: str) -> None:
             return kernels(bench, budget, size, **options)
 
         cases[name], cases[name + "_kernels"] = speed, inside
+    cases["gradients"] = lambda: gradients(bench, small)
     cases["8k_offload_peak"] = lambda: peak(bench, large, checkpointing="offload")
     short = attention.SHORT
     for name in chosen or cases:

@@ -30,6 +30,12 @@ FORWARD = Tiles(64, 64, 4, 3)
 QUERIES = Tiles(64, 32, 4, 3)
 KEYS = Tiles(32, 64, 4, 3)
 _LOG2_E = 1.4426950408889634
+#: programs find their example among this many at least: fewer would be compiled for each number
+_LEAST = 16
+
+
+def _examples(count: int) -> int:
+    return max(_LEAST, int(triton.next_power_of_2(count)))
 
 
 def attend(
@@ -43,11 +49,12 @@ def attend(
     """
     tokens, heads, width = q.shape
     sums = torch.empty(heads, tokens, device=q.device, dtype=torch.float32)
-    _attend[(triton.cdiv(longest, tiles.rows), heads, len(bounds) - 1)](
-        q, k, v, out, sums, bounds,
+    count = len(bounds) - 1
+    _attend[(tokens // tiles.rows + count, heads)](
+        q, k, v, out, sums, bounds, count,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
         tokens, width**-0.5 * _LOG2_E,
-        GROUP=heads // k.shape[1], WIDTH=width, ROWS=tiles.rows, COLUMNS=tiles.columns,
+        GROUP=heads // k.shape[1], WIDTH=width, ROWS=tiles.rows, COLUMNS=tiles.columns, EXAMPLES=_examples(count),
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return sums
@@ -71,31 +78,33 @@ def attend_backward(
         gradient.stride(0), gradient.stride(1),
     )  # fmt: skip
     cos, sin = (sums, sums) if turns is None else turns
-    _queries[(triton.cdiv(longest, queries.rows), heads, len(bounds) - 1)](
-        q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin, *strides,
+    count = len(bounds) - 1
+    _queries[(tokens // queries.rows + count, heads)](
+        q, k, v, gradient, out, sums, dots, d_q, bounds, count, cos, sin, *strides,
         out.stride(0), out.stride(1), d_q.stride(0), d_q.stride(1), tokens, scale, scale * _LOG2_E,
         TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=queries.rows, COLUMNS=queries.columns,
+        EXAMPLES=_examples(count),
         num_warps=queries.warps, num_stages=queries.stages,
     )  # fmt: skip
-    _keys[(triton.cdiv(longest, keys.columns), k.shape[1], len(bounds) - 1)](
-        q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin, *strides,
+    _keys[(tokens // keys.columns + count, k.shape[1])](
+        q, k, v, gradient, sums, dots, d_k, d_v, bounds, count, cos, sin, *strides,
         d_k.stride(0), d_k.stride(1), d_v.stride(0), d_v.stride(1), tokens, scale, scale * _LOG2_E,
         TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=keys.rows, COLUMNS=keys.columns,
+        EXAMPLES=_examples(count),
         num_warps=keys.warps, num_stages=keys.stages,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["tokens"])
+@triton.jit(do_not_specialize=["tokens", "count"])
 def _attend(  # type: ignore[no-untyped-def]
-    q, k, v, out, sums, bounds,
+    q, k, v, out, sums, bounds, count,
     q_row, q_head, k_row, k_head, v_row, v_head, out_row, out_head, tokens, scale,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EXAMPLES: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    start = tl.load(bounds + tl.program_id(2))
-    length = tl.load(bounds + tl.program_id(2) + 1) - start
-    # the last blocks have the most columns, and begin first
-    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
+    # the last blocks of an example have the most columns, and begin first
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    start, length, first = _find(bounds, count, block, ROWS, EXAMPLES)
     if first >= length:
         return
     row = first + tl.arange(0, ROWS)
@@ -140,17 +149,17 @@ def _attend(  # type: ignore[no-untyped-def]
     tl.store(sums + head.to(tl.int64) * tokens + start + row, top + tl.log2(total), mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens"])
+@triton.jit(do_not_specialize=["tokens", "count"])
 def _queries(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin,
+    q, k, v, gradient, out, sums, dots, d_q, bounds, count, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head, out_row, out_head, d_row, d_head,
     tokens, scale, scale_2,
     TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    EXAMPLES: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    start = tl.load(bounds + tl.program_id(2))
-    length = tl.load(bounds + tl.program_id(2) + 1) - start
-    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    start, length, first = _find(bounds, count, block, ROWS, EXAMPLES)
     if first >= length:
         return
     row = first + tl.arange(0, ROWS)
@@ -188,18 +197,17 @@ def _queries(  # type: ignore[no-untyped-def]
     _store(result * scale, d_q + head * d_head, d_row, cos, sin, at, inside, TURN, ROWS, WIDTH)
 
 
-@triton.jit(do_not_specialize=["tokens"])
+@triton.jit(do_not_specialize=["tokens", "count"])
 def _keys(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin,
+    q, k, v, gradient, sums, dots, d_k, d_v, bounds, count, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head,
     d_k_row, d_k_head, d_v_row, d_v_head, tokens, scale, scale_2,
     TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    EXAMPLES: tl.constexpr,
 ):  # fmt: skip
     shared = tl.program_id(1)
-    start = tl.load(bounds + tl.program_id(2))
-    length = tl.load(bounds + tl.program_id(2) + 1) - start
     # the first columns are seen by the most rows, and begin first
-    first = tl.program_id(0) * COLUMNS
+    start, length, first = _find(bounds, count, tl.program_id(0), COLUMNS, EXAMPLES)
     if first >= length:
         return
     column = first + tl.arange(0, COLUMNS)
@@ -210,32 +218,75 @@ def _keys(  # type: ignore[no-untyped-def]
     value = tl.load(v + at * v_row + shared * v_head + place[None, :], mask=there[:, None], other=0.0)
     of_key = tl.zeros((COLUMNS, WIDTH), tl.float32)
     of_value = tl.zeros((COLUMNS, WIDTH), tl.float32)
-    begin_row = first // ROWS * ROWS
-    blocks = tl.cdiv(length - begin_row, ROWS)
+    # blocks of rows that see all of these columns and lie within the example need no mask
+    begin, end = first // ROWS, tl.cdiv(length, ROWS)
+    whole = tl.minimum(tl.cdiv(first + COLUMNS, ROWS), end)
+    part = tl.maximum(length // ROWS, whole)
     # the heads of a group in turn, the blocks of rows inside
-    for number in range(0, GROUP * blocks):
-        head = shared * GROUP + number // blocks
-        row = begin_row + number % blocks * ROWS + tl.arange(0, ROWS)
+    for number in range(0, GROUP * (part - whole)):
+        head = shared * GROUP + number // (part - whole)
+        row = (whole + number % (part - whole)) * ROWS + tl.arange(0, ROWS)
+        here = (start + row).to(tl.int64)[:, None]
+        query = tl.load(q + here * q_row + head * q_head + place[None, :])
+        d_out = tl.load(gradient + here * gradient_row + head * gradient_head + place[None, :])
+        flat = head.to(tl.int64) * tokens + start + row
+        total = tl.load(sums + flat)
+        dot = tl.load(dots + flat)
+        of_key, of_value = _add_rows(
+            key, value, query, d_out, total, dot, scale_2, of_key, of_value, there, False
+        )
+    others = whole - begin + end - part
+    for number in range(0, GROUP * others):
+        head = shared * GROUP + number // others
+        block = begin + number % others
+        row = tl.where(block < whole, block, block - whole + part) * ROWS + tl.arange(0, ROWS)
         inside = row < length
         here = (start + row).to(tl.int64)[:, None]
         query = tl.load(q + here * q_row + head * q_head + place[None, :], mask=inside[:, None], other=0.0)
-        d_out = tl.load(
-            gradient + here * gradient_row + head * gradient_head + place[None, :],
-            mask=inside[:, None], other=0.0,
-        )  # fmt: skip
+        outs = gradient + here * gradient_row + head * gradient_head + place[None, :]
+        d_out = tl.load(outs, mask=inside[:, None], other=0.0)
         flat = head.to(tl.int64) * tokens + start + row
         total = tl.load(sums + flat, mask=inside, other=0.0)
         dot = tl.load(dots + flat, mask=inside, other=0.0)
-        share = tl.exp2(tl.dot(key, tl.trans(query)) * scale_2 - total[None, :])
-        share = tl.where((column[:, None] <= row[None, :]) & inside[None, :], share, 0.0)
-        of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
-        d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
-        of_key = tl.dot(d_scores.to(query.dtype), query, of_key)
+        seen = (column[:, None] <= row[None, :]) & inside[None, :]
+        of_key, of_value = _add_rows(
+            key, value, query, d_out, total, dot, scale_2, of_key, of_value, seen, True
+        )
     _store(of_key * scale, d_k + shared * d_k_head, d_k_row, cos, sin, at, there, TURN, COLUMNS, WIDTH)
     tl.store(
         d_v + at * d_v_row + shared * d_v_head + place[None, :], of_value.to(d_v.dtype.element_ty),
         mask=there[:, None],
     )  # fmt: skip
+
+
+@triton.jit
+def _find(bounds, count, block, ROWS: tl.constexpr, EXAMPLES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The start and the length of the example that a block of rows is in, and its first row there.
+
+    There are few blocks without rows so: their length is 0.
+    """
+    example = tl.arange(0, EXAMPLES)
+    there = example < count
+    start = tl.load(bounds + example, mask=there, other=0)
+    length = tl.load(bounds + example + 1, mask=there, other=0) - start
+    blocks = tl.cdiv(length, ROWS)
+    before = tl.cumsum(blocks, 0) - blocks
+    mine = (before <= block) & (block < before + blocks)
+    first = (block - tl.sum(tl.where(mine, before, 0), 0)) * ROWS
+    return tl.sum(tl.where(mine, start, 0), 0), tl.sum(tl.where(mine, length, 0), 0), first
+
+
+@triton.jit
+def _add_rows(  # type: ignore[no-untyped-def]
+    key, value, query, d_out, total, dot, scale, of_key, of_value, seen, MASKED: tl.constexpr
+):
+    """The gradients of a block of keys and values, with a block of queries more."""
+    share = tl.exp2(tl.dot(key, tl.trans(query)) * scale - total[None, :])
+    if MASKED:
+        share = tl.where(seen, share, 0.0)
+    of_value = tl.dot(share.to(d_out.dtype), d_out, of_value)
+    d_scores = share * (tl.dot(value, tl.trans(d_out)) - dot[None, :])
+    return tl.dot(d_scores.to(query.dtype), query, of_key), of_value
 
 
 @triton.jit

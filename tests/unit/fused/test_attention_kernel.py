@@ -1,7 +1,6 @@
 """The attention kernels for short examples give what attention example by example gives; on a GPU or interpreted."""
 
 import os
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,19 +16,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(autouse=True)
-def loops_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton 3.6's interpreter makes bounds of loops from arrays in a way that newer releases of NumPy refuse."""
-    if torch.cuda.is_available():
-        return
-    from triton.runtime import interpreter
-
-    patch: Callable[..., None] = interpreter._patch_lang_tensor
-
-    def patched(tensor: type, scope: "interpreter._LangPatchScope") -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+def _loops(loops_of_the_interpreter: None) -> None:
+    """With loops that the interpreter can run."""
 
 
 def by_example(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int]) -> torch.Tensor:
@@ -47,7 +35,7 @@ def by_example(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[
 
 @pytest.mark.parametrize(
     ("lengths", "heads", "keys", "width"),
-    [([70, 1, 0, 33, 0], 4, 2, 16), ([64, 65], 2, 2, 16), ([5, 70], 3, 1, 32)],
+    [([70, 1, 0, 33, 0], 4, 2, 16), ([64, 65], 2, 2, 16), ([5, 70], 3, 1, 32), ([2] * 17 + [66], 1, 1, 16)],
 )
 def test_outputs_and_gradients_of_packed_examples(
     lengths: list[int], heads: int, keys: int, width: int
