@@ -4,6 +4,9 @@ python sharded_worker.py BASE STORE RANK SHARDS REPLICAS
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp._fully_shard import _fsdp_collectives, _fsdp_param
 
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
@@ -100,6 +104,22 @@ def copies_as_a_gpu_does(targets: list[Tensor], sources: list[Tensor], non_block
         target.copy_(wide)
 
 
+@contextmanager
+def no_room_at(owner: type, name: str, call: int) -> Iterator[None]:
+    """While entered, the method's call of this number finds no memory."""
+    own, calls = getattr(owner, name), count(1)
+
+    def method(*given: Any, **more: Any) -> Any:
+        if next(calls) == call:
+            raise torch.OutOfMemoryError("no room for a layer")
+        return own(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, method)
+        yield
+    assert next(calls) > call
+
+
 def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -> None:
     torch.set_num_threads(1)
     torch._foreach_copy_ = copies_as_a_gpu_does
@@ -157,6 +177,16 @@ def fused_trains_and_answers_as_a_whole_base(
         assert layers_bytes(model) > 0
         del loss
         same(trained(model, decoder, mine), gradients)
+        for gather in range(
+            1, 6
+        ):  # of three layers, forward and backward; the message, or the layer out of it
+            for owner, name, call in (
+                (_fsdp_collectives.DefaultAllGather, "allocate", gather),
+                (_fsdp_param.FSDPParam, "alloc_all_gather_outputs", 7 * gather),
+            ):
+                with no_room_at(owner, name, call), pytest.raises(torch.OutOfMemoryError):
+                    trained(model, decoder, mine)
+                same(trained(model, decoder, mine), gradients)
     shared.join()
     assert layers_bytes(model) == 0
 
