@@ -36,7 +36,7 @@ from torch import Tensor
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
-from medqlora.models import Decoder, LoRA, sharded
+from medqlora.models import Decoder, LoRA, sharded_layer
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.transformers import checkpoint_activations
 from medqlora.profiling.random_model import add_adapters, build_base
@@ -193,15 +193,15 @@ class Comparison:
 def refused(rank: int, device: torch.device, mesh: Any, host: Any) -> None:
     """Bytes that are held as bfloat16, whose copies change them on a GPU: loading has to say so."""
     model = Comparison(rank, CASES[0], device).model
-    held = sharded.STORED_AS
-    sharded.STORED_AS = torch.bfloat16
+    held = sharded_layer.STORED_AS
+    sharded_layer.STORED_AS = torch.bfloat16
     try:
         share_base(model, device, mesh, host)
         said = "was not refused" + (" (a CPU's copies keep all bytes)" if device.type == "cpu" else ": WRONG")
     except RuntimeError as error:
         said = f"refused: {error}"
     finally:
-        sharded.STORED_AS = held
+        sharded_layer.STORED_AS = held
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} held as bfloat16 {said}", flush=True)
 
 

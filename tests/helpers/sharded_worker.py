@@ -20,7 +20,7 @@ from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
-from medqlora.models import Decoder, LoRA, Transformers, sharded
+from medqlora.models import Decoder, LoRA, Transformers, sharded_layer
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
@@ -105,6 +105,21 @@ def copies_as_a_gpu_does(targets: list[Tensor], sources: list[Tensor], non_block
 
 
 @contextmanager
+def brings_other_bytes(here: bool) -> Iterator[None]:
+    """While entered, a gather gets one bit of another process's part wrong, `here`."""
+    gather = _fsdp_collectives.DefaultAllGather.__call__
+
+    def wrong(self: Any, output_tensor: Tensor, *given: Any, **more: Any) -> Any:
+        done = gather(self, output_tensor, *given, **{**more, "async_op": False})
+        output_tensor.view(torch.uint8)[-output_tensor.numel()] ^= here
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fsdp_collectives.DefaultAllGather, "__call__", wrong)
+        yield
+
+
+@contextmanager
 def no_room_at(owner: type, name: str, call: int) -> Iterator[None]:
     """While entered, the method's call of this number finds no memory."""
     own, calls = getattr(owner, name), count(1)
@@ -127,9 +142,11 @@ def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -
     dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world_size)
     mesh, host = sharding_groups("cpu", shards)
     with pytest.MonkeyPatch.context() as patch:  # a type whose copies change bytes
-        patch.setattr(sharded, "STORED_AS", torch.bfloat16)
+        patch.setattr(sharded_layer, "STORED_AS", torch.bfloat16)
         with pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
             share_base(load(base), CPU, mesh, host)
+    with brings_other_bytes(rank % shards == 0), pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
+        share_base(load(base), CPU, mesh, host)
     # passes, and new tokens, are more in some processes; of the machines one has less than the other
     mine = [[0, 1, 2], [1], [2], []][rank]
 
