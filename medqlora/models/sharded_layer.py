@@ -61,7 +61,9 @@ class ShardedLayer:
         self._module = _held(own, device, mesh, count)
         self.gather()
         self.wait()
-        buffers = [parameter.data.view(torch.uint8) for parameter in self._module.parameters()]
+        buffers = [
+            parameter.data.view(torch.uint8) for parameter in cast(nn.Module, self._module).parameters()
+        ]
         _compare([buffer.view(count, -1) for buffer in buffers], own, rank, host)
         for owners, share, buffer in zip(self._owners, own, buffers, strict=True):
             for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
