@@ -6,9 +6,10 @@
 It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with fits on one, side by side: an 8B base
 with the fused engine (`llama-1`, `llama-2`; the second with written answers, both validated after the last step), and a
 Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch; `gemma-resumed` goes
-on with one process from a checkpoint of `gemma-2`; `gemma-killed` loses its second process. `bases` writes what the
-fits need, `found` shows what is there, also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log
-beside it for each command. With `--tiny` it tries itself on a CPU. With `--one_gpu` both processes share one GPU
+on with one process from a checkpoint of `gemma-2`; `gemma-killed` loses its second process; `gemma-memory` leaves one
+too little memory for its micro-batches. `bases` writes what the fits need, `found` shows what is there, also of fits
+that were cut short. All of it is in FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it tries itself
+on a CPU. With `--one_gpu` both processes share one GPU
 (`one_gpu.py`): the same fits, without speeds.
 """
 
@@ -171,6 +172,8 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         at_the_end += [f"--trainer.max_steps={options.steps}"]
     killed = ["--trainer.callbacks=signal_at.SignalAt", "--trainer.callbacks.name=SIGKILL"]
     killed += [f"--trainer.callbacks.step={2 if options.tiny else 12}", "--trainer.callbacks.rank=1"]
+    little = ["--model.preflight=false", "--trainer.callbacks=faults.LittleMemory"]
+    little += ["--trainer.callbacks.gib=0.7", "--trainer.callbacks.rank=0"]
     return {
         "llama-1": (llama, [*scored, *at_the_end], options.gpu),
         "gemma-1": (gemma, native, options.gpu),
@@ -179,6 +182,7 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         "written-2": (llama, [*fused, *over_two, *short, "--trainer.max_epochs=2"], None),
         "gemma-resumed": (gemma, native, options.gpu),
         "gemma-killed": (gemma, [*native, *over_two, *killed], None),
+        "gemma-memory": (gemma, [*native, *over_two, *little], None),
     }
 
 
@@ -222,7 +226,7 @@ PAIRS = [
     ("gemma-1", "gemma-killed"),
 ]
 #: the lines of a fit's log that the table shows
-SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows")
+SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows", "Out of memory")
 
 
 def table(found: dict[str, Any]) -> None:

@@ -202,6 +202,9 @@ def probing(rank: int, port: int) -> None:
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu", 0)
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.cuda.init()
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     own = _fsdp_collectives.DefaultAllGather.__call__
     for way in ("ipc", "gloo", "nccl") if cuda else ("gloo",):

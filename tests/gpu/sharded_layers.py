@@ -1,10 +1,11 @@
 """Sharded layers on two GPUs: losses and gradients beside those of whole ones, the time of a pass, and what it holds.
 
-    python tests/gpu/sharded_layers.py [--cpu] [--one_gpu] [--seventy] [--steps N]
+    python tests/gpu/sharded_layers.py [--cpu] [--one_gpu] [--deterministic] [--seventy] [--steps N]
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
 has one more. A profile of a pass with each follows. `--seventy` measures Llama-3-70B's shape on two GPUs and on one.
-`--one_gpu` has both processes on one GPU (`one_gpu.py`), and measures no time.
+`--one_gpu` has both processes on one GPU (`one_gpu.py`), and measures no time. Flash attention's backward adds in any
+order, so that a whole model's gradients differ from pass to pass; with `--deterministic` it adds in one order.
 """
 
 import argparse
@@ -170,13 +171,14 @@ class Comparison:
     def _compared(self, expected: list[Tensor], again: list[Tensor], runs: list[list[Tensor]]) -> str:
         pairs = [*zip(runs[-1], expected, strict=True)]
         losses = sum(torch.equal(a, b) for a, b in pairs if a.dim() == 0)
-        apart = max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in pairs)
+        apart = max(_distance(a, b) for a, b in pairs)
+        own = max(map(_distance, again, expected))
         peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
         return (
             f"of {len(expected)} losses and gradients equal: {[sum(map(torch.equal, run, expected)) for run in runs]}, "
             f"a whole model's own repetition {sum(map(torch.equal, again, expected))}; losses equal {losses} of "
-            f"{len(self.batches)}; all zero {sum(not bool(one.any()) for one in expected)}; apart at most {apart:.1e} "
-            f"(norm); peak {peak:.2f} GiB"
+            f"{len(self.batches)}; all zero {sum(not bool(one.any()) for one in expected)}; apart at most {apart:.1e}, "
+            f"a whole model's own repetition {own:.1e} (norms); peak {peak:.2f} GiB"
         )
 
     def _timed(self, decoder: Any, shared: ShardedBase | None) -> str:
@@ -188,6 +190,10 @@ class Comparison:
         ms = timed(self.model, decoder, self.batches[0], shared, self.device)
         profiled = self.device if self.rank == 0 else torch.device("cpu")
         return f"{ms:.2f} ms a micro-batch; {kernel_summary(one_pass, profiled)}"
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm().clamp(min=1e-30))
 
 
 def refused(rank: int, device: torch.device, mesh: Any, host: Any) -> None:
@@ -221,6 +227,8 @@ def main(rank: int, options: argparse.Namespace) -> None:
         device_id=device if backend == "nccl" else None,
     )
     mesh, host = sharding_groups(device.type, 2)
+    if options.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
     refused(rank, device, mesh, host)
     for case in CASES:
@@ -238,6 +246,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--one_gpu", action="store_true", help="both processes on one GPU")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="gradients that do not differ by themselves"
+    )
     parser.add_argument("--cases", nargs="*", help="parts of names (default: all)")
     parser.add_argument("--seventy", action="store_true", help="measures the 70B's shape too")
     parser.add_argument("--steps", type=int, default=5)
