@@ -229,6 +229,7 @@ def main(rank: int, options: argparse.Namespace) -> None:
     mesh, host = sharding_groups(device.type, 2)
     if options.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
     refused(rank, device, mesh, host)
     for case in CASES:
