@@ -169,6 +169,8 @@ class Transformers(TransformersOptions, Backend):
         pissa = config.get("init_lora_weights", True) not in (True, False, "gaussian")
         loftq = lora is not None and lora.init == "loftq"
         dora = config.get("use_dora") or (lora is not None and lora.use_dora)
+        if self.quantization in INT4:  # its layers are made after all files are read
+            return False
         return not (pissa or loftq or dora or experts(skeleton(self.config(), self.base)))
 
     def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
