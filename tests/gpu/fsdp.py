@@ -7,9 +7,9 @@ It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with 
 with the fused engine (`llama-1`, `llama-2`; the second with written answers, both validated after the last step), and a
 Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch; `gemma-resumed` goes
 on with one process from a checkpoint of `gemma-2`; `gemma-killed` loses its second process; `gemma-memory` leaves one
-too little memory for its micro-batches. `bases` writes what the fits need, `found` shows what is there, also of fits
-that were cut short. All of it is in FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it tries itself
-on a CPU. With `--one_gpu` both processes share one GPU
+too little memory for its micro-batches; `awq-1` and `awq-2` have the same shape in AWQ's format. `bases` writes what
+the fits need, `found` shows what is there, also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log
+beside it for each command. With `--tiny` it tries itself on a CPU. With `--one_gpu` both processes share one GPU
 (`one_gpu.py`): the same fits, without speeds.
 """
 
@@ -30,6 +30,7 @@ from figures import figures, versions
 
 import medqlora
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "helpers"))
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: issue 18: GiB of a card, tokens/s of two, of one; distance of the plan; distance of the curves
 GIB, TOKENS_PER_S, SCALING, APART, CURVES = 24, 2400, 1.9, 0.05, 0.002
@@ -155,6 +156,7 @@ def fits(commands: Commands, options: argparse.Namespace) -> None:
 def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], str | None]]:
     """Name → (base, words, GPUs) of each fit; the native engine's are shorter."""
     llama, gemma = options.llama or options.folder / "llama", options.folder / "gemma"
+    awq = options.folder / "awq" / "awq-small"
     mixed = [] if options.tiny else ["--trainer.precision=bf16-mixed"]
     # 8-bit AdamW makes rounding large, and a sharded base is never kept dequantized
     fused = ["--model.engine=fused", "--trainer.precision=bf16-mixed"]
@@ -182,6 +184,8 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         "written-2": (llama, [*fused, *over_two, *short, "--trainer.max_epochs=2"], None),
         "gemma-resumed": (gemma, native, options.gpu),
         "gemma-killed": (gemma, [*native, *over_two, *killed], None),
+        "awq-1": (awq, [*native, "--model.backend.quantization=awq"], options.gpu),
+        "awq-2": (awq, [*native, *over_two, "--model.backend.quantization=awq"], None),
         "gemma-memory": (gemma, [*native, *over_two, *little], None),
     }
 
@@ -262,6 +266,10 @@ def bases(commands: Commands, options: argparse.Namespace) -> None:
         writing = commands.begin("write", words, "1")
     if not (options.folder / "gemma").is_dir():
         write_gemma(options.folder / "gemma", options.tokenizer, small=options.tiny)
+    if {"awq-1", "awq-2"} & {*options.parts} and not (options.folder / "awq").is_dir():
+        from int4_bases import make_int4
+
+        make_int4(options.folder / "gemma", options.folder / "awq", "awq-small")
     if writing is not None:
         commands.end("write", writing, since)
 
