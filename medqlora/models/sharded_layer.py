@@ -59,12 +59,13 @@ class ShardedLayer:
         self._pending: UnshardHandle | None = None
         self._whole = False
         self._module = _held(own, device, mesh, count)
+        sums = _everyones_sums(own, count, host)
         self.gather()
         self.wait()
         buffers = [
             parameter.data.view(torch.uint8) for parameter in cast(nn.Module, self._module).parameters()
         ]
-        _compare([buffer.view(count, -1) for buffer in buffers], own, rank, host)
+        _compare([buffer.view(count, -1) for buffer in buffers], own, rank, sums, host)
         for owners, share, buffer in zip(self._owners, own, buffers, strict=True):
             for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
                 end = start + shape.numel() * dtype.itemsize
@@ -128,30 +129,37 @@ def _held(own: Sequence[Share], device: torch.device, mesh: DeviceMesh, count: i
     return sharded
 
 
+def _everyones_sums(own: Sequence[Share], count: int, host: dist.ProcessGroup | None) -> Tensor:
+    """The sums of 32-bit words of each weight's parts, [count, weights], from the processes that hold them.
+
+    On the host, before the first gather: there an ended process is noticed at once, and by NCCL after its timeout.
+    """
+    if not own:  # a layer without packed weights
+        return torch.zeros(count, 0)
+    mine = torch.cat([_sums(share.part[None]).cpu() for share in own])
+    sums = [torch.empty_like(mine) for _ in range(count)]
+    with together():
+        dist.all_gather(sums, mine, group=host)
+    return torch.stack(sums)
+
+
 def _compare(
-    gathered: Sequence[Tensor], own: Sequence[Share], rank: int, host: dist.ProcessGroup | None
+    gathered: Sequence[Tensor], own: Sequence[Share], rank: int, sums: Tensor, host: dist.ProcessGroup | None
 ) -> None:
     """Raises RuntimeError in all processes where one has gathered other bytes than those that the others hold.
 
     Args:
         gathered: [count, bytes] uint8 of each weight: the parts of all processes, in order.
-        own: this process's shares.
+        own: this process's shares, which are compared byte for byte.
         rank: its place among those that share the weights.
+        sums: as from `_everyones_sums`.
         host: as for `ShardedLayer`.
     """
-    if not own:  # a layer without packed weights
-        return
     equal = all(
-        torch.equal(parts[rank], share.part.to(parts.device))
-        for parts, share in zip(gathered, own, strict=True)
+        torch.equal(parts[rank], share.part.to(parts.device)) and torch.equal(_sums(parts).cpu(), expected)
+        for parts, share, expected in zip(gathered, own, sums.unbind(1), strict=True)
     )
-    # of the others' parts the sums of 32-bit words: [count, weights]
-    found = torch.stack([_sums(parts) for parts in gathered], dim=1).cpu()
-    expected = torch.stack([_sums(share.part[None]) for share in own], dim=1).cpu()
-    everyone = [torch.empty_like(expected) for _ in found]
-    with together():
-        dist.all_gather(everyone, expected, group=host)
-    unequal = torch.tensor([not (equal and torch.equal(torch.cat(everyone), found))], dtype=torch.int32)
+    unequal = torch.tensor(not equal, dtype=torch.int32)
     with together():
         dist.all_reduce(unequal, dist.ReduceOp.MAX, group=host)
     if unequal.item():
