@@ -4,8 +4,9 @@
 
 Each GPU has a whole model first, and the same one sharded after. Both take the same micro-batches; the second GPU
 has one more. A profile of a pass with each follows. `--seventy` measures Llama-3-70B's shape on two GPUs and on one.
-`--one_gpu` has both processes on one GPU (`one_gpu.py`), and measures no time. Flash attention's backward adds in any
-order, so that a whole model's gradients differ from pass to pass; with `--deterministic` it adds in one order.
+`--one_gpu` has both processes on one GPU (`one_gpu.py`), and measures no time. The fused engine's attention adds in any
+order in its backward, so that a whole model's gradients differ from pass to pass; `--deterministic` replaces it by
+PyTorch's products and softmax.
 """
 
 import argparse
@@ -36,7 +37,8 @@ from torch import Tensor
 
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
-from medqlora.fused import FusedDecoder
+from medqlora.fused import FusedDecoder, step
+from medqlora.fused.kernels import attention
 from medqlora.models import Decoder, LoRA, sharded_layer
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.transformers import checkpoint_activations
@@ -211,6 +213,15 @@ def refused(rank: int, device: torch.device, mesh: Any, host: Any) -> None:
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} held as bfloat16 {said}", flush=True)
 
 
+def add_in_one_order() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
+    for module in (attention, step):
+        module.flash_runs = lambda *_: False
+
+
 def main(rank: int, options: argparse.Namespace) -> None:
     device = torch.device("cpu") if options.cpu else torch.device("cuda", 0 if options.one_gpu else rank)
     if not options.cpu:
@@ -228,8 +239,7 @@ def main(rank: int, options: argparse.Namespace) -> None:
     )
     mesh, host = sharding_groups(device.type, 2)
     if options.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        add_in_one_order()
     print(f"[{time.time() - BEGUN:.0f} s] rank {rank} begins", flush=True)
     refused(rank, device, mesh, host)
     for case in CASES:
