@@ -228,6 +228,8 @@ PAIRS = [
     ("gemma-1", "gemma-2"),
     ("gemma-1", "gemma-resumed"),
     ("gemma-1", "gemma-killed"),
+    ("gemma-1", "gemma-memory"),
+    ("awq-1", "awq-2"),
 ]
 #: the lines of a fit's log that the table shows
 SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows", "Out of memory")
