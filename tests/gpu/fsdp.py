@@ -131,7 +131,11 @@ def fits(commands: Commands, options: argparse.Namespace) -> None:
     for name, (base, words, gpus) in fit_plans(options).items():
         if name in options.parts:
             if name == "gemma-resumed":
-                words = [*words, f"--ckpt_path={first_checkpoint(commands.folder)}"]
+                checkpoint = first_checkpoint(commands.folder)
+                if checkpoint is None:
+                    print("gemma-2 has left no checkpoint of its first epoch", flush=True)
+                    continue
+                words = [*words, f"--ckpt_path={checkpoint}"]
             all_words = fit_words(options, commands.folder / f"run-{name}", base, *words)
             begun[name] = commands.begin(name, all_words, gpus)
     ends = time.monotonic() + 1e6
@@ -190,14 +194,13 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
     }
 
 
-def first_checkpoint(folder: Path) -> Path:
+def first_checkpoint(folder: Path) -> Path | None:
     """A copy, for a run of its own, of a run's checkpoint after its first epoch."""
     source, target = (folder / f"run-{name}" / "lightning_logs" for name in ("gemma-2", "gemma-resumed"))
-    if not target.is_dir():
+    if source.is_dir() and not target.is_dir():
         left_out = shutil.ignore_patterns("adapter", "events.*", "epoch1*", "last*")
         shutil.copytree(source, target, ignore=left_out)
-    (found,) = (target / "version_0" / "checkpoints").glob("epoch0*.ckpt")
-    return found
+    return next((target / "version_0" / "checkpoints").glob("epoch0*.ckpt"), None)
 
 
 def keep_fit(commands: Commands, name: str, code: int | None) -> None:
