@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(f"medqlora: error: {printable_line(str(error))}")
         return 2
     except Interrupted as stop:
-        _report(f"medqlora: ended by {stop.signal.name}{_checkpoint_note(stop, words)}")
+        if process_rank() == 0:  # Ctrl-C reaches every process of a run
+            _report(f"medqlora: ended by {stop.signal.name}{_checkpoint_note(stop, words)}")
         return stop.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -123,16 +123,7 @@ class QLoRAModule(StepHooks):
         return self.trainer.state.fn == "fit" and self.checkpoint is None and checkpoint_to_restore() is None
 
     def _init_eva(self) -> None:
-        """Sets LoRA's A by the training questions' activations; the same in every process.
-
-        Raises:
-            InputError: processes share the base, whose layers no process has alone.
-        """
-        if self.shared is not None:
-            raise InputError(
-                "--model.lora.init eva: it runs the whole model, which --trainer.strategy fsdp shares out: use init "
-                "default"
-            )
+        """Sets LoRA's A by the training questions' activations; the same in every process."""
         with phase("Initialising LoRA by EVA"), self.trainer.precision_plugin.forward_context():
             pad_token_id = self.backend.tokenizer().pad_token_id or 0
             init_eva(self.model, self.data.train, pad_token_id, self.data.seed)

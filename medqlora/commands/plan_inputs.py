@@ -148,7 +148,7 @@ def read_fit(
     check_strategy(trainer["strategy"])
     shards = _shards(trainer, devices, num_nodes)
     if shards > 1:
-        check_shared(backend, options)
+        check_shared(backend, options, lora.init)
     on_cpu = trainer["accelerator"] == "cpu" and not for_gpu
     steps = -(-len(lengths) // data.options.batch_size)
     fit_options = FitOptions(backend, lora, options, data.options, module.optimizer, data.micro_batch_tokens)

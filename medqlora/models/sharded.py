@@ -1,124 +1,27 @@
-"""A 4-bit base sharded over processes by torch's FSDP2: each keeps a shard of every layer's packed weights.
+"""A 4-bit base sharded over processes: each keeps a shard of every layer's packed weights (`sharded_layer`).
 
-`torch.distributed.fsdp.fully_shard` holds the shards and gathers a layer (Zhao et al., 2023,
-https://arxiv.org/abs/2304.11277). It manages one parameter for each packed weight, outside of the model: packed
-values with their scales, stored as float32 (`STORED_AS`). The weights in the model are views of the gathered
-parameters, so bitsandbytes, PEFT, gradients and checkpoints are unaffected. Adapters, norms, biases and codes stay as
-they are.
+Here is the order in which all processes gather the layers. Adapters, norms, biases and codes stay as they are.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import UnshardHandle, fully_shard
-from torch.distributed.tensor import DTensor
 
 from medqlora.compat.torch import in_backward
 from medqlora.models.layers import decoder_layers
 from medqlora.models.quantization import quant_state
-from medqlora.models.weight_shares import Share, cut, packed_weights, place_in, tensors_of
+from medqlora.models.sharded_layer import ShardedLayer
+from medqlora.models.weight_shares import Share, packed_weights
 from medqlora.utils.distributed_errors import together
 
-#: the type under which FSDP2 holds packed bytes. torch 2.11 takes only types of floating point. On a GPU its copy into
-#: the message (`torch._foreach_copy_`) converts 16-bit types to float32 and back, which gives all NaNs one pattern: as
-#: bfloat16 4 of 10,000 packed bytes and 12 of 10,000 scales changed, and the weights by 5%. float32 it copies as it is.
-STORED_AS = torch.float32
 #: what a process announces to the others: no pass, a forward, or a forward and its backward
 _NONE, _FORWARD, _BOTH = 0, 1, 2
-
-
-class ShardedLayer:
-    """A decoder layer's packed weights, sharded by FSDP2.
-
-    The weights' tensors become views of the gathered parameters. They stay valid objects while FSDP2 frees the
-    memory behind them.
-
-    Args:
-        weights: packed weights, whole, or cut while they were loaded.
-        device: where the layer runs.
-        mesh: processes, its dimension "shard" those that share the weights; all of them build the layer together.
-        shares: as from `cut_while_loading`; those of these weights are taken out, so that none is held twice.
-    """
-
-    def __init__(
-        self,
-        weights: Sequence[nn.Parameter],
-        device: torch.device,
-        mesh: DeviceMesh,
-        shares: dict[int, Share] | None = None,
-    ) -> None:
-        rank, count = place_in(mesh)
-        shares = {} if shares is None else shares
-        states = [id(quant_state(weight)) for weight in weights]
-        own = [
-            shares.pop(state) if state in shares else cut(weight, rank, count)
-            for state, weight in zip(states, weights, strict=True)
-        ]
-        module = nn.Module()
-        for number, share in enumerate(own):
-            size = share.part.nbytes * count // STORED_AS.itemsize
-            empty = torch.empty(size, dtype=STORED_AS, device="meta")
-            module.register_parameter(f"weight{number}", nn.Parameter(empty, requires_grad=False))
-        self._module = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-        module.to_empty(device=device)
-        for parameter, share in zip(module.parameters(), own, strict=True):
-            cast(DTensor, parameter).to_local().copy_(share.part.view(STORED_AS))
-        self.share_bytes = sum(share.part.nbytes for share in own)
-        self.total_bytes = self.share_bytes * count
-        self._owners = [tensors_of(weight) for weight in weights]
-        self._pending: UnshardHandle | None = None
-        self._whole = False
-        self.gather()
-        self.wait()
-        for owners, share, parameter in zip(self._owners, own, module.parameters(), strict=True):
-            buffer = parameter.data.view(torch.uint8)
-            if not torch.equal(buffer.view(count, -1)[rank], share.part.to(device)):
-                raise RuntimeError(
-                    "--trainer.strategy fsdp: torch's FSDP2 changes bytes of a packed weight while it gathers it: use "
-                    "ddp, and report your versions of torch and CUDA"
-                )
-            for (owner, name), (start, dtype, shape) in zip(owners, share.tensors, strict=True):
-                end = start + shape.numel() * dtype.itemsize
-                setattr(owner, name, buffer[start:end].view(dtype).view(shape))
-        self.release()
-
-    @property
-    def whole(self) -> bool:
-        """Whether the layer is gathered, or is being gathered; call `wait` before reading it."""
-        return self._whole
-
-    def gather(self) -> None:
-        """Starts to gather the other processes' shares, unless it has; all processes call it together."""
-        if not self._whole:
-            with together():
-                self._pending = self._module.unshard(async_op=True)
-            self._whole = True
-
-    def wait(self) -> None:
-        """Waits until the layer can be read; on a GPU the device's stream waits, not the host."""
-        if self._pending is not None:
-            with together():
-                self._pending.wait()
-            self._pending = None
-
-    def release(self) -> None:
-        """Frees the gathered weights; on a GPU for kernels launched later."""
-        self.wait()
-        self._module.reshard()
-        self._whole = False
-
-    def discard(self) -> None:
-        """Removes the weights from the model, which can then be moved but no longer run."""
-        self.wait()
-        for owner, name in (each for owners in self._owners for each in owners):
-            setattr(owner, name, getattr(owner, name).new_empty(0))
 
 
 class ShardedBase:
@@ -279,7 +182,7 @@ def share_base(
         shares: as from `cut_while_loading`; it is empty after.
     """
     modules = decoder_layers(model)
-    layers = [ShardedLayer(packed_weights(layer), device, mesh, shares) for layer in modules]
+    layers = [ShardedLayer(packed_weights(layer), device, mesh, host, shares) for layer in modules]
     inside = {id(weight) for layer in modules for weight in layer.parameters()}
     cut_outside = [
         weight
@@ -287,7 +190,7 @@ def share_base(
         if id(weight) not in inside and id(quant_state(weight)) in (shares or {})
     ]
     if cut_outside:  # a vision tower's, which no pass over the layers gathers
-        outside = ShardedLayer(cut_outside, device, mesh, shares)
+        outside = ShardedLayer(cut_outside, device, mesh, host, shares)
         outside.gather()
         outside.wait()
     nn.Module.to(model, device)  # transformers' own `to` refuses some quantized models

@@ -165,15 +165,13 @@ class Transformers(TransformersOptions, Backend):
 
     def reads_weights_once(self, *, lora: LoRA | None, adapter: str | None) -> bool:
         config = {} if adapter is None else adapter_config(adapter)
-        reads_base = config.get("init_lora_weights", True) not in (
-            True,
-            False,
-            "gaussian",
-        )  # PiSSA and the like
-        dora = config.get("use_dora") or (
-            lora is not None and lora.use_dora
-        )  # its magnitudes are the weights' norms
-        return not (reads_base or dora or experts(skeleton(self.config(), self.base)))
+        # PiSSA and the like change the base, LoftQ compares it with the files, and DoRA's magnitudes are its norms
+        pissa = config.get("init_lora_weights", True) not in (True, False, "gaussian")
+        loftq = lora is not None and lora.init == "loftq"
+        dora = config.get("use_dora") or (lora is not None and lora.use_dora)
+        if self.quantization in INT4:  # its layers are made after all files are read
+            return False
+        return not (pissa or loftq or dora or experts(skeleton(self.config(), self.base)))
 
     def _quantization_config(self, modules: "PreTrainedModel", dtype: torch.dtype) -> dict[str, object]:
         """Arguments of `from_pretrained` for the quantization; none where bitsandbytes' own files bring them."""

@@ -23,7 +23,8 @@ from medqlora.models.flops import StepFlops, step_flops
 from medqlora.models.host_weights import to_host
 from medqlora.models.layers import base_model, decoder_layers
 from medqlora.models.precision import DTYPES
-from medqlora.models.sharded import ShardedBase, ShardedLayer, gather_in_forward
+from medqlora.models.sharded import ShardedBase, gather_in_forward
+from medqlora.models.sharded_layer import ShardedLayer
 from medqlora.models.transformers import checkpoint_activations
 from medqlora.models.weight_shares import SHARD, packed_weights
 from medqlora.planner import Setting, Shape, plan
@@ -194,14 +195,14 @@ def _model(case: Case, device: torch.device, dtype: torch.dtype) -> tuple["PeftM
         return add_adapters(base, seed=case.seed), None
     layers: list[ShardedLayer] = []
     mesh = init_device_mesh(device.type, (case.devices,), mesh_dim_names=(SHARD,))
+    host = torch.distributed.new_group(backend="gloo", timeout=patience())
     base = build_base(
         case.shape,
         device=device,
         dtype=dtype,
         seed=case.seed,
-        quantized=lambda layer: layers.append(ShardedLayer(packed_weights(layer), device, mesh)),
+        quantized=lambda layer: layers.append(ShardedLayer(packed_weights(layer), device, mesh, host)),
     )
-    host = torch.distributed.new_group(backend="gloo", timeout=patience())
     model, shared = add_adapters(base, seed=case.seed), ShardedBase(layers, host)
     gather_in_forward(decoder_layers(model), shared)
     return model, shared

@@ -78,7 +78,8 @@ def start_stage(
     """
     data.check()
     if isinstance(trainer.strategy, ShardedBaseStrategy):
-        check_shared(module.backend, module.options)
+        begins = stage == "fit" and module.checkpoint is None and checkpoint_to_restore() is None
+        check_shared(module.backend, module.options, module.lora.init if begins else "default")
     module.check()
     _check_stage(trainer, module, stage)
     use_no_inference_mode(trainer)

@@ -51,11 +51,9 @@ def together() -> Iterator[None]:
         if any(words in text for words in _SILENT):
             raise LostProcessError(
                 f"another process has not answered for {patience().total_seconds():.0f} s (MEDQLORA_PATIENCE_S): it "
-                "hangs, or computes for longer than that; a fit goes on with --ckpt_path last"
+                "hangs, or computes for longer than that"
             ) from error
         store = isinstance(error, torch.distributed.DistNetworkError | torch.distributed.DistStoreError)
         if store or any(words in text for words in _GONE):
-            raise LostProcessError(
-                "another process has ended, killed or with an error of its own; a fit goes on with --ckpt_path last"
-            ) from error
+            raise LostProcessError("another process has ended, killed or with an error of its own") from error
         raise

@@ -11,6 +11,9 @@ import pytest
 from harness import options
 from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome, wait
 
+from medqlora import cli
+from medqlora.utils.interrupts import Interrupted
+
 pytestmark = pytest.mark.slow
 
 
@@ -136,3 +139,22 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_run_with_what_was_saved(
         "AcceleratorError: CUDA error: unspecified launch failure",
     )
     assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
+
+
+def test_ctrl_c_reaches_all_processes_of_a_run_and_the_first_one_alone_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: list[str]) -> int:
+        raise Interrupted(signal.SIGINT, 4)
+
+    monkeypatch.setattr(cli, "_run", stopped)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert cli.main(["fit", "--config", "a.yaml"]) == 130
+        said.append(capsys.readouterr().err.strip())
+    assert said == [
+        "medqlora: ended by SIGINT with the checkpoint of step 4: go on with "
+        "`medqlora fit --config a.yaml --ckpt_path last`",
+        "",
+    ]

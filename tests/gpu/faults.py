@@ -33,15 +33,17 @@ class LittleMemory(Callback):
 
     Args:
         gib: how much.
+        rank: the process that has no more; None for all.
     """
 
-    def __init__(self, gib: float) -> None:
+    def __init__(self, gib: float, rank: int | None = None) -> None:
         self.gib = gib
+        self.rank = rank
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         import torch
 
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and self.rank in (None, trainer.global_rank):
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(self.gib * 2**30 / total)
 

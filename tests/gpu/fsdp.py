@@ -1,28 +1,36 @@
 """The acceptance of `--trainer.strategy fsdp` on two GPUs of one host.
 
-    python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--llama DIR] [--parts PART,…] [--tiny]
+    python tests/gpu/fsdp.py FOLDER --tokenizer DIR --data ori_pqal.json [--llama DIR] [--parts PART,…] [--tiny] \
+        [--one_gpu]
 
 It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with fits on one, side by side: an 8B base
 with the fused engine (`llama-1`, `llama-2`; the second with written answers, both validated after the last step), and a
-Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch. `bases` writes what
+Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch; `gemma-resumed` goes
+on with one process from a checkpoint of `gemma-2`; `gemma-killed` loses its second process; `gemma-memory` leaves one
+too little memory for its micro-batches; `awq-1` and `awq-2` have the same shape in AWQ's format. `bases` writes what
 the fits need, `found` shows what is there, also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log
-beside it for each command. With `--tiny` it tries itself on a CPU.
+beside it for each command. With `--tiny` it tries itself on a CPU. With `--one_gpu` both processes share one GPU
+(`one_gpu.py`): the same fits, without speeds.
 """
 
 import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import one_gpu
+import psutil
 from figures import figures, versions
 
 import medqlora
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "helpers"))
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: issue 18: GiB of a card, tokens/s of two, of one; distance of the plan; distance of the curves
 GIB, TOKENS_PER_S, SCALING, APART, CURVES = 24, 2400, 1.9, 0.05, 0.002
@@ -64,17 +72,29 @@ class Commands:
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
 
     def keep(self, name: str, value: Any) -> None:
+        """Beside what another call of this program has kept meanwhile."""
+        file = self.folder / "fsdp.json"
+        if file.is_file():
+            self.found |= json.loads(file.read_text(encoding="utf-8"))
         self.found[name] = value
-        (self.folder / "fsdp.json").write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+        part.replace(file)
 
 
-def write_gemma(folder: Path, tokenizer: Path) -> None:
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+
+
+def write_gemma(folder: Path, tokenizer: Path, *, small: bool) -> None:
     """A random Gemma 2 in 16 bits, so that loading it quantizes."""
     import torch
     from transformers import AutoModelForCausalLM, Gemma2Config
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(Gemma2Config(**GEMMA), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(
+        Gemma2Config(**GEMMA | (SMALL if small else {})), dtype=torch.bfloat16
+    )
     model.save_pretrained(folder)
     for file in tokenizer.glob("tokenizer*"):
         shutil.copy(file, folder)
@@ -91,7 +111,8 @@ def bench(commands: Commands, name: str, *words: str) -> list[dict[str, Any]]:
 
 
 def fit_words(options: argparse.Namespace, folder: Path, base: Path, *more: str) -> list[str]:
-    words = ["-m", "medqlora", "fit", "--config", str(CONFIGS / "qlora.yaml")]
+    program = [one_gpu.__file__] if options.one_gpu else ["-m", "medqlora"]
+    words = [*program, "fit", "--config", str(CONFIGS / "qlora.yaml")]
     words += ["--config", str(CONFIGS / "no_unsloth.yaml"), "--config", str(CONFIGS / "large_gpu.yaml")]
     words += [f"--model.backend.base={base}", f"--data.source.path={options.data}"]
     words += [f"--trainer.default_root_dir={folder}", "--trainer.log_every_n_steps=1"]
@@ -106,14 +127,31 @@ def fit_words(options: argparse.Namespace, folder: Path, base: Path, *more: str)
 def fits(commands: Commands, options: argparse.Namespace) -> None:
     """The chosen fits side by side."""
     since = time.monotonic()
-    begun = {
-        name: commands.begin(name, fit_words(options, commands.folder / f"run-{name}", base, *words), gpus)
-        for name, (base, words, gpus) in fit_plans(options).items()
-        if name in options.parts
-    }
+    begun = {}
+    for name, (base, words, gpus) in fit_plans(options).items():
+        if name in options.parts:
+            if name == "gemma-resumed":
+                checkpoint = first_checkpoint(commands.folder)
+                if checkpoint is None:
+                    print("gemma-2 has left no checkpoint of its first epoch", flush=True)
+                    continue
+                words = [*words, f"--ckpt_path={checkpoint}"]
+            all_words = fit_words(options, commands.folder / f"run-{name}", base, *words)
+            begun[name] = commands.begin(name, all_words, gpus)
+    ends = time.monotonic() + 1e6
+
+    def end_soon(*_: object) -> None:
+        """The fits have the signal too (`timeout` sends it to all) and end by themselves, or are killed."""
+        nonlocal ends
+        ends = time.monotonic() + 10
+
+    signal.signal(signal.SIGTERM, end_soon)
     while begun:  # each is kept as it ends: a call may be cut short
         time.sleep(0.5)
         for name, process in [*begun.items()]:
+            if time.monotonic() > ends:
+                for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    child.kill()
             if process.poll() is not None:
                 del begun[name]
                 keep_fit(commands, name, commands.end(name, process, since))
@@ -122,43 +160,82 @@ def fits(commands: Commands, options: argparse.Namespace) -> None:
 def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], str | None]]:
     """Name → (base, words, GPUs) of each fit; the native engine's are shorter."""
     llama, gemma = options.llama or options.folder / "llama", options.folder / "gemma"
-    fused = ["--model.engine=fused"] if options.tiny else []
-    fused += ["--trainer.precision=bf16-mixed"]
+    awq = options.folder / "awq" / "awq-small"
+    mixed = [] if options.tiny else ["--trainer.precision=bf16-mixed"]
+    # 8-bit AdamW makes rounding large, and a sharded base is never kept dequantized
+    fused = ["--model.engine=fused", "--trainer.precision=bf16-mixed"]
+    fused += ["--model.optimizer=adamw", "--model.weights=nf4"]
+    fused += ["--data.micro_batch_tokens=4096", "--model.checkpointing=none"]
     scored = [*fused, "--model.generate=false"]
-    native = [
-        f"--trainer.max_steps={2 if options.tiny else 20}",
-        "--model.generate=false",
-        "--data.micro_batch_tokens=1536",
-    ]
+    native = [*mixed, "--model.optimizer=adamw", "--model.generate=false", "--data.micro_batch_tokens=1536"]
+    native += ["--checkpoint.save_top_k=-1", "--trainer.max_epochs=2"]
+    if not options.tiny:
+        native += ["--data.train_samples=80", "--data.validation_samples=8"]
+    short = [] if options.tiny else ["--data.train_samples=48", "--data.validation_samples=16"]
     over_two = ["--trainer.devices=2", "--trainer.strategy=fsdp"]
     at_the_end = [] if options.tiny else ["--trainer.check_val_every_n_epoch=3"]
+    if options.steps:
+        at_the_end += [f"--trainer.max_steps={options.steps}"]
+    killed = ["--trainer.callbacks=signal_at.SignalAt", "--trainer.callbacks.name=SIGKILL"]
+    killed += [f"--trainer.callbacks.step={2 if options.tiny else 12}", "--trainer.callbacks.rank=1"]
+    little = ["--model.preflight=false", "--trainer.callbacks=faults.LittleMemory"]
+    little += ["--trainer.callbacks.gib=0.7", "--trainer.callbacks.rank=0"]
     return {
         "llama-1": (llama, [*scored, *at_the_end], options.gpu),
         "gemma-1": (gemma, native, options.gpu),
         "llama-2": (llama, [*fused, *over_two, *at_the_end], None),
         "gemma-2": (gemma, [*native, *over_two], None),
-        "written-2": (llama, [*fused, *over_two], None),
+        "written-2": (llama, [*fused, *over_two, *short, "--trainer.max_epochs=2"], None),
+        "gemma-resumed": (gemma, native, options.gpu),
+        "gemma-killed": (gemma, [*native, *over_two, *killed], None),
+        "awq-1": (awq, [*native, "--model.backend.quantization=awq"], options.gpu),
+        "awq-2": (awq, [*native, *over_two, "--model.backend.quantization=awq"], None),
+        "gemma-memory": (gemma, [*native, *over_two, *little], None),
     }
+
+
+def first_checkpoint(folder: Path) -> Path | None:
+    """A copy, for a run of its own, of a run's checkpoint after its first epoch."""
+    source, target = (folder / f"run-{name}" / "lightning_logs" for name in ("gemma-2", "gemma-resumed"))
+    if source.is_dir() and not target.is_dir():
+        left_out = shutil.ignore_patterns("adapter", "events.*", "epoch1*", "last*")
+        shutil.copytree(source, target, ignore=left_out)
+    return next((target / "version_0" / "checkpoints").glob("epoch0*.ckpt"), None)
 
 
 def keep_fit(commands: Commands, name: str, code: int | None) -> None:
     """Keeps what a fit left behind; and beside the other fit of its base, how far the curves are apart."""
     run = commands.folder / f"run-{name}" / "lightning_logs" / "version_0"
     said = [line for line in commands.log(name).splitlines() if line.startswith(SHOWN)]
-    commands.keep(name, {"exit_code": code, "said": said, **figures(run)})
-    kind = name.partition("-")[0]
-    one, two = (commands.found.get(f"{kind}-{devices}", {}).get("losses", {}) for devices in (1, 2))
-    both = [(one[step], two[step]) for step in one if step in two]
-    if both:
-        apart = max(abs(b / a - 1) for a, b in both)
-        commands.keep(f"{kind}-apart", {"steps": len(both), "largest": apart})
-        print(
-            f"{kind}: the curves are {apart:.2%} apart over {len(both)} steps, limit {CURVES:.1%}", flush=True
-        )
+    found = json.loads(json.dumps(figures(run)))  # keys as the file has them
+    commands.keep(name, {"exit_code": code, "said": said, **found})
+    print(name, *said, commands.log(name).strip().splitlines()[-1:], sep="\n    ", flush=True)
+    for one, other in PAIRS:
+        curves = [commands.found.get(each, {}).get("losses", {}) for each in (one, other)]
+        both = [(curves[0][step], curves[1][step]) for step in curves[0] if step in curves[1]]
+        if both and name in (one, other):
+            apart = [abs(b / a - 1) for a, b in both]
+            shown = {
+                "steps": len(both),
+                "largest": max(apart),
+                "mean": sum(apart) / len(apart),
+                "first": apart[0],
+            }
+            commands.keep(f"{one} {other} apart", shown)
+            print(f"{one} and {other}: {shown}, limit {CURVES:.1%}", flush=True)
 
 
+#: fits whose losses are compared
+PAIRS = [
+    ("llama-1", "llama-2"),
+    ("gemma-1", "gemma-2"),
+    ("gemma-1", "gemma-resumed"),
+    ("gemma-1", "gemma-killed"),
+    ("gemma-1", "gemma-memory"),
+    ("awq-1", "awq-2"),
+]
 #: the lines of a fit's log that the table shows
-SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows")
+SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows", "Out of memory")
 
 
 def table(found: dict[str, Any]) -> None:
@@ -167,9 +244,8 @@ def table(found: dict[str, Any]) -> None:
             keys = ("tokens_per_s", "scaling", "peak_reserved_gib", "peak_allocated_gib", "planned_gib",
                     "plan_error", "loss", "failed", "step_s", "quickest_waits")  # fmt: skip
             print(name, {key: row[key] for key in keys if key in row})
-    for name in ("llama-1", "llama-2", "gemma-1", "gemma-2", "written-2"):
-        if name in found:
-            values = found[name]
+    for name, values in found.items():
+        if "said" in values:
             keys = ("exit_code", "memory_gib", "tokens_per_s_median", "fit_seconds", "validation")
             print(name, {key: values[key] for key in keys if key in values})
             print("   ", *values["said"], sep="\n    ")
@@ -194,7 +270,11 @@ def bases(commands: Commands, options: argparse.Namespace) -> None:
         words += [str(options.tokenizer), "tiny" if options.tiny else "8b"]
         writing = commands.begin("write", words, "1")
     if not (options.folder / "gemma").is_dir():
-        write_gemma(options.folder / "gemma", options.tokenizer)
+        write_gemma(options.folder / "gemma", options.tokenizer, small=options.tiny)
+    if {"awq-1", "awq-2"} & {*options.parts} and not (options.folder / "awq").is_dir():
+        from int4_bases import make_int4
+
+        make_int4(options.folder / "gemma", options.folder / "awq", "awq-small")
     if writing is not None:
         commands.end("write", writing, since)
 
@@ -228,8 +308,12 @@ def main() -> int:
     )
     parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS)
     parser.add_argument("--gpu", help="of the fits on one")
+    parser.add_argument("--steps", type=int, help="of the 8B's fits (default: all 171)")
+    parser.add_argument("--one_gpu", action="store_true", help="both processes on one GPU")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
+    if options.one_gpu:
+        one_gpu.settle(fit=True)
     commands = Commands(options.folder)
     file = options.folder / "fsdp.json"
     if file.is_file():

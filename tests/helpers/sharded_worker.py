@@ -4,6 +4,9 @@ python sharded_worker.py BASE STORE RANK SHARDS REPLICAS
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp._fully_shard import _fsdp_collectives, _fsdp_param
 
 from medqlora.data.batching.packing import pack
 from medqlora.distributed.processes import sharding_groups
 from medqlora.fused import FusedDecoder
 from medqlora.inference.generation import generate
-from medqlora.models import Decoder, LoRA, Transformers, sharded
+from medqlora.models import Decoder, LoRA, Transformers, sharded_layer
 from medqlora.models.sharded import ShardedBase, share_base
 from medqlora.models.weight_shares import cut_while_loading
 from medqlora.records import Encoded
@@ -100,6 +104,37 @@ def copies_as_a_gpu_does(targets: list[Tensor], sources: list[Tensor], non_block
         target.copy_(wide)
 
 
+@contextmanager
+def brings_other_bytes(here: bool) -> Iterator[None]:
+    """While entered, a gather gets one bit of another process's part wrong, `here`."""
+    gather = _fsdp_collectives.DefaultAllGather.__call__
+
+    def wrong(self: Any, output_tensor: Tensor, *given: Any, **more: Any) -> Any:
+        done = gather(self, output_tensor, *given, **{**more, "async_op": False})
+        output_tensor.view(torch.uint8)[-output_tensor.numel()] ^= here
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fsdp_collectives.DefaultAllGather, "__call__", wrong)
+        yield
+
+
+@contextmanager
+def no_room_at(owner: type, name: str, call: int) -> Iterator[None]:
+    """While entered, the method's call of this number finds no memory."""
+    own, calls = getattr(owner, name), count(1)
+
+    def method(*given: Any, **more: Any) -> Any:
+        if next(calls) == call:
+            raise torch.OutOfMemoryError("no room for a layer")
+        return own(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, method)
+        yield
+    assert next(calls) > call
+
+
 def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -> None:
     torch.set_num_threads(1)
     torch._foreach_copy_ = copies_as_a_gpu_does
@@ -107,9 +142,11 @@ def main(base: str, store: str, rank: int, shards: int = 2, replicas: int = 1) -
     dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world_size)
     mesh, host = sharding_groups("cpu", shards)
     with pytest.MonkeyPatch.context() as patch:  # a type whose copies change bytes
-        patch.setattr(sharded, "STORED_AS", torch.bfloat16)
+        patch.setattr(sharded_layer, "STORED_AS", torch.bfloat16)
         with pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
             share_base(load(base), CPU, mesh, host)
+    with brings_other_bytes(rank % shards == 0), pytest.raises(RuntimeError, match="FSDP2 changes bytes"):
+        share_base(load(base), CPU, mesh, host)
     # passes, and new tokens, are more in some processes; of the machines one has less than the other
     mine = [[0, 1, 2], [1], [2], []][rank]
 
@@ -157,6 +194,16 @@ def fused_trains_and_answers_as_a_whole_base(
         assert layers_bytes(model) > 0
         del loss
         same(trained(model, decoder, mine), gradients)
+        for gather in range(
+            1, 6
+        ):  # of three layers, forward and backward; the message, or the layer out of it
+            for owner, name, call in (
+                (_fsdp_collectives.DefaultAllGather, "allocate", gather),
+                (_fsdp_param.FSDPParam, "alloc_all_gather_outputs", 7 * gather),
+            ):
+                with no_room_at(owner, name, call), pytest.raises(torch.OutOfMemoryError):
+                    trained(model, decoder, mine)
+                same(trained(model, decoder, mine), gradients)
     shared.join()
     assert layers_bytes(model) == 0
 

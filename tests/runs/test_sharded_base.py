@@ -155,6 +155,7 @@ def test_a_process_that_checks_a_smaller_pack_than_the_others_trains_on_with_the
     ("words", "said"),
     [
         (["--model.weights=cached"], "--model.weights cached .*: use auto"),
+        (["--model.lora.init=eva"], "--model.lora.init eva: .*: use init default"),
         (["--model.backend.quantization=int8"], "--model.backend.quantization is int8: use nf4, or ddp"),
         (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy deepspeed_stage_3: .*: use fsdp"),
         (

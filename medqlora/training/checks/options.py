@@ -37,11 +37,12 @@ def check_strategy(strategy: object) -> None:
     check_strategy_name(strategy if isinstance(strategy, str) else type(strategy).__name__)
 
 
-def check_shared(backend: Backend, options: ModelOptions) -> None:
+def check_shared(backend: Backend, options: ModelOptions, init: str = "default") -> None:
     """Raises InputError for an option that does not go with `--trainer.strategy fsdp`.
 
     Args:
         backend, options: as the user gave them.
+        init: `--model.lora.init` of a fit with new adapters.
     """
     if not backend.sharable:
         raise InputError(
@@ -57,6 +58,10 @@ def check_shared(backend: Backend, options: ModelOptions) -> None:
     if options.weights == "cached":
         raise InputError(
             "--trainer.strategy fsdp: --model.weights cached would keep every layer whole, in 16 bits: use auto"
+        )
+    if init == "eva":
+        raise InputError(
+            "--model.lora.init eva: it runs the whole model, which --trainer.strategy fsdp shares out: use init default"
         )
 
 

@@ -147,5 +147,7 @@ def test_only_a_base_that_is_read_once_is_cut_while_it_is_read(
     backend = Transformers(str(tiny_bases["llama"]))
     assert backend.reads_weights_once(lora=LoRA(), adapter=None)
     assert not backend.reads_weights_once(lora=LoRA(use_dora=True), adapter=None)
+    assert not backend.reads_weights_once(lora=LoRA(init="loftq"), adapter=None)
+    assert not Transformers("a-base", quantization="awq").reads_weights_once(lora=LoRA(), adapter=None)
     mixture = Transformers(str(build_base(tmp_path / "mixture", "mixtral", num_local_experts=4)))
     assert not mixture.reads_weights_once(lora=LoRA(), adapter=None)
