@@ -152,7 +152,13 @@ def _figures(job: Job, out: Path) -> str:
 def _started(job: Job, out: Path, script: Sequence[str | Path]) -> Job:
     command = [sys.executable, *map(str, script), "--job", job.recipe.name, str(job.seed)]
     with job.log(out).open("wb") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "PYTHONPATH": path,
+        }  # for the fold processes too
         job.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     job.started = time.time()
     return job
