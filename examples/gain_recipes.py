@@ -40,7 +40,8 @@ class Settings:
         labelled, labelled_epochs: of the stages' target set.
         artificial, artificial_epochs, wrong: of the first stage; the share of its labels that is wrong.
         second_rate: highest learning rate of the second stage.
-        rare, rare_epochs, rare_maybe: training questions of the balance recipes, and the share of maybe in every set.
+        rare, rare_epochs, rare_dev, rare_test, rare_difficulty: of the balance recipes.
+        rare_maybe: share of maybe in each of their sets.
         folded, folded_epochs, folded_test: development questions of the folds, nine tenths of which train a fold, and
             the questions that test them.
         trials: of `medqlora tune`.
@@ -59,7 +60,10 @@ class Settings:
     second_rate: float = 1e-3
     rare: int = 450
     rare_epochs: int = 8
-    rare_maybe: float = 0.1
+    rare_dev: int = 200
+    rare_test: int = 1000
+    rare_difficulty: int = 2
+    rare_maybe: float = 0.05
     folded: int = 500
     folded_epochs: int = 8
     folded_test: int = 1000
@@ -240,7 +244,7 @@ def _artificial(folder: Path, settings: Settings, seed: int) -> Options:
 
 
 def _balance(settings: Settings) -> list[Recipe]:
-    """Maybe is as rare as in PubMedQA, in training, validation and test alike."""
+    """Maybe is rare in training, validation and test alike."""
 
     def overlay(balance: str) -> Callable[[Path, int], Options]:
         def made(folder: Path, seed: int) -> Options:
@@ -263,10 +267,9 @@ def _balance(settings: Settings) -> list[Recipe]:
 
 def _rare(folder: Path, settings: Settings, seed: int) -> Options:
     """The sets as files in which `rare_maybe` of the questions are maybe."""
-    sizes = {"train": settings.rare, "dev": settings.dev, "test": settings.test}
-    splits = SyntheticTrials(
-        2 * settings.rare, 2 * settings.dev, 2 * settings.test, seed, settings.difficulty
-    ).read()
+    sizes = {"train": settings.rare, "dev": settings.rare_dev, "test": settings.rare_test}
+    twice = {name: 2 * size for name, size in sizes.items()}
+    splits = SyntheticTrials(**twice, seed=seed, difficulty=settings.rare_difficulty).read()
     files: Options = {}
     for name, records in splits._asdict().items():
         rare = round(settings.rare_maybe * sizes[name])

@@ -43,7 +43,7 @@ def test_every_recipe_is_a_valid_configuration(
 
     monkeypatch.setattr(gain_recipes, "done_by", instead)
     settings = gain_recipes.Settings(
-        labelled=20, artificial=20, rare=20, folded=20, searched=20, dev=10, test=10
+        labelled=20, artificial=20, rare=20, rare_dev=20, folded=20, searched=20, dev=10, test=10
     )
     for number, recipe in enumerate(gain_recipes.recipes(settings)):
         folder = tmp_path / str(number)
@@ -62,10 +62,10 @@ def test_maybe_is_as_rare_in_every_set(scripts: tuple[Any, Any], tmp_path: Path)
     import json
 
     _, gain_recipes = scripts
-    files = gain_recipes._rare(tmp_path, gain_recipes.Settings(rare=60, dev=20, test=40), 1)
+    files = gain_recipes._rare(tmp_path, gain_recipes.Settings(rare=60, rare_dev=20, rare_test=40), 1)
     for name, size in (("train", 60), ("dev", 20), ("test", 40)):
         answers = [json.loads(line)["answer"] for line in Path(files[name]).read_text().splitlines()]
-        assert (len(answers), answers.count("maybe")) == (size, size // 10)
+        assert (len(answers), answers.count("maybe")) == (size, size // 20)
 
 
 def test_a_gain_is_the_mean_over_seeds_that_both_have_with_students_interval(
