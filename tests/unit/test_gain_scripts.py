@@ -1,6 +1,7 @@
 """The scripts that measure gains: their recipes are valid configurations, and a gain is paired by seed."""
 
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,50 @@ def test_results_of_other_settings_are_not_mixed(scripts: tuple[Any, Any], tmp_p
     measured_gains.hold_to({"rate": 1e-3}, tmp_path / "gains")
     with pytest.raises(SystemExit, match="other settings"):
         measured_gains.hold_to({"rate": 2e-3}, tmp_path / "gains")
+
+
+def test_folds_are_tested_on_other_questions_with_the_names_they_developed_on(
+    scripts: tuple[Any, Any],
+) -> None:
+    from trials_of_one_pool import TrialsOfOnePool
+
+    splits = TrialsOfOnePool(train=90, dev=10, test=50, seed=3, difficulty=3, fold=1).read()
+    assert [len(part) for part in splits] == [90, 10, 50]
+    asked = {record.question for record in (*splits.train, *splits.dev)}
+    assert not asked & {record.question for record in splits.test}
+    residues = {zlib.crc32(record.question.split()[1].encode()) % 8 for record in splits.test}
+    assert residues == {0, 1, 2}  # the training set's
+
+
+def test_an_ensemble_is_compared_with_its_folds_seed_by_seed_and_over_the_seeds(
+    scripts: tuple[Any, Any],
+) -> None:
+    import pubmedqa_gains
+
+    from medqlora.evaluation.side_by_side import side_by_side
+    from medqlora.records import YES_NO_MAYBE
+
+    def row(seed: int, right: int, folds: tuple[int, int]) -> dict[str, Any]:
+        gold = ["yes", "no", "maybe", "no"] * 5
+        wrong = ["no", "yes", "no", "maybe"] * 5
+        said = {count: gold[:count] + wrong[count:] for count in (right, *folds)}
+        others = {f"fold {number}": said[count] for number, count in enumerate(folds)}
+        table = side_by_side(gold, YES_NO_MAYBE, ("the ensemble", said[right]), others)
+        each = [{"accuracy": 0.4, "macro_f1": 0.3}, {"accuracy": 0.6, "macro_f1": 0.5}]
+        interval = [0.1, 0.9]
+        scores = {
+            "accuracy": right / 20,
+            "macro_f1": 0.5,
+            "accuracy_ci95": interval,
+            "macro_f1_ci95": interval,
+        }
+        pooled = {"accuracy": 0.5, "accuracy_ci95": interval}
+        ensemble = {"recipe": pubmedqa_gains.ENSEMBLE, "seed": seed, "gold": gold, "decided": said[right]}
+        return {**ensemble, **scores, "side_by_side": table, "each": each, "pooled": pooled}
+
+    text = pubmedqa_gains.table([row(0, 16, (10, 14)), row(1, 15, (8, 12)), row(2, 13, (9, 14))])
+    for over, differences in (("mean of its folds", (0.2, 0.25, 0.075)), ("best", (0.1, 0.15, -0.05))):
+        interval = stats.ttest_1samp(differences, 0).confidence_interval()
+        mean = f"| mean | {sum(differences) / 3:+.3f} [{interval.low:.3f}, {interval.high:.3f}] |"
+        assert any(over in line and mean in line for line in text.splitlines())
+    assert "| 0 | 0.500 [0.100, 0.900] | 0.400, 0.600 | 0.500, 0.700 | 0.600 | -0.100 |" in text
