@@ -11,6 +11,7 @@ exact McNemar test, Newcombe's interval of accuracy, bootstrap interval of macro
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def recipes(given: argparse.Namespace) -> list[Recipe]:
     balances = [
         Recipe("balance", f"balance {balance}", _balance(given, balance)) for balance in given.balances
     ]
-    return [Recipe("ensemble", ENSEMBLE, _ensemble(given)), *balances]
+    return [Recipe("ensemble", ENSEMBLE, _ensemble(given), given.folds_at_once), *balances]
 
 
 def _words(given: argparse.Namespace, folder: Path, seed: int, **data: object) -> list[str]:
@@ -91,8 +92,12 @@ def _balance(given: argparse.Namespace, balance: str) -> Runner:
 def _ensemble(given: argparse.Namespace) -> Runner:
     def run(folder: Path, seed: int) -> list[Row]:
         words = _words(given, folder, seed)
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        if given.folds_at_once > 1 and gpu:  # folds of a small base share a GPU
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join([gpu] * given.folds_at_once)
         folds = ",".join(str(fold) for fold in range(FOLDS))
-        done_by("fit", [*words, "--progress.refresh_rate=0", f"--folds={folds}"])
+        at_once = f"--folds_at_once={given.folds_at_once}"
+        done_by("fit", [*words, "--progress.refresh_rate=0", f"--folds={folds}", at_once])
         group = folder / "lightning_logs" / "cv_0"
         report = tested(folder, [*words, f"--ensemble={group}"])
         found = json.loads((group / "cv_report.json").read_text(encoding="utf-8"))
@@ -240,6 +245,7 @@ def arguments() -> argparse.Namespace:
     add("--epochs", type=int, default=5)
     add("--rate", type=float, default=5e-4)
     add("--workers", type=int, default=1, help="fits at once on the GPU")
+    add("--folds_at_once", type=int, default=1, help="of these, the folds of one ensemble")
     add("--out", type=Path, default=Path("pubmedqa"))
     add("--more", nargs="*", default=[], help="further options of every fit and test, as model.lora.r=8")
     add("--job", nargs=2, help=argparse.SUPPRESS)
