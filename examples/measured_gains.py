@@ -41,6 +41,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -183,43 +184,73 @@ def table(rows: Sequence[Row]) -> str:
             f"{sum(_number(row, key) for row in own) / len(own):.3f}" for key in ("accuracy", "macro_f1")
         ]
         each = ", ".join(f"{_number(row, 'accuracy'):.3f}" for row in own)
-        lines.append(f"| {name} | {len(own)} | {own[0]['steps']} | {' | '.join(means)} | {each} |")
+        seeds = _ranges([int(_number(row, "seed")) for row in own])
+        lines.append(f"| {name} | {seeds} | {own[0]['steps']} | {' | '.join(means)} | {each} |")
     bases = [_number(row, "base") for row in rows if row.get("base") is not None]
     if bases:
         lines.append(f"\nBare base {sum(bases) / len(bases):.3f}.")
     lines += [
         "",
-        "| of | recipe | against | seeds | gain in accuracy | gain in macro-F1 |",
-        "|---|---|---|---|---|---|",
+        "| of | recipe | against | seeds | gain in accuracy | gain in macro-F1 | shown |",
+        "|---|---|---|---|---|---|---|",
     ]
     for family, name, against in comparisons():
         first, second = _by_seed(rows, name), _by_seed(rows, against)
         if seeds := sorted(first.keys() & second.keys()):
-            gains = [
-                _gain([(first[seed].get(key), second[seed].get(key)) for seed in seeds])
-                for key in ("accuracy", "macro_f1")
-            ]
-            if "error" in first[seeds[0]]:
-                errors = [(first[seed]["error"], second[seed]["error"]) for seed in seeds]
-                gains = [f"error of the estimate {_gain(errors)}", ""]
-            lines.append(f"| {family} | {name} | {against} | {len(seeds)} | {' | '.join(gains)} |")
+            gains = {
+                key: _gain([(first[seed].get(key), second[seed].get(key)) for seed in seeds])
+                for key in ("accuracy", "macro_f1", "error")
+            }
+            cells = [gains["accuracy"].text, gains["macro_f1"].text]
+            if gains["error"].text:
+                cells = [f"error of the estimate {gains['error'].text}", ""]
+            lines.append(
+                f"| {family} | {name} | {against} | {len(seeds)} | {' | '.join(cells)} | {_shown(gains)} |"
+            )
     return "\n".join(lines)
+
+
+class Gain(NamedTuple):
+    """A mean difference over seeds, with its interval as text, and its sign where the interval is clear of 0."""
+
+    text: str
+    sign: int
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """Sorted seeds as "0-3, 6"."""
+    starts = [seed for seed in seeds if seed - 1 not in seeds]
+    ends = [seed for seed in seeds if seed + 1 not in seeds]
+    return ", ".join(
+        str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _shown(gains: Mapping[str, Gain]) -> str:
+    """Which differences are more than chance explains."""
+    words = {
+        "accuracy": {1: "accuracy gained", -1: "accuracy lost"},
+        "macro_f1": {1: "macro-F1 gained", -1: "macro-F1 lost"},
+        "error": {1: "error larger", -1: "error smaller"},
+    }
+    return ", ".join(word[gains[key].sign] for key, word in words.items() if gains[key].sign) or "no"
 
 
 def _by_seed(rows: Sequence[Row], name: str) -> dict[int, Row]:
     return {int(_number(row, "seed")): row for row in rows if row["recipe"] == name}
 
 
-def _gain(pairs: Sequence[tuple[object, object]]) -> str:
-    """The mean difference in points with its interval over the seeds."""
+def _gain(pairs: Sequence[tuple[object, object]]) -> Gain:
+    """The mean difference in points with Student's interval over the seeds."""
     differences = [100 * (float(str(one)) - float(str(other))) for one, other in pairs if one is not None]
     if not differences:
-        return ""
+        return Gain("", 0)
     found = spread(differences)
     interval = found["mean_ci95"]
-    return f"{found['mean']:+.1f}" + (
-        "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
-    )
+    if interval is None:
+        return Gain(f"{found['mean']:+.1f}", 0)
+    low, high = interval
+    return Gain(f"{found['mean']:+.1f} [{low:+.1f}, {high:+.1f}]", (low > 0) - (high < 0))
 
 
 def _number(row: Row, key: str) -> float:

@@ -83,6 +83,28 @@ def test_a_gain_is_the_mean_over_seeds_that_both_have_with_students_interval(
     interval = stats.ttest_1samp(differences, 0).confidence_interval()
     expected = f"| 3 | {sum(differences) / 3:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] |"
     assert expected in measured_gains.table(rows)
+    assert "| artificial, then labelled | 0-2, 7 | 1 |" in measured_gains.table(rows)
+
+
+def test_a_gain_is_shown_where_its_interval_is_clear_of_0(scripts: tuple[Any, Any]) -> None:
+    measured_gains, _ = scripts
+
+    def shown(first: list[float], second: list[float], key: str = "accuracy") -> str:
+        names = {"accuracy": ("rare maybe, balance loss", "rare maybe")}
+        pair = names.get(key, ("out of fold, five folds", "validation of one fold"))
+        scores = {"accuracy": 0.5, "macro_f1": 0.5, "steps": 1} if key == "accuracy" else {}
+        rows = [
+            {"recipe": name, "seed": seed, **scores, key: value}
+            for name, values in zip(pair, (first, second), strict=True)
+            for seed, value in enumerate(values)
+        ]
+        return str(measured_gains.table(rows).splitlines()[-1].split("|")[-2].strip())
+
+    assert shown([0.9, 0.8, 0.85], [0.6, 0.51, 0.55]) == "accuracy gained"
+    assert shown([0.6, 0.51, 0.55], [0.9, 0.8, 0.85]) == "accuracy lost"
+    assert shown([0.9, 0.5, 0.85], [0.6, 0.8, 0.55]) == "no"
+    assert shown([0.9], [0.1]) == "no"  # one seed shows nothing
+    assert shown([0.01, 0.02, 0.01], [0.06, 0.06, 0.07], "error") == "error smaller"
 
 
 def test_a_recipe_whose_line_a_kill_cut_is_measured_again(scripts: tuple[Any, Any], tmp_path: Path) -> None:
