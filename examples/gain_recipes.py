@@ -21,6 +21,7 @@ from medqlora.records import YES_NO_MAYBE, Record
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
 BATCH = 8  # data.batch_size of the demo
 FOLDS = 5  # of the ten; all at once
+ONE_POOL = "trials_of_one_pool.TrialsOfOnePool"
 SEARCHES = 4  # trials at once
 
 Options = dict[str, object]
@@ -39,8 +40,10 @@ class Settings:
         labelled, labelled_epochs: of the stages' target set.
         artificial, artificial_epochs, wrong: of the first stage; the share of its labels that is wrong.
         second_rate: highest learning rate of the second stage.
-        rare, rare_epochs, rare_maybe: training questions of the balance recipes, and the share of maybe in every set.
-        folded, folded_epochs: development questions of the folds: nine tenths of them train a fold.
+        rare, rare_epochs, rare_dev, rare_test, rare_difficulty: of the balance recipes.
+        rare_maybe: share of maybe in each of their sets.
+        folded, folded_epochs, folded_test: development questions of the folds, nine tenths of which train a fold, and
+            the questions that test them.
         trials: of `medqlora tune`.
         searched, searched_epochs: training questions and epochs of the search and of the averages.
     """
@@ -57,9 +60,13 @@ class Settings:
     second_rate: float = 1e-3
     rare: int = 450
     rare_epochs: int = 8
-    rare_maybe: float = 0.1
+    rare_dev: int = 200
+    rare_test: int = 1000
+    rare_difficulty: int = 2
+    rare_maybe: float = 0.05
     folded: int = 500
     folded_epochs: int = 8
+    folded_test: int = 1000
     trials: int = 8
     searched: int = 600
     searched_epochs: int = 5
@@ -237,7 +244,7 @@ def _artificial(folder: Path, settings: Settings, seed: int) -> Options:
 
 
 def _balance(settings: Settings) -> list[Recipe]:
-    """Maybe is as rare as in PubMedQA, in training, validation and test alike."""
+    """Maybe is rare in training, validation and test alike."""
 
     def overlay(balance: str) -> Callable[[Path, int], Options]:
         def made(folder: Path, seed: int) -> Options:
@@ -260,10 +267,9 @@ def _balance(settings: Settings) -> list[Recipe]:
 
 def _rare(folder: Path, settings: Settings, seed: int) -> Options:
     """The sets as files in which `rare_maybe` of the questions are maybe."""
-    sizes = {"train": settings.rare, "dev": settings.dev, "test": settings.test}
-    splits = SyntheticTrials(
-        2 * settings.rare, 2 * settings.dev, 2 * settings.test, seed, settings.difficulty
-    ).read()
+    sizes = {"train": settings.rare, "dev": settings.rare_dev, "test": settings.rare_test}
+    twice = {name: 2 * size for name, size in sizes.items()}
+    splits = SyntheticTrials(**twice, seed=seed, difficulty=settings.rare_difficulty).read()
     files: Options = {}
     for name, records in splits._asdict().items():
         rare = round(settings.rare_maybe * sizes[name])
@@ -279,25 +285,33 @@ def _rare(folder: Path, settings: Settings, seed: int) -> Options:
 
 
 def _folds(settings: Settings) -> list[Recipe]:
-    """Five of ten folds of few questions: one alone against all together, and two estimates of the test accuracy."""
+    """Five of ten folds of few questions: one alone against all together, and two estimates of the test accuracy.
+
+    A fold keeps its last checkpoint: one that its own questions chose would make them too easy.
+    """
     train = settings.folded * 9 // 10
     steps = _steps(train, settings.folded_epochs)
 
     def run(folder: Path, seed: int) -> list[Row]:
-        source = _trials(train, settings, seed, settings.folded - train)
-        words = _words(folder, _overlay(settings, seed, settings.folded_epochs, {"source": source}))
+        sized = replace(settings, test=settings.folded_test)
+        source = {**_trials(train, sized, seed, settings.folded - train), "class_path": ONE_POOL}
+        overlay = _overlay(settings, seed, settings.folded_epochs, {"source": source})
+        overlay["trainer"] = {
+            "max_epochs": settings.folded_epochs,
+            "check_val_every_n_epoch": settings.folded_epochs,
+        }
+        words = _words(folder, overlay)
         done_by("fit", [*words, "--progress.refresh_rate=0", "--folds=0,1,2,3,4", f"--folds_at_once={FOLDS}"])
         group = folder / "lightning_logs" / "cv_0"
         report = tested(folder, [*words, f"--ensemble={group}"])
         members = report["side_by_side"][1:]  # type: ignore[index]
         alone = {key: sum(one[key] for one in members) / len(members) for key in ("accuracy", "macro_f1")}
         found = json.loads((group / "cv_report.json").read_text(encoding="utf-8"))
-        # how far an estimate is from the test accuracy of its own adapter, or of the five: root mean square
-        validated = [one["accuracy"] for one in found["each"]]
-        squares = [(own - one["accuracy"]) ** 2 for own, one in zip(validated, members, strict=True)]
-        single = (sum(squares) / len(squares)) ** 0.5
+        # how far an estimate is from the test accuracy of its own adapter, or of the five: mean absolute error
+        validated, own = [one["accuracy"] for one in found["each"]], [one["accuracy"] for one in members]
+        single = sum(abs(one - other) for one, other in zip(validated, own, strict=True)) / len(members)
         pooled = abs(found["pooled"]["accuracy"] - alone["accuracy"])
-        details = {"validated": validated, "tested": [one["accuracy"] for one in members]}
+        details = {"validated": validated, "tested": own}
         return [
             _row("ensemble of five folds", seed, 5 * steps, report),
             _row("one fold alone (mean of the five)", seed, steps, {**report, **alone}),

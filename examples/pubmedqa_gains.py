@@ -11,6 +11,7 @@ exact McNemar test, Newcombe's interval of accuracy, bootstrap interval of macro
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from medqlora.records import YES_NO_MAYBE
 ROOT = Path(__file__).resolve().parents[1]
 BALANCES = ("none", "loss", "sampling")
 ENSEMBLE = f"ensemble of {FOLDS} folds"
+BEST, MEAN = "the fold with the best validation", "mean of its folds"
+KEYS = ("difference", "macro_f1_difference")
 
 
 def recipes(given: argparse.Namespace) -> list[Recipe]:
@@ -34,7 +37,7 @@ def recipes(given: argparse.Namespace) -> list[Recipe]:
     balances = [
         Recipe("balance", f"balance {balance}", _balance(given, balance)) for balance in given.balances
     ]
-    return [Recipe("ensemble", ENSEMBLE, _ensemble(given)), *balances]
+    return [Recipe("ensemble", ENSEMBLE, _ensemble(given), given.folds_at_once), *balances]
 
 
 def _words(given: argparse.Namespace, folder: Path, seed: int, **data: object) -> list[str]:
@@ -57,12 +60,14 @@ def _words(given: argparse.Namespace, folder: Path, seed: int, **data: object) -
             "learning_rate": given.rate,
             "generate": False,
             "compare_base": False,
+            "checkpointing": "auto",  # of a small base on a large GPU: keep the activations and 16-bit weights
+            "weights": "auto",
         },
         "data": {
             "source": source,
             "seed": seed,
             "prompt": "lm_eval",
-            "micro_batch_tokens": 8192,
+            "micro_batch_tokens": 4096,  # small enough for CUDA graphs
             "eval_batch_size": 32,
             **data,
         },
@@ -87,8 +92,12 @@ def _balance(given: argparse.Namespace, balance: str) -> Runner:
 def _ensemble(given: argparse.Namespace) -> Runner:
     def run(folder: Path, seed: int) -> list[Row]:
         words = _words(given, folder, seed)
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        if given.folds_at_once > 1 and gpu:  # folds of a small base share a GPU
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join([gpu] * given.folds_at_once)
         folds = ",".join(str(fold) for fold in range(FOLDS))
-        done_by("fit", [*words, "--progress.refresh_rate=0", f"--folds={folds}"])
+        at_once = f"--folds_at_once={given.folds_at_once}"
+        done_by("fit", [*words, "--progress.refresh_rate=0", f"--folds={folds}", at_once])
         group = folder / "lightning_logs" / "cv_0"
         report = tested(folder, [*words, f"--ensemble={group}"])
         found = json.loads((group / "cv_report.json").read_text(encoding="utf-8"))
@@ -132,15 +141,16 @@ def table(rows: Sequence[Row]) -> str:
     lines += [
         line for balance in BALANCES[1:] for line in _paired(rows, f"balance {balance}", "balance none")
     ]
-    for row in rows:
-        if row["recipe"] == ENSEMBLE:
-            lines += _members(row)
+    ensembles = [row for row in rows if row["recipe"] == ENSEMBLE]
+    lines += _ensembles(ensembles)
+    if ensembles:
+        lines += _folds(ensembles)
     return "\n".join(lines)
 
 
 def _paired(rows: Sequence[Row], name: str, against: str) -> list[str]:
     """A line a seed, and one with the mean over the seeds."""
-    lines, differences = [], []
+    lines, differences = list[str](), list[list[float]]()
     others = {row["seed"]: row for row in rows if row["recipe"] == against}
     for row in (one for one in rows if one["recipe"] == name and one["seed"] in others):
         other = others[row["seed"]]
@@ -152,30 +162,63 @@ def _paired(rows: Sequence[Row], name: str, against: str) -> list[str]:
             f"| {name} | {against} | {row['seed']} | {accuracy} | {macro} | {found['mcnemar_p']:.3f} |"
         )
         differences.append([found["difference"], found["macro_f1_difference"]])
-    if len(differences) > 1:
-        means = [spread([float(str(one[at])) for one in differences]) for at in (0, 1)]
-        cells = [f"{one['mean']:+.3f} {_interval(one['mean_ci95'])}" for one in means]
-        lines.append(f"| {name} | {against} | mean | {' | '.join(cells)} | |")
-    return lines
+    return lines + _mean(name, against, differences)
 
 
-def _members(row: Row) -> list[str]:
-    """The ensemble against its best member by validation, and against the mean of the members."""
-    first, *members = list(row["side_by_side"])  # type: ignore[call-overload]
-    validated = [one["macro_f1"] for one in row["each"]]  # type: ignore[attr-defined]
-    best = members[validated.index(max(validated))]
-    cells = []
-    for key in ("difference", "macro_f1_difference"):
-        low, high = best[f"{key}_ci95"]
-        cells.append(f"{-best[key]:+.3f} {_interval([-high, -low])}")
-    lines = [
-        f"| {ENSEMBLE} | the fold with the best validation | {row['seed']} | {' | '.join(cells)} | "
-        f"{best['mcnemar_p']:.3f} |"
+def _mean(name: str, against: str, differences: Sequence[Sequence[float]]) -> list[str]:
+    """The line of the mean over two or more seeds, with Student's t interval."""
+    if len(differences) < 2:
+        return []
+    means = [spread([float(str(one[at])) for one in differences]) for at in (0, 1)]
+    cells = [f"{one['mean']:+.3f} {_interval(one['mean_ci95'])}" for one in means]
+    return [f"| {name} | {against} | mean | {' | '.join(cells)} | |"]
+
+
+def _ensembles(rows: Sequence[Row]) -> list[str]:
+    """Each seed's ensemble against its best fold by validation and the mean of its folds, and the means over seeds."""
+    lines: list[str] = []
+    against: dict[str, list[list[float]]] = {BEST: [], MEAN: []}
+    for row in rows:
+        first, *members = list(row["side_by_side"])  # type: ignore[call-overload]
+        validated = [one["macro_f1"] for one in row["each"]]  # type: ignore[attr-defined]
+        best = members[validated.index(max(validated))]
+        cells = []
+        for key in KEYS:
+            low, high = best[f"{key}_ci95"]
+            cells.append(f"{-best[key]:+.3f} {_interval([-high, -low])}")
+        lines.append(
+            f"| {ENSEMBLE} | {BEST} | {row['seed']} | {' | '.join(cells)} | {best['mcnemar_p']:.3f} |"
+        )
+        means = [
+            first[key] - sum(one[key] for one in members) / len(members) for key in ("accuracy", "macro_f1")
+        ]
+        lines.append(
+            f"| {ENSEMBLE} | {MEAN} | {row['seed']} | {' | '.join(f'{mean:+.3f}' for mean in means)} | |"
+        )
+        against[BEST].append([-best[key] for key in KEYS])
+        against[MEAN].append(means)
+    return lines + [
+        line for name, differences in against.items() for line in _mean(ENSEMBLE, name, differences)
     ]
-    means = [first[key] - sum(one[key] for one in members) / len(members) for key in ("accuracy", "macro_f1")]
-    each = ", ".join(f"{one['accuracy']:.3f}" for one in members)
-    cells = [f"{mean:+.3f}" for mean in means]
-    lines.append(f"| {ENSEMBLE} | mean of its members ({each}) | {row['seed']} | {' | '.join(cells)} | |")
+
+
+def _folds(rows: Sequence[Row]) -> list[str]:
+    """Each seed's out-of-fold accuracy beside the test accuracy of its folds."""
+    lines = [
+        "",
+        "| seed | out of fold | each fold's validation | each fold's test | mean test | out of fold - mean test |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        tested = [one["accuracy"] for one in list(row["side_by_side"])[1:]]  # type: ignore[call-overload]
+        validated = [one["accuracy"] for one in row["each"]]  # type: ignore[attr-defined]
+        pooled: Row = row["pooled"]  # type: ignore[assignment]
+        mean, found = sum(tested) / len(tested), float(str(pooled["accuracy"]))
+        cells = [", ".join(f"{one:.3f}" for one in values) for values in (validated, tested)]
+        lines.append(
+            f"| {row['seed']} | {found:.3f} {_interval(pooled['accuracy_ci95'])} | {' | '.join(cells)} "
+            f"| {mean:.3f} | {found - mean:+.3f} |"
+        )
     return lines
 
 
@@ -202,6 +245,7 @@ def arguments() -> argparse.Namespace:
     add("--epochs", type=int, default=5)
     add("--rate", type=float, default=5e-4)
     add("--workers", type=int, default=1, help="fits at once on the GPU")
+    add("--folds_at_once", type=int, default=1, help="of these, the folds of one ensemble")
     add("--out", type=Path, default=Path("pubmedqa"))
     add("--more", nargs="*", default=[], help="further options of every fit and test, as model.lora.r=8")
     add("--job", nargs=2, help=argparse.SUPPRESS)

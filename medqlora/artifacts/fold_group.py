@@ -99,9 +99,11 @@ class FoldGroup:
                 folds, str(stored["base"]), options, str(stored["started"]), stored.get("slurm_job")
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            damage = f"{_RECORD} can't be read ({type(error).__name__})"
+            if not file.exists():
+                damage = f"it holds no {_RECORD}" if self.path.is_dir() else "there is no such folder"
             raise InputError(
-                f"{option} {self.path}: {_RECORD} can't be read ({type(error).__name__}): name a folder that "
-                "`medqlora fit --folds` made"
+                f"{option} {self.path}: {damage}: name a folder that `medqlora fit --folds` made"
             ) from error
 
     def run(self, fold: int) -> RunFolder:

@@ -5,6 +5,7 @@ import time
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from medqlora.callbacks.attached import qlora_module
 from medqlora.compat.lightning import log_every_n_steps
@@ -88,6 +89,8 @@ class Throughput(Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+        if stopped := _stopped_early(trainer):
+            say(stopped)
         say(
             f"Trained: {totals['steps']:,} steps, {totals['examples']:,} examples, {totals['tokens']:,} tokens in "
             f"{totals['seconds']:.1f} s of steps ({metrics['throughput/run_tokens_per_s']:,.0f} tokens/s)"
@@ -147,3 +150,12 @@ class Throughput(Callback):
         qlora_module(pl_module).shown["tok/s"] = metrics["throughput/tokens_per_s"]
         self._count(seconds)
         self._restart()
+
+
+def _stopped_early(trainer: Trainer) -> str:
+    """Why a callback has ended the fit before its last epoch; "" where none has."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if trainer.should_stop and isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            reason = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+            return f"Stopped early, in epoch {callback.stopped_epoch + 1} of {trainer.max_epochs}: {reason}"
+    return ""

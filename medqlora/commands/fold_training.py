@@ -39,6 +39,7 @@ def train_folds(
         InputError, FitError, Interrupted: as `medqlora.commands.verbs.run`.
         RuntimeError: the process of a fold ended with an error.
     """
+    named = _named_gpus()
     left = []
     for fold in folds:
         if group.is_finished(fold):
@@ -50,7 +51,7 @@ def train_folds(
             say(f"\nFold {fold} ({folds.index(fold) + 1} of {len(folds)})")
             train_fold(group, fold, words)
     elif left:
-        _in_processes(group, left, words, at_once)
+        _in_processes(group, left, words, _gpus(at_once, words, named))
 
 
 def train_fold(group: FoldGroup, fold: int, words: list[str]) -> None:
@@ -109,9 +110,11 @@ class _Process(NamedTuple):
     process: "subprocess.Popen[bytes]"
 
 
-def _in_processes(group: FoldGroup, folds: Sequence[int], words: list[str], at_once: int) -> None:
-    """Trains each fold in a process of its own, `at_once` of them side by side."""
-    gpus: deque[str | None] = deque(_gpus(at_once, words))
+def _in_processes(
+    group: FoldGroup, folds: Sequence[int], words: list[str], shared_out: Sequence[str | None]
+) -> None:
+    """Trains each fold in a process of its own, as many side by side as there are entries of `shared_out`: GPUs."""
+    gpus, at_once = deque(shared_out), len(shared_out)
     waiting, running = deque(folds), list[_Process]()
     with ExitStack() as files:
         try:
@@ -173,7 +176,22 @@ def _check(group: FoldGroup, one: _Process) -> None:
     )
 
 
-def _gpus(at_once: int, words: list[str]) -> list[str | None]:
+def _named_gpus() -> list[str] | None:
+    """The GPUs of CUDA_VISIBLE_DEVICES; None where it is not set.
+
+    It may name a GPU several times: so many folds share it. CUDA finds no GPU in such a list, so this process, which
+    scores the folds afterwards, has each name once from here on.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return None
+    gpus = [name.strip() for name in named.split(",") if name.strip()]
+    if len(once := dict.fromkeys(gpus)) < len(gpus):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(once)
+    return gpus
+
+
+def _gpus(at_once: int, words: list[str], named: list[str] | None) -> list[str | None]:
     """A GPU for each fold that runs side by side; None for each on a CPU, and where one fold has them all.
 
     Raises:
@@ -183,16 +201,16 @@ def _gpus(at_once: int, words: list[str]) -> list[str | None]:
 
     if at_once == 1 or CommandLine.parse(words).value("trainer.accelerator") == "cpu":
         return [None] * at_once
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         import torch
 
-        found = [str(number) for number in range(torch.cuda.device_count())]
-    else:
-        found = [name.strip() for name in named.split(",") if name.strip()]
-    if len(found) < at_once:
-        raise InputError(f"--folds_at_once {at_once}: there are {len(found)} GPUs here: use at most as many")
-    return [*found[:at_once]]
+        named = [str(number) for number in range(torch.cuda.device_count())]
+    if len(named) < at_once:
+        raise InputError(
+            f"--folds_at_once {at_once}: there are {len(named)} GPUs here: use at most as many, or name a GPU several "
+            "times in CUDA_VISIBLE_DEVICES, so that folds of a small base share it"
+        )
+    return [*named[:at_once]]
 
 
 def worker(words: list[str]) -> int:

@@ -200,9 +200,8 @@ def _finish(search: Search, study: "Study") -> int:
     best = best_trial(study)
     if best is None:
         raise InputError(f"--space: no trial was finished: see {search.out / STUDY} and the messages above")
-    page, best_yaml = write_search_report(search, study, best)
+    page = write_search_report(search, study, best)
     chosen = ", ".join(f"{name} {json.dumps(value)}" for name, value in best.params.items())
-    configs = " ".join(f"--config {name}" for name in CommandLine.parse(search.words).configs)
     print(f"Best:   {search.metric} {best.value:.4f}, trial {best.number}: {chosen}")
-    print(f"Report: {page}\nNext:   medqlora fit {configs} --config {best_yaml}", flush=True)
+    print(f"Report: {page}\nNext:   {search.next_fit()}", flush=True)
     return 0

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from medqlora.config.space import Dimension
-from medqlora.config.words import CommandLine
+from medqlora.config.words import CONFIG_OPTIONS, CommandLine
 
 STUDY, PAGE, BEST = "study.db", "report.html", "best.yaml"
 
@@ -46,6 +47,12 @@ class Search:
             "--space": json.dumps(space),
             "the options of the fit": json.dumps([*configs, *others]),
         }
+
+    def next_fit(self) -> str:
+        """The command that fits with the best options, and the search's other ones."""
+        line = CommandLine.parse(self.words)
+        configs = [word for name in (*line.configs, str(self.out / BEST)) for word in ("--config", name)]
+        return shlex.join(["medqlora", "fit", *configs, *line.without(*CONFIG_OPTIONS, *self.space).words])
 
     def folder(self, number: int) -> Path:
         """The folder of a trial's run."""

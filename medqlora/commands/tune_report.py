@@ -9,7 +9,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from medqlora.commands.tune_options import BEST, PAGE, STUDY, Search
 from medqlora.commands.tune_trials import done_trials
-from medqlora.config.words import CommandLine
 from medqlora.evaluation.report.files import write_files
 from medqlora.evaluation.report.markup import Markup, element, fields, joined, picture, table
 from medqlora.evaluation.report.page import page, section
@@ -25,13 +24,13 @@ _CAUTION = (
 )
 
 
-def write_search_report(search: Search, study: optuna.Study, best: FrozenTrial) -> tuple[str, str]:
-    """Writes the page and the best options; their paths."""
+def write_search_report(search: Search, study: optuna.Study, best: FrozenTrial) -> str:
+    """Writes the page and the best options; the page's path."""
     paths = write_files(
         search.out,
         {PAGE: render(search, study, best), BEST: best_yaml(search, best)},
     )
-    return str(paths[PAGE]), str(paths[BEST])
+    return str(paths[PAGE])
 
 
 def best_yaml(search: Search, best: FrozenTrial) -> str:
@@ -47,10 +46,9 @@ def best_yaml(search: Search, best: FrozenTrial) -> str:
             assert isinstance(inner, dict)
             part = inner
         part[last] = value
-    configs = " ".join(f"--config {name}" for name in CommandLine.parse(search.words).configs)
     return (
         f"# The best of {search.trials} trials of `medqlora tune`: {search.metric} {best.value:.4f} (trial "
-        f"{best.number}).\n#   medqlora fit {configs} --config {search.out / BEST}\n{yaml.safe_dump(nested)}"
+        f"{best.number}).\n#   {search.next_fit()}\n{yaml.safe_dump(nested)}"
     )
 
 

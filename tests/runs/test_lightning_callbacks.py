@@ -35,6 +35,7 @@ from lightning.pytorch.tuner import Tuner
 from own_programs import Own, equal, weights
 from tensorboard_events import logged
 
+from medqlora.callbacks.throughput import Throughput
 from medqlora.commands.trainer_options import environment_plugins, slurm_without_srun
 from medqlora.errors import InputError
 
@@ -122,6 +123,22 @@ def test_a_score_of_the_users_own_may_be_monitored(own: Own) -> None:
     )
     trainer.fit(own.module(generate=False), datamodule=own.data())
     assert trainer.global_step == 1
+
+
+def test_a_fit_that_a_score_has_stopped_says_so(own: Own, caplog: pytest.LogCaptureFixture) -> None:
+    log = LambdaCallback(on_validation_epoch_end=lambda trainer, module: module.log("mine", 1.0))
+    trainer = own.trainer(
+        logger=False,
+        callbacks=[log, EarlyStopping("mine", patience=1), Throughput()],
+        limit_train_batches=1,
+        max_epochs=4,
+        enable_checkpointing=False,
+    )
+    trainer.fit(own.module(generate=False), datamodule=own.data())
+    assert trainer.global_step == 2
+    (said,) = [one for one in caplog.messages if one.startswith("Stopped early")]
+    assert said.startswith("Stopped early, in epoch 2 of 4: Monitored metric mine did not improve")
+    assert "Signaling" not in said
 
 
 class Writer(BasePredictionWriter):

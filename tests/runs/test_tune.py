@@ -1,6 +1,7 @@
 """`medqlora tune`: a search that goes on after a kill, keeps to the validation set, and leaves its best options."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_a_search_goes_on_after_a_kill_and_leaves_its_best_options(
     (tmp_path / "space.yaml").write_text("model.lora.r: [2, 4]\n", encoding="utf-8")
     assert main(["tune", *words, "--trials=4"]) == 2
     assert "another value of --space" in capsys.readouterr().err
+
+
+def test_the_next_fit_has_the_other_options_of_the_search_and_none_of_the_space(tmp_path: Path) -> None:
+    words = (
+        "--config",
+        "a b.yaml",
+        "--data.source.train",
+        "40",
+        "--model.lora.r=2",
+        "--trainer.max_epochs=1",
+    )
+    search = Search(words, {"model.lora.r": Choices((2, 4))}, 3, "val/macro_f1", tmp_path)
+    assert shlex.split(search.next_fit()) == [
+        *("medqlora", "fit", "--config", "a b.yaml", "--config", str(tmp_path / "best.yaml")),
+        *("--data.source.train", "40", "--trainer.max_epochs=1"),
+    ]
 
 
 REFUSED = [

@@ -1,6 +1,7 @@
 """The scripts that measure gains: their recipes are valid configurations, and a gain is paired by seed."""
 
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_every_recipe_is_a_valid_configuration(
 
     monkeypatch.setattr(gain_recipes, "done_by", instead)
     settings = gain_recipes.Settings(
-        labelled=20, artificial=20, rare=20, folded=20, searched=20, dev=10, test=10
+        labelled=20, artificial=20, rare=20, rare_dev=20, folded=20, searched=20, dev=10, test=10
     )
     for number, recipe in enumerate(gain_recipes.recipes(settings)):
         folder = tmp_path / str(number)
@@ -62,10 +63,10 @@ def test_maybe_is_as_rare_in_every_set(scripts: tuple[Any, Any], tmp_path: Path)
     import json
 
     _, gain_recipes = scripts
-    files = gain_recipes._rare(tmp_path, gain_recipes.Settings(rare=60, dev=20, test=40), 1)
+    files = gain_recipes._rare(tmp_path, gain_recipes.Settings(rare=60, rare_dev=20, rare_test=40), 1)
     for name, size in (("train", 60), ("dev", 20), ("test", 40)):
         answers = [json.loads(line)["answer"] for line in Path(files[name]).read_text().splitlines()]
-        assert (len(answers), answers.count("maybe")) == (size, size // 10)
+        assert (len(answers), answers.count("maybe")) == (size, size // 20)
 
 
 def test_a_gain_is_the_mean_over_seeds_that_both_have_with_students_interval(
@@ -82,6 +83,28 @@ def test_a_gain_is_the_mean_over_seeds_that_both_have_with_students_interval(
     interval = stats.ttest_1samp(differences, 0).confidence_interval()
     expected = f"| 3 | {sum(differences) / 3:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] |"
     assert expected in measured_gains.table(rows)
+    assert "| artificial, then labelled | 0-2, 7 | 1 |" in measured_gains.table(rows)
+
+
+def test_a_gain_is_shown_where_its_interval_is_clear_of_0(scripts: tuple[Any, Any]) -> None:
+    measured_gains, _ = scripts
+
+    def shown(first: list[float], second: list[float], key: str = "accuracy") -> str:
+        names = {"accuracy": ("rare maybe, balance loss", "rare maybe")}
+        pair = names.get(key, ("out of fold, five folds", "validation of one fold"))
+        scores = {"accuracy": 0.5, "macro_f1": 0.5, "steps": 1} if key == "accuracy" else {}
+        rows = [
+            {"recipe": name, "seed": seed, **scores, key: value}
+            for name, values in zip(pair, (first, second), strict=True)
+            for seed, value in enumerate(values)
+        ]
+        return str(measured_gains.table(rows).splitlines()[-1].split("|")[-2].strip())
+
+    assert shown([0.9, 0.8, 0.85], [0.6, 0.51, 0.55]) == "accuracy gained"
+    assert shown([0.6, 0.51, 0.55], [0.9, 0.8, 0.85]) == "accuracy lost"
+    assert shown([0.9, 0.5, 0.85], [0.6, 0.8, 0.55]) == "no"
+    assert shown([0.9], [0.1]) == "no"  # one seed shows nothing
+    assert shown([0.01, 0.02, 0.01], [0.06, 0.06, 0.07], "error") == "error smaller"
 
 
 def test_a_recipe_whose_line_a_kill_cut_is_measured_again(scripts: tuple[Any, Any], tmp_path: Path) -> None:
@@ -103,3 +126,56 @@ def test_results_of_other_settings_are_not_mixed(scripts: tuple[Any, Any], tmp_p
     measured_gains.hold_to({"rate": 1e-3}, tmp_path / "gains")
     with pytest.raises(SystemExit, match="other settings"):
         measured_gains.hold_to({"rate": 2e-3}, tmp_path / "gains")
+
+
+def test_folds_are_tested_on_other_questions_with_the_names_they_developed_on(
+    scripts: tuple[Any, Any],
+) -> None:
+    from trials_of_one_pool import TrialsOfOnePool
+
+    from medqlora.training.checks.examples import check_apart
+
+    source = TrialsOfOnePool(train=450, dev=50, test=1000, seed=2, difficulty=3, fold=1)
+    splits = source.read()
+    assert [len(part) for part in splits] == [
+        450,
+        50,
+        998,
+    ]  # two share a run of 13 words with the others by chance
+    assert check_apart([*splits.train, *splits.dev], splits.test, source) == []
+    residues = {zlib.crc32(record.question.split()[1].encode()) % 8 for record in splits.test}
+    assert residues == {0, 1, 2}  # the training set's
+
+
+def test_an_ensemble_is_compared_with_its_folds_seed_by_seed_and_over_the_seeds(
+    scripts: tuple[Any, Any],
+) -> None:
+    import pubmedqa_gains
+
+    from medqlora.evaluation.side_by_side import side_by_side
+    from medqlora.records import YES_NO_MAYBE
+
+    def row(seed: int, right: int, folds: tuple[int, int]) -> dict[str, Any]:
+        gold = ["yes", "no", "maybe", "no"] * 5
+        wrong = ["no", "yes", "no", "maybe"] * 5
+        said = {count: gold[:count] + wrong[count:] for count in (right, *folds)}
+        others = {f"fold {number}": said[count] for number, count in enumerate(folds)}
+        table = side_by_side(gold, YES_NO_MAYBE, ("the ensemble", said[right]), others)
+        each = [{"accuracy": 0.4, "macro_f1": 0.3}, {"accuracy": 0.6, "macro_f1": 0.5}]
+        interval = [0.1, 0.9]
+        scores = {
+            "accuracy": right / 20,
+            "macro_f1": 0.5,
+            "accuracy_ci95": interval,
+            "macro_f1_ci95": interval,
+        }
+        pooled = {"accuracy": 0.5, "accuracy_ci95": interval}
+        ensemble = {"recipe": pubmedqa_gains.ENSEMBLE, "seed": seed, "gold": gold, "decided": said[right]}
+        return {**ensemble, **scores, "side_by_side": table, "each": each, "pooled": pooled}
+
+    text = pubmedqa_gains.table([row(0, 16, (10, 14)), row(1, 15, (8, 12)), row(2, 13, (9, 14))])
+    for over, differences in (("mean of its folds", (0.2, 0.25, 0.075)), ("best", (0.1, 0.15, -0.05))):
+        interval = stats.ttest_1samp(differences, 0).confidence_interval()
+        mean = f"| mean | {sum(differences) / 3:+.3f} [{interval.low:.3f}, {interval.high:.3f}] |"
+        assert any(over in line and mean in line for line in text.splitlines())
+    assert "| 0 | 0.500 [0.100, 0.900] | 0.400, 0.600 | 0.500, 0.700 | 0.600 | -0.100 |" in text

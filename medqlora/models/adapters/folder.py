@@ -66,7 +66,8 @@ def read_adapter(folder: str, option: str = "--model.adapter") -> dict[str, obje
         )
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (path / name).is_file():
-            raise InputError(f"{option}: '{folder}' holds no {name}: {_instead(path, option)}")
+            missing = "" if path.exists() else " (there is no such folder)"
+            raise InputError(f"{option}: '{folder}' holds no {name}{missing}: {_instead(path, option)}")
     _check(path, option, tuple(sorted(map(_state, path.iterdir()))))
     record = path / RECORD_FILE
     return read_object(record, option) if record.is_file() else {}

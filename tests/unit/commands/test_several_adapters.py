@@ -55,7 +55,10 @@ def test_a_missing_or_repeated_adapter_is_told_before_the_first_is_tested(
     words = [*options(tiny_bases["llama"], tmp_path), "--trainer.max_epochs=1"]
     run("fit", words)
     adapter = str(tmp_path / "lightning_logs" / "version_0" / "adapter")
-    for wrong, message in (("nowhere", "'nowhere' holds no adapter_config.json"), (adapter, "given twice")):
+    for wrong, message in (
+        ("nowhere", "'nowhere' holds no adapter_config.json (there is no such folder)"),
+        (adapter, "given twice"),
+    ):
         assert main(["test", *words, "--model.adapter", adapter, wrong]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "lightning_logs" / "version_1").exists()
