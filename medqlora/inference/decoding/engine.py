@@ -11,10 +11,11 @@ from torch import Tensor
 from medqlora.data.batching.packing import MicroBatch, pack
 from medqlora.fused import FusedDecoder
 from medqlora.fused.decoder import StoreKeys
-from medqlora.fused.decoding import AdapterBank, DecodePass, KeyValueCache
+from medqlora.fused.decoding import DecodePass, KeyValueCache
 from medqlora.fused.decoding.decode_pass import bucket, kernels_for
 from medqlora.fused.decoding.graphs import Graphs
 from medqlora.inference.decoding.layout import Layout
+from medqlora.inference.decoding.passes import Flight, Passes
 from medqlora.inference.decoding.requests import ACTIVE, Finished, NewTokens, Request
 from medqlora.inference.decoding.row import Row
 from medqlora.inference.decoding.sampling import Chooser, choose
@@ -58,9 +59,11 @@ class DecodeEngine:
             len(decoder.layers), decoder.layers[0].first.heads, decoder.dtype, self.device
         )
         self._pass = DecodePass(decoder, self._cache, Graphs(self.device), kernels_for(decoder, self._cache))
-        self._bank = AdapterBank(decoder)
-        #: whether the copies of the adapters' weights for passes with and without `routing` are those of now
-        self._bank_fresh = self._plain_fresh = False
+        self._passes = Passes(decoder, self._cache, self._pass)
+        #: whether a pass is started before the host has the tokens of the one before: a GPU then waits for no host
+        self._ahead = self.device.type == "cuda"
+        #: the pass that was started ahead; its rows may have ended meanwhile
+        self._flight: Flight | None = None
         self._waiting: deque[Row] = deque()
         #: by slot: slots 0 to n - 1 are in use
         self._rows: list[Row] = []
@@ -123,7 +126,10 @@ class DecodeEngine:
         Whatever the model raises, such as torch.OutOfMemoryError, comes through; all requests are dropped then.
         """
         try:
-            if not (self._waiting and self._begins() and self._admit()) and self._rows:
+            begins = self._begins()
+            if begins:
+                self._settle()
+            if not (begins and self._admit()) and self._rows:
                 self._decode()
         except BaseException:
             self.release()  # rows without keys must not be continued
@@ -141,6 +147,9 @@ class DecodeEngine:
         self._waiting.clear()
         self._events.clear()
         self._rows.clear()
+        self._flight = None
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # a pass that was started reads the buffers
         self._cache.release()
         self._pass.resize(0)
 
@@ -167,6 +176,7 @@ class DecodeEngine:
         """
         if self._fitting([request.tokens for request in requests]) < at_least:  # asked again after each step
             return []
+        self._settle()
         rows = [self._row(request) for request in requests]
         return [row.id for row in rows[: self._place(rows, at_least)]]
 
@@ -197,10 +207,10 @@ class DecodeEngine:
         store = self._store(
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
-        self._bank_fresh = self._plain_fresh = False
+        self._passes.stale()
         routing: AbstractContextManager[None] = nullcontext()
         if adapters is not None:
-            routing, _ = self._adapters(adapters, (batch.lengths.long(), rows), fresh=True)
+            routing, _ = self._passes.adapters(adapters, (batch.lengths.long(), rows), fresh=True)
         with routing:
             hidden = self.decoder.prefill(batch, rows, store)
         if chosen:
@@ -211,15 +221,17 @@ class DecodeEngine:
     # ---- admission -------------------------------------------------------------------------------
 
     def _row(self, request: Request) -> Row:
-        adapter = self._bank.active if request.adapter == ACTIVE else request.adapter
-        if adapter is not None and adapter not in self._bank.known():
-            known = ", ".join(self._bank.known()) or "none"
+        adapter = self._passes.bank.active if request.adapter == ACTIVE else request.adapter
+        if adapter is not None and adapter not in self._passes.bank.known():
+            known = ", ".join(self._passes.bank.known()) or "none"
             raise ValueError(f"the model holds no adapter {adapter!r}; it holds: {known}")
         self._next_id += 1
         return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
 
     def _begins(self) -> bool:
-        """Whether enough rows are free for waiting requests to begin."""
+        """Whether waiting requests begin now: the first has room, and enough rows are free."""
+        if not self._waiting or not self._fitting([self._waiting[0].need]):
+            return False
         if not self._rows or not self._gather:
             return True
         fitting = self._fitting([row.need for row in islice(self._waiting, self._layout.rows)])
@@ -245,7 +257,7 @@ class DecodeEngine:
         ends = repeats.cumsum(0) - 1
         batch = batch.to(self.device)
         ends = ends.to(self.device)
-        routing, _ = self._adapters([row.adapter for row in chosen], (repeats, ends), fresh=True)
+        routing, _ = self._passes.adapters([row.adapter for row in chosen], (repeats, ends), fresh=True)
         with routing:
             store = self._store(batch, [(row, number) for number, row in enumerate(chosen)])
             hidden = self.decoder.prefill(batch, ends, store)
@@ -298,64 +310,34 @@ class DecodeEngine:
         """Takes the first new token of each row, whose prompt is in the cache now."""
         for row in rows:
             row.cached = len(row.request.prompt)
-        self._take(rows, choose(logits, [row.chooser for row in rows]))
+        self._take(rows, choose(logits, [row.chooser for row in rows]).tolist())
 
     # ---- decoding --------------------------------------------------------------------------------
 
     def _decode(self) -> None:
-        """One new token for each row."""
-        rows = list(self._rows)
-        count = self._pass.rows(len(rows))
-        idle = [0] * (self._cache.slots - len(rows))
-        routing, kind = self._adapters([row.adapter for row in rows], None, fresh=False)
-        by_row = len(kind) > 1
-        state = [[row.last for row in rows] + idle, [row.cached for row in rows] + idle]
-        state.append([self._index(row.adapter) if by_row else 0 for row in rows] + idle)
-        self._pass.state.copy_(torch.tensor(state))
-        self._cache.update()
-        with routing:
-            logits = self._pass.run(count, 1 + max(row.cached for row in rows), kind)
-        for row in rows:
-            row.cached += 1
-        self._take(rows, choose(logits[: len(rows)], [row.chooser for row in rows]))
+        """One new token for each row, and the start of the pass behind it."""
+        flight = self._flight or self._passes.start(self._rows)
+        self._flight = self._passes.follow(flight) if self._ahead and self._goes_on(flight) else None
+        self._land(flight)
+        if self._ahead and self._flight is None and self._rows and not self._begins():
+            self._flight = self._passes.start(self._rows)
 
-    def _adapters(
-        self, names: Sequence[str | None], packed: tuple[Tensor, Tensor] | None, *, fresh: bool
-    ) -> tuple[AbstractContextManager[None], tuple[object, ...]]:
-        """The context of a pass over rows with these adapters, and what it depends on.
+    def _goes_on(self, flight: Flight) -> bool:
+        """Whether the same rows have another pass, as far as can be known before their tokens are."""
+        return flight.rows == self._rows and any(
+            row.count + 1 < row.request.max_new_tokens for row in flight.rows
+        )
 
-        Args:
-            names: of the adapter of each row; None for the bare base model.
-            packed: of a packed pass, the tokens of each row, and the tokens whose hidden states are asked for; None for
-                a decoding pass.
-            fresh: copy the adapters' weights, which may have changed.
-        """
-        plain = self._bank.plain
-        if all(name == plain for name in names):
-            on = self.decoder.adapters_on
-            self._bank_fresh &= not fresh
-            if not (fresh or self._plain_fresh):  # the prompts were in a pass with other adapters
-                self.decoder.refresh(on)
-            self._plain_fresh = on  # a packed pass copies them itself
-            for group in self.decoder.groups:
-                group.active = on
-            return nullcontext(), (on,)
-        self._plain_fresh &= not fresh
-        if fresh or not self._bank_fresh:
-            self._bank.refresh()
-            self._bank_fresh = True
-        if packed is None:
-            tokens = selected = self._pass.state[2, : self._pass.rows(len(names))]
-        else:
-            repeats, asked = packed
-            indices = torch.tensor([self._index(name) for name in names])
-            tokens = indices.repeat_interleave(repeats).to(self.device)
-            selected = tokens[asked]
-        return self._bank.routing(tokens, selected), ("by row", self._bank.version)
+    def _settle(self) -> None:
+        """Reads the tokens of a pass that was started: what comes next depends on them, or changes the cache."""
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            self._land(flight)
 
-    def _index(self, adapter: str | None) -> int:
-        """The adapter in the bank, -1 for none. Raises ValueError where it was removed meanwhile."""
-        return -1 if adapter is None else self._bank.names.index(adapter)
+    def _land(self, flight: Flight) -> None:
+        """Gives rows their tokens; one that ended or was cancelled meanwhile takes none."""
+        pairs = [(row, token) for row, token in zip(flight.rows, flight.read(), strict=True) if row.slot >= 0]
+        self._take([row for row, _ in pairs], [token for _, token in pairs])
 
     def _take(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
         """Appends a token to each row, and ends rows."""
@@ -390,4 +372,5 @@ class DecodeEngine:
             last.slot = row.slot
         row.slot = -1
         if not self._rows:
-            self._bank_fresh = False
+            self._flight = None
+            self._passes.ended()

@@ -26,39 +26,41 @@ class Chooser:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
 
-def choose(logits: Tensor, choosers: Sequence[Chooser]) -> list[int]:
-    """The next token of each row.
+def choose(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:
+    """The next token of each row, [R] int64 on the device of the logits; the host does not wait for it.
 
     Args:
         logits: [R, V].
         choosers: of the R rows.
     """
-    tokens: list[int] = logits.argmax(-1).tolist()
+    tokens = logits.argmax(-1)
     sampled = [index for index, chooser in enumerate(choosers) if chooser.sampling is not None]
     if sampled:
-        rows = torch.tensor(sampled, device=logits.device)
-        drawn = _sample(logits[rows].float(), [choosers[index] for index in sampled])
-        for index, token in zip(sampled, drawn, strict=True):
-            tokens[index] = token
+        rows = _sent(torch.tensor(sampled), logits.device)
+        tokens[rows] = _sample(logits[rows].float(), [choosers[index] for index in sampled])
     return tokens
 
 
-def _sample(logits: Tensor, choosers: Sequence[Chooser]) -> list[int]:
+def _sample(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:
     """By inverting the cumulative distribution of the likeliest tokens: one random number a row."""
-
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
-
     settings = [chooser.sampling for chooser in choosers if chooser.sampling is not None]
+    columns = [[each.temperature for each in settings], [each.top_p for each in settings]]
+    columns.append([chooser.draw() for chooser in choosers])
+    temperature, top_p, drawn = _sent(torch.tensor(columns, dtype=torch.float64), logits.device)[..., None]
     # in float64: 128,256 probabilities are summed, and the sum decides
-    scaled = logits.double() / column([each.temperature for each in settings])
-    probabilities, order = torch.softmax(scaled, -1).sort(dim=-1, descending=True, stable=True)
+    probabilities, order = torch.softmax(logits.double() / temperature, -1).sort(
+        dim=-1, descending=True, stable=True
+    )
     sums = probabilities.cumsum(-1)
     # a token counts where the likelier ones have less than top_p; the likeliest always does
-    kept = (sums - probabilities) < column([each.top_p for each in settings])
+    kept = (sums - probabilities) < top_p
     kept[:, 0] = True
     total = (probabilities * kept).sum(-1, keepdim=True)
-    threshold = column([chooser.draw() for chooser in choosers]) * total
-    place = (sums <= threshold).sum(-1, keepdim=True)
+    place = (sums <= drawn * total).sum(-1, keepdim=True)
     last = kept.sum(-1, keepdim=True) - 1
-    return order.gather(1, torch.minimum(place, last))[:, 0].tolist()
+    return order.gather(1, torch.minimum(place, last))[:, 0]
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on the device, without a wait for what the device does."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

@@ -174,7 +174,7 @@ def test_sampled_tokens_have_the_probabilities_of_transformers(temperature: floa
 
     count = 4000
     drawn = choose(logits.expand(count, -1), [At((index + 0.5) / count) for index in range(count)])
-    found = torch.bincount(torch.tensor(drawn), minlength=12) / count
+    found = torch.bincount(drawn, minlength=12) / count
     assert (found - expected).abs().max() < 2 / count
     assert (found[expected == 0] == 0).all()
 
