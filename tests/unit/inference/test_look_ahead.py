@@ -101,8 +101,17 @@ def test_the_next_pass_is_under_way_when_tokens_are_read(
     """Of a text of eight tokens, the first is the prefill's, and no pass runs for a ninth."""
     happened: list[str] = []
     run, read = DecodePass.run, Flight.read
-    monkeypatch.setattr(DecodePass, "run", lambda *args: (happened.append("pass"), run(*args))[1])
-    monkeypatch.setattr(Flight, "read", lambda flight: (happened.append("read"), read(flight))[1])
+
+    def runs(*args: Any) -> torch.Tensor:
+        happened.append("pass")
+        return run(*args)
+
+    def reads(flight: Flight) -> list[int]:
+        happened.append("read")
+        return read(flight)
+
+    monkeypatch.setattr(DecodePass, "run", runs)
+    monkeypatch.setattr(Flight, "read", reads)
     engine = engine_of(True, rows=2)
     engine.add(Request(prompt(5, 1), 8, (NEVER,)))
     assert sum(len(event.tokens) for event in engine.run()) == 8
