@@ -30,12 +30,6 @@ FORWARD = Tiles(64, 64, 4, 3)
 QUERIES = Tiles(64, 32, 4, 3)
 KEYS = Tiles(32, 64, 4, 3)
 _LOG2_E = 1.4426950408889634
-#: programs find their example among this many at least: fewer would be compiled for each number
-_LEAST = 16
-
-
-def _examples(count: int) -> int:
-    return max(_LEAST, int(triton.next_power_of_2(count)))
 
 
 def attend(
@@ -49,12 +43,11 @@ def attend(
     """
     tokens, heads, width = q.shape
     sums = torch.empty(heads, tokens, device=q.device, dtype=torch.float32)
-    count = len(bounds) - 1
-    _attend[(tokens // tiles.rows + count, heads)](
-        q, k, v, out, sums, bounds, count,
+    _attend[(triton.cdiv(longest, tiles.rows), heads, len(bounds) - 1)](
+        q, k, v, out, sums, bounds,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
         tokens, width**-0.5 * _LOG2_E,
-        GROUP=heads // k.shape[1], WIDTH=width, ROWS=tiles.rows, COLUMNS=tiles.columns, EXAMPLES=_examples(count),
+        GROUP=heads // k.shape[1], WIDTH=width, ROWS=tiles.rows, COLUMNS=tiles.columns,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return sums
@@ -78,33 +71,31 @@ def attend_backward(
         gradient.stride(0), gradient.stride(1),
     )  # fmt: skip
     cos, sin = (sums, sums) if turns is None else turns
-    count = len(bounds) - 1
-    _queries[(tokens // queries.rows + count, heads)](
-        q, k, v, gradient, out, sums, dots, d_q, bounds, count, cos, sin, *strides,
+    _queries[(triton.cdiv(longest, queries.rows), heads, len(bounds) - 1)](
+        q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin, *strides,
         out.stride(0), out.stride(1), d_q.stride(0), d_q.stride(1), tokens, scale, scale * _LOG2_E,
         TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=queries.rows, COLUMNS=queries.columns,
-        EXAMPLES=_examples(count),
         num_warps=queries.warps, num_stages=queries.stages,
     )  # fmt: skip
-    _keys[(tokens // keys.columns + count, k.shape[1])](
-        q, k, v, gradient, sums, dots, d_k, d_v, bounds, count, cos, sin, *strides,
+    _keys[(triton.cdiv(longest, keys.columns), k.shape[1], len(bounds) - 1)](
+        q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin, *strides,
         d_k.stride(0), d_k.stride(1), d_v.stride(0), d_v.stride(1), tokens, scale, scale * _LOG2_E,
         TURN=turns is not None, GROUP=group, WIDTH=width, ROWS=keys.rows, COLUMNS=keys.columns,
-        EXAMPLES=_examples(count),
         num_warps=keys.warps, num_stages=keys.stages,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["tokens", "count"])
+@triton.jit(do_not_specialize=["tokens"])
 def _attend(  # type: ignore[no-untyped-def]
-    q, k, v, out, sums, bounds, count,
+    q, k, v, out, sums, bounds,
     q_row, q_head, k_row, k_head, v_row, v_head, out_row, out_head, tokens, scale,
-    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EXAMPLES: tl.constexpr,
+    GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    # the last blocks of an example have the most columns, and begin first
-    block = tl.num_programs(0) - 1 - tl.program_id(0)
-    start, length, first = _find(bounds, count, block, ROWS, EXAMPLES)
+    start = tl.load(bounds + tl.program_id(2))
+    length = tl.load(bounds + tl.program_id(2) + 1) - start
+    # the last blocks have the most columns, and begin first
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
     if first >= length:
         return
     row = first + tl.arange(0, ROWS)
@@ -149,17 +140,17 @@ def _attend(  # type: ignore[no-untyped-def]
     tl.store(sums + head.to(tl.int64) * tokens + start + row, top + tl.log2(total), mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "count"])
+@triton.jit(do_not_specialize=["tokens"])
 def _queries(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, out, sums, dots, d_q, bounds, count, cos, sin,
+    q, k, v, gradient, out, sums, dots, d_q, bounds, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head, out_row, out_head, d_row, d_head,
     tokens, scale, scale_2,
     TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    EXAMPLES: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    block = tl.num_programs(0) - 1 - tl.program_id(0)
-    start, length, first = _find(bounds, count, block, ROWS, EXAMPLES)
+    start = tl.load(bounds + tl.program_id(2))
+    length = tl.load(bounds + tl.program_id(2) + 1) - start
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
     if first >= length:
         return
     row = first + tl.arange(0, ROWS)
@@ -197,17 +188,18 @@ def _queries(  # type: ignore[no-untyped-def]
     _store(result * scale, d_q + head * d_head, d_row, cos, sin, at, inside, TURN, ROWS, WIDTH)
 
 
-@triton.jit(do_not_specialize=["tokens", "count"])
+@triton.jit(do_not_specialize=["tokens"])
 def _keys(  # type: ignore[no-untyped-def]
-    q, k, v, gradient, sums, dots, d_k, d_v, bounds, count, cos, sin,
+    q, k, v, gradient, sums, dots, d_k, d_v, bounds, cos, sin,
     q_row, q_head, k_row, k_head, v_row, v_head, gradient_row, gradient_head,
     d_k_row, d_k_head, d_v_row, d_v_head, tokens, scale, scale_2,
     TURN: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    EXAMPLES: tl.constexpr,
 ):  # fmt: skip
     shared = tl.program_id(1)
+    start = tl.load(bounds + tl.program_id(2))
+    length = tl.load(bounds + tl.program_id(2) + 1) - start
     # the first columns are seen by the most rows, and begin first
-    start, length, first = _find(bounds, count, tl.program_id(0), COLUMNS, EXAMPLES)
+    first = tl.program_id(0) * COLUMNS
     if first >= length:
         return
     column = first + tl.arange(0, COLUMNS)
@@ -257,23 +249,6 @@ def _keys(  # type: ignore[no-untyped-def]
         d_v + at * d_v_row + shared * d_v_head + place[None, :], of_value.to(d_v.dtype.element_ty),
         mask=there[:, None],
     )  # fmt: skip
-
-
-@triton.jit
-def _find(bounds, count, block, ROWS: tl.constexpr, EXAMPLES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The start and the length of the example that a block of rows is in, and its first row there.
-
-    There are few blocks without rows so: their length is 0.
-    """
-    example = tl.arange(0, EXAMPLES)
-    there = example < count
-    start = tl.load(bounds + example, mask=there, other=0)
-    length = tl.load(bounds + example + 1, mask=there, other=0) - start
-    blocks = tl.cdiv(length, ROWS)
-    before = tl.cumsum(blocks, 0) - blocks
-    mine = (before <= block) & (block < before + blocks)
-    first = (block - tl.sum(tl.where(mine, before, 0), 0)) * ROWS
-    return tl.sum(tl.where(mine, start, 0), 0), tl.sum(tl.where(mine, length, 0), 0), first
 
 
 @triton.jit

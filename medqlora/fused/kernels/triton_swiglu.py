@@ -81,53 +81,54 @@ def _swiglu_backward_sums(  # type: ignore[no-untyped-def]
     # the parts' blocks of rows take turns, so that all parts end at the same time
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     step = tl.num_programs(1) * ROWS
+    there = (row < rows)[:, None]
+    at = row.to(tl.int64)[:, None]
+    place = gate_up + at * gate_up_row + column[None, :]
+    other = gradient + at * gradient_row + column[None, :]
+    lows = low + at * low_row + rank[None, :]
+    belows = d_low + at * d_low_row + rank[None, :]
     # everything is loaded one block ahead, also the small operands: waiting for these took a third of the time
-    next_gate, next_up, next_d, next_low_gate, next_low_up, next_d_low = _load(
-        gate_up, gradient, low, d_low, gate_up_row, gradient_row, low_row, d_low_row, rows, columns,
-        row, column, rank, RANK,
-    )  # fmt: skip
+    next_gate, next_up, next_d, next_low_gate, next_low_up, next_below = _load(
+        place, other, lows, belows, there, columns, RANK
+    )
     for _ in range(tl.program_id(1), tl.cdiv(rows, ROWS), tl.num_programs(1)):
         gate, up, d = next_gate.to(tl.float32), next_up.to(tl.float32), next_d.to(tl.float32)
-        low_gate, low_up, below = next_low_gate, next_low_up, next_d_low
-        there = (row < rows)[:, None]
-        place = gate_up + row.to(tl.int64)[:, None] * gate_up_row + column[None, :]
+        low_gate, low_up, below = next_low_gate, next_low_up, next_below
+        to, inside = place, there
         row += step
-        next_gate, next_up, next_d, next_low_gate, next_low_up, next_d_low = _load(
-            gate_up, gradient, low, d_low, gate_up_row, gradient_row, low_row, d_low_row, rows, columns,
-            row, column, rank, RANK,
-        )  # fmt: skip
+        there = (row < rows)[:, None]
+        place += step.to(tl.int64) * gate_up_row
+        other += step.to(tl.int64) * gradient_row
+        lows += step.to(tl.int64) * low_row
+        belows += step.to(tl.int64) * d_low_row
+        next_gate, next_up, next_d, next_low_gate, next_low_up, next_below = _load(
+            place, other, lows, belows, there, columns, RANK
+        )
         sigmoid = tl.sigmoid(gate)
         silu = gate * sigmoid
         d_gate = (d * up * (sigmoid + silu * (1 - sigmoid))).to(kind)
         d_up = (d * silu).to(kind)
         product = (silu * up).to(kind)
-        tl.store(place, d_gate, mask=there)
-        tl.store(place + columns, d_up, mask=there)
+        tl.store(to, d_gate, mask=inside)
+        tl.store(to + columns, d_up, mask=inside)
         of_gate = tl.dot(tl.trans(low_gate), d_gate, of_gate)
         of_up = tl.dot(tl.trans(low_up), d_up, of_up)
         of_down = tl.dot(tl.trans(below), product, of_down)
-    to = sums + (tl.program_id(1) * 3 * RANK + rank[:, None]) * columns + column[None, :]
-    tl.store(to, of_gate)
-    tl.store(to + RANK * columns, of_up)
-    tl.store(to + 2 * RANK * columns, of_down)
+    own = sums + (tl.program_id(1) * 3 * RANK + rank[:, None]) * columns + column[None, :]
+    tl.store(own, of_gate)
+    tl.store(own + RANK * columns, of_up)
+    tl.store(own + 2 * RANK * columns, of_down)
 
 
 @triton.jit
-def _load(  # type: ignore[no-untyped-def]
-    gate_up, gradient, low, d_low, gate_up_row, gradient_row, low_row, d_low_row, rows, columns,
-    row, column, rank, RANK: tl.constexpr,
-):  # fmt: skip
+def _load(place, other, lows, belows, there, columns, RANK: tl.constexpr):  # type: ignore[no-untyped-def]
     """A block's gate, up and their product's gradient, and LoRA's operands of gate, up and down."""
-    there = (row < rows)[:, None]
-    at = row.to(tl.int64)[:, None]
-    place = gate_up + at * gate_up_row + column[None, :]
     gate = tl.load(place, mask=there, other=0.0)
     up = tl.load(place + columns, mask=there, other=0.0)
-    d = tl.load(gradient + at * gradient_row + column[None, :], mask=there, other=0.0)
-    lows = low + at * low_row + rank[None, :]
+    d = tl.load(other, mask=there, other=0.0)
     low_gate = tl.load(lows, mask=there, other=0.0)
     low_up = tl.load(lows + RANK, mask=there, other=0.0)
-    below = tl.load(d_low + at * d_low_row + rank[None, :], mask=there, other=0.0)
+    below = tl.load(belows, mask=there, other=0.0)
     return gate, up, d, low_gate, low_up, below
 
 
