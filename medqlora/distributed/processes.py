@@ -82,6 +82,7 @@ class ShardedBaseStrategy(DDPStrategy4bit):
     def setup_environment(self) -> None:
         super().setup_environment()
         self.mesh, self.host = sharding_groups(self.root_device.type, self.num_processes)
+        self._turns = _group_on_host(self.mesh, _PATIENCE_LOADING)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -89,11 +90,11 @@ class ShardedBaseStrategy(DDPStrategy4bit):
         turns = self.num_processes
         with together():
             for _ in range(self.local_rank):
-                torch.distributed.barrier(self.host)
+                torch.distributed.barrier(self._turns)
         yield
         with together():
             for _ in range(self.local_rank, turns):
-                torch.distributed.barrier(self.host)
+                torch.distributed.barrier(self._turns)
 
     def teardown(self) -> None:
         shared = getattr(self.lightning_module, "shared", None)
@@ -111,19 +112,20 @@ def sharding_groups(device_type: str, processes: int) -> tuple[DeviceMesh, torch
     """
     world_size = torch.distributed.get_world_size()
     shards = world_size if processes == 1 else processes
-    hosts = [
-        torch.distributed.new_group(
-            list(range(first, first + shards)), backend="gloo", timeout=_PATIENCE_LOADING
-        )
-        for first in range(0, world_size, shards)
-    ]
     if shards == world_size:
         mesh = init_device_mesh(device_type, (shards,), mesh_dim_names=(SHARD,))
     else:
         mesh = init_device_mesh(
             device_type, (world_size // shards, shards), mesh_dim_names=("replicate", SHARD)
         )
-    return mesh, hosts[torch.distributed.get_rank() // shards]
+    return mesh, _group_on_host(mesh, patience())
+
+
+def _group_on_host(mesh: DeviceMesh, timeout: timedelta) -> torch.distributed.ProcessGroup:
+    """The group on the host of the processes that share a base with this one; all processes call it together."""
+    sharing = mesh.mesh.view(-1, mesh.size(mesh.ndim - 1)).tolist()
+    groups = [torch.distributed.new_group(ranks, backend="gloo", timeout=timeout) for ranks in sharing]
+    return groups[torch.distributed.get_rank() // len(sharing[0])]
 
 
 def end_in_time(strategy: object, code: int) -> None:

@@ -7,9 +7,10 @@ It measures Llama-3-70B's shape (`bench`), and compares fits over two GPUs with 
 with the fused engine (`llama-1`, `llama-2`; the second with written answers, both validated after the last step), and a
 Gemma 2 with the native engine (`gemma-1`, `gemma-2`). `written-2` is validated after each epoch; `gemma-resumed` goes
 on with one process from a checkpoint of `gemma-2`; `gemma-killed` loses its second process; `gemma-memory` leaves one
-too little memory for its micro-batches; `awq-1` and `awq-2` have the same shape in AWQ's format. `bases` writes what
-the fits need, `found` shows what is there, also of fits that were cut short. All of it is in FOLDER/fsdp.json, a log
-beside it for each command. With `--tiny` it tries itself on a CPU. With `--one_gpu` both processes share one GPU
+too little memory for its micro-batches; `awq-1` and `awq-2` have the same shape in AWQ's format, `half-1` and `half-2`
+are in float16. `bases` writes what the fits need, `found` shows what is there, also of fits that were cut short. All of
+it is in FOLDER/fsdp.json, a log beside it for each command. With `--tiny` it tries itself on a CPU. With `--one_gpu`
+both processes share one GPU
 (`one_gpu.py`): the same fits, without speeds.
 """
 
@@ -178,6 +179,7 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         at_the_end += [f"--trainer.max_steps={options.steps}"]
     killed = ["--trainer.callbacks=signal_at.SignalAt", "--trainer.callbacks.name=SIGKILL"]
     killed += [f"--trainer.callbacks.step={2 if options.tiny else 12}", "--trainer.callbacks.rank=1"]
+    half = [] if options.tiny else ["--trainer.precision=16-mixed"]
     little = ["--model.preflight=false", "--trainer.callbacks=faults.LittleMemory"]
     little += ["--trainer.callbacks.gib=0.7", "--trainer.callbacks.rank=0"]
     return {
@@ -188,6 +190,8 @@ def fit_plans(options: argparse.Namespace) -> dict[str, tuple[Path, list[str], s
         "written-2": (llama, [*fused, *over_two, *short, "--trainer.max_epochs=2"], None),
         "gemma-resumed": (gemma, native, options.gpu),
         "gemma-killed": (gemma, [*native, *over_two, *killed], None),
+        "half-1": (gemma, [*native, *half], options.gpu),
+        "half-2": (gemma, [*native, *half, *over_two], None),
         "awq-1": (awq, [*native, "--model.backend.quantization=awq"], options.gpu),
         "awq-2": (awq, [*native, *over_two, "--model.backend.quantization=awq"], None),
         "gemma-memory": (gemma, [*native, *over_two, *little], None),
@@ -233,6 +237,7 @@ PAIRS = [
     ("gemma-1", "gemma-killed"),
     ("gemma-1", "gemma-memory"),
     ("awq-1", "awq-2"),
+    ("half-1", "half-2"),
 ]
 #: the lines of a fit's log that the table shows
 SHOWN = ("Engine", "Base", "Plan", "Preflight", "Generation", "Weights", "Rows", "Out of memory")

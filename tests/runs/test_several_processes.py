@@ -173,11 +173,12 @@ def test_when_the_first_process_is_killed_the_other_ends_and_one_alone_goes_on_t
     assert_same_run(alone[4], run_folder(tmp_path))
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_process_that_hangs_is_given_up_after_the_patience_and_ended(
-    tiny_bases: dict[str, Path], tmp_path: Path
+    strategy: str, tiny_bases: dict[str, Path], tmp_path: Path
 ) -> None:
     patience_s = 25 if THOROUGH else 10  # a cold process needs longer to begin
-    words = options(tiny_bases["llama"], tmp_path)
+    words = [*options(tiny_bases["llama"], tmp_path), f"--trainer.strategy={strategy}"]
     process = begin_to_end_at("SIGSTOP", words, step=2, rank=1, MEDQLORA_PATIENCE_S=str(patience_s))
     line = finish_lost(process)
     assert (
