@@ -13,18 +13,16 @@ from math import ceil
 from pathlib import Path
 
 import yaml
+from gain_runs import FOLDS, Options, cross_validated, done_by, tested
 
-from medqlora.cli import main as medqlora
 from medqlora.data import SyntheticTrials
 from medqlora.records import YES_NO_MAYBE, Record
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
 BATCH = 8  # data.batch_size of the demo
-FOLDS = 5  # of the ten; all at once
 ONE_POOL = "trials_of_one_pool.TrialsOfOnePool"
 SEARCHES = 4  # trials at once
 
-Options = dict[str, object]
 Row = dict[str, object]
 Runner = Callable[[Path, int], list[Row]]
 
@@ -79,14 +77,16 @@ class Recipe:
     Attributes:
         family: the gain that it is about.
         name: what is trained; a job may give rows of further names.
-        run: trains and tests in an empty folder.
+        run: trains and tests in a folder: an empty one, or that of its own interrupted run where it `resumes`.
         cores: that it uses at once.
+        resumes: whether it goes on with what an interrupted run has trained.
     """
 
     family: str
     name: str
     run: Runner
     cores: int = 1
+    resumes: bool = False
 
 
 def recipes(settings: Settings) -> list[Recipe]:
@@ -143,23 +143,6 @@ def _words(folder: Path, overlay: Options) -> list[str]:
     trainer = {**dict(overlay["trainer"]), "default_root_dir": str(folder)}  # type: ignore[call-overload]
     config.write_text(json.dumps({**overlay, "trainer": trainer}), encoding="utf-8")
     return [f"--config={CONFIG}", f"--config={config}"]
-
-
-def done_by(command: str, words: Sequence[str]) -> None:
-    """Runs a command of medqlora.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    if medqlora([command, *words]):
-        raise SystemExit(f"medqlora {command} failed, see above")
-
-
-def tested(folder: Path, words: Sequence[str]) -> Options:
-    """Tests, and reads the newest report under the folder."""
-    done_by("test", [*words, "--progress.refresh_rate=0"])
-    reports = sorted(folder.rglob("test_report.json"), key=lambda file: file.stat().st_mtime_ns)
-    return dict(json.loads(reports[-1].read_text(encoding="utf-8")))
 
 
 def _row(name: str, seed: int, steps: int, report: Options) -> Row:
@@ -301,8 +284,7 @@ def _folds(settings: Settings) -> list[Recipe]:
             "check_val_every_n_epoch": settings.folded_epochs,
         }
         words = _words(folder, overlay)
-        done_by("fit", [*words, "--progress.refresh_rate=0", "--folds=0,1,2,3,4", f"--folds_at_once={FOLDS}"])
-        group = folder / "lightning_logs" / "cv_0"
+        group = cross_validated(folder, words, FOLDS)
         report = tested(folder, [*words, f"--ensemble={group}"])
         members = report["side_by_side"][1:]  # type: ignore[index]
         alone = {key: sum(one[key] for one in members) / len(members) for key in ("accuracy", "macro_f1")}
@@ -319,7 +301,7 @@ def _folds(settings: Settings) -> list[Recipe]:
             {"recipe": "validation of one fold", "seed": seed, "error": single},
         ]
 
-    return [Recipe("ensemble", "ensemble of five folds", run, FOLDS)]
+    return [Recipe("ensemble", "ensemble of five folds", run, FOLDS, resumes=True)]
 
 
 def _tune(settings: Settings) -> list[Recipe]:

@@ -3,9 +3,10 @@
     python examples/measured_gains.py --seeds 0 1 2 3 4 5 --workers 8 --out gains
 
 Every recipe of `gain_recipes.py` is trained and tested once a seed on the demo's base, on a CPU, in a process of its
-own. OUT/results.jsonl keeps the figures, so an interrupted run goes on; OUT/logs has what each process said. A gain is
-the mean over the seeds of a recipe's score minus that of the recipe it is compared with, on the same questions, with
-Student's t interval over the seeds, which have other questions each. Where the interval holds 0, no gain is shown.
+own. OUT/results.jsonl keeps the figures, so an interrupted run goes on, that of folds with the folds that are trained;
+OUT/logs has what each process said. A gain is the mean over the seeds of a recipe's score minus that of the recipe it
+is compared with, on the same questions, with Student's t interval over the seeds, which have other questions each.
+Where the interval holds 0, no gain is shown.
 
 The design, as it was fixed before the seeds that it measures were run (difficulty 3 unless said otherwise):
 
@@ -36,7 +37,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,7 +64,12 @@ class Job:
         return f"{self.recipe.name}, seed {self.seed}"
 
     def log(self, out: Path) -> Path:
-        return out / "logs" / f"{self.recipe.name.replace(' ', '_').replace(',', '')}-{self.seed}.log"
+        return out / "logs" / f"{file_name(self.recipe, self.seed)}.log"
+
+
+def file_name(recipe: Recipe, seed: int) -> str:
+    """The name of a recipe's log and folder."""
+    return f"{recipe.name.replace(' ', '_').replace(',', '')}-{seed}"
 
 
 def done(out: Path) -> list[Row]:
@@ -101,16 +106,17 @@ def hold_to(settings: Mapping[str, object], out: Path) -> None:
 
 def keep(recipe: Recipe, seed: int, out: Path) -> None:
     """Trains and tests one recipe in this process, and keeps its rows."""
-    folder = Path(tempfile.mkdtemp(prefix="gains-"))
-    started = time.perf_counter()
-    try:
-        rows = recipe.run(folder, seed)
-    finally:
+    folder = out.resolve() / "work" / file_name(recipe, seed)
+    if not recipe.resumes:
         shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    rows = recipe.run(folder, seed)
     seconds = round(time.perf_counter() - started, 1)
     text = json.dumps({"rows": [{**row, "job": recipe.name, "seconds": seconds} for row in rows]})
     with (out / "results.jsonl").open("a", encoding="utf-8") as file:
         file.write(f"\n{text}\n")  # one write, since several processes append; a cut line before it is ended
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, out: Path, script: Sequence[str | Path]) -> int:

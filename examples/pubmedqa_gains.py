@@ -5,7 +5,8 @@
 Each recipe is trained on the official split and tested on the official 500 questions, each in a process of its own:
 balance none, loss and sampling on fold 0 for each seed, and the folds 0 to 4 with their ensemble. All have the same
 epochs, rate and rank, which no recipe was tuned for, and keep the checkpoint with the best val/macro_f1.
-OUT/results.jsonl keeps figures and decisions, so an interrupted run goes on. Differences are of the same 500 questions:
+OUT/results.jsonl keeps figures and decisions, so an interrupted run goes on, that of the folds with those that are
+trained. Differences are of the same 500 questions:
 exact McNemar test, Newcombe's interval of accuracy, bootstrap interval of macro-F1.
 """
 
@@ -18,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gain_recipes import FOLDS, Options, Recipe, Row, Runner, done_by, tested
+from gain_recipes import Recipe, Row, Runner
+from gain_runs import FOLDS, Options, cross_validated, done_by, tested
 from measured_gains import Job, done, hold_to, keep, run_jobs
 
 from medqlora.evaluation.statistics.aggregation import spread
@@ -37,7 +39,7 @@ def recipes(given: argparse.Namespace) -> list[Recipe]:
     balances = [
         Recipe("balance", f"balance {balance}", _balance(given, balance)) for balance in given.balances
     ]
-    return [Recipe("ensemble", ENSEMBLE, _ensemble(given), given.folds_at_once), *balances]
+    return [Recipe("ensemble", ENSEMBLE, _ensemble(given), given.folds_at_once, True), *balances]
 
 
 def _words(given: argparse.Namespace, folder: Path, seed: int, **data: object) -> list[str]:
@@ -95,10 +97,7 @@ def _ensemble(given: argparse.Namespace) -> Runner:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         if given.folds_at_once > 1 and gpu:  # folds of a small base share a GPU
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join([gpu] * given.folds_at_once)
-        folds = ",".join(str(fold) for fold in range(FOLDS))
-        at_once = f"--folds_at_once={given.folds_at_once}"
-        done_by("fit", [*words, "--progress.refresh_rate=0", f"--folds={folds}", at_once])
-        group = folder / "lightning_logs" / "cv_0"
+        group = cross_validated(folder, words, given.folds_at_once)
         report = tested(folder, [*words, f"--ensemble={group}"])
         found = json.loads((group / "cv_report.json").read_text(encoding="utf-8"))
         row = _row(ENSEMBLE, seed, report, folder)

@@ -42,7 +42,10 @@ def test_every_recipe_is_a_valid_configuration(
         check_options("fit", CommandLine.parse(words).without(*own).words, files=True)
         raise StoppedError
 
+    import gain_runs
+
     monkeypatch.setattr(gain_recipes, "done_by", instead)
+    monkeypatch.setattr(gain_runs, "done_by", instead)
     settings = gain_recipes.Settings(
         labelled=20, artificial=20, rare=20, rare_dev=20, folded=20, searched=20, dev=10, test=10
     )
@@ -118,6 +121,28 @@ def test_a_recipe_whose_line_a_kill_cut_is_measured_again(scripts: tuple[Any, An
     first, again = measured_gains.done(tmp_path)
     assert first == {"recipe": "a", "seed": 0}
     assert (again["recipe"], again["seed"], again["job"]) == ("b", 4, "b")
+
+
+def test_folds_that_a_killed_run_has_trained_are_kept_and_what_other_recipes_left_is_not(
+    scripts: tuple[Any, Any], tmp_path: Path
+) -> None:
+    measured_gains, gain_recipes = scripts
+    found = []
+
+    def run(folder: Path, seed: int) -> list[Any]:
+        found.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "trained").mkdir(exist_ok=True)
+        if len(found) % 2:
+            raise StoppedError
+        return [{"recipe": "a", "seed": seed}]
+
+    for resumes, second in ((True, ["trained"]), (False, [])):
+        recipe = gain_recipes.Recipe("family", "a", run, resumes=resumes)
+        with pytest.raises(StoppedError):
+            measured_gains.keep(recipe, 1, tmp_path)
+        measured_gains.keep(recipe, 1, tmp_path)
+        assert found[-1] == second
+        assert not list((tmp_path / "work").iterdir())
 
 
 def test_results_of_other_settings_are_not_mixed(scripts: tuple[Any, Any], tmp_path: Path) -> None:
