@@ -7,7 +7,8 @@ balance none, loss and sampling on fold 0 for each seed, and the folds 0 to 4 wi
 epochs, rate and rank, which no recipe was tuned for, and keep the checkpoint with the best val/macro_f1.
 OUT/results.jsonl keeps figures and decisions, so an interrupted run goes on, that of the folds with those that are
 trained. Differences are of the same 500 questions:
-exact McNemar test, Newcombe's interval of accuracy, bootstrap interval of macro-F1.
+exact McNemar test, Newcombe's interval of accuracy, bootstrap interval of macro-F1. A mean over seeds has Student's
+interval over the seeds, which says nothing of other questions.
 """
 
 import argparse
