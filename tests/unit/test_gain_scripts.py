@@ -101,13 +101,57 @@ def test_a_gain_is_shown_where_its_interval_is_clear_of_0(scripts: tuple[Any, An
             for name, values in zip(pair, (first, second), strict=True)
             for seed, value in enumerate(values)
         ]
-        return str(measured_gains.table(rows).splitlines()[-1].split("|")[-2].strip())
+        return str(measured_gains.table(rows).splitlines()[-1].split("|")[-3].strip())
 
     assert shown([0.9, 0.8, 0.85], [0.6, 0.51, 0.55]) == "accuracy gained"
     assert shown([0.6, 0.51, 0.55], [0.9, 0.8, 0.85]) == "accuracy lost"
     assert shown([0.9, 0.5, 0.85], [0.6, 0.8, 0.55]) == "no"
     assert shown([0.9], [0.1]) == "no"  # one seed shows nothing
     assert shown([0.01, 0.02, 0.01], [0.06, 0.06, 0.07], "error") == "error smaller"
+
+
+def test_the_p_of_a_gain_is_adjusted_for_all_comparisons_of_its_score(scripts: tuple[Any, Any]) -> None:
+    measured_gains, _ = scripts
+    of = {
+        "artificial, then labelled": ([0.80, 0.76, 0.85], [0.7, 0.7, 0.8]),
+        "labelled alone": ([0.72, 0.70, 0.79], [0.69, 0.7, 0.7]),
+        "labelled alone, label smoothing 0.1": ([0.73, 0.68, 0.79], [0.6, 0.65, 0.74]),
+        "out of fold, five folds": [0.01, 0.02, 0.01],
+        "validation of one fold": [0.06, 0.06, 0.07],
+        "rate found by tune": ([0.9], [0.9]),
+        "rate of the demo, 3e-3": ([0.8], [0.8]),
+    }
+    rows = [
+        {"recipe": name, "seed": seed, "steps": 1, "accuracy": accuracy, "macro_f1": macro}
+        for name, values in of.items()
+        if isinstance(values, tuple)
+        for seed, (accuracy, macro) in enumerate(zip(*values, strict=True))
+    ] + [
+        {"recipe": name, "seed": seed, "error": value}
+        for name, values in of.items()
+        if isinstance(values, list)
+        for seed, value in enumerate(values)
+    ]
+
+    def p(first: str, second: str, score: int) -> float:
+        return float(stats.ttest_rel(of[first][score], of[second][score]).pvalue)
+
+    names = ["artificial, then labelled", "labelled alone, label smoothing 0.1"]
+    adjusted = []
+    for score in (0, 1):  # Holm of two: the smaller one twice, the larger one never below it
+        small, large = sorted((p(names[0], "labelled alone", score), p(names[1], "labelled alone", score)))
+        holm = {small: min(1, 2 * small), large: max(min(1, 2 * small), large)}
+        adjusted.append([holm[p(name, "labelled alone", score)] for name in names])
+    error = float(stats.ttest_rel(of["out of fold, five folds"], of["validation of one fold"]).pvalue)
+    cells = {
+        line.split("|")[2].strip(): line.split("|")[-2].strip()
+        for line in measured_gains.table(rows).splitlines()
+        if line.count("|") == 9
+    }
+    assert cells[names[0]] == f"{adjusted[0][0]:.3f}, {adjusted[1][0]:.3f}"
+    assert cells[names[1]] == f"{adjusted[0][1]:.3f}, {adjusted[1][1]:.3f}"
+    assert cells["out of fold, five folds"] == f"{error:.3f}"
+    assert cells["rate found by tune"] == ""  # one seed: no test
 
 
 def test_a_recipe_whose_line_a_kill_cut_is_measured_again(scripts: tuple[Any, Any], tmp_path: Path) -> None:
