@@ -115,7 +115,8 @@ def _phase_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
 
 def _peak_lines(report: Report, unit: int, name_of_unit: str) -> list[str]:
     """The peak, and how it fits the memory."""
-    each = f" on each of {report['devices']} GPUs" if report["devices"] > 1 else ""
+    where = "in each of {} processes" if report["phases"]["load"].get("libraries") else "on each of {} GPUs"
+    each = f" {where.format(report['devices'])}" if report["devices"] > 1 else ""
     lines = [
         f"Peak:      {report['peak'] / unit:.2f} {name_of_unit}{each}, with {report['largest_micro_batch']} tokens "
         "in the largest micro-batch"

@@ -200,6 +200,8 @@ def test_a_local_model_and_its_questions_are_counted(
     assert float(amount) * sizes[unit] == pytest.approx(found["flops_per_step"], rel=0.05)
     (time,) = [line for line in report_lines(found) if line.startswith("Time:")]
     assert "not estimated for a CPU" in time
+    (peak,) = [line for line in report_lines({**found, "devices": 2}) if line.startswith("Peak:")]
+    assert " in each of 2 processes, with " in peak
 
 
 def test_the_table_says_phase_by_phase_what_is_held(capsys: pytest.CaptureFixture[str]) -> None:
