@@ -12,23 +12,25 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @cache
 def shipped_configs() -> dict[str, Path]:
-    """Name without ending ("qlora") → file, by name; empty where the files were left out of an installation."""
+    """Name without ending ("qlora", "topics/neoplasms") → file; empty where an installation left the files out."""
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     folder = next((one for one in folders if (one / "demo.yaml").is_file()), None)
-    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if folder is None:
+        return {}
+    files = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def config_path(name: str) -> str:
     """The file that `--config NAME` means.
 
     A file of the user's comes first. Then `demo`, `demo.yaml` and `configs/demo.yaml` mean the shipped file, seen from
-    the working folder. Any other name stays as it is.
+    the working folder, and so do the names of those in a folder, as `topics/neoplasms`. Any other name stays as it is.
     """
     if Path(name).expanduser().is_file():
         return name
-    parent, base = os.path.split(name)
-    stem = base.removesuffix(".yaml")
-    found = shipped_configs().get(stem) if parent in ("", "configs") else None
+    short = name.replace(os.sep, "/").removeprefix("configs/").removesuffix(".yaml")
+    found = shipped_configs().get(short)
     return name if found is None else seen_from_here(found)
 
 

@@ -74,7 +74,7 @@ def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[st
 def test_the_wheel_holds_every_file_of_the_package_and_the_configurations(site: Path) -> None:
     listed = {path.relative_to(ROOT).as_posix() for path in (ROOT / "medqlora").rglob("*") if path.is_file()}
     wanted = {name for name in listed if "__pycache__" not in name}
-    wanted |= {f"medqlora/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    wanted |= {f"medqlora/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     there = {path.relative_to(site).as_posix() for path in (site / "medqlora").rglob("*") if path.is_file()}
     assert there == wanted
     licences = {path.name for path in site.glob("medqlora-*.dist-info/licenses/*")}
