@@ -34,11 +34,11 @@ def write_search_report(search: Search, study: optuna.Study, best: FrozenTrial) 
 
 
 def best_yaml(search: Search, best: FrozenTrial) -> str:
-    """The best trial's options as an overlay of the configuration that was searched."""
+    """The best trial's options as an overlay of the configuration that was searched, and the score it was judged by."""
     import yaml
 
     nested: dict[str, object] = {}
-    for name, value in best.params.items():
+    for name, value in {"checkpoint.monitor": search.metric, **best.params}.items():
         part = nested
         *groups, last = name.split(".")
         for group in groups:

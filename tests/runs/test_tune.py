@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from medqlora.cli import main
 from medqlora.commands.tune_options import Search
+from medqlora.commands.tune_report import best_yaml
 from medqlora.commands.tune_trials import Reported, done_trials, open_study
 from medqlora.config.space import Choices, Interval
 
@@ -85,6 +86,18 @@ def test_the_next_fit_has_the_other_options_of_the_search_and_none_of_the_space(
         *("medqlora", "fit", "--config", "a b.yaml", "--config", str(tmp_path / "best.yaml")),
         *("--data.source.train", "40", "--trainer.max_epochs=1"),
     ]
+
+
+def test_the_next_fit_keeps_its_best_checkpoint_by_the_score_that_the_search_went_by(tmp_path: Path) -> None:
+    search = Search(("--config=a.yaml",), {"model.lora.r": Choices((2, 4))}, 3, "val/macro_f1", tmp_path)
+    spread = optuna.distributions.CategoricalDistribution((2, 4))
+    best = optuna.trial.create_trial(
+        params={"model.lora.r": 4}, distributions={"model.lora.r": spread}, value=0.5
+    )
+    assert yaml.safe_load(best_yaml(search, best)) == {
+        "checkpoint": {"monitor": "val/macro_f1"},
+        "model": {"lora": {"r": 4}},
+    }
 
 
 REFUSED = [
