@@ -82,16 +82,16 @@ def start_stage(
         check_shared(module.backend, module.options, module.lora.init if begins else "default")
     module.check()
     _check_stage(trainer, module, stage)
-    use_no_inference_mode(trainer)
-    module.test_options = ScoreOptions()
-    before_reading()
-    with phase("Reading the questions"):
-        _read(module, data, stage)
     if data.options.rationale == "before" and not module.options.generate:
         raise InputError(
             "--model.generate false: with --data.rationale before a decision follows its generated rationale: leave it "
             "true, or use --data.rationale after"
         )
+    use_no_inference_mode(trainer)
+    module.test_options = ScoreOptions()
+    before_reading()
+    with phase("Reading the questions"):
+        _read(module, data, stage)
     check_positions(module.backend, data)
     if stage == "fit":
         if data.training_stages:
