@@ -92,6 +92,7 @@ class AverageAdapters(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = qlora_module(pl_module)
+        saver_of(trainer).settle(trainer)
         best = saver_of(trainer).best_model_path
         if len(self.kept) < 2 or not best:
             if self.count > 1:
