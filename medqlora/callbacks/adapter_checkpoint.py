@@ -258,8 +258,10 @@ class AdapterCheckpoint(ModelCheckpoint):
     def settle(self, trainer: Trainer) -> None:
         """Waits for the writes; all processes call it, and find the best and the newest checkpoint on the disk."""
         self._pending.settle()
-        if trainer.world_size > 1 and trainer.strategy.broadcast(self._undone):
-            self._take_back()
+        if trainer.world_size > 1:
+            undone, self._newest = trainer.strategy.broadcast((self._undone, self._newest))
+            if undone:
+                self._take_back()
         self._undone = False
 
     # ---- the best checkpoints --------------------------------------------------------------------
@@ -310,10 +312,7 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     @property
     def newest_step(self) -> int | None:
-        """The step of this process's newest checkpoint that is on the disk; None before the first.
-
-        It waits for the writes. One that failed is told, and hides no other error.
-        """
+        """The step of this process's newest checkpoint on the disk, None before the first; a failed write is told."""
         try:
             self._pending.settle()
         except Exception as error:
