@@ -6,6 +6,7 @@ Here the writes are slow, or fail, at chosen steps; tests/faults kills runs in t
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from medqlora.artifacts.adapter_folder import AdapterContents, write_adapter
 from medqlora.artifacts.checkpoint_files import read_checkpoint, step_of, write_checkpoint
 from medqlora.callbacks import adapter_checkpoint, checkpoint_io, saver_of
 from medqlora.cli import main
+from medqlora.utils.files import disk_full
 from medqlora.utils.interrupts import Interrupted
 
 
@@ -207,3 +210,31 @@ class Breaks(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if trainer.global_step == 4:
             raise RuntimeError("the fan is broken")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_any_file_of_the_adapter_may_be_the_one_without_room(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries in Rust write the weights and the tokenizer, and raise errors of their own."""
+    import resource
+
+    contents: list[AdapterContents] = []
+
+    def kept(made: AdapterContents, folder: Path) -> None:
+        contents.append(made)
+        write_adapter(made, folder)
+
+    monkeypatch.setattr(adapter_checkpoint, "write_adapter", kept)
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, "--trainer.max_steps=1"))
+    sizes = {path.name: path.stat().st_size for path in fit.adapter_folder.iterdir()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in sorted(set(sizes.values())):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+            with pytest.raises(OSError, match="File too large") as error:
+                write_adapter(contents[0], tmp_path / "other" / "adapter")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert disk_full(error.value)
+        assert list((tmp_path / "other").iterdir()) == []
