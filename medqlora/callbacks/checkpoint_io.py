@@ -174,8 +174,9 @@ class PendingWrites:
         Raises:
             Exception: the first that a `failed` raised, after all were called, or an error that is no OSError.
         """
-        groups, self._groups = self._groups, []
-        outcomes = [(group.outcome(), written, failed) for group, written, failed in groups]
+        # a signal may end the waiting: the groups are kept until then
+        outcomes = [(group.outcome(), written, failed) for group, written, failed in self._groups]
+        self._groups = []
         for error, written, _ in outcomes:
             if error is None:
                 written()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import options, run
+from harness import options, questions, run, write_rows
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -48,7 +48,7 @@ class Slow:
         self.failed: list[tuple[str, int]] = []
 
         def write(checkpoint: Any, path: Path) -> None:
-            time.sleep(0.3)
+            time.sleep(0.15)
             if number := fails(path.name, checkpoint["global_step"]):
                 self.failed.append((path.name, checkpoint["global_step"]))
                 raise OSError(number, os.strerror(number), str(path))
@@ -187,6 +187,12 @@ def test_an_adapter_that_found_no_room_is_not_named_as_there(
     shown = capsys.readouterr().out
     assert "No room for the adapter" in shown
     assert "Adapter:" not in shown
+    # `full` names that, and no folder "None"
+    test = write_rows(tmp_path / "test.jsonl", questions(3, 2000))
+    assert main(["full", *words(tiny_bases["llama"], tmp_path, f"--data.source.test={test}")]) == 1
+    ended = capsys.readouterr()
+    assert "the fit left no adapter to test" in ended.err
+    assert "Evaluating" not in ended.out
 
 
 def test_an_error_in_training_is_not_hidden_by_a_write_that_fails(
