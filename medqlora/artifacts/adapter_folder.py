@@ -15,6 +15,7 @@ from medqlora.evaluation import TrainingTrace
 from medqlora.inference.training_scope import TrainingScope
 from medqlora.models.adapters import RECORD_FILE
 from medqlora.records import Record
+from medqlora.utils.files import disk_errors_of_rust
 from medqlora.utils.manifests import put_in_place, write_folder_manifest
 from medqlora.utils.types import Tokenizer
 
@@ -57,7 +58,8 @@ def write_adapter(contents: AdapterContents, folder: Path) -> None:
         _remove(path)
     try:
         new.mkdir(parents=True)
-        _write_files(contents, new)
+        with disk_errors_of_rust(new):
+            _write_files(contents, new)
         write_folder_manifest(new)
     except OSError:
         shutil.rmtree(new, ignore_errors=True)  # on a full disk it would take up room

@@ -20,7 +20,7 @@ from medqlora.models.adapters import RECORD_FILE, TEST_QUESTIONS, read_adapter
 from medqlora.models.adapters.combination import Combination
 from medqlora.models.weight_files import ADAPTER_WEIGHTS
 from medqlora.utils.digests import file_digest
-from medqlora.utils.files import now
+from medqlora.utils.files import disk_errors_of_rust, now
 from medqlora.utils.manifests import put_in_place, write_folder_manifest
 from medqlora.utils.types import Tokenizer
 from medqlora.utils.versions import versions
@@ -149,8 +149,9 @@ def write_combined(
         shutil.rmtree(path, ignore_errors=True)
     try:
         new.mkdir(parents=True)
-        save_peft_files(made.peft_config, made.weights, new)
-        tokenizer.save_pretrained(str(new))
+        with disk_errors_of_rust(new):
+            save_peft_files(made.peft_config, made.weights, new)
+            tokenizer.save_pretrained(str(new))
         _write_trace(members, new)
         _scope(members).save(new)
         (new / RECORD_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")

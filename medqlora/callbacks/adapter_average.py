@@ -92,6 +92,7 @@ class AverageAdapters(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = qlora_module(pl_module)
+        saver_of(trainer).settle(trainer)
         best = saver_of(trainer).best_model_path
         if len(self.kept) < 2 or not best:
             if self.count > 1:
@@ -115,12 +116,13 @@ class AverageAdapters(Callback):
         steps = ", ".join(str(one.step) for one in self.kept)
         what = f"the average of the {self.of} {len(self.kept)} adapters (steps {steps})"
         chosen = ChosenBy(f"{monitor} of {what}", value)
-        if trainer.is_global_zero and not self._written(trainer, module, saved, mean, record, chosen):
+        folder = run_folder(trainer).averaged_adapter  # a broadcast: all processes are here
+        if trainer.is_global_zero and not self._written(trainer, module, saved, mean, record, chosen, folder):
             return
         single = saver_of(trainer).best_model_score
         shown = "" if value is None else f": {monitor} {value:.4f}"
         shown += "" if single is None else f" (the best single one {float(single):.4f})"
-        say(f"{what[0].upper()}{what[1:]}{shown}; in {run_folder(trainer).averaged_adapter}")
+        say(f"{what[0].upper()}{what[1:]}{shown}; in {folder}")
 
     def _written(
         self,
@@ -130,11 +132,11 @@ class AverageAdapters(Callback):
         mean: dict[str, Tensor],
         record: ValidationRecord,
         chosen: ChosenBy,
+        folder: Path,
     ) -> bool:
         """Writes the folder; False on a full disk, which is told."""
         part = {**saved["medqlora"], "validation": record}
         averaged = cast(SavedCheckpoint, {**saved, "state_dict": mean, "medqlora": part})
-        folder = run_folder(trainer).averaged_adapter
         try:
             write_adapter(adapter_contents(trainer, module, module.data, averaged, chosen), folder)
         except OSError as error:

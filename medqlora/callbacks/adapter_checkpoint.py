@@ -19,7 +19,7 @@ from medqlora.artifacts.run_folder import LAST_CHECKPOINT
 from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
 from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents, export_record
 from medqlora.callbacks.attached import qlora_module, run_folder
-from medqlora.callbacks.checkpoint_io import Behind, PendingWrites, behind
+from medqlora.callbacks.checkpoint_io import Behind, PendingWrites
 from medqlora.compat.lightning import fast_dev_run, validation_or_epoch_end_follows
 from medqlora.compat.lightning_callbacks import (
     last_batch_of_epoch,
@@ -40,6 +40,7 @@ from medqlora.utils.files import disk_full
 
 #: what a failed save must not change
 _KEPT = (
+    "_losses",
     "best_k_models",
     "best_model_path",
     "best_model_score",
@@ -96,6 +97,9 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._pending = PendingWrites()
         #: the group of the newest save of a best checkpoint
         self._best_save: Behind | None = None
+        #: the best checkpoints before it, by attribute; and whether its write failed
+        self._before: dict[str, object] = {}
+        self._undone = False
         self._stage = "fit"
 
     # ---- the start -------------------------------------------------------------------------------
@@ -211,8 +215,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         """Saves before a validation, which can take longer than a signal's sender waits."""
         # Lightning would resume a checkpoint of the last step as a finished run
         ended = 0 <= trainer.max_steps <= trainer.global_step
+        self._pending.settle()
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not ended:
-            self._pending.settle()
             self._validating = True
             try:
                 self.save_newest(trainer)
@@ -236,15 +240,29 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
+        self.settle(trainer)  # a save that found no room is tried again
         self.save_newest(trainer)
         self.finish(trainer, pl_module)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exports the best adapter, unless that is done."""
-        self._pending.settle()
+        self.settle(trainer)
         # a run that ends before its first validation has no best checkpoint: the newest weights are exported
         self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
         self._pending.settle()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        _ = self.newest_step  # a write that failed is told
+
+    def settle(self, trainer: Trainer) -> None:
+        """Waits for the writes; all processes call it, and find the best and the newest checkpoint on the disk."""
+        self._pending.settle()
+        if trainer.world_size > 1:
+            undone, self._newest = trainer.strategy.broadcast((self._undone, self._newest))
+            if undone:
+                self._take_back()
+        self._undone = False
 
     # ---- the best checkpoints --------------------------------------------------------------------
 
@@ -264,25 +282,23 @@ class AdapterCheckpoint(ModelCheckpoint):
     @contextlib.contextmanager
     def _saving_best(self, trainer: Trainer) -> Iterator[None]:
         """A block in which Lightning may save a best checkpoint; on a full disk the best ones stay as they were."""
-        self._pending.settle()
+        self.settle(trainer)
         self._loss = float(trainer.callback_metrics.get("val/loss", math.inf))
-        before = {name: copy.copy(getattr(self, name, None)) for name in _KEPT}
+        self._before = {name: copy.copy(getattr(self, name, None)) for name in _KEPT}
 
         def failed(error: OSError) -> None:
-            for name, value in before.items():
-                setattr(self, name, value)
+            self._undone = True
+            self._take_back()
             self._report_full(error)
 
-        try:
-            with behind(trainer) as group:
-                yield
-        except OSError as error:
-            failed(error)
-            return
-        self._choose_among_equals()
-        if group is not None:
-            self._best_save = group
-            self._pending.add(group, failed)
+        with self._pending.saving(trainer, lambda: None, failed) as self._best_save:
+            yield
+            self._choose_among_equals()
+
+    def _take_back(self) -> None:
+        """Makes the best checkpoints those of before the last save."""
+        for name, value in self._before.items():
+            setattr(self, name, copy.copy(value))
 
     def _choose_among_equals(self) -> None:
         """Notes the newest checkpoint's loss; of equal scores, the one of the lowest loss becomes the best."""
@@ -296,8 +312,11 @@ class AdapterCheckpoint(ModelCheckpoint):
 
     @property
     def newest_step(self) -> int | None:
-        """The step of this process's newest checkpoint, which is on the disk then; None before the first."""
-        self._pending.settle()
+        """The step of this process's newest checkpoint on the disk, None before the first; a failed write is told."""
+        try:
+            self._pending.settle()
+        except Exception as error:
+            say(f"What was to be written last is not on the disk: {type(error).__name__}: {error}")
         return self._newest_step
 
     def save_newest(self, trainer: Trainer) -> None:
@@ -305,27 +324,23 @@ class AdapterCheckpoint(ModelCheckpoint):
 
         With this project's `CheckpointFiles` it is written while the run goes on; `newest_step` waits for it.
         """
-        position = (trainer.global_step, self._validating)
+        position = (step := trainer.global_step, self._validating)
         if fast_dev_run(trainer) or self._newest == position:
             return
         path = Path(str(self.dirpath)) / LAST_CHECKPOINT
-        before = self.last_model_path, self._newest, self._newest_step
+
+        def written() -> None:
+            self._newest_step = step
 
         def failed(error: OSError) -> None:
             if self._newest == position:  # no later one has been saved since
-                self.last_model_path, self._newest, self._newest_step = before
+                self._newest = None
+            self.last_model_path = str(path) if path.is_file() else ""
             self._report_full(error)
 
-        self.last_model_path = str(path)
-        try:
-            with behind(trainer) as group:
-                trainer.save_checkpoint(path)
-        except OSError as error:
-            failed(error)
-            return
-        self._newest, self._newest_step = position, trainer.global_step
-        if group is not None:
-            self._pending.add(group, failed)
+        self._newest, self.last_model_path = position, str(path)
+        with self._pending.saving(trainer, written, failed):
+            trainer.save_checkpoint(path)
 
     def _report_full(self, error: OSError) -> None:
         """Reports a full disk; raises every other error again."""
@@ -358,6 +373,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         module = qlora_module(pl_module)
         value = None if self.best_model_score is None else float(self.best_model_score)
         save, self._best_save = self._best_save, None
+        before = self._exported, self.adapter_folder
         state = None if save is None else save.saved.get(Path(best))
         saved = read_checkpoint(Path(best)) if state is None else cast(SavedCheckpoint, state)
         contents = adapter_contents(trainer, module, module.data, saved, ChosenBy(self.monitor, value))
@@ -368,7 +384,7 @@ class AdapterCheckpoint(ModelCheckpoint):
             write_adapter(contents, run.adapter)
 
         def failed(error: OSError) -> None:
-            self._exported = None
+            self._exported, self.adapter_folder = before
             if save is not None and error is save.error:
                 return  # the checkpoint itself found no room, which is reported
             if not disk_full(error):
@@ -379,12 +395,5 @@ class AdapterCheckpoint(ModelCheckpoint):
             )
 
         self._exported, self.adapter_folder = best, run.adapter
-        with behind(trainer) as group:
-            if group is not None:
-                group.add(write)
-                self._pending.add(group, failed)
-                return
-        try:
-            write()
-        except OSError as error:
-            failed(error)
+        with self._pending.saving(trainer, lambda: None, failed) as group:
+            write() if group is None else group.add(write)

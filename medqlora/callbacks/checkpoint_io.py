@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -40,12 +41,16 @@ class Behind:
         """Queues a write behind all others of the plugin."""
         self._writes.append(self._writer.submit(self._run, write))
 
-    def wait(self) -> None:
-        """Waits for the group; raises the error of the write that failed."""
+    def outcome(self) -> Exception | None:
+        """Waits for the group; the error of the write that failed, None without one."""
         for each in self._writes:
             each.result()
-        if self.error is not None:
-            raise self.error
+        return self.error
+
+    def wait(self) -> None:
+        """Waits for the group; raises the error of the write that failed."""
+        if error := self.outcome():
+            raise error
 
     def _run(self, write: Callable[[], None]) -> None:
         if self.error is None:
@@ -119,29 +124,76 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def behind(trainer: Trainer) -> AbstractContextManager[Behind | None]:
-    """A block whose saves are written in the background; None with another plugin than `CheckpointFiles`."""
+    """A block whose saves are written in the background.
+
+    None, and saves that are done when they return, with another plugin than `CheckpointFiles`, and with a logger that
+    takes files away at each save, such as those of Weights & Biases and MLflow.
+    """
     files = trainer.strategy.checkpoint_io
-    return files.behind() if isinstance(files, CheckpointFiles) else contextlib.nullcontext()
+    takes_files = any(type(logger).after_save_checkpoint not in _TAKES_NONE for logger in trainer.loggers)
+    if not isinstance(files, CheckpointFiles) or takes_files:
+        return contextlib.nullcontext()
+    return files.behind()
+
+
+#: what a logger that does nothing at a save has
+_TAKES_NONE = (Logger.after_save_checkpoint, TensorBoardLogger.after_save_checkpoint)
 
 
 class PendingWrites:
-    """Groups of writes in the background, and what takes each back where it fails."""
+    """Groups of writes in the background, and what follows each: where it is done, and where it fails."""
 
     def __init__(self) -> None:
-        self._groups: list[tuple[Behind, Callable[[OSError], None]]] = []
+        self._groups: list[tuple[Behind, Callable[[], None], Callable[[OSError], None]]] = []
 
-    def add(self, group: Behind, failed: Callable[[OSError], None]) -> None:
-        """Adds a group; `failed` is called in `settle`, with the error."""
-        self._groups.append((group, failed))
+    @contextlib.contextmanager
+    def saving(
+        self, trainer: Trainer, written: Callable[[], None], failed: Callable[[OSError], None]
+    ) -> Iterator[Behind | None]:
+        """A block of `behind`.
+
+        Args:
+            trainer: its plugin writes.
+            written: called as soon as it is known that all is on the disk: here or in `settle`.
+            failed: called instead where it isn't, with the error.
+        """
+        try:
+            with behind(trainer) as group:
+                yield group
+        except OSError as error:
+            failed(error)
+            return
+        if group is None:
+            written()
+        else:
+            self._groups.append((group, written, failed))
 
     def settle(self) -> None:
-        """Waits for the groups, the oldest first."""
-        while self._groups:
-            group, failed = self._groups.pop(0)
-            try:
-                group.wait()
-            except OSError as error:
-                failed(error)
+        """Waits for all groups; what is on the disk is known before the first failure is told.
+
+        Raises:
+            Exception: the first that a `failed` raised, after all were called, or an error that is no OSError.
+        """
+        # a signal may end the waiting: the groups are kept until then
+        outcomes = [(group.outcome(), written, failed) for group, written, failed in self._groups]
+        self._groups = []
+        for error, written, _ in outcomes:
+            if error is None:
+                written()
+        told = [_tell(failed, error) for error, _, failed in outcomes if error is not None]
+        if raised := [error for error in told if error is not None]:
+            raise raised[0]
+
+
+def _tell(failed: Callable[[OSError], None], error: Exception) -> Exception | None:
+    """What `failed` raises at an error; one that is no OSError itself."""
+    if not isinstance(error, OSError):
+        return error
+    try:
+        failed(error)
+    except Exception as raised:
+        return raised
+    return None
 
 
 def _on_host(value: object, storages: dict[int, torch.UntypedStorage]) -> object:

@@ -50,6 +50,9 @@ class RunRecorder(Callback):
         self.record = RunRecord(command, "running", backend.base, backend.identity(), answers=answers)
         self._write(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        saver_of(trainer).settle(trainer)  # before the users' callbacks, which may read the checkpoints
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.record is None:
             return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from medqlora.commands.registry import Command
 from medqlora.commands.verbs import run_verb, shows_help
 from medqlora.config.words import CommandLine, with_config
+from medqlora.errors import InputError
 
 if TYPE_CHECKING:
     from medqlora.commands.run import Run
@@ -22,6 +23,10 @@ def run(command: str, words: list[str]) -> int:
     kept = CommandLine.parse(words).without("ckpt_path", "model.adapter").words
     # the first process has written it, and tells the others
     adapter = fit.trainer.strategy.broadcast(fit.adapter_folder)
+    if adapter is None and CommandLine.parse(words).has("trainer.fast_dev_run"):
+        raise InputError("--trainer.fast_dev_run: it leaves no adapter for `full` to test: pass it to `fit`")
+    if adapter is None:
+        raise RuntimeError("the fit left no adapter to test: what it said above names the reason")
     test = run_verb(["test", *kept, f"--model.adapter={adapter}"], command)
     folder = Path(str(test.trainer.log_dir))  # asked by all processes: the first one tells
     if not test.trainer.is_global_zero:  # the report is the first one's

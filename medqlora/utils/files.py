@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -107,3 +108,21 @@ def make_numbered(root: Path, prefix: str) -> Path:
 def disk_full(error: BaseException) -> bool:
     """Whether the error says that the disk, a quota or a size limit is used up."""
     return isinstance(error, OSError) and error.errno in _FULL
+
+
+@contextlib.contextmanager
+def disk_errors_of_rust(path: Path) -> Iterator[None]:
+    """A block in which safetensors and tokenizers write: they tell an error of the disk as one of their own kind.
+
+    Raises:
+        OSError: with the number that their message ends with, "… (os error 28)", and `path`.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -1,13 +1,17 @@
 """Callbacks for runs of several processes: something befalls one of them at a chosen place."""
 
 import atexit
+import errno
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medqlora.callbacks import checkpoint_io
 from medqlora.distributed import processes
 from medqlora.fused import FusedDecoder
 
@@ -71,3 +75,21 @@ class OddGPU(Callback):
                 return hidden(self, batch._replace(lengths=batch.lengths.sum()[None]), rows)
 
             FusedDecoder.hidden = crossing  # type: ignore[method-assign]
+
+
+class NoRoomForTheBest(Callback):
+    """A slow disk that has no room for the best checkpoint of one step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        write = checkpoint_io.write_checkpoint
+
+        def slow(checkpoint: Any, path: Path) -> None:
+            time.sleep(0.2)
+            if path.name != "last.ckpt" and checkpoint["global_step"] == self.step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            write(checkpoint, path)
+
+        checkpoint_io.write_checkpoint = slow

@@ -201,6 +201,20 @@ def test_a_signal_to_one_process_ends_all_of_them_after_the_same_step(
     assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
 
 
+def test_a_best_checkpoint_that_the_first_process_cannot_write_is_none_of_the_others(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """Otherwise they would not agree at the next validation whether to save; and all read the best for the average."""
+    words = [*options(tiny_bases["llama"], tmp_path), "--model.generate=false", "--average.count=2"]
+    words += ["--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]
+    words += ["--trainer.callbacks=signal_at.NoRoomForTheBest", "--trainer.callbacks.step=6"]
+    said = run("fit", words, 2)
+    assert "that of step 6 is kept" in said
+    folder = run_folder(tmp_path)
+    assert [path.name for path in folder.glob("checkpoints/epoch*.ckpt")] == ["epoch1-step12.ckpt"]
+    assert (folder / "adapter_averaged" / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=nightly)])
 def test_a_process_that_failed_alone_is_gone_though_its_end_would_wait_for_the_others(
     rank: int, tiny_bases: dict[str, Path], tmp_path: Path

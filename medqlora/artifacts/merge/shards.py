@@ -4,21 +4,18 @@ Shards are written into a hidden folder beside the output and renamed to it at t
 with its digest in `progress.json`, together with what the output is made from.
 """
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from medqlora.utils.digests import FileDigest, file_digest
-from medqlora.utils.files import write_text
+from medqlora.utils.files import disk_errors_of_rust, write_text
 from medqlora.utils.types import Json
 
 #: bytes of a shard, at most, unless one tensor is larger
@@ -125,7 +122,7 @@ class ShardedFolder:
         """
         path = self.partial / name
         aside = path.with_name(f".{name}.part")
-        with full_disk_as_oserror():
+        with disk_errors_of_rust(aside):
             save_file(tensors, aside, metadata={"format": "pt"})
         aside.chmod(0o666 & ~_umask())  # safetensors writes a file for its owner alone
         with aside.open("rb+") as stream:
@@ -164,21 +161,6 @@ def write_index(folder: Path, shards: list[list[str]]) -> None:
     total = sum((folder / shard_name(number, len(shards))).stat().st_size for number in range(len(shards)))
     index = {"metadata": {"total_size": total}, "weight_map": places}
     write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
-
-
-@contextmanager
-def full_disk_as_oserror() -> Iterator[None]:
-    """safetensors wraps the system's error: a full disk becomes an OSError with ENOSPC again.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    try:
-        yield
-    except SafetensorError as error:
-        if "No space left" in str(error) or "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
 
 
 def _umask() -> int:

@@ -16,13 +16,14 @@ from medqlora.artifacts.merge.base_weights import requantized
 from medqlora.artifacts.merge.live_model import LiveBase, left_unquantized, quantized_modules
 from medqlora.artifacts.merge.merging import Merged, MergeOptions, check_overflow
 from medqlora.artifacts.merge.precision import RoundingError
-from medqlora.artifacts.merge.shards import ShardedFolder, full_disk_as_oserror
+from medqlora.artifacts.merge.shards import ShardedFolder
 from medqlora.errors import InputError
 from medqlora.models import hub
 from medqlora.models.layers import experts, is_conv1d, is_falcon, linear_layers
 from medqlora.models.loading import load_bare
 from medqlora.models.quantization import Quantization, bitsandbytes_config, stored_quantization
 from medqlora.models.transformers import skeleton
+from medqlora.utils.files import disk_errors_of_rust
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,7 +121,7 @@ def merge_as_model(
     dtype = errors.better() if options.dtype == "auto" else options.dtype
     check_overflow(options.dtype, errors)
     merged.to(getattr(torch, dtype))
-    with full_disk_as_oserror():
+    with disk_errors_of_rust(folder.partial):
         merged.save_pretrained(folder.partial, max_shard_size=options.shard_bytes)
     progress(3, 3)
     return Merged(dtype, changed_by(adapter), errors.relative(dtype), not errors.fits_float16)
@@ -161,7 +162,7 @@ def quantize_folder(
         quantization_config=bitsandbytes_config(kind, True, stored, skip=left),
     )
     shutil.rmtree(folder / "quantized", ignore_errors=True)
-    with full_disk_as_oserror():
+    with disk_errors_of_rust(folder):
         model.save_pretrained(folder / "quantized", max_shard_size=shard_bytes)
     for file in [*folder.glob("model*.safetensors"), *folder.glob("*.index.json")]:
         file.unlink()

@@ -1,0 +1,246 @@
+"""What a run says and reads of its checkpoints is true while they are written in the background.
+
+Here the writes are slow, or fail, at chosen steps; tests/faults kills runs in the middle of them.
+"""
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import options, questions, run, write_rows
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from medqlora.artifacts.adapter_folder import AdapterContents, write_adapter
+from medqlora.artifacts.checkpoint_files import read_checkpoint, step_of, write_checkpoint
+from medqlora.callbacks import adapter_checkpoint, checkpoint_io, saver_of
+from medqlora.cli import main
+from medqlora.utils.files import disk_full
+from medqlora.utils.interrupts import Interrupted
+
+
+def words(base: Path, folder: Path, *more: str) -> list[str]:
+    """Two epochs of three steps."""
+    return [
+        *options(base, folder, train=12, dev=3, test=0),
+        "--model.generate=false",
+        "--checkpoint.monitor=val/loss",
+        "--checkpoint.mode=min",
+        *more,
+    ]
+
+
+class Slow:
+    """Writes that take a while; each may fail.
+
+    Args:
+        fails: errno of the error of a write to (file name, step), 0 for none.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, fails: Callable[[str, int], int] = lambda *_: 0) -> None:
+        self.failed: list[tuple[str, int]] = []
+
+        def write(checkpoint: Any, path: Path) -> None:
+            time.sleep(0.15)
+            if number := fails(path.name, checkpoint["global_step"]):
+                self.failed.append((path.name, checkpoint["global_step"]))
+                raise OSError(number, os.strerror(number), str(path))
+            write_checkpoint(checkpoint, path)
+
+        patch.setattr(checkpoint_io, "write_checkpoint", write)
+
+
+def test_the_average_waits_for_the_best_checkpoint(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slow(monkeypatch)
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, "--average.count=2"))
+    assert step_of(Path(saver_of(fit.trainer).best_model_path)) == 6  # the last one written
+    assert (fit.adapter_folder.parent / "adapter_averaged" / "adapter_model.safetensors").is_file()
+
+
+def test_a_users_callback_finds_the_best_checkpoint_at_the_trainings_end(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slow(monkeypatch)
+    Reads.steps.clear()
+    run("fit", words(tiny_bases["llama"], tmp_path, f"--trainer.callbacks={__name__}.Reads"))
+    assert Reads.steps == [6, 6]
+
+
+class Reads(Callback):
+    """Reads the best and the newest checkpoint."""
+
+    steps: list[int] = []  # noqa: RUF012  # of the run just now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        saver = saver_of(trainer)
+        for path in (saver.best_model_path, saver.last_model_path):
+            self.steps.append(read_checkpoint(Path(path))["global_step"])
+
+
+def test_a_logger_that_takes_checkpoints_away_finds_them_written(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slow(monkeypatch)
+    Uploads.steps.clear()
+    logger = [f"--trainer.logger={__name__}.Uploads", f"--trainer.logger.save_dir={tmp_path}"]
+    run("fit", words(tiny_bases["llama"], tmp_path, *logger))
+    assert Uploads.steps == [3, 6]
+
+
+class Uploads(CSVLogger):
+    """A logger that copies each best checkpoint, as those of Weights & Biases and MLflow do."""
+
+    steps: list[int | None] = []  # noqa: RUF012  # of the run just now
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        self.steps.append(step_of(Path(checkpoint_callback.best_model_path)))
+
+
+# ---- writes that fail ----------------------------------------------------------------------------
+
+
+def test_a_last_save_that_finds_no_room_is_tried_again_at_the_end(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries: list[str] = []
+
+    def fails(name: str, step: int) -> int:
+        tries.extend([name] * (step == 6))
+        return errno.ENOSPC if len(tries) == 2 else 0
+
+    Slow(monkeypatch, fails)
+    run("fit", words(tiny_bases["llama"], tmp_path, "--checkpoint.save_top_k=0"))
+    assert tries == ["last.ckpt"] * 3  # before its validation, after it, and again
+    assert "that of step 6 is kept" in capsys.readouterr().out
+
+
+def test_a_step_that_is_said_to_be_kept_is_on_the_disk(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From step 4 on there is no room: for checkpoints every step, for that of the signal, and for the best."""
+    Slow(monkeypatch, lambda name, step: step >= 4 and errno.ENOSPC)
+    more = ["--checkpoint.every_n_train_steps=2", f"--trainer.callbacks={__name__}.Signalled"]
+    with pytest.raises(Interrupted) as stopped:
+        run("fit", words(tiny_bases["llama"], tmp_path, *more))
+    assert stopped.value.step == 3
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert read_checkpoint(last)["global_step"] == 3
+    shown = capsys.readouterr().out
+    assert shown.count("that of step 3 is kept") == shown.count("No room") == 2
+
+
+class Signalled(Callback):
+    """A SIGTERM in step 5."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.global_step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_best_checkpoint_without_room_leaves_the_older_one_the_best(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No room at all at the last step, whose checkpoint is first saved after the validation."""
+    slow = Slow(monkeypatch, lambda name, step: step == 6 and errno.ENOSPC)
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, "--trainer.max_steps=6"))
+    saver = saver_of(fit.trainer)
+    assert {name for name, _ in slow.failed} == {"last.ckpt", "epoch1-step6.ckpt"}
+    assert step_of(Path(saver.best_model_path)) == saver.newest_step == 3
+    assert step_of(Path(saver.last_model_path)) == 3
+    assert list(saver._losses) == [saver.best_model_path]
+    assert fit.adapter_folder.is_dir()
+    shown = capsys.readouterr().out
+    assert shown.count("that of step 3 is kept") == shown.count("No room") > 0
+    assert "step6" not in shown
+
+
+def test_an_adapter_that_found_no_room_is_not_named_as_there(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(contents: object, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr(adapter_checkpoint, "write_adapter", full)
+    fit = run("fit", words(tiny_bases["llama"], tmp_path))
+    assert fit.adapter_folder is None
+    shown = capsys.readouterr().out
+    assert "No room for the adapter" in shown
+    assert "Adapter:" not in shown
+    # `full` names that, and no folder "None"
+    test = write_rows(tmp_path / "test.jsonl", questions(3, 2000))
+    assert main(["full", *words(tiny_bases["llama"], tmp_path, f"--data.source.test={test}")]) == 1
+    ended = capsys.readouterr()
+    assert "the fit left no adapter to test" in ended.err
+    assert "Evaluating" not in ended.out
+
+
+def test_an_error_in_training_is_not_hidden_by_a_write_that_fails(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Slow(monkeypatch, lambda name, step: step == 4 and errno.EACCES)
+    more = ["--checkpoint.every_n_train_steps=1", f"--trainer.callbacks={__name__}.Breaks"]
+    assert main(["fit", *words(tiny_bases["llama"], tmp_path, *more)]) == 1
+    shown = capsys.readouterr()
+    assert "the fan is broken" in shown.err
+    assert "step 3" in shown.err
+    assert "Permission denied" in shown.out + shown.err
+
+
+class Breaks(Callback):
+    """An error in step 5."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.global_step == 4:
+            raise RuntimeError("the fan is broken")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_any_file_of_the_adapter_may_be_the_one_without_room(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries in Rust write the weights and the tokenizer, and raise errors of their own."""
+    import resource
+
+    contents: list[AdapterContents] = []
+
+    def kept(made: AdapterContents, folder: Path) -> None:
+        contents.append(made)
+        write_adapter(made, folder)
+
+    monkeypatch.setattr(adapter_checkpoint, "write_adapter", kept)
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, "--trainer.max_steps=1"))
+    sizes = {path.name: path.stat().st_size for path in fit.adapter_folder.iterdir()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in sorted(set(sizes.values())):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+            with pytest.raises(OSError, match="File too large") as error:
+                write_adapter(contents[0], tmp_path / "other" / "adapter")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert disk_full(error.value)
+        assert list((tmp_path / "other").iterdir()) == []
