@@ -76,7 +76,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def behind(self) -> Iterator[Behind]:
         """Saves and removals in the block are done in the background; the group's `wait` tells how that ended."""
         if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
         self._group = Behind(self._writer)
         try:
             yield self._group
