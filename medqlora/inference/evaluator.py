@@ -13,7 +13,7 @@ from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.decoding import DecodeEngine, Sampling
+from medqlora.inference.decoding import ACTIVE, DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
 from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import OnToken, generate, generation_groups
@@ -322,6 +322,7 @@ def build_evaluator(
     engine: DecodeEngine | None = None,
     sampling: Sampling | None = None,
     memory: int | None = None,
+    adapter: str | None = ACTIVE,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -334,6 +335,7 @@ def build_evaluator(
         engine: generates; its decoder is `decoder`. None for `model` itself.
         sampling: how `engine` chooses tokens; None for greedy.
         memory: bytes of a GPU's memory that `engine` may fill; None for what is free.
+        adapter: that `engine` generates with, as of `Request`; `decoder` is the same one's.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
     length, inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
@@ -353,19 +355,14 @@ def build_evaluator(
     writer = None
     if engine is not None and options.generate:
         writer = TextWriter(
-            engine, limits, max_new_tokens=length, end_token_ids=end_token_ids, sampling=sampling
-        )
+            engine, limits, max_new_tokens=length, end_token_ids=end_token_ids, sampling=sampling, adapter=adapter
+        )  # fmt: skip
     return Evaluator(
-        decoder,
-        generate_texts if options.generate else None,
-        tokenizer=tokenizer,
-        micro_batch_tokens=micro_batch_tokens,
-        packed=packed,
-        pad_token_id=pad_token_id,
-        device=device,
+        decoder, generate_texts if options.generate else None, tokenizer=tokenizer,
+        micro_batch_tokens=micro_batch_tokens, packed=packed, pad_token_id=pad_token_id, device=device,
         rows=EVAL_ROWS if rows is None else rows,
         writer=writer,
-    )
+    )  # fmt: skip
 
 
 def in_order(predictions: Sequence[Prediction], examples: Sequence[Encoded]) -> list[Prediction]:

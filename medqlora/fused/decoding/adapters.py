@@ -7,7 +7,7 @@ from operator import is_
 import torch
 from torch import Tensor
 
-from medqlora.compat.torch import foreach_copy_
+from medqlora.fused.casts import Cast, Casts
 from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.group import Group
 from medqlora.fused.modules import AdaptedLinear, active_adapters, is_adapted, linear_module
@@ -49,8 +49,9 @@ class AdapterBank:
         self._decoder = decoder
         self._route = _Route()
         self._groups: list[tuple[Group, _GroupLoRA]] = []
+        self._casts = Casts([])
         self._held: list[Tensor] = []
-        self._own = self._first_active()
+        self._own = self._first_active() if decoder.own_adapter else None
         self.names: tuple[str, ...] = ()
         self.version = 0
 
@@ -61,19 +62,19 @@ class AdapterBank:
 
     @property
     def plain(self) -> str | None:
-        """The adapter that all rows of a pass have without `routing`: the decoder was made with it."""
+        """The adapter that all rows of a pass have without `routing`: the decoder's own; None for none."""
         return self._own if self._decoder.adapters_on else None
 
     def known(self) -> tuple[str, ...]:
         """The names of the adapters that the model holds now."""
         return tuple(dict.fromkeys(name for module in self._modules() for name in module.lora_A))
 
-    def _modules(self) -> list[AdaptedLinear]:
+    def _modules(self) -> Iterator[AdaptedLinear]:
         """The linear layers that have adapters now: an adapter that is loaded later may be on others."""
         every = (
             linear_module(layer, name) for layer in self._decoder.body.layers for name in SEVEN_PROJECTIONS
         )
-        return [module for module in every if is_adapted(module)]
+        return (module for module in every if is_adapted(module))
 
     def _first_active(self) -> str | None:
         return next((name for module in self._modules() for name in active_adapters(module)), None)
@@ -85,7 +86,7 @@ class AdapterBank:
         Raises:
             ValueError: an adapter is no plain LoRA.
         """
-        adapted = self._modules()
+        adapted = list(self._modules())
         held: list[Tensor] = [part.weight for module in adapted for part in module.lora_A.values()]
         same = len(held) == len(self._held) and all(map(is_, held, self._held))
         if not same:  # an adapter came or went
@@ -97,8 +98,8 @@ class AdapterBank:
                 made = _GroupLoRA(group, modules, self.names, self._route, self._decoder.dtype)
                 if len(made.owners):
                     self._groups.append((group, made))
-        for _, lora in self._groups:
-            lora.refresh()
+            self._casts = Casts([cast for _, lora in self._groups for cast in lora.casts])
+        self._casts()
 
     @contextmanager
     def routing(self, tokens: Tensor, selected: Tensor) -> Iterator[None]:
@@ -128,6 +129,7 @@ class _GroupLoRA:
 
     Attributes:
         owners, down, up: as of `AddsLoRA`.
+        casts: (target, source, factor) of the copies that update `down` and `up`.
     """
 
     def __init__(
@@ -154,17 +156,12 @@ class _GroupLoRA:
         self.owners = torch.tensor(owners, dtype=torch.int64, device=like.device)
         self.down = torch.zeros(len(owners), group.inputs, dtype=dtype, device=like.device)
         self.up = torch.zeros(group.outputs, len(owners), dtype=dtype, device=like.device)
-        self._sources: list[tuple[Tensor, Tensor, float]] = []
+        self.casts: list[Cast] = []
         for module, name, start, rank in parts:
             a, b = module.lora_A[name].weight, module.lora_B[name].weight
             ranks = slice(rank, rank + a.shape[0])
-            self._sources.append((self.down[ranks], a, float(module.scaling[name])))
-            self._sources.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
-
-    def refresh(self) -> None:
-        """Copies the weights; A with its scaling, multiplied in float32."""
-        targets = [target for target, _, _ in self._sources]
-        foreach_copy_(targets, [weight.float() * factor for _, weight, factor in self._sources])
+            self.casts.append((self.down[ranks], a, float(module.scaling[name])))
+            self.casts.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
         low = x @ self.down.t()
