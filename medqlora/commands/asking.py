@@ -66,9 +66,11 @@ class Asking:
     ) -> "list[Prediction]":
         """`SeveralAdapters.predict`."""
         before = self._bar.done
-        found = self._several.predict(
-            folder, records, examples, watch=lambda count: self._bar.update(before + count)
-        )
+
+        def watch(count: float) -> None:  # texts end before the last question is scored
+            self._bar.update(max(self._bar.done, before + count))
+
+        found = self._several.predict(folder, records, examples, watch)
         self._bar.update(before + len(records))
         return found
 

@@ -112,7 +112,9 @@ class SeveralAdapters:
         if trained.adapter in self._names:
             return
         name = self._adapters.add(trained.adapter)
-        self.predictor.model = self._adapters.model
+        model = self._adapters.model
+        # the adapter may have wrapped layers that the decoder holds, as the head
+        self.predictor = replace(self.predictor, model=model, decoder=self.backend.decoder(model))
         self._names[trained.adapter] = name
         self.trained[trained.adapter] = trained
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from operator import is_
 
 import torch
@@ -20,10 +21,12 @@ class _Route:
     Attributes:
         tokens: [T] int64: each token's adapter, -1 for none.
         selected: [R] the same for the tokens that the last layer computes.
+        only: the adapter of all tokens; None where they differ, or in a pass that is captured as a graph.
     """
 
     tokens: Tensor
     selected: Tensor
+    only: int | None = None
 
     def of(self, count: int) -> Tensor:
         """The adapters of a product's rows; where T = R, both are the same."""
@@ -35,7 +38,8 @@ class AdapterBank:
 
     The adapters' A are stacked and their B stand side by side, so two products serve all rows; in between, a row's
     products with the ranks of other adapters become 0. That takes ranks · (in + out) operations a row, little beside
-    in · out while the adapters are few.
+    in · out while the adapters are few. A pass whose rows all have one adapter takes its ranks alone: it is faster, and
+    rounds alike whichever other adapters there are.
 
     Args:
         decoder: runs the passes.
@@ -102,14 +106,15 @@ class AdapterBank:
         self._casts()
 
     @contextmanager
-    def routing(self, tokens: Tensor, selected: Tensor) -> Iterator[None]:
+    def routing(self, tokens: Tensor, selected: Tensor, only: int | None = None) -> Iterator[None]:
         """While entered, each token of a pass has its own adapter, an index of `names`, or -1 for none.
 
         Args:
             tokens: [T] int64: of the tokens.
             selected: [R] int64: of the tokens whose hidden states are asked for; in a decoding pass of all.
+            only: the adapter of all tokens, as known on the host; None where they may differ.
         """
-        self._route.tokens, self._route.selected = tokens, selected
+        self._route.tokens, self._route.selected, self._route.only = tokens, selected, only
         decoder = self._decoder
         decoder.by_row = True
         for group in decoder.groups:
@@ -143,15 +148,23 @@ class _GroupLoRA:
         self._route = route
         parts: list[tuple[AdaptedLinear, str, int, int]] = []
         owners: list[int] = []
-        start = 0
-        for projection, size in zip(group.projections, group.sizes, strict=True):
-            module = modules.get(id(projection.linear))
-            for name in () if module is None else module.lora_A:
-                assert module is not None
-                _check(module, name)
-                parts.append((module, name, start, len(owners)))
-                owners += [names.index(name)] * module.lora_A[name].weight.shape[0]
-            start += size
+        starts = accumulate(group.sizes, initial=0)
+        adapted = [
+            (module, start)
+            for projection, start in zip(group.projections, starts, strict=False)
+            if (module := modules.get(id(projection.linear))) is not None
+        ]
+        #: adapter → its ranks, which stand side by side
+        self._ranks: dict[int, slice] = {}
+        for index, name in enumerate(names):
+            first = len(owners)
+            for module, start in adapted:
+                if name in module.lora_A:
+                    _check(module, name)
+                    parts.append((module, name, start, len(owners)))
+                    owners += [index] * module.lora_A[name].weight.shape[0]
+            if len(owners) > first:
+                self._ranks[index] = slice(first, len(owners))
         like = group.down
         self.owners = torch.tensor(owners, dtype=torch.int64, device=like.device)
         self.down = torch.zeros(len(owners), group.inputs, dtype=dtype, device=like.device)
@@ -164,6 +177,11 @@ class _GroupLoRA:
             self.casts.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
+        only = self._route.only
+        if only is not None:
+            if (ranks := self._ranks.get(only)) is not None:
+                y.addmm_(x @ self.down[ranks].t(), self.up[:, ranks].t())
+            return
         low = x @ self.down.t()
         mine = self._route.of(len(x))[:, None] == self.owners
         y.addmm_(torch.where(mine, low, low.new_zeros(())), self.up.t())
