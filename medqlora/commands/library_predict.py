@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import ROUTER, Library
-from medqlora.artifacts.run_folder import RunFolder
 from medqlora.commands.asking import decoding_of
 from medqlora.commands.library_use import load_library, one_value
-from medqlora.commands.on_one_base import device_of, kept_words, log_folder, option_of
+from medqlora.commands.on_one_base import device_of, kept_words, new_run_folder, option_of
 from medqlora.commands.places import check_places
 from medqlora.commands.unsloth_first import import_unsloth_if_named
 from medqlora.config.check import check_options
@@ -67,10 +66,8 @@ def run(words: list[str]) -> int:
     from medqlora.callbacks.answers_file import check_writable
 
     questions, settings = _questions(kept, library)
-    if settings.path is None:
-        output = RunFolder.new(log_folder(kept)).free_predictions()
-    else:
-        output = Path(settings.path).expanduser()
+    path = settings.path
+    output = new_run_folder(kept).free_predictions() if path is None else Path(path).expanduser()
     try:
         release = hold(output)
     except BlockingIOError as error:

@@ -91,6 +91,13 @@ def log_folder(words: Sequence[str]) -> Path:
     return Path(str(root)).expanduser() / LOGS
 
 
+def new_run_folder(words: Sequence[str]) -> RunFolder:
+    """Makes a new run's folder under the words' log folder."""
+    root = log_folder(words)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return RunFolder.new(root)
+
+
 def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLoRACLI":
     """The datamodule of a test with its questions read; no weight is loaded.
 
@@ -285,7 +292,7 @@ def write_tested(
     from medqlora.training.tested_sets import log_figures, logged_scores
     from medqlora.utils.versions import versions
 
-    folder = RunFolder.new(log_folder(words)).path
+    folder = new_run_folder(words).path
     info = {"command": shlex.join(["medqlora", *sys.argv[1:]]), "versions": versions()}
     context = Context(dict(facts), {})
     if len(tested) > 1:

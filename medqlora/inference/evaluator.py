@@ -133,7 +133,7 @@ class Evaluator:
         else:
             scored = scores()
             if writes:
-                texts = self._generate(examples, written)
+                texts = [self._text(token_ids) for token_ids in self._generate(examples, written)]
         predictions = [
             _with_text(_scored_prediction(example, result, records[example.id]), text, records[example.id])
             for example, result, text in zip(examples, scored, texts, strict=True)
@@ -159,14 +159,12 @@ class Evaluator:
                 "generated here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
             )
         share = 1 - _SCORING
-        lengths = [len(example.prompt) for example in examples]
-        generated: list[list[int]] = [[] for _ in examples]
-        done = 0
-        for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
-            for index, ids in zip(group, self.generate([examples[index] for index in group]), strict=True):
-                generated[index] = list(ids)
-            done += len(group)
-            watch(share * done)
+        if self.writer is None:
+            generated = self._generate(examples, lambda count: watch(share * count))
+        else:
+            _, generated = self.writer.write(
+                examples, lambda passes: None, on_end=lambda count: watch(share * count)
+            )
         thought = [
             after_rationale(example, ids, self._text)
             for example, ids in zip(examples, generated, strict=True)
@@ -248,15 +246,16 @@ class Evaluator:
             passes=passes,
         )
 
-    def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[str | None]:
-        texts: list[str | None] = [None] * len(examples)
+    def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[list[int]]:
+        """The tokens of each text, by `generate`."""
+        texts: list[list[int]] = [[] for _ in examples]
         assert self.generate is not None
         answered = 0
         lengths = [len(example.prompt) for example in examples]
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
             generated = self.generate([examples[index] for index in group])
             for index, token_ids in zip(group, generated, strict=True):
-                texts[index] = self._text(token_ids)
+                texts[index] = list(token_ids)
             answered += len(group)
             watch(answered)
         return texts

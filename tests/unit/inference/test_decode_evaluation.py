@@ -92,6 +92,19 @@ def test_scores_and_texts_are_those_of_the_models_own_forward(
             assert bare.predictions[0].logprobs != expected.predictions[0].logprobs
 
 
+def test_a_decision_is_scored_after_the_same_rationale(model: Any, backend: Transformers) -> None:
+    """As where an adapter was trained with `data.rationale before`: the rationale is generated first."""
+    examples, records = questions(13)
+    asked = [example._replace(lead=(5, 7)) for example in examples if example.labels]
+    expected = evaluator(model, backend, None).evaluate(asked, records, completions=True)
+    assert len({each.text for each in expected.predictions}) > 6
+    engine = DecodeEngine(FusedDecoder(model, checkpointing="none", cached=2))
+    seen: list[float] = []
+    ours = evaluator(model, backend, engine)
+    assert_same(ours.evaluate(asked, records, completions=True, watch=seen.append), expected)
+    assert seen[-1] == pytest.approx(len(asked))
+
+
 def test_a_prompt_goes_through_the_model_once(
     model: Any, backend: Transformers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
