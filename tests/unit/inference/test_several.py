@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from served import trained_adapter
 
-from medqlora.commands.asking import Asking
+from medqlora.commands.asking import Asking, decoding_of
+from medqlora.config.model import ModelOptions
 from medqlora.inference import Predictor
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.out_of_fold import out_of_fold
@@ -125,6 +127,21 @@ def test_a_combination_is_asked_in_the_place_of_a_member(adapters: Callable[[str
             found.append(predictor.predict(QUESTIONS))
     same(*found)
     assert found[0] != several.predict(folders[0], QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "decoding"),
+    [
+        (ModelOptions(), "auto"),
+        (ModelOptions(engine="native"), "transformers"),
+        (ModelOptions(decoding="transformers"), "transformers"),
+    ],
+)
+def test_what_forces_transformers_in_a_test_does_so_for_several_adapters(
+    options: ModelOptions, decoding: str
+) -> None:
+    built: Any = SimpleNamespace(model=SimpleNamespace(options=options))
+    assert decoding_of(built) == decoding
 
 
 def test_progress_counts_the_answers_of_all_adapters(adapters: Callable[[str], str]) -> None:
