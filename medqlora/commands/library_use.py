@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import Library
+from medqlora.config.model import Decoding
 from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 
@@ -17,8 +18,10 @@ def load_library(
     device: str = "auto",
     generate: bool = True,
     max_new_tokens: int = 96,
+    decoding: Decoding = "auto",
+    micro_batch_tokens: int | None = None,
 ) -> "RoutedPredictor":
-    """Loads a library's base model and adapters.
+    """Loads a library's base model and adapters; arguments as of `SeveralAdapters.load`.
 
     Raises:
         InputError: the library or an adapter is damaged, or can't be loaded.
@@ -35,6 +38,8 @@ def load_library(
         generate=generate,
         max_new_tokens=max_new_tokens,
         option="--library",
+        decoding=decoding,
+        micro_batch_tokens=micro_batch_tokens,
     )
     return RoutedPredictor(several, folders, router)
 

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import torch
@@ -200,7 +199,10 @@ class DecodeEngine:
             batch: packed sequences, each a prompt with something behind it.
             rows: as in `hidden`.
             kept: (number from `reserve`, index of its sequence, index in `rows` of the prompt's last token).
-            adapters: of each sequence, None for the bare base model; without them, the adapter that is active runs all.
+            adapters: of each sequence, as of `Request`; without them, the adapter that is active runs all.
+
+        Raises:
+            ValueError: the model holds no adapter of that name.
         """
         by_id = {row.id: row for row in self._rows}
         chosen = [by_id[number] for number, _, _ in kept]
@@ -208,9 +210,10 @@ class DecodeEngine:
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
         self._passes.stale()
-        routing: AbstractContextManager[None] = nullcontext()
-        if adapters is not None:
-            routing, _ = self._passes.adapters(adapters, (batch.lengths.long(), rows), fresh=True)
+        given = [ACTIVE] * len(batch.lengths) if adapters is None else adapters
+        named = {each: self._named(each) for each in set(given)}
+        names = [named[each] for each in given]
+        routing, _ = self._passes.adapters(names, (batch.lengths.long(), rows), fresh=True)
         with routing:
             hidden = self.decoder.prefill(batch, rows, store)
         if chosen:
@@ -221,12 +224,18 @@ class DecodeEngine:
     # ---- admission -------------------------------------------------------------------------------
 
     def _row(self, request: Request) -> Row:
-        adapter = self._passes.bank.active if request.adapter == ACTIVE else request.adapter
+        adapter = self._named(request.adapter)
+        self._next_id += 1
+        return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
+
+    def _named(self, adapter: str | None) -> str | None:
+        """The adapter that a request means."""
+        if adapter == ACTIVE:
+            return self._passes.bank.active
         if adapter is not None and adapter not in self._passes.bank.known():
             known = ", ".join(self._passes.bank.known()) or "none"
             raise ValueError(f"the model holds no adapter {adapter!r}; it holds: {known}")
-        self._next_id += 1
-        return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
+        return adapter
 
     def _begins(self) -> bool:
         """Whether waiting requests begin now: the first has room, and enough rows are free."""
