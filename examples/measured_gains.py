@@ -46,7 +46,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gain_recipes import Recipe, Row, Settings, comparisons, recipes
+from gain_recipes import comparisons, recipes
+from gain_settings import Recipe, Row, Settings
 
 from medqlora.evaluation.metrics.suite_scores import holm
 from medqlora.evaluation.statistics.aggregation import spread
