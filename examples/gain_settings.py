@@ -34,7 +34,7 @@ class Settings:
     test: int = 400
     labelled: int = 300
     labelled_epochs: int = 12
-    more_labelled: int = 600
+    more_labelled: int = 700
     more_labelled_epochs: int = 8
     artificial: int = 2400
     artificial_epochs: int = 2
