@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gain_recipes import Recipe, Row, Runner
 from gain_runs import FOLDS, Options, cross_validated, done_by, tested
+from gain_settings import Recipe, Row, Runner
 from measured_gains import Job, done, hold_to, keep, run_jobs
 
 from medqlora.evaluation.statistics.aggregation import spread

@@ -47,7 +47,15 @@ def test_every_recipe_is_a_valid_configuration(
     monkeypatch.setattr(gain_recipes, "done_by", instead)
     monkeypatch.setattr(gain_runs, "done_by", instead)
     settings = gain_recipes.Settings(
-        labelled=20, artificial=20, rare=20, rare_dev=20, folded=20, searched=20, dev=10, test=10
+        labelled=20,
+        more_labelled=30,
+        artificial=20,
+        rare=20,
+        rare_dev=20,
+        folded=20,
+        searched=20,
+        dev=10,
+        test=10,
     )
     for number, recipe in enumerate(gain_recipes.recipes(settings)):
         folder = tmp_path / str(number)
@@ -60,6 +68,43 @@ def test_every_recipe_is_a_valid_configuration(
         "out of fold, five folds",  # rows of jobs with other names
         "average of the last three, constant rate",
     }
+
+
+def test_the_control_of_two_stages_has_as_many_steps_and_less_than_an_epoch_more(
+    scripts: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    import gain_runs
+
+    _, gain_recipes = scripts
+
+    def instead(command: str, words: list[str]) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(gain_runs, "done_by", instead)
+    settings = gain_recipes.Settings(labelled=30, more_labelled=50, artificial=90, dev=10, test=10)
+
+    def steps_and_epoch(name: str) -> tuple[int, int]:
+        """Steps by the configuration, and those of an epoch of its target set."""
+        (recipe,) = (one for one in gain_recipes.recipes(settings) if one.name == name)
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(StoppedError):
+            recipe.run(folder, 3)
+        given = json.loads((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        epoch = -(-given["data"]["source"]["init_args"]["train"] // 8)
+        stages = given["data"].get("stages", [{"epochs": given["trainer"]["max_epochs"]}])
+        sizes = {"artificial": -(-90 // 8)}
+        return sum(stage["epochs"] * sizes.get(stage.get("name"), epoch) for stage in stages), epoch
+
+    for target, epoch in (("labelled", 4), ("more labelled", 7)):
+        both, _ = steps_and_epoch(f"artificial, then {target}")
+        control, own_epoch = steps_and_epoch(f"{target} alone, as many steps")
+        alone, _ = steps_and_epoch(f"{target} alone")
+        assert own_epoch == epoch
+        assert both <= control < both + epoch
+        assert both - alone == 24  # two epochs of the artificial set
 
 
 def test_maybe_is_as_rare_in_every_set(scripts: tuple[Any, Any], tmp_path: Path) -> None:
