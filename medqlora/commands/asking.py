@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medqlora.commands.lightning_cli import MedQLoRACLI
     from medqlora.config.model import Decoding
     from medqlora.data.question_set import QuestionSet
-    from medqlora.inference.several import SeveralAdapters
+    from medqlora.inference.several import PassLimits, SeveralAdapters
     from medqlora.records import Encoded, Prediction, Record
 
 
@@ -37,7 +37,7 @@ def load_several(
         max_new_tokens=built.model.options.max_new_tokens,
         option=option,
         decoding=decoding_of(built),
-        micro_batch_tokens=built.datamodule.token_budget,
+        limits=limits_of(built),
     )
 
 
@@ -45,6 +45,14 @@ def decoding_of(built: "MedQLoRACLI") -> "Decoding":
     """What generates, and scores, where adapters are asked: the native engine has transformers for both."""
     options = built.model.options
     return "transformers" if options.engine == "native" else options.decoding
+
+
+def limits_of(built: "MedQLoRACLI") -> "PassLimits":
+    """What goes through the fused engine at once, by the options under `data`."""
+    from medqlora.inference.several import PassLimits
+
+    data = built.datamodule
+    return PassLimits(data.token_budget, data.eval_rows, data.eval_memory)
 
 
 class Asking:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import ROUTER, Library
-from medqlora.commands.asking import decoding_of
+from medqlora.commands.asking import decoding_of, limits_of
 from medqlora.commands.library_use import load_library, one_value
 from medqlora.commands.on_one_base import device_of, kept_words, new_run_folder, option_of
 from medqlora.commands.places import check_places
@@ -25,6 +25,7 @@ from medqlora.utils.locks import hold
 from medqlora.utils.progress import phase
 
 if TYPE_CHECKING:
+    from medqlora.inference.several import PassLimits
     from medqlora.records import Record
 
 #: questions that are answered, and then written, at once
@@ -38,7 +39,7 @@ class _Settings:
     Attributes:
         path: of the answers; None for a file of a new run's folder.
         note: text that every answer ends with.
-        generate, max_new_tokens, device, decoding, micro_batch_tokens: as of `SeveralAdapters.load`.
+        generate, max_new_tokens, device, decoding, limits: as of `SeveralAdapters.load`.
         progress: whether it is shown.
     """
 
@@ -48,7 +49,7 @@ class _Settings:
     max_new_tokens: int
     device: str
     decoding: Decoding
-    micro_batch_tokens: int
+    limits: "PassLimits"
     progress: bool
 
 
@@ -123,7 +124,7 @@ def _questions(words: list[str], library: Library) -> "tuple[list[Record], _Sett
         built.model.options.max_new_tokens,
         device_of(words),
         decoding_of(built),
-        data.token_budget,
+        limits_of(built),
         bool(option_of(built, "progress.refresh_rate")),
     )
 
@@ -154,7 +155,7 @@ def _write(
             generate=settings.generate,
             max_new_tokens=settings.max_new_tokens,
             decoding=settings.decoding,
-            micro_batch_tokens=settings.micro_batch_tokens,
+            limits=settings.limits,
         )
         lines.parent.mkdir(parents=True, exist_ok=True)
         with (

@@ -9,6 +9,7 @@ from medqlora.errors import InputError
 
 if TYPE_CHECKING:
     from medqlora.inference.routed import RoutedPredictor
+    from medqlora.inference.several import PassLimits
 
 
 def load_library(
@@ -19,7 +20,7 @@ def load_library(
     generate: bool = True,
     max_new_tokens: int = 96,
     decoding: Decoding = "auto",
-    micro_batch_tokens: int | None = None,
+    limits: "PassLimits | None" = None,
 ) -> "RoutedPredictor":
     """Loads a library's base model and adapters; arguments as of `SeveralAdapters.load`.
 
@@ -29,7 +30,7 @@ def load_library(
     library = Library.open(folder)
     folders, router = library.folders(), library.router()
     from medqlora.inference.routed import RoutedPredictor
-    from medqlora.inference.several import SeveralAdapters
+    from medqlora.inference.several import PassLimits, SeveralAdapters
 
     several = SeveralAdapters.load(
         list(folders.values()),
@@ -39,7 +40,7 @@ def load_library(
         max_new_tokens=max_new_tokens,
         option="--library",
         decoding=decoding,
-        micro_batch_tokens=micro_batch_tokens,
+        limits=limits or PassLimits(),
     )
     return RoutedPredictor(several, folders, router)
 

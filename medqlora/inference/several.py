@@ -7,7 +7,7 @@ the adapters, PEFT switches them.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from medqlora.config.model import Decoding, EvaluationOptions
@@ -22,6 +22,20 @@ from medqlora.models.backend import Backend
 from medqlora.records import Encoded, Prediction, Record
 
 
+@dataclass(frozen=True)
+class PassLimits:
+    """What goes through the fused engine at once.
+
+    Attributes:
+        micro_batch_tokens: tokens; None for the limit of a prompt.
+        rows, memory: as of `Predictor`.
+    """
+
+    micro_batch_tokens: int | None = None
+    rows: int | None = 16
+    memory: int | None = None
+
+
 class SeveralAdapters:
     """Several adapters on one base model.
 
@@ -29,7 +43,7 @@ class SeveralAdapters:
         predictor: of the first adapter; its engine from `engine_by_name`.
         backend: that loaded the base model.
         first: the record of the first adapter.
-        micro_batch_tokens: tokens that go through the fused engine at once; None for the limit of a prompt.
+        limits: of the fused engine's passes.
 
     Attributes:
         predictor: the first adapter's, by the model's own forward; `asked` gives those to ask.
@@ -38,16 +52,11 @@ class SeveralAdapters:
     """
 
     def __init__(
-        self,
-        predictor: Predictor,
-        backend: Backend,
-        first: Trained,
-        *,
-        micro_batch_tokens: int | None = None,
+        self, predictor: Predictor, backend: Backend, first: Trained, limits: PassLimits = PassLimits()
     ) -> None:
         folder = str(first.adapter)
         self._engine = predictor.engine
-        self._tokens = micro_batch_tokens
+        self._limits = limits
         self.predictor = replace(predictor, engine=None)
         self.backend = backend
         self.trained: dict[str, Trained] = {folder: first}
@@ -65,7 +74,7 @@ class SeveralAdapters:
         max_new_tokens: int = 96,
         option: str = "--model.adapter",
         decoding: Decoding = "auto",
-        micro_batch_tokens: int | None = None,
+        limits: PassLimits = PassLimits(),
     ) -> "SeveralAdapters":
         """Loads the base model of the first adapter, and all adapters on it.
 
@@ -76,7 +85,7 @@ class SeveralAdapters:
             generate, max_new_tokens: whether texts are generated, and their limit.
             option: what named the adapters, for messages.
             decoding: "transformers" scores by the model's own forward too.
-            micro_batch_tokens: as of the constructor.
+            limits: of the fused engine's passes.
 
         Raises:
             InputError: one can't be loaded, or belongs to another base model.
@@ -95,7 +104,7 @@ class SeveralAdapters:
             make_engine=partial(engine_by_name, decoding=decoding),
         )
         backend = build_backend(first, base=base, backend=None, device=target)
-        several = cls(predictor, backend, first, micro_batch_tokens=micro_batch_tokens)
+        several = cls(predictor, backend, first, limits)
         for folder in folders[1:]:
             several.add(folder, option)
         return several
@@ -143,9 +152,17 @@ class SeveralAdapters:
         """`asked`, without switching."""
         from medqlora.data import lookup
 
-        engine = self.engine
-        tokens = None if engine is None else self._tokens
-        predictor = replace(self.predictor, engine=engine, adapter=adapter, micro_batch_tokens=tokens)
+        predictor = self.predictor
+        if self.engine is not None:
+            limits = self._limits
+            predictor = replace(
+                predictor,
+                engine=self.engine,
+                adapter=adapter,
+                micro_batch_tokens=limits.micro_batch_tokens,
+                rows=limits.rows,
+                memory=limits.memory,
+            )
         if folder is None:
             return replace(predictor, calibration=None)
         trained = self.trained[folder]

@@ -23,7 +23,7 @@ from random_adapter import write
 
 from medqlora.config.model import EvaluationOptions
 from medqlora.data import PubMedQA
-from medqlora.inference.several import SeveralAdapters
+from medqlora.inference.several import PassLimits, SeveralAdapters
 from medqlora.records import Prediction, Record
 
 NEW, TOKENS = 16, 4096
@@ -62,7 +62,7 @@ def main(base: Path, file: str, count: int, written: int) -> int:
         folders = [str(Path(root, str(seed))) for seed in range(3)]
         for seed, folder in enumerate(folders):
             write(Path(folder), base, seed)
-        engine = SeveralAdapters.load(folders[:2], micro_batch_tokens=TOKENS)
+        engine = SeveralAdapters.load(folders[:2], limits=PassLimits(TOKENS))
         engine.add(folders[2])
         if engine.engine is None:
             print("the engine does not run here", flush=True)

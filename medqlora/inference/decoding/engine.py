@@ -210,9 +210,9 @@ class DecodeEngine:
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
         self._passes.stale()
+        active = self._passes.bank.active
         given = [ACTIVE] * len(batch.lengths) if adapters is None else adapters
-        named = {each: self._named(each) for each in set(given)}
-        names = [named[each] for each in given]
+        names = [active if each == ACTIVE else each for each in given]
         routing, _ = self._passes.adapters(names, (batch.lengths.long(), rows), fresh=True)
         with routing:
             hidden = self.decoder.prefill(batch, rows, store)
@@ -224,18 +224,12 @@ class DecodeEngine:
     # ---- admission -------------------------------------------------------------------------------
 
     def _row(self, request: Request) -> Row:
-        adapter = self._named(request.adapter)
-        self._next_id += 1
-        return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
-
-    def _named(self, adapter: str | None) -> str | None:
-        """The adapter that a request means."""
-        if adapter == ACTIVE:
-            return self._passes.bank.active
+        adapter = self._passes.bank.active if request.adapter == ACTIVE else request.adapter
         if adapter is not None and adapter not in self._passes.bank.known():
             known = ", ".join(self._passes.bank.known()) or "none"
             raise ValueError(f"the model holds no adapter {adapter!r}; it holds: {known}")
-        return adapter
+        self._next_id += 1
+        return Row(self._next_id - 1, request, adapter, Chooser(request.sampling))
 
     def _begins(self) -> bool:
         """Whether waiting requests begin now: the first has room, and enough rows are free."""

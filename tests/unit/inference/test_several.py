@@ -14,7 +14,7 @@ from medqlora.config.model import ModelOptions
 from medqlora.inference import Predictor
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.out_of_fold import out_of_fold
-from medqlora.inference.several import SeveralAdapters, mean_log_probabilities
+from medqlora.inference.several import PassLimits, SeveralAdapters, mean_log_probabilities
 from medqlora.models.adapters.combination import combine
 from medqlora.records import Encoded, Prediction, Record
 from medqlora.utils.progress import Bar
@@ -86,7 +86,7 @@ def test_each_adapter_answers_as_peft_runs_it_alone_whatever_was_asked_before(
     """Back and forth, with the bare base model between, and with an adapter that is loaded later on other layers."""
     names = ("small", "wide", "late")
     assert len({str([one.logprobs for one in alone(name)]) for name in (*names, None)}) == 4
-    several = load(adapters("small"), adapters("wide"), micro_batch_tokens=100)
+    several = load(adapters("small"), adapters("wide"), limits=PassLimits(100))
     assert several.engine is not None
     assert why_not(several.engine) is None
     for name in ("wide", "small", None, "wide", "late", "small", None, "late", "wide"):
@@ -95,7 +95,7 @@ def test_each_adapter_answers_as_peft_runs_it_alone_whatever_was_asked_before(
         found = several.predict(None if name is None else adapters(name), QUESTIONS)
         same(found, alone(name))
     assert several.engine is not None
-    others = load(*map(adapters, reversed(names)), micro_batch_tokens=100)
+    others = load(*map(adapters, reversed(names)), limits=PassLimits(100))
     for name in (*names, None):  # none of them is special for having been the first
         folder = None if name is None else adapters(name)
         assert several.predict(folder, QUESTIONS) == others.predict(folder, QUESTIONS)
@@ -152,7 +152,7 @@ def test_progress_counts_the_answers_of_all_adapters(adapters: Callable[[str], s
             super().update(done, note, share=share)
             seen.append(done)
 
-    ask = Asking(load(adapters("small"), adapters("wide"), micro_batch_tokens=60), Seen("", 12, shown=False))
+    ask = Asking(load(adapters("small"), adapters("wide"), limits=PassLimits(60)), Seen("", 12, shown=False))
     for folder in (adapters("small"), None, adapters("wide")):
         ask(folder, QUESTIONS)
     assert seen == sorted(seen)
