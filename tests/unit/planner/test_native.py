@@ -87,7 +87,7 @@ def test_a_pass_has_the_planned_bytes(
     ],
 )
 def test_a_fit_counts_the_attention_that_its_base_gets(attention: Any, capped: bool, expected: str) -> None:
-    shape = Shape(26, 2304, 8, 4, 256, 9216, 256000, tied=True, norms=4, caps_attention=capped)
+    shape = Shape(26, 2304, 8, 4, 256, 9216, 2000, tied=True, norms=4, caps_attention=capped)
     backend = Transformers("base", attention=attention)
     options = FitOptions(backend, LoRA(), ModelOptions(generate=True), DataOptions(), "adamw_8bit", 2048)
     plans = {
