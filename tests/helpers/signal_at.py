@@ -1,4 +1,4 @@
-"""Callbacks for runs of several processes: something befalls one of them at a chosen place."""
+"""Callbacks: something befalls a process at a chosen place."""
 
 import atexit
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.callbacks import checkpoint_io
+from medqlora.callbacks import checkpoint_io, saver_of
 from medqlora.distributed import processes
 from medqlora.fused import FusedDecoder
 
@@ -30,6 +30,22 @@ class SignalAt(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
             os.kill(os.getpid(), self.signal)
+
+
+class KilledIn(Callback):
+    """Kills its process in the middle of the step after `step`, once all checkpoints before it are on the disk.
+
+    Only in the run folder that the environment's `KILLED_IN` names: a run that goes on has the same options.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(str(trainer.log_dir)).name
+        if trainer.global_step == self.step and folder == os.environ.get("KILLED_IN"):
+            saver_of(trainer).settle(trainer)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FailsAlone(Callback):
