@@ -40,14 +40,11 @@ def renew_router(library: Library, questions: str | None = None) -> list[str]:
         trained.router.save(file)
         found = trained.router.calibration
         risk = (
-            f"{found.wrong} of {found.answered} assignments wrong"
+            f"{found.wrong} of {found.answered} assignments wrong from a confidence of {found.threshold:.0%} on"
             if found.answered
-            else "no confidence is enough"
+            else f"no confidence is enough, and every question goes to {library.general}"
         )
-        lines.append(
-            f"Routing: trained on {len(records)} questions; out of fold {risk} from a confidence of "
-            f"{min(found.threshold, 1.0):.2f} on"
-        )
+        lines.append(f"Routing: trained on {len(records)} questions; out of fold {risk}")
     return [*lines, *(f"Note: {remark}" for remark in trained.remarks)]
 
 

@@ -5,7 +5,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import SupportsFloat, cast
+from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,6 +20,7 @@ from medqlora.artifacts.validated import LOWER_IS_BETTER, default_monitor
 from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents, export_record
 from medqlora.callbacks.attached import qlora_module, run_folder
 from medqlora.callbacks.checkpoint_io import Behind, PendingWrites
+from medqlora.callbacks.kept_checkpoints import restored
 from medqlora.compat.lightning import fast_dev_run, validation_or_epoch_end_follows
 from medqlora.compat.lightning_callbacks import (
     last_batch_of_epoch,
@@ -101,6 +102,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._before: dict[str, object] = {}
         self._undone = False
         self._stage = "fit"
+        #: whether the run goes on without the file of its best checkpoint
+        self._lacks_best = False
 
     # ---- the start -------------------------------------------------------------------------------
 
@@ -158,30 +161,16 @@ class AdapterCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "losses": dict(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Takes over the best checkpoints, as files of this run's folder, which may have been moved.
-
-        A path in a checkpoint is not followed out of the folder: its file would be removed one day.
-        """
+        """Takes over the best checkpoints that are in this run's folder."""
         if self._stage != "fit":  # `test --ckpt_path` keeps no checkpoints of its own
             return
-        folder = Path(str(self.dirpath))
-
-        def here(path: object) -> str:
-            inside = folder / Path(str(path)).name
-            return str(inside) if path and inside.is_file() else ""
-
-        def kept(key: str) -> dict[str, object]:
-            values = cast("dict[str, object]", state_dict.get(key, {}))
-            return {here(path): value for path, value in values.items() if here(path)}
-
-        losses = kept("losses").items()
-        self._losses = {path: float(loss) for path, loss in losses if isinstance(loss, SupportsFloat)}
-        names = ("best_model_path", "kth_best_model_path", "last_model_path")
-        paths = {name: here(state_dict.get(name, "")) for name in names}
-        state = {**state_dict, **paths, "best_k_models": kept("best_k_models"), "dirpath": self.dirpath}
-        if not paths["best_model_path"]:
-            state["best_model_score"] = None
-        super().load_state_dict(state)
+        state, self._losses, missing = restored(state_dict, Path(str(self.dirpath)))
+        super().load_state_dict({**state, "dirpath": self.dirpath})
+        if missing is not None:
+            self._lacks_best = True
+            say(
+                f"{missing}, the best checkpoint so far, is not there: the next validation's is the best so far"
+            )
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]
@@ -208,7 +197,6 @@ class AdapterCheckpoint(ModelCheckpoint):
         # Lightning's own `every_n_train_steps` would rank these steps by the score of an older validation
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and not self.epoch_or_validation_is_next(trainer):
-            self._pending.settle()
             self.save_newest(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -227,7 +215,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         with self._saving_best(trainer):
             super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.save_newest(trainer)
+            self.save_newest(trainer, behind=self._best_save)
             self._export_if_new(trainer, pl_module, self.best_model_path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,6 +235,10 @@ class AdapterCheckpoint(ModelCheckpoint):
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exports the best adapter, unless that is done."""
         self.settle(trainer)
+        adapter = run_folder(trainer).adapter
+        if self._lacks_best and not self.best_model_path and adapter.is_dir():
+            self.adapter_folder = adapter  # of the best checkpoint that was there, or of one before it
+            return
         # a run that ends before its first validation has no best checkpoint: the newest weights are exported
         self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
         self._pending.settle()
@@ -319,14 +311,18 @@ class AdapterCheckpoint(ModelCheckpoint):
             say(f"What was to be written last is not on the disk: {type(error).__name__}: {error}")
         return self._newest_step
 
-    def save_newest(self, trainer: Trainer) -> None:
+    def save_newest(self, trainer: Trainer, behind: Behind | None = None) -> None:
         """Saves `last.ckpt`, unless it is of this step already, and on the same side of its validation.
 
         With this project's `CheckpointFiles` it is written while the run goes on; `newest_step` waits for it.
+        `behind` is the save of the best checkpoint that this state names: where that fails, `last.ckpt` stays as it is.
+        Without it all earlier writes are waited for, so that the state names no best checkpoint that failed.
         """
         position = (step := trainer.global_step, self._validating)
         if fast_dev_run(trainer) or self._newest == position:
             return
+        if behind is None:
+            self._pending.settle()
         path = Path(str(self.dirpath)) / LAST_CHECKPOINT
 
         def written() -> None:
@@ -336,10 +332,13 @@ class AdapterCheckpoint(ModelCheckpoint):
             if self._newest == position:  # no later one has been saved since
                 self._newest = None
             self.last_model_path = str(path) if path.is_file() else ""
-            self._report_full(error)
+            if behind is None or error is not behind.error:  # which is reported
+                self._report_full(error)
 
         self._newest, self.last_model_path = position, str(path)
-        with self._pending.saving(trainer, written, failed):
+        with self._pending.saving(trainer, written, failed) as group:
+            if group is not None and behind is not None:
+                group.add(behind.wait)
             trainer.save_checkpoint(path)
 
     def _report_full(self, error: OSError) -> None:
@@ -376,7 +375,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         before = self._exported, self.adapter_folder
         state = None if save is None else save.saved.get(Path(best))
         saved = read_checkpoint(Path(best)) if state is None else cast(SavedCheckpoint, state)
-        contents = adapter_contents(trainer, module, module.data, saved, ChosenBy(self.monitor, value))
+        chosen_by = ChosenBy(self.monitor if self.best_model_path else None, value)
+        contents = adapter_contents(trainer, module, module.data, saved, chosen_by)
 
         def write() -> None:
             if save is not None:

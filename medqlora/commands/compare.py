@@ -126,6 +126,11 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
         if not one.answers
     ]
     tested = [one for one in runs if one.answers]
+    same = next((one for one in tested[1:] if one.tested == tested[0].tested), None)
+    if same is not None:  # a fit and the test of its adapter
+        notes.append(
+            f"{same.name} and {tested[0].name} have one test, {same.tested}: it is compared with itself."
+        )
     if len(tested) < 2:
         return [], notes
     shared = [ident for ident in tested[0].answers if all(ident in one.answers for one in tested)]

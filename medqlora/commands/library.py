@@ -179,12 +179,18 @@ def _list(words: list[str]) -> int:
 def _show(words: list[str]) -> int:
     parser = _with_library("show", "Shows everything that is known of an adapter of a library.")
     parser.add_argument("name", metavar="NAME", help="its name in the library")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON, with every figure")
     options = parser.parse_args(words)
     library = _opened(options.library)
     entry = _named(library, options.name)
-    for key, value in _plain(library, entry).items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-        print(f"{key:<16}{printable_line(shown)}")
+    plain = _plain(library, entry)
+    if options.json:
+        print(json.dumps(plain, ensure_ascii=False))
+        return 0
+    from medqlora.commands.library_words import shown_entry
+
+    for key, text in shown_entry(plain).items():
+        print(f"{key:<16}{printable_line(text)}")
     return 0
 
 

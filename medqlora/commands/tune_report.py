@@ -48,7 +48,8 @@ def best_yaml(search: Search, best: FrozenTrial) -> str:
         part[last] = value
     return (
         f"# The best of {search.trials} trials of `medqlora tune`: {search.metric} {best.value:.4f} (trial "
-        f"{best.number}).\n#   {search.next_fit()}\n{yaml.safe_dump(nested)}"
+        f"{best.number}).\n#   {search.next_fit()}\n# checkpoint.monitor is the search's --metric: the fit keeps "
+        f"its best checkpoint by the score that chose these options.\n{yaml.safe_dump(nested)}"
     )
 
 

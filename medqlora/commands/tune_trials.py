@@ -56,7 +56,7 @@ class TrialRun(Run):
     """A fit that tells its validations to a trial."""
 
     def __init__(self, words: list[str], reported: Reported) -> None:
-        super().__init__(words)
+        super().__init__(words, "tune")  # a trial says nothing of a next step: the search does
         self._reported = reported
 
     def start(self) -> None:

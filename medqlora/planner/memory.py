@@ -1,9 +1,9 @@
 """Bytes by part and phase, as torch counts allocated memory: without the CUDA context of about half a GiB.
 
-On a CPU they are those of the process (`planner.host`). Of a native engine's mask on a GPU the same tensor is counted,
-which was not measured there.
-The load phase is exact. Training with the fused engine counts its saved tensors (`medqlora.fused`). Its transient
-part, and the native engines' activations, are fitted to peaks on an H200 (torch 2.11, Llama-3-8B's shape).
+On a CPU they are those of the process (`planner.host`).
+The load phase is exact. Training counts the saved tensors of the fused engine (`medqlora.fused`), and of transformers'
+layers (`planner.native`). The fused engine's transient part, and Unsloth's activations, are fitted to peaks on an H200
+(torch 2.11, Llama-3-8B's shape).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from medqlora.fused.head import PIECE_LOGITS
 from medqlora.fused.layer import WEIGHT_GROUPS
 from medqlora.models.host_weights import PIECE_VALUES
 from medqlora.models.lora import SEVEN_PROJECTIONS
-from medqlora.planner import host
+from medqlora.planner import host, native
 from medqlora.planner.generation import Generation, decoding_parts
 from medqlora.planner.shape import Shape
 
@@ -28,14 +28,14 @@ GIB = 2**30
 _BLOCK, _NESTED_BLOCK, _STATE_BLOCK = 64, 256, 256
 #: bitsandbytes keeps the optimizer state of smaller tensors in 32 bits
 _LEAST_8BIT = 4096
-#: activations of a native engine relative to the fused one's: fitted to Unsloth without checkpointing
-_NATIVE_FACTOR = 1.31
+#: activations of Unsloth relative to the fused engine's: fitted without checkpointing
+_UNSLOTH_FACTOR = 1.31
 #: workspaces of the capturing stream, and what a shared pool leaves unused: measured on an H200
 GRAPHS_BYTES = 100 * 2**20
 #: memory of the graphs themselves, which torch does not count: about 10 MiB a size of micro-batches
 GRAPHS_OUTSIDE_BYTES = 256 * 2**20
-#: layers' worth of activations that a native engine holds while it recomputes one
-_NATIVE_TRANSIENT = 1.8
+#: layers' worth of activations that Unsloth holds while it recomputes one
+_UNSLOTH_TRANSIENT = 1.8
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Setting:
         device: cuda counts what torch allocates; cpu the memory of the process.
         process: bytes of the process before the base model is loaded; of a cpu.
         stored_width: bytes per weight in the base model's files; of a cpu.
-        masked: whether each layer of a native engine makes an attention mask of its own (transformers' sdpa; Unsloth's
-            attention needs none).
+        attention: of a native engine: transformers' sdpa (each layer makes a mask of its own), eager (each layer keeps
+            its scores) or flash; or Unsloth's layers.
         shares: number of GPUs over which the layers' quantized weights are sharded; 1 for no sharding.
         tokens: of the largest micro-batch in training.
         loss_rows: completion tokens in it.
@@ -86,7 +86,7 @@ class Setting:
     device: Literal["cuda", "cpu"] = "cuda"
     process: int = 0
     stored_width: int = 2
-    masked: bool = False
+    attention: Literal["sdpa", "eager", "flash", "unsloth"] = "unsloth"
     decodes: bool = False
     shares: int = 1
     tokens: int = 2048
@@ -142,6 +142,8 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     }
     if setting.device == "cpu" and setting.engine == "native":
         return _host_plan(shape, setting, base, kept)
+    if setting.engine == "native" and setting.attention != "unsloth":
+        return _native_plan(shape, setting, base, kept)
     trained = setting
     if setting.graphs:
         tokens = padded_tokens(setting.tokens)
@@ -149,7 +151,7 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     activations = activation_bytes(shape, trained)
     # the head runs before the layers' backward, with all activations but without the workspace
     logits = max(0, _logits_bytes(shape, trained) - workspace["dequantized group"])
-    score = setting.score_tokens * _forward_bytes(shape, setting)
+    score = setting.score_tokens * native.forward_bytes(shape, setting)
     phases = {
         "load": {**base, "gathered layers": layer} if setting.shares > 1 else base,
         "fit": {**kept, "activations": activations, "logits": logits},
@@ -166,6 +168,31 @@ def plan(shape: Shape, setting: Setting) -> Plan:
     return Plan(phases)
 
 
+def _native_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[str, int]) -> Plan:
+    """The phases of transformers' layers on a GPU."""
+    recomputed = min(recomputed_layers(shape, setting), shape.layers)
+    activations = native.kept_bytes(shape, setting, recomputed)
+    backward = native.backward_bytes(shape, setting, recomputed)
+    if setting.width < 4:  # autocast's copies of A and B, which the backward of complete layers reads
+        activations += base["adapters"] // 2 * (shape.layers - recomputed) // shape.layers
+    # the head runs before the layers' backward, without the workspace
+    beside = backward + kept["dequantized group"]
+    phases = {
+        "load": base,
+        "fit": {
+            **kept,
+            "activations": activations + backward,
+            "logits": max(0, native.training_logits(shape, setting) - beside),
+        },
+        "validate": {**kept, "activations": native.scoring_bytes(shape, setting)},
+    }
+    if setting.shares > 1:
+        phases["load"] = {**base, "gathered layers": kept["gathered layers"] // min(2, shape.layers)}
+    if setting.rows:
+        phases["generate"] = {**kept, **_generation_parts(shape, setting)}
+    return Plan(phases)
+
+
 def _host_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[str, int]) -> Plan:
     """The phases of a native engine on a CPU, with the memory of the process itself."""
     process = {"libraries": setting.process}
@@ -175,7 +202,7 @@ def _host_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[
     phases = {
         "load": {**process, **base, "files": host.stored_bytes(shape, setting)},
         "fit": {**process, **kept, "activations": host.native_activations(shape, setting, recomputed)},
-        "validate": {**process, **kept, "activations": host.scoring_bytes(shape, setting)},
+        "validate": {**process, **kept, "activations": native.scoring_bytes(shape, setting)},
     }
     if setting.rows:
         phases["generate"] = {**process, **kept, **_generation_parts(shape, setting)}
@@ -192,13 +219,14 @@ def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
                 cache=setting.cache_tokens,
                 prefill=max(setting.score_tokens, setting.prompt_tokens // setting.rows),
                 token=token,
-                forward=_forward_bytes(shape, setting),
+                forward=native.forward_bytes(shape, setting),
                 logits=shape.vocabulary * (setting.width + 4),
                 on_gpu=setting.device == "cuda",
             )
         )
+    scores = setting.rows * native.forward_scores(shape, setting, setting.prompt_tokens // setting.rows)
     return {
-        "activations": setting.prompt_tokens * _forward_bytes(shape, setting),
+        "activations": setting.prompt_tokens * native.forward_bytes(shape, setting) + scores,
         "keys and values": 2 * token * tokens,  # growing copies the cache: twice
         "logits": setting.rows * shape.vocabulary * (setting.width + 4),
     }
@@ -264,10 +292,11 @@ def cached_bytes(shape: Shape, setting: Setting) -> int:
 
 
 def workspace_bytes(shape: Shape, setting: Setting) -> int:
-    """The largest weight group, dequantized."""
+    """The largest weight group, dequantized; of transformers' layers the largest weight."""
     if setting.quantization == "none" or (setting.engine == "fused" and setting.cached >= shape.layers):
         return 0
-    return setting.width * max(sum(_size(shape, name) for name in group) for group in WEIGHT_GROUPS)
+    groups = WEIGHT_GROUPS if setting.attention == "unsloth" else [(name,) for name in SEVEN_PROJECTIONS]
+    return setting.width * max(sum(_size(shape, name) for name in group) for group in groups)
 
 
 def layer_bytes(shape: Shape, setting: Setting) -> int:
@@ -287,18 +316,15 @@ def layer_bytes(shape: Shape, setting: Setting) -> int:
 
 
 def activation_bytes(shape: Shape, setting: Setting) -> int:
-    """Activations of the largest micro-batch, when its backward starts."""
+    """Activations of the largest micro-batch of the fused engine or of Unsloth, when its backward starts."""
     layer, token = layer_bytes(shape, setting), shape.hidden * setting.width
     recomputed = recomputed_layers(shape, setting)
     saved_input = 0 if setting.checkpointing == "offload" else token
     if setting.engine == "native":
-        layer = round(layer * _NATIVE_FACTOR)
+        layer = round(layer * _UNSLOTH_FACTOR)
         recomputed = min(recomputed, shape.layers)
-        transient = round(layer * _NATIVE_TRANSIENT) if recomputed else 0
-        masks = host.mask_bytes(setting) * (shape.layers - recomputed + bool(recomputed))
-        return masks + setting.tokens * (
-            (shape.layers - recomputed) * layer + recomputed * saved_input + transient
-        )
+        transient = round(layer * _UNSLOTH_TRANSIENT) if recomputed else 0
+        return setting.tokens * ((shape.layers - recomputed) * layer + recomputed * saved_input + transient)
     recomputed = min(recomputed, shape.layers - 1)
     # after its keys and values, the last layer runs only at the rows that carry loss
     last = token + 2 * shape.kv_heads * shape.head_dim * setting.width
@@ -322,11 +348,6 @@ def _up(count: int, multiple: int) -> int:
 def _size(shape: Shape, name: str) -> int:
     out, into = shape.linears[name]
     return out * into
-
-
-def _forward_bytes(shape: Shape, setting: Setting) -> int:
-    """Bytes per token of a pass without gradients: gate, up, their product and a few hidden rows."""
-    return setting.width * (3 * shape.intermediate + 4 * shape.hidden)
 
 
 def _logits_bytes(shape: Shape, setting: Setting) -> int:

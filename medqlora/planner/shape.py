@@ -11,6 +11,9 @@ from medqlora.models.lora import SEVEN_PROJECTIONS
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+#: model types with a norm before and after both the attention and the MLP
+_FOUR_NORMS = ("gemma2", "gemma3_text", "glm4")
+
 
 def weights_of_layers(config: "PretrainedConfig") -> int:
     """Weights of the decoder layers' linear modules; of a model that is no Llama-like decoder, an estimate."""
@@ -31,6 +34,8 @@ class Shape:
         qkv_bias: q, k and v have biases (Qwen2).
         qk_norm: q and k have head norms (Qwen3).
         vision: weights of a vision tower and its projector, in 16 bits; 0 for a text model.
+        norms: of hidden rows, per layer.
+        caps_attention, caps_logits: the attention's scores and the head's logits go through a scaled tanh (Gemma 2).
     """
 
     layers: int
@@ -44,6 +49,9 @@ class Shape:
     qkv_bias: bool = False
     qk_norm: bool = False
     vision: int = 0
+    norms: int = 2
+    caps_attention: bool = False
+    caps_logits: bool = False
 
     @classmethod
     def of(cls, config: "PretrainedConfig") -> "Shape":
@@ -80,6 +88,9 @@ class Shape:
             tied=bool(config.tie_word_embeddings),
             qkv_bias=family.qkv_bias or bool(getattr(config, "attention_bias", False)),
             qk_norm=family.head_norms,
+            norms=4 if config.model_type in _FOUR_NORMS else 2,
+            caps_attention=bool(getattr(config, "attn_logit_softcapping", None)),
+            caps_logits=bool(getattr(config, "final_logit_softcapping", None)),
         )
 
     @property
@@ -107,7 +118,7 @@ class Shape:
     @property
     def small_parameters(self) -> int:
         """Norms and biases."""
-        per_layer = 2 * self.hidden
+        per_layer = self.norms * self.hidden
         if self.qkv_bias:
             per_layer += (self.heads + 2 * self.kv_heads) * self.head_dim
         if self.qk_norm:

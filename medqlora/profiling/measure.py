@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -263,9 +264,12 @@ def _planned_gib(
         loss_rows=rows,
     )
     try:
-        return plan(Shape.of(config), setting).total("fit") / GIB
+        shape = Shape.of(config)
     except AttributeError:
         return None
+    if case.trainer == "native":
+        setting = replace(setting, attention="eager" if shape.caps_attention else "sdpa")
+    return plan(shape, setting).total("fit") / GIB
 
 
 def _flops(flops: StepFlops, batch: StepBatch) -> float:

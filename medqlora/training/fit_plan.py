@@ -94,7 +94,7 @@ class FitOptions:
         """Whether training steps can run as CUDA graphs: on a GPU, with the head and gradients that stay in place."""
         return self.device == "cuda" and self.optimizer in FLAT_OPTIMIZERS and self.model.head == "device"
 
-    def setting(self, *, fused: bool, width: int, cached_layers: int, shards: int) -> Setting:
+    def setting(self, shape: Shape, *, fused: bool, width: int, shards: int) -> Setting:
         """The planner's setting, before anything is chosen by memory."""
         backend, model = self.backend, self.model
         native = getattr(backend, "gradient_checkpointing", False)
@@ -115,16 +115,28 @@ class FitOptions:
             checkpointing=cast(Literal["none", "full", "offload"], checkpointing),
             embedding=model.embedding,
             head=model.head,
-            cached=cached_layers if fused and model.weights == "cached" else 0,
+            cached=shape.layers if fused and model.weights == "cached" else 0,
             new_tokens=model.max_new_tokens,
             shares=shards,
             device=self.device,
             process=self.process,
             stored_width=self.stored_width,
-            # Unsloth's attention takes the lengths of the examples instead
             decodes=shards == 1 and self._decodes(fused=fused, width=width),
-            masked=not fused and native != "unsloth" and type(backend).__name__ != "Unsloth",
+            attention="unsloth" if fused else self._attention(shape),
         )
+
+    def _attention(self, shape: Shape) -> Literal["sdpa", "eager", "flash", "unsloth"]:
+        """The native engine's attention; `models.Transformers` chooses "auto" in the same way."""
+        backend = self.backend
+        if (
+            getattr(backend, "gradient_checkpointing", False) == "unsloth"
+            or type(backend).__name__ == "Unsloth"
+        ):
+            return "unsloth"
+        given = getattr(backend, "attention", "auto")
+        if given == "eager" or (given == "auto" and shape.caps_attention):
+            return "eager"
+        return "flash" if given == "flash_attention_2" else "sdpa"
 
     def _decodes(self, *, fused: bool, width: int) -> bool:
         """Whether the decode engine runs the evaluations; `training.engine_choice` decides in the same way."""
@@ -169,7 +181,7 @@ def plan_fit(
         questions: tokens of the prompt of each validation question; none for those of the examples.
     """
     model, data = options.model, options.data
-    setting = options.setting(fused=fused, width=width, cached_layers=shape.layers, shards=shards)
+    setting = options.setting(shape, fused=fused, width=width, shards=shards)
     rows = None if data.eval_batch_size == "auto" else data.eval_batch_size
     # on a GPU the cache takes what the rest leaves, and a text at least
     limit = data.eval_memory

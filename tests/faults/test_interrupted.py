@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import options
-from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome, wait
+from interruptions import EXTRA, manifest_step, outcome, run_folder, same, started, straight_outcome
 
 from medqlora import cli
 from medqlora.utils.interrupts import Interrupted
@@ -17,19 +17,13 @@ from medqlora.utils.interrupts import Interrupted
 pytestmark = pytest.mark.slow
 
 
-def interrupted(words: list[str], folder: Path, number: signal.Signals, step: int) -> tuple[int, str]:
-    """Sends the signal once the checkpoint of `step` or a later one stands; exit code and last line."""
-    process = started(words, folder)
-
-    def reached() -> bool:
-        try:
-            return manifest_step(run_folder(folder)) >= step
-        except ValueError:  # no run's folder yet
-            return False
-
-    assert wait(process, reached), (folder / "log.txt").read_text()
-    process.send_signal(number)
-    code = process.wait(timeout=60)
+def interrupted(
+    words: list[str], folder: Path, number: signal.Signals, step: int, *, validating: bool = False
+) -> tuple[int, str]:
+    """Sends the signal in the step after `step`, or in the validation after it; exit code and last line."""
+    at = ["--trainer.callbacks=signal_at.SignalAt", f"--trainer.callbacks.name={number.name}"]
+    at += [f"--trainer.callbacks.step={step}", f"--trainer.callbacks.validating={validating}"]
+    code = started([*words, *at], folder).wait(timeout=240)
     return code, (folder / "log.txt").read_text().strip().splitlines()[-1]
 
 
@@ -52,14 +46,15 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_resumed_one_ends_as_if_
     tiny_bases: dict[str, Path], tmp_path: Path, number: signal.Signals, code: int, step: int
 ) -> None:
     words = [*options(tiny_bases["llama"], tmp_path), *EXTRA]
-    found, line = interrupted(words, tmp_path, number, step)
+    validating = step == 6
+    found, line = interrupted(words, tmp_path, number, step, validating=validating)
     run = run_folder(tmp_path)
     assert found == code, line
     assert line.startswith(
         f"medqlora: ended by {number.name} with the checkpoint of step {manifest_step(run)}"
     )
     assert line.endswith("--ckpt_path last`")
-    assert manifest_step(run) >= step
+    assert manifest_step(run) == (step if validating else step + 1)
     record = json.loads((run / "run.json").read_text())
     assert (record["state"], record["error"]) == ("interrupted", None)
     assert started([*words, "--ckpt_path", "last"], tmp_path).wait() == 0
@@ -85,7 +80,7 @@ while True:
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "received\n"  # the step goes on
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143  # the loop itself has no end
+    assert process.wait(timeout=240) == 143  # the loop itself has no end
     process.stdout.close()
 
 

@@ -1,12 +1,13 @@
 """A training in stages that is killed in each of them ends as one that never was."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 from harness import options, run, write_rows
 from harness import questions as rows
-from interruptions import manifest_step, outcome, run_folder, same, started, wait
+from interruptions import manifest_step, outcome, run_folder, same, started
 
 #: 3 epochs of 3 steps, then 2 of 6
 STEPS, FIRST = 21, 9
@@ -53,21 +54,12 @@ def test_a_run_killed_in_each_stage_ends_with_the_same_bytes(
     assert max(rates[FIRST:]) == pytest.approx(5e-3)
     assert [step for step, _ in expected["curve"]["stages/1_extra/accuracy"]] == [FIRST - 1]
     given, resume = words(tiny_bases["llama"], killed), list[str]()
-    for reached in (2, FIRST + 2):  # a step of the first stage, one of the second
-        process = started([*given, *resume], killed)
-        assert wait(process, lambda at=reached: _step(killed) >= at), (killed / "log.txt").read_text()  # type: ignore[misc]
-        process.kill()
-        process.wait()
-        assert _step(killed) < STEPS
+    for reached in (5, FIRST + 2):  # a step of the first stage, one of the second
+        at = ["--trainer.callbacks=signal_at.KilledIn", f"--trainer.callbacks.step={reached}"]
+        process = started([*given, *resume, *at, "--trainer.callbacks.anywhere=true"], killed)
+        assert process.wait() == -signal.SIGKILL, (killed / "log.txt").read_text()
+        assert manifest_step(run_folder(killed)) == reached - reached % 2
         resume = ["--ckpt_path=last"]
     run("fit", [*given, *resume])
     found = outcome(killed)
     assert [key for key in expected if not same(found[key], expected[key])] == []
-
-
-def _step(folder: Path) -> int:
-    try:
-        run = run_folder(folder)
-        return manifest_step(run) if (run / "checkpoints" / "last.ckpt").is_file() else -1
-    except ValueError:  # no run yet
-        return -1

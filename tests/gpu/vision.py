@@ -180,7 +180,7 @@ def planned(made: Any, batch: list[Any], budget: int, checkpointing: bool) -> fl
     shape = replace(Shape.of(made.config()), vision=made.vision_parameters())
     longest = max(budget, max(len(one.prompt) + len(one.completion) for one in batch))
     setting = Setting(engine="native", checkpointing="full" if checkpointing else "none", tokens=longest,
-                      loss_rows=sum(len(one.completion) for one in batch), masked=True)  # fmt: skip
+                      loss_rows=sum(len(one.completion) for one in batch), attention="sdpa")  # fmt: skip
     return round(plan(shape, setting).total("fit") / 2**30, 2)
 
 

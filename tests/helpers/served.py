@@ -98,16 +98,16 @@ class Served:
             return False
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60, headers=self.headers)
+        return httpx.get(self.url + path, timeout=240, headers=self.headers)
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
         headers = self.headers | more.pop("headers", {})
-        return httpx.post(self.url + path, json=body, timeout=60, headers=headers, **more)
+        return httpx.post(self.url + path, json=body, timeout=240, headers=headers, **more)
 
     headers: dict[str, str] = {}  # noqa: RUF012  # set once, by the fixture
 
 
-def until(what: Callable[[], Any], why: str, seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], why: str, seconds: float = 240.0) -> Any:
     """Waits until `what` is true; its value."""
     end = time.monotonic() + seconds
     while not (found := what()):

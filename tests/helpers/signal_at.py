@@ -1,4 +1,4 @@
-"""Callbacks for runs of several processes: something befalls one of them at a chosen place."""
+"""Callbacks: something befalls a process at a chosen place."""
 
 import atexit
 import errno
@@ -11,25 +11,52 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medqlora.callbacks import checkpoint_io
+from medqlora.callbacks import checkpoint_io, saver_of
 from medqlora.distributed import processes
 from medqlora.fused import FusedDecoder
 
 
 class SignalAt(Callback):
-    """Sends the process `rank` a signal in the middle of the step after `step`.
+    """Sends the process `rank` a signal in the middle of the step after `step`, or in the validation after it.
 
-    It has its gradients then, and the others wait for them.
+    In a step it has its gradients then, and the others wait for them.
     """
 
-    def __init__(self, name: str, step: int, rank: int) -> None:
+    def __init__(self, name: str, step: int, rank: int = 0, validating: bool = False) -> None:
         self.signal = signal.Signals[name]
         self.step = step
         self.rank = rank
+        self.validating = validating
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.validating:
+            self._send(trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if self.validating:
+            self._send(trainer)
+
+    def _send(self, trainer: Trainer) -> None:
         if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
             os.kill(os.getpid(), self.signal)
+
+
+class KilledIn(Callback):
+    """Kills its process in the middle of the step after `step`, once all checkpoints before it are on the disk.
+
+    Only in the run folder that the environment's `KILLED_IN` names, where a run that goes on has to have the same
+    options; or `anywhere`.
+    """
+
+    def __init__(self, step: int, anywhere: bool = False) -> None:
+        self.step = step
+        self.anywhere = anywhere
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        here = self.anywhere or Path(str(trainer.log_dir)).name == os.environ.get("KILLED_IN")
+        if trainer.global_step == self.step and here:
+            saver_of(trainer).settle(trainer)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FailsAlone(Callback):

@@ -36,7 +36,7 @@ def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[
         cwd=folder,
         env={**os.environ, "PYTHONPATH": paths},
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

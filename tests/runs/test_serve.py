@@ -295,8 +295,12 @@ def test_a_client_that_hangs_up_in_mid_stream_frees_its_place(live: Served) -> N
     for connection in gone:
         connection.close()
     until(lambda: live.service.pool.open_jobs == 0, "a place was not freed")
-    audit = Path(str(live.service.options.audit)).read_text().splitlines()
-    assert 499 in [json.loads(line)["status"] for line in audit[-8:]]
+    audit = Path(str(live.service.options.audit))
+    # a place is free before its question's line is written
+    until(
+        lambda: 499 in [json.loads(line)["status"] for line in audit.read_text().splitlines()[-8:]],
+        "no line of a client that has gone",
+    )
     assert live.post("/v1/answer", {"question": QUESTION, "max_new_tokens": 4}).status_code == 200
 
 
@@ -304,7 +308,7 @@ def test_a_killed_inference_process_costs_503_and_is_replaced(live: Served) -> N
     (pid,) = live.service.pool.pids
 
     async def ask_and_kill() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=live.url, headers=live.headers, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=live.url, headers=live.headers, timeout=240) as http:
             asked = [
                 asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION})) for _ in range(40)
             ]
@@ -368,8 +372,8 @@ def test_what_is_open_is_answered_at_the_end_and_what_is_new_is_refused(folders:
                     asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION}))
                     for _ in range(12)
                 ]
-                while service.service.pool.open_jobs < 12:
-                    assert not any(each.done() for each in asked)
+                # all have come in; on a slow machine the first are answered before the last one has
+                while service.service.pool.open_jobs + sum(each.done() for each in asked) < 12:
                     await asyncio.sleep(0.001)
                 service.service.draining = True
                 late = await http.post("/v1/answer", json={"question": QUESTION})
@@ -387,6 +391,6 @@ def test_a_text_model_takes_no_images_and_a_body_gives_its_pixels(live: Served) 
     refused = live.post("/v1/answer", {"question": QUESTION, "images": [picture]})
     assert refused.status_code == 422
     assert refused.json()["error"]["message"] == "ward reads text alone: leave the images out"
-    broken = httpx.post(f"{live.url}/v1/image", content=b"GIF89a", timeout=60, headers=live.headers)
+    broken = httpx.post(f"{live.url}/v1/image", content=b"GIF89a", timeout=240, headers=live.headers)
     assert broken.status_code == 422
     assert broken.json()["error"]["message"].startswith("the file: the GIF image is damaged")

@@ -149,18 +149,24 @@ def test_sigterm_under_load_answers_what_is_open_and_leaves_no_process(
     )
     children = psutil.Process(command.pid).children(recursive=True)
 
+    async def waiting(http: httpx.AsyncClient) -> float:
+        shown = re.search(r"^medqlora_queue (\S+)$", (await http.get("/metrics")).text, re.MULTILINE)
+        assert shown is not None
+        return float(shown[1])
+
     async def ask_and_end() -> list[int]:
-        async with httpx.AsyncClient(base_url=url[0], timeout=120) as http:
+        async with httpx.AsyncClient(base_url=url[0], timeout=300) as http:
             asked = [
                 asyncio.ensure_future(http.post("/v1/answer", json={"question": QUESTION})) for _ in range(24)
             ]
-            while "medqlora_queue 24.0" not in (await http.get("/metrics")).text:
-                assert not any(each.done() for each in asked)
+            # all have come in; on a slow machine the first are answered before the last one has
+            while await waiting(http) + sum(each.done() for each in asked) < 24:
+                pass
             command.terminate()
             replies = await asyncio.gather(*asked)
         return [reply.status_code for reply in replies]
 
     assert asyncio.run(ask_and_end()) == [200] * 24
-    assert command.wait(60) == 0
+    assert command.wait(240) == 0
     assert "SIGTERM: every open request was answered" in log.read_text()
-    assert not [child for child in psutil.wait_procs(children, timeout=30)[1] if child.is_running()]
+    assert not [child for child in psutil.wait_procs(children, timeout=240)[1] if child.is_running()]

@@ -4,7 +4,9 @@ Here the writes are slow, or fail, at chosen steps; tests/faults kills runs in t
 """
 
 import errno
+import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,8 +21,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from medqlora.artifacts.adapter_folder import AdapterContents, write_adapter
-from medqlora.artifacts.checkpoint_files import read_checkpoint, step_of, write_checkpoint
+from medqlora.artifacts.checkpoint_files import (
+    read_checkpoint,
+    remove_checkpoint,
+    step_of,
+    write_checkpoint,
+)
 from medqlora.callbacks import adapter_checkpoint, checkpoint_io, saver_of
+from medqlora.callbacks.adapter_contents import saver_states
 from medqlora.cli import main
 from medqlora.utils.files import disk_full
 from medqlora.utils.interrupts import Interrupted
@@ -145,10 +153,13 @@ def test_a_step_that_is_said_to_be_kept_is_on_the_disk(
 
 
 class Signalled(Callback):
-    """A SIGTERM in step 5."""
+    """A SIGTERM in the step after `step`."""
+
+    def __init__(self, step: int = 4) -> None:
+        self.step = step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        if trainer.global_step == 4:
+        if trainer.global_step == self.step:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -170,6 +181,76 @@ def test_a_best_checkpoint_without_room_leaves_the_older_one_the_best(
     shown = capsys.readouterr().out
     assert shown.count("that of step 3 is kept") == shown.count("No room") > 0
     assert "step6" not in shown
+
+
+@pytest.mark.parametrize("end", ["killed", "signalled"])
+def test_the_newest_checkpoint_names_no_best_one_that_found_no_room(
+    tiny_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The run ends behind a validation whose best checkpoint found no room, and goes on with what is on the disk."""
+    slow = Slow(monkeypatch, lambda name, step: name == "epoch1-step6.ckpt" and errno.ENOSPC)
+    if end == "killed":
+        more = [f"--trainer.callbacks={__name__}.Copied", f"--trainer.callbacks.folder={tmp_path / 'killed'}"]
+        run("fit", words(tiny_bases["llama"], tmp_path, *more))
+    else:
+        more = ["--trainer.max_epochs=3", f"--trainer.callbacks={__name__}.Signalled"]
+        with pytest.raises(Interrupted):
+            run("fit", words(tiny_bases["llama"], tmp_path, *more, "--trainer.callbacks.step=6"))
+    assert slow.failed == [("epoch1-step6.ckpt", 6)]
+    left = tmp_path / ("killed" if end == "killed" else "lightning_logs") / "version_0"
+    last = left / "checkpoints" / "last.ckpt"
+    (state,) = saver_states(read_checkpoint(last)).values()
+    assert (last.parent / Path(str(state["best_model_path"])).name).is_file()
+
+    Slow(monkeypatch)  # there is room again
+    epochs = "--trainer.max_epochs=2" if end == "killed" else "--trainer.max_epochs=3"
+    resumed = run("fit", words(tiny_bases["llama"], tmp_path, epochs, f"--ckpt_path={last}"))
+    assert resumed.adapter_folder == left / "adapter"
+    record = json.loads((left / "adapter" / "medqlora.json").read_text())
+    assert record["training"]["step"] == step_of(Path(saver_of(resumed.trainer).best_model_path))
+    assert record["training"]["step"] == resumed.trainer.global_step  # the loss falls
+    assert record["chosen_by"] == {"score": "val/loss", "value": record["scores"]["val/loss"]}
+
+
+class Copied(Callback):
+    """Copies the run's folder before the second epoch's end as a kill there would leave it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            trainer.strategy.checkpoint_io.settle()  # type: ignore[attr-defined]
+            run_folder = Path(str(trainer.log_dir))
+            shutil.copytree(run_folder, Path(self.folder) / run_folder.name)
+
+
+@pytest.mark.parametrize("adapter", ["stands", "is gone"])
+def test_a_best_checkpoint_that_was_removed_by_hand_is_named_and_nothing_claims_its_score(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str
+) -> None:
+    """The first validation is the best, and no other one follows once the run goes on."""
+    best = "--checkpoint.mode=max"
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, best))
+    folder = fit.adapter_folder
+    remove_checkpoint(Path(saver_of(fit.trainer).best_model_path))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if adapter == "is gone":
+        shutil.rmtree(folder)
+    capsys.readouterr()
+    last = folder.parent / "checkpoints" / "last.ckpt"
+    resumed = run("fit", words(tiny_bases["llama"], tmp_path, best, f"--ckpt_path={last}"))
+    shown = capsys.readouterr().out
+    assert "epoch0-step3.ckpt, the best checkpoint so far, is not there" in shown
+    assert "Best" not in shown
+    assert resumed.adapter_folder == folder
+    assert f"Adapter: {folder}" in shown
+    if adapter == "stands":
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    else:
+        record = json.loads((folder / "medqlora.json").read_text())
+        assert record["training"]["step"] == 6
+        assert record["chosen_by"] == {"score": None, "value": None}
 
 
 def test_an_adapter_that_found_no_room_is_not_named_as_there(

@@ -65,7 +65,10 @@ def test_a_search_goes_on_after_a_kill_and_leaves_its_best_options(
     assert page.count("data:image/svg") == 2  # importances, and the trials' values
     run = next((tmp_path / "search" / "trials" / f"{best.number:04d}").rglob("run.json"))
     assert json.loads(run.read_text())["state"] == "finished"
-    assert "3 of 3 done" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "3 of 3 done" in shown
+    assert shown.count("Next:") == 2  # of the two searches, and of no trial
+    assert "medqlora test" not in shown
     # another space is another search
     (tmp_path / "space.yaml").write_text("model.lora.r: [2, 4]\n", encoding="utf-8")
     assert main(["tune", *words, "--trials=4"]) == 2
@@ -94,6 +97,7 @@ def test_the_next_fit_keeps_its_best_checkpoint_by_the_score_that_the_search_wen
     best = optuna.trial.create_trial(
         params={"model.lora.r": 4}, distributions={"model.lora.r": spread}, value=0.5
     )
+    assert "the score that chose these options" in best_yaml(search, best)
     assert yaml.safe_load(best_yaml(search, best)) == {
         "checkpoint": {"monitor": "val/macro_f1"},
         "model": {"lora": {"r": 4}},

@@ -51,7 +51,7 @@ class Server:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(60)
+        self._process.wait(240)
 
     def end(self) -> int:
         """Ends it as Ctrl-C in another terminal would; its exit code."""

@@ -94,6 +94,10 @@ def set_name(dataset: str | None, split: str | None) -> str:
     return ", ".join(part for part in (dataset, split) if part) or "test"
 
 
+#: parts of a metric that are not written as their key is
+_PARTS = {"macro_f1": "macro-F1", "mcnemar_p": "McNemar p"}
+
+
 def metric_rows(
     values: Mapping[str, MetricValue | None], base: Mapping[str, MetricValue | None]
 ) -> list[tuple[str, str, str]]:
@@ -104,7 +108,7 @@ def metric_rows(
         parts = value if isinstance(value, dict) else {"": value}
         base_parts = of_base if isinstance(of_base, dict) else {"": of_base}
         for part, number in parts.items():
-            title = f"{name}, {part}" if part else name
+            title = f"{name}, {_PARTS.get(part, part)}" if part else name
             rows.append((title.replace("_", " "), _number(number), _number(base_parts.get(part))))
     return rows
 

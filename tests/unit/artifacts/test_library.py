@@ -1,11 +1,14 @@
 """library.toml: written and read back, and refused where it is wrong."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medqlora.artifacts.library import Entry, Library
+from medqlora.cli import main
 from medqlora.compat.toml import read_toml, write_toml
 from medqlora.errors import InputError
 from medqlora.records import Record
@@ -89,3 +92,44 @@ def test_an_adapter_that_is_a_link_out_of_the_library_is_refused(tmp_path: Path)
 def test_a_folder_without_a_library_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"library\.toml"):
         Library.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "said"),
+    [
+        (
+            {"temperature": 1.3, "threshold": 0.714, "n": 50},
+            "marked as uncertain below a confidence of 71% (learned on 50",
+        ),
+        (
+            {"temperature": 1.3, "threshold": 2.0, "n": 12},
+            "every answer is marked as uncertain: no confidence was high enough (learned on 12",
+        ),
+        ({}, "none: the confidence was not compared"),
+    ],
+)
+def test_an_adapter_is_shown_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], calibration: dict[str, object], said: str
+) -> None:
+    compared = {
+        "dataset": "PubMedQA",
+        "n": 80,
+        "difference": -0.05,
+        "mcnemar_p_holm": 0.31,
+        "verdict": "may be chance",
+    }
+    heart = replace(entry("heart", "Heart Diseases", "Stroke"), calibration=calibration, compared=compared)
+    Library(tmp_path, "all", {"all": entry("all"), "heart": heart}).saved()
+    words = ["library", "show", "heart", "--library", str(tmp_path)]
+    assert main(words) == 0
+    shown = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line.strip()
+    )
+    assert said in shown["calibration"]
+    assert shown["topics"] == "Heart Diseases, Stroke"
+    assert shown["test"].startswith("accuracy 50.0% (95% interval 40.0% to 60.0%)")
+    assert shown["compared"].startswith("-5.0 points of accuracy")
+    assert shown["compared"].endswith("p 0.310: may be chance")
+    assert shown["general"] == "no"
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["calibration"] == calibration

@@ -123,7 +123,7 @@ def test_on_a_terminal_it_asks_at_most_five_questions_and_enter_takes_the_defaul
         assert main(["init", "ward.jsonl"]) == 0
         stdout.flush()
     os.close(slave)
-    reader.join(10)
+    reader.join(240)
     os.close(master)
     text = b"".join(shown).decode()
     assert text.count("? ") - text.count("many: give a whole number") <= 5 + 1  # one was asked again

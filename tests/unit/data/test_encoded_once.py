@@ -18,7 +18,8 @@ original, calls = module._Encoder.encode, []
 
 def slow(self, records):
     calls.append(len(records))
-    time.sleep(0.5)
+    while not any("Waiting for" in Path(log).read_text() for log in sys.argv[3:]):
+        time.sleep(0.001)  # until the other process has come to wait for this one
     return original(self, records)
 
 module._Encoder.encode = slow
@@ -36,7 +37,8 @@ def test_two_processes_at_once_tokenize_once_between_them(tmp_path: Path) -> Non
     family("llama3").save_pretrained(tmp_path / "tokenizer")
     go, cache = tmp_path / "go", str(tmp_path / "cache")
     logs = [tmp_path / "first.txt", tmp_path / "second.txt"]
-    both = [WarmProgram(_ENCODES, tmp_path / "tokenizer", go, log=log, MEDQLORA_CACHE=cache) for log in logs]
+    given = (tmp_path / "tokenizer", go, *logs)
+    both = [WarmProgram(_ENCODES, *given, log=log, MEDQLORA_CACHE=cache) for log in logs]
     while not all(log.exists() and "ready" in log.read_text() for log in logs):
         assert all(one.poll() is None for one in both)
         time.sleep(0.01)

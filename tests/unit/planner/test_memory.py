@@ -13,8 +13,7 @@ from medqlora.models import Decoder, LoRA, Transformers
 from medqlora.models.flops import step_flops
 from medqlora.models.layers import decoder_layers
 from medqlora.models.weight_shares import cut, packed_weights
-from medqlora.planner import Setting, Shape, plan
-from medqlora.planner.host import mask_bytes, saved_layer_bytes
+from medqlora.planner import Setting, Shape, native, plan
 from medqlora.planner.memory import GIB, cast_bytes, layer_bytes, optimizer_bytes
 from medqlora.records import Encoded
 from medqlora.training.optim import build_optimizer
@@ -41,7 +40,7 @@ def stored(tensor: torch.Tensor) -> int:
     return total + sum(part.numel() * part.element_size() for part in parts)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma2"])
 def test_weights_are_counted_one_by_one(family: str, tiny_bases: dict[str, Path]) -> None:
     model = load(tiny_bases[family], "none")
     shape = Shape.of(model.config)
@@ -144,8 +143,8 @@ def test_the_native_engine_keeps_the_planned_bytes_of_a_layer_on_a_cpu(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         Decoder(model).loss_sum(batch)
     tokens = batch.input_ids.numel()
-    setting = Setting(width=4, r=4, engine="native", device="cpu", tokens=tokens, masked=True)
-    layer = tokens * saved_layer_bytes(shape, setting) + mask_bytes(setting)
+    setting = Setting(width=4, r=4, engine="native", device="cpu", tokens=tokens, attention="sdpa")
+    layer = native.layer_bytes(shape, setting)
     # beside the layers: cosines and sines, and the rows of the head; the first norm's input needs no gradient
     assert sum(held.values()) == pytest.approx(shape.layers * layer, rel=0.1)
 
@@ -153,14 +152,14 @@ def test_the_native_engine_keeps_the_planned_bytes_of_a_layer_on_a_cpu(
 def test_on_a_cpu_the_process_and_the_files_are_counted() -> None:
     tokens = {"tokens": 2048, "loss_rows": 300, "width": 4, "engine": "native"}
     small = Shape(30, 576, 9, 3, 64, 1536, 49152, tied=True)
-    cpu: Any = {**tokens, "device": "cpu", "process": GIB // 2, "masked": True}
+    cpu: Any = {**tokens, "device": "cpu", "process": GIB // 2, "attention": "sdpa"}
     for checkpointing in ("none", "full"):
         found = plan(small, Setting(checkpointing=checkpointing, **cpu))
         assert all(phase["libraries"] == GIB // 2 for phase in found.phases.values())
         assert found.phases["load"]["files"] == 2 * small.base_parameters
     # masks of T² values in each of 30 layers
     longer = plan(small, Setting(checkpointing="none", **{**cpu, "tokens": 4096}))
-    unmasked = plan(small, Setting(checkpointing="none", **{**cpu, "tokens": 4096, "masked": False}))
+    unmasked = plan(small, Setting(checkpointing="none", **{**cpu, "tokens": 4096, "attention": "flash"}))
     difference = longer.total("fit") - unmasked.total("fit")
     assert difference == 30 * 4 * 4096**2 + 4096**2
 
@@ -183,7 +182,7 @@ def test_casts_are_those_that_the_engine_makes() -> None:
         ("fit", Setting(checkpointing="offload", tokens=1536), 6.38, 0.03),
         ("validate", Setting(score_tokens=8192), 6.85, 0.03),
         ("fit", Setting(engine="native", checkpointing="offload", tokens=1536), 6.25, 0.1),  # Unsloth
-        ("fit", Setting(engine="native", checkpointing="full", tokens=2048), 6.80, 0.1),
+        ("fit", Setting(engine="native", attention="sdpa", checkpointing="full", tokens=2048), 6.80, 0.1),
         ("fit", Setting(engine="native", checkpointing="none", tokens=8190), 35.95, 0.1),  # Unsloth
         ("validate", Setting(engine="native", score_tokens=4096), 6.10, 0.1),
         (

@@ -144,14 +144,14 @@ def test_when_a_process_is_killed_the_case_ends_at_once_and_says_so() -> None:
     )
 
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(run_case, endless, limit_s=120)
-        until = time.monotonic() + 60
+        result = pool.submit(run_case, endless, limit_s=500)
+        until = time.monotonic() + 300  # two processes import torch
         while len(both := sharing()) < 2 or not all(map(speaks, both)):
             assert time.monotonic() < until
             assert not result.done(), result.result()
             time.sleep(0.05)
         both[1].send_signal(signal.SIGKILL)
-        assert result.result(60)["failed"] == "process 2 of 2 ended by SIGKILL"
+        assert result.result(300)["failed"] == "process 2 of 2 ended by SIGKILL"
     assert not any(one.is_running() for one in both)
 
 

@@ -359,4 +359,4 @@ def test_a_process_that_can_not_be_started_is_reported_as_ended(error: type[Exce
     context: Any = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **given: Unstartable())
     spec = EngineSpec("local", {}, None, None, "cpu", "", 1, 1, 1)
     process = InferenceProcess(spec, context, lambda *message: ended.put(message))
-    assert ended.get(timeout=20) == (process, None)
+    assert ended.get(timeout=240) == (process, None)

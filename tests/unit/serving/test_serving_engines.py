@@ -318,7 +318,7 @@ def test_vllm_with_the_weights_and_we_with_the_calibration_give_the_same_answer(
 
         inbox.put(job(1, model, stream=True))
         remote.work(inbox, emit)
-        assert ended.wait(60)
+        assert ended.wait(240)
         assert isinstance(seen[0], Scores)
         wanted = done(run(engine, [job(1, model)])[f"1-{model}"])
         assert done(seen).answer.probabilities == pytest.approx(wanted.answer.probabilities, abs=1e-4)
@@ -365,5 +365,5 @@ def test_an_inference_process_whose_service_has_ended_ends_while_it_loads(spec: 
         theirs.close()
         with silent.accept()[0]:  # it loads
             ours.close()
-            process.join(30)
+            process.join(240)
             assert process.exitcode == 0
