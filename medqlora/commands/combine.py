@@ -167,6 +167,6 @@ def _calibration(
     labelled = [record for record in labelled if record.id not in trained]
     if not labelled:
         return None
-    with several.switched(name):
-        predictions = several.of(members[0].folder).predict(labelled)
+    with several.asked(members[0].folder, name) as predictor:
+        predictions = predictor.predict(labelled)
     return calibrate(predictions).to_json()

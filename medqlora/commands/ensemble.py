@@ -1,17 +1,18 @@
 """`medqlora test --ensemble A B …`: adapters that answer together, on one loaded base model."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from medqlora.commands.asking import asking, load_several
 from medqlora.commands.on_one_base import (
-    Asking,
     HeldOut,
     adapter_folders,
     check_contamination,
     check_words,
-    device_of,
     held_out_predictions,
+    held_out_questions,
     kept_words,
     many_values,
     option_of,
@@ -87,25 +88,25 @@ def run(words: list[str]) -> int:
 
 
 def _ask(built: "MedQLoRACLI", words: list[str], members: Sequence[str], others: Sequence[str]) -> Answered:
-    from medqlora.inference.several import SeveralAdapters
-
-    several = SeveralAdapters.load(
-        [*members, *others],
-        device=device_of(words),
-        max_new_tokens=built.model.options.max_new_tokens,
-        option="--ensemble",
-    )
-    data = built.datamodule
-    for questions in data.sets:
+    several = load_several([*members, *others], built, words, "--ensemble")
+    sets = built.datamodule.sets
+    for questions in sets:
         several.predictor.check_examples(questions.test)
-    asking = Asking(several, data)
-    alone = {}
-    for place, folder in enumerate([*members, *others], 1):
-        say(f"Asking adapter {place} of {len(members) + len(others)}: {folder}")
-        alone[folder] = asking(folder)
-    base = asking(None) if built.value("compare_base") else []
-    seconds = asking.seconds
-    return Answered(alone, base, held_out_predictions(several, members, words), seconds)
+    alone, base = {}, []
+    asked: list[str | None] = [*members, *others, *([None] if built.value("compare_base") else [])]
+    total = len(asked) * sum(len(questions.test) for questions in sets)
+    started = time.perf_counter()
+    with asking(several, built, "Test questions", total) as ask:
+        for place, folder in enumerate([*members, *others], 1):
+            say(f"Asking adapter {place} of {len(members) + len(others)}: {folder}")
+            alone[folder] = ask.sets(folder, sets)
+        if None in asked:
+            base = ask.sets(None, sets)
+    seconds = time.perf_counter() - started
+    development = held_out_questions(members, words)
+    with asking(several, built, "Validation questions", sum(one.answers for one in development)) as ask:
+        held_out = held_out_predictions(ask, development)
+    return Answered(alone, base, held_out, seconds)
 
 
 def _scored(

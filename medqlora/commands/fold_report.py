@@ -9,6 +9,8 @@ from pathlib import Path
 from medqlora.artifacts.curve import read_curves
 from medqlora.artifacts.fold_group import REPORT, REPORT_PAGE, FoldGroup
 from medqlora.artifacts.recalibration import recalibrate
+from medqlora.commands.asking import asking, load_several
+from medqlora.commands.lightning_cli import MedQLoRACLI
 from medqlora.config.model import ModelOptions
 from medqlora.config.words import CONFIG_OPTIONS, CommandLine
 from medqlora.errors import InputError
@@ -126,36 +128,55 @@ def _ask(group: FoldGroup, folds: Sequence[int], words: list[str]) -> None:
     missing = [fold for fold in folds if _read(group.out_of_fold(fold), digests[fold]) is None]
     if not missing:
         return
+    say(f"\nAsking {len(missing)} adapters their own validation questions")
+    built = {fold: _built(fold, words) for fold in missing}
+    adapters = {fold: str(group.run(fold).adapter) for fold in missing}
+    first = built[missing[0]]
+    several = load_several(list(adapters.values()), first, words)
+    for fold, each in built.items():
+        _read_questions(each, several)
+        _check_held_out(adapters[fold], fold, _dev(each))
+    total = sum(len(each.datamodule.dev) for each in built.values())
+    with asking(several, first, "Validation questions", total) as ask:
+        for fold, each in built.items():
+            records = _dev(each)
+            found = ask(adapters[fold], records, {example.id: example for example in each.datamodule.dev})
+            head = {"fold": fold, "n": len(found), "adapter_sha256": digests[fold]}
+            texts = {record.id: text_digest(record.question) for record in records}
+            rows = [{**prediction_row(one), _DIGEST: texts[one.id]} for one in found]
+            lines = [json.dumps(row) for row in (head, *rows)]
+            write_text(group.out_of_fold(fold), "\n".join(lines) + "\n")
+            right = sum(one.decision == one.gold for one in found)
+            say(f"Fold {fold}: {right} of {len(found)} right")
+
+
+def _built(fold: int, words: list[str]) -> MedQLoRACLI:
+    """The validation of a fold, with its questions not read yet."""
     from medqlora.commands.run import build
 
-    device = "cpu" if CommandLine.parse(words).value("trainer.accelerator") == "cpu" else "auto"
-    say(f"\nAsking {len(missing)} adapters their own validation questions")
-    several = SeveralAdapters.load(
-        [str(group.run(fold).adapter) for fold in missing],
-        device=device,
-        max_new_tokens=int(_number(words, "max_new_tokens", ModelOptions().max_new_tokens)),
-    )
-    for fold in missing:
-        built = build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False)
-        data, adapter = built.datamodule, str(group.run(fold).adapter)
-        data.images = several.predictor.images
-        data.validation_samples = None  # a run may validate on a sample: here all questions are asked
-        data.read(several.predictor.tokenizer, ("dev",), report=lambda line: None)
-        if not data.dev or not all(example.labels for example in data.dev):
-            raise InputError(
-                "--folds: the validation questions need labels to choose from: free answers have none"
-            )
-        examples = {example.id: example for example in data.dev}
-        records = [data.records[example.id] for example in data.dev]
-        _check_held_out(adapter, fold, records)
-        found = several.predict(adapter, records, examples)
-        head = {"fold": fold, "n": len(found), "adapter_sha256": digests[fold]}
-        texts = {record.id: text_digest(record.question) for record in records}
-        rows = [{**prediction_row(one), _DIGEST: texts[one.id]} for one in found]
-        lines = [json.dumps(row) for row in (head, *rows)]
-        write_text(group.out_of_fold(fold), "\n".join(lines) + "\n")
-        right = sum(one.decision == one.gold for one in found)
-        say(f"Fold {fold}: {right} of {len(found)} right")
+    return build(["validate", *words, f"--data.source.fold={fold}"], with_trainer=False)
+
+
+def _read_questions(built: MedQLoRACLI, several: SeveralAdapters) -> None:
+    """Reads a fold's validation questions.
+
+    Raises:
+        InputError: they can't be read, or have no labels.
+    """
+    data = built.datamodule
+    data.images = several.predictor.images
+    data.validation_samples = None  # a run may validate on a sample: here all questions are asked
+    data.read(several.predictor.tokenizer, ("dev",), report=lambda line: None)
+    if not data.dev or not all(example.labels for example in data.dev):
+        raise InputError(
+            "--folds: the validation questions need labels to choose from: free answers have none"
+        )
+
+
+def _dev(built: MedQLoRACLI) -> list[Record]:
+    """A fold's validation questions."""
+    data = built.datamodule
+    return [data.records[example.id] for example in data.dev]
 
 
 def _check_held_out(adapter: str, fold: int, records: Sequence[Record]) -> None:

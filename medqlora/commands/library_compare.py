@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import Entry, Library
+from medqlora.commands.asking import asking, load_several
 from medqlora.commands.library_use import one_value
-from medqlora.commands.on_one_base import check_contamination, check_words, device_of, option_of, test_sets
+from medqlora.commands.on_one_base import check_contamination, check_words, option_of, test_sets
 from medqlora.config.words import CommandLine, with_config
 from medqlora.errors import InputError
 from medqlora.utils.console import say
@@ -51,22 +52,15 @@ def run(words: list[str]) -> int:
     check_contamination(
         list(folders.values()), data, bool(option_of(built, "report.allow_overlap")), "--library"
     )
-    from medqlora.inference.several import SeveralAdapters
-
-    several = SeveralAdapters.load(
-        list(folders.values()),
-        device=device_of(kept),
-        max_new_tokens=built.model.options.max_new_tokens,
-        option="--library",
-    )
+    several = load_several(list(folders.values()), built, kept, "--library")
     questions = data.sets[0]
     several.predictor.check_examples(questions.test)
     records = [questions.records[example.id] for example in questions.test]
-    examples = {example.id: example for example in questions.test}
     answers = {}
-    for place, (name, folder) in enumerate(folders.items(), 1):
-        say(f"Asking adapter {place} of {len(folders)}: {name}")
-        answers[name] = several.predict(folder, records, examples)
+    with asking(several, built, "Test questions", len(folders) * len(records)) as ask:
+        for place, (name, folder) in enumerate(folders.items(), 1):
+            say(f"Asking adapter {place} of {len(folders)}: {name}")
+            (answers[name],) = ask.sets(folder, [questions])
     overall, topics = _rows(library, records, answers, data.seed)
     _write(library, overall, topics, questions.source.name)
     return 0

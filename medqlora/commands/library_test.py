@@ -4,11 +4,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import Library
+from medqlora.commands.asking import asking, load_several
 from medqlora.commands.library_use import one_value
 from medqlora.commands.on_one_base import (
     check_contamination,
     check_words,
-    device_of,
     kept_words,
     option_of,
     test_sets,
@@ -42,14 +42,8 @@ def run(words: list[str]) -> int:
     from medqlora.evaluation import console_table
     from medqlora.evaluation.report.side_by_side_table import paired_lines
     from medqlora.inference.routed import RoutedPredictor
-    from medqlora.inference.several import SeveralAdapters
 
-    several = SeveralAdapters.load(
-        adapters,
-        device=device_of(kept),
-        max_new_tokens=built.model.options.max_new_tokens,
-        option="--library",
-    )
+    several = load_several(adapters, built, kept, "--library")
     routed = RoutedPredictor(several, folders, router)
     tested, counts = [], Counter[str]()
     for questions in built.datamodule.sets:
@@ -80,13 +74,16 @@ def _tested(
     records = [questions.records[example.id] for example in questions.test]
     examples = {example.id: example for example in questions.test}
     several.predictor.check_examples(questions.test)
-    found = {}
-    for name, group in routed.groups(records).items():
-        counts[name] += len(group)
-        found.update({one.id: one for one in several.predict(routed.folders[name], group, examples)})
+    found, base = {}, []
+    asks_base = bool(built.value("compare_base"))
+    with asking(several, built, "Test questions", (3 if asks_base else 2) * len(records)) as ask:
+        for name, group in routed.groups(records).items():
+            counts[name] += len(group)
+            found.update({one.id: one for one in ask(routed.folders[name], group, examples)})
+        general = ask(routed.folders[routed.general], records, examples)
+        if asks_base:
+            base = ask(None, records, examples)
     mixed = [found[record.id] for record in records]
-    general = several.predict(routed.folders[routed.general], records, examples)
-    base = several.predict(None, records, examples) if built.value("compare_base") else []
     result = score_set(
         questions,
         SetPredictions(test=mixed, base=base),

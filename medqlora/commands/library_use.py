@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING
 
 from medqlora.artifacts.library import Library
+from medqlora.config.model import Decoding
 from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 
 if TYPE_CHECKING:
     from medqlora.inference.routed import RoutedPredictor
+    from medqlora.inference.several import PassLimits
 
 
 def load_library(
@@ -17,8 +19,10 @@ def load_library(
     device: str = "auto",
     generate: bool = True,
     max_new_tokens: int = 96,
+    decoding: Decoding = "auto",
+    limits: "PassLimits | None" = None,
 ) -> "RoutedPredictor":
-    """Loads a library's base model and adapters.
+    """Loads a library's base model and adapters; arguments as of `SeveralAdapters.load`.
 
     Raises:
         InputError: the library or an adapter is damaged, or can't be loaded.
@@ -26,7 +30,7 @@ def load_library(
     library = Library.open(folder)
     folders, router = library.folders(), library.router()
     from medqlora.inference.routed import RoutedPredictor
-    from medqlora.inference.several import SeveralAdapters
+    from medqlora.inference.several import PassLimits, SeveralAdapters
 
     several = SeveralAdapters.load(
         list(folders.values()),
@@ -35,6 +39,8 @@ def load_library(
         generate=generate,
         max_new_tokens=max_new_tokens,
         option="--library",
+        decoding=decoding,
+        limits=limits or PassLimits(),
     )
     return RoutedPredictor(several, folders, router)
 

@@ -3,9 +3,8 @@
 import json
 import shlex
 import sys
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from medqlora.commands.lightning_cli import MedQLoRACLI
     from medqlora.datamodule import PubMedQADataModule
     from medqlora.evaluation import Tested
-    from medqlora.inference.several import SeveralAdapters
-    from medqlora.records import Prediction
+    from medqlora.inference.out_of_fold import Scores
+    from medqlora.records import Encoded, Prediction, Record
 
 
 def adapter_folders(given: Sequence[str], option: str) -> list[str]:
@@ -92,6 +91,13 @@ def log_folder(words: Sequence[str]) -> Path:
     return Path(str(root)).expanduser() / LOGS
 
 
+def new_run_folder(words: Sequence[str]) -> RunFolder:
+    """Makes a new run's folder under the words' log folder."""
+    root = log_folder(words)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return RunFolder.new(root)
+
+
 def test_sets(words: list[str], adapters: Sequence[str], option: str) -> "MedQLoRACLI":
     """The datamodule of a test with its questions read; no weight is loaded.
 
@@ -151,6 +157,26 @@ def development_questions(words: list[str], adapters: Sequence[str]) -> "list[Pu
 
 
 @dataclass(frozen=True)
+class HeldOutQuestions:
+    """Validation questions of an ensemble's members.
+
+    Attributes:
+        records: the questions.
+        examples: id → the encoded question.
+        trained: member → ids of those that it was trained on.
+    """
+
+    records: "Sequence[Record]"
+    examples: "Mapping[str, Encoded]"
+    trained: "Mapping[str, Set[str]]"
+
+    @property
+    def answers(self) -> int:
+        """Number of answers by the members that did not train on them."""
+        return sum(record.id not in ids for ids in self.trained.values() for record in self.records)
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """An ensemble on its members' validation questions, each answered by the members that did not train on it.
 
@@ -183,22 +209,35 @@ class HeldOut:
         )
 
 
-def held_out_predictions(several: "SeveralAdapters", members: Sequence[str], words: list[str]) -> HeldOut:
-    """The ensemble on its members' validation questions."""
+def held_out_questions(members: Sequence[str], words: list[str]) -> "list[HeldOutQuestions]":
+    """The members' validation questions; none where it is not known what a member was trained on."""
     from medqlora.artifacts.evaluated_weights import trained_on
-    from medqlora.inference.out_of_fold import out_of_fold
 
     if not all(read_adapter(member).get("train_ids") for member in members):
-        return HeldOut()  # an adapter made elsewhere: nobody knows what it was trained on
-    found: dict[str, Prediction] = {}
-    answered_by: dict[str, int] = {}
+        return []  # an adapter made elsewhere
+    found = []
     for data in development_questions(words, members):
         records = [data.records[example.id] for example in data.dev if example.labels]
-        examples = {example.id: example for example in data.dev}
         own = [data.sets[0].own_record(record.id) for record in records]
-        trained = {member: trained_on(member, own) for member in members}
-        for prediction in out_of_fold(several.predict, trained, records, examples):
-            count = sum(prediction.id not in ids for ids in trained.values())
+        found.append(
+            HeldOutQuestions(
+                records,
+                {example.id: example for example in data.dev},
+                {member: trained_on(member, own) for member in members},
+            )
+        )
+    return found
+
+
+def held_out_predictions(ask: "Scores", questions: "Sequence[HeldOutQuestions]") -> HeldOut:
+    """The ensemble on its members' validation questions."""
+    from medqlora.inference.out_of_fold import out_of_fold
+
+    found: dict[str, Prediction] = {}
+    answered_by: dict[str, int] = {}
+    for each in questions:
+        for prediction in out_of_fold(ask, each.trained, each.records, each.examples):
+            count = sum(prediction.id not in ids for ids in each.trained.values())
             if prediction.id not in found:
                 found[prediction.id], answered_by[prediction.id] = prediction, count
     return HeldOut(list(found.values()), Counter(answered_by.values()))
@@ -234,33 +273,6 @@ def check_contamination(
     return worst
 
 
-class Asking:
-    """Asks adapters the questions of a test, and shows the progress.
-
-    Args:
-        several: the loaded adapters.
-        data: with the sets of the test.
-    """
-
-    def __init__(self, several: "SeveralAdapters", data: "PubMedQADataModule") -> None:
-        self._several, self._data = several, data
-        self._started = time.perf_counter()
-
-    def __call__(self, folder: str | None) -> "list[list[Prediction]]":
-        """The predictions of an adapter on each set; None for the base model."""
-        found = []
-        for questions in self._data.sets:
-            records = [questions.records[example.id] for example in questions.test]
-            examples = {example.id: example for example in questions.test}
-            found.append(self._several.predict(folder, records, examples))
-        return found
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.perf_counter() - self._started
-
-
 def write_tested(
     words: list[str], tested: "Sequence[Tested]", facts: Mapping[str, str], files: Mapping[str, object]
 ) -> Path:
@@ -280,7 +292,7 @@ def write_tested(
     from medqlora.training.tested_sets import log_figures, logged_scores
     from medqlora.utils.versions import versions
 
-    folder = RunFolder.new(log_folder(words)).path
+    folder = new_run_folder(words).path
     info = {"command": shlex.join(["medqlora", *sys.argv[1:]]), "versions": versions()}
     context = Context(dict(facts), {})
     if len(tested) > 1:

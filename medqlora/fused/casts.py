@@ -22,6 +22,9 @@ class Casts:
     def __init__(self, casts: Sequence[Cast]) -> None:
         self._casts = list(casts)
         self._by_kind = _by_kind(self._casts)
+        self._readable = all(
+            source.dtype == torch.float32 and source.is_contiguous() for _, source, _ in self._casts
+        )
         self._run: Callable[[], None] | None = None
         #: where the sources were when `_run` was made
         self._places: tuple[int, ...] = ()
@@ -43,7 +46,7 @@ class Casts:
 
     def _in_one_launch(self) -> bool:
         target = self._casts[0][0]
-        return target.is_cuda and target.dtype != torch.float32 and has_triton()
+        return self._readable and target.is_cuda and target.dtype != torch.float32 and has_triton()
 
 
 def _by_kind(casts: list[Cast]) -> list[tuple[list[Tensor], list[Tensor], float]]:

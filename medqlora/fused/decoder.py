@@ -72,6 +72,10 @@ class FusedDecoder:
         cached: the number of layers, from the last on, whose weights stay dequantized: same results, no
             dequantization, 16 bits per weight.
         shared: the sharded base, which gathers the layers in step with the other processes.
+        own_adapter: False leaves all adapters to an `AdapterBank`: other passes are the bare base model's.
+
+    Attributes:
+        own_adapter: as given.
 
     Raises:
         ValueError: the engine can't run the model; the message has the reason from `unsupported`.
@@ -88,15 +92,15 @@ class FusedDecoder:
         compile: bool = False,
         cached: int = 0,
         shared: ShardedBase | None = None,
+        own_adapter: bool = True,
     ) -> None:
         if (reason := unsupported(model)) is not None:
             raise ValueError(f"the fused engine can't run this model: {reason}")
         body, head, config = read_model(model)
         family = FAMILIES.get(config.model_type)
         assert family is not None  # `unsupported` refuses other families
-        self.model = model
-        self.body = body
-        self.head = cast(nn.Linear, head)  # or a HostHead, which is one
+        self.model, self.own_adapter = model, own_adapter
+        self.body, self.head = body, cast(nn.Linear, head)  # or a HostHead, which is one
         #: the backward adds LoRA's gradients to `.grad` in place, in a few launches per layer; every parameter
         #: needs a gradient tensor, and autograd receives none
         self.accumulate = False
@@ -106,8 +110,7 @@ class FusedDecoder:
         self.by_row = False
         #: packed rows with other masks aren't supported: a scorer gives each label a row of its own
         self.takes_any_mask = False
-        self.dtype = body.embed_tokens.weight.dtype
-        count = len(body.layers)
+        self.dtype, count = body.embed_tokens.weight.dtype, len(body.layers)
         self._shared = shared
         self.window = family.window(config)
         windows = layer_windows(config, self.window)
@@ -124,6 +127,7 @@ class FusedDecoder:
                 cached=index >= count - cached,
                 keeps=index >= max(self.recomputed, count - cached),
                 window=windows[index],
+                adapted=own_adapter,
                 gathered=nullcontext if shared is None else partial(shared.use, index),
             )
             for index, module in enumerate(body.layers)
@@ -280,8 +284,8 @@ class FusedDecoder:
 
     @property
     def has_its_adapter(self) -> bool:
-        """Whether PEFT has the adapter switched on that the decoder was made with, or has switched all off."""
-        return not self.adapters_on or self._active == self._made_with
+        """Whether PEFT has the decoder's own adapter switched on, or has switched all off; True without one."""
+        return not (self.own_adapter and self.adapters_on) or self._active == self._made_with
 
     @torch.no_grad()
     def refresh(self, active: bool) -> None:

@@ -37,6 +37,7 @@ class Layer:
         cached: its weights stay dequantized.
         keeps: saves the norms' outputs for the backward: less work for more memory.
         window: of its attention, see `AttentionHalf`.
+        adapted: with the active adapter, see `read_projection`.
         gathered: a context in which a sharded base's layer has all its weights, for forward and backward.
     """
 
@@ -51,10 +52,11 @@ class Layer:
         cached: bool = False,
         keeps: bool = False,
         window: int | None = None,
+        adapted: bool = True,
         gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         def group(*names: str) -> Group:
-            projections = [read_projection(linear_module(module, name)) for name in names]
+            projections = [read_projection(linear_module(module, name), adapted=adapted) for name in names]
             return Group(projections, dtype, cached=cached)
 
         qkv, o, gate_up, down = WEIGHT_GROUPS

@@ -125,8 +125,8 @@ def linear_module(layer: DecoderLayer, name: str) -> Linear4bit | AdaptedLinear:
     return getattr(layer.mlp if hasattr(layer.mlp, name) else layer.self_attn, name)
 
 
-def read_projection(module: Linear4bit | AdaptedLinear) -> Projection:
-    """A linear layer and its active adapter.
+def read_projection(module: Linear4bit | AdaptedLinear, *, adapted: bool = True) -> Projection:
+    """A linear layer and its active adapter; not `adapted` leaves the adapter out.
 
     Raises:
         ValueError: PEFT has several adapters active on it.
@@ -134,7 +134,7 @@ def read_projection(module: Linear4bit | AdaptedLinear) -> Projection:
     if not is_adapted(module):
         return Projection(module, None)
     linear = module.base_layer
-    names = active_adapters(module)
+    names = active_adapters(module) if adapted else []
     if not names:
         return Projection(linear, None)
     (name,) = names

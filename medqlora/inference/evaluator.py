@@ -13,7 +13,7 @@ from medqlora.config.data import EVAL_ROWS
 from medqlora.config.model import EvaluationOptions
 from medqlora.errors import InputError
 from medqlora.evaluation.parsing.decisions import parse_decision
-from medqlora.inference.decoding import DecodeEngine, Sampling
+from medqlora.inference.decoding import ACTIVE, DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import cache_limits
 from medqlora.inference.decoding.evaluation import TextWriter
 from medqlora.inference.generation import OnToken, generate, generation_groups
@@ -133,7 +133,7 @@ class Evaluator:
         else:
             scored = scores()
             if writes:
-                texts = self._generate(examples, written)
+                texts = [self._text(token_ids) for token_ids in self._generate(examples, written)]
         predictions = [
             _with_text(_scored_prediction(example, result, records[example.id]), text, records[example.id])
             for example, result, text in zip(examples, scored, texts, strict=True)
@@ -159,14 +159,12 @@ class Evaluator:
                 "generated here: use `validate`, `test`, `predict` or `ask`, or train with --data.rationale after"
             )
         share = 1 - _SCORING
-        lengths = [len(example.prompt) for example in examples]
-        generated: list[list[int]] = [[] for _ in examples]
-        done = 0
-        for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
-            for index, ids in zip(group, self.generate([examples[index] for index in group]), strict=True):
-                generated[index] = list(ids)
-            done += len(group)
-            watch(share * done)
+        if self.writer is None:
+            generated = self._generate(examples, lambda count: watch(share * count))
+        else:
+            _, generated = self.writer.write(
+                examples, lambda passes: None, on_end=lambda count: watch(share * count)
+            )
         thought = [
             after_rationale(example, ids, self._text)
             for example, ids in zip(examples, generated, strict=True)
@@ -248,15 +246,16 @@ class Evaluator:
             passes=passes,
         )
 
-    def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[str | None]:
-        texts: list[str | None] = [None] * len(examples)
+    def _generate(self, examples: Sequence[Encoded], watch: Watch) -> list[list[int]]:
+        """The tokens of each text, by `generate`."""
+        texts: list[list[int]] = [[] for _ in examples]
         assert self.generate is not None
         answered = 0
         lengths = [len(example.prompt) for example in examples]
         for group in generation_groups(lengths, self.rows, self.micro_batch_tokens):
             generated = self.generate([examples[index] for index in group])
             for index, token_ids in zip(group, generated, strict=True):
-                texts[index] = self._text(token_ids)
+                texts[index] = list(token_ids)
             answered += len(group)
             watch(answered)
         return texts
@@ -322,6 +321,7 @@ def build_evaluator(
     engine: DecodeEngine | None = None,
     sampling: Sampling | None = None,
     memory: int | None = None,
+    adapter: str | None = ACTIVE,
 ) -> Evaluator:
     """An evaluator of a loaded model; other arguments as in `Evaluator`.
 
@@ -334,6 +334,7 @@ def build_evaluator(
         engine: generates; its decoder is `decoder`. None for `model` itself.
         sampling: how `engine` chooses tokens; None for greedy.
         memory: bytes of a GPU's memory that `engine` may fill; None for what is free.
+        adapter: that `engine` generates with, as of `Request`; `decoder` is the same one's.
     """
     pad_token_id = tokenizer.pad_token_id or 0  # padding is masked, so any token will do
     length, inputs = options.max_new_tokens, getattr(decoder, "image_inputs", None)
@@ -353,19 +354,14 @@ def build_evaluator(
     writer = None
     if engine is not None and options.generate:
         writer = TextWriter(
-            engine, limits, max_new_tokens=length, end_token_ids=end_token_ids, sampling=sampling
-        )
+            engine, limits, max_new_tokens=length, end_token_ids=end_token_ids, sampling=sampling, adapter=adapter
+        )  # fmt: skip
     return Evaluator(
-        decoder,
-        generate_texts if options.generate else None,
-        tokenizer=tokenizer,
-        micro_batch_tokens=micro_batch_tokens,
-        packed=packed,
-        pad_token_id=pad_token_id,
-        device=device,
+        decoder, generate_texts if options.generate else None, tokenizer=tokenizer,
+        micro_batch_tokens=micro_batch_tokens, packed=packed, pad_token_id=pad_token_id, device=device,
         rows=EVAL_ROWS if rows is None else rows,
         writer=writer,
-    )
+    )  # fmt: skip
 
 
 def in_order(predictions: Sequence[Prediction], examples: Sequence[Encoded]) -> list[Prediction]:

@@ -16,9 +16,10 @@ from medqlora.data.images import image_file
 from medqlora.errors import InputError
 from medqlora.inference.answer import Answer, answer_of, safe_answer
 from medqlora.inference.calibration import Calibration
-from medqlora.inference.decoding import DecodeEngine, Sampling
+from medqlora.inference.decoding import ACTIVE, DecodeEngine, Sampling
 from medqlora.inference.decoding.choice import decode_engine
-from medqlora.inference.evaluator import Evaluator, build_evaluator
+from medqlora.inference.decoding.evaluation import OneAdapter
+from medqlora.inference.evaluator import Evaluator, Watch, build_evaluator
 from medqlora.inference.loading import build_backend, check_files, pick_device, read_trained, remarks_of
 from medqlora.inference.scoring import Decodes
 from medqlora.inference.streaming import AnswerPart, PartsOfAnswer, Report, iterate
@@ -28,6 +29,9 @@ from medqlora.models.token_ids import check_token_ids
 from medqlora.records import YES_NO_MAYBE, Encoded, Prediction, Record, lettered
 from medqlora.safety import NOTE, check_note, screen
 from medqlora.utils.types import Tokenizer
+
+#: makes the engine of a loaded model; None where the model's own forward scores, and transformers generates
+MakeEngine = Callable[[nn.Module, torch.device], DecodeEngine | None]
 
 
 @dataclass(eq=False, repr=False)
@@ -52,6 +56,7 @@ class Predictor:
         generating: context in which `model` can generate, see `Backend.generating`.
         check_examples: raises InputError for examples that the model can't take.
         engine: scores in place of `decoder`, and generates, where the fused engine runs the model.
+        adapter: that `engine` runs: PEFT's name of it, None for none, or ACTIVE for the one that is switched on.
         sampling: how `engine` chooses tokens; None for greedy.
         labels: the decisions for a question without options; empty for free answers.
         calibration: of the adapter's confidence; None where it has none.
@@ -77,6 +82,7 @@ class Predictor:
     generating: Callable[[], AbstractContextManager[None]] = nullcontext
     check_examples: Callable[[Sequence[Encoded]], None] = lambda examples: None
     engine: DecodeEngine | None = None
+    adapter: str | None = ACTIVE
     sampling: Sampling | None = None
     labels: tuple[str, ...] = YES_NO_MAYBE
     calibration: Calibration | None = None
@@ -94,7 +100,7 @@ class Predictor:
     def _evaluator(self) -> Evaluator:
         return build_evaluator(
             self.model,
-            self.decoder if self.engine is None else self.engine.decoder,
+            self.decoder if self.engine is None else OneAdapter(self.engine, self.adapter),
             self.tokenizer,
             self.options,
             end_token_ids=end_token_ids(self.prompt, self.tokenizer),
@@ -106,6 +112,7 @@ class Predictor:
             engine=self.engine,
             sampling=self.sampling,
             memory=self.memory,
+            adapter=self.adapter,
         )
 
     @classmethod
@@ -121,6 +128,7 @@ class Predictor:
         generate: bool = True,
         max_new_tokens: int = 96,
         option: str = "adapter_or_base",
+        make_engine: MakeEngine = decode_engine,
     ) -> "Predictor":
         """Loads a model as its adapter's record says that it was trained.
 
@@ -135,6 +143,7 @@ class Predictor:
             precision: 32-true, bf16-mixed or 16-mixed; None for the record's, or 32-true. A CPU computes in 32 bits.
             generate, max_new_tokens: whether to generate a text as well as to score labels, and its limit in tokens.
             option: what named `adapter_or_base`, for messages.
+            make_engine: makes `engine` for the loaded model, unless that reads images.
 
         Raises:
             InputError: there is no such adapter or base model, or it can't be loaded.
@@ -146,8 +155,7 @@ class Predictor:
         template = lookup(prompt or trained.prompt, rationale_first=True)
         check_files(made, trained, option)
         tokenizer = made.tokenizer()
-        dtype = DTYPES.get(precision or trained.precision, torch.float32)
-        dtype = torch.float32 if target.type == "cpu" else dtype
+        dtype = _dtype(precision or trained.precision, target)
         model = made.load(lora=None, adapter=trained.adapter, device=target, dtype=dtype, seed=0).eval()
         return cls(
             model,
@@ -157,7 +165,7 @@ class Predictor:
             EvaluationOptions(generate=generate, max_new_tokens=max_new_tokens),
             device=target,
             max_prompt_tokens=trained.max_prompt_tokens,
-            engine=None if decoder.reads_images else decode_engine(model, target),
+            engine=None if decoder.reads_images else make_engine(model, target),
             autocast=None if dtype == torch.float32 else dtype,
             generating=partial(made.generating, model),
             check_examples=partial(check_token_ids, made),
@@ -177,13 +185,17 @@ class Predictor:
         self.evaluator = self._evaluator()
 
     def predict(
-        self, records: Sequence[Record], examples: Mapping[str, Encoded] | None = None
+        self,
+        records: Sequence[Record],
+        examples: Mapping[str, Encoded] | None = None,
+        watch: Watch = lambda count: None,
     ) -> list[Prediction]:
         """Label log-likelihoods and generated texts, in the order of `records`.
 
         Args:
             records: questions with different ids.
             examples: id → the encoded question, where that exists already.
+            watch: called with the number of questions that are finished, parts of one included.
 
         Raises:
             InputError: a question is too long, or a text is not valid Unicode.
@@ -196,11 +208,11 @@ class Predictor:
             return []
         encoded = self._encode(records) if examples is None else [examples[record.id] for record in records]
         with self._precision():
-            return self.current_evaluator().evaluate(encoded, by_id).predictions
+            return self.current_evaluator().evaluate(encoded, by_id, watch=watch).predictions
 
     def current_evaluator(self) -> Evaluator:
         """The evaluator; without `engine` once PEFT has another adapter switched on than the engine was made with."""
-        if self.engine is not None and not self.engine.decoder.has_its_adapter:
+        if self.engine is not None and self.adapter == ACTIVE and not self.engine.decoder.has_its_adapter:
             self.engine = None
             self.evaluator = self._evaluator()
         return self.evaluator
@@ -343,6 +355,12 @@ def one_question(
     return Record(
         "question", question, passages, options=choices, labels=tuple(choices) or labels, images=files
     )
+
+
+def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
+    """The type that a model is loaded in."""
+    named = DTYPES.get(precision or "", torch.float32)
+    return torch.float32 if device.type == "cpu" else named
 
 
 def _check_precision(precision: str | None) -> None:

@@ -1,6 +1,7 @@
 """A library's adapters on one base model, of which a topic classifier chooses one for each question."""
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from medqlora.inference.answer import Answer
@@ -51,9 +52,8 @@ class RoutedPredictor:
         """Answer and adapter of each question, in their order; see `Predictor.answers`."""
         found: dict[str, tuple[Answer, str]] = {}
         for name, group in self.groups(records).items():
-            folder = self.folders[name]
-            with self.several.active(folder):
-                answers = self.several.of(folder).answers(group, note)
+            with self.several.asked(self.folders[name]) as predictor:
+                answers = predictor.answers(group, note)
             found.update({record.id: (answer, name) for record, answer in zip(group, answers, strict=True)})
         return [found[record.id] for record in records]
 
@@ -73,8 +73,7 @@ class RoutedPredictor:
         images: Sequence[str | Path] = (),
     ) -> Answer:
         """The answer to one question; see `Predictor.answer`."""
-        predictor = self._for(question, context, options)
-        with self.several.active(self.folders[self.route.name]):
+        with self._for(question, context, options) as predictor:
             return predictor.answer(question, context, options, note, images)
 
     def answer_stream(
@@ -86,8 +85,7 @@ class RoutedPredictor:
         images: Sequence[str | Path] = (),
     ) -> Generator[AnswerPart, None, None]:
         """The answer to one question in parts; see `Predictor.answer_stream`."""
-        predictor = self._for(question, context, options)
-        with self.several.active(self.folders[self.route.name]):
+        with self._for(question, context, options) as predictor:
             yield from predictor.answer_stream(question, context, options, note, images)
 
     def _for(
@@ -95,10 +93,10 @@ class RoutedPredictor:
         question: str,
         context: str | Sequence[str] | None,
         options: Sequence[str] | Mapping[str, str] | None,
-    ) -> Predictor:
+    ) -> AbstractContextManager[Predictor]:
         """The predictor of a question's adapter; sets `route`."""
         self.route = self.routed(one_question(question, context, options, ()))
-        return self.several.of(self.folders[self.route.name])
+        return self.several.asked(self.folders[self.route.name])
 
     def said(self) -> str:
         """Where the last question went, in a line."""

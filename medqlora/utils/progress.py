@@ -217,10 +217,11 @@ class _Bars:
 _BARS = _Bars()
 
 
-def start(name: str, total: int | None = None, unit: str = "") -> Bar:
-    """Begins a phase on the first process; the caller closes it."""
-    bar = Bar(name, total, unit, shown=process_rank() == 0)
-    if process_rank() == 0:
+def start(name: str, total: int | None = None, unit: str = "", *, shown: bool = True) -> Bar:
+    """Begins a phase, on the first process and if `shown` visibly; the caller closes it."""
+    visible = shown and process_rank() == 0
+    bar = Bar(name, total, unit, shown=visible)
+    if visible:
         _BARS.add(bar)
     return bar
 
@@ -231,15 +232,16 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def phase(name: str, total: int | None = None, unit: str = "") -> Iterator[Bar]:
+def phase(name: str, total: int | None = None, unit: str = "", *, shown: bool = True) -> Iterator[Bar]:
     """A block whose progress is shown.
 
     Args:
         name: what is done, as "Tokenizing".
         total: number of items; None where it is not known.
         unit: what is counted, as "records".
+        shown: False shows nothing.
     """
-    bar = start(name, total, unit)
+    bar = start(name, total, unit, shown=shown)
     try:
         yield bar
     finally:

@@ -269,10 +269,9 @@ def test_a_library_routes_by_topic_and_calls_nothing_better_without_a_test(
     found = json.loads((library / "comparison.json").read_text())
     assert found["by_topic"]["heart"][1]["n"] == 12
     assert "rarely suffice" in (library / "comparison.html").read_text()
-    assert run("test", *test, f"--library={library}") == 0
-    answered = json.loads((tmp_path / "lightning_logs" / "version_0" / "routing.json").read_text())[
-        "answered"
-    ]
+    new = tmp_path / "not" / "there"
+    assert run("test", *test, f"--library={library}", f"--trainer.default_root_dir={new}") == 0
+    answered = json.loads((new / "lightning_logs" / "version_0" / "routing.json").read_text())["answered"]
     assert sum(answered.values()) == 24
     assert set(answered) == {"general", "heart"}
     capsys.readouterr()

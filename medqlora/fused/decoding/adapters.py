@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from operator import is_
 
 import torch
 from torch import Tensor
 
-from medqlora.compat.torch import foreach_copy_
+from medqlora.fused.casts import Cast, Casts
 from medqlora.fused.decoder import FusedDecoder
 from medqlora.fused.group import Group
 from medqlora.fused.modules import AdaptedLinear, active_adapters, is_adapted, linear_module
@@ -20,10 +21,12 @@ class _Route:
     Attributes:
         tokens: [T] int64: each token's adapter, -1 for none.
         selected: [R] the same for the tokens that the last layer computes.
+        only: the adapter of all tokens; None where they differ, or in a pass that is captured as a graph.
     """
 
     tokens: Tensor
     selected: Tensor
+    only: int | None = None
 
     def of(self, count: int) -> Tensor:
         """The adapters of a product's rows; where T = R, both are the same."""
@@ -35,7 +38,8 @@ class AdapterBank:
 
     The adapters' A are stacked and their B stand side by side, so two products serve all rows; in between, a row's
     products with the ranks of other adapters become 0. That takes ranks · (in + out) operations a row, little beside
-    in · out while the adapters are few.
+    in · out while the adapters are few. A pass whose rows all have one adapter takes its ranks alone: it is faster, and
+    rounds alike whichever other adapters there are.
 
     Args:
         decoder: runs the passes.
@@ -49,8 +53,9 @@ class AdapterBank:
         self._decoder = decoder
         self._route = _Route()
         self._groups: list[tuple[Group, _GroupLoRA]] = []
+        self._casts = Casts([])
         self._held: list[Tensor] = []
-        self._own = self._first_active()
+        self._own = self._first_active() if decoder.own_adapter else None
         self.names: tuple[str, ...] = ()
         self.version = 0
 
@@ -61,19 +66,19 @@ class AdapterBank:
 
     @property
     def plain(self) -> str | None:
-        """The adapter that all rows of a pass have without `routing`: the decoder was made with it."""
+        """The adapter that all rows of a pass have without `routing`: the decoder's own; None for none."""
         return self._own if self._decoder.adapters_on else None
 
     def known(self) -> tuple[str, ...]:
         """The names of the adapters that the model holds now."""
         return tuple(dict.fromkeys(name for module in self._modules() for name in module.lora_A))
 
-    def _modules(self) -> list[AdaptedLinear]:
+    def _modules(self) -> Iterator[AdaptedLinear]:
         """The linear layers that have adapters now: an adapter that is loaded later may be on others."""
         every = (
             linear_module(layer, name) for layer in self._decoder.body.layers for name in SEVEN_PROJECTIONS
         )
-        return [module for module in every if is_adapted(module)]
+        return (module for module in every if is_adapted(module))
 
     def _first_active(self) -> str | None:
         return next((name for module in self._modules() for name in active_adapters(module)), None)
@@ -85,7 +90,7 @@ class AdapterBank:
         Raises:
             ValueError: an adapter is no plain LoRA.
         """
-        adapted = self._modules()
+        adapted = list(self._modules())
         held: list[Tensor] = [part.weight for module in adapted for part in module.lora_A.values()]
         same = len(held) == len(self._held) and all(map(is_, held, self._held))
         if not same:  # an adapter came or went
@@ -97,18 +102,19 @@ class AdapterBank:
                 made = _GroupLoRA(group, modules, self.names, self._route, self._decoder.dtype)
                 if len(made.owners):
                     self._groups.append((group, made))
-        for _, lora in self._groups:
-            lora.refresh()
+            self._casts = Casts([cast for _, lora in self._groups for cast in lora.casts])
+        self._casts()
 
     @contextmanager
-    def routing(self, tokens: Tensor, selected: Tensor) -> Iterator[None]:
+    def routing(self, tokens: Tensor, selected: Tensor, only: int | None = None) -> Iterator[None]:
         """While entered, each token of a pass has its own adapter, an index of `names`, or -1 for none.
 
         Args:
             tokens: [T] int64: of the tokens.
             selected: [R] int64: of the tokens whose hidden states are asked for; in a decoding pass of all.
+            only: the adapter of all tokens, as known on the host; None where they may differ.
         """
-        self._route.tokens, self._route.selected = tokens, selected
+        self._route.tokens, self._route.selected, self._route.only = tokens, selected, only
         decoder = self._decoder
         decoder.by_row = True
         for group in decoder.groups:
@@ -128,6 +134,7 @@ class _GroupLoRA:
 
     Attributes:
         owners, down, up: as of `AddsLoRA`.
+        casts: (target, source, factor) of the copies that update `down` and `up`.
     """
 
     def __init__(
@@ -141,32 +148,40 @@ class _GroupLoRA:
         self._route = route
         parts: list[tuple[AdaptedLinear, str, int, int]] = []
         owners: list[int] = []
-        start = 0
-        for projection, size in zip(group.projections, group.sizes, strict=True):
-            module = modules.get(id(projection.linear))
-            for name in () if module is None else module.lora_A:
-                assert module is not None
-                _check(module, name)
-                parts.append((module, name, start, len(owners)))
-                owners += [names.index(name)] * module.lora_A[name].weight.shape[0]
-            start += size
+        starts = accumulate(group.sizes, initial=0)
+        adapted = [
+            (module, start)
+            for projection, start in zip(group.projections, starts, strict=False)
+            if (module := modules.get(id(projection.linear))) is not None
+        ]
+        #: adapter → its ranks, which stand side by side
+        self._ranks: dict[int, slice] = {}
+        for index, name in enumerate(names):
+            first = len(owners)
+            for module, start in adapted:
+                if name in module.lora_A:
+                    _check(module, name)
+                    parts.append((module, name, start, len(owners)))
+                    owners += [index] * module.lora_A[name].weight.shape[0]
+            if len(owners) > first:
+                self._ranks[index] = slice(first, len(owners))
         like = group.down
         self.owners = torch.tensor(owners, dtype=torch.int64, device=like.device)
         self.down = torch.zeros(len(owners), group.inputs, dtype=dtype, device=like.device)
         self.up = torch.zeros(group.outputs, len(owners), dtype=dtype, device=like.device)
-        self._sources: list[tuple[Tensor, Tensor, float]] = []
+        self.casts: list[Cast] = []
         for module, name, start, rank in parts:
             a, b = module.lora_A[name].weight, module.lora_B[name].weight
             ranks = slice(rank, rank + a.shape[0])
-            self._sources.append((self.down[ranks], a, float(module.scaling[name])))
-            self._sources.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
-
-    def refresh(self) -> None:
-        """Copies the weights; A with its scaling, multiplied in float32."""
-        targets = [target for target, _, _ in self._sources]
-        foreach_copy_(targets, [weight.float() * factor for _, weight, factor in self._sources])
+            self.casts.append((self.down[ranks], a, float(module.scaling[name])))
+            self.casts.append((self.up[start : start + b.shape[0], ranks], b, 1.0))
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
+        only = self._route.only
+        if only is not None:
+            if (ranks := self._ranks.get(only)) is not None:
+                y.addmm_(x @ self.down[ranks].t(), self.up[:, ranks].t())
+            return
         low = x @ self.down.t()
         mine = self._route.of(len(x))[:, None] == self.owners
         y.addmm_(torch.where(mine, low, low.new_zeros(())), self.up.t())

@@ -24,7 +24,9 @@ _HOST_SHARE = 0.25
 CAPABILITY = (8, 0)
 
 
-def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 0) -> FusedDecoder | None:
+def fused_for_evaluation(
+    model: nn.Module, device: torch.device, longest: int = 0, *, own_adapter: bool = True
+) -> FusedDecoder | None:
     """The fused engine for a model that is not trained, where it is known to give the model's own results.
 
     On a GPU that is half precision on Ampere and newer, on a CPU float32.
@@ -33,6 +35,7 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
         model: loaded.
         device: the model's.
         longest: tokens of the longest example, prompt and completion.
+        own_adapter: as of `FusedDecoder`.
     """
     try:
         if unsupported(model, longest) is not None:
@@ -50,6 +53,7 @@ def fused_for_evaluation(model: nn.Module, device: torch.device, longest: int = 
         checkpointing="none",
         compile=device.type == "cuda",
         cached=cacheable_layers(model, device),
+        own_adapter=own_adapter,
     )
 
 
@@ -61,6 +65,14 @@ def takes_engine(decoding: Decoding) -> bool:
 def decode_engine(model: nn.Module, device: torch.device, decoding: Decoding = "auto") -> DecodeEngine | None:
     """An engine that scores and generates with a loaded model; None where transformers does."""
     fused = fused_for_evaluation(model, device) if takes_engine(decoding) else None
+    return None if fused is None else tested_engine(fused)
+
+
+def engine_by_name(
+    model: nn.Module, device: torch.device, decoding: Decoding = "auto"
+) -> DecodeEngine | None:
+    """`decode_engine` for a model whose adapters come and go: all are run alike, whichever was loaded first."""
+    fused = fused_for_evaluation(model, device, own_adapter=False) if takes_engine(decoding) else None
     return None if fused is None else tested_engine(fused)
 
 

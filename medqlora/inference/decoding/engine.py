@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import torch
@@ -200,7 +199,10 @@ class DecodeEngine:
             batch: packed sequences, each a prompt with something behind it.
             rows: as in `hidden`.
             kept: (number from `reserve`, index of its sequence, index in `rows` of the prompt's last token).
-            adapters: of each sequence, None for the bare base model; without them, the adapter that is active runs all.
+            adapters: of each sequence, as of `Request`; without them, the adapter that is active runs all.
+
+        Raises:
+            ValueError: the model holds no adapter of that name.
         """
         by_id = {row.id: row for row in self._rows}
         chosen = [by_id[number] for number, _, _ in kept]
@@ -208,9 +210,10 @@ class DecodeEngine:
             batch, [(row, sequence) for row, (_, sequence, _) in zip(chosen, kept, strict=True)]
         )
         self._passes.stale()
-        routing: AbstractContextManager[None] = nullcontext()
-        if adapters is not None:
-            routing, _ = self._passes.adapters(adapters, (batch.lengths.long(), rows), fresh=True)
+        active = self._passes.bank.active
+        given = [ACTIVE] * len(batch.lengths) if adapters is None else adapters
+        names = [active if each == ACTIVE else each for each in given]
+        routing, _ = self._passes.adapters(names, (batch.lengths.long(), rows), fresh=True)
         with routing:
             hidden = self.decoder.prefill(batch, rows, store)
         if chosen:

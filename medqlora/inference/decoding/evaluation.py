@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medqlora.data.batching.packing import MicroBatch
 from medqlora.inference.decoding.engine import DecodeEngine
-from medqlora.inference.decoding.requests import NewTokens, Request, Sampling
+from medqlora.inference.decoding.requests import ACTIVE, NewTokens, Request, Sampling
 from medqlora.inference.scoring import Passes, ScoredSequence
 from medqlora.records import Encoded
 from medqlora.utils.console import say
@@ -41,7 +41,7 @@ class TextWriter:
         engine: of the model; no other requests are in it.
         limits: called at the start of each group with `engine` and `max_new_tokens`: free memory differs from one to
             the next.
-        max_new_tokens, end_token_ids, sampling: as of `Request`.
+        max_new_tokens, end_token_ids, sampling, adapter: as of `Request`.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class TextWriter:
         max_new_tokens: int,
         end_token_ids: Sequence[int],
         sampling: Sampling | None = None,
+        adapter: str | None = ACTIVE,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._max_new_tokens = max_new_tokens
         self._ends = tuple(end_token_ids)
         self._sampling = sampling
+        self._adapter = adapter
 
     def write(
         self,
@@ -112,7 +114,7 @@ class TextWriter:
         return scores, group.tokens
 
     def _request(self, example: Encoded) -> Request:
-        return Request(example.prompt, self._max_new_tokens, self._ends, sampling=self._sampling)
+        return Request(example.prompt, self._max_new_tokens, self._ends, self._adapter, self._sampling)
 
 
 @dataclass
@@ -139,7 +141,7 @@ class _Group:
         for number, place in zip(numbers, places, strict=False):
             self._index[number] = place.example
             kept.append((number, place.sequence, place.row))
-        return Keeping(self.engine, kept)
+        return Keeping(self.engine, kept, [self.requests[each.example].adapter for each in sequences])
 
     def _reserve(self, requests: Sequence[Request]) -> list[int]:
         """Slots for these rows, once enough others have ended; for as many as the cache can hold together."""
@@ -196,6 +198,26 @@ def prompts_in(sequences: Sequence[ScoredSequence], begun: Container[int]) -> li
         for example, place in sorted(new.items())
         if example not in begun
     ]
+
+
+class OneAdapter:
+    """A decoder that scores with one adapter of an engine, or with none.
+
+    Args:
+        engine: of the model.
+        adapter: as of `Request`.
+    """
+
+    takes_any_mask = False
+
+    def __init__(self, engine: DecodeEngine, adapter: str | None) -> None:
+        self._engine, self._adapter = engine, adapter
+
+    def hidden(self, batch: MicroBatch, rows: Tensor) -> Tensor:
+        return self._engine.prefill(batch, rows, (), [self._adapter] * len(batch.lengths))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._engine.decoder.logits(hidden)
 
 
 class Keeping:

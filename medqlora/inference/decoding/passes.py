@@ -119,14 +119,16 @@ class Passes:
         if fresh or not self._bank_fresh:
             self.bank.refresh()
             self._bank_fresh = True
+        only = None
         if packed is None:
             tokens = selected = self._pass.state[2, : self._pass.rows(len(names))]
         else:
             repeats, asked = packed
-            indices = torch.tensor([self._index(name) for name in names])
-            tokens = indices.repeat_interleave(repeats).to(self._pass.state.device)
+            indices = [self._index(name) for name in names]
+            only = indices[0] if len(set(indices)) == 1 else None
+            tokens = torch.tensor(indices).repeat_interleave(repeats).to(self._pass.state.device)
             selected = tokens[asked]
-        return self.bank.routing(tokens, selected), ("by row", self.bank.version)
+        return self.bank.routing(tokens, selected, only), ("by row", self.bank.version)
 
     def _indices(self, rows: Sequence[Row], kind: tuple[object, ...]) -> list[int]:
         """The adapters of rows in the state of a pass of this kind."""

@@ -34,7 +34,7 @@ def why_not(engine: DecodeEngine) -> str | None:
         places = torch.cat([torch.arange(end - _NEW, end) for end in ends.tolist()])
         chosen = batch.input_ids[0, places]
         batch = batch.to(engine.device)
-        logits = decoder.logits(decoder.hidden(batch, (places - 1).to(engine.device))).cpu()
+        logits = decoder.logits(engine.prefill(batch, (places - 1).to(engine.device), ())).cpu()
     except (RuntimeError, ValueError) as error:
         engine.release()
         return str(error).splitlines()[0]

@@ -14,6 +14,8 @@ from medqlora.models.adapters.fit import load_adapter
 from medqlora.models.adapters.folder import adapter_config, read_adapter
 from medqlora.models.backend import Backend
 from medqlora.models.finite import is_finite
+from medqlora.models.layers import last_part
+from medqlora.models.targets import SEVEN_PROJECTIONS
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -45,6 +47,8 @@ class Adapters:
         self._backend = backend
         self._count = 0
         self._configs: dict[str, dict[str, object]] = {}
+        #: adapters that were looked at, and `all_plain` for them
+        self._looked_at: tuple[tuple[str, ...], bool] = ((), True)
 
     def add(self, folder: str) -> str:
         """Loads a further adapter; PEFT's name for it.
@@ -102,7 +106,18 @@ class Adapters:
     def all_plain(self) -> bool:
         """Whether the decode engine can run rows of all adapters."""
         configs = getattr(self.model, "peft_config", {})
-        return all(is_plain(self._configs.get(name) or vars(configs[name])) for name in configs)
+        names = tuple(configs)
+        if names != self._looked_at[0]:
+            plain = all(is_plain(self._configs.get(name) or vars(configs[name])) for name in names)
+            self._looked_at = names, plain and not self._adapts_others()
+        return self._looked_at[1]
+
+    def _adapts_others(self) -> bool:
+        """Whether an adapter has weights beside layers that the decode engine reads them from, as the head."""
+        owners = (
+            name.partition(".lora_")[0] for name, _ in self.model.named_parameters() if ".lora_" in name
+        )
+        return any(last_part(owner) not in SEVEN_PROJECTIONS for owner in owners)
 
     @contextmanager
     def active(self, name: str) -> Iterator[None]:

@@ -135,7 +135,9 @@ class LocalEngine:
         if not is_plain(adapter_config(trained.adapter)):
             self._finish()  # the decode engine can't go on beside it
         adapter = self._adapters.add(trained.adapter)
-        self._predictor.model = self._adapters.model
+        model = self._adapters.model
+        # the adapter may have wrapped layers that the decoder holds, as the head
+        self._predictor = replace(self._predictor, model=model, decoder=self._backend.decoder(model))
         self._loaded[name] = self._entry(name, trained, adapter)
         self._loaded[BASE] = self._loaded.pop(BASE)  # the base model is listed last
         return self._loaded[name].spoken.served

@@ -66,10 +66,10 @@ def questions(count: int) -> tuple[list[Encoded], dict[str, Record]]:
     return examples, records
 
 
-def assert_same(found: Evaluated, expected: Evaluated) -> None:
+def assert_same(found: Evaluated, expected: Evaluated, rounding: float = 1e-5) -> None:
     assert [each.text for each in found.predictions] == [each.text for each in expected.predictions]
     for mine, other in zip(found.predictions, expected.predictions, strict=True):
-        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5, rel=1e-6)
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=rounding, rel=1e-6)
     assert found.completion_nll == pytest.approx(expected.completion_nll, abs=1e-4)
     assert found.completion_tokens == expected.completion_tokens
 
@@ -90,6 +90,19 @@ def test_scores_and_texts_are_those_of_the_models_own_forward(
             bare = evaluator(model, backend, None).evaluate(examples, records)
             assert_same(ours.evaluate(examples, records), bare)
             assert bare.predictions[0].logprobs != expected.predictions[0].logprobs
+
+
+def test_a_decision_is_scored_after_the_same_rationale(model: Any, backend: Transformers) -> None:
+    """As where an adapter was trained with `data.rationale before`: the rationale is generated first."""
+    examples, records = questions(13)
+    asked = [example._replace(lead=(5, 7)) for example in examples if example.labels]
+    expected = evaluator(model, backend, None).evaluate(asked, records, completions=True)
+    assert len({each.text for each in expected.predictions}) > 6
+    engine = DecodeEngine(FusedDecoder(model, checkpointing="none", cached=2))
+    seen: list[float] = []
+    ours = evaluator(model, backend, engine)
+    assert_same(ours.evaluate(asked, records, completions=True, watch=seen.append), expected, 1e-4)
+    assert seen[-1] == pytest.approx(len(asked))
 
 
 def test_a_prompt_goes_through_the_model_once(

@@ -1,18 +1,164 @@
-"""Ensembles as arithmetic: the mean of log-probabilities, and which members answer a development question."""
+"""Several adapters on one base model: each answers as PEFT runs it alone; and ensembles as arithmetic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from served import trained_adapter
 
+from medqlora.commands.asking import Asking, decoding_of
+from medqlora.config.model import ModelOptions
 from medqlora.inference import Predictor
+from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.out_of_fold import out_of_fold
-from medqlora.inference.several import mean_log_probabilities
+from medqlora.inference.several import PassLimits, SeveralAdapters, mean_log_probabilities
+from medqlora.models.adapters.combination import combine
 from medqlora.records import Encoded, Prediction, Record
+from medqlora.utils.progress import Bar
 
 LABELS = ("yes", "no", "maybe")
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+#: name → LoRA's options: ranks, targets and scalings differ
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "small": {},
+    "wide": {"r": 8, "lora_alpha": 40, "target_modules": SEVEN},
+    "late": {"r": 3, "lora_alpha": 12, "use_rslora": True, "target_modules": ["gate_proj", "o_proj"]},
+    "dora": {"use_dora": True},
+    "head": {"target_modules": ["v_proj", "lm_head"]},
+}
+QUESTIONS = [
+    Record(f"q{number}", f"Does drug {number} help?", ("It did. " * (1 + 5 * number % 12),), labels=LABELS)
+    for number in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The folder of an adapter, made at its first use."""
+    root = tmp_path_factory.mktemp("adapters")
+
+    def folder(name: str) -> str:
+        seed = list(ADAPTERS).index(name)
+        if not (root / name).exists():
+            trained_adapter(tiny_bases["llama"], root / name, threshold=0.0, seed=seed, **ADAPTERS[name])
+        return str(root / name)
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(adapters: Callable[[str], str]) -> Callable[[str | None], list[Prediction]]:
+    """The predictions of an adapter that is loaded alone, by PEFT's forward and transformers' `generate`."""
+    known: dict[str | None, list[Prediction]] = {}
+
+    def predictions(name: str | None) -> list[Prediction]:
+        if name not in known:
+            predictor = Predictor.load(
+                adapters(name or "small"),
+                device="cpu",
+                max_new_tokens=6,
+                make_engine=lambda model, device: None,
+            )
+            known[name or "small"] = predictor.predict(QUESTIONS)
+            with predictor.model.disable_adapter():
+                known[None] = predictor.predict(QUESTIONS)
+        return known[name]
+
+    return predictions
+
+
+def load(*folders: str, **options: Any) -> SeveralAdapters:
+    return SeveralAdapters.load(folders, device="cpu", generate=True, max_new_tokens=6, **options)
+
+
+def same(found: Sequence[Prediction], expected: Sequence[Prediction]) -> None:
+    assert [one.text for one in found] == [one.text for one in expected]
+    for mine, other in zip(found, expected, strict=True):
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_each_adapter_answers_as_peft_runs_it_alone_whatever_was_asked_before(
+    adapters: Callable[[str], str], alone: Callable[[str | None], list[Prediction]]
+) -> None:
+    """Back and forth, with the bare base model between, and with an adapter that is loaded later on other layers."""
+    names = ("small", "wide", "late")
+    assert len({str([one.logprobs for one in alone(name)]) for name in (*names, None)}) == 4
+    several = load(adapters("small"), adapters("wide"), limits=PassLimits(100))
+    assert several.engine is not None
+    assert why_not(several.engine) is None
+    for name in ("wide", "small", None, "wide", "late", "small", None, "late", "wide"):
+        if name == "late":
+            several.add(adapters(name))
+        found = several.predict(None if name is None else adapters(name), QUESTIONS)
+        same(found, alone(name))
+    assert several.engine is not None
+    others = load(*map(adapters, reversed(names)), limits=PassLimits(100))
+    for name in (*names, None):  # none of them is special for having been the first
+        folder = None if name is None else adapters(name)
+        assert several.predict(folder, QUESTIONS) == others.predict(folder, QUESTIONS)
+
+
+@pytest.mark.parametrize("odd", ["dora", "head"])
+def test_an_adapter_that_the_engine_cannot_run_takes_all_to_pefts_forward(
+    odd: str, adapters: Callable[[str], str], alone: Callable[[str | None], list[Prediction]]
+) -> None:
+    several = load(adapters("wide"))
+    same(several.predict(adapters("wide"), QUESTIONS), alone("wide"))
+    assert several.engine is not None
+    several.add(adapters(odd))
+    assert several.engine is None
+    for name in (odd, "wide", None):
+        same(several.predict(None if name is None else adapters(name), QUESTIONS), alone(name))
+    assert load(adapters(odd), adapters("wide")).engine is None
+
+
+def test_a_combination_is_asked_in_the_place_of_a_member(adapters: Callable[[str], str]) -> None:
+    found = []
+    folders = [adapters("small"), adapters("wide")]
+    for decoding in ("auto", "transformers"):
+        several = load(*folders, decoding=decoding)
+        assert (several.engine is None) == (decoding == "transformers")
+        several.predict(folders[0], QUESTIONS)
+        made = combine(several.predictor.model, several.names(folders), (0.5, 0.5), "cat")
+        with several.asked(folders[0], made.name) as predictor:
+            found.append(predictor.predict(QUESTIONS))
+    same(*found)
+    assert found[0] != several.predict(folders[0], QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "decoding"),
+    [
+        (ModelOptions(), "auto"),
+        (ModelOptions(engine="native"), "transformers"),
+        (ModelOptions(decoding="transformers"), "transformers"),
+    ],
+)
+def test_what_forces_transformers_in_a_test_does_so_for_several_adapters(
+    options: ModelOptions, decoding: str
+) -> None:
+    built: Any = SimpleNamespace(model=SimpleNamespace(options=options))
+    assert decoding_of(built) == decoding
+
+
+def test_progress_counts_the_answers_of_all_adapters(adapters: Callable[[str], str]) -> None:
+    seen: list[float] = []
+
+    class Seen(Bar):
+        def update(self, done: float, note: str | None = None, *, share: float | None = None) -> None:
+            super().update(done, note, share=share)
+            seen.append(done)
+
+    ask = Asking(load(adapters("small"), adapters("wide"), limits=PassLimits(60)), Seen("", 12, shown=False))
+    for folder in (adapters("small"), None, adapters("wide")):
+        ask(folder, QUESTIONS)
+    assert seen == sorted(seen)
+    assert {4.0, 8.0, 12.0} < set(seen)
+    assert seen[-1] == 12
+    assert any(0 < done < 4 for done in seen)
 
 
 def scored(ident: str, *values: float) -> Prediction:

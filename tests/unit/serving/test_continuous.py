@@ -188,6 +188,25 @@ def test_an_adapter_that_goes_finishes_its_texts_and_dora_comes_beside_texts(
     assert text_of(done(run(engine, [job(2, "other")]))["2"]) == wanted["2"]
 
 
+def test_an_adapter_of_the_head_that_comes_later_scores_with_it(
+    engine: LocalEngine, spec: EngineSpec, tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    targets = ["v_proj", "lm_head"]
+    head = trained_adapter(
+        tiny_bases["llama"], tmp_path / "head", threshold=0.0, seed=4, target_modules=targets
+    )
+    own = LocalEngine.start(replace(spec, adapters={"head": str(head)})).self_test()["head"]
+    before = engine.self_test()
+    engine.load("head", str(head))
+    found = engine.self_test()
+    engine.unload("head")
+    assert found.pop("head") == pytest.approx(own, abs=1e-4)
+    assert own != pytest.approx(before["base"], abs=1e-2)
+    for name, scores in engine.self_test().items():
+        assert scores == pytest.approx(before[name], abs=1e-4)
+        assert found[name] == pytest.approx(before[name], abs=1e-4)
+
+
 def test_a_bare_base_takes_adapters_later(tiny_bases: dict[str, Path], spec: EngineSpec) -> None:
     bare = LocalEngine.start(replace(spec, adapters={}, base=str(tiny_bases["llama"])))
     before = text_of(done(run(bare, [job(1, "base")]))["1"])

@@ -53,6 +53,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def test_a_phase_that_is_not_to_be_shown_leaves_the_screen_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_of(monkeypatch)
+    with phase("Hidden", 2, "answers", shown=False) as bar:
+        bar.update(1)
+        bar.draw()
+    assert not screen.getvalue()
+    with phase("Seen", 2, "answers") as bar:
+        bar.update(1)
+    assert "Seen" in screen.getvalue()
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
