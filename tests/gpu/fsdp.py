@@ -31,7 +31,8 @@ from figures import figures, versions
 
 import medqlora
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "helpers"))
+HELPERS = Path(__file__).resolve().parent.parent / "helpers"
+sys.path.append(str(HELPERS))
 CONFIGS = Path(medqlora.__file__).resolve().parent.parent / "configs"
 #: issue 18: GiB of a card, tokens/s of two, of one; distance of the plan; distance of the curves
 GIB, TOKENS_PER_S, SCALING, APART, CURVES = 24, 2400, 1.9, 0.05, 0.002
@@ -54,6 +55,9 @@ class Commands:
     def begin(self, name: str, words: list[str], gpus: str | None = None) -> subprocess.Popen[bytes]:
         """Begins a Python command on some of the GPUs."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        # for the callbacks that fits are given
+        places = [str(Path(__file__).resolve().parent), str(HELPERS), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(places)
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpus
         with (self.folder / f"{name}.log").open("wb") as log:
