@@ -130,14 +130,19 @@ def evaluated_checkpoint(given: str | None, logs: Path, backend: Backend) -> str
 
 
 def best_checkpoint(run: RunFolder) -> Path | None:
-    """The undamaged checkpoint of the best score in a run's folder; the newest where no score chose one."""
+    """The undamaged checkpoint of the best score in a run's folder; the newest without one, which is said."""
     newest = newest_whole(run.checkpoints)
     if newest is None:
         return None
     for state in saver_states(read_checkpoint(newest)).values():
-        best = run.checkpoints / Path(str(state.get("best_model_path") or "none")).name
-        if best.is_file() and problem(best) is None:
+        if not state.get("best_model_path"):
+            continue  # no score chose one
+        best = run.checkpoints / Path(str(state["best_model_path"])).name
+        if (damage := problem(best)) is None:
             return best
+        say(
+            f"The best checkpoint, {best}, can't be taken ({damage}): the newest one, {newest.name}, stands in for it"
+        )
     return newest
 
 
