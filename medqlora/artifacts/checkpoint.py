@@ -19,6 +19,7 @@ from medqlora.data import Source
 from medqlora.errors import InputError
 from medqlora.models import Backend
 from medqlora.records import Encoded
+from medqlora.utils.cache import quoted_base
 from medqlora.utils.random_state import RandomState, random_state
 
 #: the key of this project's part in the checkpoint's dictionary
@@ -113,8 +114,8 @@ def check(
     saved = record_of(checkpoint)
     if saved["base_identity"] != backend.identity():
         raise InputError(
-            f"--ckpt_path: this checkpoint was trained on the base '{saved['base']}', not on "
-            f"'{backend.base}': pass that base as --model.backend.base, or another checkpoint"
+            f"--ckpt_path: this checkpoint was trained on {quoted_base(saved['base'])}, not on "
+            f"{quoted_base(backend.base)}: pass that base as --model.backend.base, or another checkpoint"
         )
     for name, value in saved["lora"].items():
         current = getattr(lora, name)

@@ -11,6 +11,7 @@ from medqlora.errors import InputError
 from medqlora.models.adapters import RECORD_FILE, check_adapter_base, find_adapter, read_adapter
 from medqlora.models.backend import Backend
 from medqlora.module import QLoRAModule
+from medqlora.utils.cache import quoted_base
 from medqlora.utils.console import say
 
 
@@ -61,7 +62,7 @@ def _newest_adapter(backend: Backend, logs: Path, source: Source | None) -> Path
     adapters = finished_adapters(logs, backend.identity())
     if not adapters:
         raise InputError(
-            f"--model.adapter: {logs} holds no finished run on the base '{backend.base}': train one "
+            f"--model.adapter: {logs} holds no finished run on {quoted_base(backend.base)}: train one "
             "with `medqlora fit`, name an adapter's folder, or pass 'none' for the bare base"
         )
     same = [path for path in adapters if source is None or source.same_data(_trained_on(path))]

@@ -17,6 +17,7 @@ from medqlora.callbacks.adapter_contents import saver_states
 from medqlora.config.ranges import EVALUATED, RESUMED, check_checkpoint
 from medqlora.errors import InputError
 from medqlora.models.backend import Backend
+from medqlora.utils.cache import quoted_base
 from medqlora.utils.console import say
 from medqlora.utils.slurm import slurm_job
 
@@ -124,20 +125,25 @@ def evaluated_checkpoint(given: str | None, logs: Path, backend: Backend) -> str
         if path := _checkpoint(str(given), run.folder):
             return str(path)
     raise InputError(
-        f"--ckpt_path {given}: {logs} holds no run on the base '{backend.base}' with a whole checkpoint: train one "
+        f"--ckpt_path {given}: {logs} holds no run on {quoted_base(backend.base)} with a whole checkpoint: train one "
         "with `medqlora fit`, or name a .ckpt file"
     )
 
 
 def best_checkpoint(run: RunFolder) -> Path | None:
-    """The undamaged checkpoint of the best score in a run's folder; the newest where no score chose one."""
+    """The undamaged checkpoint of the best score in a run's folder; the newest without one, which is said."""
     newest = newest_whole(run.checkpoints)
     if newest is None:
         return None
     for state in saver_states(read_checkpoint(newest)).values():
-        best = run.checkpoints / Path(str(state.get("best_model_path") or "none")).name
-        if best.is_file() and problem(best) is None:
+        if not state.get("best_model_path"):
+            continue  # no score chose one
+        best = run.checkpoints / Path(str(state["best_model_path"])).name
+        if (damage := problem(best)) is None:
             return best
+        say(
+            f"The best checkpoint, {best}, can't be taken ({damage}): the newest one, {newest.name}, stands in for it"
+        )
     return newest
 
 
@@ -162,7 +168,7 @@ def _unfinished(word: str, logs: Path, backend: Backend) -> str | None:
         raise InputError(f"{option}: there are no runs in {logs}: leave the option out")
     if not unfinished:
         raise InputError(
-            f"{option}: {logs} holds no unfinished fit on the base '{backend.base}': leave the option out, or name a "
+            f"{option}: {logs} holds no unfinished fit on {quoted_base(backend.base)}: leave the option out, or name a "
             "checkpoint"
         )
     raise InputError(

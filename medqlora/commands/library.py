@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medqlora.commands.arguments import Parser, run_action
 from medqlora.commands.registry import Command
 from medqlora.errors import InputError
+from medqlora.utils.cache import quoted_base
 from medqlora.utils.terminal import printable_line
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def _check_fits(library: "Library", options: argparse.Namespace, record: dict[st
     base = library.entries[library.general]
     if record.get("base_identity") != base.base_identity:
         raise InputError(
-            f"ADAPTER {options.adapter}: it was trained on the base '{record.get('base')}', and the library's adapters "
-            f"on '{base.base}': a library has one base model"
+            f"ADAPTER {options.adapter}: it was trained on {quoted_base(record.get('base'))}, and the library's "
+            f"adapters on {quoted_base(base.base)}: a library has one base model"
         )
 
 

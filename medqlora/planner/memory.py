@@ -171,10 +171,9 @@ def plan(shape: Shape, setting: Setting) -> Plan:
 def _native_plan(shape: Shape, setting: Setting, base: dict[str, int], kept: dict[str, int]) -> Plan:
     """The phases of transformers' layers on a GPU."""
     recomputed = min(recomputed_layers(shape, setting), shape.layers)
+    kept = {**kept, "cuBLAS": native.CUBLAS_BYTES}
     activations = native.kept_bytes(shape, setting, recomputed)
     backward = native.backward_bytes(shape, setting, recomputed)
-    if setting.width < 4:  # autocast's copies of A and B, which the backward of complete layers reads
-        activations += base["adapters"] // 2 * (shape.layers - recomputed) // shape.layers
     # the head runs before the layers' backward, without the workspace
     beside = backward + kept["dequantized group"]
     phases = {
@@ -224,9 +223,10 @@ def _generation_parts(shape: Shape, setting: Setting) -> dict[str, int]:
                 on_gpu=setting.device == "cuda",
             )
         )
+    prefill = setting.prompt_tokens * native.forward_bytes(shape, setting)
     scores = setting.rows * native.forward_scores(shape, setting, setting.prompt_tokens // setting.rows)
     return {
-        "activations": setting.prompt_tokens * native.forward_bytes(shape, setting) + scores,
+        "activations": max(prefill, scores),
         "keys and values": 2 * token * tokens,  # growing copies the cache: twice
         "logits": setting.rows * shape.vocabulary * (setting.width + 4),
     }

@@ -30,6 +30,12 @@ def base_words(base: str) -> str:
     return "the demo's base model" if _EMBEDDED.fullmatch(base) else base
 
 
+def quoted_base(base: object) -> str:
+    """A base model in a sentence: "the base 'NAME'", or words for an embedded one."""
+    words = base_words(str(base))
+    return words if words != str(base) else f"the base '{base}'"
+
+
 def cache_folder(*parts: str) -> Path:
     """The folder `parts` under `cache_root`; creates it where it is missing.
 

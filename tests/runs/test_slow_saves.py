@@ -27,9 +27,11 @@ from medqlora.artifacts.checkpoint_files import (
     step_of,
     write_checkpoint,
 )
+from medqlora.artifacts.run_folder import RunFolder
 from medqlora.callbacks import adapter_checkpoint, checkpoint_io, saver_of
 from medqlora.callbacks.adapter_contents import saver_states
 from medqlora.cli import main
+from medqlora.commands.given_checkpoint import best_checkpoint
 from medqlora.utils.files import disk_full
 from medqlora.utils.interrupts import Interrupted
 
@@ -239,6 +241,11 @@ def test_a_best_checkpoint_that_was_removed_by_hand_is_named_and_nothing_claims_
         shutil.rmtree(folder)
     capsys.readouterr()
     last = folder.parent / "checkpoints" / "last.ckpt"
+    assert best_checkpoint(RunFolder(folder.parent)) == last
+    assert (
+        "epoch0-step3.ckpt, can't be taken (it is not there): the newest one, last.ckpt"
+        in capsys.readouterr().out
+    )
     resumed = run("fit", words(tiny_bases["llama"], tmp_path, best, f"--ckpt_path={last}"))
     shown = capsys.readouterr().out
     assert "epoch0-step3.ckpt, the best checkpoint so far, is not there" in shown

@@ -6,6 +6,7 @@ from pathlib import Path
 from medqlora.errors import InputError
 from medqlora.models.adapters.folder import read_adapter
 from medqlora.models.weight_files import ADAPTER_CONFIG, named_base, read_object
+from medqlora.utils.cache import quoted_base
 
 
 def base_of(folder: str) -> str:
@@ -26,8 +27,8 @@ def check_adapter_base(folder: str, base: str, identity: str) -> None:
     trained_on = record.get("base_identity")
     if trained_on is not None and trained_on != identity:
         raise InputError(
-            f"--model.adapter: '{folder}' was trained on the base '{record.get('base')}', not on '{base}': "
-            "pass the adapter of a run on this base, or that base as --model.backend.base"
+            f"--model.adapter: '{folder}' was trained on {quoted_base(record.get('base'))}, not on "
+            f"{quoted_base(base)}: pass the adapter of a run on this base, or that base as --model.backend.base"
         )
 
 

@@ -18,8 +18,10 @@ original, calls = module._Encoder.encode, []
 
 def slow(self, records):
     calls.append(len(records))
-    while not any("Waiting for" in Path(log).read_text() for log in sys.argv[3:]):
-        time.sleep(0.001)  # until the other process has come to wait for this one
+    for _ in range(20_000):  # until the other process has come to wait for this one
+        if any("Waiting for" in Path(log).read_text() for log in sys.argv[3:]):
+            break
+        time.sleep(0.005)
     return original(self, records)
 
 module._Encoder.encode = slow
