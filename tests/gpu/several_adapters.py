@@ -72,6 +72,9 @@ def main(base: Path, file: str, count: int, written: int) -> int:
         scored(engine, None, records[:8])  # compiles
         ours = {folder: scored(engine, folder, records) for folder in asked}
         theirs = {folder: scored(native, folder, records) for folder in asked}
+        for folder in asked:  # what is known early is printed early
+            most = max(differences(ours[folder][0], theirs[folder][0]))
+            print(f"{ours[folder][1]:.3f} s, PEFT {theirs[folder][1]:.3f} s, apart by {most:.5f}", flush=True)
         equal = {
             folder: [
                 a == b
