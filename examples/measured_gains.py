@@ -289,6 +289,16 @@ def _number(row: Row, key: str) -> float:
     return float(str(row[key]))
 
 
+def chosen(settings: Settings, only: str) -> list[Recipe]:
+    """The recipes whose family or name contains a text, and those they are compared with."""
+    compared = {against for family, name, against in comparisons() if only in f"{family} {name}"}
+    return [
+        recipe
+        for recipe in recipes(settings)
+        if only in f"{recipe.family} {recipe.name}" or recipe.name in compared
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -322,13 +332,11 @@ def main() -> int:
     if given.job:
         keep(next(one for one in recipes(settings) if one.name == given.job[0]), int(given.job[1]), given.out)
         return 0
-    compared = {name for family, *pair in comparisons() if given.only in family for name in pair}
     have = {(row["job"], row["seed"]) for row in done(given.out)}
     wanted = [
         Job(recipe, seed)
         for seed in given.seeds  # whole seeds first, so that an interrupted run has pairs
-        for recipe in recipes(settings)
-        if given.only in f"{recipe.family} {recipe.name}" or recipe.name in compared
+        for recipe in chosen(settings, given.only)
         if (recipe.name, seed) not in have
     ]
     failed = run_jobs(wanted, given.workers, given.out, [Path(__file__), *sys.argv[1:]])

@@ -62,7 +62,6 @@ def _words(given: argparse.Namespace, folder: Path, seed: int, **data: object) -
             },
             "learning_rate": given.rate,
             "generate": False,
-            "compare_base": False,
             "checkpointing": "auto",  # of a small base on a large GPU: keep the activations and 16-bit weights
             "weights": "auto",
         },

@@ -107,6 +107,29 @@ def test_the_control_of_two_stages_has_as_many_steps_and_less_than_an_epoch_more
         assert both - alone == 24  # two epochs of the artificial set
 
 
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        (
+            "more labelled",
+            {
+                "artificial, then more labelled",
+                "more labelled alone",
+                "more labelled alone, as many steps",
+                "artificial alone",
+            },
+        ),
+        ("balance loss", {"rare maybe, balance loss", "rare maybe"}),
+        ("smoothing", {"labelled alone, label smoothing 0.1", "labelled alone"}),
+    ],
+)
+def test_recipes_chosen_by_name_bring_those_they_are_compared_with(
+    scripts: tuple[Any, Any], only: str, expected: set[str]
+) -> None:
+    measured_gains, gain_recipes = scripts
+    assert {one.name for one in measured_gains.chosen(gain_recipes.Settings(), only)} == expected
+
+
 def test_maybe_is_as_rare_in_every_set(scripts: tuple[Any, Any], tmp_path: Path) -> None:
     import json
 
