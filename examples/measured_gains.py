@@ -57,6 +57,7 @@ from medqlora.evaluation.metrics.suite_scores import holm
 from medqlora.evaluation.statistics.aggregation import spread
 
 SCORES = ("accuracy", "macro_f1", "error")
+SAME = 1e-6  # points; a few seeds that differ by no more have the same score by chance, and no spread to judge by
 
 
 @dataclass
@@ -210,7 +211,7 @@ def table(rows: Sequence[Row]) -> str:
 class Gain(NamedTuple):
     """A mean difference over seeds, with its interval as text, and its sign where the interval is clear of 0.
 
-    `p` is that of Student's test; None for one seed.
+    `p` is that of Student's test; None for one seed, and for seeds whose differences are all the same.
     """
 
     text: str
@@ -278,11 +279,12 @@ def _gain(pairs: Sequence[tuple[object, object]]) -> Gain:
     if interval is None:
         return Gain(f"{found['mean']:+.1f}", 0)
     low, high = interval
+    text = f"{found['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if high - low < SAME:
+        return Gain(text, 0)
     from scipy.stats import ttest_1samp
 
-    same = low == high  # no spread, which the test would divide by
-    p = float(low == 0) if same else float(ttest_1samp(differences, 0).pvalue)
-    return Gain(f"{found['mean']:+.1f} [{low:+.1f}, {high:+.1f}]", (low > 0) - (high < 0), p)
+    return Gain(text, (low > 0) - (high < 0), float(ttest_1samp(differences, 0).pvalue))
 
 
 def _number(row: Row, key: str) -> float:

@@ -175,6 +175,7 @@ def test_a_gain_is_shown_where_its_interval_is_clear_of_0(scripts: tuple[Any, An
     assert shown([0.6, 0.51, 0.55], [0.9, 0.8, 0.85]) == "accuracy lost"
     assert shown([0.9, 0.5, 0.85], [0.6, 0.8, 0.55]) == "no"
     assert shown([0.9], [0.1]) == "no"  # one seed shows nothing
+    assert shown([0.5, 0.6], [0.6, 0.7]) == "no"  # nor do two whose differences are the same up to rounding
     assert shown([0.01, 0.02, 0.01], [0.06, 0.06, 0.07], "error") == "error smaller"
 
 
