@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from medqlora.config.files import ConfigFile, Entry, parse_text, read_config
 from medqlora.config.lightning_classes import check_lightning_class
+from medqlora.config.linked import LINKED, check_linked
 from medqlora.config.names import nearest
 from medqlora.config.optimizers import FLAT_OPTIMIZERS, SCHEDULERS, is_optimizer_name, nearest_name
 from medqlora.config.origin import GivenSource, Place, is_default, is_file, may_be_imported, shown
@@ -86,15 +87,14 @@ class _Check:
         self.classes: dict[str, tuple[str, Place]] = {}
         #: option that names a class → what was given to any class of it
         self.class_given: dict[str, dict[str, object]] = {}
-        #: option → its last value
-        self.values: dict[str, object] = {}
-        #: whether a part of the options stands in a file that isn't looked into
-        self.elsewhere = False
+        self.values: dict[str, object] = {}  # option → its last value
+        self.elsewhere = False  # a part of the options stands in a file that isn't looked into
         self.staged = False  # has stages, which may read other data
 
     # ---- configurations ------------------------------------------------------------------------------
 
     def file(self, config: ConfigFile) -> None:
+        check_linked(config)
         self.group("", config.root, Place(config.name))
 
     def group(self, prefix: str, entry: Entry, place: Place) -> None:
@@ -106,7 +106,7 @@ class _Check:
                 self.entry(self.options[key], part, here, append=name.endswith("+"))
             elif key in self.groups:
                 self.group_value(key, part, here)
-            elif not self._of_class(key, part, here) and key not in (*_NOT_CHECKED, "model.compare_base"):
+            elif not self._of_class(key, part, here) and key not in (*_NOT_CHECKED, *LINKED):
                 raise self.unknown(key, here)
 
     def group_value(self, key: str, entry: Entry, place: Place) -> None:

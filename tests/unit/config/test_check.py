@@ -10,6 +10,7 @@ from medqlora.config import trainer
 from medqlora.config.check import check_options
 from medqlora.config.optimizers import TORCH_OPTIMIZERS
 from medqlora.config.words import with_config
+from medqlora.errors import InputError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 DEMO = f"--config={CONFIGS / 'demo.yaml'}"
@@ -43,6 +44,17 @@ def test_every_shipped_configuration_passes(path: Path, verb: str) -> None:
         else ["--config", str(CONFIGS / "qlora.yaml")]
     )
     check_options(verb, with_config([*below, "--config", str(path)]))
+
+
+def test_a_value_that_another_option_would_replace_is_refused_with_its_place(folder: Path) -> None:
+    mine = folder / "mine.yaml"
+    mine.write_text("model:\n  generate: false\n  compare_base: false\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"mine\.yaml:3: model\.compare_base: .*write compare_base: .* top level"
+    ):
+        check_options("test", with_config([DEMO, "--config=mine.yaml"]))
+    mine.write_text("compare_base: false\nmodel:\n  compare_base: false\n", encoding="utf-8")
+    check_options("test", with_config([DEMO, "--config=mine.yaml"]))
 
 
 def test_options_before_a_configuration_mean_the_same_as_after_it() -> None:
