@@ -16,6 +16,7 @@ from medqlora.commands.on_one_base import (
     kept_words,
     many_values,
     option_of,
+    same_weights,
     test_sets,
     write_tested,
 )
@@ -67,6 +68,11 @@ def run(words: list[str]) -> int:
     allow = bool(option_of(built, "report.allow_overlap"))
     contamination = check_contamination([*members, *others], built.datamodule, allow, "--ensemble")
     say(f"Ensemble of {len(members)} adapters: {', '.join(members)}")
+    for group in same_weights(members):
+        say(
+            f"Note: the weights of {' and '.join(group)} are the same, so that they count as {len(group)} equal votes: "
+            "runs differ by --data.seed, or by their fold"
+        )
     answered = _ask(built, kept, members, others)
     tested, calibration = _scored(built, answered, members, others, contamination)
     facts = {

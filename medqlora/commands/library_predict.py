@@ -147,7 +147,6 @@ def _write(
     if done:
         held = lines if lines.exists() else output
         say(f"{held} holds {done} answers already: {len(questions) - done} questions are left")
-    counts: Counter[str] = Counter()
     if done < len(questions):
         routed = load_library(
             str(library.path),
@@ -167,17 +166,25 @@ def _write(
             for start in range(done - done % _ROWS, len(questions), _ROWS):
                 answered = routed.answers(questions[start : start + _ROWS], settings.note)
                 for answer, name in answered[max(0, done - start) :]:
-                    counts[name] += 1
                     line = {**answer.to_json(), "adapter": name, "by": by}
                     stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
                 bar.update(min(start + _ROWS, len(questions)))
+    counts = _answered_by(lines)
     if is_table(output) and lines.exists():
         write_table(lines, output)
     shown = ", ".join(f"{counts[name]} by {name}" for name in library.names if name in counts)
     noun = "answer" if len(questions) == 1 else "answers"
     say(f"{len(questions)} {noun}{f' ({shown})' if shown else ''}: {output}\n{settings.note}")
+
+
+def _answered_by(lines: Path) -> Counter[str]:
+    """Adapter → number of its answers in a file, those of earlier runs too; nothing where there is no file."""
+    if not lines.exists():
+        return Counter()
+    with lines.open(encoding="utf-8") as stream:
+        return Counter(str(json.loads(line)["adapter"]) for line in stream)
 
 
 def _answerer(library: Library, settings: _Settings) -> str:

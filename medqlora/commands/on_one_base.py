@@ -19,7 +19,9 @@ from medqlora.config.command_options import own_options
 from medqlora.config.words import CommandLine
 from medqlora.errors import InputError
 from medqlora.models.adapters import find_adapter, read_adapter
+from medqlora.models.weight_files import ADAPTER_WEIGHTS
 from medqlora.utils.console import say
+from medqlora.utils.digests import file_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +57,17 @@ def adapter_folders(given: Sequence[str], option: str) -> list[str]:
             f"{option}: {first} and {other} were trained on different base models: name adapters of one"
         )
     return list(folders.values())
+
+
+def same_weights(folders: Sequence[str]) -> list[list[str]]:
+    """Groups of two or more adapter folders whose weights are the same bytes; only files of one size are read."""
+    files = {one: Path(one).expanduser() / ADAPTER_WEIGHTS for one in folders}
+    sizes = Counter(file.stat().st_size for file in files.values())
+    groups: dict[str, list[str]] = {}
+    for one, file in files.items():
+        if sizes[file.stat().st_size] > 1:
+            groups.setdefault(file_digest(file)["sha256"], []).append(one)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def check_words(words: list[str], option: str) -> None:

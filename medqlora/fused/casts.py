@@ -42,7 +42,8 @@ class Casts:
             self._run()
             return
         for targets, weights, factor in self._by_kind:
-            foreach_copy_(targets, weights if factor == 1 else foreach_mul(weights, factor))
+            wide = weights if factor == 1 else foreach_mul([weight.float() for weight in weights], factor)
+            foreach_copy_(targets, wide)
 
     def _in_one_launch(self) -> bool:
         target = self._casts[0][0]

@@ -251,6 +251,7 @@ def test_a_library_routes_by_topic_and_calls_nothing_better_without_a_test(
     answers = tmp_path / "answers.jsonl"
     given = [*words(tiny_bases["llama"], root), f"--data.questions={questions}", f"--answers.path={answers}"]
     assert run("predict", *given, f"--library={library}") == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if "answers (" in line)
     rows = lines(answers)
     routed = [row for row in rows if row["adapter"] == "heart"]
     assert all("heart" in row["question"] for row in routed)  # an unsure one goes to the general adapter
@@ -259,6 +260,7 @@ def test_a_library_routes_by_topic_and_calls_nothing_better_without_a_test(
     answers.write_bytes(whole[: len(whole) // 2])
     assert run("predict", *given, f"--library={library}") == 0
     assert answers.read_bytes() == whole
+    assert said in capsys.readouterr().out.splitlines()  # counts the answers of both runs
     test = [*words(tiny_bases["llama"], tmp_path), "--data.source=medqlora.data.JSONLines"]
     test += [
         f"--data.source.train={questions}",

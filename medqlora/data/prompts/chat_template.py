@@ -5,6 +5,7 @@ record holds, the control tokens around it are the template's own.
 """
 
 from medqlora.errors import InputError
+from medqlora.utils.cache import base_words
 from medqlora.utils.types import Tokenizer
 
 _USER = "@@MEDQLORA-USER-TEXT@@"
@@ -25,7 +26,7 @@ def template_of(tokenizer: Tokenizer | None) -> str:
     if isinstance(template, dict):  # several templates, by name
         template = template.get("default")
     if not template:
-        name = getattr(tokenizer, "name_or_path", "") or "this model's tokenizer"
+        name = base_words(getattr(tokenizer, "name_or_path", "")) or "this model's tokenizer"
         raise InputError(
             f"--data.prompt: chat needs a chat template, and {name} has none (a base model?): "
             "use --data.prompt medical"

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 FIRST = ADAPTER_NAME
 #: PEFT's name of a row without an adapter
 NO_ADAPTER = "__base__"
+_NEEDED = "replaces weights of the base model, which the other adapters need as they are"
+
+
+def _shared_changes(config: Mapping[str, object]) -> list[str]:
+    """What an adapter's configuration changes in the base model that PEFT can't undo for other adapters."""
+    changes = ["trainable_token_indices"] if config.get("trainable_token_indices") else []
+    return changes if config.get("bias", "none") == "none" else [*changes, "bias"]
 
 
 def is_plain(config: Mapping[str, object]) -> bool:
@@ -60,13 +67,12 @@ class Adapters:
         check_adapter_base(folder, self._backend.base, self._backend.identity())
         self._backend.check_adapter(folder, "--adapter")
         config = adapter_config(folder)
-        changes = [key for key in ("modules_to_save", "trainable_token_indices") if config.get(key)]
-        if config.get("bias", "none") != "none":
-            changes.append("bias")
+        changes = [*_shared_changes(config), *(["modules_to_save"] if config.get("modules_to_save") else [])]
         if changes:
+            raise InputError(f"--adapter {folder}: its {changes[0]} {_NEEDED}: use it alone")
+        if FIRST in self._held and (changes := _shared_changes(self._config(FIRST))):
             raise InputError(
-                f"--adapter {folder}: its {changes[0]} replaces weights of the base model, which the other adapters "
-                "need as they are: use it alone"
+                f"--adapter {folder}: the {changes[0]} of the adapter that was loaded first {_NEEDED}: use that alone"
             )
         if not hasattr(self.model, "peft_config"):
             base = cast("PreTrainedModel", self.model)
@@ -105,10 +111,9 @@ class Adapters:
     @property
     def all_plain(self) -> bool:
         """Whether the decode engine can run rows of all adapters."""
-        configs = getattr(self.model, "peft_config", {})
-        names = tuple(configs)
+        names = tuple(self._held)
         if names != self._looked_at[0]:
-            plain = all(is_plain(self._configs.get(name) or vars(configs[name])) for name in names)
+            plain = all(is_plain(self._config(name)) for name in names)
             self._looked_at = names, plain and not self._adapts_others()
         return self._looked_at[1]
 
@@ -134,8 +139,11 @@ class Adapters:
             peft.set_adapter(name)
         yield
 
-    def _config(self, name: str) -> dict[str, object]:
-        if name in self._configs:
-            return self._configs[name]
-        peft = cast("PeftModel", self.model)
-        return {"use_dora": getattr(peft.peft_config[name], "use_dora", False)}
+    @property
+    def _held(self) -> Mapping[str, object]:
+        """PEFT's configurations of the adapters that the model holds, by name."""
+        held: Mapping[str, object] = getattr(self.model, "peft_config", {})
+        return held
+
+    def _config(self, name: str) -> Mapping[str, object]:
+        return self._configs.get(name) or vars(self._held[name])

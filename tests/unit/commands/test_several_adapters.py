@@ -8,7 +8,9 @@ import pytest
 from harness import options, run
 
 from medqlora.cli import main
+from medqlora.commands.on_one_base import same_weights
 from medqlora.commands.test import split_adapters
+from medqlora.models.weight_files import ADAPTER_WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,13 @@ def test_a_missing_or_repeated_adapter_is_told_before_the_first_is_tested(
         assert main(["test", *words, "--model.adapter", adapter, wrong]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "lightning_logs" / "version_1").exists()
+
+
+def test_members_with_the_same_weights_are_found_whatever_their_folders_are_named(tmp_path: Path) -> None:
+    """As of two fits that differ in `seed_everything` alone, which draws nothing of an adapter."""
+    for name, content in (("a", b"one"), ("b", b"two"), ("copy of a", b"one"), ("c", b"longer")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ADAPTER_WEIGHTS).write_bytes(content)
+    a, b, copy, c = (str(tmp_path / name) for name in ("a", "b", "copy of a", "c"))
+    assert same_weights([a, b, copy, c]) == [[a, copy]]
+    assert same_weights([a, b, c]) == same_weights([a]) == []

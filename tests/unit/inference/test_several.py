@@ -11,6 +11,7 @@ from served import trained_adapter
 
 from medqlora.commands.asking import Asking, decoding_of
 from medqlora.config.model import ModelOptions
+from medqlora.errors import InputError
 from medqlora.inference import Predictor
 from medqlora.inference.decoding.self_test import why_not
 from medqlora.inference.out_of_fold import out_of_fold
@@ -113,6 +114,24 @@ def test_an_adapter_that_the_engine_cannot_run_takes_all_to_pefts_forward(
     for name in (odd, "wide", None):
         same(several.predict(None if name is None else adapters(name), QUESTIONS), alone(name))
     assert load(adapters(odd), adapters("wide")).engine is None
+
+
+@pytest.mark.parametrize("odd", [{"bias": "lora_only"}, {"trainable_token_indices": [5, 6, 300]}])
+def test_an_adapter_that_changes_the_base_model_for_the_others_stands_alone(
+    odd: dict[str, Any], tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """PEFT would run the others with the first one's biases, and can't load one beside trained tokens."""
+    plain, changing = (
+        str(trained_adapter(tiny_bases["qwen2"], tmp_path / name, threshold=0.0, seed=1, **options))
+        for name, options in (("plain", {}), ("changing", odd))
+    )
+    for folders, whose in (
+        ((plain, changing), "its"),
+        ((changing, plain), "of the adapter that was loaded first"),
+    ):
+        with pytest.raises(InputError, match=f"{whose}.*replaces weights of the base model"):
+            load(*folders)
+    assert len(load(changing).predict(changing, QUESTIONS)) == len(QUESTIONS)
 
 
 def test_a_combination_is_asked_in_the_place_of_a_member(adapters: Callable[[str], str]) -> None:
