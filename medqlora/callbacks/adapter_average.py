@@ -96,8 +96,9 @@ class AverageAdapters(Callback):
         best = saver_of(trainer).best_model_path
         if len(self.kept) < 2 or not best:
             if self.count > 1:
+                found = f"{len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
                 say(
-                    f"No average of adapters: {len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
+                    f"No average of adapters: {found if len(self.kept) < 2 else 'no best checkpoint is on the disk'}"
                 )
             return
         saved = read_checkpoint(Path(best))
