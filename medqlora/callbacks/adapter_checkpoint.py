@@ -163,16 +163,14 @@ class AdapterCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "losses": dict(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Takes over the best checkpoints that are in this run's folder."""
+        """Takes over the undamaged best checkpoints of this run's folder."""
         if self._stage != "fit":  # `test --ckpt_path` keeps no checkpoints of its own
             return
         state, self._losses, missing = restored(state_dict, Path(str(self.dirpath)))
         super().load_state_dict({**state, "dirpath": self.dirpath})
         if missing is not None:
             self._lacks_best = True
-            say(
-                f"{missing}, the best checkpoint so far, is not there: the next validation's is the best so far"
-            )
+            say(f"{missing}: the next validation's is the best so far")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]

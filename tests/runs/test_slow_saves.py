@@ -253,28 +253,34 @@ class Copied(Callback):
             shutil.copytree(run_folder, Path(self.folder) / run_folder.name)
 
 
-@pytest.mark.parametrize("adapter", ["stands", "is gone"])
-def test_a_best_checkpoint_that_was_removed_by_hand_is_named_and_nothing_claims_its_score(
-    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str
+@pytest.mark.parametrize(
+    ("adapter", "damage"), [("stands", "removed"), ("is gone", "removed"), ("stands", "cut off")]
+)
+def test_a_best_checkpoint_that_was_removed_or_damaged_is_named_and_nothing_claims_its_score(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str, damage: str
 ) -> None:
     """The first validation is the best, and no other one follows once the run goes on."""
     best = "--checkpoint.mode=max"
     fit = run("fit", words(tiny_bases["llama"], tmp_path, best))
     folder = fit.adapter_folder
-    remove_checkpoint(Path(saver_of(fit.trainer).best_model_path))
+    file = Path(saver_of(fit.trainer).best_model_path)
+    if damage == "removed":
+        remove_checkpoint(file)
+    else:
+        os.truncate(file, 1000)
+    why = "it is not there" if damage == "removed" else "it has 1,000 bytes"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     if adapter == "is gone":
         shutil.rmtree(folder)
     capsys.readouterr()
     last = folder.parent / "checkpoints" / "last.ckpt"
     assert best_checkpoint(RunFolder(folder.parent)) == last
-    assert (
-        "epoch0-step3.ckpt, can't be taken (it is not there): the newest one, last.ckpt"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"epoch0-step3.ckpt, can't be taken ({why}" in said
+    assert "the newest one, last.ckpt" in said
     resumed = run("fit", words(tiny_bases["llama"], tmp_path, best, f"--ckpt_path={last}"))
     shown = capsys.readouterr().out
-    assert "epoch0-step3.ckpt, the best checkpoint so far, is not there" in shown
+    assert f"epoch0-step3.ckpt, the best checkpoint so far, can't be taken ({why}" in shown
     assert "Best" not in shown
     assert resumed.adapter_folder == folder
     assert f"Adapter: {folder}" in shown
