@@ -201,7 +201,6 @@ def test_a_fit_without_room_for_its_end_is_not_finished_and_goes_on(
     ended = capsys.readouterr()
     assert "no checkpoint of step 6 found room on the disk, and there is no adapter" in ended.err
     assert "the checkpoint of step 3 is whole" in ended.err
-    assert "No average of adapters: no best checkpoint is on the disk" in ended.out
     left = RunFolder(tmp_path / "lightning_logs" / "version_0")
     assert not left.adapter.exists()
     assert left.read_record()["state"] == "failed"
