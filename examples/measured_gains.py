@@ -204,7 +204,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"| {name} | {seeds} | {own[0]['steps']} | {' | '.join(means)} | {each} |")
     bases = [_number(row, "base") for row in rows if row.get("base") is not None]
     if bases:
-        lines.append(f"\nBare base {sum(bases) / len(bases):.3f}.")
+        lines.append(f"\nBare base {sum(bases) / len(bases):.3f}, mean over the tests.")
     return "\n".join([*lines, "", *_gains(rows)])
 
 

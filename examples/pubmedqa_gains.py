@@ -31,7 +31,7 @@ from medqlora.records import YES_NO_MAYBE
 ROOT = Path(__file__).resolve().parents[1]
 BALANCES = ("none", "loss", "sampling")
 ENSEMBLE = f"ensemble of {FOLDS} folds"
-BEST, MEAN = "the fold with the best validation", "mean of its folds"
+BEST, MEAN = "the fold with the best macro-F1 in validation", "mean of its folds"
 KEYS = ("difference", "macro_f1_difference")
 
 

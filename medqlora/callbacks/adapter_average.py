@@ -11,8 +11,8 @@ from torch import Tensor
 
 from medqlora.artifacts.adapter_folder import write_adapter
 from medqlora.artifacts.checkpoint import copy_weights
-from medqlora.artifacts.checkpoint_files import SavedCheckpoint, read_checkpoint
-from medqlora.artifacts.validated import LOWER_IS_BETTER, ValidationRecord, validated
+from medqlora.artifacts.checkpoint_files import SavedCheckpoint, problem, read_checkpoint
+from medqlora.artifacts.validated import ValidationRecord, validated
 from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents
 from medqlora.callbacks.attached import qlora_module, run_folder, saver_of
 from medqlora.config.callbacks import AverageOptions
@@ -85,22 +85,26 @@ class AverageAdapters(Callback):
             if self.of == "last":
                 del self.kept[0]
             else:
-                sign = -1.0 if _monitor(trainer) in LOWER_IS_BETTER else 1.0
+                sign = -1.0 if saver_of(trainer).mode == "min" else 1.0
                 # of equal scores the newest goes: `adapter/` too is the earliest
                 worst = min(self.kept, key=lambda one: (_rank(sign * one.score), -one.step))
                 self.kept = [one for one in self.kept if one is not worst]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = qlora_module(pl_module)
-        saver_of(trainer).settle(trainer)
-        best = saver_of(trainer).best_model_path
-        if len(self.kept) < 2 or not best:
+        saver = saver_of(trainer)
+        saver.settle(trainer)
+        # its options are those of the run: of the best checkpoint, or of the newest where that is gone
+        files = [Path(file) for file in (saver.best_model_path, saver.last_model_path) if file]
+        whole = next((file for file in files if problem(file) is None), None)
+        if len(self.kept) < 2 or whole is None:
             if self.count > 1:
+                found = f"{len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
                 say(
-                    f"No average of adapters: {len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
+                    f"No average of adapters: {found if len(self.kept) < 2 else 'no checkpoint is on the disk'}"
                 )
             return
-        saved = read_checkpoint(Path(best))
+        saved = read_checkpoint(whole)
         present = {name: value.clone() for name, value in module.adapter_state().items()}
         mean = average([one.weights for one in self.kept])
         copy_weights(mean, module.adapter_state())
@@ -119,7 +123,7 @@ class AverageAdapters(Callback):
         folder = run_folder(trainer).averaged_adapter  # a broadcast: all processes are here
         if trainer.is_global_zero and not self._written(trainer, module, saved, mean, record, chosen, folder):
             return
-        single = saver_of(trainer).best_model_score
+        single = saver.best_model_score
         shown = "" if value is None else f": {monitor} {value:.4f}"
         shown += "" if single is None else f" (the best single one {float(single):.4f})"
         say(f"{what[0].upper()}{what[1:]}{shown}; in {folder}")

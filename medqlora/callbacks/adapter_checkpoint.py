@@ -21,6 +21,7 @@ from medqlora.callbacks.adapter_contents import ChosenBy, adapter_contents, expo
 from medqlora.callbacks.attached import qlora_module, run_folder
 from medqlora.callbacks.checkpoint_io import Behind, PendingWrites
 from medqlora.callbacks.kept_checkpoints import restored
+from medqlora.callbacks.no_room import check_result, tell_adapter, tell_checkpoint
 from medqlora.compat.lightning import fast_dev_run, validation_or_epoch_end_follows
 from medqlora.compat.lightning_callbacks import (
     last_batch_of_epoch,
@@ -37,7 +38,6 @@ from medqlora.trainer.stage_start import Stage
 from medqlora.training.checks.options import check_monitor
 from medqlora.utils.cache import why_not_writable
 from medqlora.utils.console import say
-from medqlora.utils.files import disk_full
 
 #: what a failed save must not change
 _KEPT = (
@@ -102,6 +102,8 @@ class AdapterCheckpoint(ModelCheckpoint):
         self._before: dict[str, object] = {}
         self._undone = False
         self._stage = "fit"
+        #: which of "checkpoint" and "adapter" found no room when it was last to be written
+        self._lacks: set[str] = set()
         #: whether the run goes on without the file of its best checkpoint
         self._lacks_best = False
 
@@ -161,16 +163,14 @@ class AdapterCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "losses": dict(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Takes over the best checkpoints that are in this run's folder."""
+        """Takes over the undamaged best checkpoints of this run's folder."""
         if self._stage != "fit":  # `test --ckpt_path` keeps no checkpoints of its own
             return
         state, self._losses, missing = restored(state_dict, Path(str(self.dirpath)))
         super().load_state_dict({**state, "dirpath": self.dirpath})
         if missing is not None:
             self._lacks_best = True
-            say(
-                f"{missing}, the best checkpoint so far, is not there: the next validation's is the best so far"
-            )
+            say(f"{missing}: the next validation's is the best so far")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]
@@ -240,8 +240,19 @@ class AdapterCheckpoint(ModelCheckpoint):
             self.adapter_folder = adapter  # of the best checkpoint that was there, or of one before it
             return
         # a run that ends before its first validation has no best checkpoint: the newest weights are exported
-        self._export_if_new(trainer, pl_module, self.best_model_path or self.last_model_path)
+        newest = "" if "checkpoint" in self._lacks else self.last_model_path  # or that is of an earlier step
+        self._export_if_new(trainer, pl_module, self.best_model_path or newest)
         self._pending.settle()
+
+    def check_result(self, trainer: Trainer) -> None:
+        """Tells what of the result found no room on the disk; all processes call it.
+
+        Raises:
+            RuntimeError: no adapter of the run's end stands.
+        """
+        lacks = trainer.strategy.broadcast(self._lacks)
+        last = Path(str(self.dirpath)) / LAST_CHECKPOINT
+        check_result(lacks, trainer.global_step, last, best=bool(self.best_model_path))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
@@ -327,8 +338,10 @@ class AdapterCheckpoint(ModelCheckpoint):
 
         def written() -> None:
             self._newest_step = step
+            self._lacks.discard("checkpoint")
 
         def failed(error: OSError) -> None:
+            self._lacks.add("checkpoint")
             if self._newest == position:  # no later one has been saved since
                 self._newest = None
             self.last_model_path = str(path) if path.is_file() else ""
@@ -342,18 +355,7 @@ class AdapterCheckpoint(ModelCheckpoint):
             trainer.save_checkpoint(path)
 
     def _report_full(self, error: OSError) -> None:
-        """Reports a full disk; raises every other error again."""
-        if not disk_full(error):
-            raise error
-        kept = (
-            "no checkpoint stands yet"
-            if self._newest_step is None
-            else f"that of step {self._newest_step} is kept"
-        )
-        say(
-            f"No room for a checkpoint in {self.dirpath} ({error.strerror}): {kept}, training goes on, and the next "
-            "save tries again: make room on that disk"
-        )
+        tell_checkpoint(error, Path(str(self.dirpath)), self._newest_step)
 
     # ---- the adapter -----------------------------------------------------------------------------
 
@@ -387,13 +389,9 @@ class AdapterCheckpoint(ModelCheckpoint):
             self._exported, self.adapter_folder = before
             if save is not None and error is save.error:
                 return  # the checkpoint itself found no room, which is reported
-            if not disk_full(error):
-                raise error
-            say(
-                f"No room for the adapter in {run.path} ({error.strerror}): training goes on; make room, and write it "
-                f"with `medqlora export --ckpt_path {best}`"
-            )
+            self._lacks.add("adapter")
+            tell_adapter(error, run.path, best)
 
         self._exported, self.adapter_folder = best, run.adapter
-        with self._pending.saving(trainer, lambda: None, failed) as group:
+        with self._pending.saving(trainer, lambda: self._lacks.discard("adapter"), failed) as group:
             write() if group is None else group.add(write)

@@ -59,6 +59,7 @@ class RunRecorder(Callback):
         saver = saver_of(trainer)
         # a resumed run without a step left comes here without `on_train_end`, and a finished run has its adapter
         saver.finish(trainer, pl_module)
+        saver.check_result(trainer)
         if saver.best_model_score is not None:
             self.record.best = {str(saver.monitor): float(saver.best_model_score)}
         self.record.state, self.record.finished = "finished", now()

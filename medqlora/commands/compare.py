@@ -126,11 +126,11 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
         if not one.answers
     ]
     tested = [one for one in runs if one.answers]
-    same = next((one for one in tested[1:] if one.tested == tested[0].tested), None)
-    if same is not None:  # a fit and the test of its adapter
-        notes.append(
-            f"{same.name} and {tested[0].name} have one test, {same.tested}: it is compared with itself."
-        )
+    notes += [  # a fit and the test of its adapter
+        f"{one.name} and {tested[0].name} have one test, {one.tested}: it is compared with itself."
+        for one in tested[1:]
+        if one.tested == tested[0].tested
+    ]
     if len(tested) < 2:
         return [], notes
     shared = [ident for ident in tested[0].answers if all(ident in one.answers for one in tested)]
@@ -221,7 +221,7 @@ def _show(runs: "Sequence[RunSummary]", rows: "Sequence[PairedRow]", notes: Sequ
             for name, of_run in values.items():
                 print(f"{_end(name, 36):<38}" + "".join(f"{_end(value):>{_WIDEST + 2}}" for value in of_run))
     if rows:
-        print(f"\nTest figures, on the {rows[0]['n']} questions of all")
+        print(f"\nTest figures, on the {rows[0]['n']} questions that all runs answered")
         print("\n".join(paired_lines(rows, "run")))
         print(caution(rows[0]["n"]))
     for note in notes:

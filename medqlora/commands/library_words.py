@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 from typing import SupportsFloat
 
+from medqlora.utils.cache import base_words
+
 
 def shown_entry(plain: Mapping[str, object]) -> dict[str, str]:
     """Field → text, of an entry's plain values."""
-    worded = {"calibration": _calibration, "test": _test, "compared": _compared}
+    worded = {"base": _base, "calibration": _calibration, "test": _test, "compared": _compared}
     shown = {key: worded[key](value) if key in worded else _text(value) for key, value in plain.items()}
     if plain.get("general"):
         shown["compared"] = "the others are compared with this one"
     return shown
+
+
+def _base(value: object) -> str:
+    return base_words(str(value))
 
 
 def _calibration(value: object) -> str:
@@ -42,7 +48,7 @@ def _test(value: object) -> str:
 def _compared(value: object) -> str:
     found = _known(value)
     if not found:
-        return "none: `medqlora library compare` compares it with the general adapter"
+        return "none: `medqlora library compare` compares it with the general adapter, on test questions of its topics"
     p = found.get("mcnemar_p_holm")
     shown = f", p {float(p):.3f}" if isinstance(p, SupportsFloat) else ""
     difference = found.get("difference")

@@ -68,6 +68,9 @@ class Shape:
         kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
         if not all(str(kind).endswith("attention") and "linear" not in str(kind) for kind in kinds):
             raise AttributeError(f"{config.model_type} has layers of several kinds")
+        sizes = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+        if nothing := [name for name in sizes if getattr(config, name) in (0, None)]:
+            raise AttributeError(f"{config.model_type} has {nothing[0]} {getattr(config, nothing[0])}")
         try:
             return cls._of_fields(config)
         except RuntimeError as error:  # transformers' for a field that differs from layer to layer

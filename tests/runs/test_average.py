@@ -7,8 +7,11 @@ import pytest
 import torch
 from harness import options, run
 from interruptions import InterruptionError, StopAt
+from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load_file
 
+from medqlora.artifacts.checkpoint_files import remove_checkpoint
+from medqlora.callbacks import saver_of
 from medqlora.cli import main
 
 
@@ -64,6 +67,27 @@ def test_the_average_is_the_mean_of_the_validated_weights_and_is_validated_itsel
     again = run("fit", [*other, "--ckpt_path=last"])
     resumed = adapter(again.adapter_folder.parent / "adapter_averaged")
     assert all(torch.equal(averaged[name], resumed[name]) for name in averaged)
+
+
+class Removes(Callback):
+    """Removes the best checkpoint at the training's end."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        remove_checkpoint(Path(saver_of(trainer).best_model_path))
+
+
+def test_the_average_is_of_the_best_by_the_runs_mode_and_made_without_the_best_checkpoint(
+    tiny_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """The loss falls, so with `max` the first two validations are the best."""
+    more = [
+        "--checkpoint.monitor=val/loss",
+        "--checkpoint.mode=max",
+        f"--trainer.callbacks={__name__}.Removes",
+    ]
+    fit = run("fit", [*words(tiny_bases["llama"], tmp_path / "max", "best"), *more])
+    record = json.loads((fit.adapter_folder.parent / "adapter_averaged" / "medqlora.json").read_text("utf-8"))
+    assert "average of the best 2 adapters (steps 3, 6)" in record["chosen_by"]["score"]
 
 
 def test_a_count_that_averages_nothing_is_told(

@@ -183,6 +183,31 @@ def test_a_best_checkpoint_without_room_leaves_the_older_one_the_best(
     shown = capsys.readouterr().out
     assert shown.count("that of step 3 is kept") == shown.count("No room") > 0
     assert "step6" not in shown
+    assert "The checkpoint of step 6 found no room, and the best one is the best of those before it" in shown
+    assert f"go on with --ckpt_path {saver.last_model_path}" in shown
+
+
+def test_a_fit_without_room_for_its_end_is_not_finished_and_goes_on(
+    tiny_bases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The only checkpoint is the one before the first validation: its weights are not those of the fit's end."""
+    more = ["--average.count=2"]
+    with monkeypatch.context() as patch:
+        Slow(patch, lambda name, step: (step > 3 or name != "last.ckpt") and errno.ENOSPC)
+        assert main(["fit", *words(tiny_bases["llama"], tmp_path, *more)]) == 1
+    ended = capsys.readouterr()
+    assert "no checkpoint of step 6 found room on the disk, and there is no adapter" in ended.err
+    assert "the checkpoint of step 3 is whole" in ended.err
+    left = RunFolder(tmp_path / "lightning_logs" / "version_0")
+    assert not left.adapter.exists()
+    assert left.read_record()["state"] == "failed"
+    resumed = run("fit", words(tiny_bases["llama"], tmp_path, *more, "--ckpt_path=last"))
+    assert resumed.adapter_folder == left.adapter
+    assert step_of(Path(saver_of(resumed.trainer).best_model_path)) == 6
+    assert (left.path / "adapter_averaged").is_dir()
 
 
 @pytest.mark.parametrize("end", ["killed", "signalled"])
@@ -227,28 +252,34 @@ class Copied(Callback):
             shutil.copytree(run_folder, Path(self.folder) / run_folder.name)
 
 
-@pytest.mark.parametrize("adapter", ["stands", "is gone"])
-def test_a_best_checkpoint_that_was_removed_by_hand_is_named_and_nothing_claims_its_score(
-    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str
+@pytest.mark.parametrize(
+    ("adapter", "damage"), [("stands", "removed"), ("is gone", "removed"), ("stands", "cut off")]
+)
+def test_a_best_checkpoint_that_was_removed_or_damaged_is_named_and_nothing_claims_its_score(
+    tiny_bases: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str, damage: str
 ) -> None:
     """The first validation is the best, and no other one follows once the run goes on."""
     best = "--checkpoint.mode=max"
     fit = run("fit", words(tiny_bases["llama"], tmp_path, best))
     folder = fit.adapter_folder
-    remove_checkpoint(Path(saver_of(fit.trainer).best_model_path))
+    file = Path(saver_of(fit.trainer).best_model_path)
+    if damage == "removed":
+        remove_checkpoint(file)
+    else:
+        os.truncate(file, 1000)
+    why = "it is not there" if damage == "removed" else "it has 1,000 bytes"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     if adapter == "is gone":
         shutil.rmtree(folder)
     capsys.readouterr()
     last = folder.parent / "checkpoints" / "last.ckpt"
     assert best_checkpoint(RunFolder(folder.parent)) == last
-    assert (
-        "epoch0-step3.ckpt, can't be taken (it is not there): the newest one, last.ckpt"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"epoch0-step3.ckpt, can't be taken ({why}" in said
+    assert "the newest one, last.ckpt" in said
     resumed = run("fit", words(tiny_bases["llama"], tmp_path, best, f"--ckpt_path={last}"))
     shown = capsys.readouterr().out
-    assert "epoch0-step3.ckpt, the best checkpoint so far, is not there" in shown
+    assert f"epoch0-step3.ckpt, the best checkpoint so far, can't be taken ({why}" in shown
     assert "Best" not in shown
     assert resumed.adapter_folder == folder
     assert f"Adapter: {folder}" in shown
@@ -269,18 +300,20 @@ def test_an_adapter_that_found_no_room_is_not_named_as_there(
     def full(contents: object, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-    monkeypatch.setattr(adapter_checkpoint, "write_adapter", full)
-    fit = run("fit", words(tiny_bases["llama"], tmp_path))
-    assert fit.adapter_folder is None
-    shown = capsys.readouterr().out
-    assert "No room for the adapter" in shown
-    assert "Adapter:" not in shown
-    # `full` names that, and no folder "None"
     test = write_rows(tmp_path / "test.jsonl", questions(3, 2000))
-    assert main(["full", *words(tiny_bases["llama"], tmp_path, f"--data.source.test={test}")]) == 1
-    ended = capsys.readouterr()
-    assert "the fit left no adapter to test" in ended.err
-    assert "Evaluating" not in ended.out
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter_checkpoint, "write_adapter", full)
+        # `full` tests no folder "None"
+        for command in (["fit"], ["full", f"--data.source.test={test}"]):
+            assert main([*command, *words(tiny_bases["llama"], tmp_path)]) == 1
+            ended = capsys.readouterr()
+            assert "No room for the adapter" in ended.out
+            assert "the adapter found no room on the disk" in ended.err
+            assert "Adapter:" not in ended.out
+            assert "Evaluating" not in ended.out
+    fit = run("fit", words(tiny_bases["llama"], tmp_path, "--ckpt_path=last"))  # whose steps are all done
+    assert fit.adapter_folder == tmp_path / "lightning_logs" / "version_1" / "adapter"
+    assert fit.adapter_folder.is_dir()
 
 
 def test_an_error_in_training_is_not_hidden_by_a_write_that_fails(

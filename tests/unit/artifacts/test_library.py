@@ -118,13 +118,17 @@ def test_an_adapter_is_shown_in_words(
         "mcnemar_p_holm": 0.31,
         "verdict": "may be chance",
     }
-    heart = replace(entry("heart", "Heart Diseases", "Stroke"), calibration=calibration, compared=compared)
+    base = str(tmp_path / "tiny_llama" / ("0" * 16))
+    heart = replace(
+        entry("heart", "Heart Diseases", "Stroke"), base=base, calibration=calibration, compared=compared
+    )
     Library(tmp_path, "all", {"all": entry("all"), "heart": heart}).saved()
     words = ["library", "show", "heart", "--library", str(tmp_path)]
     assert main(words) == 0
     shown = dict(
         line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line.strip()
     )
+    assert shown["base"] == "the demo's base model"
     assert said in shown["calibration"]
     assert shown["topics"] == "Heart Diseases, Stroke"
     assert shown["test"].startswith("accuracy 50.0% (95% interval 40.0% to 60.0%)")
@@ -132,4 +136,5 @@ def test_an_adapter_is_shown_in_words(
     assert shown["compared"].endswith("p 0.310: may be chance")
     assert shown["general"] == "no"
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["calibration"] == calibration
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["base"], plain["calibration"]) == (base, calibration)

@@ -251,6 +251,18 @@ def test_a_model_whose_weights_it_cannot_count_is_not_planned_for(
     assert f"'{tmp_path}' is {kind}" in refused(capsys, "plan", *words)
 
 
+@pytest.mark.parametrize("nothing", ["num_hidden_layers", "hidden_size", "num_attention_heads"])
+def test_a_shape_with_nothing_of_a_kind_is_unknown(nothing: str) -> None:
+    from transformers import LlamaConfig
+
+    from medqlora.planner import Shape
+
+    config = LlamaConfig()
+    setattr(config, nothing, 0)
+    with pytest.raises(AttributeError, match=f"llama has {nothing} 0"):
+        Shape.of(config)
+
+
 def test_a_run_is_as_long_as_fit_would_make_it(capsys: pytest.CaptureFixture[str]) -> None:
     whole = planned(capsys, "--config", QLORA, "--gpu", "h200")
     for words, steps in (

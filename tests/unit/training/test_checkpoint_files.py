@@ -353,7 +353,7 @@ def test_export_writes_the_same_adapter_from_a_checkpoint_without_the_base(
     check_folder(adapter, "--model.adapter")
 
 
-def test_an_export_that_finds_no_room_does_not_end_the_run_and_says_how_to_repeat_it(
+def test_an_export_that_finds_no_room_does_not_end_the_training_and_says_how_to_repeat_it(
     tiny_bases: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -370,12 +370,14 @@ def test_an_export_that_finds_no_room_does_not_end_the_run_and_says_how_to_repea
 
     with monkeypatch.context() as patch:
         patch.setattr(adapter_folder, "write_folder_manifest", full)
-        done = run("fit", words)
+        with pytest.raises(RuntimeError, match="the adapter found no room on the disk"):
+            run("fit", words)
     assert real is adapter_folder.write_folder_manifest
-    best = done.trainer.checkpoint_callback.best_model_path
+    (best,) = map(str, tmp_path.rglob("epoch*.ckpt"))
     assert f"`medqlora export --ckpt_path {best}`" in capsys.readouterr().out
-    folder = Path(done.trainer.log_dir)
-    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+    folder = Path(best).parent.parent
+    assert step_of(folder / "checkpoints" / "last.ckpt") == 12
+    assert json.loads((folder / "run.json").read_text())["state"] == "failed"
     assert not list(folder.glob("*adapter*"))
     assert not list(folder.glob(".adapter*"))
     from medqlora import cli
