@@ -129,7 +129,7 @@ def paired(runs: "Sequence[RunSummary]") -> "tuple[list[PairedRow], list[str]]":
     notes += [  # a fit and the test of its adapter
         f"{one.name} and {tested[0].name} have one test, {one.tested}: it is compared with itself."
         for one in tested[1:]
-        if one.tested == tested[0].tested
+        if one.tested is not None and one.tested == tested[0].tested
     ]
     if len(tested) < 2:
         return [], notes
