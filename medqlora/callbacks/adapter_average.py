@@ -94,15 +94,16 @@ class AverageAdapters(Callback):
         module = qlora_module(pl_module)
         saver = saver_of(trainer)
         saver.settle(trainer)
+        if len(self.kept) < 2:
+            if self.count > 1:
+                found = f"{len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
+                say(f"No average of adapters: {found}")
+            return
         # its options are those of the run: of the best checkpoint, or of the newest where that is gone
         files = [Path(file) for file in (saver.best_model_path, saver.last_model_path) if file]
         whole = next((file for file in files if problem(file) is None), None)
-        if len(self.kept) < 2 or whole is None:
-            if self.count > 1:
-                found = f"{len(self.kept)} validation{'s' * (len(self.kept) != 1)} of at least 2"
-                say(
-                    f"No average of adapters: {found if len(self.kept) < 2 else 'no checkpoint is on the disk'}"
-                )
+        if whole is None:
+            say("No average of adapters: no checkpoint is on the disk")
             return
         saved = read_checkpoint(whole)
         present = {name: value.clone() for name, value in module.adapter_state().items()}
